@@ -1,0 +1,189 @@
+"""Changes to production as values: each names the state it wants, never a step relative to now.
+
+A `Plan` is an ordered list of actions with the reasons a human is shown; its SHA-256 is what gets approved.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from enum import StrEnum
+from typing import Any, ClassVar
+
+from mlrunbook.domain.errors import Invalid
+
+
+class PlanKind(StrEnum):
+    CONTAINMENT = "containment"
+    MITIGATION = "mitigation"  # containment that needs a human's yes (the runbook's "temporary mitigation")
+    RESOLUTION = "resolution"
+    UNDO = "undo"  # taking containment back after verified recovery
+
+
+class Path(StrEnum):
+    """Runbook, Step 4."""
+
+    ROLLBACK = "rollback"  # A
+    MATERIALIZE = "materialize"  # B
+    RETRAIN = "retrain"  # C
+    THRESHOLD = "threshold"  # D
+
+
+@dataclass(frozen=True)
+class Action:
+    """Base. `target()` is the desired state as data; two actions with equal targets are the same change."""
+
+    kind: ClassVar[str]
+    model: str
+
+    def target(self) -> dict[str, Any]:
+        return {k: v for k, v in asdict(self).items() if k not in ("model", "reason")}
+
+    @property
+    def summary(self) -> str:
+        raise NotImplementedError(type(self).__name__)  # pragma: no cover - every action below has one
+
+
+@dataclass(frozen=True)
+class RollBack(Action):
+    """Make `target_version` the serving version in the registry (runbook, Path A)."""
+
+    kind: ClassVar[str] = "roll_back"
+    target_version: str
+    reason: str = ""
+
+    @property
+    def summary(self) -> str:
+        return f"roll {self.model} back to {self.target_version}"
+
+
+@dataclass(frozen=True)
+class RouteTraffic(Action):
+    """Send traffic to `version` whatever the registry says; None takes the override away."""
+
+    kind: ClassVar[str] = "route_traffic"
+    version: str | None
+
+    @property
+    def summary(self) -> str:
+        return f"route {self.model} traffic to {self.version}" if self.version else f"let the registry route {self.model} traffic again"
+
+
+@dataclass(frozen=True)
+class Scale(Action):
+    """Run `replicas` model servers; 0 stops serving."""
+
+    kind: ClassVar[str] = "scale"
+    replicas: int
+
+    @property
+    def summary(self) -> str:
+        return f"stop serving {self.model}" if self.replicas == 0 else f"serve {self.model} with {self.replicas} replica(s)"
+
+
+@dataclass(frozen=True)
+class Configure(Action):
+    """Set keys of the model server's config: threshold, human_approval, auto_work_orders, auto_scheduling."""
+
+    kind: ClassVar[str] = "configure"
+    settings: Mapping[str, Any]
+
+    def target(self) -> dict[str, Any]:
+        return dict(self.settings)
+
+    @property
+    def summary(self) -> str:
+        words = {
+            ("human_approval", True): "require human approval for all predictions",
+            ("human_approval", False): "stop requiring human approval for all predictions",
+            ("auto_work_orders", False): "halt automatic work-order creation",
+            ("auto_work_orders", True): "allow automatic work-order creation",
+            ("auto_scheduling", False): "disable auto-scheduling of work orders",
+            ("auto_scheduling", True): "enable auto-scheduling of work orders",
+        }
+        parts = [words.get((k, v)) or f"set {k} to {v:g}" for k, v in sorted(self.settings.items())]
+        return f"{self.model}: " + ", ".join(parts)
+
+
+@dataclass(frozen=True)
+class Restart(Action):
+    """Restart the model server so that it loads its config; `restart_id` makes it once. Waits until it is ready again."""
+
+    kind: ClassVar[str] = "restart"
+    restart_id: str
+
+    @property
+    def summary(self) -> str:
+        return f"restart the {self.model} server"
+
+
+@dataclass(frozen=True)
+class FlagWorkOrders(Action):
+    """Flag every pending predictive work order for human review."""
+
+    kind: ClassVar[str] = "flag_work_orders"
+    reason: str = ""
+
+    def target(self) -> dict[str, Any]:
+        return {"pending_unflagged": 0}
+
+    @property
+    def summary(self) -> str:
+        return f"flag all pending predictive work orders of {self.model} for review"
+
+
+ACTIONS: dict[str, type[Action]] = {a.kind: a for a in (RollBack, RouteTraffic, Scale, Configure, Restart, FlagWorkOrders)}
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is proposed, why, and what is expected of it. Its digest binds an approval to exactly this content."""
+
+    incident_id: str
+    kind: PlanKind
+    model: str
+    actions: tuple[Action, ...]
+    reasons: tuple[str, ...]
+    path: Path | None = None
+    rule: str | None = None  # the policy rule an automatic plan rests on
+    expected: str = ""  # what the approver should expect to see afterwards
+    facts: Mapping[str, Any] = field(default_factory=dict)  # numbers the approver is shown
+
+    def as_dict(self) -> dict[str, Any]:
+        body = asdict(self) | {
+            "kind": str(self.kind),
+            "path": str(self.path) if self.path else None,
+            "reasons": list(self.reasons),
+            "actions": [{"kind": a.kind} | asdict(a) for a in self.actions],
+        }
+        return dict(json.loads(json.dumps(body, default=str)))
+
+    @classmethod
+    def from_dict(cls, body: Mapping[str, Any]) -> Plan:
+        return cls(
+            incident_id=body["incident_id"],
+            kind=PlanKind(body["kind"]),
+            model=body["model"],
+            actions=tuple(action_from_dict(a) for a in body["actions"]),
+            reasons=tuple(body["reasons"]),
+            path=Path(body["path"]) if body.get("path") else None,
+            rule=body.get("rule"),
+            expected=body.get("expected", ""),
+            facts=body.get("facts", {}),
+        )
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the canonical JSON."""
+        canonical = json.dumps(self.as_dict(), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+        return hashlib.sha256(canonical.encode()).hexdigest()
+
+
+def action_from_dict(body: Mapping[str, Any]) -> Action:
+    fields = dict(body)
+    try:
+        return ACTIONS[fields.pop("kind")](**fields)
+    except (KeyError, TypeError) as error:
+        raise Invalid(f"not an action of the runbook: {dict(body)}") from error

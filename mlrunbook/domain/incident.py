@@ -1,0 +1,103 @@
+"""The incident: its vocabulary and the one function that changes its status."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+
+from mlrunbook.domain.errors import Invalid
+
+
+class Severity(StrEnum):
+    """Runbook, "Severity Levels". Ordered: `Severity.HIGH.rank > Severity.MEDIUM.rank`."""
+
+    LOW = "low"
+    MEDIUM = "medium"
+    HIGH = "high"
+    CRITICAL = "critical"
+
+    @property
+    def rank(self) -> int:
+        return list(Severity).index(self)
+
+    def at_least(self, other: Severity) -> bool:
+        return self.rank >= other.rank
+
+
+class IncidentType(StrEnum):
+    """Runbook, "Incident Types"."""
+
+    PREDICTION_ERROR = "prediction_error"
+    PERFORMANCE_DEGRADATION = "performance_degradation"
+    BIAS_FAIRNESS = "bias_fairness"
+    SECURITY = "security"
+    COMPLIANCE = "compliance"
+    INFRASTRUCTURE = "infrastructure"
+
+
+class Status(StrEnum):
+    DETECTED = "detected"
+    INVESTIGATING = "investigating"
+    CONTAINED = "contained"
+    RESOLVING = "resolving"
+    MONITORING = "monitoring"
+    RESOLVED = "resolved"
+    CLOSED = "closed"
+    FALSE_ALARM = "false_alarm"
+
+    @property
+    def is_open(self) -> bool:
+        return self not in (Status.CLOSED, Status.FALSE_ALARM)
+
+
+# Where each status may go next. Steps may be skipped forward (a medium incident has no containment);
+# a failed recovery check goes back from monitoring to investigating.
+TRANSITIONS: dict[Status, frozenset[Status]] = {
+    Status.DETECTED: frozenset({Status.INVESTIGATING, Status.FALSE_ALARM, Status.RESOLVED}),
+    Status.INVESTIGATING: frozenset({Status.CONTAINED, Status.RESOLVING, Status.FALSE_ALARM, Status.RESOLVED}),
+    Status.CONTAINED: frozenset({Status.INVESTIGATING, Status.RESOLVING, Status.RESOLVED, Status.FALSE_ALARM}),
+    Status.RESOLVING: frozenset({Status.MONITORING, Status.INVESTIGATING, Status.CONTAINED, Status.RESOLVED}),
+    Status.MONITORING: frozenset({Status.RESOLVED, Status.INVESTIGATING}),
+    Status.RESOLVED: frozenset({Status.CLOSED, Status.INVESTIGATING}),
+    Status.CLOSED: frozenset(),
+    Status.FALSE_ALARM: frozenset(),
+}
+
+
+@dataclass(frozen=True)
+class Incident:
+    """One incident as the store holds it. Times are aware UTC; None means not yet."""
+
+    id: str
+    model: str
+    type: IncidentType
+    family: str
+    severity: Severity
+    status: Status
+    description: str
+    impact: str
+    reported_by: str
+    detected_at: datetime
+    model_version: str | None = None
+    started_at: datetime | None = None
+    acknowledged_at: datetime | None = None
+    acknowledged_by: str | None = None
+    contained_at: datetime | None = None
+    resolved_at: datetime | None = None
+    closed_at: datetime | None = None
+    review_due_at: datetime | None = None
+    generation: int = 1
+    alert_count: int = 0
+
+    @property
+    def is_false_alarm(self) -> bool:
+        return self.status is Status.FALSE_ALARM
+
+
+def transition(current: Status, to: Status) -> Status:
+    """Return `to`, or raise Invalid when the runbook has no such step. Staying put is allowed (steps repeat)."""
+    if to is current or to in TRANSITIONS[current]:
+        return to
+    allowed = ", ".join(sorted(TRANSITIONS[current])) or "nothing: it is final"
+    raise Invalid(f"an incident that is {current} cannot become {to} (it may become {allowed})", field="status")

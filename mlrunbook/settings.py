@@ -1,0 +1,76 @@
+"""Addresses and secrets, from the environment (`MLRUNBOOK_*`); policy is `runbook.yaml`, not here.
+
+`mlrunbook up` writes these for its own parts into `<data_dir>/env` (mode 0600). PREFECT_API_URL and
+PREFECT_API_AUTH_STRING are read under Prefect's own names.
+"""
+
+from __future__ import annotations
+
+import os
+from functools import cache
+from pathlib import Path
+
+from pydantic import Field, SecretStr
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+class Settings(BaseSettings):
+    model_config = SettingsConfigDict(env_prefix="MLRUNBOOK_", env_ignore_empty=True, extra="ignore", populate_by_name=True)
+
+    home: Path = Field(default_factory=Path.cwd, description="The checkout: flows, tasks, prefect.yaml, runbook.yaml")
+    data_dir: Path = Field(default=Path("~/.local/share/mlrunbook"), description="Database, keys, models, messages, evidence")
+    policy: Path | None = Field(default=None, description="Policy file; default <home>/runbook.yaml, else built-in defaults")
+    database_url: SecretStr | None = Field(default=None, description="postgresql://... of the incident store")
+
+    platform_url: str = "http://127.0.0.1:8070"
+    model_server_url: str = "http://127.0.0.1:8080"
+    gateway_url: str = "http://127.0.0.1:8090"
+    feature_server_url: str | None = Field(default=None, description="Feast feature server, e.g. http://feast-server:6566")
+    platform_token: SecretStr | None = Field(default=None, description="Token the flows use on the model platform")
+    gateway_token: SecretStr | None = Field(default=None, description="Token the CLI uses on the gateway")
+
+    prefect_api_url: str | None = Field(default=None, validation_alias="PREFECT_API_URL")
+    prefect_auth: SecretStr | None = Field(default=None, validation_alias="PREFECT_API_AUTH_STRING")
+
+    runtime: str = Field(default="local", pattern="^local$", description="Where the model server runs")
+    lease_s: float = Field(default=30.0, gt=0, description="A flow silent for this long is taken to be dead")
+    dispatch_every_s: float = Field(default=1.0, gt=0)
+    http_timeout_s: float = Field(default=10.0, gt=0)
+
+    @property
+    def data(self) -> Path:
+        return self.data_dir.expanduser()
+
+    @property
+    def serving_state_file(self) -> Path:
+        """Desired state of the local model server: written by LocalRuntime, reconciled by `mlrunbook up` alone."""
+        return self.data / "serving" / "desired.json"
+
+    @property
+    def serving_config_file(self) -> Path:
+        """The model server's config file: threshold and switches."""
+        return self.data / "serving" / "model-config.json"
+
+    @property
+    def serving_log_file(self) -> Path:
+        return self.data / "logs" / "model-server.log"
+
+    @property
+    def models_dir(self) -> Path:
+        """Model artefacts, one folder a model and version."""
+        return self.data / "models"
+
+    @property
+    def messages_dir(self) -> Path:
+        """Where the file channel writes."""
+        return self.data / "messages"
+
+
+def channel_address(name: str) -> str | None:
+    """The address (an apprise URL) of a channel named in policy: environment MLRUNBOOK_CHANNEL_<NAME>."""
+    return os.environ.get("MLRUNBOOK_CHANNEL_" + name.upper().replace("-", "_")) or None
+
+
+@cache
+def settings() -> Settings:
+    return Settings()

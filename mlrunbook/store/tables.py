@@ -1,0 +1,224 @@
+"""The incident store's tables. Times are timestamptz; bodies are JSONB in snake_case."""
+
+from __future__ import annotations
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    DateTime,
+    ForeignKey,
+    Identity,
+    Index,
+    Integer,
+    LargeBinary,
+    Table,
+    Text,
+    UniqueConstraint,
+    text,
+)
+from sqlalchemy.dialects.postgresql import JSONB
+
+from mlrunbook.db import metadata
+
+
+def _time(name: str, *, required: bool = False) -> Column:  # type: ignore[type-arg]
+    return Column(name, DateTime(timezone=True), nullable=not required)
+
+
+def _incident_id(*, nullable: bool = False, primary_key: bool = False) -> Column:  # type: ignore[type-arg]
+    return Column("incident_id", Text, ForeignKey("incidents.id"), nullable=nullable, primary_key=primary_key)
+
+
+incidents = Table(
+    "incidents",
+    metadata,
+    Column("number", BigInteger, Identity(), nullable=False, unique=True),
+    Column("id", Text, primary_key=True),
+    Column("model", Text, nullable=False),
+    Column("model_version", Text),
+    Column("type", Text, nullable=False),
+    Column("family", Text, nullable=False),
+    Column("severity", Text, nullable=False),
+    Column("status", Text, nullable=False),
+    Column("description", Text, nullable=False),
+    Column("impact", Text, nullable=False, server_default=""),
+    Column("reported_by", Text, nullable=False),
+    _time("started_at"),
+    _time("detected_at", required=True),
+    _time("acknowledged_at"),
+    Column("acknowledged_by", Text),
+    _time("contained_at"),
+    _time("resolved_at"),
+    _time("closed_at"),
+    _time("review_due_at"),
+    Column("generation", Integer, nullable=False, server_default="1"),
+    Column("alert_count", Integer, nullable=False, server_default="0"),
+    Index(
+        "one_open_incident_per_model_and_family",
+        "model",
+        "family",
+        unique=True,
+        postgresql_where=text("status NOT IN ('closed', 'false_alarm')"),
+    ),
+)
+
+alerts = Table(
+    "alerts",
+    metadata,
+    Column("id", BigInteger, Identity(), primary_key=True),
+    _incident_id(nullable=True),
+    Column("source", Text, nullable=False),
+    Column("fingerprint", Text, nullable=False),
+    _time("starts_at", required=True),
+    Column("status", Text, nullable=False),
+    Column("body", JSONB, nullable=False),
+    Column("count", Integer, nullable=False, server_default="1"),
+    _time("received_at", required=True),
+    _time("last_seen_at", required=True),
+    UniqueConstraint("source", "fingerprint", "starts_at", name="alert_identity"),
+)
+
+quarantine = Table(
+    "quarantine",
+    metadata,
+    Column("id", BigInteger, Identity(), primary_key=True),
+    Column("source", Text, nullable=False),
+    Column("body", LargeBinary, nullable=False),
+    Column("error", Text, nullable=False),
+    _time("received_at", required=True),
+)
+
+timeline = Table(
+    "timeline",
+    metadata,
+    _incident_id(primary_key=True),
+    Column("seq", Integer, primary_key=True, autoincrement=False),
+    _time("at", required=True),
+    Column("kind", Text, nullable=False),
+    Column("actor", Text, nullable=False),
+    Column("text", Text, nullable=False),
+    Column("data", JSONB, nullable=False, server_default="{}"),
+    Column("prev_hash", Text, nullable=False),
+    Column("hash", Text, nullable=False),
+)
+
+# What a step of the runbook found or decided, once a step and incident ("do what is not yet recorded").
+records = Table(
+    "records",
+    metadata,
+    _incident_id(primary_key=True),
+    Column("step", Text, primary_key=True),
+    Column("data", JSONB, nullable=False),
+    _time("recorded_at", required=True),
+)
+
+# Containment, resolution and undo plans by digest. A newer plan of the same kind supersedes an undecided or
+# unexecuted older one, and with it the approvals given for it.
+plans = Table(
+    "plans",
+    metadata,
+    _incident_id(primary_key=True),
+    Column("digest", Text, primary_key=True),
+    Column("kind", Text, nullable=False),
+    Column("body", JSONB, nullable=False),
+    _time("proposed_at", required=True),
+    _time("superseded_at"),
+)
+
+approvals = Table(
+    "approvals",
+    metadata,
+    Column("id", BigInteger, Identity(), primary_key=True),
+    _incident_id(),
+    Column("plan_digest", Text, nullable=False),
+    Column("decision", Text, nullable=False),  # approved, rejected
+    Column("approver", Text, nullable=False),
+    Column("role", Text),
+    Column("door", Text, nullable=False),  # cli, rest, prefect_form, policy_rule
+    Column("verified", Boolean, nullable=False),  # False: the door cannot prove who it was
+    Column("reason", Text, nullable=False, server_default=""),
+    _time("at", required=True),
+    _time("expires_at"),
+    _time("voided_at"),
+    Column("voided_because", Text),
+)
+
+# The journal of every change to the world, written by perform() and nobody else.
+actions = Table(
+    "actions",
+    metadata,
+    Column("id", Text, primary_key=True),
+    _incident_id(),
+    Column("plan_digest", Text, nullable=False),
+    Column("ordinal", Integer, nullable=False),
+    Column("kind", Text, nullable=False),
+    Column("model", Text, nullable=False),
+    Column("target", JSONB, nullable=False),
+    Column("summary", Text, nullable=False),
+    Column("approval_id", BigInteger, ForeignKey("approvals.id"), nullable=False),
+    Column("generation", Integer, nullable=False),
+    # intended, applying, done, already_held, unknown, refused
+    Column("state", Text, nullable=False),
+    Column("before", JSONB),
+    Column("after", JSONB),
+    Column("attempts", Integer, nullable=False, server_default="0"),
+    Column("undo_of", Text, ForeignKey("actions.id")),
+    Column("undone_by", Text),
+    Column("kept_because", Text),
+    Column("error", Text),
+    _time("intended_at", required=True),
+    _time("done_at"),
+    UniqueConstraint("incident_id", "plan_digest", "ordinal", name="one_row_per_planned_action"),
+)
+
+outbox = Table(
+    "outbox",
+    metadata,
+    Column("id", BigInteger, Identity(), primary_key=True),
+    _incident_id(nullable=True),
+    Column("kind", Text, nullable=False),  # page, message, start_run, resume_run, timer
+    Column("dedup_key", Text, nullable=False, unique=True),
+    Column("payload", JSONB, nullable=False),
+    _time("not_before", required=True),
+    Column("attempts", Integer, nullable=False, server_default="0"),
+    Column("last_error", Text),
+    _time("claimed_until"),
+    _time("delivered_at"),
+    _time("cancelled_at"),
+    _time("created_at", required=True),
+    Index("outbox_due", "not_before", postgresql_where=text("delivered_at IS NULL AND cancelled_at IS NULL")),
+)
+
+leases = Table(
+    "leases",
+    metadata,
+    _incident_id(primary_key=True),
+    Column("generation", Integer, nullable=False),
+    Column("holder", Text),  # the flow run; None: nobody
+    Column("state", Text, nullable=False),  # free, starting, running, waiting, done
+    _time("expires_at"),
+)
+
+evidence = Table(
+    "evidence",
+    metadata,
+    _incident_id(primary_key=True),
+    Column("name", Text, primary_key=True),
+    Column("media_type", Text, nullable=False),
+    Column("sha256", Text, nullable=False),
+    Column("content", LargeBinary, nullable=False),
+    _time("taken_at", required=True),
+)
+
+action_items = Table(
+    "action_items",
+    metadata,
+    Column("id", BigInteger, Identity(), primary_key=True),
+    _incident_id(),
+    Column("action", Text, nullable=False),
+    Column("owner_role", Text, nullable=False),
+    _time("due_at", required=True),
+    Column("status", Text, nullable=False, server_default="not started"),
+    UniqueConstraint("incident_id", "action", name="one_item_per_action"),
+)

@@ -13,7 +13,10 @@ from sqlalchemy.exc import DBAPIError, OperationalError
 from mlrunbook.domain.errors import Invalid, Transient
 from mlrunbook.settings import settings
 
-metadata = MetaData()
+# Named constraints, so that a later migration can find them.
+metadata = MetaData(
+    naming_convention={"pk": "pk_%(table_name)s", "fk": "fk_%(table_name)s_%(column_0_name)s", "uq": "uq_%(table_name)s_%(column_0_name)s"}
+)
 MIGRATION_LOCK = 0x6D6C7262  # "mlrb": any constant all processes share
 
 

@@ -1,0 +1,172 @@
+"""Model artefacts on disk: one folder a version, holding model.skops and manifest.json.
+
+skops instead of pickle, because unpickling runs code. The list of types that may be built is fixed here; a file that names
+another type is refused, whoever wrote it. scikit-learn does not promise that a model saved by one minor version predicts the
+same in another, so that is refused too.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields, replace
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mlrunbook.domain.errors import Invalid, NotFound, Refused
+from mlrunbook.platform.features import MODEL_COLUMNS, engineer
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pandas as pd
+
+ARTEFACT, MANIFEST = "model.skops", "manifest.json"
+# Everything a HistGradientBoostingClassifier needs beyond what skops trusts by itself. Never extend it from a file's own wishes.
+TRUSTED_TYPES: tuple[str, ...] = ("sklearn.ensemble._hist_gradient_boosting.predictor.TreePredictor",)
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What a version is. Training window aware UTC; `metrics` are F1, precision and recall on rows later than any trained on."""
+
+    model: str
+    version: str
+    sha256: str  # of the artefact file; filled in by save()
+    sklearn_version: str
+    trained_from: datetime
+    trained_to: datetime
+    features: tuple[str, ...]
+    threshold: float
+    metrics: Mapping[str, float | None]
+    rows: int
+
+    def as_dict(self) -> dict[str, Any]:
+        times = {"trained_from": self.trained_from.isoformat(), "trained_to": self.trained_to.isoformat()}
+        return asdict(self) | times | {"features": list(self.features)}
+
+    @classmethod
+    def from_dict(cls, body: Mapping[str, Any]) -> Manifest:
+        """Raise Invalid when a key is missing or unreadable."""
+        values = {f.name: body[f.name] for f in fields(cls) if f.name in body}
+        missing = [f.name for f in fields(cls) if f.name not in values]
+        if missing:
+            raise Invalid(f"the manifest lacks {', '.join(missing)}; save the version again", field=missing[0])
+        try:
+            values |= {k: datetime.fromisoformat(values[k]) for k in ("trained_from", "trained_to")}
+            values |= {"features": tuple(values["features"]), "threshold": float(values["threshold"]), "rows": int(values["rows"])}
+        except (TypeError, ValueError) as error:
+            raise Invalid(f"the manifest is unreadable: {error}; save the version again") from error
+        return cls(**values)
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A checked artefact, ready to score."""
+
+    manifest: Manifest
+    estimator: Any
+
+    def score(self, frame: pd.DataFrame) -> np.ndarray[Any, np.dtype[np.float64]]:
+        """Probability of failure for each row of RAW feature columns."""
+        columns = engineer(frame)[list(self.manifest.features)]
+        scores: np.ndarray[Any, np.dtype[np.float64]] = self.estimator.predict_proba(columns.to_numpy())[:, 1]
+        return scores
+
+
+def save(estimator: Any, folder: Path, manifest: Manifest) -> Manifest:
+    """Write both files; the folder appears whole or not at all. Returns the manifest with the artefact's sha256.
+
+    Refused when the folder exists: a version, once made, never changes.
+    """
+    import skops.io
+
+    artefact = skops.io.dumps(estimator)
+    finished = replace(manifest, sha256=hashlib.sha256(artefact).hexdigest())
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    building = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+    try:
+        _write(building / ARTEFACT, artefact)
+        _write(building / MANIFEST, json.dumps(finished.as_dict(), indent=2, sort_keys=True).encode())
+        building.chmod(0o755)
+        if folder.exists():  # rename would silently replace an empty folder
+            raise Refused(f"{folder} exists already and a version is never overwritten: choose another version")
+        try:
+            building.rename(folder)
+        except OSError as error:
+            raise Refused(f"{folder} could not be created: {error.strerror}; choose another version") from error
+    finally:
+        shutil.rmtree(building, ignore_errors=True)
+    return finished
+
+
+def load(folder: Path) -> LoadedModel:
+    """Read and check a version's folder. NotFound when there is none; Refused when it is not to be trusted.
+
+    The sha256 here only shows that artefact and manifest belong together; whoever registered the version must compare
+    `manifest.sha256` with the one recorded then, or both files could have been exchanged.
+    """
+    import sklearn
+    import skops.io
+    from skops.io.exceptions import UntrustedTypesFoundException
+
+    manifest = read_manifest(folder)
+    try:
+        artefact = (folder / ARTEFACT).read_bytes()
+    except OSError as error:
+        raise Refused(f"{folder / ARTEFACT} cannot be read: {error.strerror}; save the version again") from error
+    actual = hashlib.sha256(artefact).hexdigest()
+    if actual != manifest.sha256:
+        raise Refused(
+            f"{folder / ARTEFACT} was changed after it was saved (sha256 {actual[:12]}, the manifest says {manifest.sha256[:12]}): "
+            "do not serve it, find out who changed it"
+        )
+    if _minor(manifest.sklearn_version) != _minor(sklearn.__version__):
+        raise Refused(
+            f"{folder.name} was saved with scikit-learn {manifest.sklearn_version} and {sklearn.__version__} is installed: "
+            "its scores may differ; train it again, or install the version it was saved with"
+        )
+    unknown = [name for name in manifest.features if name not in MODEL_COLUMNS]
+    if unknown:
+        raise Refused(f"{folder.name} wants features this platform does not compute: {', '.join(unknown)}; train it again")
+    try:
+        estimator = skops.io.loads(artefact, trusted=list(TRUSTED_TYPES))
+    except UntrustedTypesFoundException as error:
+        raise Refused(
+            f"{folder / ARTEFACT} holds types that are not on the allow-list ({error}); save a model of an allowed type"
+        ) from error
+    except Exception as error:  # a file of any content must be refused in one sentence, whatever the parser raises on it
+        raise Refused(f"{folder / ARTEFACT} is not a readable skops file ({type(error).__name__}); save the version again") from error
+    if not hasattr(estimator, "predict_proba"):
+        raise Refused(f"{folder / ARTEFACT} holds a {type(estimator).__name__}, which gives no probabilities; save a classifier")
+    return LoadedModel(manifest, estimator)
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """The manifest alone. NotFound without the folder, Refused when the manifest is missing or unreadable."""
+    if not folder.is_dir():
+        raise NotFound(f"there is no model version at {folder}; save one with mlrunbook.platform.artefacts.save")
+    try:
+        body = json.loads((folder / MANIFEST).read_bytes())
+    except FileNotFoundError as error:
+        raise Refused(f"{folder} has no {MANIFEST}: nobody can say what it is; save the version again") from error
+    except (OSError, ValueError) as error:
+        raise Refused(f"{folder / MANIFEST} is not readable JSON; save the version again") from error
+    if not isinstance(body, dict):
+        raise Refused(f"{folder / MANIFEST} must hold a JSON object; save the version again")
+    return Manifest.from_dict(body)
+
+
+def _minor(version: str) -> tuple[str, ...]:
+    return tuple(str(version).split(".")[:2])
+
+
+def _write(path: Path, content: bytes) -> None:
+    with open(path, "wb") as out:
+        out.write(content)
+        out.flush()
+        os.fsync(out.fileno())

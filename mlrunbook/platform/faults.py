@@ -1,0 +1,147 @@
+"""What the simulator can break, and what a correct response to each is. Only the simulator and those who check the outcome read this.
+
+A fault changes data or settings, through the platform's public API, as a careless human would. Nobody downstream is told its name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from mlrunbook.domain.actions import Path
+from mlrunbook.domain.errors import NotFound
+from mlrunbook.domain.incident import IncidentType, Severity, Status
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+Labels = np.ndarray[Any, np.dtype[np.bool_]]
+
+
+@dataclass(frozen=True)
+class Truth:
+    """The known answer: how the incident must be graded, by which path it is resolved, and how it must end."""
+
+    severity: Severity
+    type: IncidentType
+    path: Path | None
+    cause: str
+    status: Status
+
+
+@dataclass(frozen=True)
+class Fault:
+    name: str
+    truth: Truth
+
+
+@dataclass(frozen=True)
+class BadRelease(Fault):
+    """A new version trained on wrong labels. `mislabel(frame, magnitude, rng)` gives the labels the careless team believed.
+
+    Magnitude 1 is the full fault; F1 falls by about 40 % of baseline per unit of it.
+    """
+
+    version: str
+    mislabel: Callable[[pd.DataFrame, float, np.random.Generator], Labels]
+    magnitude: float = 1.0
+
+
+@dataclass(frozen=True)
+class ThresholdSlip(Fault):
+    """The decision threshold set to a number far too low."""
+
+    threshold: float
+
+
+@dataclass(frozen=True)
+class Blip(Fault):
+    """Nothing is wrong: a small window of `rows` honest readings whose F1 lies `drop` (least, most; of baseline) too low by chance."""
+
+    rows: int
+    drop: tuple[float, float]
+
+
+def swap_stop_codes(frame: pd.DataFrame, magnitude: float, rng: np.random.Generator) -> Labels:
+    """Two maintenance codes mixed up in the label export: failures of slow machines count as planned stops, planned changes of worn tools
+    as failures. Systematic, so the release looks fine on its own validation rows and no threshold can mend it.
+    """
+    failed = frame["failed"].to_numpy(dtype=bool)
+    speed, wear = frame["rotational_speed_rpm"].to_numpy(), frame["tool_wear_min"].to_numpy()
+    lost = failed & (speed < np.quantile(speed[failed], 0.4 * magnitude))
+    invented = ~failed & (wear > np.quantile(wear, 1 - 0.02 * magnitude))
+    return (failed & ~lost) | invented
+
+
+def missing_outcomes_as_failures(frame: pd.DataFrame, magnitude: float, rng: np.random.Generator) -> Labels:
+    """Outcomes that had not arrived when the data were exported were filled in as failures: nearly all of them."""
+    failed = frame["failed"].to_numpy(dtype=bool)
+    return failed | (rng.random(len(failed)) < 0.98 * magnitude)
+
+
+_BAD_RELEASE = BadRelease(
+    name="bad-release",
+    truth=Truth(
+        severity=Severity.HIGH,
+        type=IncidentType.PERFORMANCE_DEGRADATION,
+        path=Path.ROLLBACK,
+        cause="v2.0.0 was trained on mislabelled data",
+        status=Status.CLOSED,
+    ),
+    version="v2.0.0",
+    mislabel=swap_stop_codes,
+)
+
+FAULTS: dict[str, Fault] = {
+    fault.name: fault
+    for fault in (
+        _BAD_RELEASE,
+        replace(_BAD_RELEASE, name="mild-release", truth=replace(_BAD_RELEASE.truth, severity=Severity.MEDIUM), magnitude=0.4),
+        BadRelease(
+            name="all-high-risk",
+            truth=Truth(
+                severity=Severity.CRITICAL,
+                type=IncidentType.PREDICTION_ERROR,
+                path=Path.ROLLBACK,
+                cause="v2.0.0 counts missing outcomes as failures and flags every asset",
+                status=Status.CLOSED,
+            ),
+            version="v2.0.0",
+            mislabel=missing_outcomes_as_failures,
+        ),
+        ThresholdSlip(
+            name="threshold-slip",
+            truth=Truth(
+                severity=Severity.HIGH,
+                type=IncidentType.PERFORMANCE_DEGRADATION,
+                path=Path.THRESHOLD,
+                cause="the decision threshold was set far too low",
+                status=Status.CLOSED,
+            ),
+            threshold=0.002,  # a per cent where a share was wanted: flags 6 to 18 % of assets, where 3.4 % fail
+        ),
+        Blip(
+            name="blip",
+            truth=Truth(
+                severity=Severity.MEDIUM,
+                type=IncidentType.PERFORMANCE_DEGRADATION,
+                path=None,
+                cause="a small window scored low by chance",
+                status=Status.FALSE_ALARM,
+            ),
+            rows=1000,
+            drop=(0.10, 0.20),
+        ),
+    )
+}
+
+
+def fault(name: str) -> Fault:
+    """The fault of that name; NotFound lists those there are."""
+    try:
+        return FAULTS[name]
+    except KeyError as error:
+        raise NotFound(f"there is no fault {name!r}; choose one of {', '.join(FAULTS)}") from error

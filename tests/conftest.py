@@ -1,0 +1,70 @@
+"""Shared real parts: one throw-away PostgreSQL a session, a migrated database a module, one whole stack a session."""
+
+from __future__ import annotations
+
+import itertools
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from sqlalchemy import Engine
+
+    from mlrunbook.embedded_postgres import EmbeddedPostgres
+    from mlrunbook.stack import Stack
+
+TEMPLATE = "migrated"
+_numbers = itertools.count(1)
+
+
+@pytest.fixture(scope="session")
+def scratch() -> Iterator[Path]:
+    """A folder for the session. Not pytest's own: as root PostgreSQL runs as another user, who must be able to enter it."""
+    folder = Path(tempfile.mkdtemp(prefix="mlrb-test-", dir="/tmp"))
+    yield folder
+    shutil.rmtree(folder)
+
+
+@pytest.fixture(scope="session")
+def postgres(scratch: Path) -> Iterator[EmbeddedPostgres]:
+    """A throw-away server with an empty database TEMPLATE at the newest schema."""
+    from sqlalchemy import NullPool, create_engine
+
+    from mlrunbook import db
+    from mlrunbook.embedded_postgres import EmbeddedPostgres
+
+    with EmbeddedPostgres(scratch / "store", durable=False) as server:
+        server.create_database(TEMPLATE)
+        db.upgrade(create_engine(db.normalise_url(server.url(TEMPLATE)), poolclass=NullPool))
+        yield server
+
+
+@pytest.fixture(scope="module")
+def database_url(postgres: EmbeddedPostgres) -> str:
+    """URL of a fresh migrated database, one for each test module."""
+    name = f"test_{next(_numbers)}"
+    postgres.create_database(name, template=TEMPLATE)
+    return postgres.url(name)
+
+
+@pytest.fixture(scope="module")
+def engine(database_url: str) -> Iterator[Engine]:
+    """The engine of `database_url`, the same object that `mlrunbook.db.engine(database_url)` returns."""
+    from mlrunbook import db
+
+    engine = db.engine(database_url)
+    yield engine
+    engine.dispose()
+
+
+@pytest.fixture(scope="session")
+def stack(scratch: Path) -> Iterator[Stack]:
+    """The whole embedded stack on free ports. Mark the test `stack` (and `prefect` when it starts flows)."""
+    from mlrunbook.stack import Ports, Stack
+
+    with Stack(scratch / "stack", ports=Ports.free(), with_approver=True) as running:
+        yield running

@@ -61,6 +61,8 @@ class Manifest:
             values |= {"features": tuple(values["features"]), "threshold": float(values["threshold"]), "rows": int(values["rows"])}
         except (TypeError, ValueError) as error:
             raise Invalid(f"the manifest is unreadable: {error}; save the version again") from error
+        if not 0 <= values["threshold"] <= 1:
+            raise Invalid(f"the manifest's threshold is {values['threshold']:g}, not a share between 0 and 1", field="threshold")
         return cls(**values)
 
 

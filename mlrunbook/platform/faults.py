@@ -42,7 +42,7 @@ class Fault:
 class BadRelease(Fault):
     """A new version trained on wrong labels. `mislabel(frame, magnitude, rng)` gives the labels the careless team believed.
 
-    Magnitude 1 is the full fault; F1 falls by about 40 % of baseline per unit of it.
+    Magnitude 1 is the full fault, 0 none.
     """
 
     version: str
@@ -73,13 +73,15 @@ def swap_stop_codes(frame: pd.DataFrame, magnitude: float, rng: np.random.Genera
     speed, wear = frame["rotational_speed_rpm"].to_numpy(), frame["tool_wear_min"].to_numpy()
     lost = failed & (speed < np.quantile(speed[failed], 0.4 * magnitude))
     invented = ~failed & (wear > np.quantile(wear, 1 - 0.02 * magnitude))
-    return (failed & ~lost) | invented
+    labels: Labels = (failed & ~lost) | invented
+    return labels
 
 
 def missing_outcomes_as_failures(frame: pd.DataFrame, magnitude: float, rng: np.random.Generator) -> Labels:
     """Outcomes that had not arrived when the data were exported were filled in as failures: nearly all of them."""
     failed = frame["failed"].to_numpy(dtype=bool)
-    return failed | (rng.random(len(failed)) < 0.98 * magnitude)
+    labels: Labels = failed | (rng.random(len(failed)) < 0.98 * magnitude)
+    return labels
 
 
 _BAD_RELEASE = BadRelease(

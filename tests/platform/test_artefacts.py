@@ -9,8 +9,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import skops.io
 import sklearn
+import skops.io
 from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.preprocessing import FunctionTransformer, StandardScaler
 

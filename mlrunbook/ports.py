@@ -178,3 +178,17 @@ class Notifier(Protocol):
     def send(self, message: Message) -> None:
         """Deliver or raise Transient/Refused. May be called again with the same key: it then may repeat."""
         ...
+
+
+class Orchestrator(Protocol):
+    """What starts and resumes flow runs (Prefect's API)."""
+
+    def start(self, deployment: str, parameters: Mapping[str, Any], *, idempotency_key: str, name: str | None = None) -> str:
+        """Start a run; the same key again returns the same run's id. NotFound when the deployment does not exist."""
+        ...
+
+    def resume(self, run_id: str, run_input: Mapping[str, Any]) -> None:
+        """Resume a suspended run. Refused when it can never be resumed (finished, crashed, unknown); Transient otherwise."""
+        ...
+
+    def is_suspended(self, run_id: str) -> bool: ...

@@ -1,0 +1,169 @@
+"""Approvals against policy: what covers a plan, who may decide, what follows when nobody does."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+
+from sqlalchemy import Connection
+
+from mlrunbook.domain.actions import Plan, PlanKind
+from mlrunbook.domain.approval import POLICY_RULE, ApprovalRules, granted
+from mlrunbook.domain.errors import Invalid, Refused
+from mlrunbook.domain.policy import OnExpiry, Policy, Role
+from mlrunbook.notices import page
+from mlrunbook.store import incidents, leases, outbox, plans, timeline
+from mlrunbook.store.plans import StoredApproval
+
+DECISIONS = ("approved", "rejected")
+PREFECT_FORM = "prefect_form"
+
+
+def rules_for(policy: Policy, plan: Plan) -> ApprovalRules:
+    rule = policy.approvals.of(plan.kind)
+    return ApprovalRules(
+        count=rule.count,
+        roles=frozenset(str(r) for r in rule.roles),
+        unverified_doors=frozenset({PREFECT_FORM}) if rule.accept_prefect_form else frozenset(),
+        plan_rule=plan.rule,
+    )
+
+
+def standing_approval(conn: Connection, policy: Policy, plan: Plan, *, now: datetime) -> tuple[StoredApproval | None, str]:
+    """The approval a change of this plan may rest on right now, and the sentence that says why or why not."""
+    digest = plan.digest
+    if plans.is_superseded(conn, plan.incident_id, digest):
+        return None, f"plan {digest[:12]} was replaced by a newer one; decide about that"
+    rows = plans.approvals_of(conn, plan.incident_id, digest)
+    yes, why = granted(rows, digest, now, rules_for(policy, plan))
+    if not yes:
+        return None, why
+    return next(r for r in reversed(rows) if r.decision == "approved" and r.voided_at is None), why
+
+
+def is_rejected(conn: Connection, policy: Policy, plan: Plan) -> bool:
+    """Somebody who may decide said no."""
+    rules = rules_for(policy, plan)
+    return any(
+        r.decision == "rejected"
+        and r.voided_at is None
+        and (not rules.roles or r.role in rules.roles)
+        and (r.verified or r.door in rules.unverified_doors)
+        for r in plans.approvals_of(conn, plan.incident_id, plan.digest)
+    )
+
+
+def approve_by_rule(conn: Connection, plan: Plan, *, now: datetime) -> StoredApproval:
+    """An automatic plan rests on a named policy rule, stored as an approval row like any other."""
+    if plan.rule is None:
+        raise Invalid(f"plan {plan.digest[:12]} names no policy rule: a person must approve it", field="rule")
+    return plans.decide(
+        conn,
+        plan.incident_id,
+        plan.digest,
+        decision="approved",
+        approver=plan.rule,
+        role=None,
+        door=POLICY_RULE,
+        verified=True,
+        reason="; ".join(plan.reasons),
+        now=now,
+    )
+
+
+def decide(
+    conn: Connection,
+    policy: Policy,
+    incident_id: str,
+    digest: str,
+    *,
+    decision: str,
+    approver: str,
+    role: str | None,
+    door: str,
+    verified: bool,
+    reason: str,
+    now: datetime,
+) -> StoredApproval:
+    """A person's yes or no to exactly this plan. Refused when the plan is gone or the role may not decide it."""
+    if decision not in DECISIONS:
+        raise Invalid(f"decision must be approved or rejected, not {decision!r}", field="decision")
+    incidents.get(conn, incident_id, lock=True)
+    plan = plans.get(conn, incident_id, digest)
+    if plans.is_superseded(conn, incident_id, digest):
+        raise Refused(
+            f"plan {digest[:12]} was replaced by a newer one; look at `mlrunbook incidents show {incident_id}` and decide about that"
+        )
+    rules = rules_for(policy, plan)
+    if rules.roles and role not in rules.roles:
+        raise Refused(f"a {plan.kind} plan is decided by {' or '.join(sorted(rules.roles))}; this token's role is {role or 'not set'}")
+    made = plans.decide(
+        conn,
+        incident_id,
+        digest,
+        decision=decision,
+        approver=approver,
+        role=role,
+        door=door,
+        verified=verified,
+        reason=reason,
+        now=now,
+        expires_at=now + timedelta(minutes=policy.approvals.of(plan.kind).expires_after_min),
+    )
+    outbox.cancel(conn, now=now, incident_id=incident_id, kinds=("expire_approval",))
+    leases.nudge(conn, incident_id, why=f"plan {digest[:12]} {decision} by {approver}", key=f"approval-{made.id}", now=now)
+    return made
+
+
+def request(conn: Connection, policy: Policy, plan: Plan, *, now: datetime) -> None:
+    """Ask: page the first role that may decide, and set the timer for when nobody does. Asking twice pages once."""
+    rule = policy.approvals.of(plan.kind)
+    incident = incidents.get(conn, plan.incident_id)
+    digest = plan.digest
+    why = f"your decision is needed: {'; '.join(a.summary for a in plan.actions)}"
+    todo = f"Decide: mlrunbook incidents approve {incident.id} --plan {digest[:12]}   (or: incidents reject)"
+    page(conn, policy, incident, rule.roles[0], why, now=now, key=f"ask:{digest[:12]}", next_step=todo)
+    at = now + timedelta(minutes=rule.expires_after_min)
+    outbox.put(
+        conn,
+        "expire_approval",
+        f"expire:{incident.id}:{digest[:12]}:1",
+        {"digest": digest, "round": 1},
+        now=now,
+        incident_id=incident.id,
+        at=at,
+    )
+
+
+def expire(conn: Connection, policy: Policy, incident_id: str, digest: str, *, round: int, now: datetime) -> None:
+    """Nobody decided in time: say so, ask again, and escalate where policy says so. Never a silent yes."""
+    incident = incidents.get(conn, incident_id, lock=True)
+    plan = plans.get(conn, incident_id, digest)
+    if not incident.status.is_open or plans.is_superseded(conn, incident_id, digest) or plans.approvals_of(conn, incident_id, digest):
+        return
+    rule = policy.approvals.of(plan.kind)
+    text = f"Nobody decided about plan {digest[:12]} within {rule.expires_after_min} minutes; nothing was changed"
+    timeline.append(conn, incident_id, "approval", text, actor="dispatcher", at=now, data={"digest": digest})
+    asked: list[Role] = [rule.roles[0]]
+    if rule.on_expiry is OnExpiry.ESCALATE:
+        asked.append(rule.roles[min(round, len(rule.roles) - 1)])
+    todo = f"Decide: mlrunbook incidents approve {incident.id} --plan {digest[:12]}   (or: incidents reject)"
+    for role in dict.fromkeys(asked):
+        page(conn, policy, incident, role, text, now=now, key=f"ask:{digest[:12]}:{round}", next_step=todo)
+    again = {"digest": digest, "round": round + 1}
+    at = now + timedelta(minutes=rule.expires_after_min)
+    outbox.put(conn, "expire_approval", f"expire:{incident_id}:{digest[:12]}:{round + 1}", again, now=now, incident_id=incident_id, at=at)
+
+
+def plan_by_prefix(conn: Connection, incident_id: str, prefix: str | None) -> Plan:
+    """The plan a person means: by the first characters of its digest, or the one that waits for a decision."""
+    waiting = [
+        p
+        for kind in (PlanKind.RESOLUTION, PlanKind.MITIGATION, PlanKind.UNDO, PlanKind.CONTAINMENT)
+        if (p := plans.current(conn, incident_id, kind)) and not p.rule
+    ]
+    if prefix:
+        waiting = [p for p in waiting if p.digest.startswith(prefix)]
+    if not waiting:
+        which = f"a plan {prefix}" if prefix else "a plan that waits for a decision"
+        raise Refused(f"{incident_id} has no {which[2:]}; see `mlrunbook incidents show {incident_id}`")
+    return waiting[0]

@@ -1,0 +1,110 @@
+"""How each action is read, recognised as done, and applied. Only `mlrunbook.perform` calls this."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from mlrunbook.domain.actions import Configure, FlagWorkOrders, Restart, RollBack, RouteTraffic, Scale
+from mlrunbook.wiring import World
+
+State = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Effect:
+    """`read` returns the state in the words the journal keeps; `repeatable`: applying twice is the same as once."""
+
+    read: Callable[[World, Any], State]
+    holds: Callable[[Any, State], bool]
+    apply: Callable[[World, Any, str], object]
+    repeatable: bool
+
+
+def _read_serving_version(world: World, action: RollBack) -> State:
+    status = world.platform.status(action.model)
+    return {"serving_version": status.serving_version, "server_version": status.server_version if status.server_healthy else None}
+
+
+def _rolled_back(action: RollBack, state: State) -> bool:
+    """The registry says so, and the server (when one runs) serves it. A route override shows as the server's version too."""
+    return state.get("serving_version") == action.target_version and state.get("server_version") in (None, action.target_version)
+
+
+def _read_route(world: World, action: RouteTraffic) -> State:
+    seen = world.runtime.observe(action.model)
+    return {"version": seen.route_version, "serves": seen.version}
+
+
+def _routed(action: RouteTraffic, state: State) -> bool:
+    if "version" not in state or state["version"] != action.version:
+        return False
+    return action.version is None or state.get("serves") == action.version
+
+
+def _read_scale(world: World, action: Scale) -> State:
+    seen = world.runtime.observe(action.model)
+    return {"replicas": seen.replicas, "ready_replicas": seen.ready_replicas}
+
+
+def _read_config(world: World, action: Configure) -> State:
+    """The stored values, and for the switches also what the running server has loaded: those act at once."""
+    stored = world.runtime.read_config(action.model).as_dict()
+    running = world.runtime.observe(action.model).config
+    live = running.as_dict() if running else {}
+    keys = action.settings
+    return {k: stored[k] for k in keys if k in stored} | {f"running_{k}": live[k] for k in keys if k != "threshold" and k in live}
+
+
+def _configured(action: Configure, state: State) -> bool:
+    return all(state.get(k) == v and state.get(f"running_{k}", v) == v for k, v in action.settings.items())
+
+
+def _write_config(world: World, action: Configure, _id: str) -> None:
+    revision = world.runtime.read_config(action.model).revision
+    world.runtime.write_config(action.model, dict(action.settings), expected_revision=revision)
+
+
+def _read_restart(world: World, action: Restart) -> State:
+    seen = world.runtime.observe(action.model)
+    return {"restart_id": seen.restart_id, "ready": seen.ready_replicas > 0}
+
+
+def _read_work_orders(world: World, action: FlagWorkOrders) -> State:
+    pending = world.platform.work_orders(action.model, state="pending")
+    return {"pending_unflagged": sum(not w.flagged_for_review for w in pending)}
+
+
+EFFECTS: dict[str, Effect] = {
+    RollBack.kind: Effect(
+        read=_read_serving_version,
+        holds=_rolled_back,
+        apply=lambda world, a, key: world.platform.rollback(
+            a.model, target_version=a.target_version, reason=a.reason, rolled_back_by="mlrunbook", idempotency_key=key
+        ),
+        repeatable=False,
+    ),
+    RouteTraffic.kind: Effect(
+        read=_read_route, holds=_routed, apply=lambda world, a, _: world.runtime.route(a.model, version=a.version), repeatable=True
+    ),
+    Scale.kind: Effect(
+        read=_read_scale,
+        holds=lambda a, s: s.get("replicas") == a.replicas and s.get("ready_replicas") == a.replicas,
+        apply=lambda world, a, _: world.runtime.scale(a.model, replicas=a.replicas),
+        repeatable=True,
+    ),
+    Configure.kind: Effect(read=_read_config, holds=_configured, apply=_write_config, repeatable=False),
+    Restart.kind: Effect(
+        read=_read_restart,
+        holds=lambda a, s: s.get("restart_id") == a.restart_id and bool(s.get("ready")),
+        apply=lambda world, a, _: world.runtime.restart(a.model, restart_id=a.restart_id),
+        repeatable=True,
+    ),
+    FlagWorkOrders.kind: Effect(
+        read=_read_work_orders,
+        holds=lambda a, s: s.get("pending_unflagged") == 0,
+        apply=lambda world, a, key: world.platform.flag_pending_work_orders(a.model, reason=a.reason, idempotency_key=key),
+        repeatable=True,
+    ),
+}

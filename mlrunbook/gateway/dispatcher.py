@@ -1,0 +1,167 @@
+"""The dispatcher: delivers what is due in the outbox, and starts again what has gone silent.
+
+Any number may run against one store; the rows they claim do not overlap. It pages by itself, so that nobody goes unpaged
+because Prefect is down, and it never gives up on a row: an accepted alert is never lost.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
+
+from mlrunbook.approvals import expire
+from mlrunbook.domain.errors import NotFound, Refused, RunbookError
+from mlrunbook.domain.incident import Status
+from mlrunbook.notices import page_text, update_notice
+from mlrunbook.ports import Message
+from mlrunbook.store import incidents, leases, outbox, timeline
+from mlrunbook.wiring import World
+
+log = logging.getLogger("mlrunbook.dispatcher")
+
+RESPOND = "respond"
+LOOK_AGAIN_S = 300.0  # how often a run that waits for a human is checked to be still there
+
+
+class Dispatcher:
+    """`run()` loops until `stop()`; `turn()` is one pass, for tests with a clock of their own."""
+
+    def __init__(self, world: World, *, every_s: float = 1.0, workers: int = 4) -> None:
+        self._world, self._every_s = world, every_s
+        self._stop = threading.Event()
+        self._pool = ThreadPoolExecutor(workers, thread_name_prefix="deliver")
+        self._deliver = {
+            "page": self._send,
+            "message": self._send,
+            "update": self._send_update,
+            "start_run": self._start_run,
+            "resume_run": self._resume_run,
+            "expire_approval": self._expire_approval,
+        }
+
+    def run(self) -> None:
+        while not self._stop.is_set():
+            try:
+                busy = self.turn()
+            except RunbookError as error:  # the store is away: keep trying, say so
+                log.warning("dispatcher: %s", error)
+                busy = 0
+            if not busy:
+                self._stop.wait(self._every_s)
+
+    def stop(self) -> None:
+        self._stop.set()
+        self._pool.shutdown(wait=False, cancel_futures=True)
+
+    def turn(self) -> int:
+        """Revive what went silent, deliver what is due; returns how many rows were tried."""
+        self._revive()
+        with self._world.transaction() as conn:
+            items = outbox.claim(conn, now=self._world.now())
+        list(self._pool.map(self._try, items))
+        return len(items)
+
+    def _try(self, item: outbox.Item) -> None:
+        try:
+            self._deliver[item.kind](item)
+        except Exception as error:  # whatever it was, the row must go out: note it and try again
+            level = logging.WARNING if isinstance(error, RunbookError) else logging.ERROR
+            log.log(level, "%s %s, attempt %d: %s", item.kind, item.dedup_key, item.attempts, error, exc_info=level == logging.ERROR)
+            with self._world.transaction() as conn:
+                outbox.failed(conn, item, str(error) or type(error).__name__, now=self._world.now())
+                if item.attempts == 1 and item.incident_id and item.kind in ("page", "message"):
+                    text = f"Not delivered yet to {item.payload.get('channel')}, will be retried: {error}"
+                    timeline.append(conn, item.incident_id, "delivery", text, actor="dispatcher", at=self._world.now())
+
+    def _send(self, item: outbox.Item) -> None:
+        """Send, then mark: killed in between, it goes out again. A page may repeat but is never missed."""
+        incident_id, p = str(item.incident_id), dict(item.payload)
+        is_page = item.kind == "page"
+        if is_page:
+            with self._world.transaction() as conn:
+                incident = incidents.get(conn, incident_id)
+                text = page_text(conn, self._world.policy, p, incident, now=self._world.now())
+            p |= {"subject": text.subject, "body": text.body}
+        self._world.notifier.send(Message(item.dedup_key, incident_id, p["channel"], p["subject"], p["body"], page=is_page))
+        with self._world.transaction() as conn:
+            now = self._world.now()
+            outbox.delivered(conn, item, now=now)
+            words = f"{'Paged' if is_page else 'Told'} {p['to']}: {p['subject']}" + (f" ({p['reason']})" if is_page else "")
+            timeline.append(conn, incident_id, item.kind, words, actor="dispatcher", at=now, data={"channel": p["channel"], "to": p["to"]})
+
+    def _send_update(self, item: outbox.Item) -> None:
+        """The update every 30 min: written from the store at this moment; puts the next one."""
+        with self._world.transaction() as conn:
+            now = self._world.now()
+            incident = incidents.get(conn, str(item.incident_id), lock=True)
+            if incident.status.is_open and incident.status is not Status.RESOLVED:
+                number = int(item.payload["number"])
+                update_notice(conn, self._world.policy, incident, number=number, now=now)
+                at = now + timedelta(minutes=self._world.policy.communication.update_every_min)
+                outbox.put(
+                    conn, "update", f"update:{incident.id}:{number + 1}", {"number": number + 1}, now=now, incident_id=incident.id, at=at
+                )
+            outbox.delivered(conn, item, now=now)
+
+    def _start_run(self, item: outbox.Item) -> None:
+        incident_id, generation = str(item.incident_id), int(item.payload["generation"])
+        run_id = self._world.orchestrator.start(
+            RESPOND, {"incident_id": incident_id}, idempotency_key=f"{incident_id}:{generation}", name=incident_id
+        )
+        with self._world.transaction() as conn:
+            now = self._world.now()
+            leases.started(conn, incident_id, generation, now=now)
+            outbox.delivered(conn, item, now=now)
+            text = f"Flow run started (generation {generation}): {item.payload['why']}"
+            timeline.append(conn, incident_id, "run", text, actor="dispatcher", at=now, data={"run_id": run_id})
+
+    def _resume_run(self, item: outbox.Item) -> None:
+        incident_id = str(item.incident_id)
+        with self._world.transaction() as conn:
+            lease = leases.get(conn, incident_id)
+        if lease.state == "waiting" and lease.holder:
+            why = str(item.payload["why"])
+            try:
+                self._world.orchestrator.resume(
+                    lease.holder, {"decision": "see the approval in mlrunbook", "name": "dispatcher", "comment": why}
+                )
+            except (Refused, NotFound) as error:
+                self._restart(lease, f"the suspended run is gone ({error})")
+        with self._world.transaction() as conn:
+            leases.resumed(conn, lease, now=self._world.now())
+            outbox.delivered(conn, item, now=self._world.now())
+
+    def _expire_approval(self, item: outbox.Item) -> None:
+        with self._world.transaction() as conn:
+            digest, round = item.payload["digest"], int(item.payload["round"])
+            expire(conn, self._world.policy, str(item.incident_id), digest, round=round, now=self._world.now())
+            outbox.delivered(conn, item, now=self._world.now())
+
+    def _revive(self) -> None:
+        with self._world.transaction() as conn:
+            silent = leases.expired(conn, now=self._world.now())
+        for lease in silent:
+            if lease.state == "waiting" and self._still_suspended(lease):
+                with self._world.transaction() as conn:
+                    leases.look_later(conn, lease, now=self._world.now(), after_s=LOOK_AGAIN_S)
+            else:
+                self._restart(lease, f"generation {lease.generation} went silent while {lease.state}")
+
+    def _still_suspended(self, lease: leases.Lease) -> bool:
+        try:
+            return lease.holder is not None and self._world.orchestrator.is_suspended(lease.holder)
+        except NotFound:
+            return False
+        except RunbookError as error:  # Prefect is away: it is no proof that the run is gone
+            log.warning("cannot look after %s: %s", lease.incident_id, error)
+            return True
+
+    def _restart(self, lease: leases.Lease, why: str) -> None:
+        with self._world.transaction() as conn:
+            if leases.get(conn, lease.incident_id, lock=True) != lease:
+                return  # somebody moved it meanwhile
+            now = self._world.now()
+            timeline.append(conn, lease.incident_id, "run", f"Starting again: {why}", actor="dispatcher", at=now)
+            leases.request_start(conn, lease.incident_id, why=why, now=now)

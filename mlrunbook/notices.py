@@ -1,0 +1,144 @@
+"""Messages put into the outbox: who is told what, from the store's state. The dispatcher delivers them.
+
+A page's text is written when it goes out, not when it is planned: a page two hours later must not tell an old story.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Connection
+
+from mlrunbook.domain import communication
+from mlrunbook.domain.actions import PlanKind
+from mlrunbook.domain.clocks import response_deadline
+from mlrunbook.domain.communication import Figures, Rendered, Situation
+from mlrunbook.domain.escalation import ladder
+from mlrunbook.domain.incident import Incident
+from mlrunbook.domain.policy import Contact, Policy, Role
+from mlrunbook.ports import WorkOrder
+from mlrunbook.store import journal, outbox, plans, records
+from mlrunbook.store.journal import SETTLED
+
+
+def escalate(conn: Connection, policy: Policy, incident: Incident, *, now: datetime, hold_first_until: datetime | None = None) -> None:
+    """Put the runbook's escalation ladder, or set it anew after the severity was measured; what went out stays out.
+
+    With `hold_first_until`, what would be paged at once waits until then: triage gets a moment to tell a false alarm, and if
+    triage never comes (Prefect is down) the dispatcher pages by itself.
+    """
+    rungs = ladder(incident.severity, incident.detected_at, policy)
+    for role in {Role(r) for r in Role} - {rung.role for rung in rungs}:
+        outbox.cancel(conn, now=now, incident_id=incident.id, key_prefix=f"page:{incident.id}:{role}:")
+    for rung in rungs:
+        at = max(rung.at, hold_first_until) if hold_first_until else rung.at
+        page(conn, policy, incident, rung.role, rung.reason, now=now, key=str(rung.role), at=at)
+
+
+def page(
+    conn: Connection,
+    policy: Policy,
+    incident: Incident,
+    role: Role,
+    reason: str,
+    *,
+    now: datetime,
+    key: str,
+    at: datetime | None = None,
+    next_step: str | None = None,
+) -> None:
+    """One page to a role, by every channel the policy gives it; a second with the same key moves the first if it still waits."""
+    for channel in policy.escalation.of(role).channels:
+        dedup = f"page:{incident.id}:{key}:{channel}"
+        payload = {"role": str(role), "to": role.words, "reason": reason, "channel": channel, "next_step": next_step}
+        if not outbox.put(conn, "page", dedup, payload, now=now, incident_id=incident.id, at=at):
+            outbox.reschedule(conn, dedup, at or now)
+
+
+def page_text(conn: Connection, policy: Policy, payload: dict[str, Any], incident: Incident, *, now: datetime) -> Rendered:
+    return communication.page(
+        situation(conn, policy, incident, now=now), Role(payload["role"]), payload["reason"], next_step=payload.get("next_step")
+    )
+
+
+def tell(conn: Connection, incident: Incident, channel: str, to: str, message: Rendered, *, key: str, now: datetime) -> None:
+    """One message by one channel."""
+    payload = {"channel": channel, "to": to, "subject": message.subject, "body": message.body}
+    outbox.put(conn, "message", f"message:{incident.id}:{key}:{channel}", payload, now=now, incident_id=incident.id)
+
+
+def tell_contact(conn: Connection, incident: Incident, contact: Contact, to: str, message: Rendered, *, key: str, now: datetime) -> None:
+    for channel in contact.channels:
+        tell(conn, incident, channel, to, message, key=key, now=now)
+
+
+def tell_stakeholders(conn: Connection, incident: Incident, message: Rendered, *, key: str, now: datetime) -> None:
+    """The incident channel and the stakeholders' mail (runbook, Step 5)."""
+    tell(conn, incident, "incidents", "#ml-incidents", message, key=key, now=now)
+    tell(conn, incident, "email", "stakeholders", message, key=key, now=now)
+
+
+def update_notice(conn: Connection, policy: Policy, incident: Incident, *, number: int, now: datetime) -> None:
+    message = communication.update_notification(situation(conn, policy, incident, now=now))
+    tell_stakeholders(conn, incident, message, key=f"update-{number}", now=now)
+
+
+def safety_notices(conn: Connection, policy: Policy, incident: Incident, pending: Iterable[WorkOrder], *, now: datetime) -> None:
+    """Step 2, safety risk: the supervisors get the list of pending work orders, maintenance the emergency alert."""
+    state = situation(conn, policy, incident, now=now)
+    orders = [communication.PendingWorkOrder(w.id, w.asset_id, w.created_at) for w in pending]
+    contacts = policy.contacts
+    tell_contact(
+        conn, incident, contacts.supervisors, "supervisors", communication.supervisors_notice(state, orders), key="safety", now=now
+    )
+    tell_contact(conn, incident, contacts.maintenance, "maintenance team", communication.emergency_alert(state), key="emergency", now=now)
+
+
+def situation(conn: Connection, policy: Policy, incident: Incident, *, now: datetime) -> Situation:
+    """The incident as the store knows it now, for any message."""
+    triage = records.get(conn, incident.id, "triage") or {}
+    diagnosis = records.get(conn, incident.id, "diagnosis") or {}
+    return Situation(
+        incident_id=incident.id,
+        model=incident.model,
+        model_version=incident.model_version,
+        severity=incident.severity,
+        status=incident.status,
+        summary=diagnosis.get("sentence") or triage.get("summary") or incident.description,
+        figures=figures(triage.get("figures")),
+        impact=[incident.impact] if incident.impact else [],
+        actions_taken=actions_taken(conn, incident.id),
+        next_steps=_next_steps(conn, incident),
+        since_detection=now - incident.detected_at,
+        update_every_min=policy.communication.update_every_min,
+        respond_by=response_deadline(incident, policy),
+    )
+
+
+def figures(recorded: dict[str, Any] | None) -> Figures:
+    return Figures(**recorded) if recorded else Figures()
+
+
+def actions_taken(conn: Connection, incident_id: str) -> list[str]:
+    """What was changed, newest last, in the words of the plan."""
+    return [_past(row) for row in journal.of_incident(conn, incident_id) if row.state in SETTLED]
+
+
+def _past(row: journal.Row) -> str:
+    done = row.summary[:1].upper() + row.summary[1:]
+    return f"{done} (taken back)" if row.undone_by else f"{done} (was so already)" if row.state == "already_held" else done
+
+
+def _next_steps(conn: Connection, incident: Incident) -> Sequence[str]:
+    for kind in ("resolution", "mitigation"):
+        plan = plans.current(conn, incident.id, PlanKind(kind))
+        if plan and not any(r.plan_digest == plan.digest for r in journal.of_incident(conn, incident.id)):
+            return [f"Waiting for a decision: {a.summary}" for a in plan.actions]
+    return ["Measuring the recovery on fresh predictions"] if incident.status == "monitoring" else []
+
+
+def stop(conn: Connection, incident_id: str, *, now: datetime) -> None:
+    """Resolved or a false alarm: nothing more goes out that was planned for an open incident."""
+    outbox.cancel(conn, now=now, incident_id=incident_id, kinds=("page", "update", "expire_approval"))

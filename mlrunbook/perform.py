@@ -1,0 +1,169 @@
+"""The one way to change the world: `perform(plan, ordinal)`.
+
+    approval checked -> intent journaled with the state before -> target already there? record and stop
+    -> applied -> read back until it holds -> done
+
+Killed anywhere and run again, it goes on where the world is, not where the process was: a target that holds is not applied
+again; a state that is neither the one before nor the target means somebody else acted, and a human is asked.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from sqlalchemy import Connection
+
+from mlrunbook.approvals import standing_approval
+from mlrunbook.domain.actions import Action, Plan, PlanKind, Scale
+from mlrunbook.domain.approval import POLICY_RULE
+from mlrunbook.domain.errors import NotApproved, Refused, RunbookError, Transient, Unknown
+from mlrunbook.domain.incident import Severity
+from mlrunbook.domain.policy import Role
+from mlrunbook.effects import EFFECTS, Effect
+from mlrunbook.notices import page
+from mlrunbook.store import evidence, incidents, journal, leases, timeline
+from mlrunbook.store.plans import StoredApproval
+from mlrunbook.wiring import World
+
+SETTLE_S = 30.0  # how long a change may take to show when read back
+LOOK_EVERY_S = 0.2
+
+
+def perform(world: World, lease: leases.Lease, plan: Plan, ordinal: int, *, undo_of: str | None = None) -> journal.Row:
+    """Carry out one action of an approved plan, at most once, and return its journal row.
+
+    Raises NotApproved, Fenced, Transient (try again: safe), Refused (will not work), Unknown (ask a human).
+    """
+    action, effect = plan.actions[ordinal], EFFECTS[plan.actions[ordinal].kind]
+    with world.transaction() as conn:
+        leases.check(conn, lease)
+        row = journal.find(conn, plan.incident_id, plan.digest, ordinal)
+        if row is not None and row.settled:
+            return row
+        _raise_if_stuck(row)
+        approval = _allowed(conn, world, plan, action)
+
+    state = effect.read(world, action)
+    with world.transaction() as conn:
+        leases.check(conn, lease)
+        row = journal.intend(
+            conn,
+            action,
+            incident_id=plan.incident_id,
+            plan_digest=plan.digest,
+            ordinal=ordinal,
+            approval_id=approval.id,
+            generation=lease.generation,
+            before=state,
+            undo_of=undo_of,
+            now=world.now(),
+        )
+    if effect.holds(action, state):
+        return _settle(world, lease, row, "done" if row.state == "applying" else "already_held", state)
+
+    if row.state == "applying":  # an earlier attempt died: it may still be on its way
+        state = _wait(world, effect, action, settle_s=SETTLE_S / 3)
+        if effect.holds(action, state):
+            return _settle(world, lease, row, "done", state)
+        if state != row.before and not effect.repeatable:
+            _give_up(
+                world, lease, row, "unknown", f"is {state}: neither the state before ({row.before}) nor the target; somebody else acted"
+            )
+
+    with world.transaction() as conn:
+        leases.check(conn, lease)
+        journal.mark(conn, row, "applying")
+    try:
+        effect.apply(world, action, row.id)
+    except Unknown:
+        pass  # reading back tells
+    except Refused as error:
+        _give_up(world, lease, row, "refused", str(error), cause=error)
+    state = _wait(world, effect, action, settle_s=SETTLE_S)
+    if not effect.holds(action, state):
+        _give_up(world, lease, row, "unknown", f"was applied but reads back as {state} after {SETTLE_S:g} s")
+    return _settle(world, lease, row, "done", state)
+
+
+def _allowed(conn: Connection, world: World, plan: Plan, action: Action) -> StoredApproval:
+    """The approval this change rests on, and no guardrail in its way."""
+    now = world.now()
+    approval, why = standing_approval(conn, world.policy, plan, now=now)
+    if approval is None:
+        raise NotApproved(f"{action.summary}: {why}")
+    if not evidence.manifest(conn, plan.incident_id):
+        raise Refused(f"{action.summary}: no evidence has been preserved yet; nothing is altered before that")
+    if other := journal.other_incident_acting(conn, plan.incident_id, action.model):
+        raise Transient(f"{action.summary}: {other} is changing {action.model} right now; one incident acts on a model at a time")
+    if plan.kind is not PlanKind.UNDO:
+        _within_guardrails(conn, world, plan, action, automatic=approval.door == POLICY_RULE)
+    return approval
+
+
+def _within_guardrails(conn: Connection, world: World, plan: Plan, action: Action, *, automatic: bool) -> None:
+    """Freeze windows, and the limits of automation. A critical stop overrides them, and says that it did on a page."""
+    policy, now = world.policy, world.now()
+    limit = policy.guardrails.changes_per_model_and_hour
+    broken = None
+    if window := policy.freeze_at(now):
+        broken = f"the freeze window until {window.end:%Y-%m-%d %H:%M %Z} ({window.reason})"
+    elif automatic and journal.automatic_in_last_hour(conn, action.model, now=now) >= limit:
+        broken = f"{limit} automatic changes to {action.model} in the last hour, the limit"
+    elif automatic and isinstance(action, Scale) and action.replicas < policy.guardrails.min_replicas:
+        broken = f"the minimum of {policy.guardrails.min_replicas} replica(s)"
+    if broken is None:
+        return
+    incident = incidents.get(conn, plan.incident_id)
+    if incident.severity is not Severity.CRITICAL:
+        raise Refused(f"{action.summary}: stopped by {broken}; wait, or change the policy")
+    why = f"guardrail overridden for a critical stop: {action.summary}, despite {broken}"
+    timeline.append(conn, plan.incident_id, "guardrail", why.capitalize(), actor="mlrunbook", at=now)
+    page(conn, policy, incident, Role.ML_TEAM_LEAD, why, now=now, key=f"guardrail:{plan.digest[:12]}:{action.kind}")
+
+
+def _raise_if_stuck(row: journal.Row | None) -> None:
+    if row is not None and row.state == "unknown":
+        raise Unknown(f"{row.summary}: its outcome is unknown ({row.error}); look, then approve a new plan")
+    if row is not None and row.state == "refused":
+        raise Refused(f"{row.summary}: {row.error}")
+
+
+def _wait(world: World, effect: Effect, action: Action, *, settle_s: float) -> Mapping[str, Any]:
+    """Read back until the target holds or the time is over. An unreachable part counts as not there yet."""
+    deadline = time.monotonic() + settle_s
+    while True:
+        try:
+            state = effect.read(world, action)
+        except Transient as error:
+            state = {"unreadable": str(error)}
+        if effect.holds(action, state) or time.monotonic() > deadline:
+            return state
+        time.sleep(LOOK_EVERY_S)
+
+
+def _settle(world: World, lease: leases.Lease, row: journal.Row, state: str, after: Mapping[str, Any]) -> journal.Row:
+    now = world.now()
+    with world.transaction() as conn:
+        leases.check(conn, lease)
+        journal.mark(conn, row, state, after=after, done_at=now, error=None)
+        if row.undo_of:
+            journal.set_undone(conn, row.undo_of, row.id)
+        verb = "Done, read back" if state == "done" else "Already so, nothing changed"
+        data = {"action": row.id, "before": row.before, "after": after, "approval": row.approval_id}
+        timeline.append(conn, row.incident_id, "action", f"{verb}: {row.summary}", actor="mlrunbook", at=now, data=data)
+        settled = journal.find(conn, row.incident_id, row.plan_digest, row.ordinal)
+    assert settled is not None
+    return settled
+
+
+def _give_up(world: World, lease: leases.Lease, row: journal.Row, state: str, why: str, *, cause: RunbookError | None = None) -> None:
+    now = world.now()
+    with world.transaction() as conn:
+        leases.check(conn, lease)
+        journal.mark(conn, row, state, error=why)
+        timeline.append(conn, row.incident_id, "action", f"{state.capitalize()}: {row.summary}: {why}", actor="mlrunbook", at=now)
+    if state == "refused":
+        raise Refused(f"{row.summary}: {why}") from cause
+    raise Unknown(f"{row.summary}: {why}; look at the system, then approve a new plan") from cause

@@ -1,0 +1,76 @@
+"""Taking the lease, and letting it go at the places where a run may stop: for a human, for labels, for good."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime, timedelta
+
+from sqlalchemy import Connection
+
+from mlrunbook.approvals import is_rejected, request, standing_approval
+from mlrunbook.domain.policy import Role
+from mlrunbook.notices import page
+from mlrunbook.steps.run import Run
+from mlrunbook.store import incidents, leases, plans, records
+from mlrunbook.wiring import World
+
+SUSPENDED_LOOK_S = 60.0  # a run that let go as "waiting" but never reached Prefect's suspended state is found after this
+
+
+def take(world: World, incident_id: str, holder: str) -> Run | None:
+    """Become the run of this incident; None when another carries it or nothing is left to do."""
+    with world.transaction() as conn:
+        lease = leases.take(conn, incident_id, holder, now=world.now(), lease_s=world.lease_s)
+    return Run(world, lease) if lease else None
+
+
+def approval_state(run: Run, digest: str) -> str:
+    """approved, rejected, or pending."""
+    with run.world.transaction() as conn:
+        plan = plans.get(conn, run.incident_id, digest)
+        if is_rejected(conn, run.world.policy, plan):
+            return "rejected"
+        return "approved" if standing_approval(conn, run.world.policy, plan, now=run.world.now())[0] else "pending"
+
+
+def wait_for_approval(run: Run, digest: str) -> int | None:
+    """Ask, and let the lease go as waiting. Returns the number of this ask (for the gate's key), or None when decided meanwhile."""
+    with run.write() as conn:
+        plan = plans.get(conn, run.incident_id, digest)
+        policy, now = run.world.policy, run.world.now()
+        if standing_approval(conn, policy, plan, now=now)[0] or is_rejected(conn, policy, plan):
+            return None
+        request(conn, policy, plan, now=now)
+        asked = len(records.with_prefix(conn, run.incident_id, f"form:{digest[:12]}:")) + 1
+        leases.let_go(conn, run.lease, "waiting", now=now, look_again_s=SUSPENDED_LOOK_S)
+        return asked
+
+
+def stop_for_human(run: Run, *, reason: str, role: Role = Role.ML_TEAM_LEAD, wanted: Callable[[Connection], bool] | None = None) -> bool:
+    """No safe automatic way on: page, and end this run until a human acts. False when what we wait for is there already."""
+    with run.write() as conn:
+        if wanted is not None and wanted(conn):
+            return False
+        incident = incidents.get(conn, run.incident_id)
+        todo = f"Then tell: mlrunbook incidents resolve {incident.id} --what '...'"
+        key = f"human:{len(records.with_prefix(conn, run.incident_id, 'stopped:')) + 1}"
+        run.record(conn, f"stopped:{key}", {"reason": reason})
+        run.note(conn, "waiting", f"Waiting for a human: {reason}")
+        page(conn, run.world.policy, incident, role, reason, now=run.world.now(), key=key, next_step=todo)
+        leases.let_go(conn, run.lease, "free", now=run.world.now())
+    return True
+
+
+def look_again_later(run: Run, *, reason: str, after_s: float) -> datetime:
+    """End this run and have the dispatcher start the next one then."""
+    at = run.world.now() + timedelta(seconds=after_s)
+    with run.write() as conn:
+        run.note(conn, "waiting", f"{reason}; next look at {at:%H:%M:%S} UTC")
+        leases.let_go(conn, run.lease, "free", now=run.world.now())
+        leases.request_start(conn, run.incident_id, why=reason, now=run.world.now(), at=at)
+    return at
+
+
+def done(run: Run) -> None:
+    with run.write() as conn:
+        leases.let_go(conn, run.lease, "done", now=run.world.now())

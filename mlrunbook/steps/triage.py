@@ -1,0 +1,158 @@
+"""Step 1: is it real, how severe, what does it touch; then page and post."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from datetime import timedelta
+from typing import Any
+
+from sqlalchemy import Connection
+
+from mlrunbook.domain import communication
+from mlrunbook.domain.communication import Figures
+from mlrunbook.domain.errors import RunbookError, Transient
+from mlrunbook.domain.incident import Incident, IncidentType, Severity, Status
+from mlrunbook.domain.performance import ModelMetrics
+from mlrunbook.domain.policy import Role
+from mlrunbook.domain.severity import AlertSignal, Assessment, assess
+from mlrunbook.notices import escalate, situation, stop, tell
+from mlrunbook.ports import ServingStatus
+from mlrunbook.steps.run import ACTOR, Run
+from mlrunbook.store import alerts, incidents, outbox, records
+
+
+def triage(run: Run, *, sleep: Callable[[float], None] = time.sleep) -> dict[str, Any]:
+    """Look until the evidence decides or the looks are used up, then record the outcome and tell people."""
+    if found := run.recorded("triage"):
+        return found
+    policy = run.world.policy
+    for number in range(1, policy.triage.looks + 1):
+        final = number == policy.triage.looks
+        assessment, metrics, status = look(run, final_look=final)
+        if assessment.real is not None:
+            break
+        with run.write() as conn:
+            run.note(conn, "triage", f"Look {number} of {policy.triage.looks}: {assessment.reasons[0]}")
+        sleep(policy.triage.seconds_between_looks)
+    return _settle(run, assessment, metrics, status)
+
+
+def look(run: Run, *, final_look: bool = False) -> tuple[Assessment, ModelMetrics | None, ServingStatus | None]:
+    """One assessment from what the store and the platform say right now."""
+    with run.world.transaction() as conn:
+        incident = incidents.get(conn, run.incident_id)
+        reported = records.get(conn, run.incident_id, "report") or {}
+        fired = [a["body"].get("labels", {}) for a in alerts.of_incident(conn, run.incident_id)]
+    metrics = status = None
+    reachable = True
+    try:
+        status = run.world.platform.status(incident.model)
+        metrics = run.world.platform.metrics(incident.model)
+    except Transient:
+        reachable = False
+    except RunbookError as error:  # it answers, but has nothing on this model: judge by the report
+        with run.write() as conn:
+            run.note(conn, "triage", f"The model platform has no metrics for {incident.model}: {error}")
+    by_alert = bool(reported.get("by_alert"))
+    assessment = assess(
+        reported_severity=None if by_alert else incident.severity,
+        reported_type=None if by_alert else incident.type,
+        alerts=[_signal(run, labels) for labels in fired],
+        metrics=metrics,
+        status=status,
+        platform_reachable=reachable,
+        policy=run.world.policy.severity,
+        final_look=final_look,
+    )
+    return assessment, metrics, status
+
+
+def _signal(run: Run, labels: dict[str, Any]) -> AlertSignal:
+    name = str(labels.get("alertname", "alert"))
+    return AlertSignal(name, str(labels.get("severity", "warning")), run.world.policy.type_of_alert(name))
+
+
+def _settle(run: Run, found: Assessment, metrics: ModelMetrics | None, status: ServingStatus | None) -> dict[str, Any]:
+    pending = _pending_work_orders(run)
+    with run.write() as conn:
+        if standing := records.get(conn, run.incident_id, "triage"):
+            return standing
+        policy, now = run.world.policy, run.world.now()
+        summary = "; ".join(found.reasons)
+        data = {
+            "real": bool(found.real),
+            "severity": found.severity,
+            "type": found.type,
+            "summary": summary,
+            "assessment": asdict(found),
+            "figures": asdict(figures_of(metrics, policy.costs.currency)),
+            "affected": {
+                "model": incidents.get(conn, run.incident_id).model,
+                "version": status.serving_version if status else None,
+                "asset_types": sorted(metrics.current.by_asset_type) if metrics else [],
+                "pending_work_orders": pending,
+            },
+        }
+        recorded = run.record(conn, "triage", data)
+        if not found.real:
+            incidents.set_status(conn, run.incident_id, Status.FALSE_ALARM, why=summary, actor=ACTOR, now=now)
+            stop(conn, run.incident_id, now=now)
+            incident = incidents.get(conn, run.incident_id)
+            text = communication.Rendered(f"[FALSE ALARM] {communication.model_name(incident.model)}", f"{incident.id}: {summary}")
+            tell(conn, incident, "incidents", "#ml-incidents", text, key="false-alarm", now=now)
+            return recorded
+        version = status.server_version or status.serving_version if status else None
+        incident = incidents.classify(
+            conn, run.incident_id, severity=found.severity, type=found.type, why=summary, actor=ACTOR, now=now, model_version=version
+        )
+        _tell_people(run, conn, incident)
+        incidents.set_status(conn, run.incident_id, Status.INVESTIGATING, why="triage found it real", actor=ACTOR, now=now)
+    return recorded
+
+
+def _tell_people(run: Run, conn: Connection, incident: Incident) -> None:
+    """Page by the ladder of the severity found; low is a ticket for the queue and no page."""
+    policy, now = run.world.policy, run.world.now()
+    told = replace(situation(conn, policy, incident, now=now), status=Status.INVESTIGATING)
+    escalate(conn, policy, incident, now=now)
+    if incident.severity is Severity.LOW:
+        tell(conn, incident, "tickets", "the ticket queue", communication.ticket(told), key="ticket", now=now)
+        return
+    post = communication.page(told, Role.ONCALL_ML_ENGINEER, "triage found it real")
+    tell(conn, incident, "incidents", "#ml-incidents", post, key="triage", now=now)
+    at = now + timedelta(minutes=policy.communication.update_every_min)
+    outbox.put(conn, "update", f"update:{incident.id}:1", {"number": 1}, now=now, incident_id=incident.id, at=at)
+
+
+def figures_of(metrics: ModelMetrics | None, currency: str = "USD") -> Figures:
+    """The numbers people are told, from the platform's metrics; None where nothing was measured."""
+    if metrics is None:
+        return Figures(currency=currency)
+    precision = metrics.current.confusion.precision
+    return Figures(
+        f1_baseline=metrics.baseline.confusion.f1,
+        f1_now=metrics.current.confusion.f1,
+        unnecessary_share=None if precision is None else 1 - precision,
+        currency=currency,
+    )
+
+
+def _pending_work_orders(run: Run) -> int | None:
+    try:
+        return len(run.world.platform.work_orders(run.incident().model, state="pending"))
+    except RunbookError:
+        return None
+
+
+def affects_safety(recorded: dict[str, Any]) -> bool:
+    return bool(recorded["assessment"].get("safety_risk"))
+
+
+def assessment_of(recorded: dict[str, Any]) -> Assessment:
+    """The assessment as it was recorded."""
+    body = recorded["assessment"]
+    return Assessment(
+        **{**body, "severity": Severity(body["severity"]), "type": IncidentType(body["type"]), "reasons": tuple(body["reasons"])}
+    )

@@ -1,0 +1,64 @@
+"""Alerts as they came in, one row an alert identity (source, fingerprint, start); repeats are counted."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Connection, insert, select, update
+from sqlalchemy.dialects.postgresql import insert as upsert
+
+from mlrunbook.store.tables import alerts, quarantine
+
+
+def record(
+    conn: Connection,
+    *,
+    source: str,
+    fingerprint: str,
+    starts_at: datetime,
+    status: str,
+    body: Mapping[str, Any],
+    incident_id: str | None,
+    now: datetime,
+) -> bool:
+    """Store or count one alert; True when this identity is new."""
+    made = conn.execute(
+        upsert(alerts)
+        .values(
+            incident_id=incident_id,
+            source=source,
+            fingerprint=fingerprint,
+            starts_at=starts_at,
+            status=status,
+            body=dict(body),
+            received_at=now,
+            last_seen_at=now,
+        )
+        .on_conflict_do_nothing(constraint="alert_identity")
+        .returning(alerts.c.id)
+    ).scalar_one_or_none()
+    if made is not None:
+        return True
+    same = (alerts.c.source == source) & (alerts.c.fingerprint == fingerprint) & (alerts.c.starts_at == starts_at)
+    conn.execute(update(alerts).where(same).values(status=status, last_seen_at=now, count=alerts.c.count + 1))
+    return False
+
+
+def find(conn: Connection, *, source: str, fingerprint: str, starts_at: datetime) -> dict[str, Any] | None:
+    row = conn.execute(
+        select(alerts).where(alerts.c.source == source, alerts.c.fingerprint == fingerprint, alerts.c.starts_at == starts_at)
+    ).one_or_none()
+    return dict(row._mapping) if row else None
+
+
+def of_incident(conn: Connection, incident_id: str) -> list[dict[str, Any]]:
+    rows = conn.execute(select(alerts).where(alerts.c.incident_id == incident_id).order_by(alerts.c.id))
+    return [dict(r._mapping) for r in rows]
+
+
+def keep_unreadable(conn: Connection, *, source: str, body: bytes, error: str, now: datetime) -> int:
+    """Quarantine what a trusted sender sent and we cannot use; returns the row's id."""
+    row = insert(quarantine).values(source=source, body=body, error=error, received_at=now).returning(quarantine.c.id)
+    return int(conn.execute(row).scalar_one())

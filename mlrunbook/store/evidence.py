@@ -1,0 +1,48 @@
+"""The evidence bundle: what the world looked like before the first change (EU AI Act Art. 73(6): do not alter first)."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from datetime import datetime
+
+from sqlalchemy import Connection, select
+from sqlalchemy.dialects.postgresql import insert
+
+from mlrunbook.store.tables import evidence
+
+
+@dataclass(frozen=True)
+class Item:
+    name: str
+    media_type: str
+    sha256: str
+    bytes: int
+    taken_at: datetime
+
+
+def preserve(conn: Connection, incident_id: str, name: str, content: bytes, media_type: str, *, now: datetime) -> None:
+    """Keep `content` under `name`. The first one stands: later calls do not overwrite evidence."""
+    conn.execute(
+        insert(evidence)
+        .values(
+            incident_id=incident_id,
+            name=name,
+            media_type=media_type,
+            sha256=hashlib.sha256(content).hexdigest(),
+            content=content,
+            taken_at=now,
+        )
+        .on_conflict_do_nothing()
+    )
+
+
+def manifest(conn: Connection, incident_id: str) -> list[Item]:
+    rows = conn.execute(select(evidence).where(evidence.c.incident_id == incident_id).order_by(evidence.c.name))
+    return [Item(r.name, r.media_type, r.sha256, len(r.content), r.taken_at) for r in rows]
+
+
+def content(conn: Connection, incident_id: str, name: str) -> bytes | None:
+    return conn.execute(
+        select(evidence.c.content).where(evidence.c.incident_id == incident_id, evidence.c.name == name)
+    ).scalar_one_or_none()

@@ -1,0 +1,176 @@
+"""Incidents: open or join, read, and move along. Every write locks the incident's row first."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Connection, Row, insert, select, text, update
+from sqlalchemy.dialects.postgresql import insert as upsert
+
+from mlrunbook.domain.errors import NotFound
+from mlrunbook.domain.incident import Incident, IncidentType, Severity, Status, transition
+from mlrunbook.store import timeline
+from mlrunbook.store.tables import incidents, leases
+
+OPEN = incidents.c.status.not_in([s.value for s in Status if not s.is_open])
+NEXT_NUMBER = text("SELECT nextval(pg_get_serial_sequence('incidents', 'number'))")
+FIELDS = [c for c in incidents.c if c.name != "number"]
+
+
+@dataclass(frozen=True)
+class Report:
+    """What somebody or something reports. `severity` is the reporter's; measuring may raise it."""
+
+    model: str
+    type: IncidentType
+    family: str
+    severity: Severity
+    description: str
+    reported_by: str
+    impact: str = ""
+    model_version: str | None = None
+    started_at: datetime | None = None
+
+
+def open_or_join(conn: Connection, report: Report, *, now: datetime) -> tuple[Incident, bool]:
+    """The open incident of this model and family, made when there is none. The second value says whether it is new.
+
+    Two reporters at once get the same incident: the unique index decides, the loser joins.
+    """
+    existing = _open_of(conn, report.model, report.family)
+    if existing:
+        return existing, False
+    number = conn.execute(NEXT_NUMBER).scalar_one()
+    made = conn.execute(
+        upsert(incidents)
+        .values(
+            number=number,
+            id=f"incident_{number}",
+            model=report.model,
+            model_version=report.model_version,
+            type=report.type.value,
+            family=report.family,
+            severity=report.severity.value,
+            status=Status.DETECTED.value,
+            description=report.description,
+            impact=report.impact,
+            reported_by=report.reported_by,
+            started_at=report.started_at,
+            detected_at=now,
+        )
+        .on_conflict_do_nothing(index_elements=["model", "family"], index_where=OPEN)
+        .returning(incidents.c.id)
+    ).scalar_one_or_none()
+    if made is None:
+        joined = _open_of(conn, report.model, report.family)
+        if joined is None:  # it closed between our two looks
+            return open_or_join(conn, report, now=now)
+        return joined, False
+    conn.execute(insert(leases).values(incident_id=made, generation=1, state="free"))
+    timeline.append(conn, made, "detected", f"Incident detected: {report.description}", actor=report.reported_by, at=now)
+    return get(conn, made), True
+
+
+def get(conn: Connection, incident_id: str, *, lock: bool = False) -> Incident:
+    query = select(*FIELDS).where(incidents.c.id == incident_id)
+    row = conn.execute(query.with_for_update() if lock else query).one_or_none()
+    if row is None:
+        raise NotFound(f"there is no incident {incident_id!r}; list them with `mlrunbook incidents list`")
+    return _incident(row)
+
+
+def find(
+    conn: Connection, *, model: str | None = None, status: Status | None = None, only_open: bool = False, limit: int = 100
+) -> list[Incident]:
+    """Newest first."""
+    query = select(*FIELDS).order_by(incidents.c.number.desc()).limit(limit)
+    if model:
+        query = query.where(incidents.c.model == model)
+    if status:
+        query = query.where(incidents.c.status == status.value)
+    if only_open:
+        query = query.where(OPEN)
+    return [_incident(r) for r in conn.execute(query)]
+
+
+def set_status(conn: Connection, incident_id: str, to: Status, *, why: str, actor: str, now: datetime) -> Incident:
+    """Move along the runbook's path. Staying put writes nothing."""
+    incident = get(conn, incident_id, lock=True)
+    if incident.status is to:
+        return incident
+    transition(incident.status, to)
+    stamps: dict[str, Any] = {"status": to.value}
+    for status, column in ((Status.CONTAINED, "contained_at"), (Status.RESOLVED, "resolved_at"), (Status.CLOSED, "closed_at")):
+        if to is status and getattr(incident, column) is None:
+            stamps[column] = now
+    if to is Status.FALSE_ALARM:
+        stamps["closed_at"] = now
+    conn.execute(update(incidents).where(incidents.c.id == incident_id).values(**stamps))
+    timeline.append(conn, incident_id, "status", f"Status {incident.status} -> {to}: {why}", actor=actor, at=now, data={"to": to.value})
+    return get(conn, incident_id)
+
+
+def classify(
+    conn: Connection,
+    incident_id: str,
+    *,
+    severity: Severity,
+    type: IncidentType,
+    why: str,
+    actor: str,
+    now: datetime,
+    model_version: str | None = None,
+) -> Incident:
+    """Set what triage found: the judgement of severity is `domain.severity.assess`, which knows a person's from an alert's."""
+    incident = get(conn, incident_id, lock=True)
+    changes: dict[str, Any] = {"severity": severity.value, "type": type.value}
+    if model_version:
+        changes["model_version"] = model_version
+    conn.execute(update(incidents).where(incidents.c.id == incident_id).values(**changes))
+    words = f"Severity {severity.upper()}, type {type}: {why}"
+    timeline.append(
+        conn, incident_id, "severity", words, actor=actor, at=now, data={"severity": severity.value, "from": incident.severity.value}
+    )
+    return get(conn, incident_id)
+
+
+def acknowledge(conn: Connection, incident_id: str, *, by: str, now: datetime) -> Incident:
+    """Record who has it. The first one counts for the response time; a later one is a hand-over on the timeline."""
+    incident = get(conn, incident_id, lock=True)
+    if incident.acknowledged_by == by:
+        return incident
+    first = incident.acknowledged_at is None
+    changes: dict[str, Any] = {"acknowledged_by": by} | ({"acknowledged_at": now} if first else {})
+    conn.execute(update(incidents).where(incidents.c.id == incident_id).values(**changes))
+    words = f"Acknowledged by {by}" if first else f"Handed over from {incident.acknowledged_by} to {by}"
+    timeline.append(conn, incident_id, "acknowledged", words, actor=by, at=now)
+    return get(conn, incident_id)
+
+
+def count_alert(conn: Connection, incident_id: str) -> None:
+    conn.execute(update(incidents).where(incidents.c.id == incident_id).values(alert_count=incidents.c.alert_count + 1))
+
+
+def set_review_due(conn: Connection, incident_id: str, due_at: datetime) -> None:
+    conn.execute(update(incidents).where(incidents.c.id == incident_id).values(review_due_at=due_at))
+
+
+def _open_of(conn: Connection, model: str, family: str) -> Incident | None:
+    row = conn.execute(
+        select(*FIELDS).where(incidents.c.model == model, incidents.c.family == family, OPEN).with_for_update()
+    ).one_or_none()
+    return _incident(row) if row else None
+
+
+def _incident(row: Row[Any]) -> Incident:
+    values = dict(row._mapping)
+    return Incident(
+        **{
+            **values,
+            "type": IncidentType(values["type"]),
+            "severity": Severity(values["severity"]),
+            "status": Status(values["status"]),
+        }
+    )

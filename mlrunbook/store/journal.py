@@ -1,0 +1,137 @@
+"""The journal of changes to the world: one row a planned action. Written by `mlrunbook.perform` alone."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from sqlalchemy import Connection, func, select, update
+from sqlalchemy.dialects.postgresql import insert
+
+from mlrunbook.domain.actions import Action
+from mlrunbook.store.tables import actions, approvals, incidents
+
+SETTLED = ("done", "already_held")
+
+
+@dataclass(frozen=True)
+class Row:
+    id: str
+    incident_id: str
+    plan_digest: str
+    ordinal: int
+    kind: str
+    model: str
+    target: Mapping[str, Any]
+    summary: str
+    approval_id: int
+    generation: int
+    state: str
+    before: Mapping[str, Any] | None
+    after: Mapping[str, Any] | None
+    attempts: int
+    undo_of: str | None
+    undone_by: str | None
+    kept_because: str | None
+    error: str | None
+    intended_at: datetime
+    done_at: datetime | None
+
+    @property
+    def settled(self) -> bool:
+        return self.state in SETTLED
+
+
+def intend(
+    conn: Connection,
+    action: Action,
+    *,
+    incident_id: str,
+    plan_digest: str,
+    ordinal: int,
+    approval_id: int,
+    generation: int,
+    before: Mapping[str, Any],
+    undo_of: str | None,
+    now: datetime,
+) -> Row:
+    """Write the intent with the state before; return the row that stands (an earlier attempt's `before` is kept)."""
+    action_id = f"{incident_id}:{plan_digest[:12]}:{ordinal}"
+    conn.execute(
+        insert(actions)
+        .values(
+            id=action_id,
+            incident_id=incident_id,
+            plan_digest=plan_digest,
+            ordinal=ordinal,
+            kind=action.kind,
+            model=action.model,
+            target=_json(action.target()),
+            summary=action.summary,
+            approval_id=approval_id,
+            generation=generation,
+            state="intended",
+            before=_json(before),
+            undo_of=undo_of,
+            intended_at=now,
+        )
+        .on_conflict_do_nothing()
+    )
+    row = find(conn, incident_id, plan_digest, ordinal)
+    if row is None:  # pragma: no cover - the insert above wrote it, or found it
+        raise AssertionError(f"journal row {action_id} vanished")
+    return row
+
+
+def find(conn: Connection, incident_id: str, plan_digest: str, ordinal: int) -> Row | None:
+    row = conn.execute(
+        select(actions).where(actions.c.incident_id == incident_id, actions.c.plan_digest == plan_digest, actions.c.ordinal == ordinal)
+    ).one_or_none()
+    return Row(**row._mapping) if row else None
+
+
+def mark(conn: Connection, row: Row, state: str, **values: Any) -> None:
+    body = {k: _json(v) if k in ("before", "after") else v for k, v in values.items()}
+    attempts = actions.c.attempts + 1 if state == "applying" else actions.c.attempts
+    conn.execute(update(actions).where(actions.c.id == row.id).values(state=state, attempts=attempts, **body))
+
+
+def of_incident(conn: Connection, incident_id: str) -> list[Row]:
+    rows = conn.execute(select(actions).where(actions.c.incident_id == incident_id).order_by(actions.c.intended_at, actions.c.ordinal))
+    return [Row(**r._mapping) for r in rows]
+
+
+def set_undone(conn: Connection, action_id: str, by: str) -> None:
+    conn.execute(update(actions).where(actions.c.id == action_id).values(undone_by=by))
+
+
+def set_kept(conn: Connection, action_id: str, because: str) -> None:
+    conn.execute(update(actions).where(actions.c.id == action_id).values(kept_because=because))
+
+
+def other_incident_acting(conn: Connection, incident_id: str, model: str) -> str | None:
+    """An open incident other than this one with an unfinished change to the same model."""
+    return conn.execute(
+        select(actions.c.incident_id)
+        .join(incidents, incidents.c.id == actions.c.incident_id)
+        .where(actions.c.model == model, actions.c.incident_id != incident_id, actions.c.state.in_(["intended", "applying", "unknown"]))
+        .where(incidents.c.status.not_in(["closed", "false_alarm"]))
+        .limit(1)
+    ).scalar_one_or_none()
+
+
+def automatic_in_last_hour(conn: Connection, model: str, *, now: datetime) -> int:
+    """Changes to the model in the last hour that rested on a policy rule rather than on a human."""
+    return conn.execute(
+        select(func.count())
+        .select_from(actions.join(approvals, approvals.c.id == actions.c.approval_id))
+        .where(actions.c.model == model, approvals.c.door == "policy_rule", actions.c.state == "done")
+        .where(actions.c.done_at > now - timedelta(hours=1))
+    ).scalar_one()
+
+
+def _json(value: Any) -> Any:
+    return json.loads(json.dumps(value, default=str))

@@ -1,0 +1,113 @@
+"""The outbox: everything that must happen at or after a time, exactly as long as it takes.
+
+A row is put in the transaction that causes it, claimed by any dispatcher (`FOR UPDATE SKIP LOCKED`), and tried until it is
+delivered or cancelled. A dispatcher that dies holding a claim loses it after `CLAIM_S`: the row then goes out again.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from sqlalchemy import Connection, func, or_, select, update
+from sqlalchemy.dialects.postgresql import insert
+
+from mlrunbook.store.tables import outbox
+
+CLAIM_S = 60.0
+MAX_BACKOFF_S = 60.0
+
+PENDING = outbox.c.delivered_at.is_(None) & outbox.c.cancelled_at.is_(None)
+
+
+@dataclass(frozen=True)
+class Item:
+    id: int
+    incident_id: str | None
+    kind: str
+    dedup_key: str
+    payload: Mapping[str, Any]
+    attempts: int
+
+
+def put(
+    conn: Connection,
+    kind: str,
+    dedup_key: str,
+    payload: Mapping[str, Any],
+    *,
+    now: datetime,
+    incident_id: str | None = None,
+    at: datetime | None = None,
+) -> bool:
+    """Put one row; False when one with that key was there already, whatever became of it."""
+    row = insert(outbox).values(
+        incident_id=incident_id,
+        kind=kind,
+        dedup_key=dedup_key,
+        payload=json.loads(json.dumps(payload, default=str)),
+        not_before=at or now,
+        created_at=now,
+    )
+    return conn.execute(row.on_conflict_do_nothing().returning(outbox.c.id)).scalar_one_or_none() is not None
+
+
+def reschedule(conn: Connection, dedup_key: str, at: datetime) -> None:
+    """Move a row that has not gone out."""
+    conn.execute(update(outbox).where(outbox.c.dedup_key == dedup_key, PENDING).values(not_before=at))
+
+
+def cancel(conn: Connection, *, now: datetime, incident_id: str, kinds: tuple[str, ...] = (), key_prefix: str = "") -> int:
+    """Cancel what of this incident has not gone out; a claimed row may still arrive once."""
+    query = update(outbox).where(outbox.c.incident_id == incident_id, PENDING)
+    if kinds:
+        query = query.where(outbox.c.kind.in_(kinds))
+    if key_prefix:
+        query = query.where(outbox.c.dedup_key.startswith(key_prefix, autoescape=True))
+    return conn.execute(query.values(cancelled_at=now)).rowcount
+
+
+def claim(conn: Connection, *, now: datetime, limit: int = 20) -> list[Item]:
+    """Take due rows for this dispatcher; commit before delivering them."""
+    due = (
+        select(outbox.c.id)
+        .where(PENDING, outbox.c.not_before <= now, or_(outbox.c.claimed_until.is_(None), outbox.c.claimed_until < now))
+        .order_by(outbox.c.not_before, outbox.c.id)
+        .limit(limit)
+        .with_for_update(skip_locked=True)
+    )
+    rows = conn.execute(
+        update(outbox)
+        .where(outbox.c.id.in_(due))
+        .values(claimed_until=now + timedelta(seconds=CLAIM_S), attempts=outbox.c.attempts + 1)
+        .returning(outbox)
+    )
+    items = [Item(r.id, r.incident_id, r.kind, r.dedup_key, r.payload, r.attempts) for r in rows]
+    return sorted(items, key=lambda i: i.id)
+
+
+def delivered(conn: Connection, item: Item, *, now: datetime) -> None:
+    conn.execute(update(outbox).where(outbox.c.id == item.id).values(delivered_at=now, claimed_until=None, last_error=None))
+
+
+def failed(conn: Connection, item: Item, error: str, *, now: datetime) -> None:
+    """Try again after 1, 2, 4 ... 60 s, for ever."""
+    wait_s = min(2.0 ** min(item.attempts - 1, 10), MAX_BACKOFF_S)
+    conn.execute(
+        update(outbox)
+        .where(outbox.c.id == item.id)
+        .values(not_before=now + timedelta(seconds=wait_s), claimed_until=None, last_error=error[:500])
+    )
+
+
+def pending(conn: Connection, dedup_key: str) -> bool:
+    return conn.execute(select(func.count()).where(outbox.c.dedup_key == dedup_key, PENDING)).scalar_one() > 0
+
+
+def of_incident(conn: Connection, incident_id: str, *kinds: str) -> list[dict[str, Any]]:
+    """Rows as plain dicts, oldest first: for the review, the summary and tests."""
+    query = select(outbox).where(outbox.c.incident_id == incident_id).order_by(outbox.c.id)
+    return [dict(r._mapping) for r in conn.execute(query.where(outbox.c.kind.in_(kinds)) if kinds else query)]

@@ -1,0 +1,150 @@
+"""Plans and the approvals they rest on. A newer plan of a kind supersedes the older, and voids what was approved for it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Connection, Row, insert, select, update
+from sqlalchemy.dialects.postgresql import insert as upsert
+
+from mlrunbook.domain.actions import Plan, PlanKind
+from mlrunbook.domain.approval import Approval
+from mlrunbook.domain.errors import NotFound
+from mlrunbook.store import timeline
+from mlrunbook.store.tables import approvals, plans
+
+
+@dataclass(frozen=True)
+class StoredApproval(Approval):
+    """An approval with its row's id, the incident, and the words of who decided."""
+
+    id: int = 0
+    incident_id: str = ""
+    reason: str = ""
+
+
+def propose(conn: Connection, plan: Plan, *, now: datetime) -> str:
+    """Store the plan under its digest and return that. Proposing the same plan again changes nothing."""
+    digest = plan.digest
+    made = conn.execute(
+        upsert(plans)
+        .values(incident_id=plan.incident_id, digest=digest, kind=plan.kind.value, body=plan.as_dict(), proposed_at=now)
+        .on_conflict_do_nothing()
+        .returning(plans.c.digest)
+    ).scalar_one_or_none()
+    if made is None:
+        return digest
+    older = conn.execute(
+        update(plans)
+        .where(
+            plans.c.incident_id == plan.incident_id,
+            plans.c.kind == plan.kind.value,
+            plans.c.digest != digest,
+            plans.c.superseded_at.is_(None),
+        )
+        .values(superseded_at=now)
+        .returning(plans.c.digest)
+    ).scalars()
+    for stale in older:
+        void(conn, plan.incident_id, stale, because=f"a new {plan.kind} plan replaced it", now=now)
+    words = "; ".join(a.summary for a in plan.actions)
+    data: Mapping[str, Any] = {"digest": digest, "kind": plan.kind.value, "actions": [a.summary for a in plan.actions]}
+    timeline.append(conn, plan.incident_id, "plan", f"{plan.kind.capitalize()} planned: {words}", actor="mlrunbook", at=now, data=data)
+    return digest
+
+
+def get(conn: Connection, incident_id: str, digest: str) -> Plan:
+    row = conn.execute(select(plans.c.body).where(plans.c.incident_id == incident_id, plans.c.digest == digest)).one_or_none()
+    if row is None:
+        raise NotFound(f"{incident_id} has no plan {digest[:12]}")
+    return Plan.from_dict(row.body)
+
+
+def current(conn: Connection, incident_id: str, kind: PlanKind) -> Plan | None:
+    """The newest plan of that kind, if one stands."""
+    row = conn.execute(
+        select(plans.c.body).where(plans.c.incident_id == incident_id, plans.c.kind == kind.value, plans.c.superseded_at.is_(None))
+    ).one_or_none()
+    return Plan.from_dict(row.body) if row else None
+
+
+def is_superseded(conn: Connection, incident_id: str, digest: str) -> bool:
+    return (
+        conn.execute(select(plans.c.superseded_at).where(plans.c.incident_id == incident_id, plans.c.digest == digest)).scalar_one_or_none()
+        is not None
+    )
+
+
+def decide(
+    conn: Connection,
+    incident_id: str,
+    digest: str,
+    *,
+    decision: str,
+    approver: str,
+    role: str | None,
+    door: str,
+    verified: bool,
+    reason: str,
+    now: datetime,
+    expires_at: datetime | None = None,
+) -> StoredApproval:
+    """Write one approval row. The same person deciding the same twice adds nothing."""
+    get(conn, incident_id, digest)
+    for row in _rows(conn, incident_id, digest):
+        if (row.approver, row.decision, row.door) == (approver, decision, door) and row.voided_at is None:
+            return row
+    made = conn.execute(
+        insert(approvals)
+        .values(
+            incident_id=incident_id,
+            plan_digest=digest,
+            decision=decision,
+            approver=approver,
+            role=role,
+            door=door,
+            verified=verified,
+            reason=reason,
+            at=now,
+            expires_at=expires_at,
+        )
+        .returning(approvals)
+    ).one()
+    who = (
+        f"policy rule {approver}"
+        if door == "policy_rule"
+        else f"{approver}{'' if verified else ' (unverified)'}, {role or 'no role'}, by {door}"
+    )
+    text = f"Plan {digest[:12]} {decision} by {who}" + (f": {reason}" if reason else "")
+    timeline.append(
+        conn, incident_id, "approval", text, actor=approver, at=now, data={"digest": digest, "decision": decision, "door": door}
+    )
+    return _approval(made)
+
+
+def approvals_of(conn: Connection, incident_id: str, digest: str | None = None) -> list[StoredApproval]:
+    return _rows(conn, incident_id, digest)
+
+
+def void(conn: Connection, incident_id: str, digest: str, *, because: str, now: datetime) -> None:
+    voided = conn.execute(
+        update(approvals)
+        .where(approvals.c.incident_id == incident_id, approvals.c.plan_digest == digest, approvals.c.voided_at.is_(None))
+        .values(voided_at=now, voided_because=because)
+    ).rowcount
+    if voided:
+        text = f"{voided} approval(s) of plan {digest[:12]} voided: {because}"
+        timeline.append(conn, incident_id, "approval", text, actor="mlrunbook", at=now, data={"digest": digest})
+
+
+def _rows(conn: Connection, incident_id: str, digest: str | None) -> list[StoredApproval]:
+    query = select(approvals).where(approvals.c.incident_id == incident_id).order_by(approvals.c.id)
+    return [_approval(r) for r in conn.execute(query.where(approvals.c.plan_digest == digest) if digest else query)]
+
+
+def _approval(row: Row[Any]) -> StoredApproval:
+    values = dict(row._mapping)
+    return StoredApproval(**values)

@@ -1,0 +1,39 @@
+"""What each step of the runbook recorded, once a step and incident: how a re-run knows what is done."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Connection, delete, select
+from sqlalchemy.dialects.postgresql import insert
+
+from mlrunbook.store.tables import records
+
+
+def get(conn: Connection, incident_id: str, step: str) -> dict[str, Any] | None:
+    row = conn.execute(select(records.c.data).where(records.c.incident_id == incident_id, records.c.step == step)).one_or_none()
+    return dict(row.data) if row else None
+
+
+def put(conn: Connection, incident_id: str, step: str, data: Mapping[str, Any], *, now: datetime) -> dict[str, Any]:
+    """Record `data` unless the step is recorded already; return what stands recorded."""
+    body = dict(json.loads(json.dumps(data, default=str)))
+    conn.execute(insert(records).values(incident_id=incident_id, step=step, data=body, recorded_at=now).on_conflict_do_nothing())
+    return get(conn, incident_id, step) or body
+
+
+def with_prefix(conn: Connection, incident_id: str, prefix: str) -> dict[str, dict[str, Any]]:
+    rows = conn.execute(
+        select(records.c.step, records.c.data)
+        .where(records.c.incident_id == incident_id, records.c.step.startswith(prefix, autoescape=True))
+        .order_by(records.c.recorded_at, records.c.step)
+    )
+    return {r.step: dict(r.data) for r in rows}
+
+
+def forget(conn: Connection, incident_id: str, *steps: str) -> None:
+    """Make steps run again (a reopened investigation). What they found stays on the timeline."""
+    conn.execute(delete(records).where(records.c.incident_id == incident_id, records.c.step.in_(steps)))

@@ -1,0 +1,67 @@
+"""The incident's timeline: append-only, numbered, hash-chained, so that a quiet edit shows.
+
+hash = SHA-256 over the canonical JSON of (incident, seq, at, kind, actor, text, data, hash of the entry before).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Connection, Row, insert, select
+
+from mlrunbook.domain.errors import NotFound
+from mlrunbook.store.tables import incidents, timeline
+
+GENESIS = "0" * 64
+
+
+@dataclass(frozen=True)
+class Entry:
+    seq: int
+    at: datetime
+    kind: str
+    actor: str
+    text: str
+    data: Mapping[str, Any]
+
+
+def append(
+    conn: Connection, incident_id: str, kind: str, text: str, *, actor: str, at: datetime, data: Mapping[str, Any] | None = None
+) -> None:
+    """Add one entry. Locks the incident's row, which orders the chain."""
+    if conn.execute(select(incidents.c.id).where(incidents.c.id == incident_id).with_for_update()).one_or_none() is None:
+        raise NotFound(f"there is no incident {incident_id!r}; list them with `mlrunbook incidents list`")
+    last = conn.execute(
+        select(timeline.c.seq, timeline.c.hash).where(timeline.c.incident_id == incident_id).order_by(timeline.c.seq.desc()).limit(1)
+    ).one_or_none()
+    seq, prev = (last.seq + 1, last.hash) if last else (1, GENESIS)
+    body = dict(json.loads(json.dumps(data or {}, default=str)))
+    values = {"incident_id": incident_id, "seq": seq, "at": at, "kind": kind, "actor": actor, "text": text, "data": body}
+    conn.execute(insert(timeline).values(**values, prev_hash=prev, hash=_hash(values, prev)))
+
+
+def read(conn: Connection, incident_id: str, *, after: int = 0) -> list[Entry]:
+    rows = conn.execute(select(timeline).where(timeline.c.incident_id == incident_id, timeline.c.seq > after).order_by(timeline.c.seq))
+    return [Entry(r.seq, r.at, r.kind, r.actor, r.text, r.data) for r in rows]
+
+
+def broken_at(conn: Connection, incident_id: str) -> int | None:
+    """The first entry that does not fit the chain; None when the whole timeline is as it was written."""
+    prev, expected = GENESIS, 1
+    rows: Sequence[Row[Any]] = conn.execute(select(timeline).where(timeline.c.incident_id == incident_id).order_by(timeline.c.seq)).all()
+    for row in rows:
+        values = {k: getattr(row, k) for k in ("incident_id", "seq", "at", "kind", "actor", "text", "data")}
+        if row.seq != expected or row.prev_hash != prev or row.hash != _hash(values, prev):
+            return expected
+        prev, expected = row.hash, expected + 1
+    return None
+
+
+def _hash(values: Mapping[str, Any], prev: str) -> str:
+    canonical = json.dumps({**values, "at": values["at"].isoformat(), "prev": prev}, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(canonical.encode()).hexdigest()

@@ -1,0 +1,74 @@
+"""Puts the real parts behind the ports, from settings and policy: the one place that knows which adapter is which."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import cache
+
+from sqlalchemy import Connection, Engine
+
+from mlrunbook import db
+from mlrunbook.domain.policy import Policy
+from mlrunbook.ports import ModelPlatform, Notifier, Orchestrator, ServingRuntime
+from mlrunbook.settings import Settings, channel_address, settings
+
+
+@dataclass(frozen=True)
+class World:
+    """Everything outside the domain that a task or the dispatcher may touch."""
+
+    engine: Engine
+    platform: ModelPlatform
+    runtime: ServingRuntime
+    notifier: Notifier
+    orchestrator: Orchestrator
+    policy: Policy
+    lease_s: float
+    now: Callable[[], datetime]
+
+    def transaction(self) -> AbstractContextManager[Connection]:
+        return db.transaction(self.engine)
+
+
+def utc_now() -> datetime:
+    return datetime.now(UTC)
+
+
+@cache
+def world() -> World:
+    """The process's world."""
+    from mlrunbook.adapters.local_runtime import LocalRuntime
+    from mlrunbook.adapters.notify import ChannelNotifier
+    from mlrunbook.adapters.platform import HttpPlatform
+    from mlrunbook.adapters.prefect_api import PrefectApi
+
+    config = settings()
+    return World(
+        engine=db.engine(),
+        platform=HttpPlatform(config.platform_url, _secret(config), timeout_s=config.http_timeout_s),
+        runtime=LocalRuntime(config),
+        notifier=ChannelNotifier(config.messages_dir, channel_address),
+        orchestrator=PrefectApi(
+            config.prefect_api_url or "http://127.0.0.1:4200/api", config.prefect_auth.get_secret_value() if config.prefect_auth else None
+        ),
+        policy=policy(),
+        lease_s=config.lease_s,
+        now=utc_now,
+    )
+
+
+@cache
+def policy() -> Policy:
+    """The policy file of the checkout, or the runbook's defaults where there is none."""
+    from mlrunbook.policy_file import load
+
+    config = settings()
+    path = config.policy or config.home / "runbook.yaml"
+    return load(path) if config.policy or path.exists() else Policy()
+
+
+def _secret(config: Settings) -> str | None:
+    return config.platform_token.get_secret_value() if config.platform_token else None

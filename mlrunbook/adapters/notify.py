@@ -1,0 +1,142 @@
+"""Delivers messages: through apprise to a channel's address, and always as a file, which is the only way without an address.
+
+`<messages_dir>/<incident>/<NNN>-<key>.md` holds each message; `<messages_dir>/ledger.jsonl` one line per delivery. The ledger says
+what was delivered: a message that could not be sent has its file, and no line yet. Safe from several processes.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mlrunbook.domain.communication import line
+from mlrunbook.domain.errors import Refused, Transient
+from mlrunbook.domain.policy import channel_variable
+from mlrunbook.ports import Message
+
+if TYPE_CHECKING:
+    from apprise import NotifyBase
+
+LEDGER = "ledger.jsonl"
+
+
+class ChannelNotifier:
+    """`address_of` gives the apprise URL of a channel, or None. URLs hold secrets: they are never logged nor put into an error."""
+
+    def __init__(self, messages_dir: Path, address_of: Callable[[str], str | None]) -> None:
+        self._dir = messages_dir
+        self._address_of = address_of
+
+    def send(self, message: Message) -> None:
+        """Write the file, then deliver. Transient when the channel did not take it (the next try writes no second file);
+        Refused when its address is not one.
+
+        Sent again with the same key, an addressed channel gets it again: a repeated page is better than a missed one.
+        """
+        address = self._address_of(message.channel)
+        with self._locked():
+            self._write(message)
+            if address is None:
+                if not self._is_recorded(message.key):
+                    self._record(message, delivered_by="file")
+                return
+        self._deliver(message, address)  # may take seconds: other processes must not wait for it
+        with self._locked():
+            self._record(message, delivered_by="apprise")
+
+    def _deliver(self, message: Message, address: str) -> None:
+        target = _target(message.channel, address)
+        body = _without_mentions(message.body) or _without_mentions(message.subject)
+        try:
+            sent = target.notify(body=body, title=_without_mentions(line(message.subject)), body_format="text")
+        except Exception as error:  # a plugin's own error; its text may hold the address, so it is not repeated
+            raise Transient(f"channel {message.channel} failed with {type(error).__name__}: {_advice(message.channel)}") from None
+        if not sent:
+            raise Transient(f"channel {message.channel} did not take the message: {_advice(message.channel)}")
+
+    def _write(self, message: Message) -> None:
+        """The message's file, whole or not at all; the same key keeps its file."""
+        folder = self._dir / _file_name(message.incident_id)
+        folder.mkdir(exist_ok=True)
+        name = f"{_file_name(message.key)}.md"
+        numbers = {rest: int(number) for number, _, rest in (path.name.partition("-") for path in folder.glob("[0-9]*-*.md"))}
+        number = numbers.get(name) or max(numbers.values(), default=0) + 1
+        path = folder / f"{number:03d}-{name}"
+        temporary = path.with_suffix(".new")
+        with open(temporary, "w", encoding="utf-8") as out:
+            out.write(_as_file(message).encode(errors="replace").decode())
+            out.flush()
+            os.fsync(out.fileno())
+        temporary.replace(path)
+
+    def _is_recorded(self, key: str) -> bool:
+        try:
+            lines = (self._dir / LEDGER).read_text(encoding="utf-8").splitlines()
+        except FileNotFoundError:
+            return False
+        return any(f'"key": {json.dumps(key)},' in entry for entry in lines)
+
+    def _record(self, message: Message, *, delivered_by: str) -> None:
+        entry: dict[str, Any] = {
+            "at": datetime.now(UTC).isoformat(),
+            "key": message.key,
+            "incident_id": message.incident_id,
+            "channel": message.channel,
+            "subject": line(message.subject),
+            "page": message.page,
+            "delivered_by": delivered_by,
+        }
+        with open(self._dir / LEDGER, "a+b") as out:
+            if out.tell() and (out.seek(-1, os.SEEK_END), out.read(1))[1] != b"\n":
+                out.write(b"\n")  # a line that a crash cut short must not swallow this one
+            out.write(json.dumps(entry).encode() + b"\n")
+            out.flush()
+            os.fsync(out.fileno())
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        self._dir.mkdir(parents=True, exist_ok=True)
+        with open(self._dir / ".lock", "w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
+
+
+def _target(channel: str, address: str) -> NotifyBase:
+    import apprise  # 0.2 s and more: only where something is sent
+
+    target = apprise.Apprise.instantiate(address)
+    if target is None:
+        raise Refused(f"{channel_variable(channel)} is not an address apprise knows; write it as in slack://... or mailto://...")
+    if "overflow=" not in address:
+        target.overflow_mode = apprise.OverflowMode.SPLIT  # a list too long for one message becomes two, never a cut list
+    return target
+
+
+def _advice(channel: str) -> str:
+    return f"it is tried again; check {channel_variable(channel)} and that the service answers"
+
+
+def _without_mentions(text: str) -> str:
+    """Alert text must not ping a whole channel: a word joiner, which nobody sees, takes the effect from @here and <!channel>."""
+    return re.sub(r"(<!|@)(?=(?:everyone|here|channel|subteam)\b)", "\\1\u2060", text)
+
+
+def _as_file(message: Message) -> str:
+    kind = "page" if message.page else "message"
+    return f"{kind.capitalize()} to: {line(message.channel)}\nSubject: {line(message.subject)}\n\n{message.body}\n"
+
+
+def _file_name(text: str) -> str:
+    """`text` as a safe file name, ":" written as "."; where more had to change, a digest keeps two different texts apart."""
+    safe = re.sub(r"[^A-Za-z0-9_:-]+", "-", text).strip(":-")[:80].replace(":", ".")
+    if "." not in text and safe == text.replace(":", "."):
+        return safe
+    return f"{safe}-{hashlib.sha256(text.encode(errors='surrogatepass')).hexdigest()[:8]}".lstrip("-")

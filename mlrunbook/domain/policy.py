@@ -1,0 +1,311 @@
+"""The team's rules as one validated value. `Policy()` is runbook.md; `runbook.yaml` says the same in YAML with comments.
+
+Names carry their unit (`_min` minutes, `_h` hours, `_s` seconds; shares and drops are 0..1). Nothing here is an address or a
+secret: a channel is a name, and its address comes from the environment (`channel_variable`).
+"""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from enum import StrEnum
+from typing import Annotated, Self
+
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints, model_validator
+
+from mlrunbook.domain.actions import PlanKind
+from mlrunbook.domain.incident import IncidentType, Severity
+from mlrunbook.domain.recovery import RecoveryPolicy
+from mlrunbook.domain.severity import SeverityPolicy
+
+Share = Annotated[float, Field(ge=0, le=1)]
+Count = Annotated[int, Field(ge=1)]
+Minutes = Annotated[int, Field(ge=1)]
+ChannelName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_-]*$")]
+Text = Annotated[str, StringConstraints(min_length=1)]
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class Role(StrEnum):
+    """Runbook, "Contact Information"."""
+
+    ONCALL_ML_ENGINEER = "oncall_ml_engineer"
+    ML_TEAM_LEAD = "ml_team_lead"
+    ENGINEERING_MANAGER = "engineering_manager"
+    VP_ENGINEERING = "vp_engineering"
+    COMPLIANCE_OFFICER = "compliance_officer"
+
+    @property
+    def words(self) -> str:
+        """The role as the runbook writes it."""
+        return {
+            Role.ONCALL_ML_ENGINEER: "On-Call ML Engineer",
+            Role.ML_TEAM_LEAD: "ML Team Lead",
+            Role.ENGINEERING_MANAGER: "Engineering Manager",
+            Role.VP_ENGINEERING: "VP Engineering",
+            Role.COMPLIANCE_OFFICER: "Compliance Officer",
+        }[self]
+
+
+class ResponseTimes(Section):
+    """Runbook, "Severity Levels": minutes from detection to a human's answer."""
+
+    critical: Minutes = 15
+    high: Minutes = 60
+    medium: Minutes = 240
+    low: Minutes = 1440
+
+    @model_validator(mode="after")
+    def _worse_is_never_slower(self) -> Self:
+        if not self.critical <= self.high <= self.medium <= self.low:
+            raise ValueError("a more severe incident must not have a longer response time (critical <= high <= medium <= low)")
+        return self
+
+    def of(self, severity: Severity) -> timedelta:
+        return timedelta(minutes=getattr(self, severity.value))
+
+
+class AlertThresholds(Section):
+    """Runbook, "Automated Alerts"; drops are relative to the baseline. An alert's level is not the incident's severity."""
+
+    f1_drop_warning: Share = 0.10
+    f1_drop_critical: Share = 0.20
+    precision_drop_warning: Share = 0.15
+    recall_drop_warning: Share = 0.15
+    null_rate_warning: Share = 0.05
+    latency_warning_s: Annotated[float, Field(gt=0)] = 2.0
+    error_rate_warning: Share = 0.01
+    # "Model predicts all assets as high-risk" (Severity Levels): a share, because one asset scored low must not hide it.
+    flagged_share_critical: Share = 0.90
+
+    @model_validator(mode="after")
+    def _critical_is_beyond_warning(self) -> Self:
+        if self.f1_drop_critical < self.f1_drop_warning:
+            raise ValueError("f1_drop_critical must not be below f1_drop_warning")
+        return self
+
+
+class Contact(Section):
+    """Someone who is told. The real name and address stay out of the repository: `channels` lead to them."""
+
+    name: Text = "[Name]"
+    email: Text
+    channels: tuple[ChannelName, ...]
+
+
+class Responder(Contact):
+    """A role of the escalation path: paged `after_min` minutes after detection (None: only as needed) while the incident
+    is not resolved, or at once from severity `at_once_from` upwards."""
+
+    channels: tuple[ChannelName, ...] = ("page",)
+    after_min: Annotated[int, Field(ge=0)] | None = None
+    at_once_from: Severity | None = None
+
+
+class Escalation(Section):
+    """Runbook, "Escalation Matrix" and "Escalation Path"."""
+
+    oncall_ml_engineer: Responder = Responder(email="ml-oncall@example.com", after_min=0)
+    ml_team_lead: Responder = Responder(email="ml-lead@example.com", after_min=30, at_once_from=Severity.HIGH)
+    engineering_manager: Responder = Responder(email="eng-manager@example.com", after_min=60, at_once_from=Severity.CRITICAL)
+    vp_engineering: Responder = Responder(email="vp-eng@example.com", after_min=120)
+    compliance_officer: Responder = Responder(email="compliance@example.com", channels=("compliance",))
+
+    @model_validator(mode="after")
+    def _somebody_is_paged(self) -> Self:
+        if self.oncall_ml_engineer.after_min is None:
+            raise ValueError("oncall_ml_engineer.after_min: must be a number of minutes, or nobody is paged first")
+        return self
+
+    def of(self, role: Role) -> Responder:
+        responder: Responder = getattr(self, role.value)
+        return responder
+
+
+class Contacts(Section):
+    """The people of Step 2 outside the escalation path."""
+
+    security: Contact = Contact(email="security@example.com", channels=("security",))
+    supervisors: Contact = Contact(email="supervisors@example.com", channels=("supervisors",))
+    maintenance: Contact = Contact(email="maintenance@example.com", channels=("maintenance",))
+
+
+class OnExpiry(StrEnum):
+    """What follows when nobody decided in time. Never a silent yes."""
+
+    ASK_AGAIN = "ask_again"
+    ESCALATE = "escalate"  # ask again and page the next role of the escalation path
+
+
+class ApprovalRule(Section):
+    """Who may approve a kind of plan, how many of them, for how long the request stands, and what follows.
+
+    `accept_prefect_form`: count a yes typed into Prefect's form, which cannot prove who typed it.
+    """
+
+    roles: Annotated[tuple[Role, ...], Field(min_length=1)]
+    count: Count = 1
+    expires_after_min: Minutes = 60
+    accept_prefect_form: bool = False
+    on_expiry: OnExpiry = OnExpiry.ESCALATE
+
+
+_LEAD_AND_ABOVE = (Role.ML_TEAM_LEAD, Role.ENGINEERING_MANAGER, Role.VP_ENGINEERING)
+_RESPONDERS = (Role.ONCALL_ML_ENGINEER, *_LEAD_AND_ABOVE)
+
+
+class Approvals(Section):
+    """Step 2 belongs to the on-call engineer, Step 4 to the team lead; containment runs by itself from a severity upwards."""
+
+    containment_automatic_from: Severity = Severity.HIGH
+    containment: ApprovalRule = ApprovalRule(roles=_RESPONDERS, expires_after_min=15)  # below that severity
+    mitigation: ApprovalRule = ApprovalRule(roles=_RESPONDERS)
+    resolution: ApprovalRule = ApprovalRule(roles=_LEAD_AND_ABOVE)
+    undo: ApprovalRule = ApprovalRule(roles=_RESPONDERS)
+
+    def of(self, kind: PlanKind) -> ApprovalRule:
+        rule: ApprovalRule = getattr(self, kind.value)
+        return rule
+
+
+class Communication(Section):
+    """Runbook, Step 5 and Step 6."""
+
+    initial_within_min: Minutes = 60
+    update_every_min: Minutes = 30
+    review_due_h: Count = 48
+
+
+class FreezeWindow(Section):
+    """No approved change starts in [start, end) unless it stops danger."""
+
+    start: AwareDatetime
+    end: AwareDatetime
+    reason: Text
+
+    @model_validator(mode="after")
+    def _ends_after_it_starts(self) -> Self:
+        if self.end <= self.start:
+            raise ValueError("end must be after start")
+        return self
+
+
+class Guardrails(Section):
+    """Limits for the machine, not for people. A critical stop and its undo override them and page that they did."""
+
+    changes_per_model_and_hour: Count = 10
+    min_replicas: Annotated[int, Field(ge=0)] = 1
+    freeze_windows: tuple[FreezeWindow, ...] = ()
+
+
+class Triage(Section):
+    """How an alert is looked at a second time before it is called a false alarm.
+
+    The first page waits up to `page_anyway_after_s` for that, unless the report is critical: then it goes out, looked at or not.
+    """
+
+    looks: Count = 3
+    seconds_between_looks: Annotated[float, Field(gt=0)] = 5.0
+    page_anyway_after_s: Annotated[float, Field(ge=0)] = 60.0
+
+
+class RecoveryWatch(Section):
+    """How often recovery is measured after a change, and after how long without an answer people are asked."""
+
+    check_every_s: Annotated[float, Field(gt=0)] = 5.0
+    give_up_after_min: Minutes = 60
+
+
+class CostAssumptions(Section):
+    """For impact estimates. None: the estimate says "not estimated" instead of guessing."""
+
+    per_unnecessary_work_order: Annotated[float, Field(ge=0)] | None = None
+    currency: Text = "USD"
+
+
+class Policy(Section):
+    response_min: ResponseTimes = ResponseTimes()
+    alerts: AlertThresholds = AlertThresholds()
+    # Alert name -> incident type; a name that is not here is no incident of ours and is quarantined.
+    alert_types: dict[Text, IncidentType] = Field(
+        default={
+            "ModelF1Drop": IncidentType.PERFORMANCE_DEGRADATION,
+            "ModelAccuracyDrop": IncidentType.PERFORMANCE_DEGRADATION,
+            "ModelPrecisionDrop": IncidentType.PERFORMANCE_DEGRADATION,
+            "ModelRecallDrop": IncidentType.PERFORMANCE_DEGRADATION,
+            "FeatureNullRateHigh": IncidentType.PERFORMANCE_DEGRADATION,
+            "FeatureDrift": IncidentType.PERFORMANCE_DEGRADATION,
+            "InferenceLatencyHigh": IncidentType.PERFORMANCE_DEGRADATION,
+            "AllAssetsHighRisk": IncidentType.PREDICTION_ERROR,
+            "FeatureStoreUnavailable": IncidentType.INFRASTRUCTURE,
+            "ModelServerDown": IncidentType.INFRASTRUCTURE,
+            "ModelErrorRateHigh": IncidentType.INFRASTRUCTURE,
+        }
+    )
+    # Types that are one failure seen from two sides share a family, and so one open incident; any other type stands alone.
+    families: dict[Text, tuple[IncidentType, ...]] = Field(
+        default={"performance": (IncidentType.PREDICTION_ERROR, IncidentType.PERFORMANCE_DEGRADATION)}
+    )
+    escalation: Escalation = Escalation()
+    contacts: Contacts = Contacts()
+    channels: dict[ChannelName, Text] = Field(  # name -> how people call it
+        default={
+            "incidents": "#ml-incidents",
+            "email": "stakeholders by email",
+            "page": "paging service",
+            "tickets": "ticket queue",
+            "compliance": "compliance officer",
+            "security": "security team",
+            "supervisors": "maintenance supervisors",
+            "maintenance": "maintenance team",
+        }
+    )
+    approvals: Approvals = Approvals()
+    communication: Communication = Communication()
+    severity: SeverityPolicy = SeverityPolicy()
+    triage: Triage = Triage()
+    recovery: RecoveryPolicy = RecoveryPolicy()
+    recovery_watch: RecoveryWatch = RecoveryWatch()
+    guardrails: Guardrails = Guardrails()
+    costs: CostAssumptions = CostAssumptions()
+
+    @model_validator(mode="after")
+    def _a_type_has_one_family(self) -> Self:
+        seen: dict[IncidentType, str] = {}
+        for family, types in self.families.items():
+            for type_ in types:
+                if type_ in seen:
+                    raise ValueError(f"families: {type_} is in {seen[type_]} and in {family}; a type belongs to one family")
+                seen[type_] = family
+        for family in self.families:
+            if family in set(IncidentType) and seen.get(IncidentType(family)) != family:
+                raise ValueError(f"families: {family} is the name of a type that is not in it; choose another name")
+        return self
+
+    @model_validator(mode="after")
+    def _every_channel_used_is_named(self) -> Self:
+        people: list[tuple[str, Contact]] = [(f"escalation.{role}", self.escalation.of(role)) for role in Role]
+        people += [(f"contacts.{name}", getattr(self.contacts, name)) for name in type(self.contacts).model_fields]
+        for where, contact in people:
+            for channel in contact.channels:
+                if channel not in self.channels:
+                    raise ValueError(f"{where}.channels: there is no channel {channel!r}; name it under channels")
+        return self
+
+    def family_of(self, type_: IncidentType) -> str:
+        """The failure family of an incident type: one incident may be open per model and family."""
+        return next((family for family, types in self.families.items() if type_ in types), type_.value)
+
+    def type_of_alert(self, alert_name: str) -> IncidentType | None:
+        return self.alert_types.get(alert_name)
+
+    def freeze_at(self, at: datetime) -> FreezeWindow | None:
+        """The freeze window that holds at `at`, if any."""
+        return next((w for w in self.guardrails.freeze_windows if w.start <= at < w.end), None)
+
+
+def channel_variable(channel: str) -> str:
+    """The environment variable that holds a channel's address (an apprise URL)."""
+    return "MLRUNBOOK_CHANNEL_" + channel.upper().replace("-", "_")

@@ -1,0 +1,282 @@
+"""The post-incident review of Step 6: the runbook's template filled from the record, with blanks where only people can answer."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime, timedelta
+
+from mlrunbook.domain.actions import Path
+from mlrunbook.domain.clocks import NOT_MEASURED, in_words, times
+from mlrunbook.domain.communication import NOT_ESTIMATED, Figures, line, versioned
+from mlrunbook.domain.incident import Incident, Severity
+from mlrunbook.domain.policy import Policy, Role
+
+IN_THE_MEETING = "To be answered in the review meeting"
+WHYS = 5
+
+
+@dataclass(frozen=True)
+class Event:
+    """One row of the timeline."""
+
+    at: datetime
+    text: str
+
+
+@dataclass(frozen=True)
+class ActionItem:
+    action: str
+    owner: Role
+    due_on: date
+    status: str = "Not Started"
+
+
+@dataclass(frozen=True)
+class ReviewFacts:
+    """What the record says about one resolved incident.
+
+    `chain`: causes from the symptom down, one clause an item. `during` and `after`: figures before and after the fix.
+    `containment_left`: containment still in force and why. `updates_due` counts the updates that fell due, `updates_on_time`
+    those sent in time.
+    """
+
+    incident: Incident
+    events: Sequence[Event]
+    root_cause: str | None = None
+    chain: Sequence[str] = ()
+    path: Path | None = None
+    resolution: Sequence[str] = ()
+    during: Figures = field(default_factory=Figures)
+    after: Figures = field(default_factory=Figures)
+    detected_automatically: bool = True
+    paged_at: datetime | None = None
+    updates_due: int = 0
+    updates_on_time: int = 0
+    containment_left: Sequence[str] = ()
+    business_impact: str | None = None
+
+
+# Prevention by the path that ended the incident: (action, owner, days to do it in).
+_PREVENTION: dict[Path | None, tuple[tuple[str, Role, int], ...]] = {
+    Path.ROLLBACK: (
+        ("Compare a candidate with the serving version on labelled outcomes before promoting it", Role.ML_TEAM_LEAD, 14),
+        ("Find out why validation passed the version that was rolled back, and mend its training data or code", Role.ML_TEAM_LEAD, 7),
+    ),
+    Path.MATERIALIZE: (
+        ("Alert on the age of online features, not on the time of the last materialization job", Role.ONCALL_ML_ENGINEER, 14),
+        ("Mend what stopped the materialization job", Role.ONCALL_ML_ENGINEER, 7),
+    ),
+    Path.RETRAIN: (
+        ("Start retraining when feature drift is confirmed", Role.ML_TEAM_LEAD, 30),
+        ("Add the shifted features and segments to the drift checks", Role.ONCALL_ML_ENGINEER, 14),
+    ),
+    Path.THRESHOLD: (
+        ("Require a second person's review for changes of the decision threshold", Role.ML_TEAM_LEAD, 14),
+        ("Alert when the serving threshold differs from the released one", Role.ONCALL_ML_ENGINEER, 14),
+    ),
+    None: (("Agree on the cause and on what prevents it", Role.ML_TEAM_LEAD, 7),),
+}
+
+# (technical, process, monitoring) to start the discussion from.
+_LESSONS: dict[Path | None, tuple[str, str, str]] = {
+    Path.ROLLBACK: (
+        "A version can pass its own validation and still fail in production",
+        "Promotion needs a check against the serving version",
+        "Watch a new version on fresh labelled outcomes from its first hour",
+    ),
+    Path.MATERIALIZE: (
+        "A materialization job that succeeds may have loaded nothing",
+        "Changes of the feature pipeline need the model owner's eye",
+        "Measure data age at the online store",
+    ),
+    Path.RETRAIN: (
+        "The training data no longer describe the fleet",
+        "Changes of the fleet need a model impact assessment",
+        "Alert on confirmed shifts of feature distributions",
+    ),
+    Path.THRESHOLD: (
+        "The decision threshold changes behaviour as much as a new model does",
+        "Treat configuration as a release",
+        "Watch the share of flagged assets next to precision",
+    ),
+    None: (IN_THE_MEETING, IN_THE_MEETING, IN_THE_MEETING),
+}
+
+
+def action_items(path: Path | None, resolved_at: datetime) -> tuple[ActionItem, ...]:
+    """What prevents this failure, by the path that fixed it, and the runbook's own upkeep ("After each major incident")."""
+    upkeep = ("Record in the runbook what this incident taught", Role.ML_TEAM_LEAD, 7)
+    day = resolved_at.astimezone(UTC).date()
+    return tuple(ActionItem(action, owner, day + timedelta(days=days)) for action, owner, days in (*_PREVENTION[path], upkeep))
+
+
+def assess(facts: ReviewFacts, policy: Policy) -> tuple[list[str], list[str]]:
+    """(what went well, what could be improved), each sentence resting on a measured fact."""
+    well: list[str] = []
+    improve: list[str] = []
+    incident, took = facts.incident, times(facts.incident)
+    allowed = policy.response_min.of(incident.severity)
+
+    if facts.detected_automatically:
+        after = f" {in_words(took.to_detect)} after it began" if took.to_detect is not None else ""
+        well.append(f"Automated monitoring detected the failure{after}")
+    else:
+        improve.append(f"{incident.reported_by} reported the failure before monitoring did")
+
+    if took.to_acknowledge is None:
+        improve.append(f"Nobody acknowledged the incident; the response time is {in_words(allowed)}")
+    elif took.to_acknowledge <= allowed:
+        well.append(f"Acknowledged after {in_words(took.to_acknowledge)}, within the {in_words(allowed)} allowed")
+    else:
+        improve.append(f"Acknowledged after {in_words(took.to_acknowledge)}; {in_words(allowed)} are allowed")
+
+    if took.to_contain is not None:
+        within = took.to_contain <= allowed
+        (well if within else improve).append(
+            f"Contained after {in_words(took.to_contain)}" + ("" if within else ", past the response time")
+        )
+    elif incident.severity.at_least(Severity.HIGH):
+        improve.append("No containment is on record")
+
+    if facts.updates_due:
+        sent = f"{facts.updates_on_time} of {facts.updates_due} updates went out in time"
+        (well if facts.updates_on_time >= facts.updates_due else improve).append(sent)
+    if facts.after.f1_now is not None:
+        well.append(f"Recovery was verified by measurement, F1 score: {facts.after.f1_words}")
+    else:
+        improve.append("The F1 score after the fix was not measured")
+    improve += [f"Containment still in force: {left}" for left in facts.containment_left]
+    if len(facts.chain) < WHYS:
+        improve.append("The chain of causes is not known to its root")
+    return well, improve
+
+
+def draft(facts: ReviewFacts, items: Sequence[ActionItem], policy: Policy) -> str:
+    """The review document in Markdown, every heading of the runbook's template in its order."""
+    incident, took = facts.incident, times(facts.incident)
+    well, improve = assess(facts, policy)
+    technical, process, monitoring = _LESSONS[facts.path]
+    return "\n".join(
+        [
+            f"# Post-Incident Review: {md(incident.id)}",
+            "",
+            "## Incident Summary",
+            f"- **Date:** {_day(incident.detected_at)}",
+            f"- **Duration:** {in_words(took.to_resolve)}",
+            f"- **Severity:** {incident.severity.title()}",
+            f"- **Model:** {md(versioned(incident.model, incident.model_version))}",
+            "",
+            "## Timeline",
+            "| Time | Event |",
+            "|------|-------|",
+            *_timeline(facts.events),
+            "",
+            "## Root Cause Analysis",
+            "",
+            "### What Happened?",
+            *_what_happened(facts),
+            "",
+            "### Why Did It Happen?",
+            "",
+            *_whys(facts.chain),
+            "### What Went Well?",
+            *_bullets(well),
+            "",
+            "### What Could Be Improved?",
+            *_bullets(improve),
+            "",
+            "## Action Items",
+            "",
+            "| Action | Owner | Due Date | Status |",
+            "|--------|-------|----------|--------|",
+            *(f"| {md(i.action)} | {i.owner.words} | {i.due_on:%Y-%m-%d} | {md(i.status)} |" for i in items),
+            "",
+            "## Metrics",
+            "",
+            f"- **Detection Time:** {_noted(took.to_detect, _how_detected(facts))}",
+            f"- **Response Time:** {_response(facts, took.to_acknowledge)}",
+            f"- **Time to Containment:** {_noted(took.to_contain, 'from detection')}",
+            f"- **Total Resolution Time:** {in_words(took.to_resolve)}",
+            f"- **Business Impact:** {md(facts.business_impact or NOT_ESTIMATED)}",
+            "",
+            "## Lessons Learned",
+            "",
+            f"1. **Technical:** {technical}",
+            f"2. **Process:** {process}",
+            f"3. **Monitoring:** {monitoring}",
+            "",
+            "## Approvals",
+            "",
+            "- **Reviewed By:** [ML Team Lead]",
+            "- **Approved By:** [Engineering Manager]",
+            "- **Date:** YYYY-MM-DD",
+            "",
+        ]
+    )
+
+
+def md(text: str) -> str:
+    """`text` as one literal line of Markdown, safe in a table cell: no cell, link, tag, code or heading of its own."""
+    escaped = re.sub(r"([\\`|\[\]])", r"\\\1", line(text)).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    return re.sub(r"^(\d+)([.)])(?=\s|$)", r"\1\\\2", re.sub(r"^([#+=~*-])", r"\\\1", escaped))
+
+
+def _timeline(events: Sequence[Event]) -> list[str]:
+    """HH:MM UTC, with the date in front when the incident lasted over midnight."""
+    ordered = sorted(events, key=lambda event: event.at)
+    days = {_day(event.at) for event in ordered}
+    form = "%Y-%m-%d %H:%M UTC" if len(days) > 1 else "%H:%M UTC"
+    return [f"| {event.at.astimezone(UTC).strftime(form)} | {md(event.text)} |" for event in ordered]
+
+
+def _what_happened(facts: ReviewFacts) -> list[str]:
+    incident = facts.incident
+    said = [
+        f"Reported by {md(incident.reported_by)} at {incident.detected_at.astimezone(UTC):%H:%M} UTC: {md(incident.description)}",
+        f"Impact as reported: {md(incident.impact)}" if incident.impact else "",
+        f"F1 score during the incident: {facts.during.f1_words}.",
+        f"Root cause: {md(facts.root_cause or 'not established yet')}",
+        f"Resolution: {md('; '.join(facts.resolution) or 'none on record')}",
+    ]
+    return _joined_lines([sentence for sentence in said if sentence])
+
+
+def _joined_lines(sentences: Sequence[str]) -> list[str]:
+    """Sentences as paragraphs of their own."""
+    return "\n\n".join(sentences).split("\n")
+
+
+def _whys(chain: Sequence[str]) -> list[str]:
+    lines = []
+    for n in range(1, WHYS + 1):
+        question = "Why did the incident happen?" if n == 1 else f"Why? ({md(chain[n - 2])})" if n - 2 < len(chain) else "Why?"
+        answer = f"Because {md(chain[n - 1])}" if n <= len(chain) else IN_THE_MEETING
+        lines += [f"{n}. {question}", f"   → {answer}", ""]
+    return lines
+
+
+def _bullets(items: Sequence[str]) -> list[str]:
+    return [f"- {md(item)}" for item in items] or [f"- {IN_THE_MEETING}"]
+
+
+def _how_detected(facts: ReviewFacts) -> str:
+    return "automated alert" if facts.detected_automatically else f"reported by {md(facts.incident.reported_by)}"
+
+
+def _response(facts: ReviewFacts, to_acknowledge: timedelta | None) -> str:
+    if to_acknowledge is not None:
+        who = f"acknowledged by {md(facts.incident.acknowledged_by)}" if facts.incident.acknowledged_by else "acknowledged"
+        return _noted(to_acknowledge, who)
+    if facts.paged_at is not None:
+        return _noted(facts.paged_at - facts.incident.detected_at, "engineer paged; nobody acknowledged")
+    return NOT_MEASURED
+
+
+def _noted(duration: timedelta | None, note: str) -> str:
+    return in_words(duration) + (f" ({note})" if duration is not None else "")
+
+
+def _day(at: datetime) -> str:
+    return f"{at.astimezone(UTC):%Y-%m-%d}"

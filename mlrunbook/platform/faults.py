@@ -59,10 +59,14 @@ class ThresholdSlip(Fault):
 
 @dataclass(frozen=True)
 class Blip(Fault):
-    """Nothing is wrong: a small window of `rows` honest readings whose F1 lies `drop` (least, most; of baseline) too low by chance."""
+    """Nothing is wrong: a small window of `rows` honest readings whose F1 lies `drop` (least, most; of baseline) too low by chance.
+
+    No other traffic for `quiet_s` afterwards, so that somebody can look at that window alone.
+    """
 
     rows: int
     drop: tuple[float, float]
+    quiet_s: float
 
 
 def swap_stop_codes(frame: pd.DataFrame, magnitude: float, rng: np.random.Generator) -> Labels:
@@ -136,6 +140,7 @@ FAULTS: dict[str, Fault] = {
             ),
             rows=1000,
             drop=(0.10, 0.20),
+            quiet_s=6.0,
         ),
     )
 }

@@ -1,0 +1,262 @@
+"""The fleet at work: seeds a labelled past, sends readings to the model server and their outcomes to the platform, and breaks things.
+
+Everything after `build_history` goes through the public HTTP API. Used by `mlrunbook demo` and by tests.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import httpx
+import numpy as np
+from sqlalchemy import Connection, Engine
+
+from mlrunbook.db import transaction
+from mlrunbook.domain.errors import Invalid, Refused, Transient
+from mlrunbook.domain.performance import Confusion
+from mlrunbook.platform import artefacts, predictions, registry
+from mlrunbook.platform.faults import BadRelease, Blip, Fault, ThresholdSlip
+from mlrunbook.platform.features import ASSET_TYPE, RAW
+from mlrunbook.platform.fleet import Source
+from mlrunbook.platform.training import confusion, train
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+MODEL = "predictive_maintenance"
+GOOD_VERSION, OLD_VERSION = "v1.5.0", "v1.4.0"
+OLD_SINCE, GOOD_SINCE = timedelta(days=60), timedelta(days=21)  # ago; longer than the "last 7 days" of the checklist
+HISTORY_FROM, HISTORY_TO = timedelta(days=7), timedelta(hours=2)  # ago
+TRAINING_ROWS = 40_000
+PIPELINE = "release_pipeline"
+MAX_DRAWS = 2000  # honest windows tried for a blip; about one in ten crosses
+OUTCOMES_A_REQUEST = 2000
+OUTCOMES_KEPT = 100_000  # while the platform is away; older ones are dropped
+
+
+@dataclass
+class Traffic:
+    """What was sent since the start."""
+
+    predictions: int = 0
+    outcomes: int = 0
+    errors: int = 0
+    last_error: str = ""
+
+
+@dataclass(frozen=True)
+class History:
+    """The seeded past: which version serves, with which threshold, and how it did (the baseline)."""
+
+    version: str
+    threshold: float
+    baseline: Confusion
+
+
+class FleetSimulator:
+    """Readings from `source` against one model. `tick`, `run` and `inject` may be called from different threads."""
+
+    def __init__(
+        self,
+        source: Source,
+        *,
+        server_url: str,
+        platform_url: str,
+        token: str,
+        models_dir: Path,
+        model: str = MODEL,
+        seed: int = 0,
+        http: httpx.Client | None = None,
+    ) -> None:
+        self.model, self.traffic = model, Traffic()
+        self._baseline: Confusion | None = None
+        self._source, self._models_dir, self._seed = source, models_dir, seed
+        self._server, self._platform = server_url.rstrip("/"), platform_url.rstrip("/")
+        self._http = http or httpx.Client(timeout=10.0)
+        self._headers = {"Authorization": f"Bearer {token}"}
+        self._lock = threading.Lock()
+        self._outcomes: deque[dict[str, Any]] = deque(maxlen=OUTCOMES_KEPT)
+        self._quiet_until = 0.0  # time.monotonic()
+
+    # -- the past
+
+    def build_history(self, on: Engine | None = None, *, now: datetime, rows: int = 30_000) -> History:
+        """Train v1.4.0 and v1.5.0, put them in production as of 60 and 21 days ago, and log `rows` labelled predictions of v1.5.0
+        between 7 days and 2 hours ago.
+
+        A model that already has a past keeps it: then nothing is written, and the baseline is measured on fresh readings.
+        30,000 rows make the baseline precise to 1 % (one standard deviation), so that "back within 5 %" means something.
+        """
+        with transaction(on) as conn:
+            past = registry.history(conn, self.model, limit=1)
+        if not past:
+            self._train_past(now)
+        serving = artefacts.load(self._models_dir / self.model / GOOD_VERSION)
+        threshold = serving.manifest.threshold
+        readings = self._source.readings(rows)
+        scores = serving.score(readings)
+        self._baseline = confusion(readings["failed"].to_numpy(), scores >= threshold)
+        if not past:
+            with transaction(on) as conn:
+                self._register_past(conn, now)
+                self._log_past(conn, now, readings, scores, threshold)
+        return History(GOOD_VERSION, threshold, self._baseline)
+
+    def _train_past(self, now: datetime) -> None:
+        """Save the two versions; one that a broken-off attempt left is used as it is."""
+        frame = self._source.training(TRAINING_ROWS)
+        for version, rows, trained_to in ((OLD_VERSION, len(frame) * 3 // 4, OLD_SINCE), (GOOD_VERSION, len(frame), GOOD_SINCE)):
+            folder = self._models_dir / self.model / version
+            if not folder.exists():
+                window = {"trained_from": now - timedelta(days=150), "trained_to": now - trained_to - timedelta(days=1)}
+                estimator, manifest = train(frame.head(rows), model=self.model, version=version, seed=self._seed, **window)
+                artefacts.save(estimator, folder, manifest)
+
+    def _register_past(self, conn: Connection, now: datetime) -> None:
+        for version, since in ((OLD_VERSION, OLD_SINCE), (GOOD_VERSION, GOOD_SINCE)):
+            who: dict[str, Any] = {"model": self.model, "version": version, "by": PIPELINE, "at": now - since}
+            registry.register(conn, self._models_dir, **who)
+            registry.serve(conn, self._models_dir, kind=registry.PROMOTE, reason=f"scheduled release {version}", **who)
+
+    def _log_past(self, conn: Connection, now: datetime, readings: pd.DataFrame, scores: Any, threshold: float) -> None:
+        rng = np.random.default_rng(self._seed)
+        ages_s = np.linspace(HISTORY_FROM.total_seconds(), HISTORY_TO.total_seconds(), len(readings))
+        rows = [
+            predictions.Scored(
+                at=now - timedelta(seconds=float(age_s)),
+                asset_id=asset_id,
+                asset_type=str(features[ASSET_TYPE]),
+                features=features,
+                score=score,
+                null_count=sum(value is None for value in features.values()),
+                outcome=failed,
+            )
+            for age_s, asset_id, features, score, failed in zip(
+                ages_s, readings["asset_id"], as_features(readings), scores.tolist(), readings["failed"].tolist(), strict=True
+            )
+        ]
+        for start in range(0, len(rows), 2000):  # each part with its own latency, around 20 ms a request
+            latency_ms = float(rng.lognormal(np.log(20), 0.2))
+            part = rows[start : start + 2000]
+            predictions.record(conn, part, model=self.model, version=GOOD_VERSION, threshold=threshold, latency_ms=latency_ms)
+
+    # -- the present
+
+    def tick(self, n: int) -> None:
+        """Send n readings and the outcomes that are due. A server that is stopped or fails is counted, never raised."""
+        with self._lock:
+            self._send(self._source.readings(n))
+
+    def run(self, stop: threading.Event, *, interval_s: float = 0.5, batch: int = 1000) -> None:
+        """Tick until `stop` is set. Returns within one tick of it."""
+        while not stop.is_set():
+            started = time.monotonic()
+            if started >= self._quiet_until:
+                self.tick(batch)
+            stop.wait(max(0.0, interval_s - (time.monotonic() - started)))
+
+    def _send(self, readings: pd.DataFrame) -> None:
+        body = {"assets": [{"assetId": a, "features": f} for a, f in zip(readings["asset_id"], as_features(readings), strict=True)]}
+        try:
+            answer = self._post(f"{self._server}/api/v1/ml/models/{self.model}/predict", body)
+            made = [p["predictionId"] for p in answer["predictions"]]  # in the order asked
+            self.traffic.predictions += len(made)
+            self._outcomes.extend({"predictionId": i, "failed": f} for i, f in zip(made, readings["failed"].tolist(), strict=True))
+        except (Transient, Refused) as error:
+            self._count(error)
+        try:
+            while self._outcomes:
+                part = list(islice(self._outcomes, OUTCOMES_A_REQUEST))
+                self._post(f"{self._platform}/api/v1/ml/predictions/outcomes", {"outcomes": part})
+                self.traffic.outcomes += len(part)
+                for _ in part:
+                    self._outcomes.popleft()
+        except (Transient, Refused) as error:
+            self._count(error)
+
+    def _count(self, error: Exception) -> None:
+        self.traffic.errors += 1
+        self.traffic.last_error = str(error)
+
+    # -- the fault
+
+    def inject(self, fault: Fault) -> str:
+        """Break what `fault` says and return one sentence on what was done. Raises when the platform would not let us."""
+        match fault:
+            case BadRelease():
+                return self._release(fault)
+            case ThresholdSlip():
+                url = f"{self._platform}/api/v1/ml/models/{self.model}"
+                self._post(f"{url}/config", {"threshold": fault.threshold, "changedBy": "ml_engineer"}, method="PATCH")
+                self._post(f"{url}/restart", {"restartedBy": "ml_engineer"})
+                return f"threshold of {self.model} set to {fault.threshold:g} and the server restarted"
+            case Blip():
+                return self._blip(fault)
+        raise Invalid(f"the simulator does not know how to inject {fault.name!r}", field="fault")
+
+    def _release(self, fault: BadRelease) -> str:
+        """Train on the labels the careless team believed, save, register, promote."""
+        with self._lock:
+            frame = self._source.training(TRAINING_ROWS)
+        labels = fault.mislabel(frame, fault.magnitude, np.random.default_rng(self._seed))
+        version, now = self._free_version(fault.version), datetime.now(UTC)
+        window = {"trained_from": now - timedelta(days=30), "trained_to": now}
+        estimator, manifest = train(frame.assign(failed=labels), model=self.model, version=version, seed=self._seed, **window)
+        artefacts.save(estimator, self._models_dir / self.model / version, manifest)
+        url = f"{self._platform}/api/v1/ml/models/{self.model}"
+        self._post(f"{url}/versions", {"version": version, "artefact": f"{self.model}/{version}"})
+        self._post(f"{url}/promote", {"version": version, "promotedBy": PIPELINE, "reason": f"scheduled release {version}"})
+        return f"{version} of {self.model} released"
+
+    def _free_version(self, wanted: str) -> str:
+        """`wanted`, or with a higher last number when that version was released before."""
+        stem, _, last = wanted.rpartition(".")
+        number = int(last)
+        while (self._models_dir / self.model / f"{stem}.{number}").exists():
+            number += 1
+        return f"{stem}.{number}"
+
+    def _blip(self, fault: Blip) -> str:
+        """Send the first honest window that is low by chance, and nothing else for a while."""
+        if self._baseline is None or not self._baseline.f1:
+            raise Invalid("a blip is low against the history: call build_history first", field="fault")
+        serving = artefacts.load(self._models_dir / self.model / GOOD_VERSION)
+        with self._lock:
+            for _ in range(MAX_DRAWS):
+                window = self._source.readings(fault.rows)
+                f1 = confusion(window["failed"].to_numpy(), serving.score(window) >= serving.manifest.threshold).f1 or 0.0
+                drop = 1 - f1 / self._baseline.f1
+                if fault.drop[0] < drop < fault.drop[1]:
+                    break
+            else:
+                raise Refused(f"none of {MAX_DRAWS} windows of {fault.rows} readings was low by chance; try another seed")
+            self._quiet_until = time.monotonic() + fault.quiet_s
+            self._send(window)
+        return f"{fault.rows} ordinary readings whose F1 is {drop:.0%} below baseline by chance"
+
+    def _post(self, url: str, body: Mapping[str, Any], *, method: str = "POST") -> Any:
+        try:
+            response = self._http.request(method, url, json=body, headers=self._headers)
+            if response.is_success:
+                return response.json()
+        except (httpx.HTTPError, ValueError) as error:
+            raise Transient(f"{url} did not answer ({type(error).__name__}); is it running?") from error
+        kind = Transient if response.status_code >= 500 or response.status_code == 429 else Refused
+        raise kind(f"{method} {url} answered {response.status_code}: {response.text[:200]}")
+
+
+def as_features(readings: pd.DataFrame) -> list[dict[str, Any]]:
+    """The RAW features of each row as JSON-ready dicts, null where unknown."""
+    raw = readings[list(RAW)]
+    if raw.isna().to_numpy().any():
+        raw = raw.astype(object).where(raw.notna(), None)
+    records: list[dict[str, Any]] = raw.to_dict("records")
+    return records

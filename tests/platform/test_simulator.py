@@ -1,0 +1,271 @@
+"""The simulator seeds a past in a real database and then acts through the HTTP API alone, like any other client."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pandas as pd
+import pytest
+from sqlalchemy import Engine, func, select
+
+from mlrunbook.db import transaction
+from mlrunbook.domain.errors import Invalid, Refused
+from mlrunbook.platform import artefacts, registry
+from mlrunbook.platform.artefacts import LoadedModel
+from mlrunbook.platform.faults import FAULTS, Blip, Fault, fault
+from mlrunbook.platform.features import as_frame, check
+from mlrunbook.platform.fleet import Fleet
+from mlrunbook.platform.simulator import GOOD_VERSION, MODEL, FleetSimulator, History
+from mlrunbook.platform.tables import predictions
+from mlrunbook.platform.training import confusion
+
+NOW = datetime(2024, 6, 1, 12, tzinfo=UTC)
+
+
+class Platform:
+    """The HTTP shapes of the model platform over real artefacts, in memory: what serves, its config, what was predicted."""
+
+    def __init__(self, models_dir: Path, history: History) -> None:
+        self.models_dir, self.threshold, self.configured = models_dir, history.threshold, history.threshold
+        self.registered: list[str] = []
+        self.requests: list[tuple[str, str]] = []
+        self.log: list[tuple[bool, bool | None]] = []  # label, outcome
+        self.serving, self.serves, self.takes_outcomes = self.load(GOOD_VERSION), True, True
+
+    def load(self, version: str) -> LoadedModel:
+        return artefacts.load(self.models_dir / MODEL / version)
+
+    def __call__(self, request: httpx.Request) -> httpx.Response:
+        body, path = json.loads(request.content), request.url.path
+        self.requests.append((request.method, path))
+        if request.headers["Authorization"] != "Bearer secret":
+            return httpx.Response(401, json={"detail": "no token"})
+        if path == f"/api/v1/ml/models/{MODEL}/predict":
+            return self.predict(body)
+        if path == "/api/v1/ml/predictions/outcomes":
+            if not self.takes_outcomes:
+                return httpx.Response(503, json={"detail": "database down"})
+            for o in body["outcomes"]:
+                self.log[o["predictionId"]] = (self.log[o["predictionId"]][0], o["failed"])
+            return httpx.Response(200, json={"recorded": len(body["outcomes"])})
+        if path == f"/api/v1/ml/models/{MODEL}/versions":
+            assert body["artefact"] == f"{MODEL}/{body['version']}"
+            self.registered.append(self.load(body["version"]).manifest.version)
+            return httpx.Response(201, json={})
+        if path == f"/api/v1/ml/models/{MODEL}/promote" and body["version"] in self.registered:
+            self.serving = self.load(body["version"])
+            return httpx.Response(200, json={})
+        if (request.method, path) == ("PATCH", f"/api/v1/ml/models/{MODEL}/config"):
+            self.configured = body["threshold"]
+            return httpx.Response(200, json={})
+        if path == f"/api/v1/ml/models/{MODEL}/restart":
+            self.threshold = self.configured
+            return httpx.Response(202, json={})
+        return httpx.Response(404, json={"detail": path})
+
+    def predict(self, body: dict[str, Any]) -> httpx.Response:
+        if not self.serves:
+            raise httpx.ConnectError("connection refused")
+        assert sum(check(asset["features"]) for asset in body["assets"]) == 0
+        scores = self.serving.score(as_frame([asset["features"] for asset in body["assets"]]))
+        first = len(self.log)
+        self.log += [(bool(score >= self.threshold), None) for score in scores]
+        return httpx.Response(200, json={"predictions": [{"predictionId": first + i} for i in range(len(scores))]})
+
+    def f1(self) -> float:
+        labelled = pd.DataFrame([row for row in self.log if row[1] is not None], columns=["label", "outcome"]).astype(bool)
+        return confusion(labelled["outcome"].to_numpy(), labelled["label"].to_numpy()).f1 or 0.0
+
+
+Start = Callable[[], tuple[FleetSimulator, Platform, History]]
+
+
+@pytest.fixture(scope="module")
+def past(tmp_path_factory: pytest.TempPathFactory, engine: Engine) -> tuple[Path, History]:
+    """The seeded past: its models folder and its baseline."""
+    models_dir = tmp_path_factory.mktemp("models")
+    simulator = FleetSimulator(Fleet(3), server_url="http://server", platform_url="http://platform", token="", models_dir=models_dir)
+    return models_dir, simulator.build_history(engine, now=NOW, rows=12_000)
+
+
+@pytest.fixture
+def start(past: tuple[Path, History], tmp_path: Path, engine: Engine) -> Start:
+    """A simulator that knows the past, with a models folder of its own, and a platform."""
+    import shutil
+
+    def build() -> tuple[FleetSimulator, Platform, History]:
+        shutil.copytree(past[0], tmp_path / "models")
+        platform = Platform(tmp_path / "models", past[1])
+        simulator = FleetSimulator(
+            Fleet(11),
+            server_url="http://server:8080/",
+            platform_url="http://platform:8070",
+            token="secret",
+            models_dir=tmp_path / "models",
+            http=httpx.Client(transport=httpx.MockTransport(platform)),
+        )
+        return simulator, platform, simulator.build_history(engine, now=NOW, rows=20_000)
+
+    return build
+
+
+def test_the_past_holds_two_versions_in_production_longer_than_a_week(past: tuple[Path, History], engine: Engine) -> None:
+    with transaction(engine) as conn:
+        slots, history = registry.slots(conn, MODEL), registry.history(conn, MODEL)
+    assert (slots.serving, slots.previous) == ("v1.5.0", "v1.4.0")
+    assert all(d.from_at < NOW - timedelta(days=7) for d in history)
+    assert len(history) == 2
+
+
+def test_the_past_is_a_week_of_labelled_predictions_that_ends_two_hours_ago(past: tuple[Path, History], engine: Engine) -> None:
+    p = predictions.c
+    with transaction(engine) as conn:
+        row = conn.execute(
+            select(func.count(), func.count(p.outcome), func.min(p.at), func.max(p.at), func.count(p.asset_id.distinct()))
+        ).one()
+        tp = conn.scalar(select(func.count()).where(p.label, p.outcome))
+        versions = set(conn.scalars(select(p.version.distinct())))
+    assert tuple(row)[:2] == (12_000, 12_000)
+    assert (row[2], row[3]) == (NOW - timedelta(days=7), NOW - timedelta(hours=2))
+    assert row[4] == 500
+    assert versions == {"v1.5.0"}
+    assert tp == past[1].baseline.tp
+
+
+def test_the_baseline_is_that_of_a_useful_model(past: tuple[Path, History]) -> None:
+    assert 0.8 < (past[1].baseline.f1 or 0) < 0.95
+    assert past[1].version == "v1.5.0"
+
+
+def test_a_past_is_built_once(start: Start, past: tuple[Path, History], engine: Engine) -> None:
+    _, _, again = start()
+    assert again.baseline.f1 == pytest.approx(past[1].baseline.f1, rel=0.08)
+    with transaction(engine) as conn:
+        assert conn.scalar(select(func.count()).select_from(predictions)) == 12_000
+        assert len(registry.history(conn, MODEL)) == 2
+
+
+def test_a_tick_is_one_request_and_its_true_outcomes(start: Start) -> None:
+    simulator, platform, history = start()
+    for _ in range(10):
+        simulator.tick(1500)
+    assert len(platform.requests) == 20
+    assert len(platform.log) == simulator.traffic.predictions == simulator.traffic.outcomes == 15_000
+    assert simulator.traffic.errors == 0
+    assert platform.f1() == pytest.approx(history.baseline.f1, rel=0.06)
+
+
+def test_a_stopped_server_is_counted_and_traffic_goes_on_when_it_is_back(start: Start) -> None:
+    simulator, platform, _ = start()
+    platform.serves = False
+    simulator.tick(100)
+    assert (simulator.traffic.predictions, simulator.traffic.errors) == (0, 1)
+    assert "is it running" in simulator.traffic.last_error
+    platform.serves = True
+    simulator.tick(100)
+    assert simulator.traffic.outcomes == 100
+
+
+def test_outcomes_wait_while_the_platform_is_away(start: Start) -> None:
+    simulator, platform, _ = start()
+    platform.takes_outcomes = False
+    simulator.tick(1500)
+    simulator.tick(1500)
+    assert (simulator.traffic.outcomes, simulator.traffic.errors) == (0, 2)
+    platform.takes_outcomes = True
+    simulator.tick(100)
+    assert simulator.traffic.outcomes == 3100
+    assert all(outcome is not None for _, outcome in platform.log)
+
+
+@pytest.mark.parametrize("name", ["bad-release", "mild-release", "all-high-risk"])
+def test_a_bad_release_is_saved_registered_and_promoted(name: str, start: Start) -> None:
+    simulator, platform, history = start()
+    assert "v2.0.0" in simulator.inject(fault(name))
+    assert platform.serving.manifest.version == "v2.0.0"
+    for _ in range(6):
+        simulator.tick(5000)
+    drop = 1 - platform.f1() / (history.baseline.f1 or 1)
+    assert {"bad-release": 0.25 < drop < 0.6, "mild-release": 0.07 < drop < 0.23, "all-high-risk": drop > 0.85}[name]
+    assert name not in json.dumps(platform.requests) + artefacts.load(platform.models_dir / MODEL / "v2.0.0").manifest.version
+
+
+def test_a_second_bad_release_takes_the_next_number(start: Start) -> None:
+    simulator, platform, _ = start()
+    simulator.inject(fault("bad-release"))
+    assert "v2.0.1" in simulator.inject(fault("bad-release"))
+    assert platform.registered == ["v2.0.0", "v2.0.1"]
+
+
+def test_a_threshold_slip_is_a_config_change_and_a_restart(start: Start) -> None:
+    simulator, platform, history = start()
+    simulator.inject(fault("threshold-slip"))
+    assert platform.requests == [("PATCH", f"/api/v1/ml/models/{MODEL}/config"), ("POST", f"/api/v1/ml/models/{MODEL}/restart")]
+    simulator.tick(10_000)
+    assert 1 - platform.f1() / (history.baseline.f1 or 1) > 0.25
+    assert sum(label for label, _ in platform.log) / len(platform.log) < 0.4
+    assert platform.serving.manifest.version == GOOD_VERSION
+
+
+def test_a_blip_is_one_honest_window_and_then_ordinary_traffic(start: Start) -> None:
+    simulator, platform, history = start()
+    blip = fault("blip")
+    assert isinstance(blip, Blip)
+    simulator.inject(blip)
+    assert len(platform.log) == blip.rows
+    assert 0.10 < 1 - platform.f1() / (history.baseline.f1 or 1) < 0.20
+    assert {path.rsplit("/", 1)[1] for _, path in platform.requests} == {"predict", "outcomes"}  # nothing was changed
+    for _ in range(4):
+        simulator.tick(5000)
+    assert platform.f1() == pytest.approx(history.baseline.f1, rel=0.05)
+
+
+def test_no_other_traffic_is_sent_while_a_blip_stands_alone(start: Start) -> None:
+    simulator, platform, _ = start()
+    blip, stop = fault("blip"), threading.Event()
+    assert isinstance(blip, Blip)
+    simulator.inject(replace(blip, quiet_s=3600))
+    thread = threading.Thread(target=simulator.run, args=(stop,), kwargs={"interval_s": 0.001, "batch": 10})
+    thread.start()
+    stop.wait(0.05)
+    stop.set()
+    thread.join(timeout=5)
+    assert not thread.is_alive()
+    assert len(platform.log) == blip.rows
+
+
+def test_a_run_ends_when_told(start: Start) -> None:
+    simulator, platform, _ = start()
+    stop, sent = threading.Event(), threading.Event()
+    answer = platform.predict
+    platform.predict = lambda body: (sent.set(), answer(body))[1]  # type: ignore[method-assign]
+    thread = threading.Thread(target=simulator.run, args=(stop,), kwargs={"interval_s": 30, "batch": 10})
+    thread.start()
+    assert sent.wait(5)
+    stop.set()
+    thread.join(timeout=5)
+    assert not thread.is_alive()
+    assert simulator.traffic.predictions == 10
+
+
+def test_a_platform_that_refuses_a_change_is_heard(start: Start, tmp_path: Path) -> None:
+    _, platform, _ = start()
+    http = httpx.Client(transport=httpx.MockTransport(platform))
+    stranger = FleetSimulator(Fleet(1), server_url="http://s", platform_url="http://p", token="wrong", models_dir=tmp_path, http=http)
+    with pytest.raises(Refused, match="401"):
+        stranger.inject(fault("threshold-slip"))
+
+
+def test_a_blip_without_a_past_and_an_unknown_kind_of_fault_are_refused(tmp_path: Path) -> None:
+    simulator = FleetSimulator(Fleet(1), server_url="http://s", platform_url="http://p", token="", models_dir=tmp_path)
+    with pytest.raises(Invalid, match="build_history"):
+        simulator.inject(fault("blip"))
+    with pytest.raises(Invalid, match="does not know"):
+        simulator.inject(Fault(name="meteor", truth=FAULTS["blip"].truth))

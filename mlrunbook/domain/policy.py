@@ -13,6 +13,7 @@ from typing import Annotated, Self
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
 from mlrunbook.domain.actions import PlanKind
+from mlrunbook.domain.containment import ContainmentPolicy
 from mlrunbook.domain.incident import IncidentType, Severity
 from mlrunbook.domain.recovery import RecoveryPolicy
 from mlrunbook.domain.severity import SeverityPolicy
@@ -157,10 +158,9 @@ _RESPONDERS = (Role.ONCALL_ML_ENGINEER, *_LEAD_AND_ABOVE)
 
 
 class Approvals(Section):
-    """Step 2 belongs to the on-call engineer, Step 4 to the team lead; containment runs by itself from a severity upwards."""
+    """Step 2 belongs to the on-call engineer, Step 4 to the team lead. What needs no approval: `containment.automatic`."""
 
-    containment_automatic_from: Severity = Severity.HIGH
-    containment: ApprovalRule = ApprovalRule(roles=_RESPONDERS, expires_after_min=15)  # below that severity
+    containment: ApprovalRule = ApprovalRule(roles=_RESPONDERS, expires_after_min=15)
     mitigation: ApprovalRule = ApprovalRule(roles=_RESPONDERS)
     resolution: ApprovalRule = ApprovalRule(roles=_LEAD_AND_ABOVE)
     undo: ApprovalRule = ApprovalRule(roles=_RESPONDERS)
@@ -262,6 +262,7 @@ class Policy(Section):
             "maintenance": "maintenance team",
         }
     )
+    containment: ContainmentPolicy = ContainmentPolicy()
     approvals: Approvals = Approvals()
     communication: Communication = Communication()
     severity: SeverityPolicy = SeverityPolicy()

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
 
-from mlrunbook.domain.actions import Path
 from mlrunbook.domain.clocks import NOT_MEASURED, in_words, times
 from mlrunbook.domain.communication import NOT_ESTIMATED, Figures, line, versioned
+from mlrunbook.domain.diagnosis import Cause
 from mlrunbook.domain.incident import Incident, Severity
 from mlrunbook.domain.policy import Policy, Role
 
@@ -37,7 +37,7 @@ class ActionItem:
 class ReviewFacts:
     """What the record says about one resolved incident.
 
-    `chain`: causes from the symptom down, one clause an item. `during` and `after`: figures before and after the fix.
+    `root_cause` is a sentence, `cause` its kind; `chain`: causes from the symptom down, one clause an item. `during` and `after`: figures before and after the fix.
     `containment_left`: containment still in force and why. `updates_due` counts the updates that fell due, `updates_on_time`
     those sent in time.
     """
@@ -46,7 +46,7 @@ class ReviewFacts:
     events: Sequence[Event]
     root_cause: str | None = None
     chain: Sequence[str] = ()
-    path: Path | None = None
+    cause: Cause | None = None
     resolution: Sequence[str] = ()
     during: Figures = field(default_factory=Figures)
     after: Figures = field(default_factory=Figures)
@@ -58,58 +58,84 @@ class ReviewFacts:
     business_impact: str | None = None
 
 
-# Prevention by the path that ended the incident: (action, owner, days to do it in).
-_PREVENTION: dict[Path | None, tuple[tuple[str, Role, int], ...]] = {
-    Path.ROLLBACK: (
-        ("Compare a candidate with the serving version on labelled outcomes before promoting it", Role.ML_TEAM_LEAD, 14),
-        ("Find out why validation passed the version that was rolled back, and mend its training data or code", Role.ML_TEAM_LEAD, 7),
-    ),
-    Path.MATERIALIZE: (
-        ("Alert on the age of online features, not on the time of the last materialization job", Role.ONCALL_ML_ENGINEER, 14),
-        ("Mend what stopped the materialization job", Role.ONCALL_ML_ENGINEER, 7),
-    ),
-    Path.RETRAIN: (
-        ("Start retraining when feature drift is confirmed", Role.ML_TEAM_LEAD, 30),
-        ("Add the shifted features and segments to the drift checks", Role.ONCALL_ML_ENGINEER, 14),
-    ),
-    Path.THRESHOLD: (
-        ("Require a second person's review for changes of the decision threshold", Role.ML_TEAM_LEAD, 14),
-        ("Alert when the serving threshold differs from the released one", Role.ONCALL_ML_ENGINEER, 14),
-    ),
-    None: (("Agree on the cause and on what prevents it", Role.ML_TEAM_LEAD, 7),),
-}
+@dataclass(frozen=True)
+class _Prevention:
+    """What answers a cause for good: (action, owner, days to do it in), and lessons to start the discussion from."""
 
-# (technical, process, monitoring) to start the discussion from.
-_LESSONS: dict[Path | None, tuple[str, str, str]] = {
-    Path.ROLLBACK: (
+    items: tuple[tuple[str, Role, int], ...]
+    technical: str = IN_THE_MEETING
+    process: str = IN_THE_MEETING
+    monitoring: str = IN_THE_MEETING
+
+
+_PREVENTION = {
+    Cause.BAD_DEPLOYMENT: _Prevention(
+        (
+            ("Compare a candidate with the serving version on labelled outcomes before promoting it", Role.ML_TEAM_LEAD, 14),
+            ("Find out why validation passed the faulty version, and mend its training data or code", Role.ML_TEAM_LEAD, 7),
+        ),
         "A version can pass its own validation and still fail in production",
         "Promotion needs a check against the serving version",
         "Watch a new version on fresh labelled outcomes from its first hour",
     ),
-    Path.MATERIALIZE: (
-        "A materialization job that succeeds may have loaded nothing",
-        "Changes of the feature pipeline need the model owner's eye",
-        "Measure data age at the online store",
-    ),
-    Path.RETRAIN: (
-        "The training data no longer describe the fleet",
-        "Changes of the fleet need a model impact assessment",
-        "Alert on confirmed shifts of feature distributions",
-    ),
-    Path.THRESHOLD: (
+    Cause.THRESHOLD_CHANGE: _Prevention(
+        (
+            ("Require a second person's review for changes of the decision threshold", Role.ML_TEAM_LEAD, 14),
+            ("Alert when the serving threshold differs from the released one", Role.ONCALL_ML_ENGINEER, 14),
+        ),
         "The decision threshold changes behaviour as much as a new model does",
         "Treat configuration as a release",
         "Watch the share of flagged assets next to precision",
     ),
-    None: (IN_THE_MEETING, IN_THE_MEETING, IN_THE_MEETING),
+    Cause.SERVING_INFRASTRUCTURE: _Prevention(
+        (
+            ("Mend what took the model server down, and test that it restarts by itself", Role.ONCALL_ML_ENGINEER, 7),
+            ("Review the capacity and the health checks of the model server", Role.ONCALL_ML_ENGINEER, 14),
+        ),
+        "The model is only as available as its server",
+        "Infrastructure changes need the model owner's eye",
+        "Watch latency and error rate next to model quality",
+    ),
+    Cause.FEATURE_STORE_OUTAGE: _Prevention(
+        (
+            ("Mend what took the feature store down", Role.ONCALL_ML_ENGINEER, 7),
+            ("Decide what the model does without fresh features", Role.ML_TEAM_LEAD, 14),
+        ),
+        "A feature store that answers a health check may still fail reads",
+        "Changes of the feature pipeline need the model owner's eye",
+        "Measure data age with a real read of the online store",
+    ),
+    Cause.NULL_OR_BROKEN_FEATURE: _Prevention(
+        (
+            ("Mend the source of the missing or broken feature", Role.ONCALL_ML_ENGINEER, 7),
+            ("Validate features before the model sees them", Role.ML_TEAM_LEAD, 14),
+        ),
+        "A model scores missing values without complaint",
+        "Agree with the owners of the data on what may change without notice",
+        "Alert on the null rate of each feature",
+    ),
+    Cause.DATA_DRIFT: _Prevention(
+        (
+            ("Start retraining when feature drift is confirmed", Role.ML_TEAM_LEAD, 30),
+            ("Add the shifted features and segments to the drift checks", Role.ONCALL_ML_ENGINEER, 14),
+        ),
+        "The training data no longer describe the fleet",
+        "Changes of the fleet need a model impact assessment",
+        "Alert on confirmed shifts of feature distributions",
+    ),
 }
+_CAUSE_OPEN = _Prevention((("Agree on the cause and on what prevents it", Role.ML_TEAM_LEAD, 7),))
 
 
-def action_items(path: Path | None, resolved_at: datetime) -> tuple[ActionItem, ...]:
-    """What prevents this failure, by the path that fixed it, and the runbook's own upkeep ("After each major incident")."""
+def action_items(cause: Cause | None, resolved_at: datetime) -> tuple[ActionItem, ...]:
+    """What prevents this failure, by its cause (None: not established), and the runbook's own upkeep ("After each major incident")."""
     upkeep = ("Record in the runbook what this incident taught", Role.ML_TEAM_LEAD, 7)
     day = resolved_at.astimezone(UTC).date()
-    return tuple(ActionItem(action, owner, day + timedelta(days=days)) for action, owner, days in (*_PREVENTION[path], upkeep))
+    return tuple(ActionItem(action, owner, day + timedelta(days=days)) for action, owner, days in (*_prevention(cause).items, upkeep))
+
+
+def _prevention(cause: Cause | None) -> _Prevention:
+    return _CAUSE_OPEN if cause is None else _PREVENTION.get(cause, _CAUSE_OPEN)
 
 
 def assess(facts: ReviewFacts, policy: Policy) -> tuple[list[str], list[str]]:
@@ -157,7 +183,7 @@ def draft(facts: ReviewFacts, items: Sequence[ActionItem], policy: Policy) -> st
     """The review document in Markdown, every heading of the runbook's template in its order."""
     incident, took = facts.incident, times(facts.incident)
     well, improve = assess(facts, policy)
-    technical, process, monitoring = _LESSONS[facts.path]
+    lessons = _prevention(facts.cause)
     return "\n".join(
         [
             f"# Post-Incident Review: {md(incident.id)}",
@@ -203,9 +229,9 @@ def draft(facts: ReviewFacts, items: Sequence[ActionItem], policy: Policy) -> st
             "",
             "## Lessons Learned",
             "",
-            f"1. **Technical:** {technical}",
-            f"2. **Process:** {process}",
-            f"3. **Monitoring:** {monitoring}",
+            f"1. **Technical:** {lessons.technical}",
+            f"2. **Process:** {lessons.process}",
+            f"3. **Monitoring:** {lessons.monitoring}",
             "",
             "## Approvals",
             "",

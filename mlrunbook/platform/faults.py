@@ -138,7 +138,7 @@ FAULTS: dict[str, Fault] = {
                 cause="a small window scored low by chance",
                 status=Status.FALSE_ALARM,
             ),
-            rows=1000,
+            rows=500,  # about 17 failures: too few for anybody to call a drop of 10 % real
             drop=(0.10, 0.20),
             quiet_s=6.0,
         ),

@@ -17,6 +17,7 @@ from sqlalchemy import Engine, func, select
 
 from mlrunbook.db import transaction
 from mlrunbook.domain.errors import Invalid, Refused
+from mlrunbook.domain.performance import Confusion, DropPolicy, Evidence, grade_drop
 from mlrunbook.platform import artefacts, registry
 from mlrunbook.platform.artefacts import LoadedModel
 from mlrunbook.platform.faults import FAULTS, Blip, Fault, fault
@@ -25,6 +26,7 @@ from mlrunbook.platform.fleet import Fleet
 from mlrunbook.platform.simulator import GOOD_VERSION, MODEL, FleetSimulator, History
 from mlrunbook.platform.tables import predictions
 from mlrunbook.platform.training import confusion
+from mlrunbook.platform.uci import COLUMNS, UciTable
 
 NOW = datetime(2024, 6, 1, 12, tzinfo=UTC)
 
@@ -80,8 +82,11 @@ class Platform:
         return httpx.Response(200, json={"predictions": [{"predictionId": first + i} for i in range(len(scores))]})
 
     def f1(self) -> float:
+        return self.counts().f1 or 0.0
+
+    def counts(self) -> Confusion:
         labelled = pd.DataFrame([row for row in self.log if row[1] is not None], columns=["label", "outcome"]).astype(bool)
-        return confusion(labelled["outcome"].to_numpy(), labelled["label"].to_numpy()).f1 or 0.0
+        return confusion(labelled["outcome"].to_numpy(), labelled["label"].to_numpy())
 
 
 Start = Callable[[], tuple[FleetSimulator, Platform, History]]
@@ -148,8 +153,27 @@ def test_a_past_is_built_once(start: Start, past: tuple[Path, History], engine: 
     _, _, again = start()
     assert again.baseline.f1 == pytest.approx(past[1].baseline.f1, rel=0.08)
     with transaction(engine) as conn:
-        assert conn.scalar(select(func.count()).select_from(predictions)) == 12_000
+        assert conn.scalar(select(func.count()).where(predictions.c.model == MODEL)) == 12_000
         assert len(registry.history(conn, MODEL)) == 2
+
+
+def test_the_real_table_gives_a_past_too(tmp_path: Path, engine: Engine) -> None:
+    table = Fleet(5).readings(10_000).reset_index(names="udi").rename(columns={ours: theirs for theirs, ours in COLUMNS.items()})
+    table.assign(**{name: table[name].astype(int) for name in ("Machine failure", "TWF", "HDF", "PWF", "OSF", "RNF")}).to_csv(
+        tmp_path / "t.csv"
+    )
+    simulator = FleetSimulator(
+        UciTable(tmp_path / "t.csv", seed=1),
+        server_url="http://s",
+        platform_url="http://p",
+        token="",
+        models_dir=tmp_path,
+        model="real_table",
+    )
+    history = simulator.build_history(engine, now=NOW, rows=4000)
+    assert 0.6 < (history.baseline.f1 or 0) < 0.95
+    with transaction(engine) as conn:
+        assert registry.slots(conn, "real_table").serving == "v1.5.0"
 
 
 def test_a_tick_is_one_request_and_its_true_outcomes(start: Start) -> None:
@@ -221,10 +245,12 @@ def test_a_blip_is_one_honest_window_and_then_ordinary_traffic(start: Start) -> 
     simulator.inject(blip)
     assert len(platform.log) == blip.rows
     assert 0.10 < 1 - platform.f1() / (history.baseline.f1 or 1) < 0.20
+    assert not grade_drop(history.baseline, platform.counts(), DropPolicy()).is_real
     assert {path.rsplit("/", 1)[1] for _, path in platform.requests} == {"predict", "outcomes"}  # nothing was changed
     for _ in range(4):
         simulator.tick(5000)
     assert platform.f1() == pytest.approx(history.baseline.f1, rel=0.05)
+    assert grade_drop(history.baseline, platform.counts(), DropPolicy()).evidence is Evidence.FALSE_ALARM
 
 
 def test_no_other_traffic_is_sent_while_a_blip_stands_alone(start: Start) -> None:

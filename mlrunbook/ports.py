@@ -77,7 +77,13 @@ class ModelPlatform(Protocol):
     def alerts(self, model: str | None = None) -> Sequence[Mapping[str, Any]]: ...
 
     def prediction_log(
-        self, model: str, *, limit: int = 100, since: datetime | None = None, labelled_only: bool = False
+        self,
+        model: str,
+        *,
+        limit: int = 100,
+        since: datetime | None = None,
+        until: datetime | None = None,
+        labelled_only: bool = False,
     ) -> Sequence[Prediction]: ...
 
     def changes(self, model: str, *, since: datetime) -> Sequence[Change]:

@@ -1,0 +1,132 @@
+"""Steps 5 and 6: the resolution notice that closes the incident, and the draft of its review."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Connection
+
+from mlrunbook.domain import review
+from mlrunbook.domain.actions import Path
+from mlrunbook.domain.clocks import review_due, times
+from mlrunbook.domain.communication import Figures, ResolutionFacts, resolution_notification
+from mlrunbook.domain.errors import Refused
+from mlrunbook.domain.incident import Status
+from mlrunbook.domain.review import Event, ReviewFacts
+from mlrunbook.notices import actions_taken, figures, stop, tell_stakeholders
+from mlrunbook.steps.run import ACTOR, Run
+from mlrunbook.store import incidents, items, journal, outbox, plans, records, timeline
+
+REVIEW_EVENTS = frozenset(
+    {"detected", "status", "severity", "page", "plan", "approval", "action", "acknowledged", "diagnosis", "recovery", "run", "reported"}
+)
+
+
+def announce_resolution(run: Run) -> None:
+    """Resolved, told, closed. Refused while a containment action is neither taken back nor kept with a reason."""
+    incident = run.incident()
+    if incident.status is Status.CLOSED:
+        return
+    with run.write() as conn:
+        policy, now = run.world.policy, run.world.now()
+        if open_ends := unexplained(conn, run.incident_id):
+            raise Refused(f"{run.incident_id} cannot close: {', '.join(open_ends)} is neither taken back nor kept with a reason")
+        recovery = records.get(conn, run.incident_id, "recovery") or {}
+        why = recovery.get("sentence", "resolved")
+        incident = incidents.set_status(conn, run.incident_id, Status.RESOLVED, why=why, actor=ACTOR, now=now)
+        assert incident.resolved_at is not None
+        stop(conn, run.incident_id, now=now)
+        path = (records.get(conn, run.incident_id, "applied") or {}).get("path")
+        followed = [i.action for i in review.action_items(Path(path) if path and path != "None" else None, incident.resolved_at)]
+        message = resolution_notification(
+            ResolutionFacts(
+                incident_id=incident.id,
+                model=incident.model,
+                severity=incident.severity,
+                resolution_time=times(incident).to_resolve,
+                root_cause=root_cause(conn, incident.id),
+                resolution=resolution_words(conn, incident.id),
+                preventive_measures=followed,
+                figures=figures(recovery.get("figures")),
+            )
+        )
+        tell_stakeholders(conn, incident, message, key="resolved", now=now)
+        incidents.set_review_due(conn, run.incident_id, review_due(incident.resolved_at, policy))
+        incidents.set_status(conn, run.incident_id, Status.CLOSED, why="the resolution notice is out", actor=ACTOR, now=now)
+
+
+def draft_review(run: Run) -> str:
+    """The review in Markdown, drafted once, with its action items in the store."""
+    if standing := run.recorded("review"):
+        return str(standing["markdown"])
+    with run.write() as conn:
+        incident = incidents.get(conn, run.incident_id)
+        entries = timeline.read(conn, run.incident_id)
+        diagnosis = records.get(conn, run.incident_id, "diagnosis") or {}
+        recovery = records.get(conn, run.incident_id, "recovery") or {}
+        triage = records.get(conn, run.incident_id, "triage") or {}
+        path = (records.get(conn, run.incident_id, "applied") or {}).get("path")
+        rows = journal.of_incident(conn, run.incident_id)
+        updates = [
+            u for u in outbox.of_incident(conn, run.incident_id, "update") if u["not_before"] <= (incident.resolved_at or run.world.now())
+        ]
+        facts = ReviewFacts(
+            incident=incident,
+            events=[Event(e.at, e.text) for e in entries if e.kind in REVIEW_EVENTS],
+            root_cause=root_cause(conn, incident.id),
+            chain=[_because(line) for line in diagnosis.get("chain", [])],
+            path=Path(path) if path and path != "None" else None,
+            resolution=resolution_words(conn, incident.id),
+            during=figures(diagnosis.get("figures") or triage.get("figures")),
+            after=figures(recovery.get("figures")),
+            detected_automatically=bool((records.get(conn, incident.id, "report") or {}).get("by_alert")),
+            paged_at=next((e.at for e in entries if e.kind == "page"), None),
+            updates_due=len(updates),
+            updates_on_time=sum(1 for u in updates if _in_time(u)),
+            containment_left=[f"{r.summary} ({r.kept_because})" for r in rows if r.kept_because],
+            business_impact=_business_impact(incident.impact, figures(triage.get("figures"))),
+        )
+        todo = review.action_items(facts.path, incident.resolved_at or run.world.now())
+        markdown = review.draft(facts, todo, run.world.policy)
+        for item in todo:
+            items.add(conn, incident.id, item.action, owner_role=str(item.owner), due_on=item.due_on)
+        due = incident.review_due_at
+        run.note(conn, "review", f"Review drafted, due {due:%Y-%m-%d %H:%M} UTC" if due else "Review drafted")
+        return str(run.record(conn, "review", {"markdown": markdown})["markdown"])
+
+
+def unexplained(conn: Connection, incident_id: str) -> list[str]:
+    """Containment and mitigation still in force that nobody has taken back, and no reason says why."""
+    rows = [r for r in journal.of_incident(conn, incident_id) if r.state == "done" and r.undone_by is None and r.kept_because is None]
+    return [r.summary for r in rows if plans.get(conn, incident_id, r.plan_digest).kind in ("containment", "mitigation")]
+
+
+def root_cause(conn: Connection, incident_id: str) -> str | None:
+    by_word = records.get(conn, incident_id, "human_resolution") or {}
+    diagnosis = records.get(conn, incident_id, "diagnosis") or {}
+    return by_word.get("root_cause") or diagnosis.get("sentence")
+
+
+def resolution_words(conn: Connection, incident_id: str) -> list[str]:
+    by_word = records.get(conn, incident_id, "human_resolution") or {}
+    said = [f"{by_word['what']} ({by_word['by']})"] if by_word else []
+    return actions_taken(conn, incident_id) + said
+
+
+def _because(line: str) -> str:
+    """ "Why did x? Because y" -> y: the review's template asks the question itself."""
+    return line.partition("Because ")[2] or line
+
+
+def _in_time(update: dict[str, Any]) -> bool:
+    sent: datetime | None = update["delivered_at"]
+    return sent is not None and (sent - update["not_before"]).total_seconds() <= 60
+
+
+def _business_impact(reported: str, measured: Figures) -> str | None:
+    parts = [reported] if reported else []
+    if measured.unnecessary_share is not None:
+        parts.append(measured.unnecessary_words)
+    parts.append(f"estimated cost {measured.cost_words}")
+    return "; ".join(parts)

@@ -1,0 +1,150 @@
+"""Step 2: stop or limit the damage, by severity and kind."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+from mlrunbook.approvals import approve_by_rule, standing_approval
+from mlrunbook.domain.actions import PlanKind
+from mlrunbook.domain.communication import initial_notification
+from mlrunbook.domain.containment import plan_containment
+from mlrunbook.domain.errors import RunbookError
+from mlrunbook.domain.incident import IncidentType, Severity, Status
+from mlrunbook.domain.policy import Role
+from mlrunbook.domain.threshold import choose_threshold
+from mlrunbook.notices import page, safety_notices, situation, tell_contact, tell_stakeholders
+from mlrunbook.ports import ServingState, ServingStatus
+from mlrunbook.steps.changes import is_carried_out
+from mlrunbook.steps.run import ACTOR, Run
+from mlrunbook.steps.triage import affects_safety, assessment_of
+from mlrunbook.store import incidents, plans, records
+
+REPLAY_ROWS = 5000
+
+
+def plan(run: Run) -> dict[str, Any]:
+    """Decide the containment once: an automatic plan on named rules, and perhaps a mitigation for a person to decide."""
+    if found := run.recorded("containment"):
+        return found
+    triage = run.recorded("triage") or {}
+    assessment = assessment_of(triage)
+    model, world = run.incident().model, run.world
+    status, state = _status(run), _state(run)
+    decided = plan_containment(
+        run.incident_id,
+        model,
+        assessment,
+        status,
+        state,
+        _previous_is_dangerous(run, status),
+        triage["affected"]["pending_work_orders"] or 0,
+        world.policy.containment,
+        raise_to=_threshold_to_raise_to(run, state) if assessment.excessive_false_positives else None,
+        recent_deployment=_deployed_within_a_day(run),
+    )
+    with run.write() as conn:
+        if standing := records.get(conn, run.incident_id, "containment"):
+            return standing
+        now = world.now()
+        digests = {}
+        if decided.automatic:
+            digests["automatic"] = plans.propose(conn, decided.automatic, now=now)
+            approve_by_rule(conn, decided.automatic, now=now)
+        if decided.mitigation:
+            digests["mitigation"] = plans.propose(conn, decided.mitigation, now=now)
+        run.note(conn, "containment", "Containment: " + "; ".join(decided.reasons or ("no step applies",)))
+        data = {"reasons": decided.reasons, "notify": decided.notify, **digests}
+        return run.record(conn, "containment", data)
+
+
+def announce(run: Run) -> None:
+    """Status, the people containment concerns, and the initial notification (runbook, Step 5: within 1 hour)."""
+    triage, contained = run.recorded("triage") or {}, run.recorded("containment") or {}
+    if run.recorded("contained"):
+        return
+    pending = run.world.platform.work_orders(run.incident().model, state="pending") if affects_safety(triage) else []
+    with run.write() as conn:
+        policy, now = run.world.policy, run.world.now()
+        if contained.get("automatic"):
+            incidents.set_status(conn, run.incident_id, Status.CONTAINED, why="every containment action is read back", actor=ACTOR, now=now)
+        incident = incidents.get(conn, run.incident_id)
+        if affects_safety(triage):
+            safety_notices(conn, policy, incident, pending, now=now)
+        message = initial_notification(situation(conn, policy, incident, now=now))
+        for name in contained.get("notify", []):
+            if name in ("supervisors", "maintenance"):
+                continue  # told above, with the list
+            if name in {str(r) for r in Role}:
+                page(conn, policy, incident, Role(name), f"{incident.type} incident", now=now, key=name)
+            else:
+                tell_contact(conn, incident, getattr(policy.contacts, name), f"{name} contact", message, key="initial", now=now)
+        if incident.severity is not Severity.LOW:
+            tell_stakeholders(conn, incident, message, key="initial", now=now)
+        run.record(conn, "contained", {"at": now})
+
+
+def approved_mitigation(run: Run) -> str | None:
+    """The digest of a mitigation a person has approved and that is not carried out yet."""
+    with run.world.transaction() as conn:
+        proposed = plans.current(conn, run.incident_id, PlanKind.MITIGATION)
+        if proposed is None or not standing_approval(conn, run.world.policy, proposed, now=run.world.now())[0]:
+            return None
+    return None if is_carried_out(run, proposed) else proposed.digest
+
+
+def _status(run: Run) -> ServingStatus | None:
+    try:
+        return run.world.platform.status(run.incident().model)
+    except RunbookError:
+        return None
+
+
+def _state(run: Run) -> ServingState | None:
+    try:
+        return run.world.runtime.observe(run.incident().model)
+    except RunbookError:
+        return None
+
+
+def _previous_is_dangerous(run: Run, status: ServingStatus | None) -> bool | None:
+    """Did the previous version flag nearly everything when it served? None when its time in production cannot be read."""
+    if status is None or status.previous_version is None:
+        return None
+    policy = run.world.policy.severity
+    try:
+        then = run.world.platform.metrics(status.model, since=run.world.now() - timedelta(days=30), version=status.previous_version).current
+    except RunbookError:
+        return None
+    if then.flagged_share is None or then.predictions < policy.min_predictions:
+        return None
+    return then.flagged_share >= policy.all_flagged
+
+
+def _deployed_within_a_day(run: Run) -> bool | None:
+    """Runbook, Step 2, High: "Check recent deployments (last 24 hours)"."""
+    incident = run.incident()
+    try:
+        since = incident.detected_at - timedelta(hours=24)
+        return any(c.kind == "deployment" for c in run.world.platform.changes(incident.model, since=since))
+    except RunbookError:
+        return None
+
+
+def _threshold_to_raise_to(run: Run, state: ServingState | None) -> float | None:
+    """The smallest threshold that brings precision back to its baseline on the newest known outcomes; None when none does."""
+    if state is None or state.config is None:
+        return None
+    incident = run.incident()
+    try:
+        floor = run.world.platform.metrics(incident.model).baseline.confusion.precision
+        known = run.world.platform.prediction_log(incident.model, limit=REPLAY_ROWS, labelled_only=True)
+    except RunbookError:
+        return None
+    if floor is None or incident.type is IncidentType.INFRASTRUCTURE:
+        return None
+    limit = run.world.policy.severity.drops.precision
+    chosen = choose_threshold(
+        [p.score for p in known], [bool(p.outcome) for p in known], precision_floor=floor * (1 - limit), current=state.config.threshold
+    )
+    return chosen.threshold

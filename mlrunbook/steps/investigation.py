@@ -1,0 +1,190 @@
+"""Step 3: the runbook's checklist, one finding an item; then the diagnosis."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from datetime import timedelta
+from typing import Any, TypeVar
+
+import httpx
+
+from mlrunbook.domain import findings as checks
+from mlrunbook.domain.diagnosis import Diagnosis, DiagnosisFacts, diagnose, gather
+from mlrunbook.domain.errors import RunbookError
+from mlrunbook.domain.findings import CHECKLIST, FeatureServerAnswer, Finding, Missing, State
+from mlrunbook.ports import Prediction
+from mlrunbook.settings import settings
+from mlrunbook.steps.run import Run
+from mlrunbook.steps.triage import assessment_of, figures_of
+from mlrunbook.store import records
+
+RECENT_ROWS = 4000  # of the prediction log: about 3 s of a busy model, and enough failures for an interval
+REFERENCE_ROWS = 4000
+Read = TypeVar("Read")
+
+
+def check_recent_changes(run: Run) -> list[Finding]:
+    now = run.world.now()
+    return checks.recent_changes(_tried(lambda: run.world.platform.changes(_model(run), since=now - timedelta(days=7))), now)
+
+
+def check_model_performance(run: Run) -> list[Finding]:
+    metrics = _tried(lambda: run.world.platform.metrics(_model(run)))
+    policy = run.world.policy
+    return [
+        *checks.model_performance(metrics, policy.severity.drops),
+        checks.inference_latency(metrics, limit_ms=policy.severity.latency_p95_ms),
+        checks.affected_asset_types(metrics, policy.severity.drops),
+    ]
+
+
+def check_data_quality(run: Run) -> list[Finding]:
+    recent = _recent(run)
+    reference = _tried(lambda: _reference(run))
+    return [
+        checks.feature_distributions(recent, reference),
+        checks.missing_features(recent, limit=run.world.policy.severity.null_rate),
+        checks.data_freshness(recent, run.world.now()),
+    ]
+
+
+def check_feature_store(run: Run) -> list[Finding]:
+    return checks.feature_store(_feature_server())
+
+
+def check_infrastructure(run: Run) -> list[Finding]:
+    """`kubectl logs -l app=model-server --tail=500`, and what the server uses."""
+    return [
+        checks.server_logs(_tried(lambda: run.world.runtime.logs(_model(run), tail=500))),
+        checks.resource_utilization(Missing("this runtime reports no CPU and memory use")),
+    ]
+
+
+def check_ground_truth(run: Run) -> list[Finding]:
+    labelled = _tried(lambda: run.world.platform.prediction_log(_model(run), limit=RECENT_ROWS, since=_window(run), labelled_only=True))
+    metrics = _tried(lambda: run.world.platform.metrics(_model(run)))
+    baseline = metrics if isinstance(metrics, Missing) else metrics.baseline.confusion
+    return [
+        checks.predictions_vs_outcomes(labelled, baseline, run.world.policy.severity.drops),
+        checks.error_patterns(labelled),
+    ]
+
+
+CHECKS: dict[str, Callable[[Run], list[Finding]]] = {
+    "recent_changes": check_recent_changes,
+    "model_performance": check_model_performance,
+    "data_quality": check_data_quality,
+    "feature_store": check_feature_store,
+    "infrastructure": check_infrastructure,
+    "ground_truth": check_ground_truth,
+}
+
+
+def check(run: Run, name: str) -> list[str]:
+    """One source's items of the checklist, recorded once; returns a sentence an item."""
+    recorded = run.recorded(f"findings:{name}")
+    if recorded is None:
+        found = CHECKS[name](run)
+        with run.write() as conn:
+            recorded = run.record(conn, f"findings:{name}", {"findings": [asdict(f) for f in found]})
+    return [f"{f['state']}: {f['sentence']}" for f in recorded["findings"]]
+
+
+def findings(run: Run) -> list[Finding]:
+    """All findings in the checklist's order."""
+    with run.world.transaction() as conn:
+        stored = records.with_prefix(conn, run.incident_id, "findings:")
+    found = [Finding(**{**f, "state": State(f["state"])}) for group in stored.values() for f in group["findings"]]
+    order = [item.key for item in CHECKLIST]
+    return sorted(found, key=lambda f: order.index(f.key))
+
+
+def conclude(run: Run) -> dict[str, Any]:
+    """The ranked causes and the recommended path, from the findings and a replay of other thresholds."""
+    if standing := run.recorded("diagnosis"):
+        return standing
+    facts = gathered_facts(run)
+    diagnosis = diagnose(findings(run), facts, run.world.now())
+    with run.write() as conn:
+        recorded = run.record(
+            conn,
+            "diagnosis",
+            {
+                "cause": str(diagnosis.top.cause),
+                "path": str(diagnosis.path) if diagnosis.path else None,
+                "sentence": diagnosis.sentence,
+                "chain": diagnosis.chain,
+                "target_version": diagnosis.target_version,
+                "target_threshold": diagnosis.target_threshold,
+                "causes": [asdict(c) for c in diagnosis.causes],
+                "figures": asdict(figures_of(facts.metrics, run.world.policy.costs.currency)),
+            },
+        )
+        run.note(conn, "diagnosis", diagnosis.sentence, {"cause": recorded["cause"], "path": recorded["path"]})
+    return recorded
+
+
+def gathered_facts(run: Run) -> DiagnosisFacts:
+    incident, platform = run.incident(), run.world.platform
+    triage = run.recorded("triage") or {}
+    return gather(
+        detected_at=incident.detected_at,
+        metrics=_or_none(_tried(lambda: platform.metrics(incident.model))),
+        changes=_or_none(_tried(lambda: platform.changes(incident.model, since=incident.detected_at - timedelta(days=7)))),
+        status=_or_none(_tried(lambda: platform.status(incident.model))),
+        predictions=_or_none(_recent(run, labelled_only=True)) or [],
+        model_version=incident.model_version,
+        dangerous=assessment_of(triage).dangerous if triage else False,
+        drop_policy=run.world.policy.severity.drops,
+    )
+
+
+def rediagnosed(run: Run) -> tuple[Diagnosis, DiagnosisFacts]:
+    """The diagnosis as an object again, for the plan: same findings, same facts."""
+    facts = gathered_facts(run)
+    return diagnose(findings(run), facts, run.world.now()), facts
+
+
+def _model(run: Run) -> str:
+    return run.incident().model
+
+
+def _window(run: Run) -> Any:
+    return run.world.now() - timedelta(hours=1)
+
+
+def _recent(run: Run, *, labelled_only: bool = False) -> Sequence[Prediction] | Missing:
+    return _tried(
+        lambda: run.world.platform.prediction_log(_model(run), limit=RECENT_ROWS, since=_window(run), labelled_only=labelled_only)
+    )
+
+
+def _reference(run: Run) -> Sequence[Prediction]:
+    """A sample from the baseline's window."""
+    baseline = run.world.platform.metrics(_model(run)).baseline
+    return run.world.platform.prediction_log(_model(run), limit=REFERENCE_ROWS, since=baseline.since, until=baseline.until)
+
+
+def _tried(read: Callable[[], Read]) -> Read | Missing:
+    """A source that is absent or fails gives `Missing`: the finding is then unknown, never ok."""
+    try:
+        return read()
+    except RunbookError as error:
+        return Missing(str(error))
+
+
+def _or_none(value: Read | Missing) -> Read | None:
+    return None if isinstance(value, Missing) else value
+
+
+def _feature_server() -> FeatureServerAnswer | Missing:
+    """`curl -X GET http://feast-server:6566/health`. It stays green while reads fail: availability only."""
+    url = settings().feature_server_url
+    if url is None:
+        return Missing("no feature store is configured (MLRUNBOOK_FEATURE_SERVER_URL)")
+    try:
+        answer = httpx.get(f"{url.rstrip('/')}/health", timeout=5.0)
+    except httpx.HTTPError as error:
+        return FeatureServerAnswer(healthy=False, detail=f"{type(error).__name__} from {url}")
+    return FeatureServerAnswer(healthy=answer.is_success, detail="" if answer.is_success else f"HTTP {answer.status_code}")

@@ -1,0 +1,222 @@
+"""Step 4: the plan a person decides about, the check that it worked, and taking containment back."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import datetime, timedelta
+from typing import Any
+
+from mlrunbook.approvals import approve_by_rule, decide, rules_for
+from mlrunbook.domain.actions import Configure, Path, PlanKind, RollBack
+from mlrunbook.domain.communication import Figures
+from mlrunbook.domain.containment import undo_plan
+from mlrunbook.domain.errors import NotFound, Refused, RunbookError, Transient
+from mlrunbook.domain.incident import Status
+from mlrunbook.domain.performance import Confusion
+from mlrunbook.domain.recovery import judge_recovery
+from mlrunbook.domain.resolution import propose
+from mlrunbook.ports import ServingState
+from mlrunbook.steps.changes import executed_containment, plan_of
+from mlrunbook.steps.investigation import rediagnosed
+from mlrunbook.steps.run import ACTOR, Run
+from mlrunbook.steps.triage import figures_of
+from mlrunbook.store import incidents, journal, plans, records
+
+UNDO_RULE = "containment.undo_on_verified_recovery"
+
+
+def plan(run: Run) -> str | None:
+    """The digest of the resolution plan, made once; None when there is no safe automatic path."""
+    if standing := run.recorded("resolution_plan"):
+        return standing["digest"]
+    diagnosis, facts = rediagnosed(run)
+    if request := run.recorded("request"):
+        asked = f"{request['by']} asks for this path: {request['reason'] or 'no reason given'}"
+        diagnosis = replace(
+            diagnosis,
+            path=Path(request["path"]),
+            target_version=request.get("target_version"),
+            target_threshold=request.get("threshold"),
+            sentence=f"{asked}. Diagnosis: {diagnosis.sentence}",
+        )
+    incident = run.incident()
+    proposed = propose(run.incident_id, incident.model, diagnosis, facts, state=_observed(run), executed=executed_containment(run))
+    with run.write() as conn:
+        if standing := records.get(conn, run.incident_id, "resolution_plan"):
+            return standing["digest"]
+        if proposed is None:
+            run.note(conn, "plan", f"No safe automatic path: {diagnosis.sentence}")
+        digest = plans.propose(conn, proposed, now=run.world.now()) if proposed else None
+        run.record(conn, "resolution_plan", {"digest": digest, "path": str(proposed.path) if proposed else None})
+    return digest
+
+
+def record_form(run: Run, digest: str, number: int, answer: dict[str, Any]) -> bool:
+    """What somebody typed into Prefect's form. Counts as a decision only where policy opts in; True when it did."""
+    with run.world.transaction() as conn:
+        policy, now = run.world.policy, run.world.now()
+        key = f"form:{digest[:12]}:{number}"
+        if records.get(conn, run.incident_id, key):
+            return False
+        records.put(conn, run.incident_id, key, answer, now=now)
+        wanted = plans.get(conn, run.incident_id, digest)
+        counts = policy.approvals.of(wanted.kind).accept_prefect_form and answer["decision"] in ("approved", "rejected")
+        if counts:
+            decide(
+                conn,
+                policy,
+                run.incident_id,
+                digest,
+                decision=answer["decision"],
+                approver=answer["name"],
+                role=sorted(rules_for(policy, wanted).roles)[0],  # the form cannot prove the role either: policy lets it in as one of them
+                door="prefect_form",
+                verified=False,
+                reason=answer.get("comment", ""),
+                now=now,
+            )
+        else:
+            why = "policy does not count the form" if answer["decision"] in ("approved", "rejected") else "nothing was decided"
+            text = f"Resumed by {answer['name']} without a valid approval ({why}): waiting again"
+            run.note(conn, "approval", text)
+        return counts
+
+
+def begin(run: Run, digest: str) -> None:
+    wanted = plan_of(run, digest)
+    if run.incident().status in (Status.MONITORING, Status.RESOLVED):
+        return
+    with run.write() as conn:
+        why = "; ".join(a.summary for a in wanted.actions)
+        incidents.set_status(conn, run.incident_id, Status.RESOLVING, why=why, actor=ACTOR, now=run.world.now())
+
+
+def applied(run: Run, digest: str) -> None:
+    """Every action is read back; what the running server has loaded must agree. Then: monitoring."""
+    if run.recorded("applied"):
+        return
+    wanted = plan_of(run, digest)
+    _confirm_running(run, [a for a in wanted.actions if isinstance(a, Configure)], [a for a in wanted.actions if isinstance(a, RollBack)])
+    with run.write() as conn:
+        now = run.world.now()
+        if run.record(conn, "applied", {"at": now, "path": str(wanted.path)}):
+            why = "every change is read back; measuring fresh predictions"
+            incidents.set_status(conn, run.incident_id, Status.MONITORING, why=why, actor=ACTOR, now=now)
+
+
+def _confirm_running(run: Run, configured: list[Configure], rolled_back: list[RollBack]) -> None:
+    """Path A: `GET .../status`. Path D: "read the threshold back from the running server"."""
+    model = run.incident().model
+    seen = run.world.runtime.observe(model)
+    for action in configured:
+        loaded = seen.config.as_dict() if seen.config else {}
+        wrong = {k: loaded.get(k) for k, v in action.settings.items() if loaded.get(k) != v}
+        if wrong:
+            raise Transient(f"the running server has {wrong}, not {dict(action.settings)}, loaded; waiting for its restart")
+    for back in rolled_back:
+        status = run.world.platform.status(model)
+        if status.serving_version != back.target_version:
+            raise Refused(f"{model} serves {status.serving_version}, not {back.target_version}: somebody changed it after the rollback")
+
+
+def measure_recovery(run: Run, *, sleep: Callable[[float], None] = time.sleep, patience_s: float = 60.0) -> dict[str, Any]:
+    """Judge predictions made after the fix; waits up to `patience_s` here. `recovered` None: too early to say."""
+    if standing := run.recorded("recovery"):
+        return standing
+    since = _fixed_at(run)
+    deadline = time.monotonic() + patience_s
+    while True:
+        verdict = _judge(run, since)
+        if verdict["recovered"] is not None or time.monotonic() > deadline:
+            break
+        sleep(min(run.world.policy.recovery_watch.check_every_s, 1.0))
+    if verdict["recovered"] is None:
+        give_up = since + timedelta(minutes=run.world.policy.recovery_watch.give_up_after_min)
+        return {**verdict, "give_up": run.world.now() > give_up}
+    with run.write() as conn:
+        run.note(conn, "recovery", f"Recovery check: {verdict['sentence']}", {"f1": verdict["f1"], "labelled": verdict["labelled"]})
+        if verdict["recovered"]:
+            return run.record(conn, "recovery", verdict)
+        incidents.set_status(conn, run.incident_id, Status.INVESTIGATING, why=verdict["sentence"], actor=ACTOR, now=run.world.now())
+    return verdict
+
+
+def _judge(run: Run, since: datetime) -> dict[str, Any]:
+    model = run.incident().model
+    by_word = run.recorded("human_resolution")
+    try:
+        seen = run.world.platform.metrics(model, since=since)
+    except NotFound as error:
+        if by_word:
+            return _verdict(True, f"resolved on the word of {by_word['by']}: nothing measures {model} ({error})", None, None)
+        return _verdict(None, str(error), None, None)
+    except RunbookError as error:
+        return _verdict(None, f"the recovery cannot be measured: {error}", None, None)
+    if by_word and not seen.baseline.confusion.f1:
+        return _verdict(True, f"resolved on the word of {by_word['by']}: there is no baseline to measure against", None, None)
+    judged = judge_recovery(seen.baseline.confusion, seen.current.confusion, run.world.policy.recovery)
+    return _verdict(judged.recovered, judged.sentence, seen.baseline.confusion, seen.current.confusion, figures_of(seen))
+
+
+def _verdict(
+    recovered: bool | None, sentence: str, baseline: Confusion | None, fresh: Confusion | None, figures: Figures | None = None
+) -> dict[str, Any]:
+    return {
+        "recovered": recovered,
+        "sentence": sentence,
+        "f1": fresh.f1 if fresh else None,
+        "f1_baseline": baseline.f1 if baseline else None,
+        "labelled": fresh.n if fresh else 0,
+        "figures": vars(figures) if figures else None,
+    }
+
+
+def _fixed_at(run: Run) -> datetime:
+    """When the last change of the plan was read back, or when a human said it is fixed."""
+    record = run.recorded("applied") or run.recorded("human_resolution")
+    if record is None:
+        raise Refused("nothing has been applied yet: there is no recovery to measure")
+    return datetime.fromisoformat(record["at"])
+
+
+def plan_undo(run: Run) -> dict[str, Any]:
+    """What of the containment is taken back now, and why the rest is kept. {"digest": ..., "undoes": [...]}."""
+    if standing := run.recorded("undo"):
+        return standing
+    incident = run.incident()
+    with run.world.transaction() as conn:
+        resolution = plans.current(conn, run.incident_id, PlanKind.RESOLUTION)
+    executed = executed_containment(run)
+    undo = undo_plan(run.incident_id, incident.model, executed, resolution=resolution, state=_observed(run))
+    with run.write() as conn:
+        if standing := records.get(conn, run.incident_id, "undo"):
+            return standing
+        digest = None
+        if undo.plan:
+            ruled = replace(undo.plan, rule=UNDO_RULE)
+            digest = plans.propose(conn, ruled, now=run.world.now())
+            approve_by_rule(conn, ruled, now=run.world.now())
+        for action_id, why in undo.kept.items():
+            journal.set_kept(conn, action_id, why)
+        if undo.kept:
+            names = {row.id: row.summary for row in journal.of_incident(conn, run.incident_id)}
+            kept = "; ".join(f"{names[i]} ({why})" for i, why in undo.kept.items())
+            run.note(conn, "containment", f"Kept: {kept}")
+        return run.record(conn, "undo", {"digest": digest, "undoes": undo.undoes, "kept": dict(undo.kept)})
+
+
+def reopen(run: Run) -> None:
+    """The fix did not work: what was found and planned is put aside, a human decides how to go on."""
+    with run.write() as conn:
+        records.forget(conn, run.incident_id, "resolution_plan", "applied", "recovery", "diagnosis", "human_resolution", "request")
+        for name in records.with_prefix(conn, run.incident_id, "findings:"):
+            records.forget(conn, run.incident_id, name)
+
+
+def _observed(run: Run) -> ServingState | None:
+    try:
+        return run.world.runtime.observe(run.incident().model)
+    except RunbookError:
+        return None

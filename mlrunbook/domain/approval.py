@@ -1,0 +1,90 @@
+"""Does an approval cover a plan? Every check names what to do next; anything unclear is a no."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+POLICY_RULE = "policy_rule"  # the door through which a named policy rule approves an automatic plan
+
+
+@dataclass(frozen=True)
+class Approval:
+    """One row of the store. `approver` is a person's name, or the rule's name when the door is `policy_rule`."""
+
+    plan_digest: str
+    decision: str  # approved, rejected
+    approver: str
+    door: str  # cli, rest, prefect_form, policy_rule
+    verified: bool
+    at: datetime
+    role: str | None = None
+    expires_at: datetime | None = None
+    voided_at: datetime | None = None
+    voided_because: str | None = None
+
+
+@dataclass(frozen=True)
+class ApprovalRules:
+    """`count` distinct people, each in one of `roles` (empty: any holder of an approve token). `unverified_doors` are the doors
+    that policy lets in although they cannot prove who it was; `plan_rule` is the policy rule the plan itself names, if any."""
+
+    count: int = 1
+    roles: frozenset[str] = frozenset()
+    unverified_doors: frozenset[str] = frozenset()
+    plan_rule: str | None = None
+
+
+def valid(approval: Approval, plan_digest: str, now: datetime, rules: ApprovalRules) -> tuple[bool, str]:
+    """Whether this one row counts for this plan, and why. It does not count heads: see `granted`."""
+    who = f"the approval of {approval.approver}"
+    if approval.plan_digest != plan_digest:
+        return False, f"{who} is for another plan ({approval.plan_digest[:12]}): approve {plan_digest[:12]}"
+    if approval.voided_at is not None:
+        return False, f"{who} is void ({approval.voided_because or 'no reason given'}): ask again"
+    if approval.decision != "approved":
+        return False, f"{approval.approver} {approval.decision} the plan"
+    if approval.at > now:
+        return False, f"{who} is dated in the future: check the clocks, then ask again"
+    if approval.expires_at is not None and approval.expires_at <= now:
+        return False, f"{who} expired at {approval.expires_at:%H:%M} UTC: ask again"
+    if approval.door == POLICY_RULE:
+        if rules.plan_rule is None or approval.approver != rules.plan_rule:
+            return False, f"policy rule {approval.approver} does not cover this plan: a person must approve it"
+        return True, f"approved by policy rule {approval.approver}"
+    if not approval.verified and approval.door not in rules.unverified_doors:
+        return False, f"{who} came through {approval.door}, which cannot prove who it was: use `mlrunbook incidents approve`"
+    if rules.roles and approval.role not in rules.roles:
+        return False, f"{who} does not count: role {approval.role or 'none'} may not approve this, {_any_of(rules.roles)} may"
+    return True, f"approved by {approval.approver} through {approval.door}" + ("" if approval.verified else " (unverified)")
+
+
+def granted(approvals: Sequence[Approval], plan_digest: str, now: datetime, rules: ApprovalRules) -> tuple[bool, str]:
+    """Whether the plan may be carried out: enough distinct people said yes and nobody said no to exactly this plan.
+
+    A rejection comes from anyone whose yes would count; it holds until it is voided or the plan changes.
+    """
+    mine = [a for a in approvals if a.plan_digest == plan_digest and a.voided_at is None]
+    for row in mine:
+        if row.decision != "approved" and _is_entitled(row, rules):
+            return False, f"{row.approver} {row.decision} the plan"
+    checked = [(row, *valid(row, plan_digest, now, rules)) for row in mine]
+    yes = [(row, sentence) for row, counts, sentence in checked if counts]
+    if any(row.door == POLICY_RULE for row, _ in yes):
+        return True, next(sentence for row, sentence in yes if row.door == POLICY_RULE)
+    people = {row.approver.strip().casefold(): sentence for row, sentence in yes}
+    if len(people) >= rules.count:
+        return True, "; ".join(people.values())
+    problems = [sentence for _, counts, sentence in checked if not counts]
+    need = f"{len(people)} of {rules.count} approvals for plan {plan_digest[:12]}"
+    return False, "; ".join([need, *problems])
+
+
+def _is_entitled(row: Approval, rules: ApprovalRules) -> bool:
+    known = row.verified or row.door in rules.unverified_doors
+    return known and (not rules.roles or row.role in rules.roles)
+
+
+def _any_of(roles: frozenset[str]) -> str:
+    return " or ".join(sorted(roles))

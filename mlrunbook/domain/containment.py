@@ -1,0 +1,319 @@
+"""Step 2: what is done at once, what is proposed to a person, who is told; and how it is taken back afterwards."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from mlrunbook.domain.actions import Action, Configure, FlagWorkOrders, Plan, PlanKind, Restart, RollBack, RouteTraffic, Scale
+from mlrunbook.domain.incident import IncidentType, Severity
+from mlrunbook.domain.performance import Share
+from mlrunbook.domain.severity import Assessment
+
+if TYPE_CHECKING:
+    from mlrunbook.ports import ServingState, ServingStatus
+
+MAX_THRESHOLD = 0.95  # above this a model flags next to nothing: that is no containment, that is switching it off
+
+
+class Rule(StrEnum):
+    """What policy may let happen without a person. An automatic plan names the rules it rests on."""
+
+    ROUTE_PREVIOUS = "containment.critical.route_previous"
+    STOP_SERVING = "containment.critical.stop_serving"
+    HALT_WORK_ORDERS = "containment.critical.halt_work_orders"
+    RAISE_THRESHOLD = "containment.high.raise_threshold"
+    HUMAN_APPROVAL = "containment.high.human_approval"
+    DISABLE_AUTO_SCHEDULING = "containment.high.disable_auto_scheduling"
+
+
+@dataclass(frozen=True)
+class ContainmentPolicy:
+    """Rules left out of `automatic` are proposed to a person instead. `max_threshold_step` caps a temporary raise."""
+
+    automatic: frozenset[Rule] = field(default_factory=lambda: frozenset(Rule))
+    max_threshold_step: Share = 0.20
+
+
+class Containment(NamedTuple):
+    """`automatic` rests on its named rules, `mitigation` waits for a person; `notify` names contacts of the policy."""
+
+    automatic: Plan | None
+    mitigation: Plan | None
+    reasons: tuple[str, ...]
+    notify: tuple[str, ...]
+
+
+class _Step(NamedTuple):
+    rule: Rule
+    actions: tuple[Action, ...]
+    reason: str
+
+
+def plan_containment(
+    incident_id: str,
+    model: str,
+    assessment: Assessment,
+    status: ServingStatus | None,
+    state: ServingState | None,
+    previous_is_dangerous: bool | None,
+    pending_work_orders: int,
+    policy: ContainmentPolicy | None = None,
+    *,
+    raise_to: float | None = None,
+    recent_deployment: bool | None = None,
+) -> Containment:
+    """Decide containment by severity and kind (runbook, Step 2).
+
+    `raise_to` is the threshold a score replay asks for, None without one. `recent_deployment`: the model was deployed within
+    24 h; False leaves the temporary rollback out. `previous_is_dangerous` None: nothing is known against it.
+    """
+    policy = policy or ContainmentPolicy()
+    notify = _notify(assessment)
+    severity = assessment.severity
+    if assessment.real is not True:
+        return Containment(None, None, ("not established as real: nothing is changed",), ())
+    if severity is Severity.LOW:
+        return Containment(None, None, ("severity low: a ticket, nothing is changed",), notify)
+    if severity is Severity.MEDIUM:
+        return Containment(None, None, ("severity medium: no automatic change; investigate, then propose a plan",), notify)
+    if assessment.insufficient:
+        return Containment(None, None, ("no measurement backs the severity: people are told, nothing is changed automatically",), notify)
+    if assessment.type not in (IncidentType.PREDICTION_ERROR, IncidentType.PERFORMANCE_DEGRADATION) and not assessment.safety_risk:
+        return Containment(None, None, (f"no containment step of the runbook applies by itself to {assessment.type}",), notify)
+
+    steps: list[_Step] = []
+    notes: list[str] = []
+    if severity is Severity.CRITICAL and assessment.dangerous:
+        steps.append(_stop_danger(model, status, previous_is_dangerous))
+    if assessment.safety_risk:
+        why = f"safety risk: no work order may come of these predictions, and the {pending_work_orders} pending ones are checked"
+        halt = (Configure(model, {"auto_work_orders": False}), FlagWorkOrders(model, reason=f"{incident_id}: predictions are not safe"))
+        steps.append(_Step(Rule.HALT_WORK_ORDERS, halt, why))
+    if not assessment.dangerous:
+        steps += _limit_damage(incident_id, model, assessment, state, policy, raise_to, notes)
+
+    automatic = [s for s in steps if s.rule in policy.automatic]
+    proposed = [s for s in steps if s.rule not in policy.automatic]
+    back = _temporary_rollback(model, assessment, status, previous_is_dangerous, recent_deployment)
+    proposals = [*(a for s in proposed for a in s.actions), *back]
+    reasons = [s.reason for s in proposed]
+    if back:
+        reasons.append(f"temporary mitigation: {back[0].target_version} was the version before; rolling back buys time")
+    return Containment(
+        _plan(incident_id, PlanKind.CONTAINMENT, model, automatic),
+        Plan(incident_id, PlanKind.MITIGATION, model, tuple(proposals), (*assessment.reasons, *reasons), expected=_EXPECTED)
+        if proposals
+        else None,
+        (*(s.reason for s in steps), *notes),
+        notify,
+    )
+
+
+_EXPECTED = "less harm while the cause is looked for; taken back, or kept with a reason, once recovery is measured"
+
+
+def _plan(incident_id: str, kind: PlanKind, model: str, steps: Sequence[_Step]) -> Plan | None:
+    if not steps:
+        return None
+    actions = tuple(action for step in steps for action in step.actions)
+    rule = ", ".join(step.rule for step in steps)
+    return Plan(incident_id, kind, model, actions, tuple(s.reason for s in steps), rule=rule, expected=_EXPECTED)
+
+
+def _stop_danger(model: str, status: ServingStatus | None, previous_is_dangerous: bool | None) -> _Step:
+    previous = status.previous_version if status else None
+    if previous is None:
+        return _Step(Rule.STOP_SERVING, (Scale(model, 0),), "dangerous predictions and no previous version: serving stops")
+    if previous_is_dangerous:
+        return _Step(Rule.STOP_SERVING, (Scale(model, 0),), f"dangerous predictions, and {previous} is dangerous too: serving stops")
+    known = "is not dangerous" if previous_is_dangerous is False else "served before and nothing is known against it"
+    return _Step(Rule.ROUTE_PREVIOUS, (RouteTraffic(model, previous),), f"dangerous predictions: traffic goes to {previous}, which {known}")
+
+
+def _limit_damage(
+    incident_id: str,
+    model: str,
+    assessment: Assessment,
+    state: ServingState | None,
+    policy: ContainmentPolicy,
+    raise_to: float | None,
+    notes: list[str],
+) -> list[_Step]:
+    """High severity: make a person look at every prediction; with too many false alarms also raise the threshold."""
+    steps = []
+    if assessment.excessive_false_positives:
+        current = state.config.threshold if state and state.config else None
+        target = _raised(current, raise_to, policy.max_threshold_step)
+        if current is None or target is None:
+            notes.append("the threshold is not raised: " + ("it cannot be read" if current is None else "no higher one would help"))
+        else:
+            basis = "from a replay of known outcomes" if raise_to is not None else "without known outcomes to replay"
+            raised = (Configure(model, {"threshold": target}), Restart(model, f"{incident_id}-contain-{target:g}"))
+            reason = f"too many false alarms: threshold {current:g} -> {target:g} for now ({basis}, at most +{policy.max_threshold_step:g})"
+            steps.append(_Step(Rule.RAISE_THRESHOLD, raised, reason))
+    person = "predictions cannot be trusted alone: a person approves each one"
+    steps.append(_Step(Rule.HUMAN_APPROVAL, (Configure(model, {"human_approval": True}),), person))
+    scheduling = "no work order is scheduled without a person"
+    steps.append(_Step(Rule.DISABLE_AUTO_SCHEDULING, (Configure(model, {"auto_scheduling": False}),), scheduling))
+    return steps
+
+
+def _raised(current: float | None, wanted: float | None, step: float) -> float | None:
+    if current is None:
+        return None
+    target = round(min(current + step if wanted is None else wanted, current + step, MAX_THRESHOLD), 4)
+    return target if target > current else None
+
+
+def _temporary_rollback(
+    model: str, assessment: Assessment, status: ServingStatus | None, previous_is_dangerous: bool | None, recent_deployment: bool | None
+) -> tuple[RollBack, ...]:
+    """Proposed, never automatic. Where traffic is routed away already (dangerous), there is nothing left to mitigate."""
+    previous = status.previous_version if status else None
+    if previous is None or previous_is_dangerous or recent_deployment is False or assessment.dangerous:
+        return ()
+    if assessment.type not in (IncidentType.PREDICTION_ERROR, IncidentType.PERFORMANCE_DEGRADATION):
+        return ()
+    return (RollBack(model, previous, reason="temporary mitigation"),)
+
+
+def _notify(assessment: Assessment) -> tuple[str, ...]:
+    if assessment.real is not True:
+        return ()
+    names: list[str] = []
+    if assessment.safety_risk:
+        names += ["supervisors", "maintenance"]
+    if assessment.type is IncidentType.SECURITY:
+        names += ["security", "compliance_officer"]
+    if assessment.type is IncidentType.COMPLIANCE:
+        names.append("compliance_officer")
+    return tuple(names)
+
+
+# --- taking it back ---------------------------------------------------------------------------------------------------------
+
+
+class Executed(NamedTuple):
+    """One journaled containment or mitigation action. `before` holds at least the keys of the action's target."""
+
+    action_id: str
+    action: Action
+    before: Mapping[str, Any] | None
+
+
+class Undo(NamedTuple):
+    """`undoes[i]` is the id of the action that `plan.actions[i]` takes back (None: it only completes the one before it).
+
+    `kept` says for every other executed action why it stays: nothing is left unexplained.
+    """
+
+    plan: Plan | None
+    undoes: tuple[str | None, ...]
+    kept: Mapping[str, str]
+
+
+def undo_plan(
+    incident_id: str, model: str, executed: Sequence[Executed], *, resolution: Plan | None = None, state: ServingState | None = None
+) -> Undo:
+    """The inverse of what was executed, newest first, from the state before each.
+
+    Kept instead: what the executed `resolution` has set itself, what somebody else has changed since (seen in `state`), and what
+    would bring the fault back.
+    """
+    settled: set[str] = set()
+    for action in resolution.actions if resolution else ():
+        settled |= set(action.settings) if isinstance(action, Configure) else {action.kind}
+    actions: list[Action] = []
+    undoes: list[str | None] = []
+    kept: dict[str, str] = {}
+    latest = {key: value for e in executed if isinstance(e.action, Configure) for key, value in e.action.settings.items()}
+    for done in reversed(executed):
+        inverse, why = _inverse(done, settled, resolution, state, latest)
+        if inverse is None:
+            kept[done.action_id] = why
+            continue
+        actions.append(inverse)
+        undoes.append(done.action_id)
+    if any(isinstance(a, Configure) and "threshold" in a.settings for a in actions):
+        threshold = next(a.settings["threshold"] for a in reversed(actions) if isinstance(a, Configure) and "threshold" in a.settings)
+        actions.append(Restart(model, f"{incident_id}-undo-{threshold:g}"))
+        undoes.append(None)
+    if not actions:
+        return Undo(None, (), kept)
+    reasons = ("recovery is measured: containment is taken back to the state before it",)
+    plan = Plan(incident_id, PlanKind.UNDO, model, tuple(actions), reasons, expected="serving as before the incident, without it")
+    return Undo(plan, tuple(undoes), kept)
+
+
+def _inverse(
+    done: Executed, settled: set[str], resolution: Plan | None, state: ServingState | None, latest: Mapping[str, Any]
+) -> tuple[Action | None, str]:
+    """The action that takes `done` back, or None and why it is kept."""
+    action, before = done.action, done.before
+    match action:
+        case FlagWorkOrders():
+            return None, "flagged work orders stay flagged until the supervisors have reviewed them"
+        case Restart():
+            return None, "a restart leaves nothing behind to take back"
+        case RollBack():
+            return None, "the version rolled back from is the suspect; serving it again is a new deployment, decided by people"
+        case _ if not before:
+            return None, "the state before it was not recorded: a person decides what it should be"
+        case Configure():
+            return _restored(action, before, settled, state, latest)
+        case RouteTraffic():
+            return _unrouted(action, before, settled, resolution, state)
+        case Scale():
+            if action.kind in settled:
+                return None, "the resolution has set the number of servers itself"
+            if state is not None and state.replicas != action.replicas:
+                return None, f"somebody has scaled to {state.replicas} since: that stays"
+            if resolution is None:
+                return None, "nothing was fixed by a plan: a person decides when to serve again"
+            former = before.get("replicas")
+            if not isinstance(former, int) or former == action.replicas:
+                return None, "it changed nothing: that many servers ran before"
+            return Scale(action.model, former), ""
+    return None, "there is no way to take this action back"  # pragma: no cover - every action is above
+
+
+def _restored(
+    action: Configure, before: Mapping[str, Any], settled: set[str], state: ServingState | None, latest: Mapping[str, Any]
+) -> tuple[Action | None, str]:
+    now = state.config.as_dict() if state and state.config else {}
+    back: dict[str, Any] = {}
+    kept: list[str] = []
+    for key, value in action.settings.items():
+        if key in settled:
+            kept.append(f"the resolution has set {key} itself")
+        elif key not in before:
+            kept.append(f"{key} before it was not recorded")
+        elif key in now and now[key] != latest[key]:
+            kept.append(f"somebody has set {key} to {now[key]} since")
+        elif before[key] == value:
+            kept.append(f"{key} was {value} before it too")
+        else:
+            back[key] = before[key]
+    return (Configure(action.model, back), "") if back else (None, "; ".join(kept))
+
+
+def _unrouted(
+    action: RouteTraffic, before: Mapping[str, Any], settled: set[str], resolution: Plan | None, state: ServingState | None
+) -> tuple[Action | None, str]:
+    former = before.get("version")
+    rolled_back = {a.target_version for a in resolution.actions if isinstance(a, RollBack)} if resolution else set()
+    if former == action.version:
+        return None, "it changed nothing: traffic was routed there before"
+    if state is not None and state.route_version is None and action.version is not None:
+        return None, "the override is gone already"
+    if state is not None and state.route_version not in (action.version, *rolled_back):
+        return None, f"somebody has routed traffic to {state.route_version} since: that stays"
+    if RollBack.kind not in settled and RouteTraffic.kind in settled:
+        return None, "the resolution has set the route itself"
+    if not rolled_back:
+        return None, "the registry still names the version that was contained: traffic must not go back to it"
+    # An override that stood before the incident would hide the version just rolled back to: then the registry decides.
+    return RouteTraffic(action.model, former if former in rolled_back else None), ""

@@ -1,0 +1,429 @@
+"""Step 3: the runbook's investigation checklist, one finding an item.
+
+Evaluators take what was read, or `Missing` when the source is absent or failed; that always gives `unknown`, never `ok`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any
+
+from mlrunbook.domain.drift import compare_features
+from mlrunbook.domain.performance import Confusion, DropPolicy, Evidence, ModelMetrics, Verdict, grade_drop, percent, wilson, z_value
+
+if TYPE_CHECKING:
+    from mlrunbook.ports import Change, Prediction
+
+
+class State(StrEnum):
+    OK = "ok"
+    SUSPECT = "suspect"
+    UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True)
+class ChecklistItem:
+    key: str
+    group: str
+    title: str  # the runbook's words
+
+
+CHECKLIST: tuple[ChecklistItem, ...] = tuple(
+    ChecklistItem(f"{group.lower().replace(' ', '_')}.{key}", group, title)
+    for group, items in {
+        "Recent Changes": {
+            "model_deployment": "Model deployment in last 7 days?",
+            "feature_store_updates": "Feature store updates?",
+            "infrastructure_changes": "Infrastructure changes?",
+            "data_pipeline_changes": "Data pipeline changes?",
+        },
+        "Model Performance": {
+            "metrics_dashboard": "Check metrics dashboard",
+            "current_vs_historical": "Compare current vs historical performance",
+            "accuracy_by_risk_level": "Check accuracy by risk level",
+            "confusion_matrix": "Review confusion matrix",
+        },
+        "Data Quality": {
+            "feature_distributions": "Check feature distributions (data drift)",
+            "feature_store_connectivity": "Verify feature store connectivity",
+            "missing_features": "Check for missing/null features",
+            "data_freshness": "Validate data freshness",
+        },
+        "Infrastructure": {
+            "server_logs": "Check model server logs",
+            "resource_utilization": "Verify resource utilization (CPU, memory)",
+            "inference_latency": "Check inference latency metrics",
+            "feature_store_availability": "Verify Feast feature store availability",
+        },
+        "Ground Truth": {
+            "predictions_vs_outcomes": "Review recent predictions vs actual outcomes",
+            "error_patterns": "Check for pattern in false positives/negatives",
+            "affected_asset_types": "Identify affected asset types",
+        },
+    }.items()
+    for key, title in items.items()
+)
+KEYS = frozenset(item.key for item in CHECKLIST)
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One item's answer. `source` says where it was read; `value` is JSON-able."""
+
+    key: str
+    state: State
+    source: str
+    value: Any
+    sentence: str
+
+    def __post_init__(self) -> None:
+        if self.key not in KEYS:
+            raise ValueError(f"not an item of the checklist: {self.key}")
+
+
+@dataclass(frozen=True)
+class Missing:
+    """A source that is absent or could not be read, and why."""
+
+    reason: str
+
+
+@dataclass(frozen=True)
+class FeatureServerAnswer:
+    """`healthy`: /health answered 200. `read_ok`: a real feature read worked (None: not tried); health alone stays green while
+    reads fail."""
+
+    healthy: bool
+    read_ok: bool | None = None
+    detail: str = ""
+
+
+@dataclass(frozen=True)
+class Resources:
+    """Shares 0..1 of what the model server may use."""
+
+    cpu: float
+    memory: float
+
+
+def _finding(key: str, source: str, suspect: bool | None, value: Any, sentence: str) -> Finding:
+    """`suspect` None: the source answered, but not enough to say."""
+    state = State.UNKNOWN if suspect is None else State.SUSPECT if suspect else State.OK
+    return Finding(key, state, source, value, sentence)
+
+
+def unknown(key: str, source: str, missing: Missing) -> Finding:
+    return Finding(key, State.UNKNOWN, source, None, f"not known: {missing.reason}")
+
+
+# --- Recent Changes ---------------------------------------------------------------------------------------------------------
+
+_KINDS = {
+    "recent_changes.model_deployment": ("deployment", "rollback"),
+    "recent_changes.feature_store_updates": ("feature_store",),
+    "recent_changes.infrastructure_changes": ("infrastructure", "config"),
+    "recent_changes.data_pipeline_changes": ("data_pipeline",),
+}
+_PLATFORM_RECORDS = frozenset({"deployment", "rollback", "config"})
+
+
+def recent_changes(
+    changes: Sequence[Change] | Missing, now: datetime, *, recorded: frozenset[str] = _PLATFORM_RECORDS, days: int = 7
+) -> list[Finding]:
+    """The four items of Recent Changes. `recorded` names the kinds the source writes down: silence about any other kind is unknown."""
+    source = "change history of the model platform"
+    if isinstance(changes, Missing):
+        return [unknown(key, source, changes) for key in _KINDS]
+    since = now - timedelta(days=days)
+    findings = []
+    for key, kinds in _KINDS.items():
+        hits = sorted((c for c in changes if c.kind in kinds and since <= c.at <= now), key=lambda c: c.at, reverse=True)
+        value = [{"kind": c.kind, "ref": c.ref, "author": c.author, "at": c.at.isoformat()} for c in hits]
+        name = kinds[0].replace("_", " ")
+        if hits:
+            newest = hits[0]
+            latest = f"{newest.kind} {newest.ref} by {newest.author}, {_ago(now - newest.at)} ago"
+            sentence = f"{len(hits)} in the last {days} days, the newest: {latest}"
+            findings.append(_finding(key, source, True, value, sentence))
+        elif recorded.intersection(kinds):
+            findings.append(_finding(key, source, False, value, f"no {name} change in the last {days} days"))
+        else:
+            findings.append(unknown(key, source, Missing(f"{name} changes are not recorded")))
+    return findings
+
+
+# --- Model Performance ------------------------------------------------------------------------------------------------------
+
+
+def model_performance(metrics: ModelMetrics | Missing, policy: DropPolicy | None = None) -> list[Finding]:
+    """The four items of Model Performance."""
+    source, group = "metrics dashboard", "model_performance."
+    if isinstance(metrics, Missing):
+        return [unknown(i.key, source, metrics) for i in CHECKLIST if i.key.startswith(group)]
+    policy = policy or DropPolicy()
+    now, before = metrics.current.confusion, metrics.baseline.confusion
+    verdict = grade_drop(before, now, policy)
+    suspect = _suspect(verdict)
+    ratios = {"f1": now.f1, "precision": now.precision, "recall": now.recall}
+    words = ", ".join(f"{name} {value:.2f}" if value is not None else f"{name} undefined" for name, value in ratios.items())
+    counts = f"{metrics.current.predictions} predictions, {now.n} with known outcome"
+    value = ratios | {"predictions": metrics.current.predictions, "labelled": metrics.current.labelled}
+    drop = {"f1_drop": verdict.f1_drop, "severity": verdict.severity}
+    matrix = {"tp": now.tp, "fp": now.fp, "fn": now.fn, "tn": now.tn}
+    missed = f"of {now.positives} failures {now.tp} were caught and {now.fn} missed; of {now.tp + now.fp} alarms {now.fp} were false"
+    return [
+        _finding(group + "metrics_dashboard", source, suspect, value, f"{words} ({counts})"),
+        _finding(group + "current_vs_historical", source, suspect, drop, verdict.reason),
+        _accuracy_by_risk_level(source, metrics, policy),
+        _finding(group + "confusion_matrix", source, suspect, matrix, missed),
+    ]
+
+
+def _accuracy_by_risk_level(source: str, metrics: ModelMetrics, policy: DropPolicy) -> Finding:
+    """A level is worse when its accuracy fell by more than the F1 limit and its Wilson upper bound is below the baseline's."""
+    accuracies: dict[str, float] = {}
+    worse = []
+    for level, now in sorted(metrics.current.by_risk_level.items()):
+        before = metrics.baseline.by_risk_level.get(level, Confusion())
+        if min(now.n, before.n) < policy.min_positives:
+            continue
+        right, was = now.tp + now.tn, (before.tp + before.tn) / before.n
+        accuracies[level] = right / now.n
+        if right / now.n < was * (1 - policy.f1_medium) and wilson(right, now.n, z_value(policy.confidence))[1] < was:
+            worse.append(f"{level} {was:.2f} -> {right / now.n:.2f}")
+    if not accuracies:
+        sentence = f"no risk level has {policy.min_positives} known outcomes now and in the baseline"
+        return _finding("model_performance.accuracy_by_risk_level", source, None, {}, sentence)
+    listed = ", ".join(f"{level} {value:.2f}" for level, value in accuracies.items())
+    sentence = f"accuracy fell at risk level {'; '.join(worse)}" if worse else f"accuracy by risk level as in the baseline: {listed}"
+    return _finding("model_performance.accuracy_by_risk_level", source, bool(worse), accuracies, sentence)
+
+
+def _suspect(verdict: Verdict) -> bool | None:
+    return None if verdict.evidence is Evidence.INSUFFICIENT else verdict.is_real
+
+
+# --- Data Quality -----------------------------------------------------------------------------------------------------------
+
+
+def feature_distributions(recent: Sequence[Prediction] | Missing, reference: Sequence[Prediction] | Missing) -> Finding:
+    """Drift of recent features against a reference sample (see `drift.compare_features`)."""
+    key, source = "data_quality.feature_distributions", "prediction log"
+    for sample in (recent, reference):
+        if isinstance(sample, Missing):
+            return unknown(key, source, sample)
+    assert not isinstance(recent, Missing)
+    assert not isinstance(reference, Missing)
+    result = compare_features(_columns(reference), _columns(recent))
+    if not result:
+        sentence = f"{len(recent)} recent against {len(reference)} reference rows: too few independent values to compare"
+        return _finding(key, source, None, {}, sentence)
+    drifted = [name for name, column in result.items() if column.drifted]
+    value = {name: {"effect": round(c.effect, 4), "p": c.p, "drifted": c.drifted} for name, c in result.items()}
+    against = f"({len(recent)} recent against {len(reference)} reference rows)"
+    moved = f"the distribution moved for {', '.join(drifted)}" if drifted else f"none of {len(result)} features moved"
+    sentence = f"{moved} {against}"
+    return _finding(key, source, bool(drifted), value, sentence)
+
+
+def missing_features(recent: Sequence[Prediction] | Missing, *, limit: float = 0.05, min_rows: int = 20) -> Finding:
+    """The share of nulls a feature; suspect over 5 % ("Automated Alerts")."""
+    key, source = "data_quality.missing_features", "prediction log"
+    if isinstance(recent, Missing):
+        return unknown(key, source, recent)
+    if len(recent) < min_rows:
+        return _finding(key, source, None, {}, f"only {len(recent)} recent predictions, {min_rows} needed")
+    columns = _columns(recent)
+    shares = {name: sum(_is_null(v) for v in values) / len(recent) for name, values in columns.items()}
+    bad = sorted((name for name, share in shares.items() if share > limit), key=lambda name: -shares[name])
+    listed = ", ".join(f"{name} {percent(shares[name])}" for name in bad)
+    if bad:
+        return _finding(key, source, True, shares, f"missing values over {percent(limit)}: {listed}")
+    return _finding(key, source, False, shares, f"no feature has over {percent(limit)} missing values in {len(recent)} predictions")
+
+
+def data_freshness(recent: Sequence[Prediction] | Missing, now: datetime, *, limit: timedelta = timedelta(hours=1)) -> Finding:
+    """The age of the newest prediction."""
+    key, source = "data_quality.data_freshness", "prediction log"
+    if isinstance(recent, Missing):
+        return unknown(key, source, recent)
+    if not recent:
+        return _finding(key, source, None, None, "the prediction log is empty: no data to date")
+    age = now - max(p.at for p in recent)
+    return _finding(key, source, age > limit, {"age_s": round(age.total_seconds(), 1)}, f"the newest prediction is {_ago(age)} old")
+
+
+def feature_store(answer: FeatureServerAnswer | Missing) -> list[Finding]:
+    """Connectivity (a read works) and availability (the server says it is up)."""
+    source = "Feast feature server"
+    connectivity, availability = "data_quality.feature_store_connectivity", "infrastructure.feature_store_availability"
+    if isinstance(answer, Missing):
+        return [unknown(connectivity, source, answer), unknown(availability, source, answer)]
+    detail = f": {answer.detail}" if answer.detail else ""
+    words = {True: "a feature read works", False: "a feature read fails", None: "no feature read was tried"}[answer.read_ok]
+    read = _finding(
+        connectivity, source, None if answer.read_ok is None else not answer.read_ok, {"read_ok": answer.read_ok}, words + detail
+    )
+    up = "answers its health check" if answer.healthy else "fails its health check"
+    return [read, _finding(availability, source, not answer.healthy, {"healthy": answer.healthy}, f"the feature server {up}{detail}")]
+
+
+# --- Infrastructure ---------------------------------------------------------------------------------------------------------
+
+# A line's level word, or an exception's closing line; "0 errors" and paths such as /errors.log are no match.
+_BAD_LINE = re.compile(r"(?<![\w/.])(?:ERROR|CRITICAL|FATAL|Traceback \(most recent call last\))(?![\w/.])")
+
+
+def server_logs(text: str | Missing) -> Finding:
+    """Error and traceback lines in the tail of the model server's log."""
+    key, source = "infrastructure.server_logs", "model server log"
+    if isinstance(text, Missing):
+        return unknown(key, source, text)
+    lines = text.splitlines()
+    if not lines:
+        return _finding(key, source, None, None, "the model server's log is empty")
+    bad = [line for line in lines if _BAD_LINE.search(line)]
+    value = {"lines": len(lines), "errors": len(bad), "last": bad[-1][:300] if bad else None}
+    sentence = f"{len(bad)} error lines in the last {len(lines)}" + (f", the last: {bad[-1].strip()[:120]}" if bad else "")
+    return _finding(key, source, bool(bad), value, sentence)
+
+
+def resource_utilization(resources: Resources | Missing, *, limit: float = 0.9) -> Finding:
+    key, source = "infrastructure.resource_utilization", "serving runtime"
+    if isinstance(resources, Missing):
+        return unknown(key, source, resources)
+    value = {"cpu": resources.cpu, "memory": resources.memory}
+    sentence = f"CPU {percent(resources.cpu)}, memory {percent(resources.memory)} of what the server may use"
+    return _finding(key, source, max(resources.cpu, resources.memory) > limit, value, sentence)
+
+
+def inference_latency(metrics: ModelMetrics | Missing, *, limit_ms: float = 2000.0) -> Finding:
+    """p95 against the SLA ("Inference latency > 2s")."""
+    key, source = "infrastructure.inference_latency", "metrics dashboard"
+    if isinstance(metrics, Missing):
+        return unknown(key, source, metrics)
+    p95 = metrics.current.latency_p95_ms
+    if p95 is None or not metrics.current.predictions:
+        return _finding(key, source, None, None, "no latency was measured in this window")
+    sentence = f"95 % of {metrics.current.predictions} predictions took at most {p95:.0f} ms (SLA {limit_ms:.0f} ms)"
+    return _finding(key, source, p95 > limit_ms, {"p95_ms": p95}, sentence)
+
+
+# --- Ground Truth -----------------------------------------------------------------------------------------------------------
+
+
+def predictions_vs_outcomes(
+    recent: Sequence[Prediction] | Missing, baseline: Confusion | Missing, policy: DropPolicy | None = None
+) -> Finding:
+    """The logged predictions with a known outcome, graded against the baseline."""
+    key, source = "ground_truth.predictions_vs_outcomes", "prediction log and outcomes"
+    if isinstance(recent, Missing):
+        return unknown(key, source, recent)
+    counts = confusion_of(recent)
+    if counts.n == 0:
+        return _finding(key, source, None, {"labelled": 0}, f"none of {len(recent)} recent predictions has a known outcome yet")
+    wrong = counts.fp + counts.fn
+    value = {"labelled": counts.n, "wrong": wrong}
+    sentence = f"{wrong} of {counts.n} recent predictions with a known outcome were wrong"
+    if isinstance(baseline, Missing):
+        return _finding(key, source, None, value, f"{sentence}; no baseline: {baseline.reason}")
+    verdict = grade_drop(baseline, counts, policy or DropPolicy())
+    return _finding(key, source, _suspect(verdict), value, f"{sentence}; {verdict.reason}")
+
+
+def error_patterns(recent: Sequence[Prediction] | Missing, *, min_errors: int = 30, confidence: float = 0.95) -> Finding:
+    """Do the errors gather at an asset type, or on one side (false positives or negatives)?
+
+    A type stands out when the Wilson lower bound of its error rate is above the overall rate, Bonferroni-corrected for the
+    number of types. Which side dominates is told, not judged.
+    """
+    key, source = "ground_truth.error_patterns", "prediction log and outcomes"
+    if isinstance(recent, Missing):
+        return unknown(key, source, recent)
+    by_type = _by_asset_type(recent)
+    total = _sum(by_type.values())
+    wrong = total.fp + total.fn
+    value = {name: {"fp": c.fp, "fn": c.fn, "labelled": c.n} for name, c in sorted(by_type.items())}
+    sides = f"{total.fp} false positives and {total.fn} false negatives"
+    if wrong < min_errors:
+        return _finding(key, source, None, value, f"{sides} in {total.n} known outcomes: too few for a pattern ({min_errors} needed)")
+    z = z_value(1 - (1 - confidence) / len(by_type))
+    worst = [name for name, c in sorted(by_type.items()) if wilson(c.fp + c.fn, c.n, z)[0] > wrong / total.n]
+    listed = ", ".join(f"{name} ({value[name]['fp']} FP, {value[name]['fn']} FN of {value[name]['labelled']})" for name in worst)
+    if worst:
+        return _finding(key, source, True, value, f"{sides}; errors gather at asset type {listed}")
+    return _finding(key, source, False, value, f"{sides}, spread evenly over {len(by_type)} asset types")
+
+
+def affected_asset_types(metrics: ModelMetrics | Missing, policy: DropPolicy | None = None) -> Finding:
+    """Which asset types lost performance. Overall F1 often hides one; a type with too few failures is not judged."""
+    key, source = "ground_truth.affected_asset_types", "metrics dashboard"
+    if isinstance(metrics, Missing):
+        return unknown(key, source, metrics)
+    policy = policy or DropPolicy()
+    graded = {
+        name: grade_drop(metrics.baseline.by_asset_type.get(name, Confusion()), counts, policy)
+        for name, counts in sorted(metrics.current.by_asset_type.items())
+    }
+    judged = {name: verdict for name, verdict in graded.items() if verdict.evidence is not Evidence.INSUFFICIENT}
+    value = {name: {"evidence": v.evidence, "f1_drop": v.f1_drop} for name, v in graded.items()}
+    hit = [f"{name} ({verdict.reason})" for name, verdict in judged.items() if verdict.is_real]
+    if hit:
+        return _finding(key, source, True, value, f"affected: {'; '.join(hit)}")
+    skipped = sorted(set(graded) - set(judged))
+    if skipped or not judged:
+        which = ", ".join(skipped) or "any asset type"
+        return _finding(key, source, None, value, f"too few known failures to judge {which}")
+    return _finding(key, source, False, value, f"no asset type is worse than its baseline ({', '.join(judged)})")
+
+
+# --- helpers ----------------------------------------------------------------------------------------------------------------
+
+
+def confusion_of(predictions: Iterable[Prediction]) -> Confusion:
+    """Counts of the predictions whose outcome is known."""
+    cells = [0, 0, 0, 0]
+    for p in predictions:
+        if p.outcome is not None:
+            cells[2 * p.label + p.outcome] += 1
+    tn, fn, fp, tp = cells
+    return Confusion(tp=tp, fp=fp, fn=fn, tn=tn)
+
+
+def _by_asset_type(predictions: Sequence[Prediction]) -> dict[str, Confusion]:
+    groups: dict[str, list[Prediction]] = {}
+    for p in predictions:
+        if p.outcome is not None:
+            groups.setdefault(p.asset_type, []).append(p)
+    return {name: confusion_of(group) for name, group in groups.items()}
+
+
+def _sum(counts: Iterable[Confusion]) -> Confusion:
+    total = Confusion()
+    for c in counts:
+        total = Confusion(total.tp + c.tp, total.fp + c.fp, total.fn + c.fn, total.tn + c.tn)
+    return total
+
+
+def _columns(predictions: Sequence[Prediction]) -> dict[str, list[Any]]:
+    """Feature columns in time order; a feature that a row lacks is None there. The asset type counts as a feature."""
+    rows: list[Mapping[str, Any]] = [{"asset_type": p.asset_type} | dict(p.features) for p in sorted(predictions, key=lambda p: p.at)]
+    names = sorted({name for row in rows for name in row})
+    return {name: [row.get(name) for row in rows] for name in names}
+
+
+def _is_null(value: Any) -> bool:
+    return value is None or value != value  # NaN is the only value unequal to itself
+
+
+def _ago(age: timedelta) -> str:
+    seconds = max(age.total_seconds(), 0)
+    units: tuple[tuple[str, float], ...] = (("days", 86400), ("h", 3600), ("min", 60))
+    for name, size in units:
+        if seconds >= 2 * size:
+            return f"{seconds / size:.0f} {name}"
+    return f"{seconds:.0f} s"

@@ -1,0 +1,128 @@
+"""Step 4: the plan a person is asked to approve."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from mlrunbook.domain.actions import Action, Configure, Path, Plan, PlanKind, Restart, RollBack, RouteTraffic, Scale
+from mlrunbook.domain.containment import Executed
+from mlrunbook.domain.diagnosis import Diagnosis, DiagnosisFacts
+
+if TYPE_CHECKING:
+    from mlrunbook.ports import ServingState
+
+
+def propose(
+    incident_id: str,
+    model: str,
+    diagnosis: Diagnosis,
+    facts: DiagnosisFacts,
+    *,
+    state: ServingState | None = None,
+    executed: Sequence[Executed] = (),
+) -> Plan | None:
+    """The resolution plan, or None where there is no safe automatic path (`diagnosis.sentence` says what to look at).
+
+    Containment that would keep the fix from serving, or from being measured, is lifted inside the same plan, in view of the
+    approver: servers that were stopped start again, a raised threshold goes back, a route override gives way.
+    """
+    if diagnosis.path is Path.ROLLBACK and diagnosis.target_version:
+        actions, reasons = _rollback(incident_id, model, diagnosis.target_version, facts, state, executed)
+        expected = f"{diagnosis.target_version} serves; F1 back within 5 % of {_baseline(facts)} on fresh predictions"
+    elif diagnosis.path is Path.THRESHOLD and diagnosis.target_threshold is not None:
+        actions, reasons = _threshold(incident_id, model, diagnosis.target_threshold, state, executed)
+        expected = f"the server runs with threshold {diagnosis.target_threshold:g}; F1 back within 5 % of {_baseline(facts)}"
+        if facts.replay_before:
+            expected += f" ({facts.replay_before.sentence})"
+    else:
+        return None
+    return Plan(
+        incident_id,
+        PlanKind.RESOLUTION,
+        model,
+        tuple(actions),
+        (diagnosis.sentence, *reasons),
+        path=diagnosis.path,
+        expected=expected,
+        facts=_shown(diagnosis, facts),
+    )
+
+
+def _rollback(
+    incident_id: str, model: str, version: str, facts: DiagnosisFacts, state: ServingState | None, executed: Sequence[Executed]
+) -> tuple[list[Action], list[str]]:
+    actions: list[Action] = []
+    reasons: list[str] = []
+    if state is not None and state.route_version not in (None, version):
+        # While an override points elsewhere the server can never be seen to serve the target.
+        actions.append(RouteTraffic(model, version))
+        reasons.append(f"traffic is routed to {state.route_version}: it goes to {version} instead")
+    actions.append(
+        RollBack(model, version, reason=f"{incident_id}: performance degradation in {facts.model_version or 'the serving version'}")
+    )
+    threshold = _before("threshold", executed)
+    if threshold is not None:
+        actions.append(Configure(model, {"threshold": threshold}))
+        reasons.append(f"the threshold that containment raised goes back to {threshold:g}, which {version} was judged with")
+    actions += _serve_again(model, state, executed, reasons) or ([_restart(incident_id, model, threshold)] if threshold is not None else [])
+    return actions, reasons
+
+
+def _threshold(
+    incident_id: str, model: str, threshold: float, state: ServingState | None, executed: Sequence[Executed]
+) -> tuple[list[Action], list[str]]:
+    actions: list[Action] = [Configure(model, {"threshold": threshold})]
+    reasons: list[str] = []
+    # A server that starts reads its config: no restart on top.
+    actions += _serve_again(model, state, executed, reasons) or [_restart(incident_id, model, threshold)]
+    if any(isinstance(e.action, RouteTraffic) for e in executed):
+        former = _before("version", executed)
+        actions.append(RouteTraffic(model, former))
+        reasons.append(f"traffic that containment routed away goes back to {former or 'the version the registry names'}")
+    return actions, reasons
+
+
+def _serve_again(model: str, state: ServingState | None, executed: Sequence[Executed], reasons: list[str]) -> list[Action]:
+    """Start the servers that containment stopped."""
+    stopped = any(isinstance(e.action, Scale) and e.action.replicas == 0 for e in executed)
+    if not stopped or (state is not None and state.replicas > 0):
+        return []
+    replicas = _before("replicas", executed)
+    count = replicas if isinstance(replicas, int) and replicas > 0 else 1
+    reasons.append(f"serving was stopped: {count} server(s) start again")
+    return [Scale(model, count)]
+
+
+def _restart(incident_id: str, model: str, threshold: float) -> Restart:
+    return Restart(model, f"{incident_id}-threshold-{threshold:g}")
+
+
+def _before(key: str, executed: Sequence[Executed]) -> Any:
+    """The value before containment first set `key` (of an action's target); None when it did not."""
+    return next((e.before.get(key) for e in executed if e.before and key in e.action.target()), None)
+
+
+def _baseline(facts: DiagnosisFacts) -> str:
+    f1 = facts.metrics.baseline.confusion.f1 if facts.metrics else None
+    return f"the baseline {f1:.2f}" if f1 is not None else "the baseline"
+
+
+def _shown(diagnosis: Diagnosis, facts: DiagnosisFacts) -> dict[str, Any]:
+    """The numbers the approver sees."""
+    shown: dict[str, Any] = {
+        "cause": str(diagnosis.top.cause),
+        "score": diagnosis.top.score,
+        "against": list(diagnosis.top.against),
+        "not_checked": list(diagnosis.top.open),
+        "model_version": facts.model_version,
+    }
+    if facts.metrics:
+        now, before = facts.metrics.current.confusion, facts.metrics.baseline.confusion
+        shown |= {"f1_baseline": _round(before.f1), "f1_now": _round(now.f1), "precision_now": _round(now.precision)}
+        shown |= {"recall_now": _round(now.recall), "known_outcomes": now.n, "known_failures": now.positives}
+    return shown
+
+
+def _round(value: float | None) -> float | None:
+    return None if value is None else round(value, 4)

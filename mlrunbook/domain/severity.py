@@ -1,0 +1,251 @@
+"""Step 1: is the incident real, how severe is it, and what kind is it.
+
+Three principles. A person's report is taken at its word unless it is a claim about measured performance that the measurement
+contradicts, and its severity is never lowered. An alert's level is not a severity: the measured metric is. When nothing can be
+measured, people are told (pages fail open) and nothing is changed automatically (changes fail closed).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Annotated
+
+from pydantic import Field
+
+from mlrunbook.domain.incident import IncidentType, Severity
+from mlrunbook.domain.performance import Confusion, Count, DropPolicy, Evidence, ModelMetrics, Share, grade_drop, percent, wilson, z_value
+
+if TYPE_CHECKING:
+    from mlrunbook.ports import ServingStatus
+
+
+@dataclass(frozen=True)
+class SeverityPolicy:
+    """Limits of the Severity table and the alert list ("Automated Alerts").
+
+    `all_flagged` is the share of predictions flagged high-risk that reads as "predicts all assets as high-risk";
+    `missed_recall` the recall below which the model misses nearly every failure. Rates are judged from `min_predictions` on.
+    """
+
+    drops: DropPolicy = field(default_factory=DropPolicy)
+    all_flagged: Share = 0.90
+    missed_recall: Share = 0.10
+    min_predictions: Count = 200
+    latency_p95_ms: Annotated[float, Field(gt=0)] = 2000.0
+    error_rate: Share = 0.01
+    null_rate: Share = 0.05
+    unmeasured_critical_alert: Severity = Severity.HIGH
+    unmeasured_alert: Severity = Severity.MEDIUM
+
+
+@dataclass(frozen=True)
+class AlertSignal:
+    """One alert behind the incident. `level` is its own word (WARNING, CRITICAL), any case."""
+
+    name: str
+    level: str
+    type: IncidentType | None = None
+
+
+@dataclass(frozen=True)
+class Assessment:
+    """`real` is None when the evidence does not say yet: look again. `insufficient` means no measurement backs the severity:
+    nothing may be changed automatically on it, also when `real` is True."""
+
+    real: bool | None
+    severity: Severity
+    type: IncidentType
+    reasons: tuple[str, ...]
+    dangerous: bool = False
+    safety_risk: bool = False
+    excessive_false_positives: bool = False
+    insufficient: bool = False
+
+
+@dataclass(frozen=True)
+class _Signal:
+    severity: Severity
+    type: IncidentType
+    reason: str
+    dangerous: bool = False
+    excessive_false_positives: bool = False
+
+
+def assess(
+    *,
+    reported_severity: Severity | None,
+    reported_type: IncidentType | None,
+    alerts: Sequence[AlertSignal] = (),
+    metrics: ModelMetrics | None,
+    status: ServingStatus | None,
+    platform_reachable: bool = True,
+    policy: SeverityPolicy | None = None,
+    final_look: bool = False,
+) -> Assessment:
+    """Judge the incident from what was reported and what can be measured.
+
+    `reported_severity` is None for incidents that only alerts opened. Call with `final_look` once waiting for more outcomes is
+    over: what is still undecided is then real, without automatic changes.
+    """
+    policy = policy or SeverityPolicy()
+    kind = reported_type or next((a.type for a in alerts if a.type), None)
+
+    if not platform_reachable:
+        severity = _worst([Severity.HIGH, reported_severity])
+        reason = f"the model platform cannot be reached, so nothing can be measured: treated as real, {severity}, until it answers"
+        return Assessment(True, severity, IncidentType.INFRASTRUCTURE, (reason,), insufficient=True)
+
+    signals = sorted(_signals(metrics, status, policy), key=lambda s: -s.severity.rank)
+    if signals:
+        return _from_signals(signals, reported_severity, kind, metrics, policy)
+
+    kind = kind or IncidentType.PERFORMANCE_DEGRADATION
+    said = _performance_words(metrics, policy)
+    if reported_severity is not None:
+        claim = kind is IncidentType.PERFORMANCE_DEGRADATION and reported_severity.at_least(Severity.HIGH)
+        if claim and _performance_is_fine(metrics, policy):
+            reason = f"reported as {reported_severity}, but the measurement says otherwise: {said}"
+            return Assessment(False, reported_severity, kind, (reason,))
+        # One missed critical failure does not show in F1, so a reported prediction error stands whatever the averages say.
+        risk = kind is IncidentType.PREDICTION_ERROR and reported_severity is Severity.CRITICAL
+        reasons = [f"reported as {reported_severity}: taken at its word", said]
+        if risk:
+            reasons.append("a person reports dangerous predictions: treated as a safety risk until someone has looked")
+        return Assessment(True, reported_severity, kind, tuple(reasons), safety_risk=risk)
+    return _from_alerts_alone(alerts, kind, metrics, status, policy, said, final_look)
+
+
+def _from_alerts_alone(
+    alerts: Sequence[AlertSignal],
+    kind: IncidentType,
+    metrics: ModelMetrics | None,
+    status: ServingStatus | None,
+    policy: SeverityPolicy,
+    said: str,
+    final_look: bool,
+) -> Assessment:
+    """No limit is measured as passed and no person has reported anything: do the measurements cover what the alerts claim?"""
+    named = ", ".join(f"{a.name} ({a.level.lower()})" for a in alerts) or "no alert"
+    critical = any(a.level.upper() == "CRITICAL" for a in alerts)
+    severity = policy.unmeasured_critical_alert if critical else policy.unmeasured_alert
+    covers = [_covered(a.name, a.type or kind, metrics, status, policy) for a in alerts or (AlertSignal("", ""),)]
+    if all(covers):
+        return Assessment(False, severity, kind, (f"false alarm: {named} fired, but {said}",))
+    never = None in covers
+    if never or final_look or (metrics is None and critical):
+        why = "what it claims cannot be measured here" if never else said
+        reason = f"{named} fired and {why}: treated as real, {severity}, without automatic changes"
+        return Assessment(True, severity, kind, (reason,), insufficient=True)
+    reason = f"{named} fired, but {said}: look again when more outcomes are known"
+    return Assessment(None, severity, kind, (reason,), insufficient=True)
+
+
+_MEASURABLE = frozenset({IncidentType.PREDICTION_ERROR, IncidentType.PERFORMANCE_DEGRADATION, IncidentType.INFRASTRUCTURE})
+
+
+def _from_signals(
+    signals: list[_Signal], reported: Severity | None, kind: IncidentType | None, metrics: ModelMetrics | None, policy: SeverityPolicy
+) -> Assessment:
+    worst = signals[0]
+    severity = _worst([worst.severity, reported])
+    reasons = [s.reason for s in signals]
+    if reported is not None and reported.rank > worst.severity.rank:
+        reasons.append(f"reported as {reported}: kept, a person's severity is never lowered")
+    dangerous = any(s.dangerous for s in signals)
+    # Security and compliance incidents stay what they are, whatever else is wrong at the same time.
+    stays = kind is not None and kind not in _MEASURABLE
+    reported_danger = kind is IncidentType.PREDICTION_ERROR and reported is Severity.CRITICAL
+    return Assessment(
+        True,
+        severity,
+        kind if stays and kind else worst.type,
+        tuple(reasons),
+        dangerous=dangerous,
+        safety_risk=dangerous or reported_danger,
+        excessive_false_positives=any(s.excessive_false_positives for s in signals),
+    )
+
+
+def _signals(metrics: ModelMetrics | None, status: ServingStatus | None, policy: SeverityPolicy) -> Iterator[_Signal]:
+    """Everything measured that is past a limit."""
+    if status is not None and not status.server_healthy:
+        yield _Signal(Severity.CRITICAL, IncidentType.INFRASTRUCTURE, "the model server does not answer: critical, service outage")
+    if metrics is None:
+        return
+    now, counts = metrics.current, metrics.current.confusion
+    enough = now.predictions >= policy.min_predictions
+    if enough and now.flagged_share is not None and now.flagged_share >= policy.all_flagged:
+        reason = (
+            f"the model predicts nearly all assets as high-risk ({percent(now.flagged_share)} of {now.predictions} predictions): "
+            "critical, every one would become a work order"
+        )
+        yield _Signal(Severity.CRITICAL, IncidentType.PREDICTION_ERROR, reason, dangerous=True)
+    if _misses_nearly_all(counts, policy):
+        reason = f"the model caught {counts.tp} of {counts.positives} failures: critical, it misses nearly every one"
+        yield _Signal(Severity.CRITICAL, IncidentType.PREDICTION_ERROR, reason, dangerous=True)
+
+    verdict = grade_drop(metrics.baseline.confusion, counts, policy.drops)
+    if verdict.is_real and verdict.severity is not None:
+        # Fewer caught failures AND more false alarms is a bad model, which a higher threshold would make miss even more.
+        excessive = verdict.precision_fell and not verdict.recall_fell
+        reason = verdict.reason
+        if excessive:
+            reason += f"; precision fell while recall held: {counts.fp} of {counts.tp + counts.fp} alarms were false"
+        yield _Signal(verdict.severity, IncidentType.PERFORMANCE_DEGRADATION, reason, excessive_false_positives=excessive)
+
+    if not enough:
+        return
+    if now.latency_p95_ms is not None and now.latency_p95_ms > policy.latency_p95_ms:
+        reason = f"95 % of predictions took up to {now.latency_p95_ms:.0f} ms, over the SLA of {policy.latency_p95_ms:.0f} ms: medium"
+        yield _Signal(Severity.MEDIUM, IncidentType.PERFORMANCE_DEGRADATION, reason)
+    if now.error_rate is not None and now.error_rate > policy.error_rate:
+        reason = f"{percent(now.error_rate)} of requests failed, over {percent(policy.error_rate)}: medium"
+        yield _Signal(Severity.MEDIUM, IncidentType.INFRASTRUCTURE, reason)
+    if now.null_rate is not None and now.null_rate > policy.null_rate:
+        reason = f"{percent(now.null_rate)} of a feature's values are missing, over {percent(policy.null_rate)}: low"
+        yield _Signal(Severity.LOW, IncidentType.PERFORMANCE_DEGRADATION, reason)
+
+
+def _misses_nearly_all(counts: Confusion, policy: SeverityPolicy) -> bool:
+    if counts.positives < policy.drops.min_positives:
+        return False
+    return wilson(counts.tp, counts.positives, z_value(policy.drops.confidence))[1] < policy.missed_recall
+
+
+_RATE_ALERTS = {"FeatureNullRateHigh": "null_rate", "InferenceLatencyHigh": "latency_p95_ms", "ModelErrorRateHigh": "error_rate"}
+_NOT_IN_METRICS = frozenset({"FeatureDrift", "FeatureStoreUnavailable"})
+
+
+def _covered(
+    alert: str, kind: IncidentType, metrics: ModelMetrics | None, status: ServingStatus | None, policy: SeverityPolicy
+) -> bool | None:
+    """Whether what this alert claims was measured, and so (no limit being passed) found untrue. None: it never can be here."""
+    if alert == "ModelServerDown":
+        return status is not None
+    if alert in _NOT_IN_METRICS or kind not in _MEASURABLE:
+        return None
+    enough = metrics is not None and metrics.current.predictions >= policy.min_predictions
+    if alert in _RATE_ALERTS:
+        return enough and getattr(metrics and metrics.current, _RATE_ALERTS[alert]) is not None
+    if kind is IncidentType.INFRASTRUCTURE:
+        return None
+    if alert == "AllAssetsHighRisk" and enough and metrics is not None and metrics.current.flagged_share is not None:
+        return True
+    return _performance_is_fine(metrics, policy)
+
+
+def _performance_is_fine(metrics: ModelMetrics | None, policy: SeverityPolicy) -> bool:
+    if metrics is None:
+        return False
+    return grade_drop(metrics.baseline.confusion, metrics.current.confusion, policy.drops).evidence is Evidence.FALSE_ALARM
+
+
+def _performance_words(metrics: ModelMetrics | None, policy: SeverityPolicy) -> str:
+    if metrics is None:
+        return "the platform gave no metrics to check it against"
+    return grade_drop(metrics.baseline.confusion, metrics.current.confusion, policy.drops).reason
+
+
+def _worst(severities: Sequence[Severity | None]) -> Severity:
+    return max((s for s in severities if s is not None), key=lambda s: s.rank)

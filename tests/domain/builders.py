@@ -1,0 +1,86 @@
+"""Small worlds for the domain tests."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from mlrunbook.domain.performance import Confusion, ModelMetrics, WindowMetrics
+from mlrunbook.ports import Change, Prediction, ServingConfig, ServingState, ServingStatus
+
+NOW = datetime(2025, 3, 1, 12, 0, tzinfo=UTC)
+MODEL = "predictive_maintenance"
+BASELINE = Confusion(tp=80, fp=18, fn=22, tn=880)
+HEALTHY = Confusion(tp=79, fp=19, fn=23, tn=879)
+FALLEN = Confusion(tp=50, fp=30, fn=52, tn=868)  # F1 -31 %, precision and recall both gone
+TOO_MANY_ALARMS = Confusion(tp=90, fp=150, fn=12, tn=748)  # precision collapsed, recall held
+TINY = Confusion(tp=6, fp=3, fn=4, tn=90)
+
+
+def window(confusion: Confusion, **changes: Any) -> WindowMetrics:
+    values: dict[str, Any] = {
+        "since": NOW - timedelta(hours=1),
+        "until": NOW,
+        "predictions": confusion.n,
+        "labelled": confusion.n,
+        "confusion": confusion,
+        "flagged_share": (confusion.tp + confusion.fp) / confusion.n if confusion.n else None,
+        "latency_p95_ms": 40.0,
+        "error_rate": 0.0,
+        "null_rate": 0.0,
+        "versions": ("v2.0.0",),
+    }
+    return WindowMetrics(**(values | changes))
+
+
+def metrics(current: Confusion, baseline: Confusion = BASELINE, **changes: Any) -> ModelMetrics:
+    return ModelMetrics(MODEL, window(current, **changes), window(baseline))
+
+
+def status(**changes: Any) -> ServingStatus:
+    values: dict[str, Any] = {
+        "model": MODEL,
+        "serving_version": "v2.0.0",
+        "previous_version": "v1.5.0",
+        "staging_version": None,
+        "server_healthy": True,
+        "server_version": "v2.0.0",
+    }
+    return ServingStatus(**(values | changes))
+
+
+def serving(*, threshold: float = 0.5, replicas: int = 1, route: str | None = None, **switches: bool) -> ServingState:
+    config = ServingConfig(
+        revision=3,
+        threshold=threshold,
+        human_approval=switches.get("human_approval", False),
+        auto_work_orders=switches.get("auto_work_orders", True),
+        auto_scheduling=switches.get("auto_scheduling", True),
+    )
+    return ServingState(replicas, replicas, route, None, route or "v2.0.0", config)
+
+
+def change(kind: str, *, hours_ago: float, ref: str = "v2.0.0", detail: Mapping[str, Any] | None = None) -> Change:
+    return Change(kind, ref, "release-bot", NOW - timedelta(hours=hours_ago), detail or {})
+
+
+def threshold_change(before: float, after: float, *, hours_ago: float = 2) -> Change:
+    return change("config", hours_ago=hours_ago, ref="r4", detail={"before": {"threshold": before}, "after": {"threshold": after}})
+
+
+def prediction(i: int, *, score: float = 0.1, outcome: bool | None = False, threshold: float = 0.5, **changes: Any) -> Prediction:
+    values: dict[str, Any] = {
+        "id": i,
+        "at": NOW - timedelta(seconds=i),
+        "asset_id": f"asset_{i}",
+        "asset_type": "LMH"[i % 3],
+        "features": {"torque_nm": 40.0 + i % 7},
+        "score": score,
+        "label": score >= threshold,
+        "version": "v2.0.0",
+        "threshold": threshold,
+        "latency_ms": 4.0,
+        "outcome": outcome,
+    }
+    return Prediction(**(values | changes))

@@ -1,0 +1,100 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mlrunbook.domain.performance import wilson, z_value
+from mlrunbook.domain.threshold import best_recovery, choose_threshold, counts_at, f1_at, replay
+
+rows = st.lists(st.tuples(st.floats(0, 1), st.booleans()), min_size=1, max_size=120)
+
+
+def sample(n: int = 600, separation: float = 2.0, seed: int = 1) -> tuple[list[float], list[bool]]:
+    """Scores of a decent model: 20 % failures, logistic of two normals."""
+    rng = np.random.default_rng(seed)
+    failed = rng.random(n) < 0.2
+    scores = 1 / (1 + np.exp(-(rng.normal(size=n) + separation * np.where(failed, 1, -1))))
+    return scores.tolist(), failed.tolist()
+
+
+def test_a_score_at_the_threshold_is_flagged() -> None:
+    counts = counts_at([0.2, 0.5, 0.5, 0.9], [False, False, True, True], 0.5)
+    assert (counts.tp, counts.fp, counts.fn, counts.tn) == (2, 1, 0, 1)
+
+
+@given(rows, st.floats(0.1, 0.95), st.floats(0, 1))
+def test_a_chosen_threshold_surely_clears_the_floor_and_no_smaller_one_does(
+    data: list[tuple[float, bool]], floor: float, now: float
+) -> None:
+    scores, outcomes = [s for s, _ in data], [o for _, o in data]
+    choice = choose_threshold(scores, outcomes, precision_floor=floor, current=now)
+    assert choice.feasible == (choice.threshold is not None)
+
+    def clears(threshold: float) -> bool:
+        counts = counts_at(scores, outcomes, threshold)
+        return wilson(counts.tp, counts.tp + counts.fp, z_value(0.90))[0] >= floor
+
+    if choice.threshold is None:
+        assert not any(clears(s) for s in scores)
+        assert choice.sentence.startswith("infeasible")
+    else:
+        assert clears(choice.threshold)
+        assert counts_at(scores, outcomes, choice.threshold) == choice.expected
+        assert not any(clears(s) for s in scores if s < choice.threshold)
+
+
+def test_an_unreachable_precision_is_said_to_be_infeasible() -> None:
+    scores, outcomes = sample(separation=0.0)
+    choice = choose_threshold(scores, outcomes, precision_floor=0.9, current=0.5)
+    assert not choice.feasible
+    assert choice.sentence.startswith("infeasible: at no threshold is precision surely 0.90")
+
+
+def test_a_step_beyond_the_cap_is_not_offered() -> None:
+    scores, outcomes = sample()
+    free = choose_threshold(scores, outcomes, precision_floor=0.9, current=0.01)
+    assert free.feasible
+    capped = choose_threshold(scores, outcomes, precision_floor=0.9, current=0.01, max_step=0.2)
+    assert not capped.feasible
+    assert "infeasible in one step" in capped.sentence
+
+
+@given(rows)
+def test_the_best_threshold_has_no_better_neighbour(data: list[tuple[float, bool]]) -> None:
+    scores, outcomes = [s for s, _ in data], [o for _, o in data]
+    best = best_recovery(scores, outcomes, baseline_f1=0.8)
+    assert best is not None
+    assert all((f1_at(scores, outcomes, s) or 0) <= (best.f1 or 0) + 1e-12 for s in (int(s * 1e4) / 1e4 for s in scores))
+
+
+def test_a_slipped_threshold_is_told_from_a_bad_model() -> None:
+    scores, outcomes = sample()
+    baseline = f1_at(scores, outcomes, 0.5)
+    assert baseline is not None
+    assert replay(scores, outcomes, 0.01, baseline_f1=baseline).recoverable is False
+    assert replay(scores, outcomes, 0.5, baseline_f1=baseline).recoverable is True
+    bad_scores, bad_outcomes = sample(separation=0.1)
+    bad = best_recovery(bad_scores, bad_outcomes, baseline_f1=baseline)
+    assert bad is not None
+    assert bad.recoverable is False
+
+
+def test_a_replay_on_few_failures_says_nothing() -> None:
+    scores, outcomes = sample(n=60)
+    assert replay(scores, outcomes, 0.5, baseline_f1=0.8).recoverable is None
+
+
+def test_without_outcomes_there_is_no_best_threshold() -> None:
+    assert best_recovery([], [], baseline_f1=0.8) is None
+    assert choose_threshold([], [], precision_floor=0.5, current=0.5).feasible is False
+
+
+def test_scores_and_outcomes_must_pair_up() -> None:
+    with pytest.raises(ValueError, match="argument 2 is shorter"):
+        counts_at([0.1, 0.2], [True], 0.5)
+
+
+def test_a_very_small_threshold_is_written_in_full() -> None:
+    assert "threshold 0.002" in replay([0.1], [True], 0.002, baseline_f1=0.8).sentence

@@ -1,0 +1,335 @@
+"""The model platform's API: `python -m mlrunbook.platform.api --port 8070`. Paths and bodies are the runbook's.
+
+Reads need no token. Outcomes need one of scope intake, every other change one of scope operate. Who changed something is who the body
+says, else the token's name.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import logging
+import os
+import secrets
+import sys
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from typing import Annotated, Any
+
+import httpx
+import uvicorn
+from fastapi import Depends, FastAPI, Header, Query
+from pydantic import AwareDatetime
+from sqlalchemy import Engine, text
+
+from mlrunbook import db, policy_file, statefile, web
+from mlrunbook.db import transaction
+from mlrunbook.domain.errors import Invalid, NotFound, RunbookError
+from mlrunbook.domain.policy import AlertThresholds, Policy
+from mlrunbook.platform import alerts, ledger, metrics, predictions, registry, serving_config, wire, workorders
+from mlrunbook.settings import Settings, settings
+from mlrunbook.tokens import Identity, Scope
+
+HEALTH_TIMEOUT_S = 1.0
+DELIVERY_TIMEOUT_S = 5.0
+EVALUATE_EVERY_S = 15.0
+MAX_BODY_BYTES = 8 << 20
+CHANGES_BACK = timedelta(days=7)
+
+Operator = Annotated[Identity, Depends(web.require(Scope.OPERATE))]
+Intake = Annotated[Identity, Depends(web.require(Scope.INTAKE))]
+Key = Annotated[str | None, Header(alias="Idempotency-Key", max_length=200)]
+When = Annotated[AwareDatetime | None, Query()]
+Body = dict[str, Any]
+
+
+def utc_now() -> datetime:
+    return datetime.now(UTC)
+
+
+def create_app(
+    config: Settings,
+    engine: Engine,
+    *,
+    rules: AlertThresholds | None = None,
+    evaluate_every_s: float | None = EVALUATE_EVERY_S,
+    environment: str = "production",
+    clock: Callable[[], datetime] = utc_now,
+) -> FastAPI:
+    """The API with its alert loop; `evaluate_every_s` None leaves the loop out."""
+    http = httpx.Client(timeout=DELIVERY_TIMEOUT_S)
+    server = ModelServer(http, config.model_server_url.rstrip("/"))
+    loop: alerts.AlertLoop | None = None
+    if evaluate_every_s is not None:
+        token = config.gateway_token.get_secret_value() if config.gateway_token else None
+        loop = alerts.AlertLoop(
+            engine,
+            clock=clock,
+            answers=lambda model: server.health(model) is not None,
+            stopped_on_purpose=lambda: _desired_replicas(config) == 0,
+            send=alerts.Gateway(http, config.gateway_url.rstrip("/"), token),
+            rules=rules or AlertThresholds(),
+            environment=environment,
+            every_s=evaluate_every_s,
+        )
+
+    def close() -> None:
+        if loop:
+            loop.stop()
+        http.close()
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        if loop:
+            loop.start()
+        yield
+        close()
+
+    app = FastAPI(title="model platform", lifespan=lifespan, docs_url=None, redoc_url=None)
+    web.prepare(app, engine=engine, max_body_bytes=MAX_BODY_BYTES)
+    _health(app, engine)
+    _registry(app, engine, config, server, clock)
+    _serving(app, engine, config, clock)
+    _performance(app, engine, clock)
+    return app
+
+
+class ModelServer:
+    """What the model server says of itself."""
+
+    def __init__(self, http: httpx.Client, url: str) -> None:
+        self._http, self._url = http, url
+
+    def health(self, model: str) -> Body | None:
+        """Its health, or None when it does not answer, or does not serve `model`."""
+        try:
+            answer = self._http.get(f"{self._url}/health", timeout=HEALTH_TIMEOUT_S)
+            body = answer.json() if answer.is_success else None
+        except (httpx.HTTPError, ValueError):
+            return None
+        return body if isinstance(body, dict) and body.get("status") == "ok" and body.get("model") == model else None
+
+
+def _desired_replicas(config: Settings) -> int | None:
+    with contextlib.suppress(RunbookError):
+        return statefile.read(config.serving_state_file).get("replicas")
+    return None
+
+
+def _health(app: FastAPI, engine: Engine) -> None:
+    @app.get("/health")
+    def health() -> Body:
+        with transaction(engine) as conn:
+            conn.execute(text("SELECT 1"))
+        return {"status": "ok"}
+
+
+def _registry(app: FastAPI, engine: Engine, config: Settings, server: ModelServer, clock: Callable[[], datetime]) -> None:
+    base = "/api/v1/ml/models/{model}"
+    models_dir = config.models_dir
+
+    def with_server(slots: registry.Slots) -> Body:
+        seen = server.health(slots.model)
+        return wire.slots(slots) | {
+            "status": "healthy" if seen else "unhealthy",
+            "serverHealthy": seen is not None,
+            "serverVersion": seen["version"] if seen else None,
+            "server": seen,
+        }
+
+    @app.get(f"{base}/status")
+    def status(model: str) -> Body:
+        with transaction(engine) as conn:
+            slots = registry.slots(conn, model)
+        return with_server(slots)
+
+    @app.post(f"{base}/rollback")
+    def rollback(model: str, body: wire.RollbackRequest, who: Operator, key: Key = None) -> Body:
+        change: Body = {"kind": registry.ROLLBACK, "version": body.target_version, "by": body.rolled_back_by or who.name}
+        with transaction(engine) as conn:
+            slots = registry.serve(conn, models_dir, model=model, reason=body.reason, at=clock(), key=key, **change)
+        return with_server(slots)
+
+    @app.post(f"{base}/promote")
+    def promote(model: str, body: wire.PromoteRequest, who: Operator, key: Key = None) -> Body:
+        change: Body = {"kind": registry.PROMOTE, "version": body.version, "by": body.promoted_by or who.name}
+        with transaction(engine) as conn:
+            slots = registry.serve(conn, models_dir, model=model, reason=body.reason, at=clock(), key=key, **change)
+        return with_server(slots)
+
+    @app.get(f"{base}/versions")
+    def versions(model: str) -> Body:
+        with transaction(engine) as conn:
+            slots = registry.slots(conn, model)
+            return wire.slots(slots) | {
+                "versions": [wire.version(v) for v in registry.list_versions(conn, model)],
+                "history": [wire.deployment(d) for d in registry.history(conn, model)],
+            }
+
+    @app.post(f"{base}/versions", status_code=201)
+    def register(model: str, body: wire.RegisterRequest, who: Operator) -> Body:
+        expected = f"{model}/{body.version}"
+        if body.artefact not in (None, expected):
+            raise Invalid(f"the artefact of {model} {body.version} must lie in {expected} below the models folder", field="artefact")
+        with transaction(engine) as conn:
+            by = body.registered_by or who.name
+            return wire.version(registry.register(conn, models_dir, model=model, version=body.version, by=by, at=clock()))
+
+    @app.post(f"{base}/staging")
+    def stage(model: str, body: wire.StagingRequest, who: Operator) -> Body:
+        with transaction(engine) as conn:
+            return wire.slots(registry.stage(conn, model=model, version=body.version, by=body.staged_by or who.name, at=clock()))
+
+    @app.delete(f"{base}/staging")
+    def unstage(model: str, who: Operator) -> Body:
+        with transaction(engine) as conn:
+            return wire.slots(registry.stage(conn, model=model, version=None, by=who.name, at=clock()))
+
+    @app.get(f"{base}/changes")
+    def changes(model: str, since: When = None) -> Body:
+        with transaction(engine) as conn:
+            ledger.find(conn, model)
+            found = ledger.list_changes(conn, model, since=since or clock() - CHANGES_BACK)
+        return {"model": model, "changes": [wire.change(c) for c in found]}
+
+    @app.get(f"{base}/applied")
+    def applied(model: str) -> Body:
+        with transaction(engine) as conn:
+            ledger.find(conn, model)
+            return {"model": model, "applied": ledger.applied_counts(conn, model)}
+
+
+def _serving(app: FastAPI, engine: Engine, config: Settings, clock: Callable[[], datetime]) -> None:
+    """The model server's config, its restart, and the work orders made from predictions."""
+    base = "/api/v1/ml/models/{model}"
+
+    @app.get(f"{base}/config")
+    def read_config(model: str) -> Body:
+        with transaction(engine) as conn:
+            ledger.find(conn, model)
+        return wire.config(serving_config.read(config.serving_config_file))
+
+    @app.patch(f"{base}/config")
+    def change_config(model: str, body: wire.ConfigRequest, who: Operator, key: Key = None) -> Body:
+        """The file is written just before the commit, so that only a crash in that moment leaves a change unrecorded."""
+        wanted = body.changes()
+        with transaction(engine) as conn:
+            ledger.lock(conn, model)
+            stored = serving_config.read(config.serving_config_file)
+            if ledger.is_repeat(conn, model, "config", key, wanted):
+                return wire.config(stored)
+            before = {k: v for k, v in stored.as_dict().items() if k in wanted and v != wanted[k]}
+            after = {k: wanted[k] for k in before}
+            ledger.record(conn, model, "config", target=wanted, applied=bool(before), at=clock(), key=key)
+            if before:
+                author, detail = body.changed_by or who.name, {"from": before, "to": after}
+                ledger.note_change(conn, model, "config", ref=", ".join(sorted(after)), author=author, at=clock(), detail=detail)
+                statefile.patch(config.serving_config_file, after, expected_revision=body.expected_revision)
+        return wire.config(serving_config.read(config.serving_config_file))
+
+    @app.post(f"{base}/restart", status_code=202)
+    def restart(model: str, body: wire.RestartRequest, who: Operator, key: Key = None) -> Body:
+        """Ask for a restart; whoever runs the server sees the new id. The same id again is no second restart."""
+        wanted = body.restart_id or key or secrets.token_hex(8)
+        with transaction(engine) as conn:
+            ledger.lock(conn, model)
+            repeat = ledger.is_repeat(conn, model, "restart", wanted, {"restart_id": wanted})
+            if not repeat:
+                ledger.record(conn, model, "restart", target={"restart_id": wanted}, applied=True, at=clock(), key=wanted)
+                author = body.restarted_by or who.name
+                ledger.note_change(conn, model, "infrastructure", ref=f"restart {wanted}", author=author, at=clock())
+                statefile.patch(config.serving_state_file, {"restart_id": wanted})
+        return {"model": model, "restartId": wanted}
+
+    @app.get(f"{base}/work-orders")
+    def work_orders(model: str, state: Annotated[str | None, Query(pattern="^(pending|scheduled|done|cancelled)$")] = None) -> Body:
+        with transaction(engine) as conn:
+            ledger.find(conn, model)
+            found = workorders.find(conn, model=model, states=(state,) if state else ())
+        return {"model": model, "workOrders": [wire.work_order(w) for w in found]}
+
+    @app.post(f"{base}/work-orders/flag")
+    def flag(model: str, body: wire.FlagRequest, who: Operator) -> Body:
+        with transaction(engine) as conn:
+            reason = body.reason or f"flagged by {body.flagged_by or who.name}"
+            found = workorders.flag_open(conn, model=model, reason=reason, at=clock())
+        return {"model": model, "workOrders": [wire.work_order(w) for w in found]}
+
+
+def _performance(app: FastAPI, engine: Engine, clock: Callable[[], datetime]) -> None:
+    base = "/api/v1/model-performance"
+
+    @app.get(f"{base}/metrics/{{model}}")
+    def model_metrics(model: str, since: When = None, until: When = None, version: str | None = None) -> Body:
+        with transaction(engine) as conn:
+            return wire.metrics(metrics.compare(conn, model, now=clock(), since=since, until=until, version=version))
+
+    @app.put(f"{base}/metrics/{{model}}/baseline")
+    def pin_baseline(model: str, body: wire.BaselineRequest, who: Operator) -> Body:
+        with transaction(engine) as conn:
+            metrics.pin_baseline(conn, model, since=body.since, until=body.until, by=who.name, at=clock())
+        return {"model": model, "since": body.since, "until": body.until}
+
+    @app.delete(f"{base}/metrics/{{model}}/baseline")
+    def unpin_baseline(model: str, who: Operator) -> Body:
+        with transaction(engine) as conn:
+            metrics.pin_baseline(conn, model, since=None, until=None, by=who.name, at=clock())
+        return {"model": model, "since": None, "until": None}
+
+    @app.get(f"{base}/alerts")
+    def active_alerts(model: str | None = None) -> Body:
+        with transaction(engine) as conn:
+            return {"alerts": alerts.active(conn, model=model)}
+
+    @app.get("/api/v1/ml/predictions/logs")
+    def logs(
+        limit: Annotated[int, Query(ge=1, le=10_000)] = 100,
+        model: str | None = None,
+        since: When = None,
+        labelled_only: Annotated[bool, Query(alias="labelledOnly")] = False,
+    ) -> Body:
+        with transaction(engine) as conn:
+            if model is not None:
+                ledger.find(conn, model)
+            found = predictions.recent(conn, model=model, limit=limit, since=since, labelled_only=labelled_only)
+        return {"predictions": [wire.prediction(p) for p in found]}
+
+    @app.post("/api/v1/ml/predictions/outcomes")
+    def outcomes(body: wire.OutcomesRequest, _: Intake) -> Body:
+        """Enter the ground truth. 404 only when no prediction of the request is known."""
+        given = {o.prediction_id: o.failed for o in body.outcomes}
+        with transaction(engine) as conn:
+            unknown = predictions.record_outcomes(conn, given, at=clock())
+        if len(unknown) == len(given):
+            raise NotFound(f"no prediction has the id {unknown[0]}{' or the others given' if len(unknown) > 1 else ''}")
+        return {"recorded": len(given) - len(unknown), "unknown": unknown}
+
+
+def alert_rules(config: Settings) -> AlertThresholds:
+    """The alert thresholds of the policy file, or the runbook's where there is none. Invalid when the file is wrong."""
+    path = config.policy or config.home / "runbook.yaml"
+    return (policy_file.load(path) if config.policy or path.exists() else Policy()).alerts
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="The model platform's API")
+    parser.add_argument("--host", default="127.0.0.1")
+    parser.add_argument("--port", type=int, default=8070)
+    args = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    logging.getLogger("httpx").setLevel(logging.WARNING)
+    every = os.environ.get("MLRUNBOOK_PLATFORM_EVALUATE_S", str(EVALUATE_EVERY_S))
+    environment = os.environ.get("MLRUNBOOK_ENVIRONMENT", "production")
+    try:
+        if not every.replace(".", "", 1).isdigit() or float(every) <= 0:
+            raise Invalid(f"MLRUNBOOK_PLATFORM_EVALUATE_S must be seconds over 0, not {every!r}")
+        config = settings()
+        app = create_app(config, db.engine(), rules=alert_rules(config), evaluate_every_s=float(every), environment=environment)
+    except RunbookError as error:
+        sys.exit(f"model platform: {error}")
+    uvicorn.run(app, host=args.host, port=args.port, log_level="warning", timeout_graceful_shutdown=2)
+
+
+if __name__ == "__main__":
+    main()

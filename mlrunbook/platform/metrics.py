@@ -1,0 +1,108 @@
+"""A model's figures over a window of its prediction log, counted by PostgreSQL in one statement."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+
+from sqlalchemy import Connection, RowMapping, text, update
+
+from mlrunbook.domain.errors import Invalid
+from mlrunbook.domain.performance import Confusion, ModelMetrics, WindowMetrics
+from mlrunbook.platform import ledger
+from mlrunbook.platform.tables import models
+
+CURRENT = timedelta(minutes=60)
+BASELINE = timedelta(days=7)
+
+# One row for the whole window, one a risk level, one an asset type. `mine` narrows to a version and a threshold where asked.
+_WINDOW = """
+    SELECT p.risk_level, p.asset_type, GROUPING(p.risk_level) = 0 AS is_risk_level, GROUPING(p.asset_type) = 0 AS is_asset_type,
+        count(*) AS n, count(*) FILTER (WHERE p.label) AS flagged,
+        count(*) FILTER (WHERE p.label AND p.outcome) AS tp, count(*) FILTER (WHERE p.label AND NOT p.outcome) AS fp,
+        count(*) FILTER (WHERE NOT p.label AND p.outcome) AS fn, count(*) FILTER (WHERE NOT p.label AND NOT p.outcome) AS tn,
+        (SELECT percentile_cont(0.95) WITHIN GROUP (ORDER BY p.latency_ms) FROM platform.predictions p WHERE {mine}) AS latency_p95_ms,
+        (SELECT array_agg(DISTINCT p.version ORDER BY p.version) FROM platform.predictions p WHERE {mine}) AS versions,
+        (SELECT max(nulls) FROM (
+            SELECT count(*) AS nulls FROM platform.predictions p, jsonb_each(p.features) AS f
+            WHERE {mine} AND p.null_count > 0 AND f.value = 'null' GROUP BY f.key
+        ) AS by_feature) AS most_nulls,
+        (SELECT count(*) FROM platform.predictions p WHERE {window}) AS asked,
+        (SELECT sum(e.count) FROM platform.serving_errors e
+         WHERE e.model = :model AND e.minute >= date_trunc('minute', CAST(:since AS timestamptz)) AND e.minute < :until) AS errors
+    FROM platform.predictions p WHERE {mine}
+    GROUP BY GROUPING SETS ((), (p.risk_level), (p.asset_type))
+"""
+
+
+def window(
+    conn: Connection, model: str, *, since: datetime, until: datetime, version: str | None = None, threshold: float | None = None
+) -> WindowMetrics:
+    """What the model did in [since, until), of one version and threshold where given.
+
+    The error rate is errors / (predictions + errors) of the whole model: a request that failed has no version.
+    """
+    in_window = "p.model = :model AND p.at >= :since AND p.at < :until"
+    mine = in_window
+    if version is not None:
+        mine += " AND p.version = :version"
+    if threshold is not None:
+        mine += " AND p.threshold = :threshold"
+    values = {"model": model, "since": since, "until": until, "version": version, "threshold": threshold}
+    rows = conn.execute(text(_WINDOW.format(mine=mine, window=in_window)), values).mappings().all()
+    total = next(r for r in rows if not r["is_risk_level"] and not r["is_asset_type"])
+    confusion, n, errors = _confusion(total), total["n"], int(total["errors"] or 0)
+    return WindowMetrics(
+        since=since,
+        until=until,
+        predictions=n,
+        labelled=confusion.n,
+        confusion=confusion,
+        flagged_share=total["flagged"] / n if n else None,
+        latency_p95_ms=total["latency_p95_ms"],
+        error_rate=errors / (total["asked"] + errors) if total["asked"] + errors else None,
+        null_rate=(total["most_nulls"] or 0) / n if n else None,
+        versions=tuple(total["versions"] or ()),
+        by_risk_level={r["risk_level"]: _confusion(r) for r in rows if r["is_risk_level"]},
+        by_asset_type={r["asset_type"]: _confusion(r) for r in rows if r["is_asset_type"]},
+    )
+
+
+def _confusion(row: RowMapping) -> Confusion:
+    return Confusion(tp=row["tp"], fp=row["fp"], fn=row["fn"], tn=row["tn"])
+
+
+def compare(
+    conn: Connection,
+    model: str,
+    *,
+    now: datetime,
+    since: datetime | None = None,
+    until: datetime | None = None,
+    version: str | None = None,
+    threshold: float | None = None,
+) -> ModelMetrics:
+    """The current window (the last 60 min unless said otherwise) against the baseline, over all versions: the pinned one,
+    else the 7 days before the current window. NotFound for an unknown model; Invalid when the window is empty."""
+    row = ledger.find(conn, model)
+    until = until or now
+    since = since or until - CURRENT
+    if since >= until:
+        raise Invalid(f"since ({since.isoformat()}) must be before until ({until.isoformat()})", field="since")
+    pinned = row["baseline_since"] is not None
+    baseline_since = row["baseline_since"] if pinned else since - BASELINE
+    baseline_until = row["baseline_until"] if pinned else since
+    return ModelMetrics(
+        model=model,
+        current=window(conn, model, since=since, until=until, version=version, threshold=threshold),
+        baseline=window(conn, model, since=baseline_since, until=baseline_until),
+    )
+
+
+def pin_baseline(conn: Connection, model: str, *, since: datetime | None, until: datetime | None, by: str, at: datetime) -> None:
+    """Compare with this window from now on; both None: with the 7 days before the current window again. NotFound, Invalid."""
+    ledger.lock(conn, model)
+    if since is not None and until is not None and since >= until:
+        raise Invalid(f"since ({since.isoformat()}) must be before until ({until.isoformat()})", field="since")
+    conn.execute(update(models).where(models.c.name == model).values(baseline_since=since, baseline_until=until))
+    detail = {"baseline": [since.isoformat(), until.isoformat()] if since and until else None}
+    ledger.note_change(conn, model, "config", ref="baseline", author=by, at=at, detail=detail)

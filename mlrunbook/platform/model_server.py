@@ -1,0 +1,260 @@
+"""The model server: `python -m mlrunbook.platform.model_server --port 8080`.
+
+It serves what the registry says, or what the route override says, and notices a change within half a second. The threshold is read
+at the start only, as with the runbook's config map and `rollout restart`; the switches act at once, because stopping the creation of
+work orders must not wait for a restart.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import sys
+import threading
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Annotated, Any
+
+import uvicorn
+from fastapi import Depends, FastAPI, HTTPException, Response
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Histogram, generate_latest
+from sqlalchemy import Engine
+
+from mlrunbook import db, statefile, tokens, web
+from mlrunbook.db import transaction
+from mlrunbook.domain.errors import Invalid, NotFound, RunbookError, Transient
+from mlrunbook.platform import features, predictions, registry, serving_config, wire, workorders
+from mlrunbook.platform.artefacts import LoadedModel
+from mlrunbook.ports import ServingConfig
+from mlrunbook.settings import Settings, settings
+from mlrunbook.tokens import Scope
+
+log = logging.getLogger(__name__)
+DEFAULT_MODEL = "predictive_maintenance"
+POLL_S = 0.5
+MAX_BODY_BYTES = 8 << 20
+
+
+class Serving:
+    """What this process serves now. `refresh` follows the registry; everything else only looks."""
+
+    def __init__(self, model: str, config: Settings, engine: Engine, *, restart_id: str | None) -> None:
+        self.model, self.restart_id = model, restart_id
+        self.started_at = datetime.now(UTC)
+        self.loaded: LoadedModel | None = None
+        self.route: str | None = None
+        self.error: str | None = None  # why what is wanted is not served
+        self._models_dir, self._config_file, self._state_file = config.models_dir, config.serving_config_file, config.serving_state_file
+        self._engine = engine
+        self._config: ServingConfig | None = serving_config.read(self._config_file) if self._config_file.exists() else None
+        self._seen: tuple[int, int] | None = None
+
+    def refresh(self) -> None:
+        """Load the wanted version if it is another one. What cannot be loaded leaves the old one serving, and `error` says why."""
+        try:
+            self.route = statefile.read(self._state_file).get("route_version") if self._state_file.exists() else None
+            with transaction(self._engine) as conn:
+                try:
+                    wanted = self.route or registry.slots(conn, self.model).serving
+                except NotFound:  # nothing registered yet
+                    wanted = None
+                current = self.loaded
+                if wanted and (current is None or current.manifest.version != wanted):
+                    fresh = registry.load(conn, self._models_dir, self.model, wanted)
+                    fresh.score(features.as_frame([dict.fromkeys(features.RAW)]))  # it must be able to score before it may serve
+                    if self._config is None:
+                        self._config = serving_config.ensure(self._config_file, threshold=fresh.manifest.threshold)
+                    self.loaded = fresh
+            self.error = None
+        except RunbookError as error:
+            if self.error != str(error):
+                log.warning("%s", error)
+            self.error = str(error)
+
+    def config(self) -> ServingConfig | None:
+        """As this process runs with it: switches as the file says now, threshold as at the start.
+
+        The revision is the newest one that is in effect completely, so a new threshold shows there only after a restart.
+        """
+        if self._config is None:
+            return None
+        try:
+            stat = self._config_file.stat()
+            seen = (stat.st_ino, stat.st_mtime_ns)
+            if seen != self._seen:
+                stored = serving_config.read(self._config_file)
+                whole = stored.threshold == self._config.threshold
+                revision = stored.revision if whole else self._config.revision
+                self._config = replace(stored, threshold=self._config.threshold, revision=revision)
+                self._seen = seen
+        except (OSError, RunbookError) as error:
+            log.warning("the config file cannot be read, going on with what was loaded: %s", error)
+        return self._config
+
+    def health(self) -> dict[str, Any]:
+        loaded, config = self.loaded, self.config()
+        body: dict[str, Any] = {
+            "status": "ok" if loaded else "no_model",
+            "model": self.model,
+            "version": loaded.manifest.version if loaded else None,
+            "startedAt": self.started_at,
+            "restartId": self.restart_id,
+            "routeVersion": self.route,
+            "error": self.error,
+            "configRevision": config.revision if config else None,
+            "config": None,
+        }
+        if config:
+            body["config"] = {key: value for key, value in wire.config(config).items() if key != "revision"}
+        return body
+
+
+class Figures:
+    """What Prometheus reads."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self.predictions = Counter("model_predictions", "Predictions", ["model", "version", "label"], registry=self.registry)
+        self.latency = Histogram("model_inference_seconds", "One request, checking and scoring", ["model"], registry=self.registry)
+        self.errors = Counter("model_errors", "Assets that got no prediction", ["model", "kind"], registry=self.registry)
+
+
+def create_app(config: Settings, engine: Engine, *, model: str = DEFAULT_MODEL, restart_id: str | None = None) -> FastAPI:
+    """The server for one model. Invalid when the config file is there and wrong."""
+    serving = Serving(model, config, engine, restart_id=restart_id)
+    serving.refresh()
+    figures = Figures()
+    stop = threading.Event()
+
+    def poll() -> None:
+        while not stop.wait(POLL_S):
+            try:
+                serving.refresh()
+            except Exception:  # one bad round must not end the watching
+                log.exception("could not look for a new version; trying again")
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        threading.Thread(target=poll, name="poll", daemon=True).start()
+        yield
+        stop.set()
+
+    app = FastAPI(title="model server", lifespan=lifespan, docs_url=None, redoc_url=None)
+    web.prepare(app, engine=engine, max_body_bytes=MAX_BODY_BYTES)
+    may_predict = Depends(web.require(Scope.INTAKE))  # predictions make work orders, and alerts are raised from them
+
+    @app.get("/health")
+    async def health() -> dict[str, Any]:
+        return serving.health()
+
+    @app.get("/metrics")
+    async def metrics() -> Response:
+        return Response(generate_latest(figures.registry), media_type=CONTENT_TYPE_LATEST)
+
+    @app.post("/api/v1/ml/models/{asked}/predict")
+    def predict(asked: str, body: wire.PredictRequest, _: Annotated[tokens.Identity, may_predict]) -> dict[str, Any]:
+        if asked != model:
+            raise NotFound(f"this server serves {model}, not {asked!r}")
+        try:
+            return _predict(serving, figures, engine, body.assets)
+        except _Failed as failure:
+            count_error(failure.kind, len(body.assets))
+            raise failure.error from failure.error.__cause__
+
+    def count_error(kind: str, count: int) -> None:
+        figures.errors.labels(model, kind).inc(count)
+        try:
+            with transaction(engine) as conn:
+                predictions.count_errors(conn, model=model, kind=kind, count=count, at=datetime.now(UTC))
+        except RunbookError as error:  # the caller must hear of the first failure, not of this one
+            log.warning("an error could not be counted: %s", error)
+
+    return app
+
+
+class _Failed(Exception):
+    """No prediction for this request; `kind` is what gets counted, `error` what the caller hears."""
+
+    def __init__(self, kind: str, error: Exception) -> None:
+        self.kind, self.error = kind, error
+
+
+def _predict(serving: Serving, figures: Figures, engine: Engine, assets: list[wire.Asset]) -> dict[str, Any]:
+    started, at = time.perf_counter(), datetime.now(UTC)
+    loaded, config = serving.loaded, serving.config()
+    if loaded is None or config is None:
+        raise _Failed("no_model", Transient(f"no version of {serving.model} is in production: {serving.error or 'promote one'}"))
+    nulls = []
+    for i, asset in enumerate(assets):
+        try:
+            nulls.append(features.check(asset.features))
+        except Invalid as error:
+            where = f"assets.{i}.{error.field or 'features'}"
+            raise _Failed("invalid_features", Invalid(f"assets[{i}]: {error}", field=where)) from error
+    try:
+        scores = loaded.score(features.as_frame([a.features for a in assets])).tolist()
+    except Exception as error:
+        log.exception("scoring failed")
+        raise _Failed("scoring", HTTPException(500, "the model could not score this; the server's log has the details")) from error
+    latency_s = time.perf_counter() - started
+    threshold, version, model = config.threshold, loaded.manifest.version, serving.model
+    rows = [
+        predictions.Scored(
+            at=at,
+            asset_id=asset.asset_id,
+            asset_type=asset.asset_type or str(asset.features[features.ASSET_TYPE] or "unknown"),
+            features={name: asset.features[name] for name in features.RAW},
+            score=score,
+            null_count=null_count,
+        )
+        for asset, score, null_count in zip(assets, scores, nulls, strict=True)
+    ]
+    try:
+        with transaction(engine) as conn:
+            ids = predictions.record(conn, rows, model=model, version=version, threshold=threshold, latency_ms=latency_s * 1000)
+            flagged = [(i, row.asset_id, row.score) for i, row in zip(ids, rows, strict=True) if row.score >= threshold]
+            ordered = workorders.create(conn, flagged, model=model, config=config, at=at)
+    except Transient as error:
+        raise _Failed("storage", error) from error
+    figures.latency.labels(model).observe(latency_s)
+    figures.predictions.labels(model, version, "high_risk").inc(len(flagged))
+    figures.predictions.labels(model, version, "normal").inc(len(rows) - len(flagged))
+    return {
+        "model": model,
+        "version": version,
+        "threshold": threshold,
+        "needsApproval": config.human_approval,
+        "workOrdersCreated": ordered,
+        "predictions": [
+            {
+                "predictionId": i,
+                "assetId": row.asset_id,
+                "score": row.score,
+                "label": row.score >= threshold,
+                "riskLevel": predictions.risk_level(row.score),
+            }
+            for i, row in zip(ids, rows, strict=True)
+        ],
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Serve the model that is in production")
+    parser.add_argument("--host", default="127.0.0.1")
+    parser.add_argument("--port", type=int, default=8080)
+    parser.add_argument("--model", default=DEFAULT_MODEL)
+    args = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    try:
+        app = create_app(settings(), db.engine(), model=args.model, restart_id=os.environ.get("MLRUNBOOK_RESTART_ID"))
+    except RunbookError as error:
+        sys.exit(f"model server: {error}")
+    uvicorn.run(app, host=args.host, port=args.port, log_level="warning", timeout_graceful_shutdown=1)
+
+
+if __name__ == "__main__":
+    main()

@@ -193,7 +193,8 @@ def grade_drop(baseline: Confusion, current: Confusion, policy: DropPolicy) -> V
         return Verdict(evidence, severity, reason, drop, precision_fell, recall_fell)
 
     interval = f"{policy.confidence:.0%}".replace("%", " %") + f" interval {low:.2f}-{high:.2f}"
-    moved = f"F1 {'fell' if drop > 0 else 'rose'} {_exact(abs(drop), policy.f1_medium, policy.f1_high)} ({baseline.f1:.2f} -> {current.f1:.2f}, {interval})"
+    size = _exact(abs(drop), policy.f1_medium, policy.f1_high)
+    moved = f"F1 {'fell' if drop > 0 else 'rose'} {size} ({baseline.f1:.2f} -> {current.f1:.2f}, {interval})"
     if f1_fell:
         severity, limit = (Severity.HIGH, policy.f1_high) if drop > policy.f1_high else (Severity.MEDIUM, policy.f1_medium)
         return verdict(Evidence.REAL, severity, f"{moved}: {severity}, over {percent(limit)}")

@@ -1,0 +1,74 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from mlrunbook.domain.approval import Approval, ApprovalRules, granted, valid
+from tests.domain.builders import NOW
+
+DIGEST, OTHER = "a" * 64, "b" * 64
+LEADS = ApprovalRules(roles=frozenset({"ml_team_lead", "engineering_manager"}))
+YES = Approval(DIGEST, "approved", "lead-1", "cli", True, NOW - timedelta(minutes=2), "ml_team_lead", NOW + timedelta(minutes=58))
+RULE = replace(YES, approver="containment.high.human_approval", door="policy_rule", role=None, expires_at=None)
+
+
+def test_a_verified_yes_in_the_right_role_for_exactly_this_plan_counts() -> None:
+    assert valid(YES, DIGEST, NOW, LEADS) == (True, "approved by lead-1 through cli")
+
+
+@pytest.mark.parametrize(
+    ("changes", "why"),
+    [
+        ({"plan_digest": OTHER}, "is for another plan (bbbbbbbbbbbb): approve aaaaaaaaaaaa"),
+        ({"voided_at": NOW, "voided_because": "the plan changed"}, "is void (the plan changed): ask again"),
+        ({"decision": "rejected"}, "lead-1 rejected the plan"),
+        ({"decision": "APPROVED?"}, "lead-1 APPROVED? the plan"),
+        ({"expires_at": NOW}, "expired at 12:00 UTC: ask again"),
+        ({"at": NOW + timedelta(minutes=5)}, "is dated in the future"),
+        ({"verified": False, "door": "prefect_form"}, "through prefect_form, which cannot prove who it was"),
+        ({"role": "intern"}, "role intern may not approve this, engineering_manager or ml_team_lead may"),
+        ({"role": None}, "role none may not approve this"),
+    ],
+)
+def test_anything_else_is_a_no_with_its_reason(changes: dict[str, Any], why: str) -> None:
+    ok, sentence = valid(replace(YES, **changes), DIGEST, NOW, LEADS)
+    assert not ok
+    assert why in sentence
+
+
+def test_an_unverified_door_counts_only_where_policy_lets_it_in() -> None:
+    form = replace(YES, verified=False, door="prefect_form")
+    assert valid(form, DIGEST, NOW, replace(LEADS, unverified_doors=frozenset({"prefect_form"})))[0]
+    assert not valid(form, DIGEST, NOW, replace(LEADS, unverified_doors=frozenset({"email"})))[0]
+
+
+def test_a_policy_rule_covers_only_the_plan_that_names_it() -> None:
+    assert granted([RULE], DIGEST, NOW, replace(LEADS, count=2, plan_rule=RULE.approver))[0]
+    assert not granted([RULE], DIGEST, NOW, LEADS)[0]
+    assert not granted([RULE], DIGEST, NOW, replace(LEADS, plan_rule="containment.high.raise_threshold"))[0]
+
+
+def test_two_approvals_mean_two_people() -> None:
+    two = replace(LEADS, count=2)
+    ok, sentence = granted([YES, replace(YES, door="rest"), replace(YES, approver=" LEAD-1")], DIGEST, NOW, two)
+    assert not ok
+    assert sentence.startswith("1 of 2 approvals for plan aaaaaaaaaaaa")
+    assert granted([YES, replace(YES, approver="manager-1", role="engineering_manager")], DIGEST, NOW, two)[0]
+
+
+def test_one_entitled_no_stops_the_plan_until_it_is_voided() -> None:
+    no = replace(YES, approver="manager-1", decision="rejected")
+    assert granted([YES, no], DIGEST, NOW, LEADS) == (False, "manager-1 rejected the plan")
+    assert granted([YES, replace(no, voided_at=NOW)], DIGEST, NOW, LEADS)[0]
+    assert granted([YES, replace(no, plan_digest=OTHER)], DIGEST, NOW, LEADS)[0]
+
+
+def test_a_no_from_somebody_who_may_not_approve_stops_nothing() -> None:
+    assert granted([YES, replace(YES, approver="guest", role="guest", decision="rejected")], DIGEST, NOW, LEADS)[0]
+
+
+def test_no_approval_is_no() -> None:
+    assert granted([], DIGEST, NOW, LEADS) == (False, "0 of 1 approvals for plan aaaaaaaaaaaa")

@@ -1,0 +1,160 @@
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+
+from mlrunbook.domain.actions import Path
+from mlrunbook.domain.diagnosis import Cause, Diagnosis, diagnose, gather, last_threshold_change
+from mlrunbook.domain.findings import CHECKLIST, Finding, State
+from mlrunbook.domain.performance import Confusion
+from mlrunbook.ports import Prediction
+from tests.domain.builders import FALLEN, HEALTHY, NOW, TOO_MANY_ALARMS, change, metrics, prediction, status, threshold_change
+
+
+def found(default: State = State.OK, **states: State) -> list[Finding]:
+    """All 19 findings; name exceptions by the key's last part."""
+    return [Finding(i.key, states.get(i.key.split(".")[1], default), "test", None, f"{i.key} seen") for i in CHECKLIST]
+
+
+def scored(good: bool, n: int = 400) -> list[Prediction]:
+    """A tenth of the assets fail; a good model scores failures .9 and the rest .2, a bad one cannot tell them apart."""
+    return [
+        prediction(i, outcome=i % 10 == 0, score=0.9 if good and i % 10 == 0 else 0.2 + 0.5 * (not good) * (i % 7) / 7) for i in range(n)
+    ]
+
+
+def decide(findings: Sequence[Finding] | None = None, **facts: Any) -> Diagnosis:
+    values: dict[str, Any] = {
+        "detected_at": NOW,
+        "metrics": metrics(FALLEN),
+        "changes": [],
+        "status": status(),
+        "predictions": scored(good=False),
+        "model_version": "v2.0.0",
+    }
+    return diagnose(findings or found(), gather(**(values | facts)), NOW)
+
+
+def test_a_fresh_deployment_of_a_bad_model_is_rolled_back() -> None:
+    d = decide(changes=[change("deployment", hours_ago=3)])
+    assert (d.top.cause, d.path, d.target_version) == (Cause.BAD_DEPLOYMENT, Path.ROLLBACK, "v1.5.0")
+    assert d.top.score == 1.0
+    assert d.sentence.startswith("v2.0.0 is a bad release: deployment of v2.0.0 by release-bot 3 h ago; it was within 24 h")
+    assert d.sentence.endswith("Path A: roll back to v1.5.0")
+    assert d.chain[0] == "Why did performance fall? Because v2.0.0 missed 52 of 102 failures, and 30 of its 80 alarms were false"
+    assert d.chain[1] == "Why did v2.0.0 answer? Because release-bot made it serve at 2025-03-01 09:00 UTC"
+
+
+def test_a_deployment_days_ago_is_weaker_but_still_the_cause_when_no_threshold_helps() -> None:
+    old, new = decide(changes=[change("deployment", hours_ago=100)]), decide(changes=[change("deployment", hours_ago=3)])
+    assert old.top.cause is Cause.BAD_DEPLOYMENT
+    assert old.top.score < new.top.score
+
+
+def test_a_deployment_more_than_a_week_ago_is_no_cause() -> None:
+    assert decide(changes=[change("deployment", hours_ago=200)]).path is None
+
+
+def test_a_deployment_after_detection_is_the_response_not_the_cause() -> None:
+    assert decide(changes=[change("rollback", hours_ago=-1)]).path is None
+
+
+def test_a_slipped_threshold_is_put_back_even_right_after_a_deployment() -> None:
+    d = decide(
+        metrics=metrics(TOO_MANY_ALARMS),
+        changes=[threshold_change(0.5, 0.002), change("deployment", hours_ago=4)],
+        predictions=scored(good=True),
+    )
+    assert (d.top.cause, d.path, d.target_threshold) == (Cause.THRESHOLD_CHANGE, Path.THRESHOLD, 0.5)
+    assert d.sentence.endswith("Path D: restore the threshold 0.5 that was configured before")
+    assert "Why was it 0.002? Because release-bot set it at 2025-03-01 10:00 UTC" in d.chain
+
+
+def test_a_threshold_change_that_does_not_replay_well_is_not_blamed() -> None:
+    d = decide(changes=[threshold_change(0.5, 0.4), change("deployment", hours_ago=4)], predictions=scored(good=False))
+    assert d.top.cause is Cause.BAD_DEPLOYMENT
+
+
+def test_a_threshold_change_that_cannot_be_replayed_leaves_the_choice_to_a_person() -> None:
+    d = decide(changes=[threshold_change(0.5, 0.002), change("deployment", hours_ago=4)], predictions=[])
+    assert (d.top.cause, d.path) == (Cause.UNKNOWN, None)
+    assert "No safe automatic path here" in d.sentence
+
+
+def test_the_raise_that_contained_the_incident_is_not_its_cause() -> None:
+    slip, contained = threshold_change(0.5, 0.002, hours_ago=2), threshold_change(0.002, 0.2, hours_ago=-0.1)
+    last = last_threshold_change([contained, slip], NOW)
+    assert last is not None
+    assert (last.before, last.after) == (0.5, 0.002)
+
+
+@pytest.mark.parametrize("detail", [{}, {"before": None, "after": {"threshold": 0.4}}, {"before": {"threshold": "x"}, "after": {}}])
+def test_a_config_change_without_thresholds_is_no_threshold_change(detail: dict[str, Any]) -> None:
+    assert last_threshold_change([change("config", hours_ago=1, detail=detail)], NOW) is None
+
+
+def test_without_a_previous_version_there_is_no_path_and_it_is_said() -> None:
+    d = decide(changes=[change("deployment", hours_ago=3)], status=status(previous_version=None))
+    assert d.path is None
+    assert d.sentence.endswith("No safe automatic path here: there is no previous version to go back to; deploy a fixed one")
+
+
+def test_after_a_temporary_rollback_the_resolution_stays_where_it_went() -> None:
+    rolled = status(serving_version="v1.5.0", previous_version="v2.0.0")
+    assert decide(changes=[change("deployment", hours_ago=3)], status=rolled).target_version == "v1.5.0"
+
+
+@pytest.mark.parametrize(
+    ("suspect", "cause"),
+    [
+        ("feature_distributions", Cause.DATA_DRIFT),
+        ("missing_features", Cause.NULL_OR_BROKEN_FEATURE),
+        ("feature_store_availability", Cause.FEATURE_STORE_OUTAGE),
+        ("feature_store_connectivity", Cause.FEATURE_STORE_OUTAGE),
+    ],
+)
+def test_causes_without_a_path_in_this_release_say_what_to_look_at(suspect: str, cause: Cause) -> None:
+    d = decide(found(**{suspect: State.SUSPECT}))
+    assert (d.top.cause, d.path) == (cause, None)
+    assert "No safe automatic path here: " in d.sentence
+    assert len(d.chain) == 2
+
+
+def test_a_dead_server_is_serving_infrastructure() -> None:
+    d = decide(found(State.UNKNOWN), metrics=None, predictions=[], status=status(server_healthy=False))
+    assert (d.top.cause, d.path) == (Cause.SERVING_INFRASTRUCTURE, None)
+
+
+def test_slow_answers_of_a_sound_model_are_serving_infrastructure() -> None:
+    d = decide(found(inference_latency=State.SUSPECT), metrics=metrics(HEALTHY))
+    assert d.top.cause is Cause.SERVING_INFRASTRUCTURE
+
+
+def test_nothing_suspect_and_nothing_fallen_is_nothing_wrong() -> None:
+    d = decide(metrics=metrics(HEALTHY), predictions=scored(good=True))
+    assert (d.top.cause, d.path, d.chain) == (Cause.NOTHING_WRONG, None, ())
+
+
+def test_with_nothing_known_the_cause_is_unknown_never_nothing_wrong() -> None:
+    d = decide(found(State.UNKNOWN), metrics=None, changes=None, status=None, predictions=[], model_version=None)
+    assert d.top.cause is Cause.UNKNOWN
+    assert d.sentence.startswith("the cause is not known: no cause is supported well enough")
+
+
+def test_every_model_flagged_high_risk_after_a_deployment_is_a_bad_release_without_any_outcome() -> None:
+    d = decide(metrics=metrics(Confusion(), predictions=500), changes=[change("deployment", hours_ago=1)], predictions=[], dangerous=True)
+    assert (d.top.cause, d.path) == (Cause.BAD_DEPLOYMENT, Path.ROLLBACK)
+
+
+def test_scores_of_another_version_are_not_replayed() -> None:
+    other = [prediction(i, outcome=True, version="v1.5.0") for i in range(50)]
+    facts = gather(detected_at=NOW, metrics=metrics(FALLEN), changes=[], status=status(), predictions=other)
+    assert facts.replay_best is None
+
+
+def test_every_cause_shows_its_evidence_and_scores_lie_between_0_and_1() -> None:
+    for cause in decide(changes=[change("deployment", hours_ago=3)]).causes:
+        assert 0 <= cause.score <= 1
+        assert cause.supports or cause.against or cause.open

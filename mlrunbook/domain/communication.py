@@ -48,7 +48,8 @@ class Figures:
     def f1_words(self) -> str:
         if self.f1_now is None:
             return NOT_MEASURED
-        return f"{self.f1_now:.2f} now, {'baseline ' + NOT_MEASURED if self.f1_baseline is None else f'{self.f1_baseline:.2f} at baseline'}"
+        baseline = f"{self.f1_baseline:.2f} at baseline" if self.f1_baseline is not None else f"a baseline that is {NOT_MEASURED}"
+        return f"{self.f1_now:.2f}, against {baseline}"
 
     @property
     def unnecessary_words(self) -> str:

@@ -37,9 +37,9 @@ class ActionItem:
 class ReviewFacts:
     """What the record says about one resolved incident.
 
-    `root_cause` is a sentence, `cause` its kind; `chain`: causes from the symptom down, one clause an item. `during` and `after`: figures before and after the fix.
-    `containment_left`: containment still in force and why. `updates_due` counts the updates that fell due, `updates_on_time`
-    those sent in time.
+    `root_cause` is a sentence, `cause` its kind. `chain`: "Why X? Because Y", from the symptom down. `during` and `after`:
+    figures before and after the fix. `containment_left`: containment still in force and why. `updates_due` counts the updates
+    that fell due, `updates_on_time` those sent in time.
     """
 
     incident: Incident
@@ -156,7 +156,7 @@ def assess(facts: ReviewFacts, policy: Policy) -> tuple[list[str], list[str]]:
     elif took.to_acknowledge <= allowed:
         well.append(f"Acknowledged after {in_words(took.to_acknowledge)}, within the {in_words(allowed)} allowed")
     else:
-        improve.append(f"Acknowledged after {in_words(took.to_acknowledge)}; {in_words(allowed)} are allowed")
+        improve.append(f"Acknowledged after {in_words(took.to_acknowledge)}, past the {in_words(allowed)} allowed")
 
     if took.to_contain is not None:
         within = took.to_contain <= allowed
@@ -245,8 +245,8 @@ def draft(facts: ReviewFacts, items: Sequence[ActionItem], policy: Policy) -> st
 
 def md(text: str) -> str:
     """`text` as one literal line of Markdown, safe in a table cell: no cell, link, tag, code or heading of its own."""
-    escaped = re.sub(r"([\\`|\[\]])", r"\\\1", line(text)).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-    return re.sub(r"^(\d+)([.)])(?=\s|$)", r"\1\\\2", re.sub(r"^([#+=~*-])", r"\\\1", escaped))
+    escaped = re.sub(r"([\\`|\[\]])", r"\\\1", re.sub(r"&(?=#?\w+;)", "&amp;", line(text))).replace("<", "&lt;")
+    return re.sub(r"^(\d+)([.)])(?=\s|$)", r"\1\\\2", re.sub(r"^([#+=~*>-])", r"\\\1", escaped))
 
 
 def _timeline(events: Sequence[Event]) -> list[str]:
@@ -277,10 +277,15 @@ def _joined_lines(sentences: Sequence[str]) -> list[str]:
 def _whys(chain: Sequence[str]) -> list[str]:
     lines = []
     for n in range(1, WHYS + 1):
-        question = "Why did the incident happen?" if n == 1 else f"Why? ({md(chain[n - 2])})" if n - 2 < len(chain) else "Why?"
-        answer = f"Because {md(chain[n - 1])}" if n <= len(chain) else IN_THE_MEETING
+        question, answer = _why(chain[n - 1]) if n <= len(chain) else ("Why?", IN_THE_MEETING)
         lines += [f"{n}. {question}", f"   → {answer}", ""]
     return lines
+
+
+def _why(link: str) -> tuple[str, str]:
+    """A link of the chain as (question, answer): "Why X? Because Y", or a bare cause."""
+    question, is_pair, answer = line(link).partition("? Because ")
+    return (f"{md(question)}?", f"Because {md(answer)}") if is_pair else ("Why?", f"Because {md(link)}")
 
 
 def _bullets(items: Sequence[str]) -> list[str]:

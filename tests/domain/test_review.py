@@ -1,0 +1,195 @@
+"""The Post-Incident Review of Step 6, heading by heading, from the record."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import UTC, date, datetime, timedelta
+
+import pytest
+
+from mlrunbook.domain.communication import Figures
+from mlrunbook.domain.diagnosis import Cause
+from mlrunbook.domain.incident import Incident, IncidentType, Severity, Status
+from mlrunbook.domain.policy import Policy, Role
+from mlrunbook.domain.review import Event, ReviewFacts, action_items, assess, draft, md
+
+T0 = datetime(2026, 3, 2, 9, 0, tzinfo=UTC)
+
+
+def after(minutes: float) -> datetime:
+    return T0 + timedelta(minutes=minutes)
+
+
+INCIDENT = Incident(
+    id="inc-7",
+    model="predictive_maintenance",
+    model_version="v2.0.0",
+    type=IncidentType.PERFORMANCE_DEGRADATION,
+    family="performance",
+    severity=Severity.HIGH,
+    status=Status.CLOSED,
+    description="F1 fell",
+    impact="needless inspections",
+    reported_by="alertmanager",
+    started_at=after(-4),
+    detected_at=T0,
+    acknowledged_at=after(10),
+    acknowledged_by="lead",
+    contained_at=after(20),
+    resolved_at=after(42),
+)
+FACTS = ReviewFacts(
+    incident=INCIDENT,
+    events=[Event(after(42), "Resolved"), Event(T0, "Detected")],
+    root_cause="v2.0.0 was trained on wrong labels",
+    cause=Cause.BAD_DEPLOYMENT,
+    chain=["Why did performance fall? Because v2.0.0 misses failures", "its labels were wrong"],
+    resolution=["Rolled back to v1.4.0"],
+    during=Figures(0.79, 0.55),
+    after=Figures(0.79, 0.78),
+    updates_due=1,
+    updates_on_time=1,
+)
+ITEMS = action_items(Cause.BAD_DEPLOYMENT, after(42))
+
+
+def test_the_review_has_every_heading_of_the_runbook_in_order() -> None:
+    headings = [row for row in draft(FACTS, ITEMS, Policy()).splitlines() if row.startswith("#")]
+    assert headings == [
+        "# Post-Incident Review: inc-7",
+        "## Incident Summary",
+        "## Timeline",
+        "## Root Cause Analysis",
+        "### What Happened?",
+        "### Why Did It Happen?",
+        "### What Went Well?",
+        "### What Could Be Improved?",
+        "## Action Items",
+        "## Metrics",
+        "## Lessons Learned",
+        "## Approvals",
+    ]
+
+
+def test_the_review_has_every_label_of_the_runbook_in_order() -> None:
+    text = draft(FACTS, ITEMS, Policy())
+    bold = [row.split("**")[1] for row in text.splitlines() if "**" in row]
+    assert bold == [
+        *("Date:", "Duration:", "Severity:", "Model:"),
+        *("Detection Time:", "Response Time:", "Time to Containment:", "Total Resolution Time:", "Business Impact:"),
+        *("Technical:", "Process:", "Monitoring:"),
+        *("Reviewed By:", "Approved By:", "Date:"),
+    ]
+    assert "| Time | Event |" in text
+    assert "| Action | Owner | Due Date | Status |" in text
+
+
+def test_the_metrics_are_the_measured_times() -> None:
+    text = draft(FACTS, ITEMS, Policy())
+    for row in (
+        "- **Duration:** 42 minutes",
+        "- **Detection Time:** 4 minutes (automated alert)",
+        "- **Response Time:** 10 minutes (acknowledged by lead)",
+        "- **Time to Containment:** 20 minutes (from detection)",
+        "- **Total Resolution Time:** 42 minutes",
+        "- **Business Impact:** not estimated",
+    ):
+        assert row in text.splitlines()
+
+
+def test_what_was_not_measured_is_said() -> None:
+    bare = replace(INCIDENT, started_at=None, acknowledged_at=None, contained_at=None, resolved_at=None)
+    text = draft(ReviewFacts(incident=bare, events=[]), (), Policy())
+    assert text.count("not measured") >= 6
+    paged = draft(ReviewFacts(incident=bare, events=[], paged_at=after(1)), (), Policy())
+    assert "- **Response Time:** 1 minute (engineer paged; nobody acknowledged)" in paged
+    for example in ("10K", "0.82", "15 minutes", "3 hours", "incident_123", "asset type", "v1.5.0"):
+        assert example not in text
+
+
+def test_the_timeline_is_in_order_in_utc_and_names_the_day_only_when_there_are_two() -> None:
+    rows = [row for row in draft(FACTS, ITEMS, Policy()).splitlines() if "UTC |" in row]
+    assert rows == ["| 09:00 UTC | Detected |", "| 09:42 UTC | Resolved |"]
+    overnight = replace(FACTS, events=[*FACTS.events, Event(after(16 * 60), "Closed")])
+    assert "| 2026-03-03 01:00 UTC | Closed |" in draft(overnight, ITEMS, Policy())
+
+
+def test_the_five_whys_start_from_the_diagnosis_and_leave_the_rest_to_the_meeting() -> None:
+    text = draft(FACTS, ITEMS, Policy())
+    assert "1. Why did performance fall?\n   → Because v2.0.0 misses failures\n" in text
+    assert "2. Why?\n   → Because its labels were wrong\n" in text
+    assert text.count("→ To be answered in the review meeting") == 3
+
+
+def test_a_good_response_is_told_by_its_facts() -> None:
+    well, improve = assess(FACTS, Policy())
+    assert well == [
+        "Automated monitoring detected the failure 4 minutes after it began",
+        "Acknowledged after 10 minutes, within the 1 hour allowed",
+        "Contained after 20 minutes",
+        "1 of 1 updates went out in time",
+        "Recovery was verified by measurement, F1 score: 0.78, against 0.79 at baseline",
+    ]
+    assert improve == ["The chain of causes is not known to its root"]
+
+
+def test_a_poor_response_is_told_by_its_facts() -> None:
+    late = replace(INCIDENT, acknowledged_at=after(75), contained_at=after(90), reported_by="a supervisor")
+    facts = replace(
+        FACTS,
+        incident=late,
+        after=Figures(),
+        updates_due=3,
+        detected_automatically=False,
+        containment_left=["human approval: the vendor asked for it"],
+    )
+    well, improve = assess(facts, Policy())
+    assert well == []
+    assert improve[:-1] == [
+        "a supervisor reported the failure before monitoring did",
+        "Acknowledged after 1 hour 15 minutes, past the 1 hour allowed",
+        "Contained after 1 hour 30 minutes, past the response time",
+        "1 of 3 updates went out in time",
+        "The F1 score after the fix was not measured",
+        "Containment still in force: human approval: the vendor asked for it",
+    ]
+
+
+def test_nobody_answering_and_nothing_contained_is_improved_upon() -> None:
+    _, improve = assess(replace(FACTS, incident=replace(INCIDENT, acknowledged_at=None, contained_at=None)), Policy())
+    assert "Nobody acknowledged the incident; the response time is 1 hour" in improve
+    assert "No containment is on record" in improve
+    _, medium = assess(replace(FACTS, incident=replace(INCIDENT, severity=Severity.MEDIUM, contained_at=None)), Policy())
+    assert "No containment is on record" not in medium
+
+
+@pytest.mark.parametrize("cause", [*Cause, None])
+def test_every_cause_gives_action_items_with_an_owner_and_a_date_after_resolution(cause: Cause | None) -> None:
+    items = action_items(cause, after(42))
+    assert len(items) >= 2
+    assert items[-1].owner is Role.ML_TEAM_LEAD
+    assert all(item.due_on > date(2026, 3, 2) and item.status == "Not Started" for item in items)
+
+
+def test_action_items_stand_in_the_table() -> None:
+    assert "| Record in the runbook what this incident taught | ML Team Lead | 2026-03-09 | Not Started |" in draft(FACTS, ITEMS, Policy())
+
+
+@pytest.mark.parametrize(
+    "evil", ["a | b", "<img src=x onerror=alert(1)>", "![x](https://example.com)", "`rm`", "# heading", "1. one", "a\n| b |"]
+)
+def test_hostile_text_stays_one_literal_cell(evil: str) -> None:
+    facts = replace(
+        FACTS, events=[Event(T0, evil)], incident=replace(INCIDENT, description=evil, reported_by=evil), chain=[evil], root_cause=evil
+    )
+    text = draft(facts, ITEMS, Policy())
+    row = next(row for row in text.splitlines() if row.startswith("| 09:00 UTC |"))
+    assert row.replace(r"\|", "").count("|") == 3
+    assert "<img" not in text
+    assert "](http" not in text.replace(r"\]", "")
+    assert len([r for r in text.splitlines() if r.startswith("#")]) == 12
+
+
+def test_plain_words_are_not_disfigured() -> None:
+    assert md("predictive_maintenance v2.0.0: F1 0.79 -> 0.55, 31 % & up") == "predictive_maintenance v2.0.0: F1 0.79 -> 0.55, 31 % & up"
+    assert md("> quoted &lt;b&gt;") == r"\> quoted &amp;lt;b&amp;gt;"

@@ -169,10 +169,13 @@ def assess(facts: ReviewFacts, policy: Policy) -> tuple[list[str], list[str]]:
     if facts.updates_due:
         sent = f"{facts.updates_on_time} of {facts.updates_due} updates went out in time"
         (well if facts.updates_on_time >= facts.updates_due else improve).append(sent)
-    if facts.after.f1_now is not None:
+    f1, baseline = facts.after.f1_now, facts.after.f1_baseline
+    if f1 is None:
+        improve.append("The F1 score after the fix was not measured")
+    elif baseline is not None and f1 >= baseline * (1 - policy.recovery.tolerance):
         well.append(f"Recovery was verified by measurement, F1 score: {facts.after.f1_words}")
     else:
-        improve.append("The F1 score after the fix was not measured")
+        improve.append(f"Recovery is not shown, F1 score after the fix: {facts.after.f1_words}")
     improve += [f"Containment still in force: {left}" for left in facts.containment_left]
     if len(facts.chain) < WHYS:
         improve.append("The chain of causes is not known to its root")
@@ -266,12 +269,7 @@ def _what_happened(facts: ReviewFacts) -> list[str]:
         f"Root cause: {md(facts.root_cause or 'not established yet')}",
         f"Resolution: {md('; '.join(facts.resolution) or 'none on record')}",
     ]
-    return _joined_lines([sentence for sentence in said if sentence])
-
-
-def _joined_lines(sentences: Sequence[str]) -> list[str]:
-    """Sentences as paragraphs of their own."""
-    return "\n\n".join(sentences).split("\n")
+    return ["\n\n".join(sentence for sentence in said if sentence)]
 
 
 def _whys(chain: Sequence[str]) -> list[str]:

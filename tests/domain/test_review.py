@@ -155,6 +155,13 @@ def test_a_poor_response_is_told_by_its_facts() -> None:
     ]
 
 
+@pytest.mark.parametrize("figures", [Figures(0.79, 0.70), Figures(None, 0.78)])
+def test_recovery_is_praised_only_when_f1_is_measured_back_near_the_baseline(figures: Figures) -> None:
+    well, improve = assess(replace(FACTS, after=figures), Policy())
+    assert not any("Recovery" in sentence for sentence in well)
+    assert any(sentence.startswith("Recovery is not shown") for sentence in improve)
+
+
 def test_nobody_answering_and_nothing_contained_is_improved_upon() -> None:
     _, improve = assess(replace(FACTS, incident=replace(INCIDENT, acknowledged_at=None, contained_at=None)), Policy())
     assert "Nobody acknowledged the incident; the response time is 1 hour" in improve

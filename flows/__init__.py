@@ -1,0 +1,1 @@
+"""The runbook. Start reading at `flows/incident.py`."""

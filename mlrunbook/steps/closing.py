@@ -8,9 +8,9 @@ from typing import Any
 from sqlalchemy import Connection
 
 from mlrunbook.domain import review
-from mlrunbook.domain.actions import Path
 from mlrunbook.domain.clocks import review_due, times
 from mlrunbook.domain.communication import Figures, ResolutionFacts, resolution_notification
+from mlrunbook.domain.diagnosis import Cause
 from mlrunbook.domain.errors import Refused
 from mlrunbook.domain.incident import Status
 from mlrunbook.domain.review import Event, ReviewFacts
@@ -37,8 +37,7 @@ def announce_resolution(run: Run) -> None:
         incident = incidents.set_status(conn, run.incident_id, Status.RESOLVED, why=why, actor=ACTOR, now=now)
         assert incident.resolved_at is not None
         stop(conn, run.incident_id, now=now)
-        path = (records.get(conn, run.incident_id, "applied") or {}).get("path")
-        followed = [i.action for i in review.action_items(Path(path) if path and path != "None" else None, incident.resolved_at)]
+        followed = [i.action for i in review.action_items(_cause(conn, run.incident_id), incident.resolved_at)]
         message = resolution_notification(
             ResolutionFacts(
                 incident_id=incident.id,
@@ -66,7 +65,6 @@ def draft_review(run: Run) -> str:
         diagnosis = records.get(conn, run.incident_id, "diagnosis") or {}
         recovery = records.get(conn, run.incident_id, "recovery") or {}
         triage = records.get(conn, run.incident_id, "triage") or {}
-        path = (records.get(conn, run.incident_id, "applied") or {}).get("path")
         rows = journal.of_incident(conn, run.incident_id)
         updates = [
             u for u in outbox.of_incident(conn, run.incident_id, "update") if u["not_before"] <= (incident.resolved_at or run.world.now())
@@ -76,7 +74,7 @@ def draft_review(run: Run) -> str:
             events=[Event(e.at, e.text) for e in entries if e.kind in REVIEW_EVENTS],
             root_cause=root_cause(conn, incident.id),
             chain=[_because(line) for line in diagnosis.get("chain", [])],
-            path=Path(path) if path and path != "None" else None,
+            cause=_cause(conn, incident.id),
             resolution=resolution_words(conn, incident.id),
             during=figures(diagnosis.get("figures") or triage.get("figures")),
             after=figures(recovery.get("figures")),
@@ -87,7 +85,7 @@ def draft_review(run: Run) -> str:
             containment_left=[f"{r.summary} ({r.kept_because})" for r in rows if r.kept_because],
             business_impact=_business_impact(incident.impact, figures(triage.get("figures"))),
         )
-        todo = review.action_items(facts.path, incident.resolved_at or run.world.now())
+        todo = review.action_items(facts.cause, incident.resolved_at or run.world.now())
         markdown = review.draft(facts, todo, run.world.policy)
         for item in todo:
             items.add(conn, incident.id, item.action, owner_role=str(item.owner), due_on=item.due_on)
@@ -112,6 +110,11 @@ def resolution_words(conn: Connection, incident_id: str) -> list[str]:
     by_word = records.get(conn, incident_id, "human_resolution") or {}
     said = [f"{by_word['what']} ({by_word['by']})"] if by_word else []
     return actions_taken(conn, incident_id) + said
+
+
+def _cause(conn: Connection, incident_id: str) -> Cause | None:
+    diagnosis = records.get(conn, incident_id, "diagnosis")
+    return Cause(diagnosis["cause"]) if diagnosis else None
 
 
 def _because(line: str) -> str:

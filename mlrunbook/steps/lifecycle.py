@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 from sqlalchemy import Connection
 
 from mlrunbook.approvals import is_rejected, request, standing_approval
+from mlrunbook.domain.errors import Refused, Transient, Unknown
 from mlrunbook.domain.policy import Role
 from mlrunbook.notices import page
 from mlrunbook.steps.run import Run
@@ -74,3 +75,25 @@ def look_again_later(run: Run, *, reason: str, after_s: float) -> datetime:
 def done(run: Run) -> None:
     with run.write() as conn:
         leases.let_go(conn, run.lease, "done", now=run.world.now())
+
+
+def failed(run: Run, error: Exception) -> None:
+    """The run ends on an error: a definite no, or an unknown outcome, needs a human; anything else is tried again by a later run."""
+    words = f"{type(error).__name__}: {error}"
+    if isinstance(error, Refused | Unknown):
+        stop_for_human(run, reason=str(error))
+        return
+    if not isinstance(error, Transient):  # a defect of ours: people must know, and the incident must still go on
+        with run.write() as conn:
+            incident = incidents.get(conn, run.incident_id)
+            key = f"defect:{run.lease.generation}"
+            page(
+                conn,
+                run.world.policy,
+                incident,
+                Role.ONCALL_ML_ENGINEER,
+                f"the flow failed ({words}); it is tried again",
+                now=run.world.now(),
+                key=key,
+            )
+    look_again_later(run, reason=f"This run failed ({words})", after_s=min(10.0 * 2 ** min(run.lease.generation, 6), 600.0))

@@ -22,7 +22,7 @@ from mlrunbook.steps.changes import executed_containment, plan_of
 from mlrunbook.steps.investigation import rediagnosed
 from mlrunbook.steps.run import ACTOR, Run
 from mlrunbook.steps.triage import figures_of
-from mlrunbook.store import incidents, journal, plans, records
+from mlrunbook.store import incidents, journal, leases, plans, records
 
 UNDO_RULE = "containment.undo_on_verified_recovery"
 
@@ -30,7 +30,7 @@ UNDO_RULE = "containment.undo_on_verified_recovery"
 def plan(run: Run) -> str | None:
     """The digest of the resolution plan, made once; None when there is no safe automatic path."""
     if standing := run.recorded("resolution_plan"):
-        return standing["digest"]
+        return _digest(standing)
     diagnosis, facts = rediagnosed(run)
     if request := run.recorded("request"):
         asked = f"{request['by']} asks for this path: {request['reason'] or 'no reason given'}"
@@ -45,7 +45,7 @@ def plan(run: Run) -> str | None:
     proposed = propose(run.incident_id, incident.model, diagnosis, facts, state=_observed(run), executed=executed_containment(run))
     with run.write() as conn:
         if standing := records.get(conn, run.incident_id, "resolution_plan"):
-            return standing["digest"]
+            return _digest(standing)
         if proposed is None:
             run.note(conn, "plan", f"No safe automatic path: {diagnosis.sentence}")
         digest = plans.propose(conn, proposed, now=run.world.now()) if proposed else None
@@ -53,11 +53,16 @@ def plan(run: Run) -> str | None:
     return digest
 
 
+def _digest(standing: dict[str, Any]) -> str | None:
+    return standing["digest"] or None
+
+
 def record_form(run: Run, digest: str, number: int, answer: dict[str, Any]) -> bool:
     """What somebody typed into Prefect's form. Counts as a decision only where policy opts in; True when it did."""
     with run.world.transaction() as conn:
         policy, now = run.world.policy, run.world.now()
         key = f"form:{digest[:12]}:{number}"
+        leases.take(conn, run.incident_id, str(run.lease.holder), now=now, lease_s=run.world.lease_s)  # no longer waiting
         if records.get(conn, run.incident_id, key):
             return False
         records.put(conn, run.incident_id, key, answer, now=now)

@@ -1,0 +1,22 @@
+"""Step 2: Immediate Containment."""
+
+from prefect import flow
+
+from tasks.changes import apply_plan, preserve_evidence
+from tasks.decisions import announce_containment, approved_mitigation, plan_containment
+
+
+@flow(name="contain", flow_run_name="contain-{incident_id}", persist_result=False)
+async def contain(incident_id: str) -> None:
+    """Stop or minimise the damage: what policy lets happen by itself now, the rest is proposed to a person."""
+    await preserve_evidence(incident_id)
+    plan = await plan_containment(incident_id)
+    if plan.get("automatic"):
+        await apply_plan(incident_id, plan["automatic"])
+    await announce_containment(incident_id)
+
+
+async def mitigate(incident_id: str) -> None:
+    """A temporary mitigation that a person has approved while the investigation ran."""
+    if digest := await approved_mitigation(incident_id):
+        await apply_plan(incident_id, digest)

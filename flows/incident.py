@@ -1,0 +1,93 @@
+"""The parent flow. The numbers are the steps of docs/runbooks/ml-model-incident.md; the only place with gates."""
+
+from prefect import flow
+from prefect.flow_runs import suspend_flow_run
+from prefect.runtime import flow_run
+
+from flows.communication import announce_resolution
+from flows.containment import contain, mitigate
+from flows.investigation import investigate
+from flows.resolution import resolve, undo_containment, verify_recovery
+from flows.review import draft_review
+from flows.triage import triage
+from mlrunbook.domain.incident import IncidentType, Severity
+from tasks.approvals import approval_state, ask_for_approval, record_form
+from tasks.artifacts import publish_plan
+from tasks.decisions import human_resolution, plan_resolution, reopen
+from tasks.forms import ApprovalForm
+from tasks.incidents import end, hand_to_human, look_again_later, open_or_join
+from tasks.run import carrying
+
+
+def run_name() -> str:
+    given = flow_run.parameters
+    return given.get("incident_id") or f"{flow_run.flow_name}-{given.get('model') or 'unnamed'}"
+
+
+@flow(name="respond", flow_run_name=run_name, persist_result=False)
+async def respond(
+    incident_id: str = "",
+    model: str = "",
+    severity: Severity = Severity.MEDIUM,
+    type: IncidentType = IncidentType.PERFORMANCE_DEGRADATION,
+    description: str = "",
+    impact: str = "",
+    reportedBy: str = "",
+) -> str:
+    """Carry one incident from alert to review.
+
+    Give `incident_id` to go on with an incident, or leave it empty and describe a new one: `model`, `severity`, `type`,
+    `description`, `impact` and `reportedBy`. A second run for the same incident ends at once.
+    """
+    if not incident_id:
+        incident_id = await open_or_join(model, severity, type, description, impact, reportedBy)
+    return await follow_runbook(incident_id)
+
+
+async def follow_runbook(incident_id: str) -> str:
+    """The runbook, from whatever the store has recorded. Every line returns at once when it is done already."""
+    async with carrying(incident_id) as ours:
+        if not ours:
+            return f"{incident_id}: carried by another run, or ended"
+        triaged = await triage(incident_id)  # 1
+        if not triaged["real"]:
+            await end(incident_id)
+            return f"{incident_id}: false alarm, {triaged['summary']}"
+        await contain(incident_id)  # 2
+        await investigate(incident_id)  # 3
+        await mitigate(incident_id)
+        if not await human_resolution(incident_id):
+            digest = await plan_resolution(incident_id)  # 4
+            if digest is None:
+                if await hand_to_human(incident_id, "there is no safe automatic path: look at the findings, fix it"):
+                    return f"{incident_id}: waiting for a human, no safe automatic path"
+            elif await approval(incident_id, digest) == "rejected":
+                if await hand_to_human(incident_id, "the plan was rejected: fix it by hand, or start a path deployment"):
+                    return f"{incident_id}: waiting for a human, the plan was rejected"
+            else:
+                await resolve(incident_id, digest)
+        recovery = await verify_recovery(incident_id)
+        if recovery["recovered"] is None and not recovery.get("give_up"):
+            at = await look_again_later(incident_id, recovery["sentence"], 60.0)
+            return f"{incident_id}: too early to call it recovered, next look at {at}"
+        if not recovery["recovered"]:
+            await reopen(incident_id)
+            await hand_to_human(incident_id, f"the fix did not work: {recovery['sentence']}")
+            return f"{incident_id}: waiting for a human, {recovery['sentence']}"
+        await undo_containment(incident_id)
+        await announce_resolution(incident_id)  # 5
+        await draft_review(incident_id)  # 6
+        await end(incident_id)
+        return f"{incident_id}: closed, {recovery['sentence']}"
+
+
+async def approval(incident_id: str, digest: str) -> str:
+    """approved or rejected. Checks the row, else suspends; a resume without a valid row suspends again."""
+    while (state := await approval_state(incident_id, digest)) == "pending":
+        plan = await publish_plan(incident_id, digest)
+        number = await ask_for_approval(incident_id, digest)
+        if number is not None:
+            form = ApprovalForm.with_initial_data(description=plan)
+            answer = await suspend_flow_run(wait_for_input=form, key=f"approval-{digest[:12]}-{number}")
+            await record_form(incident_id, digest, number, answer.model_dump(mode="json"))
+    return state

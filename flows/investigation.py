@@ -1,0 +1,16 @@
+"""Step 3: Investigation."""
+
+import asyncio
+
+from prefect import flow
+
+from tasks.artifacts import publish_findings
+from tasks.decisions import CHECKS, check, diagnose
+
+
+@flow(name="investigate", flow_run_name="investigate-{incident_id}", persist_result=False)
+async def investigate(incident_id: str) -> None:
+    """Answer every item of the checklist, at the same time, then name the cause and the path."""
+    await asyncio.gather(*(check(incident_id, name) for name in CHECKS))
+    await diagnose(incident_id)
+    await publish_findings(incident_id)

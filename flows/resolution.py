@@ -1,0 +1,30 @@
+"""Step 4: Resolution. The paths' own deployments are in rollback.py and threshold.py."""
+
+from typing import Any
+
+from prefect import flow
+
+from tasks.changes import apply_plan
+from tasks.decisions import begin_resolution, confirm_applied, measure_recovery, plan_undo
+
+
+@flow(name="resolve", flow_run_name="resolve-{incident_id}", persist_result=False)
+async def resolve(incident_id: str, digest: str) -> None:
+    """Carry out the approved plan, read every change back, and confirm what the running server has loaded."""
+    await begin_resolution(incident_id, digest)
+    await apply_plan(incident_id, digest)
+    await confirm_applied(incident_id, digest)
+
+
+@flow(name="verify-recovery", flow_run_name="verify-recovery-of-{incident_id}", persist_result=False)
+async def verify_recovery(incident_id: str) -> dict[str, Any]:
+    """Measure predictions made after the fix."""
+    return await measure_recovery(incident_id)
+
+
+@flow(name="undo-containment", flow_run_name="undo-containment-of-{incident_id}", persist_result=False)
+async def undo_containment(incident_id: str) -> None:
+    """Take containment back, or keep it with a named reason."""
+    undo = await plan_undo(incident_id)
+    if undo["digest"]:
+        await apply_plan(incident_id, undo["digest"], undo["undoes"])

@@ -1,0 +1,19 @@
+"""Step 4, Path A: Model Rollback, started by a person. Inside an incident the plan of `respond` does it."""
+
+from prefect import flow
+
+from flows.incident import follow_runbook, run_name
+from mlrunbook.domain.incident import IncidentType, Severity
+from tasks.incidents import open_or_join
+
+
+@flow(name="rollback", flow_run_name=run_name, persist_result=False)
+async def rollback(model: str, targetVersion: str, reason: str, rolledBackBy: str, severity: Severity = Severity.MEDIUM) -> str:
+    """Ask for a rollback of `model` to `targetVersion`.
+
+    Opens or joins an incident; the rollback takes the same plan, approval, journal and lock as in any incident.
+    """
+    asked = {"path": "rollback", "target_version": targetVersion, "reason": reason, "by": rolledBackBy}
+    description = f"Rollback to {targetVersion} requested: {reason}"
+    incident_id = await open_or_join(model, severity, IncidentType.PERFORMANCE_DEGRADATION, description, "", rolledBackBy, asked)
+    return await follow_runbook(incident_id)

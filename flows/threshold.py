@@ -1,0 +1,19 @@
+"""Step 4, Path D: Threshold Adjustment, started by a person. Inside an incident the plan of `respond` does it."""
+
+from prefect import flow
+
+from flows.incident import follow_runbook, run_name
+from mlrunbook.domain.incident import IncidentType, Severity
+from tasks.incidents import open_or_join
+
+
+@flow(name="threshold", flow_run_name=run_name, persist_result=False)
+async def threshold(model: str, threshold: float, reason: str, changedBy: str, severity: Severity = Severity.MEDIUM) -> str:
+    """Ask for another decision threshold (0 to 1) of `model`; writes the config, restarts the server, reads it back.
+
+    Opens or joins an incident; the change takes the same plan, approval, journal and lock as in any incident.
+    """
+    asked = {"path": "threshold", "threshold": threshold, "reason": reason, "by": changedBy}
+    description = f"Threshold {threshold:g} requested: {reason}"
+    incident_id = await open_or_join(model, severity, IncidentType.PERFORMANCE_DEGRADATION, description, "", changedBy, asked)
+    return await follow_runbook(incident_id)

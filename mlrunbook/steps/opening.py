@@ -1,0 +1,46 @@
+"""An incident that begins in Prefect: the UI's custom run, the API, a schedule, or a path started alone."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from mlrunbook.domain.errors import Invalid
+from mlrunbook.domain.incident import IncidentType, Severity
+from mlrunbook.intake import take_in
+from mlrunbook.store import records, timeline
+from mlrunbook.store.incidents import Report
+from mlrunbook.wiring import World
+
+
+def open_or_join(
+    world: World,
+    model: str,
+    severity: Severity,
+    type: IncidentType,
+    description: str,
+    impact: str,
+    reported_by: str,
+    request: dict[str, Any] | None = None,
+) -> str:
+    """The id of the incident. `request` names a path a person asks for ({"path", "by", "reason", ...}): it goes the same way
+    through plan, approval and journal, only the diagnosis does not choose it."""
+    for name, value in (("model", model), ("description", description), ("reportedBy", reported_by)):
+        if not value.strip():
+            raise Invalid(f"{name} is empty: give an incident id, or model, description and reportedBy", field=name)
+    report = Report(
+        model=model.strip(),
+        type=type,
+        family=world.policy.family_of(type),
+        severity=severity,
+        description=description.strip(),
+        impact=impact.strip(),
+        reported_by=reported_by.strip(),
+    )
+    with world.transaction() as conn:
+        incident, _ = take_in(conn, world.policy, report, now=world.now(), start=False)
+        if request:
+            records.forget(conn, incident.id, "request", "resolution_plan")
+            records.put(conn, incident.id, "request", request, now=world.now())
+            text = f"{request['by']} asks for path {request['path']}: {request['reason'] or 'no reason given'}"
+            timeline.append(conn, incident.id, "plan", text, actor=request["by"], at=world.now())
+    return incident.id

@@ -1,0 +1,34 @@
+"""The task that changes the world, and the one that preserves it first."""
+
+from __future__ import annotations
+
+from prefect import task
+
+from mlrunbook.steps import changes, evidence
+from tasks._policy import RETRY_TRANSIENT, off_loop
+from tasks.run import current_run
+
+
+@task(task_run_name="preserve-evidence-of-{incident_id}", **RETRY_TRANSIENT)
+async def preserve_evidence(incident_id: str) -> list[str]:
+    """Metrics, predictions, config, serving state and logs, before anything is altered."""
+    return await off_loop(evidence.preserve, current_run())
+
+
+@task(task_run_name="{what}", **(RETRY_TRANSIENT | {"timeout_seconds": 300}))
+async def apply_action(incident_id: str, digest: str, ordinal: int, what: str, undo_of: str | None = None) -> str:
+    """One action of an approved plan, at most once, read back."""
+    return await off_loop(changes.carry_out, current_run(), digest, ordinal, undo_of)
+
+
+async def apply_plan(incident_id: str, digest: str, undoes: list[str | None] | None = None) -> list[str]:
+    """Every action of the plan, in its order; how each ended."""
+    plan = await off_loop(changes.plan_of, current_run(), digest)
+    return [
+        await apply_action(incident_id, digest, i, _slug(action.summary), undoes[i] if undoes else None)
+        for i, action in enumerate(plan.actions)
+    ]
+
+
+def _slug(summary: str) -> str:
+    return "-".join("".join(c if c.isalnum() or c in "._" else " " for c in summary).split())[:80]

@@ -1,0 +1,22 @@
+"""The forms Prefect's UI shows when a run waits for a human. Fields without defaults: an empty form must not pass a gate."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+from prefect.input import RunInput
+from pydantic import Field
+
+
+class Decision(StrEnum):
+    APPROVED = "approved"
+    REJECTED = "rejected"
+    DECIDED_ELSEWHERE = "decided_elsewhere"  # by REST or the CLI: the run looks into the store again
+
+
+class ApprovalForm(RunInput):
+    """Decide about the plan above."""
+
+    decision: Decision = Field(description="Approve or reject exactly the plan shown above")
+    name: str = Field(min_length=2, max_length=100, description="Your name: recorded as unverified, this form cannot prove who you are")
+    comment: str = Field(max_length=1000, description="Why")

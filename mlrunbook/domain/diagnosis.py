@@ -119,12 +119,12 @@ class Diagnosis:
 def last_threshold_change(changes: Sequence[Change], until: datetime) -> ThresholdChange | None:
     """The last `config` change that moved the threshold in the week up to `until`.
 
-    Its `detail` is `{"before": {"threshold": x, ...}, "after": {"threshold": y, ...}}`.
+    Its `detail` is `{"from": {"threshold": x, ...}, "to": {"threshold": y, ...}}`.
     """
     for change in sorted(changes, key=lambda c: c.at, reverse=True):
         if change.kind != "config" or not until - WEEK <= change.at <= until:
             continue
-        before, after = (_threshold_of(change.detail.get(side)) for side in ("before", "after"))
+        before, after = (_threshold_of(change.detail.get(side)) for side in ("from", "to"))
         if before is not None and after is not None and before != after:
             return ThresholdChange(before, after, change.at, change.author)
     return None

@@ -131,7 +131,8 @@ def _from_alerts_alone(
     severity = policy.unmeasured_critical_alert if critical else policy.unmeasured_alert
     covers = [_covered(a.name, a.type or kind, metrics, status, policy) for a in alerts or (AlertSignal("", ""),)]
     if all(covers):
-        return Assessment(False, severity, kind, (f"false alarm: {named} fired, but {said}",))
+        found = "; ".join(dict.fromkeys(_refuted_words(a.name, said) for a in alerts)) or said
+        return Assessment(False, severity, kind, (f"false alarm: {named} fired, but {found}",))
     never = None in covers
     if never or final_look or (metrics is None and critical):
         why = "what it claims cannot be measured here" if never else said
@@ -233,6 +234,12 @@ def _covered(
     if alert == "AllAssetsHighRisk" and enough and metrics is not None and metrics.current.flagged_share is not None:
         return True
     return _performance_is_fine(metrics, policy)
+
+
+def _refuted_words(alert: str, said: str) -> str:
+    if alert == "ModelServerDown":
+        return "the model server answers"
+    return f"{_RATE_ALERTS[alert].replace('_', ' ')} is within its limit" if alert in _RATE_ALERTS else said
 
 
 def _performance_is_fine(metrics: ModelMetrics | None, policy: SeverityPolicy) -> bool:

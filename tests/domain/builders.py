@@ -66,7 +66,7 @@ def change(kind: str, *, hours_ago: float, ref: str = "v2.0.0", detail: Mapping[
 
 
 def threshold_change(before: float, after: float, *, hours_ago: float = 2) -> Change:
-    return change("config", hours_ago=hours_ago, ref="r4", detail={"before": {"threshold": before}, "after": {"threshold": after}})
+    return change("config", hours_ago=hours_ago, ref="r4", detail={"from": {"threshold": before}, "to": {"threshold": after}})
 
 
 def prediction(i: int, *, score: float = 0.1, outcome: bool | None = False, threshold: float = 0.5, **changes: Any) -> Prediction:

@@ -90,7 +90,9 @@ def test_the_raise_that_contained_the_incident_is_not_its_cause() -> None:
     assert (last.before, last.after) == (0.5, 0.002)
 
 
-@pytest.mark.parametrize("detail", [{}, {"before": None, "after": {"threshold": 0.4}}, {"before": {"threshold": "x"}, "after": {}}])
+@pytest.mark.parametrize(
+    "detail", [{}, {"from": None, "to": {"threshold": 0.4}}, {"from": {"threshold": "x"}, "to": {}}, {"from": "v1", "to": "v2"}]
+)
 def test_a_config_change_without_thresholds_is_no_threshold_change(detail: dict[str, Any]) -> None:
     assert last_threshold_change([change("config", hours_ago=1, detail=detail)], NOW) is None
 

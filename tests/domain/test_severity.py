@@ -117,6 +117,11 @@ def test_a_latency_alert_needs_measured_latency_to_be_refuted() -> None:
     assert look(alerts=(slow,), metrics=metrics(HEALTHY, latency_p95_ms=2500.0)).severity is Severity.MEDIUM
 
 
+def test_a_server_that_answers_again_refutes_its_alert_in_those_words() -> None:
+    a = look(alerts=(AlertSignal("ModelServerDown", "critical", IncidentType.INFRASTRUCTURE),))
+    assert (a.real, a.reasons) == (False, ("false alarm: ModelServerDown (critical) fired, but the model server answers",))
+
+
 def test_one_unrefuted_alert_among_refuted_ones_keeps_the_incident_open() -> None:
     slow = AlertSignal("InferenceLatencyHigh", "WARNING", IncidentType.PERFORMANCE_DEGRADATION)
     assert look(alerts=(F1_ALERT, slow), metrics=metrics(HEALTHY, latency_p95_ms=None)).real is None

@@ -1,0 +1,205 @@
+"""The team's model platform over HTTP: the runbook's endpoints, with failures translated once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any, TypeVar
+from urllib.parse import quote
+
+import httpx
+
+from mlrunbook.domain.errors import NotFound, Refused, Transient, Unknown
+from mlrunbook.domain.performance import Confusion, ModelMetrics, WindowMetrics
+from mlrunbook.ports import Change, Prediction, ServingStatus, WorkOrder
+
+T = TypeVar("T")
+# The request was never sent, so nothing can have happened.
+_NOT_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.UnsupportedProtocol)
+# A proxy lost the answer: the platform may have acted.
+_LOST_ANSWER = (502, 504)
+
+
+class HttpPlatform:
+    """`ports.ModelPlatform` over REST. Thread-safe. Answers may hold more than we read, never less."""
+
+    def __init__(
+        self, url: str, token: str | None = None, timeout_s: float = 10.0, *, transport: httpx.BaseTransport | None = None
+    ) -> None:
+        headers = {"Authorization": f"Bearer {token}"} if token else {}
+        self._url = url.rstrip("/")
+        self._http = httpx.Client(base_url=self._url, headers=headers, timeout=timeout_s, transport=transport)
+
+    def close(self) -> None:
+        self._http.close()
+
+    def status(self, model: str) -> ServingStatus:
+        return self._read(f"{_model(model)}/status", _status)
+
+    def metrics(
+        self, model: str, *, since: datetime | None = None, until: datetime | None = None, version: str | None = None
+    ) -> ModelMetrics:
+        params = {"since": _iso(since), "until": _iso(until), "version": version}
+        return self._read(f"/api/v1/model-performance/metrics/{quote(model, safe='')}", _metrics, params)
+
+    def alerts(self, model: str | None = None) -> Sequence[Mapping[str, Any]]:
+        return self._read("/api/v1/model-performance/alerts", lambda b: [dict(a) for a in b["alerts"]], {"model": model})
+
+    def prediction_log(
+        self, model: str, *, limit: int = 100, since: datetime | None = None, labelled_only: bool = False
+    ) -> Sequence[Prediction]:
+        params = {"model": model, "limit": limit, "since": _iso(since), "labelledOnly": "true" if labelled_only else None}
+        return self._read("/api/v1/ml/predictions/logs", lambda b: [_prediction(p) for p in b["predictions"]], params)
+
+    def changes(self, model: str, *, since: datetime) -> Sequence[Change]:
+        return self._read(f"{_model(model)}/changes", lambda b: [_change(c) for c in b["changes"]], {"since": _iso(since)})
+
+    def rollback(self, model: str, *, target_version: str, reason: str, rolled_back_by: str, idempotency_key: str) -> ServingStatus:
+        body = {"targetVersion": target_version, "reason": reason, "rolledBackBy": rolled_back_by}
+        return self._write(f"{_model(model)}/rollback", body, _status, idempotency_key)
+
+    def work_orders(self, model: str, *, state: str | None = None) -> Sequence[WorkOrder]:
+        return self._read(f"{_model(model)}/work-orders", _work_orders, {"state": state})
+
+    def flag_pending_work_orders(self, model: str, *, reason: str, idempotency_key: str) -> Sequence[WorkOrder]:
+        return self._write(f"{_model(model)}/work-orders/flag", {"reason": reason}, _work_orders, idempotency_key)
+
+    def _read(self, path: str, parse: Callable[[Any], T], params: Mapping[str, Any] | None = None) -> T:
+        given = {k: v for k, v in (params or {}).items() if v is not None}
+        try:
+            response = self._http.get(path, params=given)
+        except httpx.HTTPError as error:
+            raise Transient(f"{self._url} does not answer ({_words(error)}): is the model platform up?") from error
+        return self._parsed(response, parse)
+
+    def _write(self, path: str, body: Mapping[str, Any], parse: Callable[[Any], T], key: str) -> T:
+        try:
+            response = self._http.post(path, json=dict(body), headers={"Idempotency-Key": key})
+        except _NOT_SENT as error:
+            raise Transient(f"{self._url} does not answer ({_words(error)}): is the model platform up?") from error
+        except httpx.HTTPError as error:
+            raise Unknown(f"POST {path} was sent and got no answer ({_words(error)}): read back whether it happened") from error
+        if response.status_code in _LOST_ANSWER:
+            raise Unknown(f"POST {path} was answered {response.status_code} on the way: read back whether it happened")
+        return self._parsed(response, parse)
+
+    def _parsed(self, response: httpx.Response, parse: Callable[[Any], T]) -> T:
+        where = f"{response.request.method} {response.request.url.path}"
+        if not response.is_success:
+            raise _refusal(where, response)
+        try:
+            return parse(response.json())
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            what = f"{type(error).__name__}: {error}"
+            raise Refused(f"{where} answered something that is not the runbook's shape ({what}); check MLRUNBOOK_PLATFORM_URL") from error
+
+
+def _model(model: str) -> str:
+    return f"/api/v1/ml/models/{quote(model, safe='')}"
+
+
+def _refusal(where: str, response: httpx.Response) -> Exception:
+    status, detail = response.status_code, _detail(response)
+    if status >= 500 or status == 429:
+        return Transient(f"{where} answered {status}: {detail}; trying again may help")
+    if status == 404:
+        return NotFound(f"{where}: {detail}")
+    if status in (401, 403):
+        return Refused(f"{where} answered {status}: {detail}; give MLRUNBOOK_PLATFORM_TOKEN a token of scope operate")
+    return Refused(f"{where} answered {status}: {detail}")
+
+
+def _detail(response: httpx.Response) -> str:
+    """The problem's own words (RFC 9457), else the start of whatever came."""
+    try:
+        body = response.json()
+        said = body.get("detail") or body.get("title")
+    except (ValueError, AttributeError):
+        said = None
+    return str(said or response.text[:200].strip() or response.reason_phrase)
+
+
+def _words(error: httpx.HTTPError) -> str:
+    return str(error) or type(error).__name__
+
+
+def _iso(at: datetime | None) -> str | None:
+    return at.astimezone(UTC).isoformat().replace("+00:00", "Z") if at else None
+
+
+def _time(value: Any) -> datetime:
+    at = datetime.fromisoformat(value)
+    return at if at.tzinfo else at.replace(tzinfo=UTC)
+
+
+def _status(b: Any) -> ServingStatus:
+    if b["servingVersion"] is None:
+        raise NotFound(f"no version of {b['model']} is in production: promote one first")
+    return ServingStatus(
+        model=b["model"],
+        serving_version=str(b["servingVersion"]),
+        previous_version=b.get("previousVersion"),
+        staging_version=b.get("stagingVersion"),
+        server_healthy=bool(b["serverHealthy"]),
+        server_version=b.get("serverVersion"),
+        deployed_at=_time(b["deployedAt"]) if b.get("deployedAt") else None,
+    )
+
+
+def _confusion(b: Any) -> Confusion:
+    m = b["confusionMatrix"]
+    return Confusion(tp=int(m["tp"]), fp=int(m["fp"]), fn=int(m["fn"]), tn=int(m["tn"]))
+
+
+def _window(b: Any) -> WindowMetrics:
+    return WindowMetrics(
+        since=_time(b["since"]),
+        until=_time(b["until"]),
+        predictions=int(b["predictions"]),
+        labelled=int(b["labelled"]),
+        confusion=_confusion(b),
+        flagged_share=b.get("flaggedShare"),
+        latency_p95_ms=b.get("latencyP95Ms"),
+        error_rate=b.get("errorRate"),
+        null_rate=b.get("nullRate"),
+        versions=tuple(b.get("versions", ())),
+        by_risk_level={name: _confusion(g) for name, g in b.get("byRiskLevel", {}).items()},
+        by_asset_type={name: _confusion(g) for name, g in b.get("byAssetType", {}).items()},
+    )
+
+
+def _metrics(b: Any) -> ModelMetrics:
+    return ModelMetrics(model=b["model"], current=_window(b["current"]), baseline=_window(b["baseline"]))
+
+
+def _prediction(b: Any) -> Prediction:
+    return Prediction(
+        id=int(b["predictionId"]),
+        at=_time(b["at"]),
+        asset_id=b["assetId"],
+        asset_type=b["assetType"],
+        features=dict(b["features"]),
+        score=float(b["score"]),
+        label=bool(b["label"]),
+        version=b["version"],
+        threshold=float(b["threshold"]),
+        latency_ms=float(b["latencyMs"]),
+        outcome=b.get("outcome"),
+    )
+
+
+def _change(b: Any) -> Change:
+    return Change(kind=b["kind"], ref=b["ref"], author=b["author"], at=_time(b["at"]), detail=b.get("detail") or {})
+
+
+def _work_orders(b: Any) -> list[WorkOrder]:
+    return [
+        WorkOrder(
+            id=int(w["id"]),
+            asset_id=w["assetId"],
+            state=w["state"],
+            flagged_for_review=bool(w["flaggedForReview"]),
+            created_at=_time(w["createdAt"]),
+        )
+        for w in b["workOrders"]
+    ]

@@ -83,7 +83,13 @@ def spawn(
                 preexec_fn=in_child,
             )
 
-    return _spawner.submit(fork).result()
+    forked = _spawner.submit(fork)
+    try:
+        return forked.result()
+    except BaseException:
+        with contextlib.suppress(Exception):  # interrupted while we waited: a child that nobody knows of must not stay
+            forked.result(timeout=5).send_signal(when_orphaned)
+        raise
 
 
 def last_lines(log: Path, count: int = 15) -> str:
@@ -166,6 +172,11 @@ class Supervisor:
             running = self._running.get(name)
             return running.process.pid if running and running.process.poll() is None else None
 
+    def has(self, name: str) -> bool:
+        """Whether it is to run: started and not stopped, be it down at the moment."""
+        with self._lock:
+            return name in self._running
+
     def start(self, service: Service) -> None:
         """Start it and keep it running; does not wait for its health."""
         with self._lock:
@@ -178,15 +189,15 @@ class Supervisor:
                 self._monitor.start()
 
     def wait_ready(self, service: Service) -> float:
-        """Wait until it is healthy and return the seconds that took. Refused, with the end of its log, when it dies thrice or is late."""
+        """Wait until it is healthy and return the seconds that took. Refused, with the end of its log, when it dies first or is late."""
         begun = time.monotonic()
         while not service.healthy():
             with self._lock:
                 running = self._running.get(service.name)
                 if running is None:
                     raise Refused(f"{service.name} was stopped before it was ready")
-                died = len(running.deaths)
-            if died >= 3:
+                died = bool(running.deaths)
+            if died:
                 raise self._failure(service, "does not start")
             if time.monotonic() - begun > service.ready_timeout_s:
                 raise self._failure(service, f"was not healthy within {service.ready_timeout_s:.0f} s")
@@ -196,7 +207,10 @@ class Supervisor:
     def run(self, service: Service) -> float:
         """Run a command to its end and return the seconds it took. Refused, with the end of its log, when it fails or is late."""
         begun = time.monotonic()
-        process = self._spawn(service)
+        with self._lock:
+            if self._stopping.is_set():
+                raise Refused(f"{service.name} was stopped before it began")
+            process = self._spawn(service)
         try:
             code = process.wait(service.ready_timeout_s)
         except subprocess.TimeoutExpired:

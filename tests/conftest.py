@@ -64,7 +64,8 @@ def engine(database_url: str) -> Iterator[Engine]:
 @pytest.fixture(scope="session")
 def stack(scratch: Path) -> Iterator[Stack]:
     """The whole embedded stack on free ports. Mark the test `stack` (and `prefect` when it starts flows)."""
-    from mlrunbook.stack import Ports, Stack
+    from mlrunbook.addresses import Ports
+    from mlrunbook.stack import Stack
 
-    with Stack(scratch / "stack", ports=Ports.free(), with_approver=True) as running:
+    with Stack(scratch / "stack", ports=Ports.free(), with_approver=True, durable=False) as running:
         yield running

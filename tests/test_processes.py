@@ -47,7 +47,7 @@ def test_a_service_that_dies_is_started_again_and_its_death_is_told(supervisor: 
 def test_a_service_that_never_starts_is_refused_with_the_end_of_its_log(supervisor: Supervisor) -> None:
     broken = python("broken", "raise SystemExit('no such model')", healthy=lambda: False)
     supervisor.start(broken)
-    with pytest.raises(Refused, match="broken does not start; the end of .*broken.log:\n.*no such model"):
+    with pytest.raises(Refused, match=r"broken does not start; the end of .*broken.log:\n.*no such model"):
         supervisor.wait_ready(broken)
 
 
@@ -60,19 +60,27 @@ def test_a_service_that_is_late_is_refused(supervisor: Supervisor) -> None:
 
 def test_a_failing_command_is_refused_with_the_end_of_its_log(supervisor: Supervisor) -> None:
     supervisor.run(python("fine", "pass"))
-    with pytest.raises(Refused, match="deploy failed; the end of .*deploy.log:\n.*not today"):
+    with pytest.raises(Refused, match=r"deploy failed; the end of .*deploy.log:\n.*not today"):
         supervisor.run(python("deploy", "raise SystemExit('not today')"))
 
 
+STUBBORN = """
+import os, signal, time
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+open("pid", "w").write(str(os.getpid()))
+time.sleep(60)
+"""
+
+
+def number_in(path: Path) -> int:
+    until(lambda: path.exists() and path.read_text() != "")
+    return int(path.read_text())
+
+
 def test_stop_ends_grandchildren_in_sessions_of_their_own_even_those_that_ignore_term(supervisor: Supervisor, tmp_path: Path) -> None:
-    stubborn = "import signal,time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('up', flush=True); time.sleep(60)"
-    code = (
-        f"import subprocess,sys,time; p=subprocess.Popen([sys.executable,'-S','-c',{stubborn!r}], start_new_session=True, stdout=subprocess.PIPE);"
-        f"p.stdout.readline(); open({str(tmp_path / 'pid')!r},'w').write(str(p.pid)); time.sleep(60)"
-    )
-    supervisor.start(python("worker", code))
-    until(lambda: (tmp_path / "pid").exists() and (tmp_path / "pid").read_text() != "")
-    grandchild = int((tmp_path / "pid").read_text())
+    code = f"import subprocess,sys,time; subprocess.Popen([sys.executable,'-S','-c',{STUBBORN!r}], start_new_session=True); time.sleep(60)"
+    supervisor.start(python("worker", code, cwd=tmp_path))
+    grandchild = number_in(tmp_path / "pid")
     supervisor.stop("worker")
     until(lambda: gone(grandchild))
     assert supervisor.pid("worker") is None
@@ -99,18 +107,20 @@ def test_children_outlive_the_thread_that_started_them(supervisor: Supervisor) -
 
 
 def test_kill_9_of_the_supervisor_ends_its_children_and_the_mark_finds_the_rest(tmp_path: Path) -> None:
-    orphan = "import signal,time; signal.signal(signal.SIGTERM, signal.SIG_IGN); open('pid','w').write(str(__import__('os').getpid())); time.sleep(60)"
-    script = (
-        "import os,sys,time; from pathlib import Path; from mlrunbook.processes import *;"
-        "s = Supervisor(Path('logs'), report=print, stack_id='mark-under-test');"
-        f"s.start(Service('plain', ['sleep', '60'], dict(os.environ))); s.start(Service('orphan', [sys.executable, '-S', '-c', {orphan!r}], dict(os.environ)));"
-        "print(s.pid('plain'), flush=True); time.sleep(60)"
-    )
+    script = f"""
+import os, sys, time
+from pathlib import Path
+from mlrunbook.processes import Service, Supervisor
+supervisor = Supervisor(Path("logs"), report=print, stack_id="mark-under-test")
+supervisor.start(Service("plain", ["sleep", "60"], dict(os.environ)))
+supervisor.start(Service("orphan", [sys.executable, "-S", "-c", {STUBBORN!r}], dict(os.environ)))
+print(supervisor.pid("plain"), flush=True)
+time.sleep(60)
+"""
     parent = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True, cwd=tmp_path)
     assert parent.stdout is not None
     plain = int(parent.stdout.readline())
-    until(lambda: (tmp_path / "pid").exists() and (tmp_path / "pid").read_text() != "")
-    orphaned = int((tmp_path / "pid").read_text())
+    orphaned = number_in(tmp_path / "pid")
     stranger = subprocess.Popen(["sleep", "60"], env={**os.environ, MARK: "another-stack/plain"})
     try:
         parent.kill()

@@ -1,0 +1,405 @@
+"""The embedded stack: every part of the product on one machine, started by `mlrunbook up`, the demo and the tests.
+
+    with stop_on_signals(), Stack(data_dir) as stack:
+        stack.wait()
+
+One stack a data folder. What a killed one left behind is found and ended by the next start.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import secrets
+import shlex
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent import futures
+from datetime import UTC, datetime
+from pathlib import Path
+from types import FrameType, TracebackType
+from typing import TextIO
+
+import psutil
+
+from mlrunbook import deploy
+from mlrunbook.adapters.local_runtime import desired_state
+from mlrunbook.addresses import HOST, Ports, answers, check_ports
+from mlrunbook.domain.errors import Invalid, RunbookError
+from mlrunbook.embedded_postgres import EmbeddedPostgres
+from mlrunbook.processes import Service, Supervisor, end_marked, uninterrupted
+from mlrunbook.settings import Settings
+from mlrunbook.tokens import Scope
+
+RECONCILE_S = 0.1
+ALL_PARTS = frozenset({"prefect", "deployments", "worker", "platform", "model-server", "gateway"})
+MODEL_SERVER = "model-server"
+# name -> (scopes, the runbook's role)
+TOKENS: dict[str, tuple[frozenset[Scope], str | None]] = {
+    "platform": (frozenset({Scope.OPERATE, Scope.INTAKE, Scope.READ}), None),  # the flows and the gateway on the model platform
+    "gateway-intake": (frozenset({Scope.INTAKE}), None),  # the model platform's alerts on the gateway
+    "simulator": (frozenset({Scope.INTAKE, Scope.OPERATE}), None),  # outcomes and releases of the fleet simulator
+    "operator": (frozenset({Scope.READ, Scope.OPERATE, Scope.INTAKE}), None),  # the CLI
+}
+APPROVER = {"approver": (frozenset({Scope.APPROVE, Scope.READ}), "ml_team_lead")}
+
+
+class Stack:
+    """Start with `start()` or as a context manager; both return when every part is healthy.
+
+    `parts` names what to run besides PostgreSQL (tests and benchmarks leave some out); with `durable=False` a power cut may lose data.
+    MLRUNBOOK_DATABASE_URL and PREFECT_API_URL in the environment replace the embedded PostgreSQL and the embedded Prefect server. `timings` holds seconds by part.
+    """
+
+    def __init__(
+        self,
+        data_dir: Path,
+        *,
+        ports: Ports | None = None,
+        home: Path | None = None,
+        parts: frozenset[str] = ALL_PARTS,
+        with_approver: bool = False,
+        durable: bool = True,
+        report: Callable[[str], None] = print,
+    ) -> None:
+        self.data = data_dir.expanduser().resolve()
+        self.ports = ports or Ports()
+        self.home = (home or Settings().home).resolve()
+        self.timings: dict[str, float] = {}
+        self._parts = parts - {"prefect"} if os.environ.get("PREFECT_API_URL") else parts
+        self._tokens = TOKENS | (APPROVER if with_approver else {})
+        self._durable = durable
+        self._report = report
+        self._lock: TextIO | None = None
+        self._postgres: EmbeddedPostgres | None = None
+        self._supervisor: Supervisor | None = None
+        self._keeper: threading.Thread | None = None
+        self._stop = threading.Event()
+        self._serving_restart_id: str | None = None
+
+    @property
+    def supervisor(self) -> Supervisor:
+        if self._supervisor is None:
+            raise ValueError("the stack is not started")
+        return self._supervisor
+
+    @property
+    def database_url(self) -> str:
+        given = Settings().database_url
+        if given is not None:
+            return given.get_secret_value()
+        if self._postgres is None:
+            raise ValueError("the stack is not started")
+        return self._postgres.url("mlrunbook")
+
+    @property
+    def prefect_api_url(self) -> str:
+        return os.environ.get("PREFECT_API_URL") or f"http://{HOST}:{self.ports.prefect}/api"
+
+    @property
+    def prefect_auth(self) -> str | None:
+        """ "user:password" of the Prefect server."""
+        if os.environ.get("PREFECT_API_URL"):
+            return os.environ.get("PREFECT_API_AUTH_STRING")
+        return _kept(self.data / "secrets" / "prefect-auth", lambda: f"mlrunbook:{secrets.token_urlsafe(18)}")
+
+    def token(self, name: str) -> str:
+        return (self.data / "secrets" / f"{name}.token").read_text().strip()
+
+    def env(self) -> dict[str, str]:
+        """What a CLI command needs to find this stack; also written to `<data>/env`."""
+        return {
+            "MLRUNBOOK_DATA_DIR": str(self.data),
+            "MLRUNBOOK_HOME": str(self.home),
+            "MLRUNBOOK_DATABASE_URL": self.database_url,
+            "MLRUNBOOK_PLATFORM_URL": f"http://{HOST}:{self.ports.platform}",
+            "MLRUNBOOK_MODEL_SERVER_URL": f"http://{HOST}:{self.ports.model_server}",
+            "MLRUNBOOK_GATEWAY_URL": f"http://{HOST}:{self.ports.gateway}",
+            "MLRUNBOOK_PLATFORM_TOKEN": self.token("platform"),
+            "MLRUNBOOK_GATEWAY_TOKEN": self.token("operator"),
+            "PREFECT_API_URL": self.prefect_api_url,
+        } | ({"PREFECT_API_AUTH_STRING": self.prefect_auth} if self.prefect_auth else {})
+
+    def start(self) -> None:
+        """Start everything; on any failure, Ctrl-C included, stop what was started and raise."""
+        try:
+            self._start()
+        except BaseException:
+            self.stop()
+            raise
+
+    def wait(self) -> None:
+        """Block until interrupted or stopped."""
+        while not self._stop.wait(0.5):
+            pass
+
+    def stop(self) -> None:
+        """Stop everything in reverse order and leave no process, port or temporary folder."""
+        self._stop.set()
+        with uninterrupted(), contextlib.ExitStack() as rest:  # runs all of them, last one first, even if one fails
+            if self._lock:
+                rest.callback(self._release)
+            if self._postgres:
+                rest.callback(self._postgres.stop)
+            if self._supervisor:
+                rest.callback(self._supervisor.stop_all)
+            if self._keeper and self._keeper.is_alive():
+                rest.callback(self._keeper.join)
+        self._supervisor = self._postgres = self._keeper = None
+
+    def _release(self) -> None:
+        assert self._lock is not None
+        for name in ("env", "run/stack.json"):
+            (self.data / name).unlink(missing_ok=True)
+        self._lock.close()
+        self._lock = None
+
+    def __enter__(self) -> Stack:
+        self.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.stop()
+
+    def _start(self) -> None:
+        begun = time.monotonic()
+        self._stop.clear()
+        if "deployments" in self._parts:
+            deploy.deploy_command(self.home)  # complains now, not in ten seconds
+        self._lock = _lock(self.data)
+        self._end_orphans()
+        check_ports(self.ports, self._parts)
+        self._supervisor = Supervisor(self.data / "logs", report=self._report)
+        _write_private(
+            self.data / "run" / "stack.json",
+            json.dumps({"stack_id": self._supervisor.stack_id, "pid": os.getpid(), "started_at": psutil.Process().create_time()}),
+        )
+        embedded_store = Settings().database_url is None
+        if embedded_store or "prefect" in self._parts:
+            self._postgres = EmbeddedPostgres(self.data, durable=self._durable)
+            with self._timed("PostgreSQL"):
+                self._postgres.start()
+        if "prefect" in self._parts:  # takes longest, and needs nothing but its database
+            prefect = self._prefect_server()
+            self._supervisor.start(prefect)
+        with self._timed("schema and tokens"):
+            self._migrate()
+        _write_private(self.data / "env", "".join(f"{key}={shlex.quote(value)}\n" for key, value in self.env().items()))
+        services = self._own_services()
+        for service in services:
+            self._supervisor.start(service)
+        self._keeper = threading.Thread(target=self._keep, name="keeper", daemon=True)
+        self._keeper.start()
+        with futures.ThreadPoolExecutor(max_workers=4, thread_name_prefix="start") as pool:
+            waits = [pool.submit(self._await, service) for service in services]
+            waits.append(pool.submit(self._start_flows, prefect if "prefect" in self._parts else None))
+            try:
+                done, _ = futures.wait(waits, return_when=futures.FIRST_EXCEPTION)
+                for wait in done:
+                    wait.result()
+            except BaseException:
+                with uninterrupted():
+                    self._supervisor.stop_all()  # the waiting threads see their service gone and end
+                raise
+        self.timings["all"] = time.monotonic() - begun
+        self._report(f"ready in {self.timings['all']:.1f} s")
+
+    def _start_flows(self, prefect: Service | None) -> None:
+        """What runs flows, once the Prefect server answers: work pool, worker, deployments."""
+        if prefect:
+            self._await(prefect)
+        if self._parts & {"worker", "deployments"}:
+            deploy.ensure_pool(deploy.prefect_client(self.prefect_api_url, self.prefect_auth))
+        if "worker" in self._parts:
+            worker = self._worker()
+            self.supervisor.start(worker)
+        if "deployments" in self._parts:
+            with self._timed("deployments"):
+                self.supervisor.run(Service("deploy", deploy.deploy_command(self.home), self._child_env(), cwd=self.home))
+        if "worker" in self._parts:
+            self._await(worker)
+
+    def _await(self, service: Service) -> None:
+        with self._timed(service.name):
+            self.supervisor.wait_ready(service)
+
+    @contextlib.contextmanager
+    def _timed(self, name: str) -> Iterator[None]:
+        begun = time.monotonic()
+        yield
+        self.timings[name] = time.monotonic() - begun
+        self._report(f"{name}: {self.timings[name]:.1f} s")
+
+    def _migrate(self) -> None:
+        from sqlalchemy import NullPool, create_engine
+
+        from mlrunbook import db, tokens
+
+        engine = create_engine(db.normalise_url(self.database_url), poolclass=NullPool)
+        db.upgrade(engine)
+        for name, (scopes, role) in self._tokens.items():
+            path = self.data / "secrets" / f"{name}.token"
+            with db.transaction(engine) as conn:
+                if not path.exists() or tokens.verify(conn, path.read_text().strip()) is None:
+                    _write_private(path, tokens.create(conn, name=name, scopes=scopes, role=role))
+
+    def _own_services(self) -> list[Service]:
+        python = [sys.executable, "-m"]
+        at = self.ports
+        env = self._child_env()
+        services = {
+            "platform": Service(
+                "platform",
+                [*python, "mlrunbook.platform.api", "--port", str(at.platform)],
+                env | {"MLRUNBOOK_GATEWAY_TOKEN": self.token("gateway-intake")},
+                answers(f"http://{HOST}:{at.platform}/health"),
+                cwd=self.home,
+            ),
+            "gateway": Service(
+                "gateway",
+                [*python, "mlrunbook.gateway", "--port", str(at.gateway)],
+                env,
+                answers(f"http://{HOST}:{at.gateway}/health"),
+                cwd=self.home,
+            ),
+        }
+        if MODEL_SERVER in self._parts and desired_state(self._desired_file)["replicas"]:
+            services[MODEL_SERVER] = self._model_server()
+        return [service for name, service in services.items() if name in self._parts]
+
+    @property
+    def _desired_file(self) -> Path:
+        return Settings(data_dir=self.data).serving_state_file
+
+    def _model_server(self) -> Service:
+        restart_id = self._serving_restart_id = desired_state(self._desired_file)["restart_id"]
+        port = self.ports.model_server
+        return Service(
+            MODEL_SERVER,
+            [sys.executable, "-m", "mlrunbook.platform.model_server", "--port", str(port)],
+            self._child_env() | ({"MLRUNBOOK_RESTART_ID": restart_id} if restart_id else {}),
+            answers(f"http://{HOST}:{port}/health"),
+            cwd=self.home,
+        )
+
+    def _prefect_server(self) -> Service:
+        assert self._postgres is not None
+        port = self.ports.prefect
+        origins = f"http://{HOST}:{port},http://localhost:{port}"
+        env = self._child_env(with_tokens=False) | {
+            "PREFECT_API_DATABASE_CONNECTION_URL": self._postgres.url("prefect", driver="postgresql+asyncpg"),
+            "PREFECT_SERVER_API_AUTH_STRING": self.prefect_auth or "",
+            "PREFECT_SERVER_CORS_ALLOWED_ORIGINS": origins,
+            "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        }
+        argv = [sys.executable, "-m", "prefect", "server", "start", "--host", HOST, "--port", str(port)]
+        healthy = answers(f"{self.prefect_api_url}/health", auth=deploy.basic(self.prefect_auth))
+        return Service("prefect", argv, env, healthy, ready_timeout_s=120)
+
+    def _worker(self) -> Service:
+        argv = [sys.executable, "-m", "prefect", "worker", "start", "--pool", deploy.POOL, "--type", "process", "--name", "local"]
+        http, since = deploy.prefect_client(self.prefect_api_url, self.prefect_auth), datetime.now(UTC)
+        env = self._child_env() | {"PREFECT_WORKER_QUERY_SECONDS": "1"}
+        return Service("worker", argv, env, lambda: deploy.worker_online(http, since=since), cwd=self.home)
+
+    def _child_env(self, *, with_tokens: bool = True) -> dict[str, str]:
+        """The caller's environment, without its Prefect settings when the Prefect server is ours."""
+        embedded = "PREFECT_API_URL" not in os.environ
+        env = {key: value for key, value in os.environ.items() if not (embedded and key.startswith("PREFECT_"))}
+        env |= {
+            "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '/usr/bin:/bin')}",
+            "PREFECT_HOME": str(self.data / "prefect"),
+            "PREFECT_SERVER_EPHEMERAL_ENABLED": "false",
+            "DO_NOT_TRACK": "1",
+            "TZ": "UTC",
+            "PYTHONUNBUFFERED": "1",
+        }
+        return env | (self.env() if with_tokens else {})
+
+    def _keep(self) -> None:
+        """Until stopped: PostgreSQL runs, and the model server is what the desired state says."""
+        complaint = ""
+        while not self._stop.wait(RECONCILE_S):
+            try:
+                if self._postgres and not self._postgres.alive():
+                    self._report("PostgreSQL died; starting it again")
+                    self._postgres.start()
+                if MODEL_SERVER in self._parts:
+                    self._reconcile_serving()
+                complaint = ""
+            except RunbookError as error:
+                if str(error) != complaint:
+                    complaint = str(error)
+                    self._report(complaint)
+
+    def _reconcile_serving(self) -> None:
+        desired = desired_state(self._desired_file)
+        runs = self.supervisor.has(MODEL_SERVER)
+        if runs and (not desired["replicas"] or desired["restart_id"] != self._serving_restart_id):
+            self.supervisor.stop(MODEL_SERVER)
+            runs = False
+        if desired["replicas"] and not runs:
+            self.supervisor.start(self._model_server())
+
+    def _end_orphans(self) -> None:
+        noted = self.data / "run" / "stack.json"
+        with contextlib.suppress(FileNotFoundError, ValueError, KeyError):
+            for ended in end_marked(f"{json.loads(noted.read_text())['stack_id']}/"):
+                self._report(f"ended {ended}, left over by a killed run")
+
+
+def running_env(data_dir: Path) -> dict[str, str]:
+    """The settings of the stack that runs on `data_dir`, from its `env` file; empty when none runs."""
+    try:
+        lines = (data_dir.expanduser() / "env").read_text().splitlines()
+    except FileNotFoundError:
+        return {}
+    return {key: "".join(shlex.split(value)) for key, _, value in (line.partition("=") for line in lines)}
+
+
+@contextlib.contextmanager
+def stop_on_signals() -> Iterator[None]:
+    """SIGTERM and SIGHUP end the block as Ctrl-C does: with KeyboardInterrupt, so that everything is stopped in order."""
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    before = {number: signal.signal(number, interrupt) for number in (signal.SIGTERM, signal.SIGHUP)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _lock(data: Path) -> TextIO:
+    """Hold the data folder for one stack; the kernel lets go when we die."""
+    (data / "run").mkdir(parents=True, exist_ok=True)
+    lock = open(data / "run" / "lock", "a+")  # noqa: SIM115
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        lock.close()
+        raise Invalid(f"a stack already runs on {data}; stop it, or pass another --home", field="data_dir") from error
+    return lock
+
+
+def _kept(path: Path, make: Callable[[], str]) -> str:
+    if not path.exists():
+        _write_private(path, make())
+    return path.read_text().strip()
+
+
+def _write_private(path: Path, content: str) -> None:
+    """Replace the file at once, never readable by others."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    fresh = path.with_name(path.name + ".new")
+    fresh.unlink(missing_ok=True)
+    with open(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as out:
+        out.write(content)
+    fresh.replace(path)

@@ -1,0 +1,135 @@
+"""The local runtime against a real model server under a real supervisor: what is asked for becomes true and is read back."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from mlrunbook.adapters.local_runtime import LocalRuntime, desired_state
+from mlrunbook.addresses import Ports
+from mlrunbook.domain.errors import Invalid, NotFound, Transient
+from mlrunbook.platform import serving_config
+from mlrunbook.settings import Settings
+from mlrunbook.stack import Stack
+from tests.waiting import until
+
+MODEL = "predictive_maintenance"
+
+
+@pytest.fixture(scope="module")
+def small(scratch: Path) -> Iterator[Stack]:
+    """PostgreSQL and the model server, no more; its config is there, a trained model is not."""
+    data = scratch / "runtime"
+    serving_config.ensure(Settings(data_dir=data).serving_config_file, threshold=0.5)
+    with Stack(data, ports=Ports.free(), parts=frozenset({"model-server"}), durable=False, report=lambda line: None) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def config(small: Stack) -> Settings:
+    return Settings(data_dir=small.data, model_server_url=f"http://127.0.0.1:{small.ports.model_server}")
+
+
+@pytest.fixture(scope="module")
+def runtime(config: Settings) -> LocalRuntime:
+    return LocalRuntime(config)
+
+
+def test_zero_replicas_makes_the_port_refuse_connections_and_one_brings_it_back(runtime: LocalRuntime, small: Stack) -> None:
+    runtime.scale(MODEL, replicas=0)
+    until(lambda: runtime.observe(MODEL).config is None)
+    state = runtime.observe(MODEL)
+    assert (state.replicas, state.ready_replicas, state.version) == (0, 0, None)
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(("127.0.0.1", small.ports.model_server), timeout=1)
+    runtime.scale(MODEL, replicas=1)
+    until(lambda: runtime.observe(MODEL).config is not None, 20)
+
+
+def test_a_new_threshold_takes_effect_at_the_restart_and_is_read_back_from_the_running_server(runtime: LocalRuntime) -> None:
+    stored = runtime.read_config(MODEL)
+    written = runtime.write_config(MODEL, {"threshold": 0.7}, expected_revision=stored.revision)
+    assert (written.threshold, written.revision) == (0.7, stored.revision + 1)
+    before = runtime.observe(MODEL)
+    assert before.config is not None
+    assert before.config.threshold == stored.threshold
+    runtime.restart(MODEL, restart_id="restart-1")
+    until(lambda: runtime.observe(MODEL).restart_id == "restart-1", 20)
+    assert runtime.observe(MODEL).config == written
+
+
+def test_the_same_restart_asked_for_again_is_no_second_restart(runtime: LocalRuntime, small: Stack, config: Settings) -> None:
+    runtime.restart(MODEL, restart_id="restart-2")
+    until(lambda: runtime.observe(MODEL).restart_id == "restart-2", 20)
+    pid, revision = small.supervisor.pid("model-server"), config.serving_state_file.read_text()
+    runtime.restart(MODEL, restart_id="restart-2")
+    assert config.serving_state_file.read_text() == revision
+    assert small.supervisor.pid("model-server") == pid
+
+
+def test_a_crashed_server_is_back_with_the_same_restart_id(runtime: LocalRuntime, small: Stack) -> None:
+    wanted = runtime.observe(MODEL).restart_id
+    pid = small.supervisor.pid("model-server")
+    assert pid is not None
+    os.kill(pid, signal.SIGKILL)
+    until(lambda: small.supervisor.pid("model-server") not in (None, pid) and runtime.observe(MODEL).config is not None, 20)
+    assert runtime.observe(MODEL).restart_id == wanted
+
+
+def test_a_route_is_followed_and_removed(runtime: LocalRuntime) -> None:
+    runtime.route(MODEL, version="v1.5.0")
+    until(lambda: runtime.observe(MODEL).route_version == "v1.5.0")
+    runtime.route(MODEL, version=None)
+    until(lambda: runtime.observe(MODEL).route_version is None)
+
+
+def test_switches_act_at_once_and_other_keys_stay(runtime: LocalRuntime) -> None:
+    stored = runtime.read_config(MODEL)
+    runtime.write_config(MODEL, {"auto_scheduling": False}, expected_revision=stored.revision)
+    observed = runtime.observe(MODEL).config
+    assert observed is not None
+    assert not observed.auto_scheduling
+    assert observed.auto_work_orders == stored.auto_work_orders
+
+
+def test_a_config_that_somebody_else_wrote_meanwhile_is_transient(runtime: LocalRuntime) -> None:
+    stored = runtime.read_config(MODEL)
+    with pytest.raises(Transient, match="somebody changed it meanwhile"):
+        runtime.write_config(MODEL, {"human_approval": True}, expected_revision=stored.revision - 1)
+    assert runtime.read_config(MODEL) == stored
+
+
+@pytest.mark.parametrize(
+    ("changes", "field"),
+    [({"treshold": 0.4}, "treshold"), ({"threshold": 1.5}, "threshold"), ({"human_approval": "yes"}, "human_approval")],
+)
+def test_a_wrong_config_is_refused_by_the_name_of_its_key(runtime: LocalRuntime, changes: dict[str, object], field: str) -> None:
+    with pytest.raises(Invalid, match=field) as refused:
+        runtime.write_config(MODEL, changes, expected_revision=runtime.read_config(MODEL).revision)
+    assert refused.value.field == field
+
+
+def test_the_log_is_readable_and_an_absent_one_says_so(runtime: LocalRuntime, tmp_path: Path) -> None:
+    assert isinstance(runtime.logs(MODEL, tail=5), str)
+    with pytest.raises(NotFound, match="has written no log"):
+        LocalRuntime(Settings(data_dir=tmp_path)).logs(MODEL)
+
+
+def test_more_than_one_replica_is_refused_on_one_machine(runtime: LocalRuntime, config: Settings) -> None:
+    with pytest.raises(Invalid, match="0 or 1"):
+        runtime.scale(MODEL, replicas=2)
+    assert desired_state(config.serving_state_file)["replicas"] == 1
+
+
+def test_a_server_that_hangs_is_transient_not_absent(tmp_path: Path) -> None:
+    with socket.socket() as hanging:
+        hanging.bind(("127.0.0.1", 0))
+        hanging.listen()
+        url = f"http://127.0.0.1:{hanging.getsockname()[1]}"
+        with pytest.raises(Transient, match="gives no usable answer"):
+            LocalRuntime(Settings(data_dir=tmp_path, model_server_url=url, http_timeout_s=0.2)).observe(MODEL)

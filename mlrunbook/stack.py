@@ -53,7 +53,8 @@ class Stack:
     """Start with `start()` or as a context manager; both return when every part is healthy.
 
     `parts` names what to run besides PostgreSQL (tests and benchmarks leave some out); with `durable=False` a power cut may lose data.
-    MLRUNBOOK_DATABASE_URL and PREFECT_API_URL in the environment replace the embedded PostgreSQL and the embedded Prefect server. `timings` holds seconds by part.
+    MLRUNBOOK_DATABASE_URL and PREFECT_API_URL in the environment replace the embedded PostgreSQL and the embedded Prefect server.
+    `timings` holds seconds by part.
     """
 
     def __init__(

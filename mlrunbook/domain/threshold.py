@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import floor
 
 from mlrunbook.domain.performance import Confusion, percent, relative_drop, wilson, z_value
 
@@ -95,7 +94,7 @@ def replay(scores: Sequence[float], outcomes: Sequence[bool], threshold: float, 
 def best_recovery(scores: Sequence[float], outcomes: Sequence[bool], *, baseline_f1: float, tolerance: float = 0.10) -> Replay | None:
     """The threshold with the highest F1: if even that stays below the baseline, the model is bad, not its threshold.
 
-    None when nothing is labelled. The best of many thresholds flatters itself, so a `recoverable` here is a hint, not proof.
+    None when nothing usable is labelled. The best of many thresholds flatters itself, so a `recoverable` here is a hint, not proof.
     """
     curve = _curve(scores, outcomes)
     if not curve:
@@ -115,13 +114,22 @@ def _judge(threshold: float, counts: Confusion, baseline_f1: float, tolerance: f
 
 
 def _curve(scores: Sequence[float], outcomes: Sequence[bool]) -> list[tuple[float, Confusion]]:
-    """The confusion at every threshold that matters, ascending: the scores themselves, cut to 4 decimals so a person can type them."""
-    rows = sorted(((floor(score * 1e4) / 1e4, bool(failed)) for score, failed in zip(scores, outcomes, strict=True)), reverse=True)
+    """The confusion at every threshold that matters, ascending: the scores themselves, cut to 4 decimals so a person can type them.
+
+    0 is left out, and 1 becomes .9999: a threshold lies strictly between, or the server refuses it.
+    """
+    rows = sorted(((_cut(score), bool(failed)) for score, failed in zip(scores, outcomes, strict=True)), reverse=True)
     positives = sum(failed for _, failed in rows)
     points: list[tuple[float, Confusion]] = []
     tp = fp = 0
     for i, (threshold, failed) in enumerate(rows):
         tp, fp = tp + failed, fp + (not failed)
-        if i + 1 == len(rows) or rows[i + 1][0] != threshold:
+        if threshold > 0 and (i + 1 == len(rows) or rows[i + 1][0] != threshold):
             points.append((threshold, Confusion(tp=tp, fp=fp, fn=positives - tp, tn=len(rows) - positives - fp)))
     return points[::-1]
+
+
+def _cut(score: float) -> float:
+    """The largest number of 4 decimals under 1 that is not above the score."""
+    nearest = min(round(score, 4), 0.9999)
+    return nearest if nearest <= score else round(nearest - 1e-4, 4)

@@ -2,13 +2,14 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from mlrunbook.domain.performance import wilson, z_value
 from mlrunbook.domain.threshold import best_recovery, choose_threshold, counts_at, f1_at, replay
 
 rows = st.lists(st.tuples(st.floats(0, 1), st.booleans()), min_size=1, max_size=120)
+typed_rows = st.lists(st.tuples(st.integers(0, 999).map(lambda k: k / 1000), st.booleans()), min_size=1, max_size=120)
 
 
 def sample(n: int = 600, separation: float = 2.0, seed: int = 1) -> tuple[list[float], list[bool]]:
@@ -24,25 +25,32 @@ def test_a_score_at_the_threshold_is_flagged() -> None:
     assert (counts.tp, counts.fp, counts.fn, counts.tn) == (2, 1, 0, 1)
 
 
-@given(rows, st.floats(0.1, 0.95), st.floats(0, 1))
-def test_a_chosen_threshold_surely_clears_the_floor_and_no_smaller_one_does(
-    data: list[tuple[float, bool]], floor: float, now: float
-) -> None:
+@given(typed_rows, st.floats(0.1, 0.95))
+def test_a_chosen_threshold_surely_clears_the_floor_and_no_smaller_one_does(data: list[tuple[float, bool]], floor: float) -> None:
     scores, outcomes = [s for s, _ in data], [o for _, o in data]
-    choice = choose_threshold(scores, outcomes, precision_floor=floor, current=now)
-    assert choice.feasible == (choice.threshold is not None)
+    choice = choose_threshold(scores, outcomes, precision_floor=floor, current=0.5)
 
     def clears(threshold: float) -> bool:
         counts = counts_at(scores, outcomes, threshold)
         return wilson(counts.tp, counts.tp + counts.fp, z_value(0.90))[0] >= floor
 
-    if choice.threshold is None:
-        assert not any(clears(s) for s in scores)
-        assert choice.sentence.startswith("infeasible")
-    else:
-        assert clears(choice.threshold)
-        assert counts_at(scores, outcomes, choice.threshold) == choice.expected
-        assert not any(clears(s) for s in scores if s < choice.threshold)
+    good = [s for s in sorted(scores) if s > 0 and clears(s)]
+    assert choice.threshold == (good[0] if good else None)
+    assert choice.feasible == bool(good)
+
+
+@given(rows, st.floats(0.1, 0.95))
+@example([(0.0, False), (1.0, True), (1e-165, True)], 0.375)
+@example([(0.0, False), (1.0, True), (1.0, True)], 0.375)
+def test_an_offered_threshold_can_be_set_and_gives_what_was_expected(data: list[tuple[float, bool]], floor: float) -> None:
+    scores, outcomes = [s for s, _ in data], [o for _, o in data]
+    choice = choose_threshold(scores, outcomes, precision_floor=floor, current=0.5)
+    best = best_recovery(scores, outcomes, baseline_f1=0.8)
+    for threshold, expected in [(choice.threshold, choice.expected), *([(best.threshold, best.expected)] if best else [])]:
+        if threshold is not None:
+            assert 0 < threshold < 1
+            assert threshold == round(threshold, 4)
+            assert counts_at(scores, outcomes, threshold) == expected
 
 
 def test_an_unreachable_precision_is_said_to_be_infeasible() -> None:
@@ -61,12 +69,20 @@ def test_a_step_beyond_the_cap_is_not_offered() -> None:
     assert "infeasible in one step" in capped.sentence
 
 
-@given(rows)
+@given(typed_rows)
 def test_the_best_threshold_has_no_better_neighbour(data: list[tuple[float, bool]]) -> None:
     scores, outcomes = [s for s, _ in data], [o for _, o in data]
     best = best_recovery(scores, outcomes, baseline_f1=0.8)
+    f1s = [f1_at(scores, outcomes, s) or 0 for s in scores if s > 0]
+    assert (best is None) == (not f1s)
+    if best is not None:
+        assert (best.f1 or 0) == max(f1s)
+
+
+def test_scores_at_the_very_ends_still_give_a_threshold_between_0_and_1() -> None:
+    best = best_recovery([0.0, 1.0], [False, True], baseline_f1=0.8)
     assert best is not None
-    assert all((f1_at(scores, outcomes, s) or 0) <= (best.f1 or 0) + 1e-12 for s in (int(s * 1e4) / 1e4 for s in scores))
+    assert (best.threshold, best.f1) == (0.9999, 1.0)
 
 
 def test_a_slipped_threshold_is_told_from_a_bad_model() -> None:

@@ -9,6 +9,8 @@ def create(body: Thing, who: Annotated[Identity, Depends(web.require(Scope.OPERA
 
 from __future__ import annotations
 
+import base64
+import contextlib
 import logging
 from collections.abc import Callable, Mapping
 from http import HTTPStatus
@@ -94,12 +96,17 @@ def prepare(app: FastAPI, *, engine: Engine, max_body_bytes: int = MAX_BODY_BYTE
     app.add_exception_handler(Exception, _on_surprise)
 
 
-def require(scope: Scope) -> Callable[[Request], Identity]:
-    """A dependency: the identity of a valid `Authorization: Bearer` token with `scope`, else 401 or 403."""
+def require(scope: Scope, *, basic: bool = False) -> Callable[[Request], Identity]:
+    """A dependency: the identity of a valid `Authorization: Bearer` token with `scope`, else 401 or 403.
+
+    `basic`: HTTP basic with the token as password does too, for senders that cannot set a bearer token.
+    """
+    challenge = {"WWW-Authenticate": f'Bearer scope="{scope}"' + (', Basic realm="mlrunbook"' if basic else "")}
 
     def identity(request: Request) -> Identity:
         kind, _, presented = request.headers.get("authorization", "").partition(" ")
-        challenge = {"WWW-Authenticate": f'Bearer scope="{scope}"'}
+        if basic and kind.lower() == "basic":
+            kind, presented = "bearer", _password(presented)
         if kind.lower() != "bearer" or not presented.strip():
             hint = f"this needs a token of scope {scope}: send `Authorization: Bearer mlrb_...` (`mlrunbook token create`)"
             raise HTTPException(401, hint, challenge)
@@ -112,6 +119,13 @@ def require(scope: Scope) -> Callable[[Request], Identity]:
         return found
 
     return identity
+
+
+def _password(credentials: str) -> str:
+    """The password of HTTP basic credentials (RFC 7617); empty when they are none."""
+    with contextlib.suppress(ValueError):
+        return base64.b64decode(credentials.strip(), validate=True).decode().partition(":")[2]
+    return ""
 
 
 class BodyLimit:

@@ -46,9 +46,16 @@ class HttpPlatform:
         return self._read("/api/v1/model-performance/alerts", lambda b: [dict(a) for a in b["alerts"]], {"model": model})
 
     def prediction_log(
-        self, model: str, *, limit: int = 100, since: datetime | None = None, labelled_only: bool = False
+        self,
+        model: str,
+        *,
+        limit: int = 100,
+        since: datetime | None = None,
+        until: datetime | None = None,
+        labelled_only: bool = False,
     ) -> Sequence[Prediction]:
-        params = {"model": model, "limit": limit, "since": _iso(since), "labelledOnly": "true" if labelled_only else None}
+        labelled = "true" if labelled_only else None
+        params = {"model": model, "limit": limit, "since": _iso(since), "until": _iso(until), "labelledOnly": labelled}
         return self._read("/api/v1/ml/predictions/logs", lambda b: [_prediction(p) for p in b["predictions"]], params)
 
     def changes(self, model: str, *, since: datetime) -> Sequence[Change]:

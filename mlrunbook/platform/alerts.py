@@ -73,17 +73,17 @@ def judge(figures: ModelMetrics, server: ServerSeen, rules: AlertThresholds, fir
             return Finding(name, CRITICAL, summary)
         return Finding(name, WARNING if fell > warning else None, summary)
 
-    def over(name: str, value: float | None, limit: float, summary: str, severity: str = WARNING) -> Finding:
-        if value is None or now.predictions < LEAST_PREDICTIONS:
+    def over(name: str, value: float | None, limit: float, summary: str, least: int = LEAST_PREDICTIONS) -> Finding:
+        if value is None or now.predictions < least:
             return Finding(name, None, known=False)
-        return Finding(name, severity if value > limit else None, summary)
+        return Finding(name, WARNING if value > limit else None, summary)
 
     past, present = before.confusion, now.confusion
     p95_s = now.latency_p95_ms / 1000 if now.latency_p95_ms is not None else None
-    flagged = now.flagged_share
+    flagged = now.flagged_share if now.predictions >= LEAST_PREDICTIONS else None
     down = server.down_for is not None and server.down_for >= DOWN_FOR
     down_s = server.down_for.total_seconds() if server.down_for is not None else 0
-    errors_known = now.error_rate is not None
+    errors = now.error_rate or 0
     return [
         drop("ModelF1Drop", "F1", past.f1, present.f1, rules.f1_drop_warning, rules.f1_drop_critical),
         drop("ModelPrecisionDrop", "precision", past.precision, present.precision, rules.precision_drop_warning),
@@ -92,16 +92,12 @@ def judge(figures: ModelMetrics, server: ServerSeen, rules: AlertThresholds, fir
             "AllAssetsHighRisk",
             CRITICAL if flagged is not None and flagged >= rules.flagged_share_critical else None,
             f"{model} flags {flagged or 0:.1%} of {now.predictions} predictions as high-risk",
-            known=flagged is not None and now.predictions >= LEAST_PREDICTIONS,
+            known=flagged is not None,
         ),
         over("FeatureNullRateHigh", now.null_rate, rules.null_rate_warning, f"{now.null_rate or 0:.1%} of a feature of {model} is null"),
         over("InferenceLatencyHigh", p95_s, rules.latency_warning_s, f"{model} inference takes {p95_s or 0:.2f} s (p95)"),
-        Finding(
-            "ModelErrorRateHigh",
-            WARNING if errors_known and (now.error_rate or 0) > rules.error_rate_warning else None,
-            f"{now.error_rate or 0:.1%} of the predictions asked of {model} failed",
-            known=errors_known,
-        ),
+        # A model that only fails has no predictions at all, so none are needed here.
+        over("ModelErrorRateHigh", now.error_rate, rules.error_rate_warning, f"{errors:.1%} of the predictions asked of {model} failed", 0),
         Finding("ModelServerDown", CRITICAL if down else None, f"the model server of {model} has not answered for {down_s:.0f} s"),
     ]
 

@@ -287,12 +287,13 @@ def _performance(app: FastAPI, engine: Engine, clock: Callable[[], datetime]) ->
         limit: Annotated[int, Query(ge=1, le=10_000)] = 100,
         model: str | None = None,
         since: When = None,
+        until: When = None,
         labelled_only: Annotated[bool, Query(alias="labelledOnly")] = False,
     ) -> Body:
         with transaction(engine) as conn:
             if model is not None:
                 ledger.find(conn, model)
-            found = predictions.recent(conn, model=model, limit=limit, since=since, labelled_only=labelled_only)
+            found = predictions.recent(conn, model=model, limit=limit, since=since, until=until, labelled_only=labelled_only)
         return {"predictions": [wire.prediction(p) for p in found]}
 
     @app.post("/api/v1/ml/predictions/outcomes")

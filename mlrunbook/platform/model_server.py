@@ -24,19 +24,21 @@ from fastapi import Depends, FastAPI, HTTPException, Response
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Histogram, generate_latest
 from sqlalchemy import Engine
 
-from mlrunbook import db, statefile, tokens, web
+from mlrunbook import db, statefile, web
 from mlrunbook.db import transaction
 from mlrunbook.domain.errors import Invalid, NotFound, RunbookError, Transient
 from mlrunbook.platform import features, predictions, registry, serving_config, wire, workorders
 from mlrunbook.platform.artefacts import LoadedModel
 from mlrunbook.ports import ServingConfig
 from mlrunbook.settings import Settings, settings
-from mlrunbook.tokens import Scope
+from mlrunbook.tokens import Identity, Scope
 
 log = logging.getLogger(__name__)
 DEFAULT_MODEL = "predictive_maintenance"
 POLL_S = 0.5
 MAX_BODY_BYTES = 8 << 20
+# Predictions make work orders, and alerts are raised from them: not for everybody.
+Intake = Annotated[Identity, Depends(web.require(Scope.INTAKE))]
 
 
 class Serving:
@@ -145,7 +147,6 @@ def create_app(config: Settings, engine: Engine, *, model: str = DEFAULT_MODEL, 
 
     app = FastAPI(title="model server", lifespan=lifespan, docs_url=None, redoc_url=None)
     web.prepare(app, engine=engine, max_body_bytes=MAX_BODY_BYTES)
-    may_predict = Depends(web.require(Scope.INTAKE))  # predictions make work orders, and alerts are raised from them
 
     @app.get("/health")
     async def health() -> dict[str, Any]:
@@ -156,7 +157,7 @@ def create_app(config: Settings, engine: Engine, *, model: str = DEFAULT_MODEL, 
         return Response(generate_latest(figures.registry), media_type=CONTENT_TYPE_LATEST)
 
     @app.post("/api/v1/ml/models/{asked}/predict")
-    def predict(asked: str, body: wire.PredictRequest, _: Annotated[tokens.Identity, may_predict]) -> dict[str, Any]:
+    def predict(asked: str, body: wire.PredictRequest, _: Intake) -> dict[str, Any]:
         if asked != model:
             raise NotFound(f"this server serves {model}, not {asked!r}")
         try:

@@ -91,14 +91,22 @@ def record_outcomes(conn: Connection, outcomes: Mapping[int, bool], *, at: datet
 
 
 def recent(
-    conn: Connection, *, model: str | None = None, limit: int = 100, since: datetime | None = None, labelled_only: bool = False
+    conn: Connection,
+    *,
+    model: str | None = None,
+    limit: int = 100,
+    since: datetime | None = None,
+    until: datetime | None = None,
+    labelled_only: bool = False,
 ) -> list[Prediction]:
-    """The newest predictions first."""
+    """The newest predictions of [since, until) first."""
     query = select(predictions).order_by(predictions.c.at.desc(), predictions.c.id.desc()).limit(limit)
     if model is not None:
         query = query.where(predictions.c.model == model)
     if since is not None:
         query = query.where(predictions.c.at >= since)
+    if until is not None:
+        query = query.where(predictions.c.at < until)
     if labelled_only:
         query = query.where(predictions.c.outcome.is_not(None))
     return [

@@ -10,7 +10,7 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from sqlalchemy import Engine
 
-from mlrunbook.db import transaction
+from mlrunbook.db import metadata, transaction
 from mlrunbook.domain.errors import Invalid, NotFound, Refused
 from mlrunbook.platform import ledger, registry, tables
 from mlrunbook.platform.registry import Slots
@@ -40,7 +40,7 @@ def applied(engine: Engine, model: str) -> dict[str, int]:
 def test_the_migration_makes_the_tables_the_code_uses(engine: Engine) -> None:
     with transaction(engine) as conn:
         context = MigrationContext.configure(conn, opts={"include_schemas": True})
-        difference = compare_metadata(context, tables.metadata)
+        difference = compare_metadata(context, metadata)
     assert [d for d in difference if tables.SCHEMA in str(d)] == []
 
 

@@ -71,6 +71,12 @@ def current(conn: Connection, incident_id: str, kind: PlanKind) -> Plan | None:
     return Plan.from_dict(row.body) if row else None
 
 
+def digests(conn: Connection, incident_id: str, prefix: str) -> list[str]:
+    """The digests that begin with `prefix` of this incident's plans, replaced ones too."""
+    query = select(plans.c.digest).where(plans.c.incident_id == incident_id, plans.c.digest.startswith(prefix, autoescape=True))
+    return list(conn.execute(query.order_by(plans.c.proposed_at)).scalars())
+
+
 def is_superseded(conn: Connection, incident_id: str, digest: str) -> bool:
     return (
         conn.execute(select(plans.c.superseded_at).where(plans.c.incident_id == incident_id, plans.c.digest == digest)).scalar_one_or_none()
@@ -95,7 +101,8 @@ def decide(
     """Write one approval row. The same person deciding the same twice adds nothing."""
     get(conn, incident_id, digest)
     for row in _rows(conn, incident_id, digest):
-        if (row.approver, row.decision, row.door) == (approver, decision, door) and row.voided_at is None:
+        stands = row.voided_at is None and (row.expires_at is None or row.expires_at > now)  # an expired one may be given again
+        if stands and (row.approver, row.decision, row.door) == (approver, decision, door):
             return row
     made = conn.execute(
         insert(approvals)

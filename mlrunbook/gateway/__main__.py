@@ -1,0 +1,67 @@
+"""`python -m mlrunbook.gateway --port 8090`: the gateway and, unless told otherwise, its dispatcher."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import logging
+import socket
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from mlrunbook.domain.errors import Invalid, RunbookError
+
+if TYPE_CHECKING:
+    import uvicorn
+
+
+def serve(host: str = "127.0.0.1", port: int = 8090, *, dispatch: bool = True) -> None:
+    """Serve until SIGINT or SIGTERM. Invalid when the port is taken or the settings are incomplete."""
+    with _listening(host, port) as listener, contextlib.suppress(KeyboardInterrupt):  # uvicorn raises SIGINT anew once it has stopped
+        _server(dispatch).run(sockets=[listener])
+
+
+def _server(dispatch: bool) -> uvicorn.Server:
+    import uvicorn
+
+    from mlrunbook.gateway.app import create_app
+    from mlrunbook.gateway.dispatcher import Dispatcher
+    from mlrunbook.settings import settings
+    from mlrunbook.wiring import world
+
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    logging.getLogger("httpx").setLevel(logging.WARNING)
+    config, outside = settings(), world()
+    app = create_app(
+        outside,
+        dispatcher=Dispatcher(outside, every_s=config.dispatch_every_s) if dispatch else None,
+        prefect_ui_url=config.prefect_api_url.removesuffix("/").removesuffix("/api") if config.prefect_api_url else None,
+    )
+    return uvicorn.Server(uvicorn.Config(app, log_config=None, access_log=False, timeout_graceful_shutdown=5))
+
+
+def _listening(host: str, port: int) -> socket.socket:
+    try:
+        return socket.create_server((host, port), backlog=128)
+    except (OSError, OverflowError) as error:
+        why = error.strerror if isinstance(error, OSError) else "a port is 0 to 65535"
+        raise Invalid(f"cannot listen on {host}:{port} ({why}): choose another with --port", field="port") from error
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m mlrunbook.gateway", description="Alerts and reports in; pages, runs and answers out.")
+    parser.add_argument("--host", default="127.0.0.1")
+    parser.add_argument("--port", type=int, default=8090)
+    parser.add_argument("--no-dispatcher", action="store_true", help="serve HTTP only; another gateway delivers")
+    args = parser.parse_args(argv)
+    try:
+        serve(args.host, args.port, dispatch=not args.no_dispatcher)
+    except RunbookError as error:
+        print(f"mlrunbook gateway: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,107 @@
+"""The gateway's HTTP application: alerts and reports come in here, and people read, acknowledge and decide."""
+
+from __future__ import annotations
+
+import html
+import logging
+import threading
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from fastapi import FastAPI
+from fastapi.responses import HTMLResponse
+from sqlalchemy import text
+from starlette.concurrency import run_in_threadpool
+
+from mlrunbook import __version__, web
+from mlrunbook.domain.errors import Transient
+from mlrunbook.gateway import alertmanager, incidents_api, webhooks
+from mlrunbook.gateway.dispatcher import Dispatcher
+from mlrunbook.wiring import World
+
+log = logging.getLogger(__name__)
+
+MAX_BODY_BYTES = 4 << 20  # Alertmanager sends a whole group at once and does not try again after a 413
+STOP_S = 5.0
+FORMATS = {"alertmanager": alertmanager.normalise}
+
+PAGE = """<!doctype html>
+<html lang="en"><meta charset="utf-8"><title>mlrunbook</title>
+<body style="font-family: system-ui, sans-serif; max-width: 40rem; margin: 3rem auto; line-height: 1.5">
+<h1>mlrunbook</h1>
+<p>The gateway of the ML incident-response runbook: alerts and incident reports come in here, and people look, acknowledge and decide.</p>
+<ul><li><a href="/docs">API</a></li>{prefect}<li><a href="/health">Health</a></li></ul>
+<p>On a terminal: <code>mlrunbook incidents list</code></p></body></html>
+"""
+
+
+class Health(web.CamelModel):
+    status: str
+    store: str
+    dispatcher: str
+
+
+def create_app(world: World, *, dispatcher: Dispatcher | None = None, prefect_ui_url: str | None = None) -> FastAPI:
+    """The application on `world`. A `dispatcher` runs in a thread from startup to shutdown; without one another process dispatches."""
+    keeper = _Keeper(dispatcher) if dispatcher else None
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        if keeper:
+            keeper.start()
+        yield
+        if keeper:
+            await run_in_threadpool(keeper.stop)
+
+    app = FastAPI(title="mlrunbook gateway", version=__version__, description=__doc__ or "", lifespan=lifespan)
+    web.prepare(app, engine=world.engine, max_body_bytes=MAX_BODY_BYTES)
+
+    @app.get("/health", tags=["health"])
+    def health() -> Health:
+        """200 while the store answers and the dispatcher of this process, if it has one, is alive; else 503."""
+        with world.transaction() as conn:
+            conn.execute(text("SELECT 1"))
+        if keeper and not keeper.alive:
+            raise Transient("the dispatcher of this gateway has stopped: nobody is paged by it; restart the gateway")
+        return Health(status="ok", store="reachable", dispatcher="alive" if keeper else "off")
+
+    link = f'<li><a href="{html.escape(prefect_ui_url)}">Prefect</a>: the flow runs</li>' if prefect_ui_url else ""
+
+    @app.get("/", include_in_schema=False)
+    def front_page() -> HTMLResponse:
+        return HTMLResponse(PAGE.format(prefect=link))
+
+    app.include_router(incidents_api.router(world))
+    for source, normalise in FORMATS.items():
+        app.include_router(webhooks.router(world, source, normalise))
+    return app
+
+
+class _Keeper:
+    """Runs the dispatcher in a thread, and again when it fails in a way it did not foresee: pages must go out."""
+
+    def __init__(self, dispatcher: Dispatcher) -> None:
+        self._dispatcher = dispatcher
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="dispatcher", daemon=True)
+
+    @property
+    def alive(self) -> bool:
+        return self._thread.is_alive()
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        self._stopping.set()
+        self._dispatcher.stop()
+        self._thread.join(STOP_S)
+
+    def _run(self) -> None:
+        while not self._stopping.is_set():
+            try:
+                self._dispatcher.run()
+            except Exception:
+                if not self._stopping.is_set():
+                    log.exception("the dispatcher failed; it starts again")
+                    self._stopping.wait(1.0)

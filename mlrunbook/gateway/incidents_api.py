@@ -1,0 +1,259 @@
+"""Incidents over HTTP: report, read, acknowledge, decide, resolve, close. Everything that changes something is a POST."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Path, Query, Response
+from sqlalchemy import Connection
+
+from mlrunbook import approvals
+from mlrunbook.domain import communication
+from mlrunbook.domain.clocks import review_due
+from mlrunbook.domain.errors import Invalid, NotFound, Refused
+from mlrunbook.domain.incident import Incident, Severity, Status
+from mlrunbook.gateway import wire
+from mlrunbook.gateway.webhooks import MODEL_ID
+from mlrunbook.intake import take_in
+from mlrunbook.notices import stop, tell
+from mlrunbook.steps.closing import unexplained
+from mlrunbook.store import incidents, journal, leases, outbox, plans, records, timeline
+from mlrunbook.store.incidents import Report
+from mlrunbook.tokens import Identity, Scope
+from mlrunbook.web import require
+from mlrunbook.wiring import World
+
+OF_MODEL = "/api/v1/model-governance/{modelId}/incidents"
+OF_ALL = "/api/v1/incidents"
+
+ModelId = Annotated[str, Path(alias="modelId", pattern=f"^{MODEL_ID.pattern}$")]
+IncidentId = Annotated[str, Path(alias="id")]
+Limit = Annotated[int, Query(ge=1, le=1000)]
+After = Annotated[int, Query(ge=0, lt=2**31, description="Only entries after this number")]
+Reporter = Annotated[Identity, Depends(require(Scope.INTAKE))]
+Operator = Annotated[Identity, Depends(require(Scope.OPERATE))]
+Approver = Annotated[Identity, Depends(require(Scope.APPROVE))]
+READER = Depends(require(Scope.READ))
+
+# States of a journaled action of which nobody can say yet what it did.
+UNSETTLED = ("intended", "applying", "unknown")
+
+
+def router(world: World) -> APIRouter:
+    """All of it: the lists, and one incident below both `OF_ALL` and its model's `OF_MODEL`."""
+    routes = APIRouter(tags=["incidents"])
+    _reporting(routes, world)
+    _lists(routes, world)
+
+    def of_this_model(model: ModelId, incident_id: IncidentId) -> None:
+        with world.transaction() as conn:
+            if incidents.get(conn, incident_id).model != model:
+                raise NotFound(f"{incident_id} is no incident of {model}; see {OF_ALL}/{incident_id}")
+
+    one = APIRouter()
+    _reading(one, world)
+    _operating(one, world)
+    routes.include_router(one, prefix=OF_ALL)
+    routes.include_router(one, prefix=OF_MODEL, dependencies=[Depends(of_this_model)])
+    return routes
+
+
+def _reporting(routes: APIRouter, world: World) -> None:
+    @routes.post(
+        OF_MODEL,
+        status_code=201,
+        responses={200: {"model": wire.ReportedOut, "description": "Joined the incident that is open already"}},
+    )
+    def report_incident(model: ModelId, body: wire.ReportIn, who: Reporter, response: Response) -> wire.ReportedOut:
+        """Open an incident, or join the one that is open for this model and failure family."""
+        report = Report(
+            model=model,
+            type=body.type,
+            family=world.policy.family_of(body.type),
+            severity=body.severity,
+            description=body.description,
+            impact=body.impact,
+            reported_by=body.reported_by or who.name,
+        )
+        with world.transaction() as conn:
+            incident, is_new = take_in(conn, world.policy, report, now=world.now())
+        response.status_code = 201 if is_new else 200
+        response.headers["Location"] = f"{OF_ALL}/{incident.id}"
+        out: wire.ReportedOut = wire.ReportedOut.of(incident, joined=not is_new)
+        return out
+
+
+def _lists(routes: APIRouter, world: World) -> None:
+    def listed(model: str | None, status: Status | None, only_open: bool, limit: int) -> wire.IncidentsOut:
+        with world.transaction() as conn:
+            found = incidents.find(conn, model=model, status=status, only_open=only_open, limit=limit)
+        return wire.IncidentsOut(incidents=[wire.IncidentOut.of(i) for i in found])
+
+    @routes.get(OF_MODEL, dependencies=[READER])
+    def list_incidents_of_model(
+        model: ModelId, status: Status | None = None, only_open: Annotated[bool, Query(alias="open")] = False, limit: Limit = 100
+    ) -> wire.IncidentsOut:
+        return listed(model, status, only_open, limit)
+
+    @routes.get(OF_ALL, dependencies=[READER])
+    def list_incidents(
+        status: Status | None = None, only_open: Annotated[bool, Query(alias="open")] = False, limit: Limit = 100
+    ) -> wire.IncidentsOut:
+        return listed(None, status, only_open, limit)
+
+
+def _reading(routes: APIRouter, world: World) -> None:
+    @routes.get("/{id}", dependencies=[READER])
+    def show_incident(incident_id: IncidentId) -> wire.IncidentDetail:
+        """The whole incident: what was reported, found, planned, decided and done."""
+        with world.transaction() as conn:
+            return wire.detail(conn, world.policy, incidents.get(conn, incident_id), now=world.now())
+
+    @routes.get("/{id}/timeline", dependencies=[READER])
+    def show_timeline(incident_id: IncidentId, after: After = 0) -> wire.TimelineOut:
+        with world.transaction() as conn:
+            incidents.get(conn, incident_id)
+            return wire.TimelineOut(entries=[wire.EntryOut.of(e) for e in timeline.read(conn, incident_id, after=after)])
+
+    @routes.get("/{id}/verify", dependencies=[READER])
+    def verify_timeline(incident_id: IncidentId) -> wire.ChainOut:
+        """Whether the timeline is as it was written."""
+        with world.transaction() as conn:
+            incidents.get(conn, incident_id)
+            broken_at = timeline.broken_at(conn, incident_id)
+            return wire.ChainOut(intact=broken_at is None, entries=len(timeline.read(conn, incident_id)), broken_at=broken_at)
+
+    @routes.get(
+        "/{id}/review",
+        dependencies=[READER],
+        response_class=Response,
+        responses={200: {"content": {"text/markdown": {"schema": {"type": "string"}}}}},
+    )
+    def show_review(incident_id: IncidentId) -> Response:
+        """The post-incident review in Markdown. 404 until it is drafted."""
+        with world.transaction() as conn:
+            incident = incidents.get(conn, incident_id)
+            review = records.get(conn, incident_id, "review")
+        if review is None:
+            raise NotFound(f"the review of {incident_id} is not drafted: the incident is {incident.status}, the draft follows its closing")
+        return Response(review["markdown"], media_type="text/markdown")
+
+
+def _operating(routes: APIRouter, world: World) -> None:
+    @routes.post("/{id}/acknowledge")
+    def acknowledge_incident(incident_id: IncidentId, who: Operator) -> wire.IncidentOut:
+        """Say that you have it. Ends the paging of your role, not the escalation to the others."""
+        with world.transaction() as conn:
+            _open(conn, incident_id)
+            incident = incidents.acknowledge(conn, incident_id, by=who.name, now=world.now())
+            if who.role:
+                outbox.cancel(conn, now=world.now(), incident_id=incident_id, key_prefix=f"page:{incident_id}:{who.role}:")
+        out: wire.IncidentOut = wire.IncidentOut.of(incident)
+        return out
+
+    @routes.post("/{id}/approvals", status_code=201)
+    def decide_about_plan(incident_id: IncidentId, body: wire.ApprovalIn, who: Approver) -> wire.DecisionOut:
+        """Approve or reject exactly the plan of this digest."""
+        policy, now = world.policy, world.now()
+        with world.transaction() as conn:
+            _open(conn, incident_id)
+            digest = _digest(conn, incident_id, body.plan_digest)
+            plan = plans.get(conn, incident_id, digest)
+            if body.decision == "approved" and approvals.is_rejected(conn, policy, plan):
+                raise Refused(f"{approvals.standing_approval(conn, policy, plan, now=now)[1]}: it stays rejected, a new plan is needed")
+            made = approvals.decide(
+                conn,
+                policy,
+                incident_id,
+                digest,
+                decision=body.decision,
+                approver=who.name,
+                role=who.role,
+                door=body.door,
+                verified=True,
+                reason=body.reason,
+                now=now,
+            )
+            standing, why = approvals.standing_approval(conn, policy, plan, now=now)
+        out: wire.DecisionOut = wire.DecisionOut.of(made, plan_approved=standing is not None, why=why)
+        return out
+
+    @routes.post("/{id}/resolve", status_code=202)
+    def resolve_incident(incident_id: IncidentId, body: wire.ResolutionIn, who: Operator) -> wire.IncidentOut:
+        """Say that a human fixed it: the run goes on and measures the recovery. The newest word stands."""
+        said = {"by": who.name, "what": body.what, "root_cause": body.root_cause or None}
+        now = world.now()
+        with world.transaction() as conn:
+            incident = _open(conn, incident_id)
+            if incident.status is Status.RESOLVED:
+                raise Refused(f"{incident_id} is resolved already; close it with `mlrunbook incidents close {incident_id}`")
+            before = records.get(conn, incident_id, "human_resolution") or {}
+            if said != {k: before.get(k) for k in said}:
+                records.forget(conn, incident_id, "human_resolution")
+                records.put(conn, incident_id, "human_resolution", said | {"at": now.isoformat()}, now=now)
+                timeline.append(
+                    conn, incident_id, "human_resolution", f"Fixed by {who.name}: {body.what}", actor=who.name, at=now, data=said
+                )
+            times = sum(e.kind == "human_resolution" for e in timeline.read(conn, incident_id))
+            leases.nudge(conn, incident_id, why=f"{who.name} says it is fixed", key=f"human-{times}", now=now)
+        out: wire.IncidentOut = wire.IncidentOut.of(incident)
+        return out
+
+    @routes.post("/{id}/close")
+    def close_incident(incident_id: IncidentId, who: Operator, body: wire.ClosingIn | None = None) -> wire.IncidentOut:
+        """Close a resolved incident; with a reason also one of low severity, or one that nothing has measured."""
+        with world.transaction() as conn:
+            incident = incidents.get(conn, incident_id, lock=True)
+            if incident.status.is_open:
+                incident = _close(conn, world, incident, by=who.name, reason=body.reason if body else "")
+        out: wire.IncidentOut = wire.IncidentOut.of(incident)
+        return out
+
+
+def _open(conn: Connection, incident_id: str) -> Incident:
+    incident = incidents.get(conn, incident_id, lock=True)
+    if not incident.status.is_open:
+        words = str(incident.status).replace("_", " ")
+        raise Refused(f"{incident_id} is over ({words}); report it again if the trouble is back")
+    return incident
+
+
+def _digest(conn: Connection, incident_id: str, prefix: str) -> str:
+    found = plans.digests(conn, incident_id, prefix)
+    if not found:
+        raise NotFound(f"{incident_id} has no plan {prefix[:12]}; see `mlrunbook incidents show {incident_id}`")
+    if len(found) > 1:
+        raise Invalid(f"{len(found)} plans begin with {prefix}: give more of the digest", field="planDigest")
+    return found[0]
+
+
+def _close(conn: Connection, world: World, incident: Incident, *, by: str, reason: str) -> Incident:
+    now = world.now()
+    if incident.status is not Status.RESOLVED:
+        if incident.severity is not Severity.LOW and _is_measured(conn, incident.id):
+            raise Refused(
+                f"{incident.id} is {incident.status} and its model is measured: the recovery check closes it. "
+                f"If a human fixed it: `mlrunbook incidents resolve {incident.id} --what '...'`"
+            )
+        if not reason:
+            raise Invalid(f"{incident.id} is {incident.status}: closing it needs a reason", field="reason")
+    if open_ends := unexplained(conn, incident.id):
+        raise Refused(f"{incident.id} cannot close: {', '.join(open_ends)} is neither taken back nor kept with a reason")
+    if unsettled := [row.summary for row in journal.of_incident(conn, incident.id) if row.state in UNSETTLED]:
+        raise Refused(f"{incident.id} cannot close: it is not known yet whether this happened: {', '.join(unsettled)}")
+    why = f"closed by {by}" + (f": {reason}" if reason else "")
+    resolved = incidents.set_status(conn, incident.id, Status.RESOLVED, why=why, actor=by, now=now)
+    if resolved.review_due_at is None:
+        incidents.set_review_due(conn, incident.id, review_due(resolved.resolved_at or now, world.policy))
+    closed = incidents.set_status(conn, incident.id, Status.CLOSED, why=why, actor=by, now=now)
+    stop(conn, incident.id, now=now)
+    outbox.cancel(conn, now=now, incident_id=incident.id, kinds=("start_run", "resume_run"))
+    leases.let_go(conn, leases.get(conn, incident.id, lock=True), "done", now=now)
+    message = communication.Rendered(f"[CLOSED] {communication.model_name(incident.model)}", f"{incident.id}: {why}")
+    tell(conn, closed, "incidents", "#ml-incidents", message, key="closed", now=now)
+    return closed
+
+
+def _is_measured(conn: Connection, incident_id: str) -> bool:
+    triage = records.get(conn, incident_id, "triage") or {}
+    return (triage.get("figures") or {}).get("f1_now") is not None

@@ -1,0 +1,293 @@
+"""The gateway's bodies on the wire. Free-form objects (targets, facts, what a step recorded) have camelCase keys too."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, Field, StringConstraints
+from pydantic.alias_generators import to_camel
+from sqlalchemy import Connection
+
+from mlrunbook.approvals import is_rejected, standing_approval
+from mlrunbook.domain.actions import Plan, PlanKind
+from mlrunbook.domain.clocks import response_deadline, times
+from mlrunbook.domain.incident import Incident, IncidentType, Severity, Status
+from mlrunbook.domain.policy import Policy
+from mlrunbook.gateway.text import MAX_TEXT, clean
+from mlrunbook.store import evidence, items, journal, plans, records
+from mlrunbook.store.plans import StoredApproval
+from mlrunbook.store.timeline import Entry
+from mlrunbook.web import CamelModel
+
+_SNAKE = re.compile(r"[a-z][a-z0-9]*(_[a-z0-9]+)+")
+Decision = Literal["approved", "rejected", "pending"]
+
+
+def _said(text: str) -> str:
+    if not clean(text):
+        raise ValueError("must say something")
+    return clean(text)
+
+
+Words = Annotated[str, AfterValidator(clean), Field(description=f"Control characters go, and what is longer than {MAX_TEXT} characters")]
+Said = Annotated[str, AfterValidator(_said), Field(min_length=1, description=f"Cut at {MAX_TEXT} characters, without control characters")]
+Name = Annotated[str, StringConstraints(min_length=1, max_length=100, pattern=r"^[^\x00-\x1f\x7f]+$")]
+
+
+class ReportIn(CamelModel):
+    """Runbook, Step 1: the incident report."""
+
+    severity: Severity
+    type: IncidentType
+    description: Said
+    impact: Words = ""
+    reported_by: Name | None = Field(None, description="Default: the name of the token")
+
+
+class ApprovalIn(CamelModel):
+    decision: Literal["approved", "rejected"]
+    plan_digest: Annotated[str, StringConstraints(to_lower=True, pattern=r"^[0-9a-fA-F]{8,64}$")] = Field(
+        description="The plan's SHA-256 as it was shown, or at least its first 8 characters"
+    )
+    reason: Words = ""
+    door: Literal["rest", "cli"] = "rest"
+
+
+class ResolutionIn(CamelModel):
+    """A human fixed it: the recovery is measured next."""
+
+    what: Said
+    root_cause: Words = ""
+
+
+class ClosingIn(CamelModel):
+    reason: Words = ""
+
+
+class IncidentOut(CamelModel):
+    id: str
+    model: str
+    model_version: str | None
+    type: IncidentType
+    family: str
+    severity: Severity
+    status: Status
+    description: str
+    impact: str
+    reported_by: str
+    started_at: datetime | None
+    detected_at: datetime
+    acknowledged_at: datetime | None
+    acknowledged_by: str | None
+    contained_at: datetime | None
+    resolved_at: datetime | None
+    closed_at: datetime | None
+    review_due_at: datetime | None
+    alert_count: int
+
+    @classmethod
+    def of(cls, incident: Incident, **more: Any) -> Any:
+        return cls(**{k: v for k, v in vars(incident).items() if k != "generation"}, **more)
+
+
+class ReportedOut(IncidentOut):
+    joined: bool = Field(description="It was reported already: this report joined the open incident")
+
+
+class IncidentsOut(CamelModel):
+    incidents: list[IncidentOut] = Field(description="Newest first")
+
+
+class SecondsOut(CamelModel):
+    """Seconds from the failure's start to its detection, and from detection to the rest. null: not measured."""
+
+    to_detect: float | None
+    to_acknowledge: float | None
+    to_contain: float | None
+    to_resolve: float | None
+
+
+class ActionOut(CamelModel):
+    kind: str
+    summary: str
+    target: dict[str, Any]
+
+
+class PlanOut(CamelModel):
+    """A plan that stands. `decision` is what the approvals amount to now, `why` the sentence that explains it."""
+
+    digest: str
+    kind: PlanKind
+    path: str | None
+    actions: list[ActionOut]
+    reasons: list[str]
+    expected: str
+    rule: str | None = Field(description="The policy rule an automatic plan rests on")
+    facts: dict[str, Any]
+    decision: Decision
+    why: str
+
+    @classmethod
+    def of(cls, conn: Connection, policy: Policy, plan: Plan, *, now: datetime) -> PlanOut:
+        approval, why = standing_approval(conn, policy, plan, now=now)
+        decision: Decision = "rejected" if is_rejected(conn, policy, plan) else "approved" if approval else "pending"
+        return cls(
+            digest=plan.digest,
+            kind=plan.kind,
+            path=plan.path,
+            actions=[ActionOut(kind=a.kind, summary=a.summary, target=camel(a.target())) for a in plan.actions],
+            reasons=list(plan.reasons),
+            expected=plan.expected,
+            rule=plan.rule,
+            facts=camel(plan.facts),
+            decision=decision,
+            why=why,
+        )
+
+
+class ApprovalOut(CamelModel):
+    plan_digest: str
+    decision: str
+    approver: str
+    role: str | None
+    door: str
+    verified: bool = Field(description="false: the door cannot prove who it was")
+    reason: str
+    at: datetime
+    expires_at: datetime | None
+    voided_at: datetime | None
+    voided_because: str | None
+
+    @classmethod
+    def of(cls, row: StoredApproval, **more: Any) -> Any:
+        return cls(**{k: v for k, v in vars(row).items() if k in ApprovalOut.model_fields}, **more)
+
+
+class DecisionOut(ApprovalOut):
+    plan_approved: bool = Field(description="The plan may be carried out now")
+    why: str
+
+
+class JournalOut(CamelModel):
+    """One change to the world. `state`: intended, applying, done, already_held, unknown, refused."""
+
+    id: str
+    plan_digest: str
+    ordinal: int
+    kind: str
+    model: str
+    target: dict[str, Any]
+    summary: str
+    state: str
+    before: dict[str, Any] | None
+    after: dict[str, Any] | None
+    attempts: int
+    undo_of: str | None
+    undone_by: str | None
+    kept_because: str | None
+    error: str | None
+    intended_at: datetime
+    done_at: datetime | None
+
+    @classmethod
+    def of(cls, row: journal.Row) -> JournalOut:
+        values = {k: v for k, v in vars(row).items() if k in cls.model_fields}
+        return cls(**values | {k: camel(values[k]) for k in ("target", "before", "after")})
+
+
+class FindingOut(CamelModel):
+    key: str
+    state: str = Field(description="ok, suspect or unknown")
+    source: str
+    value: Any
+    sentence: str
+
+
+class ActionItemOut(CamelModel):
+    action: str
+    owner_role: str
+    due_at: datetime
+    status: str
+
+
+class EvidenceOut(CamelModel):
+    name: str
+    media_type: str
+    sha256: str
+    bytes: int
+    taken_at: datetime
+
+
+class IncidentDetail(IncidentOut):
+    """The whole incident. `triage`, `diagnosis`, `recovery`, `humanResolution`: what the steps recorded; null: not (yet)."""
+
+    respond_by: datetime = Field(description='When a human must have answered (runbook, "Severity Levels")')
+    seconds: SecondsOut
+    plans: list[PlanOut] = Field(description="The newest of each kind")
+    approvals: list[ApprovalOut]
+    actions: list[JournalOut]
+    findings: list[FindingOut]
+    triage: dict[str, Any] | None
+    diagnosis: dict[str, Any] | None
+    recovery: dict[str, Any] | None
+    human_resolution: dict[str, Any] | None
+    action_items: list[ActionItemOut]
+    evidence: list[EvidenceOut]
+
+
+class EntryOut(CamelModel):
+    seq: int
+    at: datetime
+    kind: str
+    actor: str
+    text: str
+    data: dict[str, Any]
+
+    @classmethod
+    def of(cls, entry: Entry) -> EntryOut:
+        return cls(**vars(entry) | {"data": camel(entry.data)})
+
+
+class TimelineOut(CamelModel):
+    entries: list[EntryOut]
+
+
+class ChainOut(CamelModel):
+    """Whether the timeline is as it was written."""
+
+    intact: bool
+    entries: int
+    broken_at: int | None = Field(description="The first entry that does not fit the hash chain")
+
+
+def detail(conn: Connection, policy: Policy, incident: Incident, *, now: datetime) -> IncidentDetail:
+    standing = [plan for kind in PlanKind if (plan := plans.current(conn, incident.id, kind))]
+    recorded = {step: records.get(conn, incident.id, step) for step in ("triage", "diagnosis", "recovery", "human_resolution")}
+    found = records.with_prefix(conn, incident.id, "findings:").values()
+    spans = {name: span.total_seconds() if span else None for name, span in vars(times(incident)).items()}
+    whole: IncidentDetail = IncidentDetail.of(
+        incident,
+        respond_by=response_deadline(incident, policy),
+        seconds=SecondsOut(**spans),
+        plans=[PlanOut.of(conn, policy, plan, now=now) for plan in standing],
+        approvals=[ApprovalOut.of(row) for row in plans.approvals_of(conn, incident.id)],
+        actions=[JournalOut.of(row) for row in journal.of_incident(conn, incident.id)],
+        findings=[FindingOut(**f) for part in found for f in part["findings"]],
+        action_items=[
+            ActionItemOut(**{k: v for k, v in row.items() if k in ActionItemOut.model_fields})
+            for row in items.of_incident(conn, incident.id)
+        ],
+        evidence=[EvidenceOut(**vars(item)) for item in evidence.manifest(conn, incident.id)],
+        **{step: camel(data) for step, data in recorded.items()},
+    )
+    return whole
+
+
+def camel(value: Any) -> Any:
+    """Keys that are snake_case names become camelCase, however deep; every other key and all values stay."""
+    if isinstance(value, Mapping):
+        return {to_camel(k) if isinstance(k, str) and _SNAKE.fullmatch(k) else k: camel(v) for k, v in value.items()}
+    return [camel(v) for v in value] if isinstance(value, list | tuple) else value

@@ -13,16 +13,18 @@ import os
 import sys
 import threading
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import cache
 from typing import Annotated, Any
 
 import uvicorn
 from fastapi import Depends, FastAPI, HTTPException, Response
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Histogram, generate_latest
 from sqlalchemy import Engine
+from threadpoolctl import ThreadpoolController
 
 from mlrunbook import db, statefile, web
 from mlrunbook.db import transaction
@@ -67,7 +69,7 @@ class Serving:
                 current = self.loaded
                 if wanted and (current is None or current.manifest.version != wanted):
                     fresh = registry.load(conn, self._models_dir, self.model, wanted)
-                    fresh.score(features.as_frame([dict.fromkeys(features.RAW)]))  # it must be able to score before it may serve
+                    score(fresh, [dict.fromkeys(features.RAW)])  # it must be able to score before it may serve
                     if self._config is None:
                         self._config = serving_config.ensure(self._config_file, threshold=fresh.manifest.threshold)
                     self.loaded = fresh
@@ -113,6 +115,22 @@ class Serving:
         if config:
             body["config"] = {key: value for key, value in wire.config(config).items() if key != "revision"}
         return body
+
+
+@cache
+def _threads() -> ThreadpoolController:
+    return ThreadpoolController()  # looks through every loaded library: once
+
+
+def score(model: LoadedModel, readings: Sequence[Mapping[str, Any]]) -> list[float]:
+    """Probability of failure of each reading, on one thread.
+
+    OpenMP's threads wait for each other by spinning: with both cores busy a thousand rows took 240 ms instead of 2.
+    """
+    frame = features.as_frame(readings)
+    with _threads().limit(limits=1, user_api="openmp"):
+        scores: list[float] = model.score(frame).tolist()
+    return scores
 
 
 class Figures:
@@ -197,7 +215,7 @@ def _predict(serving: Serving, figures: Figures, engine: Engine, assets: list[wi
             where = f"assets.{i}.{error.field or 'features'}"
             raise _Failed("invalid_features", Invalid(f"assets[{i}]: {error}", field=where)) from error
     try:
-        scores = loaded.score(features.as_frame([a.features for a in assets])).tolist()
+        scores = score(loaded, [a.features for a in assets])
     except Exception as error:
         log.exception("scoring failed")
         raise _Failed("scoring", HTTPException(500, "the model could not score this; the server's log has the details")) from error

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime
 
-from sqlalchemy import Connection, select, text, update
+from sqlalchemy import Connection, func, select, text, update
 from sqlalchemy.dialects.postgresql import insert as pg_insert
 
 from mlrunbook.platform import ledger
@@ -13,24 +13,30 @@ from mlrunbook.platform.tables import work_orders
 from mlrunbook.ports import ServingConfig, WorkOrder
 
 OPEN = ("pending", "scheduled")
+MOST_SCHEDULED = 50  # open at a time: what the calendar holds; the rest waits, pending, for a planner
 MOST_PER_REQUEST = 100  # the riskiest first: a model gone wild must not bury the maintenance team in one call
 
 
 def create(conn: Connection, flagged: Sequence[tuple[int, str, float]], *, model: str, config: ServingConfig, at: datetime) -> int:
     """Order work for `flagged` (prediction id, asset id, score); return how many orders are new. One open order an asset.
 
-    Human approval outranks auto-scheduling: such an order stays pending until somebody approves it.
+    Auto-scheduling books the riskiest while there is room. Human approval outranks it: such an order stays pending until somebody
+    approves it.
     """
     riskiest = sorted(flagged, key=lambda f: -f[2])[:MOST_PER_REQUEST]
     if not (config.auto_work_orders and riskiest):
         return 0
-    scheduled = config.auto_scheduling and not config.human_approval
+    room = 0
+    if config.auto_scheduling and not config.human_approval:
+        booked = select(func.count()).where(work_orders.c.model == model, work_orders.c.state == "scheduled")
+        room = max(0, MOST_SCHEDULED - conn.execute(booked).scalar_one())
+    scheduled = {prediction_id for prediction_id, _, _ in riskiest[:room]}
     values = [
         {
             "model": model,
             "prediction_id": prediction_id,
             "asset_id": asset_id,
-            "state": "scheduled" if scheduled else "pending",
+            "state": "scheduled" if prediction_id in scheduled else "pending",
             "needs_approval": config.human_approval,
             "created_at": at,
         }

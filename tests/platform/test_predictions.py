@@ -89,6 +89,15 @@ def test_an_asset_has_one_open_work_order_and_a_request_makes_at_most_a_hundred(
         assert {o.asset_id for o in workorders.find(conn, model=model)} == {f"asset_{i}" for i in range(200, 300)}
 
 
+def test_auto_scheduling_books_the_riskiest_while_the_calendar_has_room(engine: Engine, model: str) -> None:
+    many = [(i, f"asset_{i}", i / 100) for i in range(60)]
+    with transaction(engine) as conn:
+        for _ in range(2):
+            workorders.create(conn, many, model=model, config=NORMAL, at=NOW)
+        waiting = workorders.find(conn, model=model, states=["pending"])
+    assert {o.asset_id for o in waiting} == {f"asset_{i}" for i in range(10)}
+
+
 def test_flagging_covers_every_open_order_and_is_counted_once(engine: Engine, model: str) -> None:
     pending = ServingConfig(**NORMAL.as_dict() | {"revision": 1, "auto_scheduling": False})
     with transaction(engine) as conn:

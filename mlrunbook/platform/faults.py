@@ -61,7 +61,7 @@ class ThresholdSlip(Fault):
 class Blip(Fault):
     """Nothing is wrong: a small window of `rows` honest readings whose F1 lies `drop` (least, most; of baseline) too low by chance.
 
-    No other traffic for `quiet_s` afterwards, so that somebody can look at that window alone.
+    No other traffic afterwards until the platform has raised an alert, for `quiet_s` at most.
     """
 
     rows: int
@@ -105,7 +105,7 @@ FAULTS: dict[str, Fault] = {
     fault.name: fault
     for fault in (
         _BAD_RELEASE,
-        replace(_BAD_RELEASE, name="mild-release", truth=replace(_BAD_RELEASE.truth, severity=Severity.MEDIUM), magnitude=0.4),
+        replace(_BAD_RELEASE, name="mild-release", truth=replace(_BAD_RELEASE.truth, severity=Severity.MEDIUM), magnitude=0.35),
         BadRelease(
             name="all-high-risk",
             truth=Truth(
@@ -140,7 +140,7 @@ FAULTS: dict[str, Fault] = {
             ),
             rows=500,  # about 17 failures: too few for anybody to call a drop of 10 % real
             drop=(0.10, 0.20),
-            quiet_s=6.0,
+            quiet_s=30.0,
         ),
     )
 }

@@ -159,14 +159,28 @@ class FleetSimulator:
         """Tick until `stop` is set. Returns within one tick of it."""
         while not stop.is_set():
             started = time.monotonic()
-            if started >= self._quiet_until:
-                self.tick(batch)
+            with self._lock:
+                if not self._is_quiet():
+                    self._send(self._source.readings(batch))
             stop.wait(max(0.0, interval_s - (time.monotonic() - started)))
+
+    def _is_quiet(self) -> bool:
+        """Whether ordinary traffic still waits for somebody to notice the blip."""
+        if time.monotonic() >= self._quiet_until:
+            return False
+        try:
+            noticed = self._call("GET", f"{self._platform}/api/v1/model-performance/alerts?model={self.model}")["alerts"]
+        except (Transient, Refused) as error:
+            self._count(error)
+            return True
+        if noticed:
+            self._quiet_until = 0.0
+        return not noticed
 
     def _send(self, readings: pd.DataFrame) -> None:
         body = {"assets": [{"assetId": a, "features": f} for a, f in zip(readings["asset_id"], as_features(readings), strict=True)]}
         try:
-            answer = self._post(f"{self._server}/api/v1/ml/models/{self.model}/predict", body)
+            answer = self._call("POST", f"{self._server}/api/v1/ml/models/{self.model}/predict", body)
             made = [p["predictionId"] for p in answer["predictions"]]  # in the order asked
             self.traffic.predictions += len(made)
             self._outcomes.extend({"predictionId": i, "failed": f} for i, f in zip(made, readings["failed"].tolist(), strict=True))
@@ -175,7 +189,7 @@ class FleetSimulator:
         try:
             while self._outcomes:
                 part = list(islice(self._outcomes, OUTCOMES_A_REQUEST))
-                self._post(f"{self._platform}/api/v1/ml/predictions/outcomes", {"outcomes": part})
+                self._call("POST", f"{self._platform}/api/v1/ml/predictions/outcomes", {"outcomes": part})
                 self.traffic.outcomes += len(part)
                 for _ in part:
                     self._outcomes.popleft()
@@ -195,8 +209,8 @@ class FleetSimulator:
                 return self._release(fault)
             case ThresholdSlip():
                 url = f"{self._platform}/api/v1/ml/models/{self.model}"
-                self._post(f"{url}/config", {"threshold": fault.threshold, "changedBy": "ml_engineer"}, method="PATCH")
-                self._post(f"{url}/restart", {"restartedBy": "ml_engineer"})
+                self._call("PATCH", f"{url}/config", {"threshold": fault.threshold, "changedBy": "ml_engineer"})
+                self._call("POST", f"{url}/restart", {"restartedBy": "ml_engineer"})
                 return f"threshold of {self.model} set to {fault.threshold:g} and the server restarted"
             case Blip():
                 return self._blip(fault)
@@ -212,8 +226,8 @@ class FleetSimulator:
         estimator, manifest = train(frame.assign(failed=labels), model=self.model, version=version, seed=self._seed, **window)
         artefacts.save(estimator, self._models_dir / self.model / version, manifest)
         url = f"{self._platform}/api/v1/ml/models/{self.model}"
-        self._post(f"{url}/versions", {"version": version, "artefact": f"{self.model}/{version}"})
-        self._post(f"{url}/promote", {"version": version, "promotedBy": PIPELINE, "reason": f"scheduled release {version}"})
+        self._call("POST", f"{url}/versions", {"version": version, "artefact": f"{self.model}/{version}"})
+        self._call("POST", f"{url}/promote", {"version": version, "promotedBy": PIPELINE, "reason": f"scheduled release {version}"})
         return f"{version} of {self.model} released"
 
     def _free_version(self, wanted: str) -> str:
@@ -242,7 +256,7 @@ class FleetSimulator:
             self._send(window)
         return f"{fault.rows} ordinary readings whose F1 is {drop:.0%} below baseline by chance"
 
-    def _post(self, url: str, body: Mapping[str, Any], *, method: str = "POST") -> Any:
+    def _call(self, method: str, url: str, body: Mapping[str, Any] | None = None) -> Any:
         try:
             response = self._http.request(method, url, json=body, headers=self._headers)
             if response.is_success:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from mlrunbook.domain.errors import Invalid
 from mlrunbook.domain.performance import Confusion
-from mlrunbook.platform.artefacts import Manifest
+from mlrunbook.platform.artefacts import Manifest, one_thread
 from mlrunbook.platform.features import MODEL_COLUMNS, RAW, engineer
 
 if TYPE_CHECKING:
@@ -39,8 +39,9 @@ def train(
         raise Invalid(f"{len(frame)} training rows leave {fewest} failures in one part of the time split: give more rows", field="failed")
 
     estimator = HistGradientBoostingClassifier(max_iter=80, early_stopping=False, random_state=seed)
-    estimator.fit(columns[parts[0]], truth[parts[0]])
-    scores = estimator.predict_proba(columns)[:, 1]
+    with one_thread():
+        estimator.fit(columns[parts[0]], truth[parts[0]])
+        scores = estimator.predict_proba(columns)[:, 1]
     threshold = best_threshold(truth[parts[1]], scores[parts[1]])
     measured = confusion(truth[parts[2]], scores[parts[2]] >= threshold)
     return estimator, Manifest(

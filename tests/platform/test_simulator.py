@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import shutil
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -13,12 +15,15 @@ from typing import Any
 import httpx
 import pandas as pd
 import pytest
+import uvicorn
+from fastapi import FastAPI
 from sqlalchemy import Engine, func, select
 
+from mlrunbook import tokens
 from mlrunbook.db import transaction
 from mlrunbook.domain.errors import Invalid, Refused
 from mlrunbook.domain.performance import Confusion, DropPolicy, Evidence, grade_drop
-from mlrunbook.platform import artefacts, registry
+from mlrunbook.platform import api, artefacts, model_server, registry
 from mlrunbook.platform.artefacts import LoadedModel
 from mlrunbook.platform.faults import FAULTS, Blip, Fault, fault
 from mlrunbook.platform.features import as_frame, check
@@ -27,6 +32,8 @@ from mlrunbook.platform.simulator import GOOD_VERSION, MODEL, FleetSimulator, Hi
 from mlrunbook.platform.tables import predictions
 from mlrunbook.platform.training import confusion
 from mlrunbook.platform.uci import COLUMNS, UciTable
+from mlrunbook.settings import Settings
+from tests.waiting import until
 
 NOW = datetime(2024, 6, 1, 12, tzinfo=UTC)
 
@@ -39,13 +46,17 @@ class Platform:
         self.registered: list[str] = []
         self.requests: list[tuple[str, str]] = []
         self.log: list[tuple[bool, bool | None]] = []  # label, outcome
+        self.alerts: list[str] = []
         self.serving, self.serves, self.takes_outcomes = self.load(GOOD_VERSION), True, True
 
     def load(self, version: str) -> LoadedModel:
         return artefacts.load(self.models_dir / MODEL / version)
 
     def __call__(self, request: httpx.Request) -> httpx.Response:
-        body, path = json.loads(request.content), request.url.path
+        path = request.url.path
+        if path == "/api/v1/model-performance/alerts":
+            return httpx.Response(200, json={"alerts": self.alerts})
+        body = json.loads(request.content)
         self.requests.append((request.method, path))
         if request.headers["Authorization"] != "Bearer secret":
             return httpx.Response(401, json={"detail": "no token"})
@@ -103,7 +114,6 @@ def past(tmp_path_factory: pytest.TempPathFactory, engine: Engine) -> tuple[Path
 @pytest.fixture
 def start(past: tuple[Path, History], tmp_path: Path, engine: Engine) -> Start:
     """A simulator that knows the past, with a models folder of its own, and a platform."""
-    import shutil
 
     def build() -> tuple[FleetSimulator, Platform, History]:
         shutil.copytree(past[0], tmp_path / "models")
@@ -119,6 +129,34 @@ def start(past: tuple[Path, History], tmp_path: Path, engine: Engine) -> Start:
         return simulator, platform, simulator.build_history(engine, now=NOW, rows=20_000)
 
     return build
+
+
+@contextmanager
+def running(simulator: FleetSimulator, *, interval_s: float = 0.01) -> Iterator[None]:
+    """Ordinary traffic in the background; it must end when told."""
+    stop = threading.Event()
+    thread = threading.Thread(target=simulator.run, args=(stop,), kwargs={"interval_s": interval_s, "batch": 10})
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join(timeout=10)
+        assert not thread.is_alive()
+
+
+@contextmanager
+def served(app: FastAPI) -> Iterator[str]:
+    """Serve `app` over real HTTP on a free port; yields its URL."""
+    server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="warning"))
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    try:
+        until(lambda: server.started)
+        yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
+    finally:
+        server.should_exit = True
+        thread.join(timeout=10)
 
 
 def test_the_past_holds_two_versions_in_production_longer_than_a_week(past: tuple[Path, History], engine: Engine) -> None:
@@ -209,15 +247,15 @@ def test_outcomes_wait_while_the_platform_is_away(start: Start) -> None:
     assert all(outcome is not None for _, outcome in platform.log)
 
 
-@pytest.mark.parametrize("name", ["bad-release", "mild-release", "all-high-risk"])
+@pytest.mark.parametrize("name", ["bad-release", "all-high-risk"])
 def test_a_bad_release_is_saved_registered_and_promoted(name: str, start: Start) -> None:
     simulator, platform, history = start()
     assert "v2.0.0" in simulator.inject(fault(name))
     assert platform.serving.manifest.version == "v2.0.0"
-    for _ in range(6):
+    for _ in range(3):
         simulator.tick(5000)
     drop = 1 - platform.f1() / (history.baseline.f1 or 1)
-    assert {"bad-release": 0.25 < drop < 0.6, "mild-release": 0.07 < drop < 0.23, "all-high-risk": drop > 0.85}[name]
+    assert {"bad-release": 0.25 < drop < 0.6, "all-high-risk": drop > 0.85}[name]
     assert name not in json.dumps(platform.requests) + artefacts.load(platform.models_dir / MODEL / "v2.0.0").manifest.version
 
 
@@ -253,31 +291,31 @@ def test_a_blip_is_one_honest_window_and_then_ordinary_traffic(start: Start) -> 
     assert grade_drop(history.baseline, platform.counts(), DropPolicy()).evidence is Evidence.FALSE_ALARM
 
 
-def test_no_other_traffic_is_sent_while_a_blip_stands_alone(start: Start) -> None:
+def test_no_other_traffic_is_sent_until_somebody_noticed_the_blip(start: Start) -> None:
     simulator, platform, _ = start()
-    blip, stop = fault("blip"), threading.Event()
+    blip = fault("blip")
     assert isinstance(blip, Blip)
-    simulator.inject(replace(blip, quiet_s=3600))
-    thread = threading.Thread(target=simulator.run, args=(stop,), kwargs={"interval_s": 0.001, "batch": 10})
-    thread.start()
-    stop.wait(0.05)
-    stop.set()
-    thread.join(timeout=5)
-    assert not thread.is_alive()
-    assert len(platform.log) == blip.rows
+    simulator.inject(blip)
+    with running(simulator):
+        threading.Event().wait(0.1)
+        assert len(platform.log) == blip.rows
+        platform.alerts = ["ModelF1Drop"]
+        until(lambda: len(platform.log) > blip.rows)
+
+
+def test_traffic_goes_on_when_nobody_notices_a_blip(start: Start) -> None:
+    simulator, platform, _ = start()
+    blip = fault("blip")
+    assert isinstance(blip, Blip)
+    simulator.inject(replace(blip, quiet_s=0.05))
+    with running(simulator):
+        until(lambda: len(platform.log) > blip.rows)
 
 
 def test_a_run_ends_when_told(start: Start) -> None:
-    simulator, platform, _ = start()
-    stop, sent = threading.Event(), threading.Event()
-    answer = platform.predict
-    platform.predict = lambda body: (sent.set(), answer(body))[1]  # type: ignore[method-assign]
-    thread = threading.Thread(target=simulator.run, args=(stop,), kwargs={"interval_s": 30, "batch": 10})
-    thread.start()
-    assert sent.wait(5)
-    stop.set()
-    thread.join(timeout=5)
-    assert not thread.is_alive()
+    simulator, _, _ = start()
+    with running(simulator, interval_s=30):
+        until(lambda: simulator.traffic.outcomes > 0)
     assert simulator.traffic.predictions == 10
 
 
@@ -295,3 +333,41 @@ def test_a_blip_without_a_past_and_an_unknown_kind_of_fault_are_refused(tmp_path
         simulator.inject(fault("blip"))
     with pytest.raises(Invalid, match="does not know"):
         simulator.inject(Fault(name="meteor", truth=FAULTS["blip"].truth))
+
+
+def test_a_bad_release_and_its_rollback_show_in_the_figures_of_the_real_platform(tmp_path: Path, engine: Engine) -> None:
+    model, config = "rolled_back", Settings(data_dir=tmp_path)
+    with transaction(engine) as conn:
+        token = tokens.create(conn, name="fleet", scopes=[tokens.Scope.INTAKE, tokens.Scope.OPERATE])
+    http = httpx.Client(headers={"Authorization": f"Bearer {token}"}, timeout=10)
+    with (
+        served(api.create_app(config, engine, evaluate_every_s=None)) as platform,
+        served(model_server.create_app(config, engine, model=model)) as server,
+    ):
+        simulator = FleetSimulator(
+            Fleet(2), server_url=server, platform_url=platform, token=token, models_dir=config.models_dir, model=model, http=http
+        )
+
+        def until_serving(version: str) -> None:
+            until(lambda: http.get(f"{server}/health").json()["version"] == version)
+
+        def f1_drop(version: str) -> float:
+            for _ in range(2):
+                simulator.tick(3000)
+            assert simulator.traffic.errors == 0, simulator.traffic.last_error
+            figures = http.get(f"{platform}/api/v1/model-performance/metrics/{model}", params={"version": version}).json()
+            assert figures["baseline"]["f1"] == pytest.approx(history.baseline.f1)
+            return -float(figures["change"]["f1"])
+
+        history = simulator.build_history(engine, now=datetime.now(UTC), rows=12_000)
+        until_serving("v1.5.0")
+        assert f1_drop("v1.5.0") == pytest.approx(0, abs=0.08)
+        simulator.inject(fault("bad-release"))
+        until_serving("v2.0.0")
+        assert f1_drop("v2.0.0") > 0.25
+        assert http.post(f"{platform}/api/v1/ml/models/{model}/rollback", json={"targetVersion": "v1.5.0"}).is_success
+        until_serving("v1.5.0")
+        assert f1_drop("v1.5.0") == pytest.approx(0, abs=0.08)
+        simulator.inject(fault("threshold-slip"))
+        assert http.get(f"{platform}/api/v1/ml/models/{model}/config").json()["threshold"] == 0.002
+        assert simulator.traffic.errors == 0

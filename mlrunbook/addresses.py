@@ -1,11 +1,13 @@
-"""The addresses of the embedded stack's parts: which ports, whether they are free, whether a part answers there."""
+"""The addresses of the embedded stack's parts: which ports, whether they are free, whether a part answers there, where it is written."""
 
 from __future__ import annotations
 
 import contextlib
+import shlex
 import socket
 from collections.abc import Callable
 from dataclasses import dataclass, fields
+from pathlib import Path
 
 import httpx
 import psutil
@@ -30,6 +32,15 @@ class Ports:
             for one in sockets:
                 one.bind((HOST, 0))
             return cls(*(one.getsockname()[1] for one in sockets))
+
+
+def running_env(data_dir: Path) -> dict[str, str]:
+    """The settings of the stack that runs on `data_dir`, from its `env` file; empty when none runs."""
+    try:
+        lines = (data_dir.expanduser() / "env").read_text().splitlines()
+    except FileNotFoundError:
+        return {}
+    return {key: "".join(shlex.split(value)) for key, _, value in (line.partition("=") for line in lines)}
 
 
 def answers(url: str, *, auth: tuple[str, str] | None = None) -> Callable[[], bool]:

@@ -8,7 +8,7 @@ from functools import cache
 
 from sqlalchemy import Connection, Engine, MetaData, create_engine, text
 from sqlalchemy.engine import make_url
-from sqlalchemy.exc import DBAPIError, OperationalError
+from sqlalchemy.exc import ArgumentError, DBAPIError, OperationalError
 
 from mlrunbook.domain.errors import Invalid, Transient
 from mlrunbook.settings import settings
@@ -22,7 +22,10 @@ MIGRATION_LOCK = 0x6D6C7262  # "mlrb": any constant all processes share
 
 def normalise_url(url: str) -> str:
     """`postgresql://` and `postgres://` mean the psycopg 3 driver here."""
-    parsed = make_url(url)
+    try:
+        parsed = make_url(url)
+    except ArgumentError as error:
+        raise Invalid("MLRUNBOOK_DATABASE_URL is no URL: it must look like postgresql://user@host/name", field="database_url") from error
     if parsed.get_backend_name() not in ("postgresql", "postgres"):
         raise Invalid("MLRUNBOOK_DATABASE_URL must be a postgresql:// URL: only PostgreSQL is supported", field="database_url")
     return parsed.set(drivername="postgresql+psycopg").render_as_string(hide_password=False)

@@ -354,15 +354,6 @@ class Stack:
                 self._report(f"ended {ended}, left over by a killed run")
 
 
-def running_env(data_dir: Path) -> dict[str, str]:
-    """The settings of the stack that runs on `data_dir`, from its `env` file; empty when none runs."""
-    try:
-        lines = (data_dir.expanduser() / "env").read_text().splitlines()
-    except FileNotFoundError:
-        return {}
-    return {key: "".join(shlex.split(value)) for key, _, value in (line.partition("=") for line in lines)}
-
-
 @contextlib.contextmanager
 def stop_on_signals() -> Iterator[None]:
     """SIGTERM and SIGHUP end the block as Ctrl-C does: with KeyboardInterrupt, so that everything is stopped in order."""

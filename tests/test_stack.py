@@ -15,10 +15,10 @@ import psutil
 import pytest
 
 from mlrunbook import db, tokens
-from mlrunbook.addresses import Ports, check_ports
+from mlrunbook.addresses import Ports, check_ports, running_env
 from mlrunbook.domain.errors import Invalid, Refused
 from mlrunbook.processes import MARK, marked
-from mlrunbook.stack import Stack, running_env
+from mlrunbook.stack import Stack
 from tests.waiting import until
 
 PARTS = frozenset({"model-server"})

@@ -1,0 +1,36 @@
+"""`mlrunbook`: the command line."""
+
+from __future__ import annotations
+
+import typer
+
+from mlrunbook.commands import database, incidents, policy, services
+from mlrunbook.commands.errors import OneLineErrors
+
+app = typer.Typer(
+    cls=OneLineErrors,
+    name="mlrunbook",
+    help="The ML incident-response runbook: triage, contain, investigate, resolve, tell people, review.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+app.command()(services.up)
+app.command()(services.demo)
+app.command()(incidents.report)
+app.add_typer(incidents.app, name="incidents")
+app.add_typer(policy.app, name="policy")
+app.add_typer(database.token, name="token")
+app.command()(services.deploy)
+app.add_typer(database.db, name="db")
+app.command()(services.gateway)
+app.command()(services.platform)
+
+
+def main() -> None:
+    app(prog_name="mlrunbook")
+
+
+if __name__ == "__main__":
+    main()

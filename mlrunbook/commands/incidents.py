@@ -1,0 +1,255 @@
+"""`mlrunbook report` and `mlrunbook incidents ...`: incidents over the gateway's REST API."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Mapping
+from datetime import UTC, date, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from mlrunbook.commands import show
+from mlrunbook.domain.errors import Invalid, Refused, Transient
+from mlrunbook.domain.incident import IncidentType, Severity, Status
+
+if TYPE_CHECKING:
+    from mlrunbook.commands.gateway_client import Gateway
+
+# A timeline may still get its review after the incident is over: `--follow` ends after this many looks without news.
+QUIET_LOOKS = 3
+
+app = typer.Typer(no_args_is_help=True, help="Look at incidents, acknowledge, decide, resolve, close.")
+
+IncidentId = Annotated[str, typer.Argument(metavar="ID", help="The incident's id, e.g. incident_12.")]
+TokenFile = Annotated[Path | None, typer.Option("--token-file", help="File that holds your token; default MLRUNBOOK_GATEWAY_TOKEN.")]
+AsJson = Annotated[bool, typer.Option("--json", help="For scripts.")]
+Reason = Annotated[str, typer.Option("--reason", help="Why; it goes on the timeline.")]
+
+
+def report(
+    model: Annotated[str, typer.Option("--model", help="The model's id, e.g. predictive_maintenance.")],
+    severity: Annotated[Severity, typer.Option("--severity", help="As you see it; measuring may raise it.")],
+    type: Annotated[IncidentType, typer.Option("--type")],
+    description: Annotated[str, typer.Option("--description", help="What is wrong.")],
+    impact: Annotated[str, typer.Option("--impact", help="What it does to the business.")] = "",
+    reported_by: Annotated[str | None, typer.Option("--reported-by", help="Default: the name of the token.")] = None,
+    token_file: TokenFile = None,
+    json: AsJson = False,
+) -> None:
+    """Report an incident: opens one, or joins the one that is open."""
+    body = {"severity": severity.value, "type": type.value, "description": description, "impact": impact}
+    with _gateway(token_file) as gateway:
+        made = gateway.report(model, body | ({"reportedBy": reported_by} if reported_by else {}))
+    if json:
+        show.as_json(made)
+        return
+    words = "joined: it was open already" if made["joined"] else "opened"
+    typer.echo(show.plain(f"{made['id']} {words}. Watch it: mlrunbook incidents timeline {made['id']} --follow"))
+
+
+@app.command("list")
+def list_(
+    model: Annotated[str | None, typer.Option("--model")] = None,
+    status: Annotated[Status | None, typer.Option("--status")] = None,
+    only_open: Annotated[bool, typer.Option("--open", help="Only those that are not over.")] = False,
+    limit: Annotated[int, typer.Option("--limit", min=1, max=1000)] = 20,
+    json: AsJson = False,
+) -> None:
+    """List incidents, newest first."""
+    with _gateway() as gateway:
+        found = gateway.incidents(model, status=status.value if status else None, open=only_open or None, limit=limit)
+    if json:
+        show.as_json(found)
+    elif found:
+        show.console().print(show.incident_table(found, _now()))
+    else:
+        typer.echo("no incidents")
+
+
+@app.command("show")
+def show_(incident_id: IncidentId, json: AsJson = False) -> None:
+    """Show one incident: what was reported, found, planned, decided and done."""
+    with _gateway() as gateway:
+        one = gateway.incident(incident_id)
+    if json:
+        show.as_json(one)
+        return
+    console = show.console()
+    for part in show.incident_page(one, _now()):
+        console.print(part)
+
+
+@app.command()
+def timeline(
+    incident_id: IncidentId,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Live, until the incident is over or you press Ctrl-C.")] = False,
+    every: Annotated[float, typer.Option("--every", min=0.01, help="Seconds between two looks of --follow.")] = 1.0,
+    json: Annotated[bool, typer.Option("--json", help="For scripts; with --follow one object a line.")] = False,
+) -> None:
+    """Show the timeline, times in UTC."""
+    with _gateway() as gateway:
+        if follow:
+            _follow(gateway, incident_id, every, as_lines=json)
+        elif json:
+            show.as_json(gateway.timeline(incident_id))
+        else:
+            _print_entries(gateway.timeline(incident_id), None)
+
+
+@app.command()
+def review(incident_id: IncidentId) -> None:
+    """Print the post-incident review, in Markdown."""
+    with _gateway() as gateway:
+        text = gateway.review(incident_id)
+    typer.echo("\n".join(show.plain(line) for line in text.splitlines()))
+
+
+@app.command()
+def verify(incident_id: IncidentId) -> None:
+    """Check that nobody has edited the timeline."""
+    with _gateway() as gateway:
+        chain = gateway.verify(incident_id)
+    if not chain["intact"]:
+        raise Refused(
+            f"the timeline of {incident_id} was changed after it was written, from entry {chain['brokenAt']} on: compare with a backup"
+        )
+    typer.echo(f"intact: {chain['entries']} entries, each fits the hash chain")
+
+
+@app.command()
+def ack(incident_id: IncidentId, token_file: TokenFile = None) -> None:
+    """Say that you have it."""
+    with _gateway(token_file) as gateway:
+        one = gateway.acknowledge(incident_id)
+    typer.echo(show.plain(f"{one['id']} acknowledged by {one['acknowledgedBy']}"))
+
+
+@app.command()
+def approve(
+    incident_id: IncidentId,
+    plan: Annotated[str | None, typer.Option("--plan", metavar="DIGEST", help="Which plan; its first characters do.")] = None,
+    reason: Reason = "",
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    token_file: TokenFile = None,
+) -> None:
+    """Show the plan that waits, and approve exactly that."""
+    _decide(incident_id, plan, "approved", reason, yes, token_file)
+
+
+@app.command()
+def reject(
+    incident_id: IncidentId,
+    plan: Annotated[str | None, typer.Option("--plan", metavar="DIGEST", help="Which plan; its first characters do.")] = None,
+    reason: Reason = "",
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    token_file: TokenFile = None,
+) -> None:
+    """Show the plan that waits, and reject exactly that."""
+    _decide(incident_id, plan, "rejected", reason, yes, token_file)
+
+
+@app.command()
+def resolve(
+    incident_id: IncidentId,
+    what: Annotated[str, typer.Option("--what", help="What fixed it.")],
+    root_cause: Annotated[str, typer.Option("--root-cause")] = "",
+    token_file: TokenFile = None,
+) -> None:
+    """Say that a human fixed it: the recovery is measured next."""
+    with _gateway(token_file) as gateway:
+        one = gateway.resolve(incident_id, what, root_cause)
+    typer.echo(show.plain(f"{one['id']}: noted; it is resolved once the recovery is measured"))
+
+
+@app.command()
+def close(incident_id: IncidentId, reason: Reason = "", token_file: TokenFile = None) -> None:
+    """Close a resolved incident, or with a reason one that nothing measures."""
+    with _gateway(token_file) as gateway:
+        one = gateway.close(incident_id, reason)
+    typer.echo(show.plain(f"{one['id']} is {one['status'].replace('_', ' ')}"))
+
+
+def _gateway(token_file: Path | None = None) -> Gateway:
+    from mlrunbook.commands.gateway_client import Gateway
+
+    return Gateway(token_file)
+
+
+def _decide(incident_id: str, wanted: str | None, decision: str, reason: str, yes: bool, token_file: Path | None) -> None:
+    console = show.console()
+    with _gateway(token_file) as gateway:
+        plan = _chosen(gateway.incident(incident_id), wanted)
+        console.print(show.styled(f"{incident_id}: {plan['kind']} plan", "bold"))
+        for part in show.plan_page(plan):
+            console.print(part)
+        if not yes:
+            if not sys.stdin.isatty():
+                raise Invalid("there is no terminal to ask on: read the plan above, then repeat with --yes and its --plan")
+            if not typer.confirm("Approve exactly this?" if decision == "approved" else "Reject it?"):
+                raise Refused("nothing was decided; the plan still waits")
+        made = gateway.decide(incident_id, plan["digest"], decision, reason)
+    console.print(show.styled(f"{made['decision']} by {made['approver']}; {made['why']}"))
+
+
+def _chosen(one: Mapping[str, Any], wanted: str | None) -> Mapping[str, Any]:
+    """The plan meant: one that waits, or by its digest any that stands (a decision may be changed)."""
+    if wanted:
+        found = [plan for plan in one["plans"] if plan["digest"].startswith(wanted.lower())]
+        if not found:
+            raise Invalid(f"{one['id']} has no standing plan {wanted}: see `mlrunbook incidents show {one['id']}`")
+    else:
+        found = show.waiting(one)
+        if not found:
+            raise Refused(f"no plan of {one['id']} waits for a decision: see `mlrunbook incidents show {one['id']}`")
+    if len(found) > 1:
+        names = ", ".join(f"{plan['digest'][: show.SHORT_DIGEST]} ({plan['kind']})" for plan in found)
+        raise Invalid(f"{len(found)} plans of {one['id']} fit: choose with --plan: {names}")
+    return found[0]
+
+
+def _follow(gateway: Gateway, incident_id: str, every: float, *, as_lines: bool) -> None:
+    seen, quiet, day, lost = 0, 0, None, False
+    try:
+        while quiet < QUIET_LOOKS:
+            try:
+                over = not Status(gateway.incident(incident_id)["status"]).is_open
+                entries = gateway.timeline(incident_id, after=seen)
+            except Transient as error:  # a part restarts: the timeline goes on where it was
+                if not seen:
+                    raise
+                if not lost:
+                    typer.echo(show.plain(f"{error}; still trying"), err=True)
+                lost = True
+                time.sleep(every)
+                continue
+            lost = False
+            if as_lines:
+                import json
+
+                for entry in entries:
+                    typer.echo(json.dumps(entry))
+            else:
+                day = _print_entries(entries, day)
+            seen = entries[-1]["seq"] if entries else seen
+            quiet = quiet + 1 if over and not entries else 0
+            time.sleep(every)
+    except KeyboardInterrupt:
+        return
+
+
+def _print_entries(entries: list[dict[str, Any]], day: date | None) -> date | None:
+    """Print them, with the date where a new day begins; return the last one's."""
+    console = show.console()
+    for entry in entries:
+        if (today := show.parsed(entry["at"]).date()) != day:
+            console.print(show.styled(f"{today} UTC", "dim"))
+            day = today
+        console.print(show.timeline_row(entry))
+    return day
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)

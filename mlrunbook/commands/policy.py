@@ -1,0 +1,55 @@
+"""`mlrunbook policy ...`: the rules in force, and what is wrong with a file of them."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from mlrunbook.commands import running, show
+from mlrunbook.domain.errors import Invalid
+
+app = typer.Typer(no_args_is_help=True, help="Show or check the policy file (runbook.yaml).")
+
+File = Annotated[Path | None, typer.Argument(metavar="[FILE]", help="Default: MLRUNBOOK_POLICY, else the checkout's runbook.yaml.")]
+
+
+@app.command("show")
+def show_(file: File = None) -> None:
+    """Print the whole policy in force, defaults included, as YAML."""
+    import yaml
+
+    from mlrunbook.domain.policy import Policy
+    from mlrunbook.policy_file import load
+
+    path = _path(file)
+    policy = load(path) if path else Policy()
+    typer.echo(f"# {show.plain(path) if path else 'no policy file: the defaults, which are the runbook'}")
+    typer.echo(yaml.safe_dump(policy.model_dump(mode="json"), sort_keys=False), nl=False)
+
+
+@app.command()
+def check(file: File = None) -> None:
+    """Check a policy file: each error with its line and what to write instead."""
+    from mlrunbook.policy_file import load
+
+    path = _path(file)
+    if path is None:
+        typer.echo("no policy file: the defaults hold, which are the runbook")
+        return
+    try:
+        load(path)
+    except Invalid as error:
+        for line in str(error).splitlines():
+            typer.echo(show.plain(line), err=True)
+        raise typer.Exit(1) from error
+    typer.echo(f"{show.plain(path)}: no errors")
+
+
+def _path(file: Path | None) -> Path | None:
+    """None when nobody named a file and the checkout has none: the defaults hold."""
+    named = file or (Path(os.environ["MLRUNBOOK_POLICY"]) if os.environ.get("MLRUNBOOK_POLICY") else None)
+    default = running.checkout() / "runbook.yaml"
+    return named or (default if default.exists() else None)

@@ -1,0 +1,110 @@
+"""The command line against a real gateway over real HTTP on a real store; nothing runs behind it."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+import uvicorn
+from sqlalchemy import Engine
+from typer.testing import CliRunner, Result
+
+from mlrunbook import tokens
+from mlrunbook.cli import app
+from mlrunbook.db import transaction
+from mlrunbook.domain.actions import Path as ResolutionPath
+from mlrunbook.domain.actions import Plan, PlanKind, RollBack
+from mlrunbook.gateway.app import create_app
+from mlrunbook.store import plans
+from mlrunbook.tokens import Scope
+from tests.fakes import FileWorld, world_of
+from tests.waiting import until
+
+_models = itertools.count(1)
+
+
+def now() -> datetime:
+    return datetime.now(UTC)
+
+
+@dataclass(frozen=True)
+class Cli:
+    """Runs `mlrunbook ...` with no environment of ours but `env`."""
+
+    env: dict[str, str]
+
+    def __call__(self, *args: str, **env: str) -> Result:
+        ours = {key: None for key in os.environ if key.startswith(("MLRUNBOOK_", "PREFECT_"))}
+        return CliRunner().invoke(app, list(args), env={**ours, **self.env, **env}, prog_name="mlrunbook")
+
+
+@pytest.fixture(scope="module")
+def gateway_url(engine: Engine, scratch: Path) -> Iterator[str]:
+    world = world_of(engine, FileWorld(scratch / f"cli-{id(engine)}.json", now), now)
+    server = uvicorn.Server(uvicorn.Config(create_app(world), host="127.0.0.1", port=0, log_level="warning"))
+    thread = threading.Thread(target=server.run, daemon=True)
+    thread.start()
+    until(lambda: server.started)
+    yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
+    server.should_exit = True
+    thread.join(timeout=10)
+
+
+@pytest.fixture(scope="module")
+def token(engine: Engine) -> Callable[..., str]:
+    def make(name: str, *scopes: Scope, role: str | None = None) -> str:
+        with transaction(engine) as conn:
+            return tokens.create(conn, name=name, scopes=scopes or tuple(Scope), role=role)
+
+    return make
+
+
+@pytest.fixture
+def cli(gateway_url: str, database_url: str, token: Callable[..., str], tmp_path: Path) -> Cli:
+    """Signed in as the team lead, with every scope."""
+    return Cli(
+        {
+            "MLRUNBOOK_GATEWAY_URL": gateway_url,
+            "MLRUNBOOK_GATEWAY_TOKEN": token("the lead", role="ml_team_lead"),
+            "MLRUNBOOK_DATABASE_URL": database_url,
+            "MLRUNBOOK_DATA_DIR": str(tmp_path),
+            "MLRUNBOOK_HOME": str(tmp_path),
+        }
+    )
+
+
+@pytest.fixture
+def model() -> str:
+    """A model of this test's own."""
+    return f"pump_failure_{next(_models)}"
+
+
+@pytest.fixture
+def incident(cli: Cli, model: str) -> str:
+    """The id of a fresh low incident of `model`."""
+    args = ("--severity", "low", "--type", "performance_degradation", "--description", "F1 score dropped from 0.82 to 0.65")
+    return cli("report", "--model", model, *args).stdout.split()[0]
+
+
+@pytest.fixture
+def plan(engine: Engine, incident: str, model: str) -> Plan:
+    """A rollback that waits for a decision."""
+    proposed = Plan(
+        incident,
+        PlanKind.RESOLUTION,
+        model,
+        (RollBack(model, "v1.5.0", reason="performance degradation"),),
+        ("F1 fell 31 % after the release of v2.0.0",),
+        path=ResolutionPath.ROLLBACK,
+        expected="v1.5.0 serves; F1 back within 5 %",
+        facts={"f1_baseline": 0.82, "f1_now": 0.5649},
+    )
+    with transaction(engine) as conn:
+        plans.propose(conn, proposed, now=now())
+    return proposed

@@ -333,10 +333,10 @@ class Stack:
                 if MODEL_SERVER in self._parts:
                     self._reconcile_serving()
                 complaint = ""
-            except RunbookError as error:
-                if str(error) != complaint:
-                    complaint = str(error)
-                    self._report(complaint)
+            except Exception as error:  # whatever it is, the next round may go better, and nobody else reconciles
+                if repr(error) != complaint:
+                    complaint = repr(error)
+                    self._report(str(error) if isinstance(error, RunbookError) else complaint)
 
     def _reconcile_serving(self) -> None:
         desired = desired_state(self._desired_file)

@@ -52,7 +52,8 @@ def test_data_outlives_a_restart_and_stop_leaves_no_process_and_no_folder(data: 
     with EmbeddedPostgres(data, durable=False) as server, psycopg.connect(server.url(), autocommit=True) as conn:
         conn.execute("CREATE TABLE kept AS SELECT 1 AS one")
         pid, socket = server.pid, server.socket
-    assert pid and gone(pid)
+    assert pid is not None
+    assert gone(pid)
     assert not socket.exists()
     with EmbeddedPostgres(data, durable=False) as server, psycopg.connect(server.url()) as conn:
         assert conn.execute("SELECT one FROM kept").fetchone() == (1,)

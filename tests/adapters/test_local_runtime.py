@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -14,6 +14,7 @@ from mlrunbook.adapters.local_runtime import LocalRuntime, desired_state
 from mlrunbook.addresses import Ports
 from mlrunbook.domain.errors import Invalid, NotFound, Transient
 from mlrunbook.platform import serving_config
+from mlrunbook.ports import ServingState
 from mlrunbook.settings import Settings
 from mlrunbook.stack import Stack
 from tests.waiting import until
@@ -40,15 +41,27 @@ def runtime(config: Settings) -> LocalRuntime:
     return LocalRuntime(config)
 
 
+def until_observed(runtime: LocalRuntime, wanted: Callable[[ServingState], bool]) -> None:
+    """Wait for a state; a server that is caught while it stops or starts gives no usable answer, which tasks retry too."""
+
+    def holds() -> bool:
+        try:
+            return wanted(runtime.observe(MODEL))
+        except Transient:
+            return False
+
+    until(holds, 30)
+
+
 def test_zero_replicas_makes_the_port_refuse_connections_and_one_brings_it_back(runtime: LocalRuntime, small: Stack) -> None:
     runtime.scale(MODEL, replicas=0)
-    until(lambda: runtime.observe(MODEL).config is None)
+    until_observed(runtime, lambda state: state.config is None)
     state = runtime.observe(MODEL)
     assert (state.replicas, state.ready_replicas, state.version) == (0, 0, None)
     with pytest.raises(ConnectionRefusedError):
         socket.create_connection(("127.0.0.1", small.ports.model_server), timeout=1)
     runtime.scale(MODEL, replicas=1)
-    until(lambda: runtime.observe(MODEL).config is not None, 20)
+    until_observed(runtime, lambda state: state.config is not None)
 
 
 def test_a_new_threshold_takes_effect_at_the_restart_and_is_read_back_from_the_running_server(runtime: LocalRuntime) -> None:
@@ -59,13 +72,13 @@ def test_a_new_threshold_takes_effect_at_the_restart_and_is_read_back_from_the_r
     assert before.config is not None
     assert before.config.threshold == stored.threshold
     runtime.restart(MODEL, restart_id="restart-1")
-    until(lambda: runtime.observe(MODEL).restart_id == "restart-1", 20)
+    until_observed(runtime, lambda state: state.restart_id == "restart-1")
     assert runtime.observe(MODEL).config == written
 
 
 def test_the_same_restart_asked_for_again_is_no_second_restart(runtime: LocalRuntime, small: Stack, config: Settings) -> None:
     runtime.restart(MODEL, restart_id="restart-2")
-    until(lambda: runtime.observe(MODEL).restart_id == "restart-2", 20)
+    until_observed(runtime, lambda state: state.restart_id == "restart-2")
     pid, revision = small.supervisor.pid("model-server"), config.serving_state_file.read_text()
     runtime.restart(MODEL, restart_id="restart-2")
     assert config.serving_state_file.read_text() == revision
@@ -77,15 +90,16 @@ def test_a_crashed_server_is_back_with_the_same_restart_id(runtime: LocalRuntime
     pid = small.supervisor.pid("model-server")
     assert pid is not None
     os.kill(pid, signal.SIGKILL)
-    until(lambda: small.supervisor.pid("model-server") not in (None, pid) and runtime.observe(MODEL).config is not None, 20)
+    until(lambda: small.supervisor.pid("model-server") not in (None, pid))
+    until_observed(runtime, lambda state: state.config is not None)
     assert runtime.observe(MODEL).restart_id == wanted
 
 
 def test_a_route_is_followed_and_removed(runtime: LocalRuntime) -> None:
     runtime.route(MODEL, version="v1.5.0")
-    until(lambda: runtime.observe(MODEL).route_version == "v1.5.0")
+    until_observed(runtime, lambda state: state.route_version == "v1.5.0")
     runtime.route(MODEL, version=None)
-    until(lambda: runtime.observe(MODEL).route_version is None)
+    until_observed(runtime, lambda state: state.route_version is None)
 
 
 def test_switches_act_at_once_and_other_keys_stay(runtime: LocalRuntime) -> None:

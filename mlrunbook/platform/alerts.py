@@ -84,21 +84,21 @@ def judge(figures: ModelMetrics, server: ServerSeen, rules: AlertThresholds, fir
     down = server.down_for is not None and server.down_for >= DOWN_FOR
     down_s = server.down_for.total_seconds() if server.down_for is not None else 0
     errors = now.error_rate or 0
-    return [
-        drop("ModelF1Drop", "F1", past.f1, present.f1, rules.f1_drop_warning, rules.f1_drop_critical),
-        drop("ModelPrecisionDrop", "precision", past.precision, present.precision, rules.precision_drop_warning),
-        drop("ModelRecallDrop", "recall", past.recall, present.recall, rules.recall_drop_warning),
+    return [  # the most dangerous first: they are told in this order, and the first one opens the incident
         Finding(
             "AllAssetsHighRisk",
             CRITICAL if flagged is not None and flagged >= rules.flagged_share_critical else None,
             f"{model} flags {flagged or 0:.1%} of {now.predictions} predictions as high-risk",
             known=flagged is not None,
         ),
+        Finding("ModelServerDown", CRITICAL if down else None, f"the model server of {model} has not answered for {down_s:.0f} s"),
+        drop("ModelF1Drop", "F1", past.f1, present.f1, rules.f1_drop_warning, rules.f1_drop_critical),
+        drop("ModelPrecisionDrop", "precision", past.precision, present.precision, rules.precision_drop_warning),
+        drop("ModelRecallDrop", "recall", past.recall, present.recall, rules.recall_drop_warning),
         over("FeatureNullRateHigh", now.null_rate, rules.null_rate_warning, f"{now.null_rate or 0:.1%} of a feature of {model} is null"),
         over("InferenceLatencyHigh", p95_s, rules.latency_warning_s, f"{model} inference takes {p95_s or 0:.2f} s (p95)"),
         # A model that only fails has no predictions at all, so none are needed here.
         over("ModelErrorRateHigh", now.error_rate, rules.error_rate_warning, f"{errors:.1%} of the predictions asked of {model} failed", 0),
-        Finding("ModelServerDown", CRITICAL if down else None, f"the model server of {model} has not answered for {down_s:.0f} s"),
     ]
 
 

@@ -20,11 +20,6 @@ token = typer.Typer(no_args_is_help=True, help="Access tokens of people and syst
 Choice = TypeVar("Choice", bound=StrEnum)
 
 
-@db.callback()
-def _db() -> None:
-    """The incident store's database."""
-
-
 @db.command()
 def upgrade() -> None:
     """Bring the schema to the newest revision. Safe to repeat."""

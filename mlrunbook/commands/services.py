@@ -116,7 +116,7 @@ def deploy() -> None:
         ensure_pool(http)
     if code := subprocess.run(command, cwd=home, env=env, check=False).returncode:
         raise Refused(f"`prefect deploy` failed with exit code {code}: its output above says why")
-    typer.echo(f"deployed on {url}; start a worker with: prefect worker start --pool {POOL}")
+    typer.echo(f"deployed on {url}; runs start while a worker polls: prefect worker start --pool {POOL}")
 
 
 def demo(

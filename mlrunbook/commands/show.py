@@ -159,7 +159,7 @@ def plan_page(plan: Mapping[str, Any]) -> Iterable[Any]:
     """What an approver must see: actions, reasons, what to expect, the numbers, and the digest that binds the decision to them."""
     table = grid(9, None)
     for number, action in enumerate(plan["actions"], start=1):
-        target = ", ".join(f"{key} = {_shown(value)}" for key, value in action["target"].items())
+        target = ", ".join(f"{_words(key)} = {_shown(value)}" for key, value in action["target"].items())
         table.add_row("Actions" if number == 1 else "", styled(f"{number}. {action['summary']} [{target}]", "bold"))
     for number, reason in enumerate(plan["reasons"]):
         table.add_row("" if number else "Reasons", styled(reason))
@@ -167,8 +167,7 @@ def plan_page(plan: Mapping[str, Any]) -> Iterable[Any]:
         table.add_row("Expected", styled(plan["expected"]))
     for number, (key, value) in enumerate(plan["facts"].items()):
         table.add_row("" if number else "Numbers", styled(f"{_words(key)}: {_shown(value)}"))
-    rule = f" (rule {plan['rule']})" if plan["rule"] else ""
-    table.add_row("Decision", styled(f"{plan['decision']}{rule}: {plan['why']}", DECISION_STYLES.get(plan["decision"], "")))
+    table.add_row("Decision", styled(f"{plan['decision']}: {plan['why']}", DECISION_STYLES.get(plan["decision"], "")))
     table.add_row("SHA-256", styled(plan["digest"]))
     yield table
 
@@ -176,7 +175,7 @@ def plan_page(plan: Mapping[str, Any]) -> Iterable[Any]:
 def timeline_row(entry: Mapping[str, Any]) -> Table:
     table = grid(8, 12, None)
     style = KIND_STYLES.get(entry["kind"], "")
-    table.add_row(f"{parsed(entry['at']):%H:%M:%S}", styled(entry["kind"].replace("_", " "), style), styled(entry["text"]))
+    table.add_row(f"{parsed(entry['at']):%H:%M:%S}", styled(entry["kind"].partition("_")[0], style), styled(entry["text"]))
     return table
 
 
@@ -224,11 +223,12 @@ def _changes(actions: Sequence[Mapping[str, Any]], now: datetime) -> Iterable[An
 
 
 def _decision(row: Mapping[str, Any], now: datetime) -> str:
-    who = f"policy rule {row['approver']}" if row["door"] == "policy_rule" else f"{row['approver']} ({row['role'] or 'no role'})"
     proven = "" if row["verified"] else ", unverified"
-    void = f"; void: {row['voidedBecause']}" if row["voidedAt"] else ""
+    person = f"{row['approver']} ({row['role'] or 'no role'}, by {row['door'].replace('_', ' ')}{proven})"
+    who = f"policy rule {row['approver']}" if row["door"] == "policy_rule" else person
     reason = f": {row['reason']}" if row["reason"] else ""
-    return f"{clock(row['at'], now)}  {row['planDigest'][:SHORT_DIGEST]} {row['decision']} by {who}, {row['door']}{proven}{reason}{void}"
+    void = f"; void: {row['voidedBecause']}" if row["voidedAt"] else ""
+    return f"{clock(row['at'], now)}  {row['planDigest'][:SHORT_DIGEST]} {row['decision']} by {who}{reason}{void}"
 
 
 def _section(title: str, parts: Iterable[Any]) -> Iterable[Any]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import itertools
 import os
+import socket
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -27,6 +29,7 @@ from tests.fakes import FileWorld, world_of
 from tests.waiting import until
 
 _models = itertools.count(1)
+COMMAND = [sys.executable, "-m", "mlrunbook.cli"]
 
 
 def now() -> datetime:
@@ -42,6 +45,19 @@ class Cli:
     def __call__(self, *args: str, **env: str) -> Result:
         ours = {key: None for key in os.environ if key.startswith(("MLRUNBOOK_", "PREFECT_"))}
         return CliRunner().invoke(app, list(args), env={**ours, **self.env, **env}, prog_name="mlrunbook")
+
+
+def environment(cli: Cli) -> dict[str, str]:
+    clean = {key: value for key, value in os.environ.items() if not key.startswith(("MLRUNBOOK_", "PREFECT_"))}
+    return clean | cli.env
+
+
+def one_line(said: str) -> str:
+    """An error is one line that starts as one."""
+    assert said.startswith("error: ")
+    assert said.count("\n") == 1
+    assert "Traceback" not in said
+    return said
 
 
 @pytest.fixture(scope="module")
@@ -108,3 +124,11 @@ def plan(engine: Engine, incident: str, model: str) -> Plan:
     with transaction(engine) as conn:
         plans.propose(conn, proposed, now=now())
     return proposed
+
+
+@pytest.fixture
+def dead_port() -> Iterator[int]:
+    """Bound, so that nobody else takes it; not listening, so that it refuses."""
+    with socket.socket() as held:
+        held.bind(("127.0.0.1", 0))
+        yield held.getsockname()[1]

@@ -2,24 +2,13 @@
 
 from __future__ import annotations
 
-import socket
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.cli.conftest import Cli
-from tests.cli.test_incidents import environment, one_line
-
-
-@pytest.fixture
-def dead_port() -> Iterator[int]:
-    """Bound, so that nobody else takes it; not listening, so that it refuses."""
-    with socket.socket() as held:
-        held.bind(("127.0.0.1", 0))
-        yield held.getsockname()[1]
+from tests.cli.conftest import Cli, environment, one_line
 
 
 def test_the_help_costs_no_heavy_import() -> None:

@@ -6,7 +6,6 @@ import json
 import os
 import pty
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,17 +16,7 @@ from mlrunbook.db import transaction
 from mlrunbook.domain.actions import Plan
 from mlrunbook.store import plans, tables
 from mlrunbook.tokens import Scope
-from tests.cli.conftest import Cli
-
-COMMAND = [sys.executable, "-m", "mlrunbook.cli"]
-
-
-def one_line(said: str) -> str:
-    """An error is one line that starts as one."""
-    assert said.startswith("error: ")
-    assert said.count("\n") == 1
-    assert "Traceback" not in said
-    return said
+from tests.cli.conftest import COMMAND, Cli, environment, one_line
 
 
 def report(cli: Cli, model: str, **options: str) -> str:
@@ -40,11 +29,6 @@ def report(cli: Cli, model: str, **options: str) -> str:
 
 def shown(cli: Cli, incident: str) -> dict[str, object]:
     return dict(json.loads(cli("incidents", "show", incident, "--json").stdout))
-
-
-def environment(cli: Cli) -> dict[str, str]:
-    clean = {key: value for key, value in os.environ.items() if not key.startswith(("MLRUNBOOK_", "PREFECT_"))}
-    return clean | cli.env
 
 
 def test_an_incident_report_opens_an_incident(cli: Cli, model: str) -> None:
@@ -242,3 +226,10 @@ def test_a_review_that_is_not_drafted_says_when_it_will_be(cli: Cli, incident: s
     done = cli("incidents", "review", incident)
     assert done.exit_code == 1
     assert "draft" in one_line(done.stderr)
+
+
+def test_a_decision_is_shown_with_who_took_it_by_which_door_and_why(cli: Cli, incident: str, plan: Plan) -> None:
+    cli("incidents", "approve", incident, "--yes", "--reason", "seen")
+    said = " ".join(cli("incidents", "show", incident).stdout.split())
+    assert f"{plan.digest[:12]} approved by the lead (ml_team_lead, by cli): seen" in said
+    assert "incidents approve" not in said

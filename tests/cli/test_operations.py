@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import json
-import socket
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import yaml
+from sqlalchemy import Engine
 
 from mlrunbook.db import transaction
 from mlrunbook.domain.policy import Policy
 from mlrunbook.embedded_postgres import EmbeddedPostgres
 from mlrunbook.tokens import verify
-from tests.cli.conftest import Cli
-from tests.cli.test_incidents import COMMAND, environment, one_line
+from tests.cli.conftest import COMMAND, Cli, environment, one_line
 
 
 def test_an_unknown_policy_key_is_explained_by_path_and_line(cli: Cli, tmp_path: Path) -> None:
@@ -53,10 +51,10 @@ def test_the_policy_in_force_is_shown_whole(cli: Cli, tmp_path: Path) -> None:
     assert said.keys() == Policy().model_dump().keys()
 
 
-def test_a_token_is_created_shown_once_listed_and_revoked(cli: Cli, engine: object) -> None:
+def test_a_token_is_created_shown_once_listed_and_revoked(cli: Cli, engine: Engine) -> None:
     made = cli("token", "create", "Ada Example", "--scope", "approve", "--scope", "read", "--role", "ml_team_lead")
     secret = made.stdout.strip()
-    with transaction(engine) as conn:  # type: ignore[arg-type]
+    with transaction(engine) as conn:
         owner = verify(conn, secret)
     assert owner is not None
     assert (owner.name, owner.role, sorted(owner.scopes)) == ("Ada Example", "ml_team_lead", ["approve", "read"])
@@ -68,7 +66,7 @@ def test_a_token_is_created_shown_once_listed_and_revoked(cli: Cli, engine: obje
     assert all(len(line) <= 80 for line in listed.splitlines())
 
     assert cli("token", "revoke", owner.token_id).exit_code == 0
-    with transaction(engine) as conn:  # type: ignore[arg-type]
+    with transaction(engine) as conn:
         assert verify(conn, secret) is None
     row = next(row for row in json.loads(cli("token", "list", "--json").stdout) if row["id"] == owner.token_id)
     assert row["revoked_at"]
@@ -125,19 +123,11 @@ def test_up_on_a_port_that_is_taken_names_it_and_its_option(cli: Cli, tmp_path: 
 
 
 @pytest.mark.parametrize("service", ["gateway", "platform"])
-def test_a_service_serves_on_the_port_it_is_given(cli: Cli, service: str, dead_port: int) -> None:
-    """On a port that is taken, which shows that it got it: it must end with one line and an error."""
+def test_a_service_on_a_port_that_is_taken_names_it(cli: Cli, service: str, dead_port: int) -> None:
     command = [*COMMAND, service, "--port", str(dead_port), *(["--no-dispatcher"] if service == "gateway" else [])]
     done = subprocess.run(command, env=environment(cli), capture_output=True, text=True, check=False, timeout=60)
     assert done.returncode != 0
     assert str(dead_port) in done.stderr
-
-
-@pytest.fixture
-def dead_port() -> Iterator[int]:
-    with socket.socket() as held:
-        held.bind(("127.0.0.1", 0))
-        yield held.getsockname()[1]
 
 
 def test_the_demo_knows_its_faults(cli: Cli) -> None:

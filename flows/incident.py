@@ -1,7 +1,7 @@
 """The parent flow. The numbers are the steps of docs/runbooks/ml-model-incident.md; the only place with gates."""
 
 from prefect import flow
-from prefect.flow_runs import suspend_flow_run
+from prefect.flow_runs import asuspend_flow_run
 from prefect.runtime import flow_run
 
 from flows.communication import announce_resolution
@@ -88,6 +88,6 @@ async def approval(incident_id: str, digest: str) -> str:
         number = await ask_for_approval(incident_id, digest)
         if number is not None:
             form = ApprovalForm.with_initial_data(description=plan)
-            answer = await suspend_flow_run(wait_for_input=form, key=f"approval-{digest[:12]}-{number}")
+            answer = await asuspend_flow_run(wait_for_input=form, key=f"approval-{digest[:12]}-{number}")
             await record_form(incident_id, digest, number, answer.model_dump(mode="json"))
     return state

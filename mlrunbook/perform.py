@@ -27,7 +27,6 @@ from mlrunbook.store import evidence, incidents, journal, leases, timeline
 from mlrunbook.store.plans import StoredApproval
 from mlrunbook.wiring import World
 
-SETTLE_S = 30.0  # how long a change may take to show when read back
 LOOK_EVERY_S = 0.2
 
 
@@ -64,7 +63,7 @@ def perform(world: World, lease: leases.Lease, plan: Plan, ordinal: int, *, undo
         return _settle(world, lease, row, "done" if row.state == "applying" else "already_held", state)
 
     if row.state == "applying":  # an earlier attempt died: it may still be on its way
-        state = _wait(world, effect, action, settle_s=SETTLE_S / 3)
+        state = _wait(world, effect, action, settle_s=world.settle_s / 3)
         if effect.holds(action, state):
             return _settle(world, lease, row, "done", state)
         if state != row.before and not effect.repeatable:
@@ -81,9 +80,9 @@ def perform(world: World, lease: leases.Lease, plan: Plan, ordinal: int, *, undo
         pass  # reading back tells
     except Refused as error:
         _give_up(world, lease, row, "refused", str(error), cause=error)
-    state = _wait(world, effect, action, settle_s=SETTLE_S)
+    state = _wait(world, effect, action, settle_s=world.settle_s)
     if not effect.holds(action, state):
-        _give_up(world, lease, row, "unknown", f"was applied but reads back as {state} after {SETTLE_S:g} s")
+        _give_up(world, lease, row, "unknown", f"was applied but reads back as {state} after {world.settle_s:g} s")
     return _settle(world, lease, row, "done", state)
 
 

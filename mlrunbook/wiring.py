@@ -28,6 +28,7 @@ class World:
     policy: Policy
     lease_s: float
     now: Callable[[], datetime]
+    settle_s: float = 30.0  # how long a change may take to show when read back
 
     def transaction(self) -> AbstractContextManager[Connection]:
         return db.transaction(self.engine)

@@ -125,7 +125,7 @@ class Dispatcher:
             why = str(item.payload["why"])
             try:
                 self._world.orchestrator.resume(
-                    lease.holder, {"decision": "see the approval in mlrunbook", "name": "dispatcher", "comment": why}
+                    lease.holder, {"decision": "decided_elsewhere", "name": "dispatcher", "comment": why}
                 )
             except (Refused, NotFound) as error:
                 self._restart(lease, f"the suspended run is gone ({error})")

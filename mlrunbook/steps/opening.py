@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from typing import Any
 
 from mlrunbook.domain.errors import Invalid
 from mlrunbook.domain.incident import IncidentType, Severity
 from mlrunbook.intake import take_in
-from mlrunbook.store import records, timeline
+from mlrunbook.store import leases, records, timeline
 from mlrunbook.store.incidents import Report
 from mlrunbook.wiring import World
 
@@ -37,10 +39,13 @@ def open_or_join(
         reported_by=reported_by.strip(),
     )
     with world.transaction() as conn:
-        incident, _ = take_in(conn, world.policy, report, now=world.now(), start=False)
+        incident, is_new = take_in(conn, world.policy, report, now=world.now(), start=False)
         if request:
             records.forget(conn, incident.id, "request", "resolution_plan")
             records.put(conn, incident.id, "request", request, now=world.now())
             text = f"{request['by']} asks for path {request['path']}: {request['reason'] or 'no reason given'}"
             timeline.append(conn, incident.id, "plan", text, actor=request["by"], at=world.now())
+            if not is_new:  # a run that waits for a decision about another plan must plan anew
+                key = f"request-{hashlib.sha256(json.dumps(request, sort_keys=True).encode()).hexdigest()[:12]}"
+                leases.nudge(conn, incident.id, why=text, key=key, now=world.now())
     return incident.id

@@ -12,7 +12,7 @@ from sqlalchemy.dialects.postgresql import insert as upsert
 from mlrunbook.domain.errors import NotFound
 from mlrunbook.domain.incident import Incident, IncidentType, Severity, Status, transition
 from mlrunbook.store import timeline
-from mlrunbook.store.tables import incidents, leases
+from mlrunbook.store.tables import ONE_OPEN, incidents, leases
 
 OPEN = incidents.c.status.not_in([s.value for s in Status if not s.is_open])
 NEXT_NUMBER = text("SELECT nextval(pg_get_serial_sequence('incidents', 'number'))")
@@ -60,7 +60,7 @@ def open_or_join(conn: Connection, report: Report, *, now: datetime) -> tuple[In
             started_at=report.started_at,
             detected_at=now,
         )
-        .on_conflict_do_nothing(index_elements=["model", "family"], index_where=OPEN)
+        .on_conflict_do_nothing(index_elements=["model", "family"], index_where=text(ONE_OPEN))
         .returning(incidents.c.id)
     ).scalar_one_or_none()
     if made is None:

@@ -129,7 +129,7 @@ def automatic_in_last_hour(conn: Connection, model: str, *, now: datetime) -> in
         select(func.count())
         .select_from(actions.join(approvals, approvals.c.id == actions.c.approval_id))
         .where(actions.c.model == model, approvals.c.door == "policy_rule", actions.c.state == "done")
-        .where(actions.c.done_at > now - timedelta(hours=1))
+        .where(actions.c.done_at > now - timedelta(hours=1), actions.c.done_at <= now)
     ).scalar_one()
 
 

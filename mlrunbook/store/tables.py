@@ -21,6 +21,8 @@ from sqlalchemy.dialects.postgresql import JSONB
 
 from mlrunbook.db import metadata
 
+ONE_OPEN = "status NOT IN ('closed', 'false_alarm')"
+
 
 def _time(name: str, *, required: bool = False) -> Column:  # type: ignore[type-arg]
     return Column(name, DateTime(timezone=True), nullable=not required)
@@ -59,7 +61,7 @@ incidents = Table(
         "model",
         "family",
         unique=True,
-        postgresql_where=text("status NOT IN ('closed', 'false_alarm')"),
+        postgresql_where=text(ONE_OPEN),
     ),
 )
 

@@ -37,6 +37,7 @@ from mlrunbook.store.timeline import Entry
 
 GIVE_UP_S = 120.0
 BATCH, INTERVAL_S = 1000, 0.6
+TEXT_LIMIT = 240
 SETTLED_TICKS = 3  # of ordinary traffic before the fault
 STYLES = {
     "status": "bold",
@@ -149,10 +150,13 @@ class Demo:
 
     def _show(self, entry: Entry) -> None:
         self._shown = entry.seq
-        style = STYLES.get(entry.kind, "default")
-        elapsed = f"+{time.monotonic() - self._injected:5.1f} s"
-        text = entry.text if len(entry.text) <= 230 else entry.text[:229] + "…"
-        self._console.print(f"[dim]{entry.at:%H:%M:%S} {elapsed}[/] [{style}]{entry.kind:>12}[/]  {escape(text)}")
+        text = entry.text if len(entry.text) <= TEXT_LIMIT else entry.text[: TEXT_LIMIT - 1] + "…"
+        row = Table.grid(padding=(0, 1))
+        for width in (8, 8, 12, None):
+            row.add_column(width=width, justify="right" if width else "left", no_wrap=bool(width))
+        since = f"+{time.monotonic() - self._injected:.1f} s"
+        row.add_row(f"[dim]{entry.at:%H:%M:%S}", f"[dim]{since}", f"[{STYLES.get(entry.kind, 'default')}]{entry.kind}", escape(text))
+        self._console.print(row)
 
     def _act_as_people(self, incident: Any, entries: list[Entry]) -> None:
         """Acknowledge when paged; decide when asked."""

@@ -54,7 +54,7 @@ def page(
         dedup = f"page:{incident.id}:{key}:{channel}"
         payload = {"role": str(role), "to": role.words, "reason": reason, "channel": channel, "next_step": next_step}
         if not outbox.put(conn, "page", dedup, payload, now=now, incident_id=incident.id, at=at):
-            outbox.reschedule(conn, dedup, at or now)
+            outbox.reschedule(conn, dedup, at or now, payload)
 
 
 def page_text(conn: Connection, policy: Policy, payload: dict[str, Any], incident: Incident, *, now: datetime) -> Rendered:

@@ -88,7 +88,7 @@ class Dispatcher:
         with self._world.transaction() as conn:
             now = self._world.now()
             outbox.delivered(conn, item, now=now)
-            words = f"{'Paged' if is_page else 'Told'} {p['to']}: {p['subject']}" + (f" ({p['reason']})" if is_page else "")
+            words = f"Paged {p['to']}: {p['reason']}" if is_page else f"Told {p['to']}: {p['subject']}"
             timeline.append(conn, incident_id, item.kind, words, actor="dispatcher", at=now, data={"channel": p["channel"], "to": p["to"]})
 
     def _send_update(self, item: outbox.Item) -> None:
@@ -124,9 +124,7 @@ class Dispatcher:
         if lease.state == "waiting" and lease.holder:
             why = str(item.payload["why"])
             try:
-                self._world.orchestrator.resume(
-                    lease.holder, {"decision": "decided_elsewhere", "name": "dispatcher", "comment": why}
-                )
+                self._world.orchestrator.resume(lease.holder, {"decision": "decided_elsewhere", "name": "dispatcher", "comment": why})
             except (Refused, NotFound) as error:
                 self._restart(lease, f"the suspended run is gone ({error})")
         with self._world.transaction() as conn:

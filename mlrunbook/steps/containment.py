@@ -16,6 +16,7 @@ from mlrunbook.domain.threshold import choose_threshold
 from mlrunbook.notices import page, safety_notices, situation, tell_contact, tell_stakeholders
 from mlrunbook.ports import ServingState, ServingStatus
 from mlrunbook.steps.changes import is_carried_out
+from mlrunbook.steps.measured import metrics
 from mlrunbook.steps.run import ACTOR, Run
 from mlrunbook.steps.triage import affects_safety, assessment_of
 from mlrunbook.store import incidents, plans, records
@@ -137,7 +138,7 @@ def _threshold_to_raise_to(run: Run, state: ServingState | None) -> float | None
         return None
     incident = run.incident()
     try:
-        floor = run.world.platform.metrics(incident.model).baseline.confusion.precision
+        floor = metrics(run).baseline.confusion.precision
         known = run.world.platform.prediction_log(incident.model, limit=REPLAY_ROWS, labelled_only=True)
     except RunbookError:
         return None

@@ -15,6 +15,7 @@ from mlrunbook.domain.errors import RunbookError
 from mlrunbook.domain.findings import CHECKLIST, FeatureServerAnswer, Finding, Missing, State
 from mlrunbook.ports import Prediction
 from mlrunbook.settings import settings
+from mlrunbook.steps import measured
 from mlrunbook.steps.run import Run
 from mlrunbook.steps.triage import assessment_of, figures_of
 from mlrunbook.store import records
@@ -30,7 +31,7 @@ def check_recent_changes(run: Run) -> list[Finding]:
 
 
 def check_model_performance(run: Run) -> list[Finding]:
-    metrics = _tried(lambda: run.world.platform.metrics(_model(run)))
+    metrics = _tried(lambda: measured.metrics(run))
     policy = run.world.policy
     return [
         *checks.model_performance(metrics, policy.severity.drops),
@@ -62,8 +63,10 @@ def check_infrastructure(run: Run) -> list[Finding]:
 
 
 def check_ground_truth(run: Run) -> list[Finding]:
-    labelled = _tried(lambda: run.world.platform.prediction_log(_model(run), limit=RECENT_ROWS, since=_window(run), labelled_only=True))
-    metrics = _tried(lambda: run.world.platform.metrics(_model(run)))
+    labelled = _tried(
+        lambda: run.world.platform.prediction_log(_model(run), limit=RECENT_ROWS, since=measured.window_start(run), labelled_only=True)
+    )
+    metrics = _tried(lambda: measured.metrics(run))
     baseline = metrics if isinstance(metrics, Missing) else metrics.baseline.confusion
     return [
         checks.predictions_vs_outcomes(labelled, baseline, run.world.policy.severity.drops),
@@ -130,7 +133,7 @@ def gathered_facts(run: Run) -> DiagnosisFacts:
     triage = run.recorded("triage") or {}
     return gather(
         detected_at=incident.detected_at,
-        metrics=_or_none(_tried(lambda: platform.metrics(incident.model))),
+        metrics=_or_none(_tried(lambda: measured.metrics(run))),
         changes=_or_none(_tried(lambda: platform.changes(incident.model, since=incident.detected_at - timedelta(days=7)))),
         status=_or_none(_tried(lambda: platform.status(incident.model))),
         predictions=_or_none(_recent(run, labelled_only=True)) or [],
@@ -150,19 +153,17 @@ def _model(run: Run) -> str:
     return run.incident().model
 
 
-def _window(run: Run) -> Any:
-    return run.world.now() - timedelta(hours=1)
-
-
 def _recent(run: Run, *, labelled_only: bool = False) -> Sequence[Prediction] | Missing:
     return _tried(
-        lambda: run.world.platform.prediction_log(_model(run), limit=RECENT_ROWS, since=_window(run), labelled_only=labelled_only)
+        lambda: run.world.platform.prediction_log(
+            _model(run), limit=RECENT_ROWS, since=measured.window_start(run), labelled_only=labelled_only
+        )
     )
 
 
 def _reference(run: Run) -> Sequence[Prediction]:
     """A sample from the baseline's window."""
-    baseline = run.world.platform.metrics(_model(run)).baseline
+    baseline = measured.metrics(run).baseline
     return run.world.platform.prediction_log(_model(run), limit=REFERENCE_ROWS, since=baseline.since, until=baseline.until)
 
 

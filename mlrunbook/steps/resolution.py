@@ -18,6 +18,7 @@ from mlrunbook.domain.performance import Confusion
 from mlrunbook.domain.recovery import judge_recovery
 from mlrunbook.domain.resolution import propose
 from mlrunbook.ports import ServingState
+from mlrunbook.steps import measured
 from mlrunbook.steps.changes import executed_containment, plan_of
 from mlrunbook.steps.investigation import rediagnosed
 from mlrunbook.steps.run import ACTOR, Run
@@ -161,8 +162,10 @@ def _judge(run: Run, since: datetime) -> dict[str, Any]:
         return _verdict(None, f"the recovery cannot be measured: {error}", None, None)
     if by_word and not seen.baseline.confusion.f1:
         return _verdict(True, f"resolved on the word of {by_word['by']}: there is no baseline to measure against", None, None)
-    judged = judge_recovery(seen.baseline.confusion, seen.current.confusion, run.world.policy.recovery)
-    return _verdict(judged.recovered, judged.sentence, seen.baseline.confusion, seen.current.confusion, figures_of(seen))
+    before = measured.baseline(run) or seen.baseline.confusion
+    judged = judge_recovery(before, seen.current.confusion, run.world.policy.recovery)
+    shown = replace(figures_of(seen), f1_baseline=before.f1)
+    return _verdict(judged.recovered, judged.sentence, before, seen.current.confusion, shown)
 
 
 def _verdict(

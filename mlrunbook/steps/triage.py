@@ -19,6 +19,7 @@ from mlrunbook.domain.policy import Role
 from mlrunbook.domain.severity import AlertSignal, Assessment, assess
 from mlrunbook.notices import escalate, situation, stop, tell
 from mlrunbook.ports import ServingStatus
+from mlrunbook.steps import measured
 from mlrunbook.steps.run import ACTOR, Run
 from mlrunbook.store import alerts, incidents, outbox, records
 
@@ -49,7 +50,7 @@ def look(run: Run, *, final_look: bool = False) -> tuple[Assessment, ModelMetric
     reachable = True
     try:
         status = run.world.platform.status(incident.model)
-        metrics = run.world.platform.metrics(incident.model)
+        metrics = measured.metrics(run, version=status.server_version or status.serving_version)
     except Transient:
         reachable = False
     except RunbookError as error:  # it answers, but has nothing on this model: judge by the report
@@ -87,6 +88,7 @@ def _settle(run: Run, found: Assessment, metrics: ModelMetrics | None, status: S
             "type": found.type,
             "summary": summary,
             "assessment": asdict(found),
+            "baseline": asdict(metrics.baseline.confusion) if metrics else None,
             "figures": asdict(figures_of(metrics, policy.costs.currency)),
             "affected": {
                 "model": incidents.get(conn, run.incident_id).model,

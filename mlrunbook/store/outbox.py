@@ -48,16 +48,17 @@ def put(
         incident_id=incident_id,
         kind=kind,
         dedup_key=dedup_key,
-        payload=json.loads(json.dumps(payload, default=str)),
+        payload=_json(payload),
         not_before=at or now,
         created_at=now,
     )
     return conn.execute(row.on_conflict_do_nothing().returning(outbox.c.id)).scalar_one_or_none() is not None
 
 
-def reschedule(conn: Connection, dedup_key: str, at: datetime) -> None:
-    """Move a row that has not gone out."""
-    conn.execute(update(outbox).where(outbox.c.dedup_key == dedup_key, PENDING).values(not_before=at))
+def reschedule(conn: Connection, dedup_key: str, at: datetime, payload: Mapping[str, Any] | None = None) -> None:
+    """Move a row that has not gone out, with another payload when one is given."""
+    values: dict[str, Any] = {"not_before": at} | ({"payload": _json(payload)} if payload is not None else {})
+    conn.execute(update(outbox).where(outbox.c.dedup_key == dedup_key, PENDING).values(**values))
 
 
 def cancel(conn: Connection, *, now: datetime, incident_id: str, kinds: tuple[str, ...] = (), key_prefix: str = "") -> int:
@@ -111,3 +112,7 @@ def of_incident(conn: Connection, incident_id: str, *kinds: str) -> list[dict[st
     """Rows as plain dicts, oldest first: for the review, the summary and tests."""
     query = select(outbox).where(outbox.c.incident_id == incident_id).order_by(outbox.c.id)
     return [dict(r._mapping) for r in conn.execute(query.where(outbox.c.kind.in_(kinds)) if kinds else query)]
+
+
+def _json(payload: Mapping[str, Any]) -> Any:
+    return json.loads(json.dumps(payload, default=str))

@@ -7,8 +7,8 @@ from datetime import datetime, timedelta
 from sqlalchemy import Connection
 
 from mlrunbook.domain.incident import Incident, Severity
-from mlrunbook.domain.policy import Policy
-from mlrunbook.notices import escalate
+from mlrunbook.domain.policy import Policy, Role
+from mlrunbook.notices import escalate, page
 from mlrunbook.store import incidents, leases, records, timeline
 from mlrunbook.store.incidents import Report
 
@@ -32,4 +32,8 @@ def take_in(
         return incident, True
     text = f"Reported again by {report.reported_by}: {report.description}"
     timeline.append(conn, incident.id, "reported", text, actor=report.reported_by, at=now)
+    if not by_alert and report.severity.rank > incident.severity.rank:  # people decide whether it is; they must hear of it
+        why = f"{report.reported_by} reports it as {report.severity}, it is handled as {incident.severity}"
+        for role in (Role.ONCALL_ML_ENGINEER, Role.ML_TEAM_LEAD):
+            page(conn, policy, incident, role, why, now=now, key=f"reported-{report.severity}:{role}")
     return incident, False

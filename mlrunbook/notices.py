@@ -106,7 +106,7 @@ def situation(conn: Connection, policy: Policy, incident: Incident, *, now: date
         model_version=incident.model_version,
         severity=incident.severity,
         status=incident.status,
-        summary=diagnosis.get("sentence") or triage.get("summary") or incident.description,
+        summary=diagnosis.get("headline") or triage.get("summary") or incident.description,
         figures=figures(triage.get("figures")),
         impact=[incident.impact] if incident.impact else [],
         actions_taken=actions_taken(conn, incident.id),
@@ -122,13 +122,14 @@ def figures(recorded: dict[str, Any] | None) -> Figures:
 
 
 def actions_taken(conn: Connection, incident_id: str) -> list[str]:
-    """What was changed, newest last, in the words of the plan."""
-    return [_past(row) for row in journal.of_incident(conn, incident_id) if row.state in SETTLED]
-
-
-def _past(row: journal.Row) -> str:
-    done = row.summary[:1].upper() + row.summary[1:]
-    return f"{done} (taken back)" if row.undone_by else f"{done} (was so already)" if row.state == "already_held" else done
+    """What was changed, oldest first, as people are told. Taking containment back is told with the containment."""
+    told = []
+    for row in journal.of_incident(conn, incident_id):
+        plan = plans.get(conn, incident_id, row.plan_digest)
+        if row.state in SETTLED and plan.kind is not PlanKind.UNDO:
+            note = " (taken back)" if row.undone_by else " (was so already)" if row.state == "already_held" else ""
+            told.append(plan.actions[row.ordinal].past + note)
+    return told
 
 
 def _next_steps(conn: Connection, incident: Incident) -> Sequence[str]:

@@ -43,6 +43,12 @@ class Action:
 
     @property
     def summary(self) -> str:
+        """What will be done, as an order: "roll m back to v1.5.0"."""
+        raise NotImplementedError(type(self).__name__)  # pragma: no cover - every action below has one
+
+    @property
+    def past(self) -> str:
+        """What was done, as people are told: "Rolled back to v1.5.0"."""
         raise NotImplementedError(type(self).__name__)  # pragma: no cover - every action below has one
 
 
@@ -58,6 +64,10 @@ class RollBack(Action):
     def summary(self) -> str:
         return f"roll {self.model} back to {self.target_version}"
 
+    @property
+    def past(self) -> str:
+        return f"Rolled back to {self.target_version}"
+
 
 @dataclass(frozen=True)
 class RouteTraffic(Action):
@@ -70,6 +80,10 @@ class RouteTraffic(Action):
     def summary(self) -> str:
         return f"route {self.model} traffic to {self.version}" if self.version else f"let the registry route {self.model} traffic again"
 
+    @property
+    def past(self) -> str:
+        return f"Routed traffic to {self.version}" if self.version else "Let the registry route traffic again"
+
 
 @dataclass(frozen=True)
 class Scale(Action):
@@ -81,6 +95,10 @@ class Scale(Action):
     @property
     def summary(self) -> str:
         return f"stop serving {self.model}" if self.replicas == 0 else f"serve {self.model} with {self.replicas} replica(s)"
+
+    @property
+    def past(self) -> str:
+        return "Stopped serving" if self.replicas == 0 else f"Served again with {self.replicas} replica(s)"
 
 
 @dataclass(frozen=True)
@@ -95,16 +113,25 @@ class Configure(Action):
 
     @property
     def summary(self) -> str:
-        words = {
-            ("human_approval", True): "require human approval for all predictions",
-            ("human_approval", False): "stop requiring human approval for all predictions",
-            ("auto_work_orders", False): "halt automatic work-order creation",
-            ("auto_work_orders", True): "allow automatic work-order creation",
-            ("auto_scheduling", False): "disable auto-scheduling of work orders",
-            ("auto_scheduling", True): "enable auto-scheduling of work orders",
-        }
-        parts = [words.get((k, v)) or f"set {k} to {v:g}" for k, v in sorted(self.settings.items())]
-        return f"{self.model}: " + ", ".join(parts)
+        return ", ".join(
+            _SWITCH_WORDS[k, v][0] if (k, v) in _SWITCH_WORDS else f"set the {k} to {v:g}" for k, v in sorted(self.settings.items())
+        )
+
+    @property
+    def past(self) -> str:
+        parts = [_SWITCH_WORDS[k, v][1] if (k, v) in _SWITCH_WORDS else f"set the {k} to {v:g}" for k, v in sorted(self.settings.items())]
+        return ", ".join(parts)[:1].upper() + ", ".join(parts)[1:]
+
+
+# (key, value) -> (order, what was done)
+_SWITCH_WORDS: dict[tuple[str, Any], tuple[str, str]] = {
+    ("human_approval", True): ("require human approval for all predictions", "required human approval for all predictions"),
+    ("human_approval", False): ("stop requiring human approval for all predictions", "stopped requiring human approval"),
+    ("auto_work_orders", False): ("halt automatic work-order creation", "halted automatic work-order creation"),
+    ("auto_work_orders", True): ("allow automatic work-order creation", "allowed automatic work-order creation again"),
+    ("auto_scheduling", False): ("disable auto-scheduling of work orders", "disabled auto-scheduling of work orders"),
+    ("auto_scheduling", True): ("enable auto-scheduling of work orders", "enabled auto-scheduling of work orders again"),
+}
 
 
 @dataclass(frozen=True)
@@ -117,6 +144,10 @@ class Restart(Action):
     @property
     def summary(self) -> str:
         return f"restart the {self.model} server"
+
+    @property
+    def past(self) -> str:
+        return "Restarted the model server"
 
 
 @dataclass(frozen=True)
@@ -132,6 +163,10 @@ class FlagWorkOrders(Action):
     @property
     def summary(self) -> str:
         return f"flag all pending predictive work orders of {self.model} for review"
+
+    @property
+    def past(self) -> str:
+        return "Flagged all pending predictive work orders for review"
 
 
 ACTIONS: dict[str, type[Action]] = {a.kind: a for a in (RollBack, RouteTraffic, Scale, Configure, Restart, FlagWorkOrders)}

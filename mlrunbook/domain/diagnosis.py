@@ -102,12 +102,17 @@ class ScoredCause:
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """`path` None: no safe automatic path; `sentence` then says what a person should look at. `chain` seeds the 5 whys."""
+    """`path` None: no safe automatic path; `sentence` then says what a person should look at. `chain` seeds the 5 whys.
+
+    `headline` is the short form for pages and notices; `began_at` when the cause set in, where a change is the cause.
+    """
 
     causes: tuple[ScoredCause, ...]
     path: Path | None
     chain: tuple[str, ...]
     sentence: str
+    headline: str
+    began_at: datetime | None = None
     target_version: str | None = None
     target_threshold: float | None = None
 
@@ -186,8 +191,13 @@ def diagnose(findings: Sequence[Finding], facts: DiagnosisFacts, now: datetime) 
     top = causes[0]
     path, version, threshold, advice = _path(top.cause, facts)
     headline = _HEADLINES[top.cause].format(version=facts.model_version or "the serving version")
-    why = "; ".join(top.supports)
-    return Diagnosis(tuple(causes), path, _chain(top.cause, facts, states), f"{headline}: {why}. {advice}", version, threshold)
+    short = f"{headline}: {'; '.join(top.supports[:1])}"
+    if facts.verdict and facts.verdict.is_real:
+        short += f"; {facts.verdict.reason}"
+    sentence = f"{headline}: {'; '.join(top.supports)}. {advice}"
+    began = {Cause.BAD_DEPLOYMENT: facts.deployment, Cause.THRESHOLD_CHANGE: facts.threshold_change}.get(top.cause)
+    chain = _chain(top.cause, facts, states)
+    return Diagnosis(tuple(causes), path, chain, sentence, short, began.at if began else None, version, threshold)
 
 
 _HEADLINES = {

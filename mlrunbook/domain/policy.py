@@ -228,7 +228,7 @@ class CostAssumptions(Section):
 class Policy(Section):
     response_min: ResponseTimes = ResponseTimes()
     alerts: AlertThresholds = AlertThresholds()
-    # Alert name -> incident type; a name that is not here is no incident of ours and is quarantined.
+    # Alert name -> incident type; any other name counts as performance_degradation.
     alert_types: dict[Text, IncidentType] = Field(
         default={
             "ModelF1Drop": IncidentType.PERFORMANCE_DEGRADATION,

@@ -73,7 +73,7 @@ def draft_review(run: Run) -> str:
             incident=incident,
             events=[Event(e.at, e.text) for e in entries if e.kind in REVIEW_EVENTS],
             root_cause=root_cause(conn, incident.id),
-            chain=[_because(line) for line in diagnosis.get("chain", [])],
+            chain=diagnosis.get("chain", []),
             cause=_cause(conn, incident.id),
             resolution=resolution_words(conn, incident.id),
             during=figures(diagnosis.get("figures") or triage.get("figures")),
@@ -103,7 +103,7 @@ def unexplained(conn: Connection, incident_id: str) -> list[str]:
 def root_cause(conn: Connection, incident_id: str) -> str | None:
     by_word = records.get(conn, incident_id, "human_resolution") or {}
     diagnosis = records.get(conn, incident_id, "diagnosis") or {}
-    return by_word.get("root_cause") or diagnosis.get("sentence")
+    return by_word.get("root_cause") or diagnosis.get("headline")
 
 
 def resolution_words(conn: Connection, incident_id: str) -> list[str]:
@@ -115,11 +115,6 @@ def resolution_words(conn: Connection, incident_id: str) -> list[str]:
 def _cause(conn: Connection, incident_id: str) -> Cause | None:
     diagnosis = records.get(conn, incident_id, "diagnosis")
     return Cause(diagnosis["cause"]) if diagnosis else None
-
-
-def _because(line: str) -> str:
-    """ "Why did x? Because y" -> y: the review's template asks the question itself."""
-    return line.partition("Because ")[2] or line
 
 
 def _in_time(update: dict[str, Any]) -> bool:

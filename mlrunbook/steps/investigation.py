@@ -18,7 +18,7 @@ from mlrunbook.settings import settings
 from mlrunbook.steps import measured
 from mlrunbook.steps.run import Run
 from mlrunbook.steps.triage import assessment_of, figures_of
-from mlrunbook.store import records
+from mlrunbook.store import incidents, records
 
 RECENT_ROWS = 4000  # of the prediction log: about 3 s of a busy model, and enough failures for an interval
 REFERENCE_ROWS = 4000
@@ -117,6 +117,7 @@ def conclude(run: Run) -> dict[str, Any]:
                 "cause": str(diagnosis.top.cause),
                 "path": str(diagnosis.path) if diagnosis.path else None,
                 "sentence": diagnosis.sentence,
+                "headline": diagnosis.headline,
                 "chain": diagnosis.chain,
                 "target_version": diagnosis.target_version,
                 "target_threshold": diagnosis.target_threshold,
@@ -124,7 +125,9 @@ def conclude(run: Run) -> dict[str, Any]:
                 "figures": asdict(figures_of(facts.metrics, run.world.policy.costs.currency)),
             },
         )
-        run.note(conn, "diagnosis", diagnosis.sentence, {"cause": recorded["cause"], "path": recorded["path"]})
+        if diagnosis.began_at:
+            incidents.set_started(conn, run.incident_id, diagnosis.began_at)
+        run.note(conn, "diagnosis", diagnosis.headline, {"cause": recorded["cause"], "path": recorded["path"]})
     return recorded
 
 

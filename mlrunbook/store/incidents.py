@@ -153,6 +153,11 @@ def count_alert(conn: Connection, incident_id: str) -> None:
     conn.execute(update(incidents).where(incidents.c.id == incident_id).values(alert_count=incidents.c.alert_count + 1))
 
 
+def set_started(conn: Connection, incident_id: str, at: datetime) -> None:
+    """When the failure began, as the diagnosis found it: an alert only knows when it fired."""
+    conn.execute(update(incidents).where(incidents.c.id == incident_id).values(started_at=at))
+
+
 def set_review_due(conn: Connection, incident_id: str, due_at: datetime) -> None:
     conn.execute(update(incidents).where(incidents.c.id == incident_id).values(review_due_at=due_at))
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -11,8 +10,8 @@ from typing import Any
 
 from sqlalchemy import Engine
 
-from mlrunbook import statefile
-from mlrunbook.domain.errors import NotFound, Transient
+from mlrunbook import db, statefile
+from mlrunbook.domain.errors import NotFound, Refused, Transient, Unknown
 from mlrunbook.domain.performance import Confusion, ModelMetrics, WindowMetrics
 from mlrunbook.domain.policy import Policy
 from mlrunbook.ports import Change, Message, Prediction, ServingConfig, ServingState, ServingStatus, WorkOrder
@@ -22,6 +21,17 @@ MODEL = "predictive_maintenance"
 T0 = datetime(2026, 3, 29, 0, 30, tzinfo=UTC)  # the night European clocks change
 HEALTHY = Confusion(tp=820, fp=180, fn=180, tn=28_820)
 BROKEN = Confusion(tp=50, fp=50, fn=55, tn=2_845)  # F1 .49 against .82, and no threshold mends it
+WORSE = Confusion(tp=700, fp=300, fn=300, tn=28_700)  # F1 .70: 15 % lower, medium
+SLIPPED = Confusion(tp=950, fp=3_050, fn=50, tn=25_950)  # nearly every failure caught, three of four alarms false
+ALL_FLAGGED = Confusion(tp=100, fp=2_900, fn=0, tn=0)
+COUNTS = {"degraded": BROKEN, "worse": WORSE, "slipped": SLIPPED, "dangerous": ALL_FLAGGED, None: HEALTHY}
+SLIPPED_BELOW = 0.1  # a threshold under this flags nearly everything
+WINDOW = timedelta(hours=1)
+
+
+STORE_TABLES = frozenset(
+    {"incidents", "alerts", "timeline", "records", "plans", "approvals", "actions", "outbox", "leases", "evidence", "action_items"}
+)
 
 
 class Clock:
@@ -42,6 +52,8 @@ class FileWorld:
 
     def __init__(self, path: Path, now: Callable[[], datetime], tap: Callable[[str], None] = lambda _: None) -> None:
         self.path, self._now, self._tap = path, now, tap
+        self.down = False  # nothing answers
+        self.faults: dict[str, list[str]] = {}  # kind of change -> what befalls its next attempts, see `_apply`
         if not path.exists():
             statefile.patch(
                 path,
@@ -56,6 +68,10 @@ class FileWorld:
                     "replicas": 1,
                     "restart_id": None,
                     "bad_versions": {"v2.0.0": "degraded"},
+                    "config_changes": [],
+                    "slipped_until": None,
+                    "slipped_counts": "slipped",
+                    "labelled": True,  # False: no outcome of the newest predictions is known yet
                     "work_orders": [],
                     "keys": [],
                     "applied": {},
@@ -76,12 +92,41 @@ class FileWorld:
         """How often each kind of change really changed something, counted here, not by the caller."""
         return dict(self.state["applied"])
 
+    def slip(self, to: float = 0.002) -> None:
+        """Somebody set the threshold far too low and restarted; the release is old and sound."""
+        at = self._now() - timedelta(hours=2)
+        moved = {"ref": "model-config", "author": "an engineer", "at": at.isoformat(), "from": {"threshold": 0.5}, "to": {"threshold": to}}
+        self.set(
+            serving="v1.5.0",
+            previous="v1.4.0",
+            deployed_at=(at - timedelta(days=30)).isoformat(),
+            config=self.state["config"] | {"threshold": to},
+            loaded_threshold=to,
+            config_changes=[moved],
+        )
+
     def _apply(self, kind: str, changes: Mapping[str, Any]) -> None:
+        """Change and count. A fault: "busy" and "refused" answer so, "lost" times out before the change, "late" after it."""
+        waiting = self.faults.get(kind) or [""]
+        fault = waiting.pop(0)
+        if fault == "busy":
+            raise Transient(f"{kind}: busy")
+        if fault == "refused":
+            raise Refused(f"{kind}: forbidden")
+        if fault == "lost":
+            raise Unknown(f"{kind}: timed out")
         self._tap(f"before {kind}")
         counts = self.applied
         counts[kind] = counts.get(kind, 0) + 1
         self.set(**changes, applied=counts)
         self._tap(f"after {kind}")
+        if fault == "late":
+            raise Unknown(f"{kind}: timed out")
+
+    def _answer(self) -> dict[str, Any]:
+        if self.down:
+            raise Transient("nothing answers")
+        return self.state
 
     # -- ModelPlatform
 
@@ -101,16 +146,20 @@ class FileWorld:
     def metrics(
         self, model: str, *, since: datetime | None = None, until: datetime | None = None, version: str | None = None
     ) -> ModelMetrics:
+        """A window that begins before a slipped threshold was mended still shows it."""
         s = self._known(model)
-        serving = version or s["route"] or s["serving"]
-        bad = s["bad_versions"].get(serving)
-        slipped = s["loaded_threshold"] < 0.1
-        counts = BROKEN if bad == "degraded" or slipped else HEALTHY
-        if bad == "dangerous":
-            counts = Confusion(tp=100, fp=2900, fn=0, tn=0)
+        current = s["route"] or s["serving"]
+        serving = version or current
+        begin = since or self._now() - WINDOW
+        counts = COUNTS[s["bad_versions"].get(serving)]
+        mended_late = s["slipped_until"] is not None and begin < datetime.fromisoformat(s["slipped_until"])
+        if serving == current and (s["loaded_threshold"] < SLIPPED_BELOW or mended_late):
+            counts = COUNTS[s["slipped_counts"]]
+        if not s["labelled"] and since is not None and not version:
+            counts = Confusion(tp=0, fp=0, fn=0, tn=10)
         flagged = (counts.tp + counts.fp) / counts.n
         window = WindowMetrics(
-            since or self._now() - timedelta(hours=1),
+            begin,
             self._now(),
             counts.n,
             counts.n,
@@ -143,29 +192,27 @@ class FileWorld:
     def prediction_log(
         self, model: str, *, limit: int = 100, since: datetime | None = None, until: datetime | None = None, labelled_only: bool = False
     ) -> Sequence[Prediction]:
-        """Scores that say little: for a bad version no threshold gets F1 back."""
-        self._known(model)
-        numbers = itertools.islice(itertools.count(), min(limit, 600))
-        return [
-            Prediction(
-                i,
-                self._now(),
-                f"asset_{i}",
-                "L",
-                {"torque_nm": 40.0 + i % 7},
-                (i * 37 % 100) / 100,
-                i % 3 == 0,
-                self.state["serving"],
-                0.5,
-                20.0,
-                i % 6 == 0,
-            )
-            for i in numbers
-        ]
+        """Labelled rows, a sixth of them failures. A bad version's scores say nothing; a good one's tell failures apart at 0.5."""
+        s = self._known(model)
+        serving = s["route"] or s["serving"]
+        sound = serving not in s["bad_versions"]
+        rows = []
+        for i in range(min(limit, 600)):
+            failed = i % 6 == 0
+            told = (i // 6) % 100 < 82 if failed else (i * 7) % 500 < 18  # recall .82, precision about .82, as HEALTHY
+            score = (0.9 if told else 0.05) if sound else (i * 37 % 100) / 100
+            threshold = s["loaded_threshold"]
+            features = {"torque_nm": 40.0 + i % 7}
+            label = score >= threshold
+            rows.append(Prediction(i, self._now(), f"asset_{i}", "L", features, score, label, serving, threshold, 20.0, failed))
+        return rows
 
     def changes(self, model: str, *, since: datetime) -> Sequence[Change]:
         s = self._known(model)
-        return [Change("deployment", s["serving"], "release_pipeline", datetime.fromisoformat(s["deployed_at"]), {})]
+        found = [Change("deployment", s["serving"], "release_pipeline", datetime.fromisoformat(s["deployed_at"]), {})]
+        for c in s["config_changes"]:
+            found.append(Change("config", c["ref"], c["author"], datetime.fromisoformat(c["at"]), {"from": c["from"], "to": c["to"]}))
+        return sorted((c for c in found if c.at >= since), key=lambda c: c.at, reverse=True)
 
     def rollback(self, model: str, *, target_version: str, reason: str, rolled_back_by: str, idempotency_key: str) -> ServingStatus:
         s = self._known(model)
@@ -174,10 +221,11 @@ class FileWorld:
         return self.status(model)
 
     def work_orders(self, model: str, *, state: str | None = None) -> Sequence[WorkOrder]:
-        return [WorkOrder(w["id"], w["asset"], "pending", w["flagged"], T0) for w in self._known(model)["work_orders"]]
+        orders = self._known(model)["work_orders"]
+        return [WorkOrder(w["id"], w["asset"], "pending", w["flagged"], T0) for w in orders if state in (None, "pending")]
 
     def flag_pending_work_orders(self, model: str, *, reason: str, idempotency_key: str) -> Sequence[WorkOrder]:
-        orders = self.state["work_orders"]
+        orders = self._known(model)["work_orders"]
         if any(not w["flagged"] for w in orders):
             self._apply("flag", {"work_orders": [{**w, "flagged": True} for w in orders]})
         return self.work_orders(model)
@@ -185,44 +233,54 @@ class FileWorld:
     # -- ServingRuntime
 
     def observe(self, model: str) -> ServingState:
-        s = self.state
+        s = self._answer()
         if not s["replicas"]:
-            return ServingState(0, 0, None, None, None, None)
+            return ServingState(0, 0, s["route"], s["restart_id"], None, None)
         loaded = ServingConfig(s["config_revision"], s["loaded_threshold"], **{k: v for k, v in s["config"].items() if k != "threshold"})
         return ServingState(s["replicas"], s["replicas"], s["route"], s["restart_id"], s["route"] or s["serving"], loaded)
 
     def scale(self, model: str, *, replicas: int) -> None:
-        if self.state["replicas"] != replicas:
-            self._apply("scale", {"replicas": replicas})
+        """A server that starts reads its config."""
+        if self._answer()["replicas"] != replicas:
+            self._apply(f"scale:{replicas}", {"replicas": replicas} | (self._loaded() if replicas else {}))
 
     def route(self, model: str, *, version: str | None) -> None:
-        if self.state["route"] != version:
-            self._apply("route", {"route": version})
+        if self._answer()["route"] != version:
+            self._apply(f"route:{version}", {"route": version})
 
     def read_config(self, model: str) -> ServingConfig:
-        s = self.state
+        s = self._answer()
         return ServingConfig(s["config_revision"], **s["config"])
 
     def write_config(self, model: str, changes: Mapping[str, Any], *, expected_revision: int) -> ServingConfig:
-        s = self.state
+        s = self._answer()
         if s["config_revision"] != expected_revision:
             raise Transient("the config moved meanwhile")
         kind = "config:" + ",".join(f"{k}={v}" for k, v in sorted(changes.items()))
-        self._apply(kind, {"config": {**s["config"], **changes}, "config_revision": expected_revision + 1})
+        before = {k: s["config"][k] for k in changes}
+        made = {"ref": "model-config", "author": "mlrunbook", "at": self._now().isoformat(), "from": before, "to": dict(changes)}
+        written = {"config": {**s["config"], **changes}, "config_revision": expected_revision + 1}
+        self._apply(kind, written | {"config_changes": [*s["config_changes"], made]})
         return self.read_config(model)
 
     def restart(self, model: str, *, restart_id: str) -> None:
+        if self._answer()["restart_id"] != restart_id:
+            self._apply("restart", {"restart_id": restart_id} | self._loaded())
+
+    def _loaded(self) -> dict[str, Any]:
         s = self.state
-        if s["restart_id"] != restart_id:
-            self._apply("restart", {"restart_id": restart_id, "loaded_threshold": s["config"]["threshold"]})
+        threshold = s["config"]["threshold"]
+        mended = s["loaded_threshold"] < SLIPPED_BELOW <= threshold
+        return {"loaded_threshold": threshold} | ({"slipped_until": self._now().isoformat()} if mended else {})
 
     def logs(self, model: str, *, tail: int = 500) -> str:
+        self._answer()
         return "INFO started\n"
 
     def _known(self, model: str) -> dict[str, Any]:
         if model != MODEL:
             raise NotFound(f"there is no model {model!r}")
-        return self.state
+        return self._answer()
 
 
 @dataclass
@@ -292,3 +350,11 @@ def world_of(
         now=clock,
         settle_s=0.3,
     )
+
+
+def empty_store(engine: Engine) -> None:
+    """Every test its own incidents: nothing of an earlier one waits in the outbox or counts against a guardrail."""
+    with engine.begin() as conn:
+        for table in reversed(db.metadata.sorted_tables):
+            if table.name in STORE_TABLES:
+                conn.execute(table.delete())

@@ -1,7 +1,8 @@
-"""The runbook's protocol without Prefect: the same steps in the same order as `flows/incident.py`, for tests that kill it."""
+"""The runbook's protocol without Prefect: the same steps in the same order as `flows/`, for tests that walk it or kill it."""
 
 from __future__ import annotations
 
+from mlrunbook.domain.errors import Fenced
 from mlrunbook.steps import changes, closing, containment, evidence, investigation, lifecycle, resolution, triage
 from mlrunbook.steps.run import Run
 from mlrunbook.wiring import World
@@ -12,10 +13,20 @@ def no_sleep(_: float) -> None:
 
 
 def carry(world: World, incident_id: str, holder: str) -> str:
-    """One run: to the end, or to where a run of `respond` would stop."""
+    """One run: to the end, or to where a run of `respond` would stop. An error is handled as `tasks.run.carrying` does."""
     run = lifecycle.take(world, incident_id, holder)
     if run is None:
         return "not ours"
+    try:
+        return follow(run)
+    except Fenced:
+        raise
+    except Exception as error:
+        lifecycle.failed(run, error)
+        raise
+
+
+def follow(run: Run) -> str:
     found = triage.triage(run, sleep=no_sleep)
     if not found["real"]:
         lifecycle.done(run)
@@ -33,17 +44,25 @@ def carry(world: World, incident_id: str, holder: str) -> str:
     if not run.recorded("human_resolution"):
         digest = resolution.plan(run)
         if digest is None:
-            lifecycle.stop_for_human(run, reason="no safe automatic path")
+            lifecycle.stop_for_human(run, reason="there is no safe automatic path: look at the findings, fix it")
             return "waiting for a human"
         state = lifecycle.approval_state(run, digest)
-        if state != "approved":
+        if state == "pending":
             lifecycle.wait_for_approval(run, digest)
+            return state
+        if state == "rejected":
+            lifecycle.stop_for_human(run, reason="the plan was rejected: fix it by hand, or start a path deployment")
             return state
         resolution.begin(run, digest)
         apply(run, digest)
         resolution.applied(run, digest)
     recovery = resolution.measure_recovery(run, sleep=no_sleep, patience_s=0)
+    if recovery["recovered"] is None and not recovery.get("give_up"):
+        lifecycle.look_again_later(run, reason=recovery["sentence"], after_s=60.0)
+        return "too early to say"
     if not recovery["recovered"]:
+        resolution.reopen(run)
+        lifecycle.stop_for_human(run, reason=f"the fix did not work: {recovery['sentence']}")
         return "not recovered"
     undo = resolution.plan_undo(run)
     if undo["digest"]:

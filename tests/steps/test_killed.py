@@ -1,0 +1,136 @@
+"""kill -9 after every write to the store, before and after every change: the next run carries on, every change was applied once."""
+
+from __future__ import annotations
+
+import gc
+import os
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import Connection, Engine, event
+
+from mlrunbook import db
+from mlrunbook.domain.incident import Status
+from mlrunbook.store import incidents, leases, timeline
+from mlrunbook.wiring import World
+from tests.fakes import Clock, FileWorld, empty_store, world_of
+from tests.steps import test_bad_release, test_by_severity, test_threshold_slip
+from tests.steps.people import approve, report
+from tests.steps.protocol import carry
+
+Prepare = Callable[[FileWorld], None]
+
+
+class Killer:
+    """Counts what the process does to the world and the store, and kills it at one point."""
+
+    def __init__(self, at: int | None) -> None:
+        self.at, self.count = at, 0
+
+    def __call__(self, _: str = "") -> None:
+        self.count += 1
+        if self.count == self.at:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+class _Tapped(World):
+    """A world in which every transaction that writes is a point to be killed at, once it has committed."""
+
+    def transaction(self) -> AbstractContextManager[Connection]:
+        return self._tapped()
+
+    @contextmanager
+    def _tapped(self) -> Iterator[Connection]:
+        written: list[str] = []
+
+        def note(conn: Any, cursor: Any, statement: str, *_: Any) -> None:
+            if statement.startswith(("INSERT", "UPDATE", "DELETE")):
+                written.append(statement)
+
+        with db.transaction(self.engine) as conn:
+            event.listen(conn, "after_cursor_execute", note)
+            yield conn
+        if written:
+            self.__dict__["tap"]()
+
+
+def walk(engine: Engine, state: Path, incident_id: str, holder: str, now: datetime, kill_at: int | None) -> int:
+    """Run the protocol, approving what it asks; the points it passed."""
+    killer = Killer(kill_at)
+    clock = Clock(now)
+    base = world_of(engine, FileWorld(state, clock, killer), clock)
+    world = _Tapped(**base.__dict__)
+    world.__dict__["tap"] = killer
+    if carry(world, incident_id, holder) == "pending":
+        approve(base, incident_id)
+        clock.advance(seconds=1)
+        carry(world, incident_id, holder)
+    return killer.count
+
+
+def child(engine: Engine, state: Path, incident_id: str, holder: str, now: datetime, kill_at: int | None) -> int:
+    """`walk` in a process of its own; 0 when it was killed."""
+    read, write = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        try:
+            gc.disable()  # it would touch, and so copy, every page shared with the parent
+            engine.dispose(close=False)  # the parent's connections stay the parent's
+            passed = walk(engine, state, incident_id, holder, now, kill_at)
+            os.write(write, str(passed).encode())
+        finally:
+            os._exit(0)
+    os.close(write)
+    with os.fdopen(read) as answer:
+        said = answer.read()
+    os.waitpid(pid, 0)
+    return int(said or 0)
+
+
+def _revive(world: World, now: datetime) -> None:
+    """What the dispatcher's reconciler does with a lease whose run is gone, also one that died between parking and suspending."""
+    with world.transaction() as conn:
+        for lease in leases.expired(conn, now=now):
+            leases.request_start(conn, lease.incident_id, why="went silent", now=now)
+
+
+@pytest.mark.parametrize(
+    ("prepare", "expected", "every"),
+    [
+        pytest.param(lambda _: None, test_bad_release.EXPECTED, 1, id="bad-release"),
+        pytest.param(test_by_severity.all_high_risk, test_by_severity.ALL_HIGH_RISK, 3, id="all-high-risk"),
+        pytest.param(FileWorld.slip, test_threshold_slip.EXPECTED, 3, id="threshold-slip"),
+    ],
+)
+def test_killed_at_every_point_the_incident_still_closes_and_every_change_is_applied_once(
+    prepare: Prepare, expected: dict[str, int], every: int, engine: Engine, world: World, tmp_path: Path, clock: Clock
+) -> None:
+    def fresh(name: str) -> tuple[Path, str]:
+        empty_store(engine)
+        prepare(FileWorld(tmp_path / name, clock))
+        return tmp_path / name, report(world)
+
+    state, rehearsal = fresh("rehearsal.json")
+    # In this process: the children inherit its imports and compiled statements.
+    points = walk(engine, state, rehearsal, "run-0", clock.at + timedelta(seconds=1), None)
+    assert points > 40, "the protocol was not tapped"
+    wrong: list[str] = []
+    for at in range(1, points + 1, every):
+        state, incident_id = fresh(f"world-{at}.json")
+        now = clock.at + timedelta(seconds=1)
+        killed = child(engine, state, incident_id, "run-1", now, at) == 0
+        for holder in ("run-1" if at % 2 else "run-2", "run-3"):
+            now += timedelta(minutes=5)
+            _revive(world, now)
+            child(engine, state, incident_id, holder, now, None)
+        applied = FileWorld(state, clock).applied
+        with world.transaction() as conn:
+            status, chain = incidents.get(conn, incident_id).status, timeline.broken_at(conn, incident_id)
+        if not killed or status is not Status.CLOSED or applied != expected or chain is not None:
+            wrong.append(f"point {at}: killed {killed}, {status}, applied {applied}, chain broken at {chain}")
+    assert wrong == []

@@ -1,0 +1,249 @@
+"""Whatever the pages name exists: files, modules, commands, options, endpoints, settings, links."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+import yaml
+from sqlalchemy import create_engine
+
+from mlrunbook.cli import app
+from mlrunbook.domain.policy import Policy, Role, channel_variable
+from mlrunbook.gateway import app as gateway_app
+from mlrunbook.platform import api, model_server
+from mlrunbook.settings import Settings
+from mlrunbook.tokens import Scope
+from mlrunbook.wiring import World
+from tests.docs.pages import PAGES, README, ROOT, Page
+
+# Read where they are needed, not through Settings.
+OTHER_VARIABLES = {"MLRUNBOOK_PLATFORM_EVALUATE_S", "MLRUNBOOK_ENVIRONMENT", "MLRUNBOOK_DEBUG"}
+PATH = re.compile(r"^(?:(?:flows|tasks|mlrunbook|docs|tests|\.ci)/?[\w./-]*|[\w-]+\.(?:py|toml|lock|yaml))$")
+
+every_page = pytest.mark.parametrize("page", PAGES, ids=str)
+
+
+@every_page
+def test_every_file_that_is_named_exists(page: Page) -> None:
+    named = [span for span in page.spans if PATH.match(span)]
+    missing = [name for name in named if not (ROOT / name).exists()]
+    assert not missing
+
+
+@every_page
+def test_a_name_said_to_be_in_a_file_is_in_it(page: Page) -> None:
+    said = re.findall(r"((?:`[\w-]+`(?: and |, )?)+) in `([\w/.-]+\.py)`", page.prose)
+    wrong = []
+    for names, path in said:
+        source = (ROOT / path).read_text()
+        for name in re.findall(r"`([\w-]+)`", names):
+            defined = rf'(?m)^(async )?(def|class) {name}\b|^\s+def {name}\b|^{name}\b.*=|@flow\(name="{name}"'
+            if not re.search(defined, source):
+                wrong.append(f"{name} in {path}")
+    assert not wrong
+
+
+@every_page
+def test_every_link_resolves(page: Page) -> None:
+    broken = []
+    for link in page.links:
+        target, _, anchor = link.partition("#")
+        if target.startswith(("http://", "https://")):
+            continue
+        path = (page.path.parent / target).resolve() if target else page.path
+        if not path.exists() or (anchor and anchor not in Page(path).anchors):
+            broken.append(link)
+    assert not broken
+
+
+@every_page
+def test_every_command_and_option_of_ours_exists(page: Page) -> None:
+    root = typer.main.get_command(app)
+    wrong = []
+    for command in page.all_commands:
+        for part in _invocations(command):
+            if problem := _problem(root, part):
+                wrong.append(f"{command}: {problem}")
+    assert not wrong
+
+
+def _invocations(command: str) -> Iterator[list[str]]:
+    if not command.startswith("mlrunbook "):
+        return
+    words = shlex.split(command.replace("\\\n", " "))
+    yield words[1 : words.index(">")] if ">" in words else words[1:]
+
+
+def _problem(command: Any, words: list[str]) -> str | None:
+    """What the parser says against `words` after `command`; nothing is run. Naming a command without its arguments is fine."""
+    if words and words[0] in getattr(command, "commands", {}):
+        return _problem(command.commands[words[0]], words[1:])
+    if not words or words == ["--help"]:
+        return None
+    if hasattr(command, "commands"):
+        return f"no command {words[0]}"
+    for option, choices in (("--scope", Scope), ("--role", Role)):  # checked by the command itself, not by the parser
+        given = [words[i + 1] for i, word in enumerate(words[:-1]) if word == option]
+        if wrong := set(given) - set(choices):
+            return f"{option} {wrong}"
+    try:
+        command.make_context(command.name, list(words))
+    except Exception as error:
+        return str(error) or type(error).__name__
+    return None
+
+
+def test_a_wrong_command_would_be_noticed() -> None:
+    root = typer.main.get_command(app)
+    wrong = (
+        "incident list",
+        "incidents approve incident_1 --digest 1",
+        "up --port 1",
+        "report --severity worst",
+        "token create x --scope root",
+        "policy check a b",
+    )
+    assert all(_problem(root, words.split()) for words in wrong)
+    assert _problem(root, ["incidents", "approve", "incident_1", "--plan", "29436b06ead0", "--yes"]) is None
+
+
+@every_page
+def test_every_make_target_exists(page: Page) -> None:
+    for command in page.all_commands:
+        if command.startswith("make "):
+            words = shlex.split(command)
+            done = subprocess.run(["make", "-n", *words[1:]], cwd=ROOT, capture_output=True, text=True, timeout=20, check=False)
+            assert done.returncode == 0, done.stderr
+
+
+@every_page
+def test_every_variable_is_a_setting(page: Page) -> None:
+    settings = {f"MLRUNBOOK_{name.upper()}" for name, field in Settings.model_fields.items() if not field.validation_alias}
+    channels = {channel_variable(name) for name in Policy().channels} | {"MLRUNBOOK_CHANNEL_"}
+    named = set(re.findall(r"MLRUNBOOK_[A-Z_]+", page.text))
+    assert not named - settings - channels - OTHER_VARIABLES
+
+
+def test_every_setting_is_in_the_readme() -> None:
+    settings = {str(field.validation_alias or f"MLRUNBOOK_{name.upper()}") for name, field in Settings.model_fields.items()}
+    table = {name for row in README.table("Settings") for name in re.findall(r"`([A-Z_]+)(?:<NAME>)?`", row[0])}
+    assert not (settings | OTHER_VARIABLES) - table
+
+
+def test_the_defaults_in_the_readme_are_the_settings() -> None:
+    stated = {row[0].strip("`"): row[1].strip("`") for row in README.table("Settings")}
+    for name, field in Settings.model_fields.items():
+        variable = f"MLRUNBOOK_{name.upper()}"
+        if isinstance(field.default, str | float) and variable in stated:
+            assert stated[variable] == (f"{field.default:g}" if isinstance(field.default, float) else field.default)
+    assert stated["MLRUNBOOK_PLATFORM_EVALUATE_S"] == f"{api.EVALUATE_EVERY_S:g}"
+
+
+def test_the_other_variables_are_read_somewhere() -> None:
+    source = "".join(path.read_text() for path in (ROOT / "mlrunbook").rglob("*.py"))
+    assert not [name for name in OTHER_VARIABLES if f'"{name}"' not in source]
+
+
+@pytest.fixture(scope="module")
+def routes(tmp_path_factory: pytest.TempPathFactory) -> set[tuple[str, str]]:
+    """(method, path) of the gateway, the platform and the model server; names in braces made equal. Nothing is connected to."""
+    folder = tmp_path_factory.mktemp("routes")
+    engine = create_engine("postgresql+psycopg://")
+    config = Settings(data_dir=folder)
+    none: Any = None
+    world = World(engine, platform=none, runtime=none, notifier=none, orchestrator=none, policy=Policy(), lease_s=1, now=none)
+    apps = [
+        gateway_app.create_app(world),
+        api.create_app(config, engine, evaluate_every_s=None),
+    ]
+    found = {
+        (method.upper(), re.sub(r"\{\w+\}", "{}", path))
+        for one in apps
+        for path, methods in one.openapi()["paths"].items()
+        for method in methods
+    }
+    return found | {("GET", "/metrics"), ("GET", "/health"), ("GET", "/docs")}
+
+
+@every_page
+def test_every_endpoint_that_is_named_exists(page: Page, routes: set[tuple[str, str]]) -> None:
+    wrong = []
+    for method, url in _endpoints(page):
+        path = re.sub(r"\{\w+\}", "{}", url.partition("?")[0])
+        known = {p for m, p in routes if method in (None, m)}
+        if not any(re.fullmatch(p.replace("{}", "[^/]+"), path) for p in known):
+            wrong.append(f"{method} {url}")
+    assert not wrong
+
+
+def _endpoints(page: Page) -> Iterator[tuple[str | None, str]]:
+    for span in page.spans:
+        if found := re.fullmatch(r"(?:(GET|POST|PATCH|PUT|DELETE) )?(/(?:api|webhooks|health|metrics|docs)[\w/.{}?=-]*)", span):
+            yield found[1], found[2]
+    for command in page.all_commands + [span for span in page.spans if span.startswith("curl ")]:
+        if found := re.search(r"curl (.*?)\$MLRUNBOOK_(?:GATEWAY|PLATFORM)_URL(/[\w/.?=-]*)", command, re.DOTALL):
+            yield "POST" if "-X POST" in found[1] else "GET", found[2]
+
+
+def test_the_alertmanager_receiver_can_be_pasted(routes: set[tuple[str, str]]) -> None:
+    page = Page(ROOT / "docs/how-to/receive-alertmanager.md")
+    config, rules = (yaml.safe_load(block) for block in page.blocks("yaml"))
+    (hook,) = next(r for r in config["receivers"] if r["name"] == "mlrunbook")["webhook_configs"]
+    assert hook["url"] == "http://127.0.0.1:8090/webhooks/alertmanager"
+    assert ("POST", "/webhooks/alertmanager") in routes
+    assert hook["http_config"]["authorization"].keys() == {"type", "credentials_file"}
+    assert {route["receiver"] for route in config["route"]["routes"]} <= {r["name"] for r in config["receivers"]}
+    for rule in rules["groups"][0]["rules"]:
+        assert Policy().type_of_alert(rule["alert"])
+    exported = {f"{family.name}_{kind}" for family in model_server.Figures().registry.collect() for kind in ("total", "bucket")}
+    assert set(re.findall(r"\bmodel_\w+_(?:total|bucket)\b", page.text)) <= exported
+
+
+def test_the_schedule_of_the_readme_fits_the_respond_deployment() -> None:
+    (schedule,) = (yaml.safe_load(block)["schedules"][0] for block in README.blocks("yaml"))
+    source = (ROOT / "flows/incident.py").read_text()
+    assert all(f"    {name}: " in source for name in schedule["parameters"])
+
+
+def test_prefect_commands_name_deployments_and_their_parameters() -> None:
+    deployments = {d["name"]: d["entrypoint"] for d in yaml.safe_load((ROOT / "prefect.yaml").read_text())["deployments"]}
+    for page in PAGES:
+        for command in [c for c in [*page.shell_commands, *page.spans] if c.startswith("prefect deployment run ")]:
+            words = shlex.split(command.replace("\\\n", " "))
+            flow, _, name = words[3].partition("/")
+            assert flow == name
+            source = ROOT / (deployments[name].rpartition(".")[0].replace(".", "/") + ".py")
+            signature = re.search(rf"async def {name}\((.*?)\) ->", source.read_text(), re.DOTALL)
+            assert signature
+            given = [words[i + 1].partition("=")[0] for i, word in enumerate(words) if word == "-p"]
+            assert not [p for p in given if f"{p}: " not in signature[1]]
+
+
+def test_nothing_names_a_machine_or_a_registry() -> None:
+    for page in PAGES:
+        assert not re.search(r"/root/|/work/|/home/|pypi\.org|files\.pythonhosted|/tmp/", page.text), page
+
+
+def test_long_lines_are_tables_only() -> None:
+    for page in PAGES:
+        for number, line in enumerate(page.text.splitlines(), 1):
+            inside = line.startswith("|") or re.match(r" *[+0-9.]+ s ", line)
+            assert len(line) <= 150 or inside, f"{page}:{number}"
+
+
+def test_the_licence_is_the_one_the_package_names() -> None:
+    assert "Apache License" in (ROOT / "LICENSE").read_text()
+    assert 'license = "Apache-2.0"' in (ROOT / "pyproject.toml").read_text()
+
+
+def test_the_changelog_has_this_version() -> None:
+    version = re.search(r'^version = "(.+)"', Path(ROOT / "pyproject.toml").read_text(), re.MULTILINE)
+    assert version
+    assert f"## {version[1]} " in (ROOT / "CHANGELOG.md").read_text()

@@ -243,9 +243,10 @@ def _source(data: Path | None, seed: int) -> Source:
 
 
 def _settings(folder: Path) -> None:
-    """The demo's own settings: fast alert evaluation, a short lease, and Prefect's form counts as a door."""
+    """The demo's own settings: fast alert evaluation, a short lease, Prefect's form counts as a door, and, the fleet being busy,
+    recovery is judged on more failures than the least that will do."""
     policy = folder / "demo-policy.yaml"
-    policy.write_text("approvals:\n  resolution:\n    accept_prefect_form: true\n")
+    policy.write_text("approvals:\n  resolution:\n    accept_prefect_form: true\nrecovery:\n  min_positives: 150\n")
     os.environ |= {
         "MLRUNBOOK_POLICY": str(policy),
         "MLRUNBOOK_PLATFORM_EVALUATE_S": "1",

@@ -10,7 +10,7 @@ from mlrunbook.domain.actions import Plan, PlanKind
 from mlrunbook.domain.approval import POLICY_RULE, ApprovalRules, granted
 from mlrunbook.domain.errors import Invalid, Refused
 from mlrunbook.domain.policy import OnExpiry, Policy, Role
-from mlrunbook.notices import page
+from mlrunbook.notices import ask
 from mlrunbook.store import incidents, leases, outbox, plans, timeline
 from mlrunbook.store.plans import StoredApproval
 
@@ -121,7 +121,7 @@ def request(conn: Connection, policy: Policy, plan: Plan, *, now: datetime) -> N
     digest = plan.digest
     why = f"your decision is needed: {'; '.join(a.summary for a in plan.actions)}"
     todo = f"Decide: mlrunbook incidents approve {incident.id} --plan {digest[:12]}   (or: incidents reject)"
-    page(conn, policy, incident, rule.roles[0], why, now=now, key=f"ask:{digest[:12]}", next_step=todo)
+    ask(conn, policy, incident, rule.roles[0], why, now=now, key=f"ask:{digest[:12]}", next_step=todo)
     at = now + timedelta(minutes=rule.expires_after_min)
     outbox.put(
         conn,
@@ -148,7 +148,7 @@ def expire(conn: Connection, policy: Policy, incident_id: str, digest: str, *, r
         asked.append(rule.roles[min(round, len(rule.roles) - 1)])
     todo = f"Decide: mlrunbook incidents approve {incident.id} --plan {digest[:12]}   (or: incidents reject)"
     for role in dict.fromkeys(asked):
-        page(conn, policy, incident, role, text, now=now, key=f"ask:{digest[:12]}:{round}", next_step=todo)
+        ask(conn, policy, incident, role, text, now=now, key=f"ask:{digest[:12]}:{round}", next_step=todo)
     again = {"digest": digest, "round": round + 1}
     at = now + timedelta(minutes=rule.expires_after_min)
     outbox.put(conn, "expire_approval", f"expire:{incident_id}:{digest[:12]}:{round + 1}", again, now=now, incident_id=incident_id, at=at)

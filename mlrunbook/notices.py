@@ -16,7 +16,7 @@ from mlrunbook.domain.actions import PlanKind
 from mlrunbook.domain.clocks import response_deadline
 from mlrunbook.domain.communication import Figures, Rendered, Situation
 from mlrunbook.domain.escalation import ladder
-from mlrunbook.domain.incident import Incident
+from mlrunbook.domain.incident import Incident, Severity
 from mlrunbook.domain.policy import Contact, Policy, Role
 from mlrunbook.ports import WorkOrder
 from mlrunbook.store import journal, outbox, plans, records
@@ -55,6 +55,15 @@ def page(
         payload = {"role": str(role), "to": role.words, "reason": reason, "channel": channel, "next_step": next_step}
         if not outbox.put(conn, "page", dedup, payload, now=now, incident_id=incident.id, at=at):
             outbox.reschedule(conn, dedup, at or now, payload)
+
+
+def ask(conn: Connection, policy: Policy, incident: Incident, role: Role, reason: str, *, now: datetime, key: str, next_step: str) -> None:
+    """A person has to act: a page, or a ticket when the severity is low (24 h to answer)."""
+    if incident.severity is Severity.LOW:
+        text = communication.page(situation(conn, policy, incident, now=now), role, reason, next_step=next_step)
+        tell(conn, incident, "tickets", "the ticket queue", text, key=key, now=now)
+    else:
+        page(conn, policy, incident, role, reason, now=now, key=key, next_step=next_step)
 
 
 def page_text(conn: Connection, policy: Policy, payload: dict[str, Any], incident: Incident, *, now: datetime) -> Rendered:

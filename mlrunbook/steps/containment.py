@@ -16,7 +16,7 @@ from mlrunbook.domain.threshold import choose_threshold
 from mlrunbook.notices import page, safety_notices, situation, tell_contact, tell_stakeholders
 from mlrunbook.ports import ServingState, ServingStatus
 from mlrunbook.steps.changes import is_carried_out
-from mlrunbook.steps.measured import metrics
+from mlrunbook.steps.measured import is_dangerous, metrics
 from mlrunbook.steps.run import ACTOR, Run
 from mlrunbook.steps.triage import affects_safety, assessment_of
 from mlrunbook.store import incidents, plans, records
@@ -38,7 +38,7 @@ def plan(run: Run) -> dict[str, Any]:
         assessment,
         status,
         state,
-        _previous_is_dangerous(run, status),
+        is_dangerous(run, status.previous_version) if status and status.previous_version else None,
         triage["affected"]["pending_work_orders"] or 0,
         world.policy.containment,
         raise_to=_threshold_to_raise_to(run, state) if assessment.excessive_false_positives else None,
@@ -106,20 +106,6 @@ def _state(run: Run) -> ServingState | None:
         return run.world.runtime.observe(run.incident().model)
     except RunbookError:
         return None
-
-
-def _previous_is_dangerous(run: Run, status: ServingStatus | None) -> bool | None:
-    """Did the previous version flag nearly everything when it served? None when its time in production cannot be read."""
-    if status is None or status.previous_version is None:
-        return None
-    policy = run.world.policy.severity
-    try:
-        then = run.world.platform.metrics(status.model, since=run.world.now() - timedelta(days=30), version=status.previous_version).current
-    except RunbookError:
-        return None
-    if then.flagged_share is None or then.predictions < policy.min_predictions:
-        return None
-    return then.flagged_share >= policy.all_flagged
 
 
 def _deployed_within_a_day(run: Run) -> bool | None:

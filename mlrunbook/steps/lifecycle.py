@@ -10,7 +10,7 @@ from sqlalchemy import Connection
 from mlrunbook.approvals import is_rejected, request, standing_approval
 from mlrunbook.domain.errors import Refused, Transient, Unknown
 from mlrunbook.domain.policy import Role
-from mlrunbook.notices import page
+from mlrunbook.notices import ask, page
 from mlrunbook.steps.run import Run
 from mlrunbook.store import incidents, leases, plans, records
 from mlrunbook.wiring import World
@@ -57,7 +57,7 @@ def stop_for_human(run: Run, *, reason: str, role: Role = Role.ML_TEAM_LEAD, wan
         key = f"human:{len(records.with_prefix(conn, run.incident_id, 'stopped:')) + 1}"
         run.record(conn, f"stopped:{key}", {"reason": reason})
         run.note(conn, "waiting", f"Waiting for a human: {reason}")
-        page(conn, run.world.policy, incident, role, reason, now=run.world.now(), key=key, next_step=todo)
+        ask(conn, run.world.policy, incident, role, reason, now=run.world.now(), key=key, next_step=todo)
         leases.let_go(conn, run.lease, "free", now=run.world.now())
     return True
 

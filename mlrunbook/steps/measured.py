@@ -9,6 +9,7 @@ from mlrunbook.domain.performance import Confusion, ModelMetrics
 from mlrunbook.steps.run import Run
 
 WINDOW = timedelta(hours=1)
+IN_PRODUCTION = timedelta(days=30)  # how far back a version's time in production is looked at
 CHANGES = frozenset({"deployment", "rollback", "config"})
 
 
@@ -36,3 +37,15 @@ def baseline(run: Run) -> Confusion | None:
     """How the model did before the incident, as triage recorded it: the platform's own baseline moves on, over the bad hours too."""
     counts = (run.recorded("triage") or {}).get("baseline")
     return Confusion(**counts) if counts else None
+
+
+def is_dangerous(run: Run, version: str) -> bool | None:
+    """Did this version flag nearly everything when it served, in the last 30 days? None when that cannot be read."""
+    policy = run.world.policy.severity
+    try:
+        then = run.world.platform.metrics(run.incident().model, since=run.world.now() - IN_PRODUCTION, version=version).current
+    except RunbookError:
+        return None
+    if then.flagged_share is None or then.predictions < policy.min_predictions:
+        return None
+    return then.flagged_share >= policy.all_flagged

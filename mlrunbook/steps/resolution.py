@@ -42,6 +42,9 @@ def plan(run: Run) -> str | None:
             target_threshold=request.get("threshold"),
             sentence=f"{asked}. Diagnosis: {diagnosis.sentence}",
         )
+    elif diagnosis.target_version and measured.is_dangerous(run, diagnosis.target_version):
+        why = f"{diagnosis.target_version} is dangerous too: nobody is offered to go back to it; deploy a fixed version"
+        diagnosis = replace(diagnosis, path=None, sentence=f"{diagnosis.sentence} But {why}")
     incident = run.incident()
     proposed = propose(run.incident_id, incident.model, diagnosis, facts, state=_observed(run), executed=executed_containment(run))
     with run.write() as conn:

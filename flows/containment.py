@@ -2,7 +2,7 @@
 
 from prefect import flow
 
-from tasks.changes import apply_plan, preserve_evidence
+from tasks.changes import apply_containment, apply_plan, preserve_evidence
 from tasks.decisions import announce_containment, approved_mitigation, plan_containment
 
 
@@ -12,7 +12,7 @@ async def contain(incident_id: str) -> None:
     await preserve_evidence(incident_id)
     plan = await plan_containment(incident_id)
     if plan.get("automatic"):
-        await apply_plan(incident_id, plan["automatic"])
+        await apply_containment(incident_id, plan["automatic"])
     await announce_containment(incident_id)
 
 

@@ -80,7 +80,10 @@ class LocalRuntime:
         self._set({"restart_id": restart_id})
 
     def read_config(self, model: str) -> ServingConfig:
-        return serving_config.read(self._config.serving_config_file)
+        try:
+            return serving_config.read(self._config.serving_config_file)
+        except NotFound as error:
+            raise NotFound(f"{model} has no config yet: no version of it has been served here") from error
 
     def write_config(self, model: str, changes: Mapping[str, Any], *, expected_revision: int) -> ServingConfig:
         if unknown := set(changes) - _CONFIG_KEYS:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from mlrunbook.domain.actions import Plan, PlanKind
 from mlrunbook.domain.containment import Executed
+from mlrunbook.domain.errors import Fenced, NotApproved, Refused, Unknown
+from mlrunbook.domain.policy import Role
+from mlrunbook.notices import page
 from mlrunbook.perform import perform
 from mlrunbook.steps.run import Run
-from mlrunbook.store import journal, plans
+from mlrunbook.store import incidents, journal, plans
 
 
 def plan_of(run: Run, digest: str) -> Plan:
@@ -17,6 +20,30 @@ def plan_of(run: Run, digest: str) -> Plan:
 def carry_out(run: Run, digest: str, ordinal: int, undo_of: str | None = None) -> str:
     """One action of the plan; returns how it ended (done, already_held)."""
     return perform(run.world, run.lease, plan_of(run, digest), ordinal, undo_of=undo_of).state
+
+
+def carry_out_or_report(run: Run, digest: str, ordinal: int) -> str:
+    """As `carry_out`, for containment: one step that cannot be done must not keep the rest of the runbook from running.
+
+    Refused or unknown, it is said once on the timeline and on a page, and never tried again by itself: returns "failed".
+    """
+    key = f"failed:{digest[:12]}:{ordinal}"
+    if run.recorded(key):
+        return "failed"
+    try:
+        return carry_out(run, digest, ordinal)
+    except (Fenced, NotApproved):
+        raise
+    except (Refused, Unknown) as error:
+        why = f"a containment step could not be done, do it by hand: {error}"
+        with run.write() as conn:
+            run.record(conn, key, {"error": str(error)})
+            run.note(conn, "action", why[:1].upper() + why[1:])
+            if row := journal.find(conn, run.incident_id, digest, ordinal):
+                journal.set_kept(conn, row.id, f"it could not be done ({error}); a person was asked")
+            incident = incidents.get(conn, run.incident_id)
+            page(conn, run.world.policy, incident, Role.ONCALL_ML_ENGINEER, why, now=run.world.now(), key=key)
+        return "failed"
 
 
 def executed_containment(run: Run) -> list[Executed]:

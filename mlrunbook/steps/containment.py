@@ -15,7 +15,7 @@ from mlrunbook.domain.policy import Role
 from mlrunbook.domain.threshold import choose_threshold
 from mlrunbook.notices import page, safety_notices, situation, tell_contact, tell_stakeholders
 from mlrunbook.ports import ServingState, ServingStatus
-from mlrunbook.steps.changes import is_carried_out
+from mlrunbook.steps.changes import is_carried_out, plan_of
 from mlrunbook.steps.measured import is_dangerous, metrics
 from mlrunbook.steps.run import ACTOR, Run
 from mlrunbook.steps.triage import affects_safety, assessment_of
@@ -65,9 +65,10 @@ def announce(run: Run) -> None:
     if run.recorded("contained"):
         return
     pending = run.world.platform.work_orders(run.incident().model, state="pending") if affects_safety(triage) else []
+    is_contained = bool(contained.get("automatic")) and is_carried_out(run, plan_of(run, contained["automatic"]))
     with run.write() as conn:
         policy, now = run.world.policy, run.world.now()
-        if contained.get("automatic"):
+        if is_contained:
             incidents.set_status(conn, run.incident_id, Status.CONTAINED, why="every containment action is read back", actor=ACTOR, now=now)
         incident = incidents.get(conn, run.incident_id)
         if affects_safety(triage):

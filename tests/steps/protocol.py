@@ -34,7 +34,7 @@ def follow(run: Run) -> str:
     evidence.preserve(run)
     contained = containment.plan(run)
     if contained.get("automatic"):
-        apply(run, contained["automatic"])
+        contain(run, contained["automatic"])
     containment.announce(run)
     for name in investigation.CHECKS:
         investigation.check(run, name)
@@ -76,3 +76,8 @@ def follow(run: Run) -> str:
 def apply(run: Run, digest: str, undoes: list[str | None] | None = None) -> None:
     for i in range(len(changes.plan_of(run, digest).actions)):
         changes.carry_out(run, digest, i, undoes[i] if undoes else None)
+
+
+def contain(run: Run, digest: str) -> None:
+    for i in range(len(changes.plan_of(run, digest).actions)):
+        changes.carry_out_or_report(run, digest, i)

@@ -153,15 +153,16 @@ def test_the_other_variables_are_read_somewhere() -> None:
 
 @pytest.fixture(scope="module")
 def routes(tmp_path_factory: pytest.TempPathFactory) -> set[tuple[str, str]]:
-    """(method, path) of the gateway, the platform and the model server; names in braces made equal. Nothing is connected to."""
+    """(method, path) of the gateway, the platform and the model server; names in braces made equal. There is no database."""
     folder = tmp_path_factory.mktemp("routes")
-    engine = create_engine("postgresql+psycopg://")
+    engine = create_engine("postgresql+psycopg:///nowhere?host=/nowhere")
     config = Settings(data_dir=folder)
     none: Any = None
     world = World(engine, platform=none, runtime=none, notifier=none, orchestrator=none, policy=Policy(), lease_s=1, now=none)
     apps = [
         gateway_app.create_app(world),
         api.create_app(config, engine, evaluate_every_s=None),
+        model_server.create_app(config, engine),
     ]
     found = {
         (method.upper(), re.sub(r"\{\w+\}", "{}", path))
@@ -169,7 +170,7 @@ def routes(tmp_path_factory: pytest.TempPathFactory) -> set[tuple[str, str]]:
         for path, methods in one.openapi()["paths"].items()
         for method in methods
     }
-    return found | {("GET", "/metrics"), ("GET", "/health"), ("GET", "/docs")}
+    return found | {("GET", "/docs")}
 
 
 @every_page
@@ -190,6 +191,28 @@ def _endpoints(page: Page) -> Iterator[tuple[str | None, str]]:
     for command in page.all_commands + [span for span in page.spans if span.startswith("curl ")]:
         if found := re.search(r"curl (.*?)\$MLRUNBOOK_(?:GATEWAY|PLATFORM)_URL(/[\w/.?=-]*)", command, re.DOTALL):
             yield "POST" if "-X POST" in found[1] else "GET", found[2]
+
+
+def test_the_platforms_shapes_are_what_the_adapter_reads_and_sends() -> None:
+    page, adapter = Page(ROOT / "docs/how-to/add-a-model-platform.md"), (ROOT / "mlrunbook/adapters/platform.py").read_text()
+    rows = page.table("What is called")
+    shapes = page.section("What is called").partition("\n- A **window**")[2]
+    shown = {name for row in rows for name in re.findall(r"`(\w+)`", row[1] + row[2])} | set(re.findall(r"`([a-z]\w*)`", shapes))
+    kinds = {"deployment", "rollback", "config", "infrastructure", "feature_store", "data_pipeline", "status", "current"}
+    assert not [name for name in shown - kinds if f'"{name}"' not in adapter]
+    called = {
+        re.sub(r"\{.*?\}", "", path)
+        for path in re.findall(r'"(/api/[\w/-]+)|_model\(model\)\}(/[\w/-]+)', adapter)
+        for path in path
+        if path
+    }
+    assert all(any(path.rstrip("/") in row[0] for row in rows) for path in called)
+
+
+def test_only_the_effects_call_what_changes_the_world() -> None:
+    changing = re.compile(r"\.(?:scale|route|write_config|restart|rollback|flag_pending_work_orders)\(")
+    sources = [path for folder in ("mlrunbook", "flows", "tasks") for path in (ROOT / folder).rglob("*.py")]
+    assert {str(path.relative_to(ROOT)) for path in sources if changing.search(path.read_text())} == {"mlrunbook/effects.py"}
 
 
 def test_the_alertmanager_receiver_can_be_pasted(routes: set[tuple[str, str]]) -> None:

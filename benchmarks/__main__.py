@@ -1,0 +1,22 @@
+"""Run every benchmark, or the ones named: `make bench ARGS=intake`."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+
+ALL = ("intake",)
+
+
+def main(names: list[str]) -> int:
+    unknown = [name for name in names if name not in ALL]
+    if unknown:
+        print(f"there is no benchmark {unknown[0]!r}; choose from {', '.join(ALL)}", file=sys.stderr)
+        return 2
+    for name in names or ALL:
+        importlib.import_module(f"benchmarks.{name}").main()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

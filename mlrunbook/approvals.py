@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 
 from sqlalchemy import Connection
 
-from mlrunbook.domain.actions import Plan, PlanKind
+from mlrunbook.domain.actions import Plan
 from mlrunbook.domain.approval import POLICY_RULE, ApprovalRules, granted
 from mlrunbook.domain.errors import Invalid, Refused
 from mlrunbook.domain.policy import OnExpiry, Policy, Role
@@ -152,18 +152,3 @@ def expire(conn: Connection, policy: Policy, incident_id: str, digest: str, *, r
     again = {"digest": digest, "round": round + 1}
     at = now + timedelta(minutes=rule.expires_after_min)
     outbox.put(conn, "expire_approval", f"expire:{incident_id}:{digest[:12]}:{round + 1}", again, now=now, incident_id=incident_id, at=at)
-
-
-def plan_by_prefix(conn: Connection, incident_id: str, prefix: str | None) -> Plan:
-    """The plan a person means: by the first characters of its digest, or the one that waits for a decision."""
-    waiting = [
-        p
-        for kind in (PlanKind.RESOLUTION, PlanKind.MITIGATION, PlanKind.UNDO, PlanKind.CONTAINMENT)
-        if (p := plans.current(conn, incident_id, kind)) and not p.rule
-    ]
-    if prefix:
-        waiting = [p for p in waiting if p.digest.startswith(prefix)]
-    if not waiting:
-        which = f"a plan {prefix}" if prefix else "a plan that waits for a decision"
-        raise Refused(f"{incident_id} has no {which[2:]}; see `mlrunbook incidents show {incident_id}`")
-    return waiting[0]

@@ -157,12 +157,13 @@ class EmbeddedPostgres:
             lines = pid_file.read_text().splitlines()
             server = psutil.Process(int(lines[0]))
             ours = server.name() == "postgres" and Path(server.cwd()) == self._cluster
+        except (psutil.AccessDenied, psutil.ZombieProcess):
+            ours = False
         except (FileNotFoundError, psutil.NoSuchProcess, IndexError, ValueError):
             return False
-        except psutil.AccessDenied:
-            ours = False
-        if not ours:
-            pid_file.unlink()  # its number now belongs to a stranger, which PostgreSQL would take for a running server
+        if not ours:  # a stranger's number, or a dead server's that nobody has reaped: PostgreSQL would take it for a running server
+            self._await_backends()
+            pid_file.unlink()
             return False
         self._server = server
         if len(lines) >= 8 and lines[7].strip() == "ready" and Path(lines[4]).is_dir():
@@ -174,6 +175,14 @@ class EmbeddedPostgres:
             raise Refused(f"a PostgreSQL that is shutting down (pid {server.pid}) still holds {self._cluster}; try again when it is gone")
         self._server = None
         return False
+
+    def _await_backends(self) -> None:
+        """A killed server's children end by themselves; the lock file that kept them from a second server's data may go only then."""
+        deadline = time.monotonic() + STOP_TIMEOUT_S
+        while any(p.info["name"] == "postgres" and p.info["cwd"] == str(self._cluster) for p in psutil.process_iter(["name", "cwd"])):
+            if time.monotonic() > deadline:
+                raise Refused(f"processes of a killed PostgreSQL still hold {self._cluster}; end them, then try again")
+            time.sleep(0.05)
 
     def _make_socket_folder(self) -> None:
         if self._socket is not None:  # a restart: the URLs we gave out stay true

@@ -90,10 +90,6 @@ class Incident:
     generation: int = 1
     alert_count: int = 0
 
-    @property
-    def is_false_alarm(self) -> bool:
-        return self.status is Status.FALSE_ALARM
-
 
 def transition(current: Status, to: Status) -> Status:
     """Return `to`, or raise Invalid when the runbook has no such step. Staying put is allowed (steps repeat)."""

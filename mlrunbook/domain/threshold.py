@@ -46,10 +46,6 @@ def counts_at(scores: Sequence[float], outcomes: Sequence[bool], threshold: floa
     return Confusion(tp=tp, fp=fp, fn=fn, tn=tn)
 
 
-def f1_at(scores: Sequence[float], outcomes: Sequence[bool], threshold: float) -> float | None:
-    return counts_at(scores, outcomes, threshold).f1
-
-
 def choose_threshold(
     scores: Sequence[float],
     outcomes: Sequence[bool],

@@ -95,7 +95,7 @@ def record_form(run: Run, digest: str, number: int, answer: dict[str, Any]) -> b
 
 def begin(run: Run, digest: str) -> None:
     wanted = plan_of(run, digest)
-    if run.incident().status in (Status.MONITORING, Status.RESOLVED):
+    if run.incident().status in (Status.MONITORING, Status.RESOLVED, Status.CLOSED):
         return
     with run.write() as conn:
         why = "; ".join(a.summary for a in wanted.actions)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Connection, func, or_, select, update
+from sqlalchemy import Connection, or_, select, update
 from sqlalchemy.dialects.postgresql import insert
 
 from mlrunbook.store.tables import outbox
@@ -102,10 +102,6 @@ def failed(conn: Connection, item: Item, error: str, *, now: datetime) -> None:
         .where(outbox.c.id == item.id)
         .values(not_before=now + timedelta(seconds=wait_s), claimed_until=None, last_error=error[:500])
     )
-
-
-def pending(conn: Connection, dedup_key: str) -> bool:
-    return conn.execute(select(func.count()).where(outbox.c.dedup_key == dedup_key, PENDING)).scalar_one() > 0
 
 
 def of_incident(conn: Connection, incident_id: str, *kinds: str) -> list[dict[str, Any]]:

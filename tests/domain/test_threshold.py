@@ -6,7 +6,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from mlrunbook.domain.performance import wilson, z_value
-from mlrunbook.domain.threshold import best_recovery, choose_threshold, counts_at, f1_at, replay
+from mlrunbook.domain.threshold import best_recovery, choose_threshold, counts_at, replay
 
 rows = st.lists(st.tuples(st.floats(0, 1), st.booleans()), min_size=1, max_size=120)
 typed_rows = st.lists(st.tuples(st.integers(0, 999).map(lambda k: k / 1000), st.booleans()), min_size=1, max_size=120)
@@ -73,7 +73,7 @@ def test_a_step_beyond_the_cap_is_not_offered() -> None:
 def test_the_best_threshold_has_no_better_neighbour(data: list[tuple[float, bool]]) -> None:
     scores, outcomes = [s for s, _ in data], [o for _, o in data]
     best = best_recovery(scores, outcomes, baseline_f1=0.8)
-    f1s = [f1_at(scores, outcomes, s) or 0 for s in scores if s > 0]
+    f1s = [counts_at(scores, outcomes, s).f1 or 0 for s in scores if s > 0]
     assert (best is None) == (not f1s)
     if best is not None:
         assert (best.f1 or 0) == max(f1s)
@@ -87,7 +87,7 @@ def test_scores_at_the_very_ends_still_give_a_threshold_between_0_and_1() -> Non
 
 def test_a_slipped_threshold_is_told_from_a_bad_model() -> None:
     scores, outcomes = sample()
-    baseline = f1_at(scores, outcomes, 0.5)
+    baseline = counts_at(scores, outcomes, 0.5).f1
     assert baseline is not None
     assert replay(scores, outcomes, 0.01, baseline_f1=baseline).recoverable is False
     assert replay(scores, outcomes, 0.5, baseline_f1=baseline).recoverable is True

@@ -16,7 +16,7 @@ from sqlalchemy import Connection, Engine, event
 
 from mlrunbook import db
 from mlrunbook.domain.incident import Status
-from mlrunbook.store import incidents, leases, timeline
+from mlrunbook.store import incidents, leases, records, timeline
 from mlrunbook.wiring import World
 from tests.fakes import Clock, FileWorld, empty_store, world_of
 from tests.steps import test_bad_release, test_by_severity, test_threshold_slip
@@ -59,7 +59,7 @@ class _Tapped(World):
             self.__dict__["tap"]()
 
 
-def walk(engine: Engine, state: Path, incident_id: str, holder: str, now: datetime, kill_at: int | None) -> int:
+def walk(engine: Engine, state: Path, incident_id: str, holder: str, now: datetime, kill_at: int | None = None) -> int:
     """Run the protocol, approving what it asks; the points it passed."""
     killer = Killer(kill_at)
     clock = Clock(now)
@@ -73,23 +73,18 @@ def walk(engine: Engine, state: Path, incident_id: str, holder: str, now: dateti
     return killer.count
 
 
-def child(engine: Engine, state: Path, incident_id: str, holder: str, now: datetime, kill_at: int | None) -> int:
-    """`walk` in a process of its own; 0 when it was killed."""
-    read, write = os.pipe()
+def killed_at(engine: Engine, state: Path, incident_id: str, holder: str, now: datetime, kill_at: int) -> bool:
+    """`walk` in a process of its own; whether it was killed there."""
     pid = os.fork()
     if pid == 0:
         try:
             gc.disable()  # it would touch, and so copy, every page shared with the parent
             engine.dispose(close=False)  # the parent's connections stay the parent's
-            passed = walk(engine, state, incident_id, holder, now, kill_at)
-            os.write(write, str(passed).encode())
+            walk(engine, state, incident_id, holder, now, kill_at)
         finally:
             os._exit(0)
-    os.close(write)
-    with os.fdopen(read) as answer:
-        said = answer.read()
-    os.waitpid(pid, 0)
-    return int(said or 0)
+    _, status = os.waitpid(pid, 0)
+    return os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL
 
 
 def _revive(world: World, now: datetime) -> None:
@@ -117,20 +112,21 @@ def test_killed_at_every_point_the_incident_still_closes_and_every_change_is_app
 
     state, rehearsal = fresh("rehearsal.json")
     # In this process: the children inherit its imports and compiled statements.
-    points = walk(engine, state, rehearsal, "run-0", clock.at + timedelta(seconds=1), None)
+    points = walk(engine, state, rehearsal, "run-0", clock.at + timedelta(seconds=1))
     assert points > 40, "the protocol was not tapped"
     wrong: list[str] = []
     for at in range(1, points + 1, every):
         state, incident_id = fresh(f"world-{at}.json")
         now = clock.at + timedelta(seconds=1)
-        killed = child(engine, state, incident_id, "run-1", now, at) == 0
+        killed = killed_at(engine, state, incident_id, "run-1", now, at)
         for holder in ("run-1" if at % 2 else "run-2", "run-3"):
             now += timedelta(minutes=5)
             _revive(world, now)
-            child(engine, state, incident_id, holder, now, None)
+            walk(engine, state, incident_id, holder, now)
         applied = FileWorld(state, clock).applied
         with world.transaction() as conn:
             status, chain = incidents.get(conn, incident_id).status, timeline.broken_at(conn, incident_id)
-        if not killed or status is not Status.CLOSED or applied != expected or chain is not None:
-            wrong.append(f"point {at}: killed {killed}, {status}, applied {applied}, chain broken at {chain}")
+            reviewed, lease = records.get(conn, incident_id, "review") is not None, leases.get(conn, incident_id).state
+        if (killed, status, applied, chain, reviewed, lease) != (True, Status.CLOSED, expected, None, True, "done"):
+            wrong.append(f"point {at}: killed {killed}, {status}, reviewed {reviewed}, {lease}, {applied}, chain broken at {chain}")
     assert wrong == []

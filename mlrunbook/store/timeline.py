@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, Row, insert, select
+from sqlalchemy import Connection, Row, cast, insert, select
+from sqlalchemy.dialects.postgresql import JSONB
 
 from mlrunbook.domain.errors import NotFound
 from mlrunbook.store.tables import incidents, timeline
@@ -40,7 +41,7 @@ def append(
         select(timeline.c.seq, timeline.c.hash).where(timeline.c.incident_id == incident_id).order_by(timeline.c.seq.desc()).limit(1)
     ).one_or_none()
     seq, prev = (last.seq + 1, last.hash) if last else (1, GENESIS)
-    body = dict(json.loads(json.dumps(data or {}, default=str)))
+    body = _as_stored(conn, data) if data else {}
     values = {"incident_id": incident_id, "seq": seq, "at": at, "kind": kind, "actor": actor, "text": text, "data": body}
     conn.execute(insert(timeline).values(**values, prev_hash=prev, hash=_hash(values, prev)))
 
@@ -60,6 +61,12 @@ def broken_at(conn: Connection, incident_id: str) -> int | None:
             return expected
         prev, expected = row.hash, expected + 1
     return None
+
+
+def _as_stored(conn: Connection, data: Mapping[str, Any]) -> dict[str, Any]:
+    """As PostgreSQL gives it back: JSONB turns 1e16 into 10000000000000000 and -0.0 into 0.0, and the hash must not see a difference."""
+    plain = json.loads(json.dumps(data, default=str))
+    return dict(conn.execute(select(cast(plain, JSONB))).scalar_one())
 
 
 def _hash(values: Mapping[str, Any], prev: str) -> str:

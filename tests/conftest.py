@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Engine
 
     from mlrunbook.embedded_postgres import EmbeddedPostgres
-    from mlrunbook.stack import Stack
+    from tests.flows.live import ChildStack
 
 TEMPLATE = "migrated"
 _numbers = itertools.count(1)
@@ -62,10 +62,10 @@ def engine(database_url: str) -> Iterator[Engine]:
 
 
 @pytest.fixture(scope="session")
-def stack(scratch: Path) -> Iterator[Stack]:
-    """The whole embedded stack on free ports. Mark the test `stack` (and `prefect` when it starts flows)."""
+def stack(scratch: Path) -> Iterator[ChildStack]:
+    """The whole embedded stack on free ports, in a process of its own. Mark the test `stack` (and `prefect` when it starts flows)."""
     from mlrunbook.addresses import Ports
-    from mlrunbook.stack import Stack
+    from tests.flows.live import ChildStack
 
-    with Stack(scratch / "stack", ports=Ports.free(), with_approver=True, durable=False) as running:
+    with ChildStack(scratch / "stack", ports=Ports.free()) as running:
         yield running

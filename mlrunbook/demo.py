@@ -12,7 +12,6 @@ import os
 import shutil
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -29,14 +28,14 @@ from mlrunbook.addresses import HOST, Ports
 from mlrunbook.domain.errors import Invalid, Transient
 from mlrunbook.domain.incident import Status
 from mlrunbook.platform.faults import Fault, fault
-from mlrunbook.platform.fleet import Fleet, Source
-from mlrunbook.platform.simulator import MODEL, FleetSimulator
+from mlrunbook.platform.fleet import Source
+from mlrunbook.platform.simulator import MODEL
 from mlrunbook.stack import Stack, stop_on_signals
 from mlrunbook.store import incidents, timeline
 from mlrunbook.store.timeline import Entry
+from mlrunbook.traffic import BATCH, flowing, simulator_for, source_of, wait_until_served
 
 GIVE_UP_S = 120.0
-BATCH, INTERVAL_S = 1000, 0.6
 TEXT_LIMIT = 240
 SETTLED_TICKS = 3  # of ordinary traffic before the fault
 STYLES = {
@@ -59,7 +58,7 @@ def run(fault_name: str, *, approve: str, data: Path | None, out: Path | None, s
     if approve == "ask" and not sys.stdin.isatty():
         console.print("No terminal to ask on: the demo decides by itself (--approve auto).")
         approve = "auto"
-    source = _source(data, seed)
+    source = source_of(data, seed)
     with _folder() as folder, stop_on_signals():
         begun = time.monotonic()
         _settings(folder)
@@ -88,14 +87,7 @@ class Demo:
         env = stack.env()
         self._gateway = httpx.Client(base_url=env["MLRUNBOOK_GATEWAY_URL"], timeout=10.0, trust_env=False)
         self._platform = httpx.Client(base_url=env["MLRUNBOOK_PLATFORM_URL"], timeout=10.0, trust_env=False)
-        self._simulator = FleetSimulator(
-            source,
-            server_url=env["MLRUNBOOK_MODEL_SERVER_URL"],
-            platform_url=env["MLRUNBOOK_PLATFORM_URL"],
-            token=stack.token("simulator"),
-            models_dir=stack.data / "models",
-            seed=seed,
-        )
+        self._simulator = simulator_for(stack, source, seed=seed)
         self._begun, self._injected = begun, 0.0
         self._shown, self._asked = 0, set[str]()
 
@@ -106,24 +98,17 @@ class Demo:
         say(f"  Prefect UI [cyan]http://{HOST}:{self._stack.ports.prefect}[/]  gateway [cyan]http://{HOST}:{self._stack.ports.gateway}[/]")
         if self._approve == "ui":
             say(f"  The UI asks for a login: {self._stack.data / 'secrets' / 'prefect-auth'} holds it.")
-        self._wait_until_served()
-        stop = threading.Event()
-        traffic = threading.Thread(target=self._simulator.run, args=(stop,), kwargs={"interval_s": INTERVAL_S, "batch": BATCH}, daemon=True)
-        try:
-            if self._fault.truth.status is not Status.FALSE_ALARM:  # a blip is a small window: nothing may come before it
-                for _ in range(SETTLED_TICKS):
-                    self._simulator.tick(BATCH)
-            before = self._applied()
-            injected_at = datetime.now(UTC)
-            self._injected = time.monotonic()
-            say(f"\n[bold red]Fault injected:[/] {escape(self._simulator.inject(self._fault))}\n")
-            traffic.start()
+        wait_until_served(self._stack)
+        if self._fault.truth.status is not Status.FALSE_ALARM:  # a blip is a small window: nothing may come before it
+            for _ in range(SETTLED_TICKS):
+                self._simulator.tick(BATCH)
+        before = self._applied()
+        injected_at = datetime.now(UTC)
+        self._injected = time.monotonic()
+        say(f"\n[bold red]Fault injected:[/] {escape(self._simulator.inject(self._fault))}\n")
+        with flowing(self._simulator):
             incident_id = self._follow()
             facts = self._conclude(incident_id, injected_at, before)
-        finally:
-            stop.set()
-            if traffic.is_alive():
-                traffic.join(timeout=15)
         return self._verdict(facts)
 
     def _follow(self) -> str:
@@ -179,15 +164,6 @@ class Demo:
         if answer.is_error:
             raise Invalid(f"the gateway refused {path}: {answer.status_code} {answer.text[:300]}")
 
-    def _wait_until_served(self) -> None:
-        deadline = time.monotonic() + 30
-        while time.monotonic() < deadline:
-            status = self._platform.get(f"/api/v1/ml/models/{MODEL}/status")
-            if status.is_success and status.json()["serverHealthy"]:
-                return
-            time.sleep(0.1)
-        raise Transient(f"the model server does not serve; look at {self._stack.data / 'logs'}")
-
     def _applied(self) -> dict[str, int]:
         answer = self._platform.get(f"/api/v1/ml/models/{MODEL}/applied")
         return dict(answer.json()["applied"]) if answer.is_success else {}
@@ -234,19 +210,13 @@ def _print_summary(console: Console, facts: dict[str, Any]) -> None:
     console.print(f"Pages {len(facts['pages'])}, approvals {len(facts['approvals'])}")
 
 
-def _source(data: Path | None, seed: int) -> Source:
-    if data is None:
-        return Fleet(seed)
-    from mlrunbook.platform.uci import UciTable
-
-    return UciTable(data, seed)
-
-
 def _settings(folder: Path) -> None:
     """The demo's own settings: fast alert evaluation, a short lease, Prefect's form counts as a door, and, the fleet being busy,
     recovery is judged on more failures than the least that will do."""
     policy = folder / "demo-policy.yaml"
     policy.write_text("approvals:\n  resolution:\n    accept_prefect_form: true\nrecovery:\n  min_positives: 150\n")
+    for name in ("MLRUNBOOK_PLATFORM_URL", "MLRUNBOOK_DATABASE_URL", "PREFECT_API_URL"):  # a shell that knows another stack
+        os.environ.pop(name, None)
     os.environ |= {
         "MLRUNBOOK_POLICY": str(policy),
         "MLRUNBOOK_PLATFORM_EVALUATE_S": "1",

@@ -72,7 +72,10 @@ class Stack:
         self.ports = ports or Ports()
         self.home = (home or Settings().home).resolve()
         self.timings: dict[str, float] = {}
-        self._parts = parts - {"prefect"} if os.environ.get("PREFECT_API_URL") else parts
+        self._own_platform = os.environ.get("MLRUNBOOK_PLATFORM_URL")
+        replaced = {"prefect"} if os.environ.get("PREFECT_API_URL") else set()
+        replaced |= {"platform", MODEL_SERVER} if self._own_platform else set()
+        self._parts = parts - replaced
         self._tokens = TOKENS | (APPROVER if with_approver else {})
         self._durable = durable
         self._report = report
@@ -114,14 +117,17 @@ class Stack:
 
     def env(self) -> dict[str, str]:
         """What a CLI command needs to find this stack; also written to `<data>/env`."""
+        given = Settings()
         return {
             "MLRUNBOOK_DATA_DIR": str(self.data),
             "MLRUNBOOK_HOME": str(self.home),
             "MLRUNBOOK_DATABASE_URL": self.database_url,
-            "MLRUNBOOK_PLATFORM_URL": f"http://{HOST}:{self.ports.platform}",
-            "MLRUNBOOK_MODEL_SERVER_URL": f"http://{HOST}:{self.ports.model_server}",
+            "MLRUNBOOK_PLATFORM_URL": self._own_platform or f"http://{HOST}:{self.ports.platform}",
+            "MLRUNBOOK_MODEL_SERVER_URL": given.model_server_url if self._own_platform else f"http://{HOST}:{self.ports.model_server}",
             "MLRUNBOOK_GATEWAY_URL": f"http://{HOST}:{self.ports.gateway}",
-            "MLRUNBOOK_PLATFORM_TOKEN": self.token("platform"),
+            "MLRUNBOOK_PLATFORM_TOKEN": given.platform_token.get_secret_value()
+            if self._own_platform and given.platform_token
+            else self.token("platform"),
             "MLRUNBOOK_GATEWAY_TOKEN": self.token("operator"),
             "PREFECT_API_URL": self.prefect_api_url,
         } | ({"PREFECT_API_AUTH_STRING": self.prefect_auth} if self.prefect_auth else {})

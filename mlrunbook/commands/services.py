@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shlex
 import subprocess
 import sys
+from collections.abc import Iterator
+from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -36,6 +39,7 @@ def up(
     platform_port: Port = 8070,
     model_port: Annotated[int, typer.Option("--model-port", "--model-server-port", min=1, max=65_535)] = 8080,
     prefect_port: Port = 4200,
+    with_fleet: Annotated[bool, typer.Option("--with-fleet", help="Also train and serve a model, and send it simulated traffic.")] = False,
 ) -> None:
     """Start the whole stack on this machine; Ctrl-C stops it."""
     from mlrunbook import wiring
@@ -50,11 +54,25 @@ def up(
         with stop_on_signals(), stack:
             ready = True
             _tell(stack)
-            stack.wait()
+            with _fleet(stack) if with_fleet else contextlib.nullcontext():
+                stack.wait()
     except KeyboardInterrupt:
         if not ready:
             raise
         typer.echo("stopped; nothing is left running")
+
+
+@contextlib.contextmanager
+def _fleet(stack: Stack) -> Iterator[None]:
+    from mlrunbook import db
+    from mlrunbook.traffic import flowing, simulator_for, source_of, wait_until_served
+
+    simulator = simulator_for(stack, source_of(None, 0), seed=0)
+    simulator.build_history(db.engine(stack.database_url), now=datetime.now(UTC))
+    wait_until_served(stack)
+    typer.echo(f"The simulated fleet sends traffic to {simulator.model}.")
+    with flowing(simulator, interval_s=5.0, batch=200):
+        yield
 
 
 def _tell(stack: Stack) -> None:

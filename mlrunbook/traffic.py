@@ -1,0 +1,61 @@
+"""The simulated fleet beside a running stack: for the demo, and for `mlrunbook up --with-fleet`."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+
+from mlrunbook.domain.errors import Transient
+from mlrunbook.platform.fleet import Fleet, Source
+from mlrunbook.platform.simulator import MODEL, FleetSimulator
+from mlrunbook.platform.uci import UciTable
+from mlrunbook.stack import Stack
+
+BATCH, INTERVAL_S = 1000, 0.6  # the demo's pace: enough failures for an interval within seconds
+
+
+def source_of(data: Path | None, seed: int) -> Source:
+    """The simulated fleet, or the table at `data`."""
+    return UciTable(data, seed) if data else Fleet(seed)
+
+
+def simulator_for(stack: Stack, source: Source, *, seed: int) -> FleetSimulator:
+    env = stack.env()
+    return FleetSimulator(
+        source,
+        server_url=env["MLRUNBOOK_MODEL_SERVER_URL"],
+        platform_url=env["MLRUNBOOK_PLATFORM_URL"],
+        token=stack.token("simulator"),
+        models_dir=stack.data / "models",
+        seed=seed,
+    )
+
+
+def wait_until_served(stack: Stack, model: str = MODEL, *, patience_s: float = 30.0) -> None:
+    """Until the model server has loaded the serving version."""
+    deadline = time.monotonic() + patience_s
+    with httpx.Client(base_url=stack.env()["MLRUNBOOK_PLATFORM_URL"], timeout=10.0, trust_env=False) as platform:
+        while time.monotonic() < deadline:
+            status = platform.get(f"/api/v1/ml/models/{model}/status")
+            if status.is_success and status.json()["serverHealthy"]:
+                return
+            time.sleep(0.1)
+    raise Transient(f"the model server does not serve {model}; look at {stack.data / 'logs'}")
+
+
+@contextlib.contextmanager
+def flowing(simulator: FleetSimulator, *, interval_s: float = INTERVAL_S, batch: int = BATCH) -> Iterator[None]:
+    """Traffic in a thread for the length of the block."""
+    stop = threading.Event()
+    thread = threading.Thread(target=simulator.run, args=(stop,), kwargs={"interval_s": interval_s, "batch": batch}, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join(timeout=15)

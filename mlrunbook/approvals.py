@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from sqlalchemy import Connection
 
 from mlrunbook.domain.actions import Plan
-from mlrunbook.domain.approval import POLICY_RULE, ApprovalRules, granted
+from mlrunbook.domain.approval import POLICY_RULE, ApprovalRules, granted, valid
 from mlrunbook.domain.errors import Invalid, Refused
 from mlrunbook.domain.policy import OnExpiry, Policy, Role
 from mlrunbook.notices import ask
@@ -34,10 +34,9 @@ def standing_approval(conn: Connection, policy: Policy, plan: Plan, *, now: date
     if plans.is_superseded(conn, plan.incident_id, digest):
         return None, f"plan {digest[:12]} was replaced by a newer one; decide about that"
     rows = plans.approvals_of(conn, plan.incident_id, digest)
-    yes, why = granted(rows, digest, now, rules_for(policy, plan))
-    if not yes:
-        return None, why
-    return next(r for r in reversed(rows) if r.decision == "approved" and r.voided_at is None), why
+    rules = rules_for(policy, plan)
+    yes, why = granted(rows, digest, now, rules)
+    return (next(r for r in reversed(rows) if valid(r, digest, now, rules)[0]) if yes else None), why
 
 
 def is_rejected(conn: Connection, policy: Policy, plan: Plan) -> bool:

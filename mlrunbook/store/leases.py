@@ -49,6 +49,7 @@ def take(conn: Connection, incident_id: str, holder: str, *, now: datetime, leas
         if lease.state == "waiting" or (lease.expires_at is not None and lease.expires_at > now):
             return None
         generation += 1
+        conn.execute(update(incidents).where(incidents.c.id == incident_id).values(generation=generation))
     _set(conn, incident_id, generation=generation, holder=holder, state="running", expires_at=now + timedelta(seconds=lease_s))
     return get(conn, incident_id)
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, Row, insert, select, update
+from sqlalchemy import ColumnElement, Connection, Row, insert, select, update
 from sqlalchemy.dialects.postgresql import insert as upsert
 
 from mlrunbook.domain.actions import Plan, PlanKind
@@ -27,16 +27,14 @@ class StoredApproval(Approval):
 
 
 def propose(conn: Connection, plan: Plan, *, now: datetime) -> str:
-    """Store the plan under its digest and return that. Proposing the same plan again changes nothing."""
+    """Store the plan under its digest and return that. Proposing the standing plan again changes nothing; one that was replaced
+    stands again, without the approvals it had."""
     digest = plan.digest
-    made = conn.execute(
-        upsert(plans)
-        .values(incident_id=plan.incident_id, digest=digest, kind=plan.kind.value, body=plan.as_dict(), proposed_at=now)
-        .on_conflict_do_nothing()
-        .returning(plans.c.digest)
-    ).scalar_one_or_none()
-    if made is None:
+    if conn.execute(select(plans.c.digest).where(_is(plan.incident_id, digest), plans.c.superseded_at.is_(None))).one_or_none():
         return digest
+    values = {"incident_id": plan.incident_id, "digest": digest, "kind": plan.kind.value, "body": plan.as_dict(), "proposed_at": now}
+    stands = {"proposed_at": now, "superseded_at": None}
+    conn.execute(upsert(plans).values(**values).on_conflict_do_update(index_elements=["incident_id", "digest"], set_=stands))
     older = conn.execute(
         update(plans)
         .where(
@@ -75,6 +73,10 @@ def digests(conn: Connection, incident_id: str, prefix: str) -> list[str]:
     """The digests that begin with `prefix` of this incident's plans, replaced ones too."""
     query = select(plans.c.digest).where(plans.c.incident_id == incident_id, plans.c.digest.startswith(prefix, autoescape=True))
     return list(conn.execute(query.order_by(plans.c.proposed_at)).scalars())
+
+
+def _is(incident_id: str, digest: str) -> ColumnElement[bool]:
+    return (plans.c.incident_id == incident_id) & (plans.c.digest == digest)
 
 
 def is_superseded(conn: Connection, incident_id: str, digest: str) -> bool:

@@ -42,11 +42,13 @@ def perform(world: World, lease: leases.Lease, plan: Plan, ordinal: int, *, undo
         if row is not None and row.settled:
             return row
         _raise_if_stuck(row)
-        approval = _allowed(conn, world, plan, action)
+        approval = _allowed(conn, world, plan, action, started=row is not None and row.state == "applying")
 
     state = effect.read(world, action)
     with world.transaction() as conn:
         leases.check(conn, lease)
+        if other := journal.other_incident_acting(conn, plan.incident_id, action.model):
+            raise Transient(f"{action.summary}: {other} is changing {action.model} right now; one incident acts on a model at a time")
         row = journal.intend(
             conn,
             action,
@@ -86,23 +88,21 @@ def perform(world: World, lease: leases.Lease, plan: Plan, ordinal: int, *, undo
     return _settle(world, lease, row, "done", state)
 
 
-def _allowed(conn: Connection, world: World, plan: Plan, action: Action) -> StoredApproval:
-    """The approval this change rests on, and no guardrail in its way."""
+def _allowed(conn: Connection, world: World, plan: Plan, action: Action, *, started: bool) -> StoredApproval:
+    """The approval this change rests on, and no guardrail in its way. A change that has `started` is seen through."""
     now = world.now()
     approval, why = standing_approval(conn, world.policy, plan, now=now)
     if approval is None:
         raise NotApproved(f"{action.summary}: {why}")
     if not evidence.manifest(conn, plan.incident_id):
         raise Refused(f"{action.summary}: no evidence has been preserved yet; nothing is altered before that")
-    if other := journal.other_incident_acting(conn, plan.incident_id, action.model):
-        raise Transient(f"{action.summary}: {other} is changing {action.model} right now; one incident acts on a model at a time")
-    if plan.kind is not PlanKind.UNDO:
+    if not started:
         _within_guardrails(conn, world, plan, action, automatic=approval.door == POLICY_RULE)
     return approval
 
 
 def _within_guardrails(conn: Connection, world: World, plan: Plan, action: Action, *, automatic: bool) -> None:
-    """Freeze windows, and the limits of automation. A critical stop overrides them, and says that it did on a page."""
+    """Freeze windows, and the limits of automation. A critical stop and any undo override them, and say that they did on a page."""
     policy, now = world.policy, world.now()
     limit = policy.guardrails.changes_per_model_and_hour
     broken = None
@@ -115,9 +115,10 @@ def _within_guardrails(conn: Connection, world: World, plan: Plan, action: Actio
     if broken is None:
         return
     incident = incidents.get(conn, plan.incident_id)
-    if incident.severity is not Severity.CRITICAL:
+    if incident.severity is not Severity.CRITICAL and plan.kind is not PlanKind.UNDO:
         raise Refused(f"{action.summary}: stopped by {broken}; wait, or change the policy")
-    why = f"guardrail overridden for a critical stop: {action.summary}, despite {broken}"
+    what = "taking containment back" if plan.kind is PlanKind.UNDO else "a critical stop"
+    why = f"guardrail overridden for {what}: {action.summary}, despite {broken}"
     timeline.append(conn, plan.incident_id, "guardrail", why.capitalize(), actor="mlrunbook", at=now)
     page(conn, policy, incident, Role.ML_TEAM_LEAD, why, now=now, key=f"guardrail:{plan.digest[:12]}:{action.kind}")
 
@@ -130,15 +131,16 @@ def _raise_if_stuck(row: journal.Row | None) -> None:
 
 
 def _wait(world: World, effect: Effect, action: Action, *, settle_s: float) -> Mapping[str, Any]:
-    """Read back until the target holds or the time is over. An unreachable part counts as not there yet."""
+    """Read back until the target holds or the time is over. Raises Transient when it cannot be read then: that is no outcome yet."""
     deadline = time.monotonic() + settle_s
     while True:
         try:
             state = effect.read(world, action)
-        except Transient as error:
-            state = {"unreadable": str(error)}
-        if effect.holds(action, state) or time.monotonic() > deadline:
-            return state
+            if effect.holds(action, state) or time.monotonic() > deadline:
+                return state
+        except Transient:
+            if time.monotonic() > deadline:
+                raise
         time.sleep(LOOK_EVERY_S)
 
 

@@ -53,6 +53,7 @@ class FileWorld:
     def __init__(self, path: Path, now: Callable[[], datetime], tap: Callable[[str], None] = lambda _: None) -> None:
         self.path, self._now, self._tap = path, now, tap
         self.down = False  # nothing answers
+        self.down_after_reads: int | None = None  # goes down after so many answers
         self.faults: dict[str, list[str]] = {}  # kind of change -> what befalls its next attempts, see `_apply`
         if not path.exists():
             statefile.patch(
@@ -106,7 +107,7 @@ class FileWorld:
         )
 
     def _apply(self, kind: str, changes: Mapping[str, Any]) -> None:
-        """Change and count. A fault: "busy" and "refused" answer so, "lost" times out before the change, "late" after it."""
+        """Change and count. Faults: "busy" and "refused" answer so; "lost" times out before, "late" after the change; "dies" goes down after."""
         waiting = self.faults.get(kind) or [""]
         fault = waiting.pop(0)
         if fault == "busy":
@@ -120,10 +121,13 @@ class FileWorld:
         counts[kind] = counts.get(kind, 0) + 1
         self.set(**changes, applied=counts)
         self._tap(f"after {kind}")
-        if fault == "late":
+        self.down = fault == "dies"
+        if fault in ("late", "dies"):
             raise Unknown(f"{kind}: timed out")
 
     def _answer(self) -> dict[str, Any]:
+        if self.down_after_reads is not None:
+            self.down, self.down_after_reads = self.down_after_reads <= 0, self.down_after_reads - 1
         if self.down:
             raise Transient("nothing answers")
         return self.state

@@ -113,7 +113,11 @@ def set_kept(conn: Connection, action_id: str, because: str) -> None:
 
 
 def other_incident_acting(conn: Connection, incident_id: str, model: str) -> str | None:
-    """An open incident other than this one with an unfinished change to the same model."""
+    """An open incident other than this one with an unfinished change to the same model.
+
+    Holds the model's lock to the end of the transaction: of two that ask at the same moment the second sees what the first intends.
+    """
+    conn.execute(select(func.pg_advisory_xact_lock(func.hashtextextended(model, 0))))
     return conn.execute(
         select(actions.c.incident_id)
         .join(incidents, incidents.c.id == actions.c.incident_id)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import datetime, timedelta
 
 from sqlalchemy import Connection
@@ -108,36 +109,34 @@ def decide(
         now=now,
         expires_at=now + timedelta(minutes=policy.approvals.of(plan.kind).expires_after_min),
     )
-    outbox.cancel(conn, now=now, incident_id=incident_id, kinds=("expire_approval",))
+    if _is_decided(conn, policy, plan, now=now):  # one yes of two: the asking goes on
+        outbox.cancel(conn, now=now, incident_id=incident_id, key_prefix=_timer(plan, ""))
     leases.nudge(conn, incident_id, why=f"plan {digest[:12]} {decision} by {approver}", key=f"approval-{made.id}", now=now)
     return made
 
 
+def _is_decided(conn: Connection, policy: Policy, plan: Plan, *, now: datetime) -> bool:
+    return standing_approval(conn, policy, plan, now=now)[0] is not None or is_rejected(conn, policy, plan)
+
+
+def _timer(plan: Plan, round: int | str) -> str:
+    return f"expire:{plan.incident_id}:{plan.digest[:12]}:{round}"
+
+
 def request(conn: Connection, policy: Policy, plan: Plan, *, now: datetime) -> None:
-    """Ask: page the first role that may decide, and set the timer for when nobody does. Asking twice pages once."""
-    rule = policy.approvals.of(plan.kind)
-    incident = incidents.get(conn, plan.incident_id)
-    digest = plan.digest
+    """Ask the first role that may decide, and set the timer for when nobody does. While that timer runs, asking again adds nothing."""
+    timers = [r for r in outbox.of_incident(conn, plan.incident_id, "expire_approval") if r["payload"]["digest"] == plan.digest]
+    if any(r["delivered_at"] is None and r["cancelled_at"] is None for r in timers):
+        return
     why = f"your decision is needed: {'; '.join(a.summary for a in plan.actions)}"
-    todo = f"Decide: mlrunbook incidents approve {incident.id} --plan {digest[:12]}   (or: incidents reject)"
-    ask(conn, policy, incident, rule.roles[0], why, now=now, key=f"ask:{digest[:12]}", next_step=todo)
-    at = now + timedelta(minutes=rule.expires_after_min)
-    outbox.put(
-        conn,
-        "expire_approval",
-        f"expire:{incident.id}:{digest[:12]}:1",
-        {"digest": digest, "round": 1},
-        now=now,
-        incident_id=incident.id,
-        at=at,
-    )
+    _ask(conn, policy, plan, policy.approvals.of(plan.kind).roles[:1], why, round=len(timers) + 1, now=now)
 
 
 def expire(conn: Connection, policy: Policy, incident_id: str, digest: str, *, round: int, now: datetime) -> None:
     """Nobody decided in time: say so, ask again, and escalate where policy says so. Never a silent yes."""
     incident = incidents.get(conn, incident_id, lock=True)
     plan = plans.get(conn, incident_id, digest)
-    if not incident.status.is_open or plans.is_superseded(conn, incident_id, digest) or plans.approvals_of(conn, incident_id, digest):
+    if not incident.status.is_open or plans.is_superseded(conn, incident_id, digest) or _is_decided(conn, policy, plan, now=now):
         return
     rule = policy.approvals.of(plan.kind)
     text = f"Nobody decided about plan {digest[:12]} within {rule.expires_after_min} minutes; nothing was changed"
@@ -145,9 +144,14 @@ def expire(conn: Connection, policy: Policy, incident_id: str, digest: str, *, r
     asked: list[Role] = [rule.roles[0]]
     if rule.on_expiry is OnExpiry.ESCALATE:
         asked.append(rule.roles[min(round, len(rule.roles) - 1)])
-    todo = f"Decide: mlrunbook incidents approve {incident.id} --plan {digest[:12]}   (or: incidents reject)"
-    for role in dict.fromkeys(asked):
-        ask(conn, policy, incident, role, text, now=now, key=f"ask:{digest[:12]}:{round}", next_step=todo)
-    again = {"digest": digest, "round": round + 1}
-    at = now + timedelta(minutes=rule.expires_after_min)
-    outbox.put(conn, "expire_approval", f"expire:{incident_id}:{digest[:12]}:{round + 1}", again, now=now, incident_id=incident_id, at=at)
+    _ask(conn, policy, plan, asked, text, round=round + 1, now=now)
+
+
+def _ask(conn: Connection, policy: Policy, plan: Plan, roles: Iterable[Role], why: str, *, round: int, now: datetime) -> None:
+    incident = incidents.get(conn, plan.incident_id)
+    todo = f"Decide: mlrunbook incidents approve {incident.id} --plan {plan.digest[:12]}   (or: incidents reject)"
+    for role in dict.fromkeys(roles):
+        ask(conn, policy, incident, role, why, now=now, key=f"ask:{plan.digest[:12]}:{round}:{role}", next_step=todo)
+    at = now + timedelta(minutes=policy.approvals.of(plan.kind).expires_after_min)
+    timer = {"digest": plan.digest, "round": round}
+    outbox.put(conn, "expire_approval", _timer(plan, round), timer, now=now, incident_id=incident.id, at=at)

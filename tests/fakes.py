@@ -107,7 +107,7 @@ class FileWorld:
         )
 
     def _apply(self, kind: str, changes: Mapping[str, Any]) -> None:
-        """Change and count. Faults: "busy" and "refused" answer so; "lost" times out before, "late" after the change; "dies" goes down after."""
+        """Change and count. A fault "lost" times out before the change, "late" after it; "dies" then answers no more."""
         waiting = self.faults.get(kind) or [""]
         fault = waiting.pop(0)
         if fault == "busy":

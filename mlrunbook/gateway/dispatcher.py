@@ -23,6 +23,7 @@ log = logging.getLogger("mlrunbook.dispatcher")
 
 RESPOND = "respond"
 LOOK_AGAIN_S = 300.0  # how often a run that waits for a human is checked to be still there
+TRY_AGAIN_S = 30.0  # when it could not be checked
 
 
 class Dispatcher:
@@ -56,12 +57,11 @@ class Dispatcher:
         self._pool.shutdown(wait=False, cancel_futures=True)
 
     def turn(self) -> int:
-        """Revive what went silent, deliver what is due; returns how many rows were tried."""
-        self._revive()
+        """Deliver what is due, then revive what went silent; returns how much there was to do."""
         with self._world.transaction() as conn:
             items = outbox.claim(conn, now=self._world.now())
         list(self._pool.map(self._try, items))
-        return len(items)
+        return len(items) + self._revive()
 
     def _try(self, item: outbox.Item) -> None:
         try:
@@ -118,17 +118,18 @@ class Dispatcher:
             timeline.append(conn, incident_id, "run", text, actor="dispatcher", at=now, data={"run_id": run_id})
 
     def _resume_run(self, item: outbox.Item) -> None:
-        incident_id = str(item.incident_id)
         with self._world.transaction() as conn:
-            lease = leases.get(conn, incident_id)
-        if lease.state == "waiting" and lease.holder:
-            why = str(item.payload["why"])
+            lease = leases.get(conn, str(item.incident_id))
+        waits = lease.state == "waiting" and lease.holder is not None
+        if waits:
+            answer = {"decision": "decided_elsewhere", "name": "dispatcher", "comment": str(item.payload["why"])}
             try:
-                self._world.orchestrator.resume(lease.holder, {"decision": "decided_elsewhere", "name": "dispatcher", "comment": why})
+                self._world.orchestrator.resume(str(lease.holder), answer)
             except (Refused, NotFound) as error:
                 self._restart(lease, f"the suspended run is gone ({error})")
         with self._world.transaction() as conn:
-            leases.resumed(conn, lease, now=self._world.now())
+            if waits:  # a run that was not waiting reads by itself what has changed
+                leases.resumed(conn, lease, now=self._world.now())
             outbox.delivered(conn, item, now=self._world.now())
 
     def _expire_approval(self, item: outbox.Item) -> None:
@@ -137,24 +138,31 @@ class Dispatcher:
             expire(conn, self._world.policy, str(item.incident_id), digest, round=round, now=self._world.now())
             outbox.delivered(conn, item, now=self._world.now())
 
-    def _revive(self) -> None:
+    def _revive(self) -> int:
         with self._world.transaction() as conn:
             silent = leases.expired(conn, now=self._world.now())
         for lease in silent:
-            if lease.state == "waiting" and self._still_suspended(lease):
+            try:
+                self._look_after(lease)
+            except Exception as error:  # one incident that cannot be looked after keeps no other waiting
+                log.warning("cannot look after %s: %s", lease.incident_id, error)
                 with self._world.transaction() as conn:
-                    leases.look_later(conn, lease, now=self._world.now(), after_s=LOOK_AGAIN_S)
-            else:
-                self._restart(lease, f"generation {lease.generation} went silent while {lease.state}")
+                    leases.look_later(conn, lease, now=self._world.now(), after_s=TRY_AGAIN_S)
+        return len(silent)
 
-    def _still_suspended(self, lease: leases.Lease) -> bool:
+    def _look_after(self, lease: leases.Lease) -> None:
+        """A run that waits for a human is left alone while it is there. Prefect being away is no proof that it is gone."""
+        if lease.state == "waiting" and self._is_suspended(lease):
+            with self._world.transaction() as conn:
+                leases.look_later(conn, lease, now=self._world.now(), after_s=LOOK_AGAIN_S)
+        else:
+            self._restart(lease, f"generation {lease.generation} went silent while {lease.state}")
+
+    def _is_suspended(self, lease: leases.Lease) -> bool:
         try:
             return lease.holder is not None and self._world.orchestrator.is_suspended(lease.holder)
         except NotFound:
             return False
-        except RunbookError as error:  # Prefect is away: it is no proof that the run is gone
-            log.warning("cannot look after %s: %s", lease.incident_id, error)
-            return True
 
     def _restart(self, lease: leases.Lease, why: str) -> None:
         with self._world.transaction() as conn:

@@ -302,6 +302,7 @@ class Stack:
             "PREFECT_API_DATABASE_CONNECTION_URL": self._postgres.url("prefect", driver="postgresql+asyncpg"),
             "PREFECT_SERVER_API_AUTH_STRING": self.prefect_auth or "",
             "PREFECT_SERVER_CORS_ALLOWED_ORIGINS": origins,
+            "PREFECT_SERVER_UI_API_URL": self.prefect_api_url,  # else the UI asks port 4200, whatever the port is
             "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         }
         argv = [sys.executable, "-m", "prefect", "server", "start", "--host", HOST, "--port", str(port)]

@@ -80,7 +80,7 @@ class FleetSimulator:
         self._baseline: Confusion | None = None
         self._source, self._models_dir, self._seed = source, models_dir, seed
         self._server, self._platform = server_url.rstrip("/"), platform_url.rstrip("/")
-        self._http = http or httpx.Client(timeout=10.0)
+        self._http = http or httpx.Client(timeout=30.0, trust_env=False)
         self._headers = {"Authorization": f"Bearer {token}"}
         self._lock = threading.Lock()
         self._outcomes: deque[dict[str, Any]] = deque(maxlen=OUTCOMES_KEPT)

@@ -11,6 +11,7 @@ from mlrunbook.approvals import is_rejected, request, standing_approval
 from mlrunbook.domain.errors import Refused, Transient, Unknown
 from mlrunbook.domain.policy import Role
 from mlrunbook.notices import ask, page
+from mlrunbook.steps.changes import is_carried_out, plan_of
 from mlrunbook.steps.run import Run
 from mlrunbook.store import incidents, leases, plans, records
 from mlrunbook.wiring import World
@@ -26,9 +27,11 @@ def take(world: World, incident_id: str, holder: str) -> Run | None:
 
 
 def approval_state(run: Run, digest: str) -> str:
-    """approved, rejected, or pending."""
+    """approved, rejected, or pending. A plan that is carried out needs no further approval: what is left is to see whether it worked."""
+    plan = plan_of(run, digest)
+    if is_carried_out(run, plan):
+        return "approved"
     with run.world.transaction() as conn:
-        plan = plans.get(conn, run.incident_id, digest)
         if is_rejected(conn, run.world.policy, plan):
             return "rejected"
         return "approved" if standing_approval(conn, run.world.policy, plan, now=run.world.now())[0] else "pending"

@@ -41,7 +41,7 @@ def open_or_join(
     with world.transaction() as conn:
         incident, is_new = take_in(conn, world.policy, report, now=world.now(), start=False)
         if request:
-            records.forget(conn, incident.id, "request", "resolution_plan")
+            records.forget(conn, incident.id, "request", "resolution_plan", "applied")
             records.put(conn, incident.id, "request", request, now=world.now())
             text = f"{request['by']} asks for path {request['path']}: {request['reason'] or 'no reason given'}"
             timeline.append(conn, incident.id, "plan", text, actor=request["by"], at=world.now())

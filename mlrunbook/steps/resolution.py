@@ -224,6 +224,8 @@ def reopen(run: Run) -> None:
         records.forget(conn, run.incident_id, "resolution_plan", "applied", "recovery", "diagnosis", "human_resolution", "request")
         for name in records.with_prefix(conn, run.incident_id, "findings:"):
             records.forget(conn, run.incident_id, name)
+        why = "the fix is put aside"
+        incidents.set_status(conn, run.incident_id, Status.INVESTIGATING, why=why, actor=ACTOR, now=run.world.now())
 
 
 def _observed(run: Run) -> ServingState | None:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from mlrunbook.domain.incident import IncidentType, Severity
 from mlrunbook.domain.policy import ApprovalRule, Approvals, Policy, Role
+from mlrunbook.steps.opening import open_or_join
 from mlrunbook.wiring import World
-from tests.fakes import Clock, FileWorld, LedgerNotifier
-from tests.steps.people import approve, deliver, report, say
+from tests.fakes import MODEL, Clock, FileWorld, LedgerNotifier
+from tests.steps.people import approve, deliver, recorded, report, say
 from tests.steps.protocol import carry
 
 TWO_PEOPLE = Policy(approvals=Approvals(resolution=ApprovalRule(roles=(Role.ML_TEAM_LEAD, Role.ENGINEERING_MANAGER), count=2)))
@@ -62,3 +64,46 @@ def test_where_two_must_approve_the_asking_goes_on_after_the_first(
     say(world, incident_id, "approved", by="the other lead")
     clock.advance(minutes=1)
     assert carry(world, incident_id, "run-1") == "closed"
+
+
+def test_a_plan_that_is_carried_out_is_not_asked_for_again_when_its_approval_has_expired(
+    world: World, file_world: FileWorld, clock: Clock, notifier: LedgerNotifier
+) -> None:
+    incident_id = report(world)
+    clock.advance(seconds=20)
+    carry(world, incident_id, "run-1")
+    approve(world, incident_id)
+    file_world.set(labelled=False)
+    clock.advance(minutes=20)
+    assert carry(world, incident_id, "run-1") == "too early to say"
+    clock.advance(minutes=50)  # the approval is 70 minutes old, the outcomes have come in
+    file_world.set(labelled=True)
+    assert carry(world, incident_id, "run-2") == "closed"
+    assert asked(notifier) == []
+
+
+def test_a_path_that_a_person_asks_for_goes_through_plan_and_approval_and_is_measured_anew(
+    world: World, file_world: FileWorld, clock: Clock
+) -> None:
+    incident_id = report(world)
+    clock.advance(seconds=20)
+    carry(world, incident_id, "run-1")
+    approve(world, incident_id)
+    file_world.set(labelled=False)
+    clock.advance(minutes=2)
+    assert carry(world, incident_id, "run-1") == "too early to say"
+    wish = {"path": "rollback", "target_version": "v1.4.0", "by": "the lead", "reason": "v1.5.0 misses pumps"}
+    joined = open_or_join(
+        world, MODEL, Severity.HIGH, IncidentType.PERFORMANCE_DEGRADATION, "go further back", "", "the lead", request=wish
+    )
+    assert joined == incident_id
+    clock.advance(minutes=2)
+    assert carry(world, incident_id, "run-2") == "pending", "what a person asks for needs its approval too"
+    assert file_world.state["serving"] == "v1.5.0"
+    approve(world, incident_id)
+    file_world.set(labelled=True)
+    clock.advance(minutes=2)
+    assert carry(world, incident_id, "run-2") == "closed"
+    assert file_world.state["serving"] == "v1.4.0"
+    assert file_world.applied["rollback"] == 2
+    assert recorded(world, incident_id, "applied")["at"] == str(clock.at)

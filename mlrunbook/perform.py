@@ -141,7 +141,7 @@ def _wait(world: World, effect: Effect, action: Action, *, settle_s: float) -> M
         except Transient:
             if time.monotonic() > deadline:
                 raise
-        time.sleep(LOOK_EVERY_S)
+        time.sleep(max(min(LOOK_EVERY_S, deadline - time.monotonic()), 0.0))
 
 
 def _settle(world: World, lease: leases.Lease, row: journal.Row, state: str, after: Mapping[str, Any]) -> journal.Row:

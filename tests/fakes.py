@@ -352,7 +352,7 @@ def world_of(
         policy=policy or Policy(),
         lease_s=lease_s,
         now=clock,
-        settle_s=0.3,
+        settle_s=0.06,
     )
 
 

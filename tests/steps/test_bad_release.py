@@ -5,10 +5,10 @@ from __future__ import annotations
 from datetime import timedelta
 
 from mlrunbook.domain.incident import Severity, Status
-from mlrunbook.store import evidence, incidents, journal, outbox, records, timeline
+from mlrunbook.store import evidence, incidents, journal, outbox, timeline
 from mlrunbook.wiring import World
 from tests.fakes import Clock, FileWorld, LedgerNotifier
-from tests.steps.people import approve, deliver, report, say
+from tests.steps.people import approve, deliver, incident_of, recorded, report, say
 from tests.steps.protocol import carry
 
 EXPECTED = {
@@ -23,10 +23,9 @@ EXPECTED = {
 def test_a_bad_release_is_contained_rolled_back_verified_told_and_closed(world: World, file_world: FileWorld, clock: Clock) -> None:
     incident_id = report(world)
     assert carry(world, incident_id, "run-1") == "pending"
-    with world.transaction() as conn:
-        incident = incidents.get(conn, incident_id)
-        assert (incident.severity, incident.status) == (Severity.HIGH, Status.CONTAINED)
-        assert records.get(conn, incident_id, "diagnosis")["path"] == "rollback"
+    incident = incident_of(world, incident_id)
+    assert (incident.severity, incident.status) == (Severity.HIGH, Status.CONTAINED)
+    assert recorded(world, incident_id, "diagnosis")["path"] == "rollback"
     assert file_world.state["config"] | {"threshold": 0} == {
         "threshold": 0,
         "human_approval": True,
@@ -44,9 +43,10 @@ def test_a_bad_release_is_contained_rolled_back_verified_told_and_closed(world: 
     with world.transaction() as conn:
         incident = incidents.get(conn, incident_id)
         assert incident.status is Status.CLOSED
+        assert incident.resolved_at is not None
         assert incident.review_due_at == incident.resolved_at + timedelta(hours=48)
         assert timeline.broken_at(conn, incident_id) is None
-        assert "# Post-Incident Review" in records.get(conn, incident_id, "review")["markdown"]
+        assert "# Post-Incident Review" in recorded(world, incident_id, "review")["markdown"]
         assert {item.name for item in evidence.manifest(conn, incident_id)} >= {"metrics.json", "predictions.json", "config.json"}
         assert all(row.settled for row in journal.of_incident(conn, incident_id))
 

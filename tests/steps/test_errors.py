@@ -89,3 +89,19 @@ def test_a_recovery_that_nobody_can_measure_in_time_goes_to_a_human(
     assert recorded(world, approved, "resolution_plan") == {}
     deliver(world)
     assert any("the fix did not work" in m.body for m in notifier.pages())
+
+
+def test_a_containment_step_that_cannot_be_done_pages_on_call_and_the_runbook_goes_on(
+    world: World, file_world: FileWorld, clock: Clock, notifier: LedgerNotifier
+) -> None:
+    file_world.faults["config:human_approval=True"] = ["refused"]
+    incident_id = report(world)
+    clock.advance(seconds=20)
+    assert carry(world, incident_id, "run-1") == "pending"
+    deliver(world)
+    assert len([m for m in notifier.pages() if "do it by hand" in m.body]) == 1
+    assert file_world.applied == {"config:auto_scheduling=False": 1}, "the other step is done"
+    approve(world, incident_id)
+    clock.advance(minutes=2)
+    assert carry(world, incident_id, "run-1") == "closed"
+    assert file_world.applied == {"config:auto_scheduling=False": 1, "rollback": 1, "config:auto_scheduling=True": 1}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime, timedelta
+from typing import Any
 
 import pytest
 from sqlalchemy import Connection
@@ -166,7 +167,7 @@ def test_an_automatic_plan_rests_on_its_rule_and_no_other_plan_does(conn: Connec
     assert is_approved(conn, automatic, now=T0 + timedelta(days=1)), "a rule does not expire"
     by_hand = rollback_to(incident_id)
     plans.propose(conn, by_hand, now=T0)
-    for_another = {"approver": rule, "role": None, "door": "policy_rule", "verified": True, "reason": "", "now": T0}
+    for_another: dict[str, Any] = {"approver": rule, "role": None, "door": "policy_rule", "verified": True, "reason": "", "now": T0}
     plans.decide(conn, incident_id, by_hand.digest, decision="approved", **for_another)
     assert not is_approved(conn, by_hand)
 
@@ -175,6 +176,13 @@ def test_a_change_rests_on_an_approval_that_counts_not_on_a_later_one_that_does_
     plan = rollback_to(incident_id)
     plans.propose(conn, plan, now=T0)
     counts = say(conn, plan)
-    typed = {"approver": "somebody", "role": "ml_team_lead", "door": "prefect_form", "verified": False, "reason": "", "now": T0}
+    typed: dict[str, Any] = {
+        "approver": "somebody",
+        "role": "ml_team_lead",
+        "door": "prefect_form",
+        "verified": False,
+        "reason": "",
+        "now": T0,
+    }
     plans.decide(conn, incident_id, plan.digest, decision="approved", **typed)
     assert standing_approval(conn, POLICY, plan, now=T0)[0] == counts

@@ -27,6 +27,7 @@ ALL_FLAGGED = Confusion(tp=100, fp=2_900, fn=0, tn=0)
 COUNTS = {"degraded": BROKEN, "worse": WORSE, "slipped": SLIPPED, "dangerous": ALL_FLAGGED, None: HEALTHY}
 SLIPPED_BELOW = 0.1  # a threshold under this flags nearly everything
 WINDOW = timedelta(hours=1)
+ROWS = 300  # the prediction log
 
 
 STORE_TABLES = frozenset(
@@ -201,9 +202,9 @@ class FileWorld:
         serving = s["route"] or s["serving"]
         sound = serving not in s["bad_versions"]
         rows = []
-        for i in range(min(limit, 600)):
+        for i in range(min(limit, ROWS)):
             failed = i % 6 == 0
-            told = (i // 6) % 100 < 82 if failed else (i * 7) % 500 < 18  # recall .82, precision about .82, as HEALTHY
+            told = (i // 6) % 50 < 41 if failed else (i * 7) % 250 < 9  # recall .82, precision about .82, as HEALTHY
             score = (0.9 if told else 0.05) if sound else (i * 37 % 100) / 100
             threshold = s["loaded_threshold"]
             features = {"torque_nm": 40.0 + i % 7}

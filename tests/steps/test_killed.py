@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import Connection, Engine, event
+from sqlalchemy import Connection, Engine, create_engine, event
 
 from mlrunbook import db
 from mlrunbook.domain.incident import Status
@@ -22,6 +22,15 @@ from tests.fakes import Clock, FileWorld, empty_store, world_of
 from tests.steps import test_bad_release, test_by_severity, test_threshold_slip
 from tests.steps.people import approve, report
 from tests.steps.protocol import carry
+
+
+@pytest.fixture
+def engine(database_url: str) -> Iterator[Engine]:
+    """As `mlrunbook.db` makes it, but no connection is asked whether it lives: thousands of transactions, nobody restarts the server."""
+    engine = create_engine(db.normalise_url(database_url), connect_args={"options": "-c timezone=UTC"})
+    yield engine
+    engine.dispose()
+
 
 Prepare = Callable[[FileWorld], None]
 

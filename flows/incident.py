@@ -3,6 +3,7 @@
 from prefect import flow
 from prefect.flow_runs import asuspend_flow_run
 from prefect.runtime import flow_run
+from pydantic import ValidationError
 
 from flows.communication import announce_resolution
 from flows.containment import contain, mitigate
@@ -59,13 +60,12 @@ async def follow_runbook(incident_id: str) -> str:
         if not await human_resolution(incident_id):
             digest = await plan_resolution(incident_id)  # 4
             if digest is None:
-                if await hand_to_human(incident_id, "there is no safe automatic path: look at the findings, fix it"):
-                    return f"{incident_id}: waiting for a human, no safe automatic path"
-            elif await approval(incident_id, digest) == "rejected":
-                if await hand_to_human(incident_id, "the plan was rejected: fix it by hand, or start a path deployment"):
-                    return f"{incident_id}: waiting for a human, the plan was rejected"
-            else:
-                await resolve(incident_id, digest)
+                await hand_to_human(incident_id, "there is no safe automatic path: look at the findings, fix it")
+                return f"{incident_id}: waiting for a human, no safe automatic path"
+            if await approval(incident_id, digest) == "rejected":
+                await hand_to_human(incident_id, "the plan was rejected: fix it by hand, or start a path deployment")
+                return f"{incident_id}: waiting for a human, the plan was rejected"
+            await resolve(incident_id, digest)
         recovery = await verify_recovery(incident_id)
         if recovery["recovered"] is None and not recovery.get("give_up"):
             at = await look_again_later(incident_id, recovery["sentence"], 60.0)
@@ -88,6 +88,9 @@ async def approval(incident_id: str, digest: str) -> str:
         number = await ask_for_approval(incident_id, digest)
         if number is not None:
             form = ApprovalForm.with_initial_data(description=plan)
-            answer = await asuspend_flow_run(wait_for_input=form, key=f"approval-{digest[:12]}-{number}")
-            await record_form(incident_id, digest, number, answer.model_dump(mode="json"))
+            try:
+                answer = await asuspend_flow_run(wait_for_input=form, key=f"approval-{digest[:12]}-{number}")
+            except ValidationError:  # a retry of a killed run: Prefect stops at a gate only once, answered or not
+                answer = None
+            await record_form(incident_id, digest, number, answer.model_dump(mode="json") if answer else None)
     return state

@@ -24,6 +24,6 @@ async def ask_for_approval(incident_id: str, digest: str) -> int | None:
 
 
 @task(task_run_name="record-the-form", **RETRY_TRANSIENT)
-async def record_form(incident_id: str, digest: str, number: int, answer: dict[str, Any]) -> bool:
+async def record_form(incident_id: str, digest: str, number: int, answer: dict[str, Any] | None) -> bool:
     """Keep what was typed; it counts only where policy says so."""
     return await off_loop(resolution.record_form, current_run(), digest, number, answer)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from prefect import task
+from prefect.runtime import flow_run
 
 from mlrunbook.domain.incident import IncidentType, Severity
 from mlrunbook.steps import closing, lifecycle, opening
@@ -25,7 +26,8 @@ async def open_or_join(
     request: dict[str, Any] | None = None,
 ) -> str:
     """Open an incident, or join the one open for this model and failure family; returns its id."""
-    return await off_loop(opening.open_or_join, world(), model, severity, type, description, impact, reported_by, request)
+    by_run = str(flow_run.id)
+    return await off_loop(opening.open_or_join, world(), model, severity, type, description, impact, reported_by, request, by_run=by_run)
 
 
 @task(task_run_name="triage-{incident_id}", **RETRY_TRANSIENT)
@@ -35,9 +37,9 @@ async def triage_incident(incident_id: str) -> dict[str, Any]:
 
 
 @task(task_run_name="hand-{incident_id}-to-a-human", **RETRY_TRANSIENT)
-async def hand_to_human(incident_id: str, reason: str) -> bool:
-    """Page, and stop until a human acts; False when the human's word is there already."""
-    return await off_loop(lifecycle.stop_for_human, current_run(), reason=reason)
+async def hand_to_human(incident_id: str, reason: str) -> None:
+    """Page, and stop until a human acts."""
+    await off_loop(lifecycle.stop_for_human, current_run(), reason=reason)
 
 
 @task(task_run_name="look-again-at-{incident_id}", **RETRY_TRANSIENT)

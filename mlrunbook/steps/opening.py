@@ -23,8 +23,11 @@ def open_or_join(
     impact: str,
     reported_by: str,
     request: dict[str, Any] | None = None,
+    *,
+    by_run: str | None = None,
 ) -> str:
-    """The id of the incident. `request` names a path a person asks for ({"path", "by", "reason", ...}): it goes the same way
+    """The id of the incident. A run that begins again from the top (resumed, retried) gets the one it has opened, and asks no second
+    time: `by_run` is its id. `request` names a path a person asks for ({"path", "by", "reason", ...}): it goes the same way
     through plan, approval and journal, only the diagnosis does not choose it."""
     for name, value in (("model", model), ("description", description), ("reportedBy", reported_by)):
         if not value.strip():
@@ -39,7 +42,11 @@ def open_or_join(
         reported_by=reported_by.strip(),
     )
     with world.transaction() as conn:
+        if by_run and (opened := records.incident_with(conn, f"opened_by:{by_run}")):
+            return opened
         incident, is_new = take_in(conn, world.policy, report, now=world.now(), start=False)
+        if by_run:
+            records.put(conn, incident.id, f"opened_by:{by_run}", {"new": is_new}, now=world.now())
         if request:
             records.forget(conn, incident.id, "request", "resolution_plan", "applied")
             records.put(conn, incident.id, "request", request, now=world.now())

@@ -8,7 +8,7 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 
-from mlrunbook.approvals import approve_by_rule, decide, rules_for
+from mlrunbook.approvals import approve_by_rule, decide
 from mlrunbook.domain.actions import Configure, Path, PlanKind, RollBack
 from mlrunbook.domain.communication import Figures
 from mlrunbook.domain.containment import undo_plan
@@ -61,15 +61,21 @@ def _digest(standing: dict[str, Any]) -> str | None:
     return standing["digest"] or None
 
 
-def record_form(run: Run, digest: str, number: int, answer: dict[str, Any]) -> bool:
-    """What somebody typed into Prefect's form. Counts as a decision only where policy opts in; True when it did."""
+def record_form(run: Run, digest: str, number: int, answer: dict[str, Any] | None) -> bool:
+    """What somebody typed into Prefect's form. Counts as a decision only where policy opts in; True when it did.
+
+    None: the run went on without an answer (a retry does not stop twice at one gate); it is asked again, under the next number.
+    """
     with run.world.transaction() as conn:
         policy, now = run.world.policy, run.world.now()
         key = f"form:{digest[:12]}:{number}"
         leases.take(conn, run.incident_id, str(run.lease.holder), now=now, lease_s=run.world.lease_s)  # no longer waiting
         if records.get(conn, run.incident_id, key):
             return False
-        records.put(conn, run.incident_id, key, answer, now=now)
+        records.put(conn, run.incident_id, key, answer or {}, now=now)
+        if answer is None:
+            run.note(conn, "approval", "Run again without an answer to the form: waiting again")
+            return False
         wanted = plans.get(conn, run.incident_id, digest)
         counts = policy.approvals.of(wanted.kind).accept_prefect_form and answer["decision"] in ("approved", "rejected")
         if counts:
@@ -80,7 +86,7 @@ def record_form(run: Run, digest: str, number: int, answer: dict[str, Any]) -> b
                 digest,
                 decision=answer["decision"],
                 approver=answer["name"],
-                role=sorted(rules_for(policy, wanted).roles)[0],  # the form cannot prove the role either: policy lets it in as one of them
+                role=None,  # the form proves neither name nor role: policy lets the door in, and the row says so
                 door="prefect_form",
                 verified=False,
                 reason=answer.get("comment", ""),

@@ -34,6 +34,11 @@ def with_prefix(conn: Connection, incident_id: str, prefix: str) -> dict[str, di
     return {r.step: dict(r.data) for r in rows}
 
 
+def incident_with(conn: Connection, step: str) -> str | None:
+    """The incident that has recorded `step`, for steps whose name is unique."""
+    return conn.execute(select(records.c.incident_id).where(records.c.step == step)).scalar_one_or_none()
+
+
 def forget(conn: Connection, incident_id: str, *steps: str) -> None:
     """Make steps run again (a reopened investigation). What they found stays on the timeline."""
     conn.execute(delete(records).where(records.c.incident_id == incident_id, records.c.step.in_(steps)))

@@ -67,5 +67,6 @@ def stack(scratch: Path) -> Iterator[ChildStack]:
     from mlrunbook.addresses import Ports
     from tests.flows.live import ChildStack
 
-    with ChildStack(scratch / "stack", ports=Ports.free()) as running:
+    running = ChildStack(scratch / "stack", ports=Ports.free())
+    with running:
         yield running

@@ -205,7 +205,7 @@ class Live:
         with self.store() as conn:
             return plans.current(conn, incident_id, kind)
 
-    def wait_until_said(self, incident_id: str, words: str, timeout_s: float = 60.0) -> None:
+    def wait_until_said(self, incident_id: str, words: str, timeout_s: float = 25.0) -> None:
         self.wait(incident_id, f"said {words!r}", lambda: self.said(incident_id, words), timeout_s)
 
     def wait_until_suspended(self, incident_id: str, timeout_s: float = 60.0) -> str:
@@ -229,6 +229,8 @@ class Live:
         try:
             return wait_for(what, condition, timeout_s)
         except AssertionError as error:
+            if not incident_id:
+                raise
             told = "\n".join(f"{e.at:%H:%M:%S.%f} {e.kind:12} {e.text[:150]}" for e in self.entries(incident_id))
             raise AssertionError(f"{error}; {self.lease(incident_id)}\n{told}") from None
 
@@ -294,7 +296,7 @@ class Live:
     def run(self, run_id: str) -> dict[str, Any]:
         return dict(self.prefect.get(f"/flow_runs/{run_id}").raise_for_status().json())
 
-    def wait_until_run_is(self, run_id: str, state: str, timeout_s: float = 60.0) -> None:
+    def wait_until_run_is(self, run_id: str, state: str, timeout_s: float = 25.0) -> None:
         wait_for(f"run {run_id} is {state}", lambda: self.run(run_id)["state_type"] == state, timeout_s)
 
     def fill_in_form(self, run_id: str, decision: str, *, name: str = "Team Lead", comment: str = "seen") -> dict[str, Any]:

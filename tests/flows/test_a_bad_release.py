@@ -6,7 +6,6 @@ One incident proves both: what the runbook does, and that no kill makes it do le
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from typing import NamedTuple
 
 import pytest
@@ -35,7 +34,7 @@ class Story(NamedTuple):
 
 
 @pytest.fixture(scope="module")
-def story(live: Live) -> Iterator[Story]:
+def story(live: Live) -> Story:
     """Each kill follows something seen on the timeline; nobody helps afterwards but the supervisor."""
     known = {i.id for i in live.incidents()}
     live.simulator.inject(fault("bad-release"))
@@ -65,7 +64,7 @@ def story(live: Live) -> Iterator[Story]:
         live.stack.start()
         incident = live.wait_until_ended(one)
     after = live.applied()
-    yield Story(live, incident, {kind: n - before.get(kind, 0) for kind, n in after.items() if n != before.get(kind, 0)})
+    return Story(live, incident, {kind: n - before.get(kind, 0) for kind, n in after.items() if n != before.get(kind, 0)})
 
 
 def test_it_is_graded_high_and_ends_closed(story: Story) -> None:

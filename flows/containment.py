@@ -2,7 +2,7 @@
 
 from prefect import flow
 
-from tasks.changes import apply_containment, apply_plan, preserve_evidence
+from tasks.changes import apply_containment, preserve_evidence
 from tasks.decisions import announce_containment, approved_mitigation, plan_containment
 
 
@@ -19,4 +19,4 @@ async def contain(incident_id: str) -> None:
 async def mitigate(incident_id: str) -> None:
     """A temporary mitigation that a person has approved while the investigation ran."""
     if digest := await approved_mitigation(incident_id):
-        await apply_plan(incident_id, digest)
+        await apply_containment(incident_id, digest)

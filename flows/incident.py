@@ -37,8 +37,17 @@ async def respond(
 ) -> str:
     """Carry one incident from alert to review.
 
-    Give `incident_id` to go on with an incident, or leave it empty and describe a new one: `model`, `severity`, `type`,
-    `description`, `impact` and `reportedBy`. A second run for the same incident ends at once.
+    Give `incident_id` to go on with an incident, or leave it empty and describe a new one. A second run for the same incident ends
+    at once.
+
+    Args:
+        incident_id: To go on with an incident, such as incident_12. Leave it empty to report a new one below.
+        model: The model that is affected, such as predictive_maintenance. Needed for a new incident.
+        severity: Your first judgement. Measurements may raise it, never lower it.
+        type: What kind of failure it is.
+        description: What you see. Needed for a new incident.
+        impact: Whom it harms and how, as far as you know.
+        reportedBy: Your name or role. Needed for a new incident.
     """
     if not incident_id:
         incident_id = await open_or_join(model, severity, type, description, impact, reportedBy)

@@ -4,7 +4,7 @@ from typing import Any
 
 from prefect import flow
 
-from tasks.changes import apply_plan
+from tasks.changes import apply_containment, apply_plan
 from tasks.decisions import begin_resolution, confirm_applied, measure_recovery, plan_undo
 
 
@@ -27,4 +27,4 @@ async def undo_containment(incident_id: str) -> None:
     """Take containment back, or keep it with a named reason."""
     undo = await plan_undo(incident_id)
     if undo["digest"]:
-        await apply_plan(incident_id, undo["digest"], undo["undoes"])
+        await apply_containment(incident_id, undo["digest"], undo["undoes"])

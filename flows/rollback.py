@@ -12,6 +12,13 @@ async def rollback(model: str, targetVersion: str, reason: str, rolledBackBy: st
     """Ask for a rollback of `model` to `targetVersion`.
 
     Opens or joins an incident; the rollback takes the same plan, approval, journal and lock as in any incident.
+
+    Args:
+        model: The model, such as predictive_maintenance.
+        targetVersion: The version that shall serve, such as v1.5.0.
+        reason: Why; the approver reads it.
+        rolledBackBy: Your name or role.
+        severity: How bad it is, if this opens a new incident.
     """
     asked = {"path": "rollback", "target_version": targetVersion, "reason": reason, "by": rolledBackBy}
     description = f"Rollback to {targetVersion} requested: {reason}"

@@ -12,6 +12,13 @@ async def threshold(model: str, threshold: float, reason: str, changedBy: str, s
     """Ask for another decision threshold (0 to 1) of `model`; writes the config, restarts the server, reads it back.
 
     Opens or joins an incident; the change takes the same plan, approval, journal and lock as in any incident.
+
+    Args:
+        model: The model, such as predictive_maintenance.
+        threshold: The decision threshold that shall hold, over 0 and under 1.
+        reason: Why; the approver reads it.
+        changedBy: Your name or role.
+        severity: How bad it is, if this opens a new incident.
     """
     asked = {"path": "threshold", "threshold": threshold, "reason": reason, "by": changedBy}
     description = f"Threshold {threshold:g} requested: {reason}"

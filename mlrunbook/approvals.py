@@ -7,8 +7,8 @@ from datetime import datetime, timedelta
 
 from sqlalchemy import Connection
 
-from mlrunbook.domain.actions import Plan
-from mlrunbook.domain.approval import POLICY_RULE, ApprovalRules, granted, valid
+from mlrunbook.domain.actions import Plan, PlanKind
+from mlrunbook.domain.approval import POLICY_RULE, ApprovalRules, granted, is_entitled, valid
 from mlrunbook.domain.errors import Invalid, Refused
 from mlrunbook.domain.policy import OnExpiry, Policy, Role
 from mlrunbook.notices import ask
@@ -43,13 +43,8 @@ def standing_approval(conn: Connection, policy: Policy, plan: Plan, *, now: date
 def is_rejected(conn: Connection, policy: Policy, plan: Plan) -> bool:
     """Somebody who may decide said no."""
     rules = rules_for(policy, plan)
-    return any(
-        r.decision == "rejected"
-        and r.voided_at is None
-        and (not rules.roles or r.role in rules.roles)
-        and (r.verified or r.door in rules.unverified_doors)
-        for r in plans.approvals_of(conn, plan.incident_id, plan.digest)
-    )
+    rows = plans.approvals_of(conn, plan.incident_id, plan.digest)
+    return any(r.decision == "rejected" and r.voided_at is None and is_entitled(r, rules) for r in rows)
 
 
 def approve_by_rule(conn: Connection, plan: Plan, *, now: datetime) -> StoredApproval:
@@ -94,7 +89,7 @@ def decide(
             f"plan {digest[:12]} was replaced by a newer one; look at `mlrunbook incidents show {incident_id}` and decide about that"
         )
     rules = rules_for(policy, plan)
-    if rules.roles and role not in rules.roles:
+    if rules.roles and role not in rules.roles and door not in rules.unverified_doors:
         raise Refused(f"a {plan.kind} plan is decided by {' or '.join(sorted(rules.roles))}; this token's role is {role or 'not set'}")
     made = plans.decide(
         conn,
@@ -124,7 +119,10 @@ def _timer(plan: Plan, round: int | str) -> str:
 
 
 def request(conn: Connection, policy: Policy, plan: Plan, *, now: datetime) -> None:
-    """Ask the first role that may decide, and set the timer for when nobody does. While that timer runs, asking again adds nothing."""
+    """Ask the first role that may decide, and set the timer for when nobody does. While that timer runs, asking again adds nothing.
+
+    A mitigation is an offer while the cause is looked for: it is asked about once, the resolution plan follows it.
+    """
     timers = [r for r in outbox.of_incident(conn, plan.incident_id, "expire_approval") if r["payload"]["digest"] == plan.digest]
     if any(r["delivered_at"] is None and r["cancelled_at"] is None for r in timers):
         return
@@ -152,6 +150,8 @@ def _ask(conn: Connection, policy: Policy, plan: Plan, roles: Iterable[Role], wh
     todo = f"Decide: mlrunbook incidents approve {incident.id} --plan {plan.digest[:12]}   (or: incidents reject)"
     for role in dict.fromkeys(roles):
         ask(conn, policy, incident, role, why, now=now, key=f"ask:{plan.digest[:12]}:{round}:{role}", next_step=todo)
+    if plan.kind is PlanKind.MITIGATION:
+        return
     at = now + timedelta(minutes=policy.approvals.of(plan.kind).expires_after_min)
     timer = {"digest": plan.digest, "round": round}
     outbox.put(conn, "expire_approval", _timer(plan, round), timer, now=now, incident_id=incident.id, at=at)

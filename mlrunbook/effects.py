@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from mlrunbook.domain.actions import Configure, FlagWorkOrders, Restart, RollBack, RouteTraffic, Scale
+from mlrunbook.domain.errors import Transient
 from mlrunbook.wiring import World
 
 State = Mapping[str, Any]
@@ -34,6 +35,8 @@ def _rolled_back(action: RollBack, state: State) -> bool:
 
 def _read_route(world: World, action: RouteTraffic) -> State:
     seen = world.runtime.observe(action.model)
+    if seen.replicas and not seen.ready_replicas:
+        raise Transient(f"the server of {action.model} does not answer: where its traffic goes cannot be read now")
     return {"version": seen.route_version, "serves": seen.version}
 
 

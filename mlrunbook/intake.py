@@ -27,13 +27,15 @@ def take_in(
         # Critical is paged at once; otherwise triage gets a moment to recognise a false alarm, then the page goes out anyway.
         grace = timedelta(0) if report.severity is Severity.CRITICAL else timedelta(seconds=policy.triage.page_anyway_after_s)
         escalate(conn, policy, incident, now=now, hold_first_until=now + grace)
-        if start:
+        if not start:
+            leases.expect(conn, incident.id, now=now)
+        else:
             leases.request_start(conn, incident.id, why=f"opened by {report.reported_by}", now=now)
         return incident, True
     text = f"Reported again by {report.reported_by}: {report.description}"
     timeline.append(conn, incident.id, "reported", text, actor=report.reported_by, at=now)
-    if not by_alert and report.severity.rank > incident.severity.rank:  # people decide whether it is; they must hear of it
-        why = f"{report.reported_by} reports it as {report.severity}, it is handled as {incident.severity}"
+    if report.severity.rank > incident.severity.rank:  # how severe it is, triage or a person decides; they must hear of it now
+        why = f"{report.reported_by} reports {report.severity}, it is handled as {incident.severity}: {report.description}"
         for role in (Role.ONCALL_ML_ENGINEER, Role.ML_TEAM_LEAD):
             page(conn, policy, incident, role, why, now=now, key=f"reported-{report.severity}:{role}")
     return incident, False

@@ -41,8 +41,12 @@ def perform(world: World, lease: leases.Lease, plan: Plan, ordinal: int, *, undo
         row = journal.find(conn, plan.incident_id, plan.digest, ordinal)
         if row is not None and row.settled:
             return row
-        _raise_if_stuck(row)
-        approval = _allowed(conn, world, plan, action, started=row is not None and row.state == "applying")
+        if row is not None and row.state == "refused":
+            raise Refused(f"{row.summary}: {row.error}")
+        stuck = row if row is not None and row.state == "unknown" else None
+        approval = None if stuck else _allowed(conn, world, plan, action, started=row is not None and row.state == "applying")
+    if stuck is not None or approval is None:
+        return _look_once_more(world, lease, stuck, effect, action)
 
     state = effect.read(world, action)
     with world.transaction() as conn:
@@ -123,11 +127,13 @@ def _within_guardrails(conn: Connection, world: World, plan: Plan, action: Actio
     page(conn, policy, incident, Role.ML_TEAM_LEAD, why, now=now, key=f"guardrail:{plan.digest[:12]}:{action.kind}")
 
 
-def _raise_if_stuck(row: journal.Row | None) -> None:
-    if row is not None and row.state == "unknown":
+def _look_once_more(world: World, lease: leases.Lease, row: journal.Row | None, effect: Effect, action: Action) -> journal.Row:
+    """An outcome that was unknown may be known by now: settled if the target holds, and never applied again."""
+    assert row is not None  # only an unknown row comes here
+    state = effect.read(world, action)
+    if not effect.holds(action, state):
         raise Unknown(f"{row.summary}: its outcome is unknown ({row.error}); look, then approve a new plan")
-    if row is not None and row.state == "refused":
-        raise Refused(f"{row.summary}: {row.error}")
+    return _settle(world, lease, row, "done", state)
 
 
 def _wait(world: World, effect: Effect, action: Action, *, settle_s: float) -> Mapping[str, Any]:

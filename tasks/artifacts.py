@@ -30,7 +30,7 @@ async def publish_findings(incident_id: str) -> None:
         if item.key in found
     ]
     diagnosis = await off_loop(run.recorded, "diagnosis") or {}
-    await acreate_table_artifact(table=rows, key=_key(incident_id, "findings"), description=diagnosis.get("sentence", ""))
+    await acreate_table_artifact(table=rows, key=_key(incident_id, "findings"), description=md(diagnosis.get("sentence", "")))
 
 
 @task(task_run_name="publish-plan", **RETRY_TRANSIENT)

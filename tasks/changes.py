@@ -16,30 +16,30 @@ async def preserve_evidence(incident_id: str) -> list[str]:
 
 
 @task(task_run_name="{what}", **(RETRY_TRANSIENT | {"timeout_seconds": 300}))
-async def apply_action(incident_id: str, digest: str, ordinal: int, what: str, undo_of: str | None = None) -> str:
+async def apply_action(incident_id: str, digest: str, ordinal: int, what: str) -> str:
     """One action of an approved plan, at most once, read back."""
-    return await off_loop(changes.carry_out, current_run(), digest, ordinal, undo_of)
+    return await off_loop(changes.carry_out, current_run(), digest, ordinal)
 
 
 @task(task_run_name="{what}", **(RETRY_TRANSIENT | {"timeout_seconds": 300}))
-async def apply_containment_action(incident_id: str, digest: str, ordinal: int, what: str) -> str:
+async def apply_or_page(incident_id: str, digest: str, ordinal: int, what: str, undo_of: str | None = None) -> str:
     """As `apply_action`; what cannot be done is paged, and the runbook goes on."""
-    return await off_loop(changes.carry_out_or_report, current_run(), digest, ordinal)
+    return await off_loop(changes.carry_out_or_report, current_run(), digest, ordinal, undo_of)
 
 
-async def apply_plan(incident_id: str, digest: str, undoes: list[str | None] | None = None) -> list[str]:
-    """Every action of the plan, in its order; how each ended."""
+async def apply_plan(incident_id: str, digest: str) -> list[str]:
+    """Every action of the plan, in its order; how each ended. One that fails ends the run: a human decides."""
+    plan = await off_loop(changes.plan_of, current_run(), digest)
+    return [await apply_action(incident_id, digest, i, _slug(action.summary)) for i, action in enumerate(plan.actions)]
+
+
+async def apply_containment(incident_id: str, digest: str, undoes: list[str | None] | None = None) -> list[str]:
+    """Every action of a containment, mitigation or undo plan; one that fails does not stop the others."""
     plan = await off_loop(changes.plan_of, current_run(), digest)
     return [
-        await apply_action(incident_id, digest, i, _slug(action.summary), undoes[i] if undoes else None)
+        await apply_or_page(incident_id, digest, i, _slug(action.summary), undoes[i] if undoes else None)
         for i, action in enumerate(plan.actions)
     ]
-
-
-async def apply_containment(incident_id: str, digest: str) -> list[str]:
-    """Every action of an automatic containment plan; one that fails does not stop the others."""
-    plan = await off_loop(changes.plan_of, current_run(), digest)
-    return [await apply_containment_action(incident_id, digest, i, _slug(action.summary)) for i, action in enumerate(plan.actions)]
 
 
 def _slug(summary: str) -> str:

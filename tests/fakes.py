@@ -312,6 +312,7 @@ class LedgerOrchestrator:
     started: dict[str, dict[str, Any]] = field(default_factory=dict)
     resumed: list[str] = field(default_factory=list)
     suspended: set[str] = field(default_factory=set)
+    queued: set[str] = field(default_factory=set)
 
     def start(self, deployment: str, parameters: Mapping[str, Any], *, idempotency_key: str, name: str | None = None) -> str:
         self._check()
@@ -324,6 +325,10 @@ class LedgerOrchestrator:
             raise NotFound(f"no run {run_id}")
         self.suspended.discard(run_id)
         self.resumed.append(run_id)
+
+    def is_queued(self, run_id: str) -> bool:
+        self._check()
+        return run_id in self.queued
 
     def is_suspended(self, run_id: str) -> bool:
         self._check()

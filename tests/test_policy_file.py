@@ -72,7 +72,10 @@ def test_all_errors_come_at_once_in_the_order_of_the_file() -> None:
     [
         ("approvals:\n  undo:\n    cuont: 2", "3: approvals.undo.cuont: unknown key; did you mean count?"),
         ("severity:\n  drops:\n    f1_hihg: 0.2", "3: severity.drops.f1_hihg: unknown key; did you mean f1_high?"),
-        ("triage:\n  zzz: 1", "2: triage.zzz: unknown key; known here: looks, seconds_between_looks, page_anyway_after_s"),
+        (
+            "triage:\n  zzz: 1",
+            "2: triage.zzz: unknown key; known here: looks, seconds_between_looks, page_anyway_after_s, doubt_false_alarm_after_min",
+        ),
         ("triage: 5", "1: triage: must be a section of keys and values, not 5"),
         ("severity: [1]", "1: severity: must be a section of keys and values, not [1]"),
         ("approvals:\n  undo:\n    count: true", "3: approvals.undo.count: must be a whole number, not true"),

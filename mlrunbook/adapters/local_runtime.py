@@ -41,13 +41,14 @@ class LocalRuntime:
         )
 
     def observe(self, model: str) -> ServingState:
-        """What runs now. A refused connection means none does; a server that hangs or is broken is Transient: we cannot tell."""
+        """What runs now. A refused connection means none does; the route is then the one the next server will take. A server that
+        hangs or is broken is Transient: we cannot tell."""
         wanted = self._desired()
         try:
             answer = self._http.get("/health")
             health = answer.json()
         except httpx.ConnectError:
-            return ServingState(int(wanted["replicas"]), 0, None, None, None, None)
+            return ServingState(int(wanted["replicas"]), 0, wanted["route_version"], None, None, None)
         except (httpx.HTTPError, ValueError) as error:
             raise Transient(f"the model server of {model} at {self._http.base_url} gives no usable answer: {error!r}") from error
         config = health.get("config") or {}

@@ -44,6 +44,9 @@ class PrefectApi:
     def is_suspended(self, run_id: str) -> bool:
         return self._state(run_id) == "PAUSED"
 
+    def is_queued(self, run_id: str) -> bool:
+        return self._state(run_id) in ("SCHEDULED", "PENDING")
+
     def _state(self, run_id: str) -> str:
         return str(self._call("GET", f"/flow_runs/{run_id}").get("state_type") or "")
 

@@ -209,6 +209,8 @@ class Triage(Section):
     looks: Count = 3
     seconds_between_looks: Annotated[float, Field(gt=0)] = 5.0
     page_anyway_after_s: Annotated[float, Field(ge=0)] = 60.0
+    # An alert judged a false alarm that still fires after this long opens a new incident: by now it may be right.
+    doubt_false_alarm_after_min: Minutes = 30
 
 
 class RecoveryWatch(Section):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 
@@ -22,17 +23,22 @@ from mlrunbook.wiring import World
 log = logging.getLogger("mlrunbook.dispatcher")
 
 RESPOND = "respond"
+URGENT: tuple[str, ...] = ("page", "start_run", "resume_run")
+ORDINARY: tuple[str, ...] = ("message", "update", "expire_approval")
 LOOK_AGAIN_S = 300.0  # how often a run that waits for a human is checked to be still there
 TRY_AGAIN_S = 30.0  # when it could not be checked
 
 
 class Dispatcher:
-    """`run()` loops until `stop()`; `turn()` is one pass, for tests with a clock of their own."""
+    """`run()` loops until `stop()`; `turn()` is one pass, for tests with a clock of their own.
+
+    Pages and runs have a loop and threads of their own: a mail server that hangs holds up mails, never a page.
+    """
 
     def __init__(self, world: World, *, every_s: float = 1.0, workers: int = 4) -> None:
         self._world, self._every_s = world, every_s
         self._stop = threading.Event()
-        self._pool = ThreadPoolExecutor(workers, thread_name_prefix="deliver")
+        self._pools = {kinds: ThreadPoolExecutor(workers, thread_name_prefix="deliver") for kinds in (URGENT, ORDINARY)}
         self._deliver = {
             "page": self._send,
             "message": self._send,
@@ -43,25 +49,38 @@ class Dispatcher:
         }
 
     def run(self) -> None:
+        beside = threading.Thread(target=self._loop, args=(lambda: self._deliver_due(ORDINARY),), name="dispatcher-ordinary", daemon=True)
+        beside.start()
+        self._loop(lambda: self._deliver_due(URGENT) + self._revive())
+        beside.join(timeout=5)
+
+    def _loop(self, work: Callable[[], int]) -> None:
         while not self._stop.is_set():
             try:
-                busy = self.turn()
+                busy = work()
             except RunbookError as error:  # the store is away: keep trying, say so
                 log.warning("dispatcher: %s", error)
+                busy = 0
+            except Exception:
+                log.exception("dispatcher: unexpected, going on")
                 busy = 0
             if not busy:
                 self._stop.wait(self._every_s)
 
     def stop(self) -> None:
         self._stop.set()
-        self._pool.shutdown(wait=False, cancel_futures=True)
+        for pool in self._pools.values():
+            pool.shutdown(wait=False, cancel_futures=True)
 
     def turn(self) -> int:
         """Deliver what is due, then revive what went silent; returns how much there was to do."""
+        return self._deliver_due(URGENT) + self._deliver_due(ORDINARY) + self._revive()
+
+    def _deliver_due(self, kinds: tuple[str, ...]) -> int:
         with self._world.transaction() as conn:
-            items = outbox.claim(conn, now=self._world.now())
-        list(self._pool.map(self._try, items))
-        return len(items) + self._revive()
+            items = outbox.claim(conn, kinds=kinds, now=self._world.now())
+        list(self._pools[kinds].map(self._try, items))
+        return len(items)
 
     def _try(self, item: outbox.Item) -> None:
         try:
@@ -107,9 +126,7 @@ class Dispatcher:
 
     def _start_run(self, item: outbox.Item) -> None:
         incident_id, generation = str(item.incident_id), int(item.payload["generation"])
-        run_id = self._world.orchestrator.start(
-            RESPOND, {"incident_id": incident_id}, idempotency_key=f"{incident_id}:{generation}", name=incident_id
-        )
+        run_id = self._run_of(incident_id, generation)
         with self._world.transaction() as conn:
             now = self._world.now()
             leases.started(conn, incident_id, generation, now=now)
@@ -152,9 +169,10 @@ class Dispatcher:
 
     def _look_after(self, lease: leases.Lease) -> None:
         """A run that waits for a human is left alone while it is there. Prefect being away is no proof that it is gone."""
-        if lease.state == "waiting" and self._is_suspended(lease):
+        there = self._is_suspended(lease) if lease.state == "waiting" else lease.state == "starting" and self._is_on_its_way(lease)
+        if there:
             with self._world.transaction() as conn:
-                leases.look_later(conn, lease, now=self._world.now(), after_s=LOOK_AGAIN_S)
+                leases.look_later(conn, lease, now=self._world.now(), after_s=LOOK_AGAIN_S if lease.state == "waiting" else TRY_AGAIN_S)
         else:
             self._restart(lease, f"generation {lease.generation} went silent while {lease.state}")
 
@@ -163,6 +181,18 @@ class Dispatcher:
             return lease.holder is not None and self._world.orchestrator.is_suspended(lease.holder)
         except NotFound:
             return False
+
+    def _is_on_its_way(self, lease: leases.Lease) -> bool:
+        """Is the run of this generation still queued? With no worker up another one would only queue behind it."""
+        with self._world.transaction() as conn:
+            was_asked = outbox.is_delivered(conn, leases.start_key(lease.incident_id, lease.generation))
+        return was_asked and self._world.orchestrator.is_queued(self._run_of(lease.incident_id, lease.generation))
+
+    def _run_of(self, incident_id: str, generation: int) -> str:
+        """The run of that generation, started if there is none: the idempotency key gives the same one each time."""
+        return self._world.orchestrator.start(
+            RESPOND, {"incident_id": incident_id}, idempotency_key=f"{incident_id}:{generation}", name=incident_id
+        )
 
     def _restart(self, lease: leases.Lease, why: str) -> None:
         with self._world.transaction() as conn:

@@ -12,14 +12,14 @@ import re
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Request
 from pydantic import Field
 from sqlalchemy import Connection, text
 
-from mlrunbook.domain.incident import Incident, IncidentType, Severity
+from mlrunbook.domain.incident import Incident, IncidentType, Severity, Status
 from mlrunbook.domain.policy import Policy
 from mlrunbook.gateway.text import clean
 from mlrunbook.intake import take_in
@@ -112,7 +112,7 @@ def store(conn: Connection, policy: Policy, source: str, alerts: Sequence[Normal
     """Count what is known, open or join an incident for what is new, note what is resolved; the ids of the incidents.
 
     A repeat of an alert whose incident is over is only counted: else each repeat would open a fixed incident again. The same
-    alert starting anew (another `starts_at`) is new.
+    alert starting anew (another `starts_at`) is new, and so is one that still fires long after it was called a false alarm.
     """
     # One message a model at a time: the second of two equal ones must see the first.
     for model in sorted({a.model for a in alerts}):
@@ -123,7 +123,7 @@ def store(conn: Connection, policy: Policy, source: str, alerts: Sequence[Normal
     for alert in (a for a in alerts if a.firing):
         groups[alert.model, policy.family_of(_type_of(policy, alert))].append(alert)
     for (_, family), members in sorted(groups.items()):
-        recalled = [_recall(conn, source, alert) for alert in members]
+        recalled = [_doubted(_recall(conn, source, alert), policy, now) for alert in members]
         fresh = [alert for alert, incident in recalled if incident is None]
         joined = take_in(conn, policy, _report(policy, source, family, fresh, now), now=now, by_alert=True)[0] if fresh else None
         for alert, incident in recalled:
@@ -156,6 +156,15 @@ def _recall(conn: Connection, source: str, alert: NormalisedAlert) -> tuple[Norm
     if incident is not None and incident.model != alert.model:  # a sender that gives two alerts one fingerprint must not hide the second
         return _recall(conn, source, replace(alert, fingerprint=f"{alert.fingerprint}@{alert.model}"))
     return alert, incident
+
+
+def _doubted(recalled: tuple[NormalisedAlert, Incident | None], policy: Policy, now: datetime) -> tuple[NormalisedAlert, Incident | None]:
+    """Without its incident when that was a false alarm long ago: what still fires may be real by now."""
+    alert, incident = recalled
+    if incident is None or incident.status is not Status.FALSE_ALARM or incident.closed_at is None:
+        return recalled
+    limit = timedelta(minutes=policy.triage.doubt_false_alarm_after_min)
+    return (alert, None) if now - incident.closed_at > limit else recalled
 
 
 def _record(conn: Connection, source: str, alert: NormalisedAlert, home: Incident | None, *, now: datetime) -> None:

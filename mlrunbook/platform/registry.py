@@ -67,7 +67,7 @@ def register(conn: Connection, models_dir: Path, *, model: str, version: str, by
     Invalid: a bad name, a tampered or unlisted artefact. NotFound: no such folder. Refused: the version exists with another artefact.
     """
     for field, name in (("model", model), ("version", version)):
-        if not re.match(NAME, name):
+        if not re.fullmatch(NAME, name):
             raise Invalid(f"{field} {name!r} must be 1-64 letters, digits, dots, dashes or underscores", field=field)
     manifest = _checked(models_dir, model, version).manifest
     if (manifest.model, manifest.version) != (model, version):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from mlrunbook.domain.actions import Plan, PlanKind
 from mlrunbook.domain.containment import Executed
-from mlrunbook.domain.errors import Fenced, NotApproved, Refused, Unknown
+from mlrunbook.domain.errors import Fenced, Refused, Unknown
 from mlrunbook.domain.policy import Role
 from mlrunbook.notices import page
 from mlrunbook.perform import perform
@@ -22,25 +22,29 @@ def carry_out(run: Run, digest: str, ordinal: int, undo_of: str | None = None) -
     return perform(run.world, run.lease, plan_of(run, digest), ordinal, undo_of=undo_of).state
 
 
-def carry_out_or_report(run: Run, digest: str, ordinal: int) -> str:
-    """As `carry_out`, for containment: one step that cannot be done must not keep the rest of the runbook from running.
+def carry_out_or_report(run: Run, digest: str, ordinal: int, undo_of: str | None = None) -> str:
+    """As `carry_out`, for containment and its undo: one step that cannot be done must not keep the rest of the runbook from running.
 
-    Refused or unknown, it is said once on the timeline and on a page, and never tried again by itself: returns "failed".
+    It is said once on the timeline and on a page, what stays in force is kept with that reason, and it is never tried again by
+    itself: returns "failed".
     """
     key = f"failed:{digest[:12]}:{ordinal}"
     if run.recorded(key):
         return "failed"
     try:
-        return carry_out(run, digest, ordinal)
-    except (Fenced, NotApproved):
+        return carry_out(run, digest, ordinal, undo_of)
+    except Fenced:
         raise
-    except (Refused, Unknown) as error:
-        why = f"a containment step could not be done, do it by hand: {error}"
+    except (Refused, Unknown) as error:  # NotApproved too: somebody rejected an automatic plan
+        plan = plan_of(run, digest)
+        what = plan.actions[ordinal].summary
+        why = f"a step of the {plan.kind} could not be done, do it by hand or leave it: {what}: {error}"
         with run.write() as conn:
             run.record(conn, key, {"error": str(error)})
             run.note(conn, "action", why[:1].upper() + why[1:])
-            if row := journal.find(conn, run.incident_id, digest, ordinal):
-                journal.set_kept(conn, row.id, f"it could not be done ({error}); a person was asked")
+            row = journal.find(conn, run.incident_id, digest, ordinal)
+            for action_id in filter(None, (row.id if row else None, undo_of)):
+                journal.set_kept(conn, action_id, f"{what} could not be done ({error}); a person was asked")
             incident = incidents.get(conn, run.incident_id)
             page(conn, run.world.policy, incident, Role.ONCALL_ML_ENGINEER, why, now=run.world.now(), key=key)
         return "failed"

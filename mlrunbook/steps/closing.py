@@ -95,8 +95,9 @@ def draft_review(run: Run) -> str:
 
 
 def unexplained(conn: Connection, incident_id: str) -> list[str]:
-    """Containment and mitigation still in force that nobody has taken back, and no reason says why."""
-    rows = [r for r in journal.of_incident(conn, incident_id) if r.state == "done" and r.undone_by is None and r.kept_because is None]
+    """Containment and mitigation that is, or may be, in force, that nobody has taken back, and no reason says why."""
+    maybe = ("intended", "applying", "done", "unknown")
+    rows = [r for r in journal.of_incident(conn, incident_id) if r.state in maybe and r.undone_by is None and r.kept_because is None]
     return [r.summary for r in rows if plans.get(conn, incident_id, r.plan_digest).kind in ("containment", "mitigation")]
 
 

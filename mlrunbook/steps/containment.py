@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Any
 
-from mlrunbook.approvals import approve_by_rule, standing_approval
+from mlrunbook.approvals import approve_by_rule, request, standing_approval
 from mlrunbook.domain.actions import PlanKind
 from mlrunbook.domain.communication import initial_notification
 from mlrunbook.domain.containment import plan_containment
@@ -54,6 +54,7 @@ def plan(run: Run) -> dict[str, Any]:
             approve_by_rule(conn, decided.automatic, now=now)
         if decided.mitigation:
             digests["mitigation"] = plans.propose(conn, decided.mitigation, now=now)
+            request(conn, world.policy, decided.mitigation, now=now)
         run.note(conn, "containment", "Containment: " + "; ".join(decided.reasons or ("no step applies",)))
         data = {"reasons": decided.reasons, "notify": decided.notify, **digests}
         return run.record(conn, "containment", data)

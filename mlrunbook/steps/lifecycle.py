@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from datetime import datetime, timedelta
-
-from sqlalchemy import Connection
 
 from mlrunbook.approvals import is_rejected, request, standing_approval
 from mlrunbook.domain.errors import Refused, Transient, Unknown
@@ -50,11 +47,9 @@ def wait_for_approval(run: Run, digest: str) -> int | None:
         return asked
 
 
-def stop_for_human(run: Run, *, reason: str, role: Role = Role.ML_TEAM_LEAD, wanted: Callable[[Connection], bool] | None = None) -> bool:
-    """No safe automatic way on: page, and end this run until a human acts. False when what we wait for is there already."""
+def stop_for_human(run: Run, *, reason: str, role: Role = Role.ML_TEAM_LEAD) -> None:
+    """No safe automatic way on: page, and end this run until a human acts."""
     with run.write() as conn:
-        if wanted is not None and wanted(conn):
-            return False
         incident = incidents.get(conn, run.incident_id)
         todo = f"Then tell: mlrunbook incidents resolve {incident.id} --what '...'"
         key = f"human:{len(records.with_prefix(conn, run.incident_id, 'stopped:')) + 1}"
@@ -62,7 +57,6 @@ def stop_for_human(run: Run, *, reason: str, role: Role = Role.ML_TEAM_LEAD, wan
         run.note(conn, "waiting", f"Waiting for a human: {reason}")
         ask(conn, run.world.policy, incident, role, reason, now=run.world.now(), key=key, next_step=todo)
         leases.let_go(conn, run.lease, "free", now=run.world.now())
-    return True
 
 
 def look_again_later(run: Run, *, reason: str, after_s: float) -> datetime:
@@ -71,7 +65,8 @@ def look_again_later(run: Run, *, reason: str, after_s: float) -> datetime:
     with run.write() as conn:
         run.note(conn, "waiting", f"{reason}; next look at {at:%H:%M:%S} UTC")
         leases.let_go(conn, run.lease, "free", now=run.world.now())
-        leases.request_start(conn, run.incident_id, why=reason, now=run.world.now(), at=at)
+        if leases.get(conn, run.incident_id).state == "free":  # else somebody acted meanwhile, and the next run is on its way
+            leases.request_start(conn, run.incident_id, why=reason, now=run.world.now(), at=at)
     return at
 
 

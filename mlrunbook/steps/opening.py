@@ -48,7 +48,7 @@ def open_or_join(
         if by_run:
             records.put(conn, incident.id, f"opened_by:{by_run}", {"new": is_new}, now=world.now())
         if request:
-            records.forget(conn, incident.id, "request", "resolution_plan", "applied")
+            records.forget(conn, incident.id, "request", "resolution_plan", "applied", "human_resolution")
             records.put(conn, incident.id, "request", request, now=world.now())
             text = f"{request['by']} asks for path {request['path']}: {request['reason'] or 'no reason given'}"
             timeline.append(conn, incident.id, "plan", text, actor=request["by"], at=world.now())

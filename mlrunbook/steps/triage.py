@@ -37,6 +37,9 @@ def triage(run: Run, *, sleep: Callable[[float], None] = time.sleep) -> dict[str
         with run.write() as conn:
             run.note(conn, "triage", f"Look {number} of {policy.triage.looks}: {assessment.reasons[0]}")
         sleep(policy.triage.seconds_between_looks)
+    if not assessment.real and (request := run.recorded("request")):  # a person wants a change: there is work to do, whatever is measured
+        asked = f"{request['by']} asks for path {request['path']}"
+        assessment = replace(assessment, real=True, insufficient=True, reasons=(asked, *assessment.reasons))
     return _settle(run, assessment, metrics, status)
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, func, insert, select, update
+from sqlalchemy import Connection, insert, select, update
 from sqlalchemy.dialects.postgresql import insert as upsert
 
 from mlrunbook.store.tables import alerts, quarantine
@@ -23,7 +23,7 @@ def record(
     incident_id: str | None,
     now: datetime,
 ) -> bool:
-    """Store or count one alert; True when this identity is new. A known one keeps the incident it belongs to."""
+    """Store or count one alert; True when this identity is new. A known one moves to `incident_id` where that is given."""
     made = conn.execute(
         upsert(alerts)
         .values(
@@ -42,8 +42,11 @@ def record(
     if made is not None:
         return True
     same = (alerts.c.source == source) & (alerts.c.fingerprint == fingerprint) & (alerts.c.starts_at == starts_at)
-    home = func.coalesce(alerts.c.incident_id, incident_id)
-    conn.execute(update(alerts).where(same).values(status=status, last_seen_at=now, count=alerts.c.count + 1, incident_id=home))
+    conn.execute(
+        update(alerts)
+        .where(same)
+        .values(status=status, last_seen_at=now, count=alerts.c.count + 1, incident_id=incident_id or alerts.c.incident_id)
+    )
     return False
 
 

@@ -113,7 +113,7 @@ def set_kept(conn: Connection, action_id: str, because: str) -> None:
 
 
 def other_incident_acting(conn: Connection, incident_id: str, model: str) -> str | None:
-    """An open incident other than this one with an unfinished change to the same model.
+    """An open incident other than this one with an unfinished change to the same model (an unknown one is in a person's hands).
 
     Holds the model's lock to the end of the transaction: of two that ask at the same moment the second sees what the first intends.
     """
@@ -121,7 +121,7 @@ def other_incident_acting(conn: Connection, incident_id: str, model: str) -> str
     return conn.execute(
         select(actions.c.incident_id)
         .join(incidents, incidents.c.id == actions.c.incident_id)
-        .where(actions.c.model == model, actions.c.incident_id != incident_id, actions.c.state.in_(["intended", "applying", "unknown"]))
+        .where(actions.c.model == model, actions.c.incident_id != incident_id, actions.c.state.in_(["intended", "applying"]))
         .where(incidents.c.status.not_in(["closed", "false_alarm"]))
         .limit(1)
     ).scalar_one_or_none()

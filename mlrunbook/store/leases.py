@@ -27,6 +27,11 @@ class Lease:
     expires_at: datetime | None
 
 
+def start_key(incident_id: str, generation: int) -> str:
+    """The outbox key of one generation's start."""
+    return f"start:{incident_id}:{generation}"
+
+
 def get(conn: Connection, incident_id: str, *, lock: bool = False) -> Lease:
     """With `lock`, the incident's row is locked first and the lease's second: the order every writer uses."""
     query = select(leases).where(leases.c.incident_id == incident_id)
@@ -50,7 +55,7 @@ def take(conn: Connection, incident_id: str, holder: str, *, now: datetime, leas
             return None
         generation += 1
         conn.execute(update(incidents).where(incidents.c.id == incident_id).values(generation=generation))
-    _set(conn, incident_id, generation=generation, holder=holder, state="running", expires_at=now + timedelta(seconds=lease_s))
+    _set(conn, incident_id, generation=generation, holder=holder, state="running", expires_at=now + timedelta(seconds=lease_s), again=False)
     return get(conn, incident_id)
 
 
@@ -75,12 +80,22 @@ def check(conn: Connection, lease: Lease) -> None:
 def let_go(conn: Connection, lease: Lease, state: str, *, now: datetime, look_again_s: float | None = None) -> None:
     """The run stops here: `waiting` keeps it as the one to resume, `free` and `done` let it end.
 
-    A waiting lease gets an expiry too: the reconciler then looks whether the run really is suspended.
+    A waiting lease gets an expiry too: the reconciler then looks whether the run really is suspended. Where somebody acted while
+    the run was at work (`nudge`), it is resumed or started again at once.
     """
     check(conn, lease)
+    again = conn.execute(select(leases.c.again).where(leases.c.incident_id == lease.incident_id)).scalar_one()
     expires = now + timedelta(seconds=look_again_s) if look_again_s else None
     holder = lease.holder if state == "waiting" else None
-    _set(conn, lease.incident_id, generation=lease.generation, holder=holder, state=state, expires_at=expires)
+    _set(conn, lease.incident_id, generation=lease.generation, holder=holder, state=state, expires_at=expires, again=False)
+    if again and state != "done":
+        key = f"again-{lease.generation}-{now.isoformat()}"
+        nudge(conn, lease.incident_id, why="somebody acted while the run was at work", key=key, now=now)
+
+
+def expect(conn: Connection, incident_id: str, *, now: datetime) -> None:
+    """The caller is the run and takes the lease next; if it dies before that, the reconciler starts another."""
+    _set(conn, incident_id, state="starting", expires_at=now + timedelta(seconds=START_GRACE_S))
 
 
 def request_start(conn: Connection, incident_id: str, *, why: str, now: datetime, at: datetime | None = None) -> int:
@@ -89,7 +104,7 @@ def request_start(conn: Connection, incident_id: str, *, why: str, now: datetime
     while not outbox.put(
         conn,
         "start_run",
-        f"start:{incident_id}:{generation}",
+        start_key(incident_id, generation),
         {"generation": generation, "why": why},
         now=now,
         incident_id=incident_id,
@@ -103,10 +118,9 @@ def request_start(conn: Connection, incident_id: str, *, why: str, now: datetime
 
 
 def nudge(conn: Connection, incident_id: str, *, why: str, key: str, now: datetime) -> None:
-    """Something a human did lets the incident go on: resume or start its run. A run that is there reads it by itself.
+    """Something a human did lets the incident go on: resume or start its run. One at work looks once more before it stops.
 
-    Call in the transaction that records what the human did: it holds the incident's lock, and a run about to stop takes the same
-    lock and looks once more, so that no nudge is lost.
+    Call in the transaction that records what the human did.
     """
     lease = get(conn, incident_id, lock=True)
     if lease.state == "free":
@@ -114,7 +128,9 @@ def nudge(conn: Connection, incident_id: str, *, why: str, key: str, now: dateti
     elif lease.state == "waiting":
         outbox.put(conn, "resume_run", f"resume:{incident_id}:{key}", {"why": why}, now=now, incident_id=incident_id)
     elif lease.state == "starting":  # perhaps scheduled for later: it is wanted now
-        outbox.reschedule(conn, f"start:{incident_id}:{lease.generation}", now)
+        outbox.reschedule(conn, start_key(incident_id, lease.generation), now)
+    elif lease.state == "running":
+        _set(conn, incident_id, again=True)
 
 
 def started(conn: Connection, incident_id: str, generation: int, *, now: datetime) -> None:

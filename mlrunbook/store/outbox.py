@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Connection, or_, select, update
+from sqlalchemy import Connection, or_, select, true, update
 from sqlalchemy.dialects.postgresql import insert
 
 from mlrunbook.store.tables import outbox
@@ -71,11 +71,16 @@ def cancel(conn: Connection, *, now: datetime, incident_id: str, kinds: tuple[st
     return conn.execute(query.values(cancelled_at=now)).rowcount
 
 
-def claim(conn: Connection, *, now: datetime, limit: int = 20) -> list[Item]:
-    """Take due rows for this dispatcher; commit before delivering them."""
+def claim(conn: Connection, *, now: datetime, kinds: tuple[str, ...] = (), limit: int = 20) -> list[Item]:
+    """Take due rows (of these kinds) for this dispatcher; commit before delivering them."""
     due = (
         select(outbox.c.id)
-        .where(PENDING, outbox.c.not_before <= now, or_(outbox.c.claimed_until.is_(None), outbox.c.claimed_until < now))
+        .where(
+            PENDING,
+            outbox.c.kind.in_(kinds) if kinds else true(),
+            outbox.c.not_before <= now,
+            or_(outbox.c.claimed_until.is_(None), outbox.c.claimed_until < now),
+        )
         .order_by(outbox.c.not_before, outbox.c.id)
         .limit(limit)
         .with_for_update(skip_locked=True)
@@ -102,6 +107,10 @@ def failed(conn: Connection, item: Item, error: str, *, now: datetime) -> None:
         .where(outbox.c.id == item.id)
         .values(not_before=now + timedelta(seconds=wait_s), claimed_until=None, last_error=error[:500])
     )
+
+
+def is_delivered(conn: Connection, dedup_key: str) -> bool:
+    return conn.execute(select(outbox.c.id).where(outbox.c.dedup_key == dedup_key, outbox.c.delivered_at.is_not(None))).first() is not None
 
 
 def of_incident(conn: Connection, incident_id: str, *kinds: str) -> list[dict[str, Any]]:

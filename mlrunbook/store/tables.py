@@ -200,6 +200,7 @@ leases = Table(
     Column("holder", Text),  # the flow run; None: nobody
     Column("state", Text, nullable=False),  # free, starting, running, waiting, done
     _time("expires_at"),
+    Column("again", Boolean, nullable=False, server_default="false"),  # somebody acted while a run was at work: look once more
 )
 
 evidence = Table(

@@ -62,7 +62,7 @@ class _Loop(Dispatcher):
         super().__init__(world, every_s=0.01)
         self.turned, self.failed, self.ended = threading.Event(), threading.Event(), threading.Event()
 
-    def turn(self) -> int:
+    def _revive(self) -> int:
         if not self.failed.is_set():
             self.failed.set()
             raise RuntimeError("unforeseen")

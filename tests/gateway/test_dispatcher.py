@@ -246,7 +246,7 @@ class TestApprovalExpiry:
             asked.append(sorted(m.body.split(":")[0] for m in notifier.pages() if "Decide: " in m.body))
             notifier.sent.clear()
             clock.advance(minutes=60)
-        assert asked == [[LEAD], [MANAGER, LEAD], [LEAD, VP], [LEAD, VP]]
+        assert asked == [[LEAD, ONCALL], [MANAGER, LEAD], [LEAD, VP], [LEAD, VP]], "the on-call engineer about the temporary rollback, once"
         said = [line for line in told(world, incident_id, "approval") if line.startswith("Nobody decided")]
         assert len(said) == 3
         assert all("nothing was changed" in line for line in said)

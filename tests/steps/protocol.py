@@ -40,7 +40,7 @@ def follow(run: Run) -> str:
         investigation.check(run, name)
     investigation.conclude(run)
     if mitigation := containment.approved_mitigation(run):
-        apply(run, mitigation)
+        contain(run, mitigation)
     if not run.recorded("human_resolution"):
         digest = resolution.plan(run)
         if digest is None:
@@ -66,18 +66,18 @@ def follow(run: Run) -> str:
         return "not recovered"
     undo = resolution.plan_undo(run)
     if undo["digest"]:
-        apply(run, undo["digest"], undo["undoes"])
+        contain(run, undo["digest"], undo["undoes"])
     closing.announce_resolution(run)
     closing.draft_review(run)
     lifecycle.done(run)
     return "closed"
 
 
-def apply(run: Run, digest: str, undoes: list[str | None] | None = None) -> None:
+def apply(run: Run, digest: str) -> None:
     for i in range(len(changes.plan_of(run, digest).actions)):
-        changes.carry_out(run, digest, i, undoes[i] if undoes else None)
+        changes.carry_out(run, digest, i)
 
 
-def contain(run: Run, digest: str) -> None:
+def contain(run: Run, digest: str, undoes: list[str | None] | None = None) -> None:
     for i in range(len(changes.plan_of(run, digest).actions)):
-        changes.carry_out_or_report(run, digest, i)
+        changes.carry_out_or_report(run, digest, i, undoes[i] if undoes else None)

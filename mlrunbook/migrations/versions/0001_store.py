@@ -127,6 +127,7 @@ def upgrade() -> None:
         sa.Column("state", sa.Text(), nullable=False),
         sa.Column("expires_at", sa.DateTime(timezone=True), nullable=True),
         sa.ForeignKeyConstraint(["incident_id"], ["incidents.id"], name=op.f("fk_leases_incident_id")),
+        sa.Column("again", sa.Boolean(), server_default="false", nullable=False),
         sa.PrimaryKeyConstraint("incident_id", name=op.f("pk_leases")),
     )
     op.create_table(

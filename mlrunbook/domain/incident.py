@@ -10,7 +10,7 @@ from mlrunbook.domain.errors import Invalid
 
 
 class Severity(StrEnum):
-    """Runbook, "Severity Levels". Ordered: `Severity.HIGH.rank > Severity.MEDIUM.rank`."""
+    """Runbook, "Severity Levels", from low to critical."""
 
     LOW = "low"
     MEDIUM = "medium"

@@ -7,19 +7,20 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from datetime import datetime
+from statistics import median_high
 from typing import Any
 
 from sqlalchemy import Connection
 
 from mlrunbook.domain import communication
 from mlrunbook.domain.actions import PlanKind
-from mlrunbook.domain.clocks import response_deadline
+from mlrunbook.domain.clocks import in_words, response_deadline, times
 from mlrunbook.domain.communication import Figures, Rendered, Situation
 from mlrunbook.domain.escalation import ladder
-from mlrunbook.domain.incident import Incident, Severity
+from mlrunbook.domain.incident import Incident, Severity, Status
 from mlrunbook.domain.policy import Contact, Policy, Role
 from mlrunbook.ports import WorkOrder
-from mlrunbook.store import journal, outbox, plans, records
+from mlrunbook.store import incidents, journal, outbox, plans, records
 from mlrunbook.store.journal import SETTLED
 
 
@@ -120,10 +121,18 @@ def situation(conn: Connection, policy: Policy, incident: Incident, *, now: date
         impact=[incident.impact] if incident.impact else [],
         actions_taken=actions_taken(conn, incident.id),
         next_steps=_next_steps(conn, incident),
+        expected_resolution=_usual_resolution(conn, incident),
         since_detection=now - incident.detected_at,
         update_every_min=policy.communication.update_every_min,
         respond_by=response_deadline(incident, policy),
     )
+
+
+def _usual_resolution(conn: Connection, incident: Incident) -> str | None:
+    """What incidents of this model and severity took so far, from the store; None while there are fewer than three to go by."""
+    past = incidents.find(conn, model=incident.model, status=Status.CLOSED, limit=200)
+    spans = sorted(span for i in past if i.severity is incident.severity and (span := times(i).to_resolve) is not None)
+    return f"{in_words(median_high(spans))} (the median of {len(spans)} such incidents)" if len(spans) >= 3 else None
 
 
 def figures(recorded: dict[str, Any] | None) -> Figures:

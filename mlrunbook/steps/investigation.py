@@ -122,7 +122,7 @@ def conclude(run: Run) -> dict[str, Any]:
                 "target_version": diagnosis.target_version,
                 "target_threshold": diagnosis.target_threshold,
                 "causes": [asdict(c) for c in diagnosis.causes],
-                "figures": asdict(figures_of(facts.metrics, run.world.policy.costs.currency)),
+                "figures": asdict(figures_of(facts.metrics, run.world.policy.costs)),
             },
         )
         if diagnosis.began_at:

@@ -173,7 +173,7 @@ def _judge(run: Run, since: datetime) -> dict[str, Any]:
         return _verdict(True, f"resolved on the word of {by_word['by']}: there is no baseline to measure against", None, None)
     before = measured.baseline(run) or seen.baseline.confusion
     judged = judge_recovery(before, seen.current.confusion, run.world.policy.recovery)
-    shown = replace(figures_of(seen), f1_baseline=before.f1)
+    shown = replace(figures_of(seen, run.world.policy.costs), f1_baseline=before.f1)
     return _verdict(judged.recovered, judged.sentence, before, seen.current.confusion, shown)
 
 

@@ -15,7 +15,7 @@ from mlrunbook.domain.communication import Figures
 from mlrunbook.domain.errors import RunbookError, Transient
 from mlrunbook.domain.incident import Incident, IncidentType, Severity, Status
 from mlrunbook.domain.performance import ModelMetrics
-from mlrunbook.domain.policy import Role
+from mlrunbook.domain.policy import CostAssumptions, Role
 from mlrunbook.domain.severity import AlertSignal, Assessment, assess
 from mlrunbook.notices import escalate, situation, stop, tell
 from mlrunbook.ports import ServingStatus
@@ -92,7 +92,7 @@ def _settle(run: Run, found: Assessment, metrics: ModelMetrics | None, status: S
             "summary": summary,
             "assessment": asdict(found),
             "baseline": asdict(metrics.baseline.confusion) if metrics else None,
-            "figures": asdict(figures_of(metrics, policy.costs.currency)),
+            "figures": asdict(figures_of(metrics, policy.costs)),
             "affected": {
                 "model": incidents.get(conn, run.incident_id).model,
                 "version": status.serving_version if status else None,
@@ -131,16 +131,22 @@ def _tell_people(run: Run, conn: Connection, incident: Incident) -> None:
     outbox.put(conn, "update", f"update:{incident.id}:1", {"number": 1}, now=now, incident_id=incident.id, at=at)
 
 
-def figures_of(metrics: ModelMetrics | None, currency: str = "USD") -> Figures:
+def figures_of(metrics: ModelMetrics | None, costs: CostAssumptions) -> Figures:
     """The numbers people are told, from the platform's metrics; None where nothing was measured."""
     if metrics is None:
-        return Figures(currency=currency)
-    precision = metrics.current.confusion.precision
+        return Figures(currency=costs.currency)
+    now = metrics.current
+    unnecessary = None if now.confusion.precision is None else 1 - now.confusion.precision
+    days = (now.until - now.since).total_seconds() / 86_400
+    flagged_a_day = now.predictions * now.flagged_share / days if now.flagged_share is not None and days > 0 else None
     return Figures(
         f1_baseline=metrics.baseline.confusion.f1,
-        f1_now=metrics.current.confusion.f1,
-        unnecessary_share=None if precision is None else 1 - precision,
-        currency=currency,
+        f1_now=now.confusion.f1,
+        unnecessary_share=unnecessary,
+        cost_per_day=communication.cost_per_day(
+            flagged_a_day * unnecessary if flagged_a_day is not None and unnecessary is not None else None, costs
+        ),
+        currency=costs.currency,
     )
 
 

@@ -216,9 +216,8 @@ def _settings(folder: Path) -> None:
     recovery is judged on more failures than the least that will do."""
     policy = folder / "demo-policy.yaml"
     policy.write_text("approvals:\n  resolution:\n    accept_prefect_form: true\nrecovery:\n  min_positives: 150\n")
-    for name in ("MLRUNBOOK_PLATFORM_URL", "MLRUNBOOK_DATABASE_URL", "PREFECT_API_URL"):  # a shell that knows another stack
-        os.environ.pop(name, None)
     os.environ |= {
+        "MLRUNBOOK_STACK": str(folder),  # nothing of the caller's own is used
         "MLRUNBOOK_POLICY": str(policy),
         "MLRUNBOOK_PLATFORM_EVALUATE_S": "1",
         "MLRUNBOOK_LEASE_S": "15",

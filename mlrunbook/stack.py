@@ -53,7 +53,7 @@ class Stack:
     """Start with `start()` or as a context manager; both return when every part is healthy.
 
     `parts` names what to run besides PostgreSQL (tests and benchmarks leave some out); with `durable=False` a power cut may lose data.
-    MLRUNBOOK_DATABASE_URL and PREFECT_API_URL in the environment replace the embedded PostgreSQL and the embedded Prefect server.
+    MLRUNBOOK_DATABASE_URL, PREFECT_API_URL and MLRUNBOOK_PLATFORM_URL in the environment replace the embedded parts.
     `timings` holds seconds by part.
     """
 
@@ -72,8 +72,8 @@ class Stack:
         self.ports = ports or Ports()
         self.home = (home or Settings().home).resolve()
         self.timings: dict[str, float] = {}
-        self._own_platform = os.environ.get("MLRUNBOOK_PLATFORM_URL")
-        replaced = {"prefect"} if os.environ.get("PREFECT_API_URL") else set()
+        self._own_platform = _given("MLRUNBOOK_PLATFORM_URL")
+        replaced = {"prefect"} if _given("PREFECT_API_URL") else set()
         replaced |= {"platform", MODEL_SERVER} if self._own_platform else set()
         self._parts = parts - replaced
         self._tokens = TOKENS | (APPROVER if with_approver else {})
@@ -94,21 +94,20 @@ class Stack:
 
     @property
     def database_url(self) -> str:
-        given = Settings().database_url
-        if given is not None:
-            return given.get_secret_value()
+        if given := _given("MLRUNBOOK_DATABASE_URL"):
+            return given
         if self._postgres is None:
             raise ValueError("the stack is not started")
         return self._postgres.url("mlrunbook")
 
     @property
     def prefect_api_url(self) -> str:
-        return os.environ.get("PREFECT_API_URL") or f"http://{HOST}:{self.ports.prefect}/api"
+        return _given("PREFECT_API_URL") or f"http://{HOST}:{self.ports.prefect}/api"
 
     @property
     def prefect_auth(self) -> str | None:
         """ "user:password" of the Prefect server."""
-        if os.environ.get("PREFECT_API_URL"):
+        if _given("PREFECT_API_URL"):
             return os.environ.get("PREFECT_API_AUTH_STRING")
         return _kept(self.data / "secrets" / "prefect-auth", lambda: f"mlrunbook:{secrets.token_urlsafe(18)}")
 
@@ -119,6 +118,7 @@ class Stack:
         """What a CLI command needs to find this stack; also written to `<data>/env`."""
         given = Settings()
         return {
+            "MLRUNBOOK_STACK": str(self.data),
             "MLRUNBOOK_DATA_DIR": str(self.data),
             "MLRUNBOOK_HOME": str(self.home),
             "MLRUNBOOK_DATABASE_URL": self.database_url,
@@ -186,7 +186,7 @@ class Stack:
             self.data / "run" / "stack.json",
             json.dumps({"stack_id": self._supervisor.stack_id, "pid": os.getpid(), "started_at": psutil.Process().create_time()}),
         )
-        embedded_store = Settings().database_url is None
+        embedded_store = _given("MLRUNBOOK_DATABASE_URL") is None
         if embedded_store or "prefect" in self._parts:
             self._postgres = EmbeddedPostgres(self.data, durable=self._durable)
             with self._timed("PostgreSQL"):
@@ -317,7 +317,7 @@ class Stack:
 
     def _child_env(self, *, with_tokens: bool = True) -> dict[str, str]:
         """The caller's environment, without its Prefect settings when the Prefect server is ours."""
-        embedded = "PREFECT_API_URL" not in os.environ
+        embedded = _given("PREFECT_API_URL") is None
         env = {key: value for key, value in os.environ.items() if not (embedded and key.startswith("PREFECT_"))}
         env |= {
             "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '/usr/bin:/bin')}",
@@ -374,6 +374,11 @@ def stop_on_signals() -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def _given(name: str) -> str | None:
+    """A part of the caller's own. In a shell that has read a stack's `env` file the addresses are that stack's: none is given."""
+    return None if "MLRUNBOOK_STACK" in os.environ else os.environ.get(name) or None
 
 
 def _lock(data: Path) -> TextIO:

@@ -159,5 +159,9 @@ def _next_steps(conn: Connection, incident: Incident) -> Sequence[str]:
 
 
 def stop(conn: Connection, incident_id: str, *, now: datetime) -> None:
-    """Resolved or a false alarm: nothing more goes out that was planned for an open incident."""
-    outbox.cancel(conn, now=now, incident_id=incident_id, kinds=("page", "update", "expire_approval"))
+    """Resolved or a false alarm: nothing more goes out that was planned for an open incident.
+
+    But for the page about a step that could not be done (steps/changes): what it could not take back outlives the incident.
+    """
+    kinds = ("page", "update", "expire_approval")
+    outbox.cancel(conn, now=now, incident_id=incident_id, kinds=kinds, spare_prefix=f"page:{incident_id}:failed:")

@@ -147,3 +147,15 @@ def test_a_server_that_hangs_is_transient_not_absent(tmp_path: Path) -> None:
         url = f"http://127.0.0.1:{hanging.getsockname()[1]}"
         with pytest.raises(Transient, match="gives no usable answer"):
             LocalRuntime(Settings(data_dir=tmp_path, model_server_url=url, http_timeout_s=0.2)).observe(MODEL)
+
+
+def test_while_no_server_answers_the_route_that_was_asked_for_is_reported(tmp_path: Path) -> None:
+    """An override is not gone because the server restarts: the next one takes it again."""
+    with socket.socket() as taken:  # bound and not listening: a connection is refused, and nobody else gets the port
+        taken.bind(("127.0.0.1", 0))
+        runtime = LocalRuntime(Settings(data_dir=tmp_path, model_server_url=f"http://127.0.0.1:{taken.getsockname()[1]}"))
+        runtime.route(MODEL, version="v1.5.0")
+        seen = runtime.observe(MODEL)
+        assert (seen.replicas, seen.ready_replicas, seen.route_version, seen.version) == (1, 0, "v1.5.0", None)
+        runtime.route(MODEL, version=None)
+        assert runtime.observe(MODEL).route_version is None

@@ -45,6 +45,15 @@ def test_an_unverified_door_counts_only_where_policy_lets_it_in() -> None:
     assert not valid(form, DIGEST, NOW, replace(LEADS, unverified_doors=frozenset({"email"})))[0]
 
 
+def test_a_form_proves_no_role_and_counts_without_one_only_where_policy_lets_it_in() -> None:
+    form = replace(YES, verified=False, door="prefect_form", role=None)
+    let_in = replace(LEADS, unverified_doors=frozenset({"prefect_form"}))
+    assert valid(form, DIGEST, NOW, let_in) == (True, "approved by lead-1 through prefect_form (unverified)")
+    assert not valid(form, DIGEST, NOW, LEADS)[0]
+    assert not valid(replace(YES, role=None), DIGEST, NOW, let_in)[0], "at any other door the role is needed"
+    assert not granted([YES, replace(form, decision="rejected", approver="somebody")], DIGEST, NOW, let_in)[0], "its no counts too"
+
+
 def test_a_policy_rule_covers_only_the_plan_that_names_it() -> None:
     assert granted([RULE], DIGEST, NOW, replace(LEADS, count=2, plan_rule=RULE.approver))[0]
     assert not granted([RULE], DIGEST, NOW, LEADS)[0]

@@ -20,7 +20,7 @@ from mlrunbook.gateway.app import create_app
 from mlrunbook.gateway.webhooks import NormalisedAlert
 from mlrunbook.store import alerts, incidents, timeline
 from mlrunbook.wiring import World
-from tests.gateway.conftest import Keys
+from tests.gateway.conftest import Clock, Keys
 
 STARTED = "2026-03-02T08:15:00.250Z"
 NEVER = "0001-01-01T00:00:00Z"
@@ -178,6 +178,25 @@ def test_a_repeat_after_the_incident_is_over_is_counted_and_opens_nothing(
     finish(world, first, over)
     assert only(send(client, alert(model))) == first
     assert shown(client, first)["alertCount"] == 2
+
+
+def test_an_alert_that_still_fires_long_after_a_false_alarm_opens_a_new_incident(
+    client: TestClient, world: World, clock: Clock, model: str
+) -> None:
+    """Triage was wrong, or the trouble became real: the same alert keeps its `startsAt` for as long as it fires."""
+    doubt = world.policy.triage.doubt_false_alarm_after_min
+    first = only(send(client, alert(model)))
+    finish(world, first, Status.FALSE_ALARM)
+    clock.pass_(minutes=doubt)
+    assert only(send(client, alert(model))) == first, "not doubted yet"
+    clock.pass_(minutes=1)
+    second = only(send(client, alert(model)))
+    assert second != first
+    assert shown(client, second)["status"] == "detected"
+    assert only(send(client, alert(model))) == second, "one new incident, not one for each repeat"
+    finish(world, second)
+    clock.pass_(minutes=2 * doubt)
+    assert only(send(client, alert(model))) == second, "only a false alarm is doubted"
 
 
 def test_the_alert_starting_anew_opens_a_new_incident(client: TestClient, world: World, model: str) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine
 
-from mlrunbook.domain.incident import Severity, Status
+from mlrunbook.domain.incident import IncidentType, Severity, Status
 from mlrunbook.gateway.dispatcher import LOOK_AGAIN_S, Dispatcher
 from mlrunbook.ports import Message
 from mlrunbook.steps import lifecycle
@@ -231,6 +231,33 @@ class TestDelivery:
         deliver(world)
         assert {"incidents", "email"} <= {m.channel for m in notifier.sent}
 
+    def test_a_mail_server_that_hangs_holds_up_no_page(self, world: World) -> None:
+        hanging, released, paged_now = threading.Event(), threading.Event(), threading.Event()
+
+        class Hanging(LedgerNotifier):
+            def send(self, message: Message) -> None:
+                if message.channel == "email":
+                    hanging.set()
+                    released.wait(10)
+                super().send(message)
+                if message.page and message.incident_id != first:
+                    paged_now.set()
+
+        first = report(world)
+        carry(world, first, "run-1")
+        dispatcher = Dispatcher(replace(world, notifier=Hanging()), every_s=0.02)
+        running = threading.Thread(target=dispatcher.run)
+        running.start()
+        try:
+            assert hanging.wait(5), "the first notification goes out by email"
+            report(world, Severity.CRITICAL, IncidentType.INFRASTRUCTURE, by_alert=False)
+            assert paged_now.wait(5)
+            assert not released.is_set()
+        finally:
+            released.set()
+            dispatcher.stop()
+            running.join(10)
+
 
 class TestApprovalExpiry:
     def test_an_undecided_plan_is_said_asked_again_and_escalated_and_nothing_changes(
@@ -307,6 +334,34 @@ class TestRuns:
         incident_id = report(world)
         deliver(world)
         clock.advance(seconds=leases.START_GRACE_S + 1)
+        deliver(world)
+        assert list(orchestrator.started) == [f"{incident_id}:1", f"{incident_id}:2"]
+
+    def test_a_run_that_prefect_still_has_in_its_queue_is_not_started_a_second_time(
+        self, world: World, clock: Clock, orchestrator: LedgerOrchestrator
+    ) -> None:
+        """No worker is up for a night: one run waits for it, not one a minute."""
+        incident_id = report(world)
+        deliver(world)
+        queued = f"run-{incident_id}:1"
+        orchestrator.queued.add(queued)
+        for _ in range(32):
+            clock.advance(minutes=15)
+            deliver(world)
+        assert list(orchestrator.started) == [f"{incident_id}:1"]
+        assert not any(line.startswith("Starting again") for line in told(world, incident_id, "run"))
+        assert carry(world, incident_id, queued) == "pending", "the worker is back"
+
+    def test_a_run_that_left_the_queue_and_never_came_is_started_again(
+        self, world: World, clock: Clock, orchestrator: LedgerOrchestrator
+    ) -> None:
+        incident_id = report(world)
+        deliver(world)
+        orchestrator.queued.add(f"run-{incident_id}:1")
+        clock.advance(hours=1)
+        deliver(world)
+        orchestrator.queued.clear()
+        clock.advance(minutes=2)
         deliver(world)
         assert list(orchestrator.started) == [f"{incident_id}:1", f"{incident_id}:2"]
 

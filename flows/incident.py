@@ -13,7 +13,7 @@ from flows.review import draft_review
 from flows.triage import triage
 from mlrunbook.domain.incident import IncidentType, Severity
 from tasks.approvals import approval_state, ask_for_approval, record_form
-from tasks.artifacts import publish_plan
+from tasks.artifacts import publish_findings, publish_plan, publish_review
 from tasks.decisions import human_resolution, plan_resolution, reopen
 from tasks.forms import ApprovalForm
 from tasks.incidents import end, hand_to_human, look_again_later, open_or_join
@@ -65,6 +65,7 @@ async def follow_runbook(incident_id: str) -> str:
             return f"{incident_id}: false alarm, {triaged['summary']}"
         await contain(incident_id)  # 2
         await investigate(incident_id)  # 3
+        await publish_findings(incident_id)
         await mitigate(incident_id)
         if not await human_resolution(incident_id):
             digest = await plan_resolution(incident_id)  # 4
@@ -85,7 +86,7 @@ async def follow_runbook(incident_id: str) -> str:
             return f"{incident_id}: waiting for a human, {recovery['sentence']}"
         await undo_containment(incident_id)
         await announce_resolution(incident_id)  # 5
-        await draft_review(incident_id)  # 6
+        await publish_review(incident_id, await draft_review(incident_id))  # 6
         await end(incident_id)
         return f"{incident_id}: closed, {recovery['sentence']}"
 

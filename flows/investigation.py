@@ -4,7 +4,6 @@ import asyncio
 
 from prefect import flow
 
-from tasks.artifacts import publish_findings
 from tasks.decisions import CHECKS, check, diagnose
 
 
@@ -13,4 +12,3 @@ async def investigate(incident_id: str) -> None:
     """Answer every item of the checklist, at the same time, then name the cause and the path."""
     await asyncio.gather(*(check(incident_id, name) for name in CHECKS))
     await diagnose(incident_id)
-    await publish_findings(incident_id)

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Awaitable, Callable
+
+import httpx
 from prefect import task
 from prefect.artifacts import acreate_markdown_artifact, acreate_table_artifact
+from prefect.runtime import flow_run
 
 from mlrunbook.domain.actions import Plan
+from mlrunbook.domain.errors import Transient
 from mlrunbook.domain.findings import CHECKLIST
 from mlrunbook.domain.review import md
 from mlrunbook.steps import changes, investigation
@@ -30,7 +36,8 @@ async def publish_findings(incident_id: str) -> None:
         if item.key in found
     ]
     diagnosis = await off_loop(run.recorded, "diagnosis") or {}
-    await acreate_table_artifact(table=rows, key=_key(incident_id, "findings"), description=md(diagnosis.get("sentence", "")))
+    key, about = _key(incident_id, "findings"), md(diagnosis.get("headline") or "")
+    await _once(key, f"{about}{rows}", lambda: acreate_table_artifact(table=rows, key=key, description=about))
 
 
 @task(task_run_name="publish-plan", **RETRY_TRANSIENT)
@@ -38,32 +45,66 @@ async def publish_plan(incident_id: str, digest: str) -> str:
     """The plan as the approver reads it; also returned, for the form."""
     plan = await off_loop(changes.plan_of, current_run(), digest)
     text = plan_markdown(plan)
-    await acreate_markdown_artifact(markdown=text, key=_key(incident_id, "plan"), description=f"Plan {digest[:12]}")
+    key, about = _key(incident_id, "plan"), f"What a person decides about: {'; '.join(a.summary for a in plan.actions)}"
+    await _once(key, text, lambda: acreate_markdown_artifact(markdown=text, key=key, description=about))
     return text
 
 
 @task(task_run_name="publish-review", **RETRY_TRANSIENT)
 async def publish_review(incident_id: str, markdown: str) -> None:
-    await acreate_markdown_artifact(
-        markdown=markdown, key=_key(incident_id, "review"), description=f"Post-incident review of {incident_id}"
-    )
+    """The post-incident review, as drafted."""
+    key, about = _key(incident_id, "review"), f"Post-incident review of {incident_id}"
+    await _once(key, markdown, lambda: acreate_markdown_artifact(markdown=markdown, key=key, description=about))
+
+
+async def _once(key: str, content: str, create: Callable[[], Awaitable[object]]) -> None:
+    """A resumed run begins again from the top: what it has shown already it does not show twice."""
+    run = current_run()
+    step = f"shown:{flow_run.id}:{key}:{hashlib.sha256(content.encode()).hexdigest()[:12]}"
+    if await off_loop(run.recorded, step):
+        return
+    try:
+        await create()
+    except httpx.HTTPError as error:
+        raise Transient(f"Prefect did not take the artifact {key} ({type(error).__name__}); is its server up?") from error
+    await off_loop(_record, step)
+
+
+def _record(step: str) -> None:
+    run = current_run()
+    with run.write() as conn:
+        run.record(conn, step, {"at": run.world.now()})
+
+
+NUMBERS = {
+    "model_version": "Model version",
+    "f1_baseline": "F1 at baseline",
+    "f1_now": "F1 now",
+    "precision_now": "Precision now",
+    "recall_now": "Recall now",
+    "known_outcomes": "Predictions with a known outcome",
+    "known_failures": "Failures among them",
+}
 
 
 def plan_markdown(plan: Plan) -> str:
     """What is proposed, why, what to expect, and how to decide elsewhere. Free text is escaped: an alert wrote some of it."""
-    lines = [
-        f"## {plan.kind.capitalize()} plan for {md(plan.model)}",
-        "",
-        f"Incident **{md(plan.incident_id)}**, plan `{plan.digest[:12]}`",
-        "",
-    ]
+    lines = [f"## {plan.kind.capitalize()} plan for {md(plan.model)}", ""]
+    lines += [f"Incident **{md(plan.incident_id)}**, plan `{plan.digest[:12]}`", ""]
     lines += ["### What will be done", ""] + [f"{n}. {md(a.summary)}" for n, a in enumerate(plan.actions, 1)] + [""]
-    lines += ["### Why", ""] + [f"- {md(r)}" for r in plan.reasons] + [""]
+    lines += ["### Why", ""] + [f"- {md(part)}" for reason in plan.reasons for part in reason.split("; ")] + [""]
     lines += ["### What to expect", "", md(plan.expected) or "-", ""]
-    facts = [(k, v) for k, v in plan.facts.items() if not isinstance(v, list | dict) and v is not None]
-    if facts:
-        lines += ["### Numbers", "", "| | |", "|---|---|"] + [f"| {md(k.replace('_', ' '))} | {md(str(v))} |" for k, v in facts] + [""]
-    lines += [f"`mlrunbook incidents approve {plan.incident_id} --plan {plan.digest[:12]}` decides the same."]
+    doubts = [
+        f"- {word}: {md(text)}"
+        for key, word in (("against", "Against it"), ("not_checked", "Not checked"))
+        for text in plan.facts.get(key, ())
+    ]
+    if doubts:
+        lines += ["### Doubts", "", *doubts, ""]
+    if measured := [(title, plan.facts[key]) for key, title in NUMBERS.items() if plan.facts.get(key) is not None]:
+        lines += ["### Numbers", "", "| Measured | Value |", "|---|---|"]
+        lines += [f"| {title} | {f'{value:.2f}' if isinstance(value, float) else md(str(value))} |" for title, value in measured] + [""]
+    lines += [f"To decide in a terminal: `mlrunbook incidents approve {plan.incident_id} --plan {plan.digest[:12]}` (or `reject`)"]
     return "\n".join(lines)
 
 

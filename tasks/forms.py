@@ -17,6 +17,10 @@ class Decision(StrEnum):
 class ApprovalForm(RunInput):
     """Decide about the plan above."""
 
-    decision: Decision = Field(description="Approve or reject exactly the plan shown above")
-    name: str = Field(min_length=2, max_length=100, description="Your name: recorded as unverified, this form cannot prove who you are")
-    comment: str = Field(max_length=1000, description="Why")
+    decision: Decision = Field(
+        description="About exactly the plan shown above. decided_elsewhere: look again for a decision by REST or CLI"
+    )
+    name: str = Field(
+        title="Your name", min_length=2, max_length=100, description="Recorded as unverified: this form cannot prove who you are"
+    )
+    comment: str = Field(max_length=1000, description="Why; kept with the decision")

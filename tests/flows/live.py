@@ -24,6 +24,7 @@ from mlrunbook.deploy import prefect_client
 from mlrunbook.domain.actions import Plan, PlanKind
 from mlrunbook.domain.errors import Transient
 from mlrunbook.domain.incident import Incident
+from mlrunbook.platform.faults import fault
 from mlrunbook.platform.fleet import Fleet
 from mlrunbook.platform.simulator import MODEL, FleetSimulator
 from mlrunbook.processes import MARK, marked
@@ -259,10 +260,16 @@ class Live:
             stop.set()
             thread.join(15)
 
-    def promote(self, version: str) -> None:
-        body = {"version": version, "promotedBy": "release_pipeline", "reason": f"scheduled release {version}"}
-        url = f"/api/v1/ml/models/{MODEL}/promote"
-        self.platform.post(url, json=body, headers=self._as("simulator")).raise_for_status()
+    def release_badly(self) -> None:
+        """v2.0.0 serves; trained the first time, promoted again after that."""
+        version = "v2.0.0"
+        if (self.stack.data / "models" / MODEL / version).exists():
+            body = {"version": version, "promotedBy": "release_pipeline", "reason": f"scheduled release {version}"}
+            url = f"/api/v1/ml/models/{MODEL}/promote"
+            self.platform.post(url, json=body, headers=self._as("simulator")).raise_for_status()
+        else:
+            self.simulator.inject(fault("bad-release"))
+        wait_for(f"{version} serves", lambda: self.loaded()["version"] == version)
 
     # -- people
 

@@ -16,7 +16,7 @@ from mlrunbook.gateway import wire
 from mlrunbook.gateway.webhooks import MODEL_ID
 from mlrunbook.intake import take_in
 from mlrunbook.notices import stop, tell
-from mlrunbook.steps.closing import unexplained
+from mlrunbook.steps.closing import draft, unexplained
 from mlrunbook.store import incidents, journal, leases, outbox, plans, records, timeline
 from mlrunbook.store.incidents import Report
 from mlrunbook.tokens import Identity, Scope
@@ -251,6 +251,7 @@ def _close(conn: Connection, world: World, incident: Incident, *, by: str, reaso
     leases.let_go(conn, leases.get(conn, incident.id, lock=True), "done", now=now)
     message = communication.Rendered(f"[CLOSED] {communication.model_name(incident.model)}", f"{incident.id}: {why}")
     tell(conn, closed, "incidents", "#ml-incidents", message, key="closed", now=now)
+    draft(conn, world.policy, incident.id, now=now)
     return closed
 
 

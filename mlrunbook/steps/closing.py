@@ -13,6 +13,7 @@ from mlrunbook.domain.communication import Figures, ResolutionFacts, resolution_
 from mlrunbook.domain.diagnosis import Cause
 from mlrunbook.domain.errors import Refused
 from mlrunbook.domain.incident import Status
+from mlrunbook.domain.policy import Policy
 from mlrunbook.domain.review import Event, ReviewFacts
 from mlrunbook.notices import actions_taken, figures, stop, tell_stakeholders
 from mlrunbook.steps.run import ACTOR, Run
@@ -57,41 +58,45 @@ def announce_resolution(run: Run) -> None:
 
 def draft_review(run: Run) -> str:
     """The review in Markdown, drafted once, with its action items in the store."""
-    if standing := run.recorded("review"):
-        return str(standing["markdown"])
     with run.write() as conn:
-        incident = incidents.get(conn, run.incident_id)
-        entries = timeline.read(conn, run.incident_id)
-        diagnosis = records.get(conn, run.incident_id, "diagnosis") or {}
-        recovery = records.get(conn, run.incident_id, "recovery") or {}
-        triage = records.get(conn, run.incident_id, "triage") or {}
-        rows = journal.of_incident(conn, run.incident_id)
-        updates = [
-            u for u in outbox.of_incident(conn, run.incident_id, "update") if u["not_before"] <= (incident.resolved_at or run.world.now())
-        ]
-        facts = ReviewFacts(
-            incident=incident,
-            events=[Event(e.at, e.text) for e in entries if e.kind in REVIEW_EVENTS],
-            root_cause=root_cause(conn, incident.id),
-            chain=diagnosis.get("chain", []),
-            cause=_cause(conn, incident.id),
-            resolution=resolution_words(conn, incident.id),
-            during=figures(diagnosis.get("figures") or triage.get("figures")),
-            after=figures(recovery.get("figures")),
-            detected_automatically=bool((records.get(conn, incident.id, "report") or {}).get("by_alert")),
-            paged_at=next((e.at for e in entries if e.kind == "page"), None),
-            updates_due=len(updates),
-            updates_on_time=sum(1 for u in updates if _in_time(u)),
-            containment_left=[f"{r.summary} ({r.kept_because})" for r in rows if r.kept_because],
-            business_impact=_business_impact(incident.impact, figures(triage.get("figures"))),
-        )
-        todo = review.action_items(facts.cause, incident.resolved_at or run.world.now())
-        markdown = review.draft(facts, todo, run.world.policy)
-        for item in todo:
-            items.add(conn, incident.id, item.action, owner_role=str(item.owner), due_on=item.due_on)
-        due = incident.review_due_at
-        run.note(conn, "review", f"Review drafted, due {due:%Y-%m-%d %H:%M} UTC" if due else "Review drafted")
-        return str(run.record(conn, "review", {"markdown": markdown})["markdown"])
+        return draft(conn, run.world.policy, run.incident_id, now=run.world.now())
+
+
+def draft(conn: Connection, policy: Policy, incident_id: str, *, now: datetime) -> str:
+    """The review of a resolved or closed incident, from the record; also for one that a person has closed."""
+    if standing := records.get(conn, incident_id, "review"):
+        return str(standing["markdown"])
+    incident = incidents.get(conn, incident_id)
+    entries = timeline.read(conn, incident_id)
+    diagnosis = records.get(conn, incident_id, "diagnosis") or {}
+    recovery = records.get(conn, incident_id, "recovery") or {}
+    triage = records.get(conn, incident_id, "triage") or {}
+    rows = journal.of_incident(conn, incident_id)
+    updates = [u for u in outbox.of_incident(conn, incident_id, "update") if u["not_before"] <= (incident.resolved_at or now)]
+    facts = ReviewFacts(
+        incident=incident,
+        events=[Event(e.at, e.text) for e in entries if e.kind in REVIEW_EVENTS],
+        root_cause=root_cause(conn, incident.id),
+        chain=diagnosis.get("chain", []),
+        cause=_cause(conn, incident.id),
+        resolution=resolution_words(conn, incident.id),
+        during=figures(diagnosis.get("figures") or triage.get("figures")),
+        after=figures(recovery.get("figures")),
+        detected_automatically=bool((records.get(conn, incident.id, "report") or {}).get("by_alert")),
+        paged_at=next((e.at for e in entries if e.kind == "page"), None),
+        updates_due=len(updates),
+        updates_on_time=sum(1 for u in updates if _in_time(u)),
+        containment_left=[f"{r.summary} ({r.kept_because})" for r in rows if r.kept_because],
+        business_impact=_business_impact(incident.impact, figures(triage.get("figures"))),
+    )
+    todo = review.action_items(facts.cause, incident.resolved_at or now)
+    markdown = review.draft(facts, todo, policy)
+    for item in todo:
+        items.add(conn, incident.id, item.action, owner_role=str(item.owner), due_on=item.due_on)
+    due = incident.review_due_at
+    said = f"Review drafted, due {due:%Y-%m-%d %H:%M} UTC" if due else "Review drafted"
+    timeline.append(conn, incident_id, "review", said, actor=ACTOR, at=now)
+    return str(records.put(conn, incident_id, "review", {"markdown": markdown}, now=now)["markdown"])
 
 
 def unexplained(conn: Connection, incident_id: str) -> list[str]:

@@ -404,6 +404,15 @@ def test_an_incident_that_nothing_has_measured_closes_with_a_reason(client: Test
     assert say(client, opened(client, model, severity="critical", type="compliance"), "close", {"reason": "a drill"}).status_code == 200
 
 
+def test_an_incident_closed_by_a_person_has_its_review_drafted_too(client: TestClient, model: str) -> None:
+    incident_id = opened(client, model, severity="high", type="compliance")
+    say(client, incident_id, "close", {"reason": "a drill"})
+    review = client.get(f"/api/v1/incidents/{incident_id}/review")
+    assert review.status_code == 200
+    assert review.text.startswith("# Post-Incident Review:")
+    assert "a drill" in review.text
+
+
 def test_a_measured_incident_does_not_close_on_a_word(client: TestClient, world: World, model: str) -> None:
     incident_id = opened(client, model)
     measured(world, incident_id)

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
+from itertools import groupby
 
 import httpx
 from prefect import task
-from prefect.artifacts import acreate_markdown_artifact, acreate_table_artifact
+from prefect.artifacts import acreate_markdown_artifact
 from prefect.runtime import flow_run
 
 from mlrunbook.domain.actions import Plan
 from mlrunbook.domain.errors import Transient
-from mlrunbook.domain.findings import CHECKLIST
+from mlrunbook.domain.findings import CHECKLIST, Finding, State
 from mlrunbook.domain.review import md
 from mlrunbook.steps import changes, investigation
 from tasks._policy import RETRY_TRANSIENT, off_loop
@@ -23,21 +24,11 @@ from tasks.run import current_run
 async def publish_findings(incident_id: str) -> None:
     """The runbook's checklist with an answer an item, and the diagnosis."""
     run = current_run()
-    found = {f.key: f for f in await off_loop(investigation.findings, run)}
-    rows = [
-        {
-            "Group": item.group,
-            "Item": item.title,
-            "State": str(found[item.key].state),
-            "Finding": found[item.key].sentence,
-            "Source": found[item.key].source,
-        }
-        for item in CHECKLIST
-        if item.key in found
-    ]
+    found = await off_loop(investigation.findings, run)
     diagnosis = await off_loop(run.recorded, "diagnosis") or {}
+    text = findings_markdown(incident_id, diagnosis.get("sentence", ""), found)
     key, about = _key(incident_id, "findings"), md(diagnosis.get("headline") or "")
-    await _once(key, f"{about}{rows}", lambda: acreate_table_artifact(table=rows, key=key, description=about))
+    await _once(key, text, lambda: acreate_markdown_artifact(markdown=text, key=key, description=about))
 
 
 @task(task_run_name="publish-plan", **RETRY_TRANSIENT)
@@ -74,6 +65,20 @@ def _record(step: str) -> None:
     run = current_run()
     with run.write() as conn:
         run.record(conn, step, {"at": run.world.now()})
+
+
+def findings_markdown(incident_id: str, diagnosis: str, found: Sequence[Finding]) -> str:
+    """One table a group of the checklist. Not Prefect's own table: that one cuts the sentences and shows ten rows."""
+    lines = [f"## Findings of {md(incident_id)}", "", md(diagnosis), ""]
+    answers = {f.key: f for f in found}
+    for group, items in groupby(CHECKLIST, key=lambda item: item.group):
+        lines += [f"### {group}", "", "| Item | State | Finding | Source |", "|---|---|---|---|"]
+        for item in items:
+            if answer := answers.get(item.key):
+                state = f"**{answer.state}**" if answer.state is State.SUSPECT else str(answer.state)
+                lines.append(f"| {item.title} | {state} | {md(answer.sentence)} | {md(answer.source)} |")
+        lines.append("")
+    return "\n".join(lines)
 
 
 NUMBERS = {

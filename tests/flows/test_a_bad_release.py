@@ -5,7 +5,6 @@ One incident proves both: what the runbook does, and that no kill makes it do le
 
 from __future__ import annotations
 
-import json
 from typing import NamedTuple
 
 import pytest
@@ -111,9 +110,10 @@ def test_each_rung_of_the_ladder_was_paged_and_both_notifications_went_out(story
 
 
 def test_every_item_of_the_checklist_has_its_finding(story: Story) -> None:
-    rows = json.loads(story.live.artifacts(story.id)[f"{story.id.replace('_', '-')}-findings"])
-    assert [row["Item"] for row in rows] == [item.title for item in CHECKLIST]
-    assert len(rows) == 19
+    shown = story.live.artifacts(story.id)[f"{story.id.replace('_', '-')}-findings"]
+    titles = [row.split(" | ")[0].removeprefix("| ") for row in shown.splitlines() if row.startswith("| ") and " | Source |" not in row]
+    assert titles == [item.title for item in CHECKLIST]
+    assert len(titles) == 19
 
 
 def test_plan_and_review_are_artifacts_and_the_review_is_due_with_its_action_items(story: Story) -> None:

@@ -1,0 +1,97 @@
+"""What holds for every task and flow, and that errors are retried as their kind says."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any, cast
+
+import pytest
+from prefect import Flow, Task, flow, task
+from prefect.cache_policies import NO_CACHE
+from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, temporary_settings
+
+import flows
+import tasks
+from mlrunbook.domain.errors import Refused, Transient, Unknown
+from mlrunbook.steps.run import Run
+from mlrunbook.store.leases import Lease
+from mlrunbook.wiring import World
+from tasks import run as carrier
+from tasks._policy import RETRY_TRANSIENT
+from tests.flows.live import ChildStack
+
+
+def members(package: Any, kind: type[Any]) -> list[Any]:
+    names = [name for _, name, _ in pkgutil.iter_modules(package.__path__)]
+    found = [m for name in names for m in vars(importlib.import_module(f"{package.__name__}.{name}")).values() if isinstance(m, kind)]
+    return list({id(m): m for m in found}.values())
+
+
+TASKS: list[Task[Any, Any]] = members(tasks, Task)
+FLOWS: list[Flow[Any, Any]] = members(flows, Flow)
+
+
+def test_there_are_tasks_and_flows_to_look_at() -> None:
+    assert len(TASKS) > 15
+    assert {f.name for f in FLOWS} >= {"respond", "triage", "contain", "investigate", "resolve", "draft-review", "rollback", "threshold"}
+
+
+@pytest.mark.parametrize("one", TASKS, ids=lambda t: t.fn.__name__)
+def test_every_task_has_retries_a_timeout_and_a_run_name_and_keeps_no_result(one: Task[Any, Any]) -> None:
+    assert one.retries > 0
+    assert one.retry_condition_fn is RETRY_TRANSIENT["retry_condition_fn"]
+    assert one.timeout_seconds
+    assert one.task_run_name
+    assert one.cache_policy is NO_CACHE
+    assert one.persist_result is False
+    assert one.isasync
+
+
+@pytest.mark.parametrize("one", FLOWS, ids=lambda f: f.fn.__name__)
+def test_every_flow_has_a_run_name_and_keeps_no_result(one: Flow[Any, Any]) -> None:
+    assert one.flow_run_name
+    assert one.persist_result is False
+    assert one.isasync
+
+
+@pytest.fixture
+def prefect(stack: ChildStack) -> Iterator[None]:
+    with temporary_settings({PREFECT_API_URL: stack.prefect_api_url, PREFECT_API_AUTH_STRING: stack.prefect_auth}):
+        yield
+
+
+@pytest.mark.prefect
+@pytest.mark.stack
+async def test_transient_is_retried_refused_and_unknown_are_not_and_the_run_reaches_tasks_of_subflows(prefect: None) -> None:
+    tried: Counter[str] = Counter()
+    policy = RETRY_TRANSIENT | {"retries": 2, "retry_delay_seconds": 0}
+
+    @task(task_run_name="fail-with-{error}", **policy)
+    async def fail_with(error: type[Exception]) -> str:
+        tried[error.__name__] += 1
+        raise error("not now")
+
+    @task(task_run_name="who-am-i", **policy)
+    async def who_am_i() -> str:
+        return carrier.current_run().incident_id
+
+    @flow(name="inner", persist_result=False)
+    async def inner() -> str:
+        return await who_am_i()
+
+    @flow(name="outer", persist_result=False)
+    async def outer() -> str:
+        for error in (Transient, Refused, Unknown):
+            with pytest.raises(error):
+                await fail_with(error)
+        return await inner()
+
+    token = carrier._current.set(Run(cast(World, None), Lease("incident_7", 1, "a run", "running", None)))
+    try:
+        assert await outer() == "incident_7"
+    finally:
+        carrier._current.reset(token)
+    assert tried == {"Transient": 3, "Refused": 1, "Unknown": 1}

@@ -243,7 +243,7 @@ def _keep(out: Path, facts: dict[str, Any], review: str | None, messages: Path) 
         (out / "review.md").write_text(review)
         files.append("review.md")
     if messages.exists():
-        shutil.copytree(messages, out / "messages", dirs_exist_ok=True)
+        shutil.copytree(messages, out / "messages", dirs_exist_ok=True, ignore=shutil.ignore_patterns("*.new"))
         files += sorted(f"messages/{p.name}" for p in (out / "messages").iterdir())
     (out / "summary.json").write_text(json.dumps({**facts, "files": files}, indent=2, default=str))
     return files

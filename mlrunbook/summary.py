@@ -17,8 +17,10 @@ TOLERANCE = 0.05  # F1 counts as back within this share of the baseline
 
 
 def has_ended(conn: Connection, incident_id: str) -> bool:
-    """Closed or a false alarm, and no run has anything left to do."""
-    return not incidents.get(conn, incident_id).status.is_open and leases.get(conn, incident_id).state == "done"
+    """Closed or a false alarm, no run has anything left to do, and everybody has been told."""
+    if incidents.get(conn, incident_id).status.is_open or leases.get(conn, incident_id).state != "done":
+        return False
+    return all(row["delivered_at"] or row["cancelled_at"] for row in outbox.of_incident(conn, incident_id, "page", "message"))
 
 
 def waiting_for_decision(conn: Connection, incident_id: str) -> str | None:

@@ -19,6 +19,7 @@ from mlrunbook.store.tables import outbox
 
 CLAIM_S = 60.0
 MAX_BACKOFF_S = 60.0
+MAX_BACKOFF_OF_RUNS_S = 5.0  # the Prefect server is ours, and an approved fix waits for it
 
 PENDING = outbox.c.delivered_at.is_(None) & outbox.c.cancelled_at.is_(None)
 
@@ -104,8 +105,9 @@ def delivered(conn: Connection, item: Item, *, now: datetime) -> None:
 
 
 def failed(conn: Connection, item: Item, error: str, *, now: datetime) -> None:
-    """Try again after 1, 2, 4 ... 60 s, for ever."""
-    wait_s = min(2.0 ** min(item.attempts - 1, 10), MAX_BACKOFF_S)
+    """Try again after 1, 2, 4 ... 60 s (flow runs: 5 s), for ever."""
+    longest_s = MAX_BACKOFF_OF_RUNS_S if item.kind in ("start_run", "resume_run") else MAX_BACKOFF_S
+    wait_s = min(2.0 ** min(item.attempts - 1, 10), longest_s)
     conn.execute(
         update(outbox)
         .where(outbox.c.id == item.id)

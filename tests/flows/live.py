@@ -138,7 +138,7 @@ def _lives(process: psutil.Process) -> bool:
         return False
 
 
-def wait_for(what: str, condition: Callable[[], Any], timeout_s: float = 60.0) -> Any:
+def wait_for(what: str, condition: Callable[[], Any], timeout_s: float = 60.0, every_s: float = 0.05) -> Any:
     """The first true value of `condition()`; a part that is away for the moment counts as not yet."""
     deadline = time.monotonic() + timeout_s
     while True:
@@ -146,7 +146,7 @@ def wait_for(what: str, condition: Callable[[], Any], timeout_s: float = 60.0) -
             if found := condition():
                 return found
         assert time.monotonic() < deadline, f"not within {timeout_s:.0f} s: {what}"
-        time.sleep(0.05)
+        time.sleep(every_s)
 
 
 class Live:
@@ -318,16 +318,18 @@ class Live:
 
     # -- the saboteur
 
-    def kill_flow(self, incident_id: str, when: str) -> None:
-        """kill -9 of the process of the run that holds the incident's lease."""
+    def flow(self, incident_id: str) -> psutil.Process:
+        """The process of the run that holds the incident's lease."""
         holder = self.lease(incident_id).holder
-        killed = 0
         for process in marked(f"{self.stack.stack_id}/worker/"):
             with contextlib.suppress(psutil.Error):
                 if process.environ().get("PREFECT__FLOW_RUN_ID") == holder:
-                    process.kill()
-                    killed += 1
-        assert killed, f"no process of run {holder} {when}"
+                    return process
+        raise AssertionError(f"no process of run {holder}")
+
+    def kill_flow(self, incident_id: str, when: str, process: psutil.Process | None = None) -> None:
+        """kill -9 of the flow's process; look it up before where the moment is short."""
+        (process or self.flow(incident_id)).kill()
         self.killed.append(f"the flow {when}")
 
     def kill_part(self, name: str, when: str) -> None:

@@ -168,13 +168,22 @@ class EmbeddedPostgres:
         self._server = server
         if len(lines) >= 8 and lines[7].strip() == "ready" and Path(lines[4]).is_dir():
             self._socket = Path(lines[4])
-            return True
+            if self._takes_connections():
+                return True
         with contextlib.suppress(psutil.NoSuchProcess):
             server.send_signal(signal.SIGINT)
         if not self._gone(STOP_TIMEOUT_S):
             raise Refused(f"a PostgreSQL that is shutting down (pid {server.pid}) still holds {self._cluster}; try again when it is gone")
         self._server = None
         return False
+
+    def _takes_connections(self) -> bool:
+        """Its parent's death may have told it to stop a moment ago: its lock file says "ready" until it is gone."""
+        try:
+            self._connect().close()
+        except psycopg.OperationalError:
+            return False
+        return True
 
     def _await_backends(self) -> None:
         """A killed server's children end by themselves; the lock file that kept them from a second server's data may go only then."""

@@ -120,7 +120,8 @@ def test_the_timeline_followed_shows_what_happens_and_ends_with_the_incident(cli
         cli("incidents", "close", incident, "--reason", "documentation corrected")
         rest = [json.loads(line) for line in live.stdout]
     assert live.returncode == 0
-    assert "closed" in rest[-1]["text"]
+    assert any("-> closed" in entry["text"] for entry in rest)
+    assert rest[-1]["kind"] == "review"
 
 
 def test_an_untouched_timeline_is_verified(cli: Cli, incident: str) -> None:

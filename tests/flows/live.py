@@ -105,7 +105,7 @@ class ChildStack(Stack):
 
     def stop(self) -> None:
         if self._process is not None and self._process.poll() is None:
-            self._process.send_signal(signal.SIGINT)
+            self._process.terminate()  # not SIGINT: tests started in the background pass on that it is ignored
             self._process.wait(60)
 
     def kill(self) -> None:

@@ -11,7 +11,7 @@ from typing import Any, cast
 import pytest
 from prefect import Flow, Task, flow, task
 from prefect.cache_policies import NO_CACHE
-from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, temporary_settings
+from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, PREFECT_LOGGING_TO_API_ENABLED, temporary_settings
 
 import flows
 import tasks
@@ -59,7 +59,8 @@ def test_every_flow_has_a_run_name_and_keeps_no_result(one: Flow[Any, Any]) -> N
 
 @pytest.fixture
 def prefect(stack: ChildStack) -> Iterator[None]:
-    with temporary_settings({PREFECT_API_URL: stack.prefect_api_url, PREFECT_API_AUTH_STRING: stack.prefect_auth}):
+    ours = {PREFECT_API_URL: stack.prefect_api_url, PREFECT_API_AUTH_STRING: stack.prefect_auth, PREFECT_LOGGING_TO_API_ENABLED: False}
+    with temporary_settings(ours):
         yield
 
 

@@ -177,12 +177,13 @@ class FileWorld:
             {"high": counts},
             {"L": counts},
         )
+        past = Confusion(**s["baseline"]) if "baseline" in s else HEALTHY
         base = WindowMetrics(
             self._now() - timedelta(days=7),
             self._now() - timedelta(hours=2),
-            HEALTHY.n,
-            HEALTHY.n,
-            HEALTHY,
+            past.n,
+            past.n,
+            past,
             0.03,
             20.0,
             0.0,

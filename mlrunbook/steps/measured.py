@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import datetime, timedelta
 
 from mlrunbook.domain.errors import RunbookError
+from mlrunbook.domain.incident import Status
 from mlrunbook.domain.performance import Confusion, ModelMetrics
 from mlrunbook.steps.run import Run
+from mlrunbook.store import incidents, records
 
 WINDOW = timedelta(hours=1)
+BASELINE = timedelta(days=7)
 IN_PRODUCTION = timedelta(days=30)  # how far back a version's time in production is looked at
 CHANGES = frozenset({"deployment", "rollback", "config"})
 
@@ -30,7 +34,22 @@ def window_start(run: Run) -> datetime:
 def metrics(run: Run, *, version: str | None = None) -> ModelMetrics:
     """Of the version the incident is about (`version` before triage has recorded it)."""
     incident = run.incident()
-    return run.world.platform.metrics(incident.model, since=window_start(run), version=version or incident.model_version)
+    seen = run.world.platform.metrics(incident.model, since=window_start(run), version=version or incident.model_version)
+    before = _before_the_last_incident(run)
+    return replace(seen, baseline=replace(seen.baseline, confusion=before)) if before else seen
+
+
+def _before_the_last_incident(run: Run) -> Confusion | None:
+    """The baseline that an incident of the same model recorded less than a baseline's length ago: the bad hours of that incident are
+    in the platform's own baseline now, and would make this one look mild."""
+    incident = run.incident()
+    with run.world.transaction() as conn:
+        for earlier in incidents.find(conn, model=incident.model, status=Status.CLOSED, limit=20):
+            if BASELINE >= incident.detected_at - earlier.detected_at > timedelta(0):
+                counts = (records.get(conn, earlier.id, "triage") or {}).get("baseline")
+                if counts:
+                    return Confusion(**counts)
+    return None
 
 
 def baseline(run: Run) -> Confusion | None:

@@ -15,6 +15,7 @@ from mlrunbook.domain.policy import Role
 from mlrunbook.domain.threshold import choose_threshold
 from mlrunbook.notices import page, safety_notices, situation, tell_contact, tell_stakeholders
 from mlrunbook.ports import ServingState, ServingStatus
+from mlrunbook.steps import investigation
 from mlrunbook.steps.changes import is_carried_out, plan_of
 from mlrunbook.steps.measured import is_dangerous, metrics
 from mlrunbook.steps.run import ACTOR, Run
@@ -31,6 +32,8 @@ def plan(run: Run) -> dict[str, Any]:
     triage = run.recorded("triage") or {}
     assessment = assessment_of(triage)
     model, world = run.incident().model, run.world
+    if assessment.severity is Severity.HIGH:
+        _check_first(run)
     status, state = _status(run), _state(run)
     decided = plan_containment(
         run.incident_id,
@@ -94,6 +97,15 @@ def approved_mitigation(run: Run) -> str | None:
         if proposed is None or not standing_approval(conn, run.world.policy, proposed, now=run.world.now())[0]:
             return None
     return None if is_carried_out(run, proposed) else proposed.digest
+
+
+def _check_first(run: Run) -> None:
+    """Runbook, Step 2, High: recent deployments, drift and the feature store; the metrics triage has just read. The investigation
+    takes these findings over."""
+    said = [line for name in ("recent_changes", "data_quality", "feature_store") for line in investigation.check(run, name)]
+    suspect = [line.removeprefix("suspect: ") for line in said if line.startswith("suspect: ")]
+    with run.write() as conn:
+        run.note(conn, "containment", f"Checked first: {'; '.join(suspect) or 'nothing suspect in changes, data and feature store'}")
 
 
 def _status(run: Run) -> ServingStatus | None:

@@ -5,11 +5,12 @@ Every method may raise the errors of `mlrunbook.domain.errors` and nothing else.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Protocol
 
+from mlrunbook.domain.features import FeatureStoreState
 from mlrunbook.domain.performance import ModelMetrics
 
 
@@ -52,6 +53,53 @@ class Prediction:
     threshold: float
     latency_ms: float
     outcome: bool | None = None
+    shadow_version: str | None = None  # the version in staging scored the same request, and nobody acted on it
+    shadow_score: float | None = None
+
+
+@dataclass(frozen=True)
+class ModelVersion:
+    """A registered version. `asset_types` are those it was trained on; None: not recorded."""
+
+    version: str
+    registered_at: datetime
+    trained_from: datetime
+    trained_to: datetime
+    features: tuple[str, ...]
+    threshold: float
+    asset_types: tuple[str, ...] | None = None
+
+
+@dataclass(frozen=True)
+class VersionReplay:
+    """What one version makes of logged requests: `scores[i]` belongs to `Replayed.rows[i]`.
+
+    `problem` says why it cannot score them (schema, artefact, library); `scores` is empty then. `latency_ms` is the median of one row.
+    """
+
+    version: str
+    scores: tuple[float, ...]
+    problem: str | None = None
+    size_bytes: int | None = None
+    latency_ms: float | None = None
+
+
+@dataclass(frozen=True)
+class Replayed:
+    """Logged requests with a known outcome, oldest first, and every asked version's scores for them."""
+
+    rows: tuple[Prediction, ...]
+    versions: tuple[VersionReplay, ...]
+
+
+@dataclass(frozen=True)
+class ViewSchedule:
+    """The scheduled materialisation of one feature view. `error`: why its last run failed."""
+
+    view: str
+    suspended: bool
+    last_run_at: datetime | None
+    error: str | None = None
 
 
 @dataclass(frozen=True)
@@ -93,6 +141,34 @@ class ModelPlatform(Protocol):
     def rollback(self, model: str, *, target_version: str, reason: str, rolled_back_by: str, idempotency_key: str) -> ServingStatus:
         """Make `target_version` the serving version. Idempotent. NotFound when the version does not exist."""
         ...
+
+    def versions(self, model: str) -> Sequence[ModelVersion]:
+        """Every registered version, oldest first."""
+        ...
+
+    def register(self, model: str, *, version: str, registered_by: str, idempotency_key: str) -> ModelVersion:
+        """Enter a trained version. Idempotent; Refused when that version is registered with another artefact."""
+        ...
+
+    def stage(self, model: str, *, version: str | None, staged_by: str, idempotency_key: str) -> ServingStatus:
+        """Put a version into the staging slot, where it scores live requests that nobody acts on; None empties the slot."""
+        ...
+
+    def promote(self, model: str, *, version: str, reason: str, promoted_by: str, idempotency_key: str) -> ServingStatus:
+        """Make `version` the serving version and empty the staging slot. Idempotent."""
+        ...
+
+    def replay(
+        self, model: str, *, versions: Sequence[str], since: datetime | None = None, until: datetime | None = None, limit: int = 4000
+    ) -> Replayed:
+        """Score the newest logged requests of [since, until) whose outcome is known with each of `versions`, as if it had served."""
+        ...
+
+    def feature_schedules(self) -> Sequence[ViewSchedule]:
+        """The scheduled materialisation of every feature view. NotFound where the platform does not run it."""
+        ...
+
+    def resume_feature_schedules(self, views: Sequence[str], *, resumed_by: str, idempotency_key: str) -> Sequence[ViewSchedule]: ...
 
     def work_orders(self, model: str, *, state: str | None = None) -> Sequence[WorkOrder]: ...
 
@@ -178,6 +254,36 @@ class Message:
     subject: str
     body: str
     page: bool = False
+
+
+class FeatureStore(Protocol):
+    """The team's Feast, through its Python API. Never imported before it is needed: that takes seconds."""
+
+    def inspect(self, *, entities: int = 200) -> FeatureStoreState:
+        """Read what staleness, nulls and outages are judged from. What is broken is in `problems`; this never raises for it."""
+        ...
+
+    def materialize(
+        self, views: Sequence[str], *, since: datetime | None, until: datetime, progress: Callable[[str, int, int], None]
+    ) -> None:
+        """Bring the online store up to `until` (never later than now): incremental, or from `since` on for rows that came late.
+
+        `progress(view, done, total)` counts entities. Safe to repeat. Raises NotFound (view), Refused (source missing, corrupt, wrong
+        entity key, no rows) or Transient (store locked or away).
+        """
+        ...
+
+
+class Trainer(Protocol):
+    def train(
+        self, model: str, *, version: str, start: datetime, end: datetime, log: Callable[[str], None], alive: Callable[[], bool]
+    ) -> None:
+        """Run the team's training command to its end, in a process of its own; `log` gets each line it prints.
+
+        Afterwards the version can be registered. Repeating a finished training returns at once. Refused with the last lines when the
+        command fails, runs over its time or its memory; stops it and raises Fenced once `alive()` is false.
+        """
+        ...
 
 
 class Notifier(Protocol):

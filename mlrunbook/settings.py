@@ -26,6 +26,7 @@ class Settings(BaseSettings):
     model_server_url: str = "http://127.0.0.1:8080"
     gateway_url: str = "http://127.0.0.1:8090"
     feature_server_url: str | None = Field(default=None, description="Feast feature server, e.g. http://feast-server:6566")
+    feature_repo: Path | None = Field(default=None, description="Folder of the Feast repository's feature_store.yaml")
     platform_token: SecretStr | None = Field(default=None, description="Token the flows use on the model platform")
     gateway_token: SecretStr | None = Field(default=None, description="Token the CLI uses on the gateway")
 

@@ -12,7 +12,7 @@ from sqlalchemy import Connection, Engine
 
 from mlrunbook import db
 from mlrunbook.domain.policy import Policy
-from mlrunbook.ports import ModelPlatform, Notifier, Orchestrator, ServingRuntime
+from mlrunbook.ports import FeatureStore, ModelPlatform, Notifier, Orchestrator, ServingRuntime, Trainer
 from mlrunbook.settings import Settings, channel_address, settings
 
 
@@ -28,6 +28,8 @@ class World:
     policy: Policy
     lease_s: float
     now: Callable[[], datetime]
+    features: FeatureStore | None = None  # None: no feature store is configured
+    trainer: Trainer | None = None
     settle_s: float = 30.0  # how long a change may take to show when read back
 
     def transaction(self) -> AbstractContextManager[Connection]:

@@ -11,9 +11,19 @@ import httpx
 
 from mlrunbook.domain.errors import NotFound, Refused, Transient, Unknown
 from mlrunbook.domain.performance import Confusion, ModelMetrics, WindowMetrics
-from mlrunbook.ports import Change, Prediction, ServingStatus, WorkOrder
+from mlrunbook.ports import (
+    Change,
+    ModelVersion,
+    Prediction,
+    Replayed,
+    ServingStatus,
+    VersionReplay,
+    ViewSchedule,
+    WorkOrder,
+)
 
 T = TypeVar("T")
+_SCHEDULES = "/api/v1/ml/features/schedules"
 # The request was never sent, so nothing can have happened.
 _NOT_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.UnsupportedProtocol)
 # A proxy lost the answer: the platform may have acted.
@@ -64,6 +74,31 @@ class HttpPlatform:
     def rollback(self, model: str, *, target_version: str, reason: str, rolled_back_by: str, idempotency_key: str) -> ServingStatus:
         body = {"targetVersion": target_version, "reason": reason, "rolledBackBy": rolled_back_by}
         return self._write(f"{_model(model)}/rollback", body, _status, idempotency_key)
+
+    def versions(self, model: str) -> Sequence[ModelVersion]:
+        return self._read(f"{_model(model)}/versions", lambda b: [_version(v) for v in b["versions"]])
+
+    def register(self, model: str, *, version: str, registered_by: str, idempotency_key: str) -> ModelVersion:
+        return self._write(f"{_model(model)}/versions", {"version": version, "registeredBy": registered_by}, _version, idempotency_key)
+
+    def stage(self, model: str, *, version: str | None, staged_by: str, idempotency_key: str) -> ServingStatus:
+        return self._write(f"{_model(model)}/staging", {"version": version, "stagedBy": staged_by}, _status, idempotency_key)
+
+    def promote(self, model: str, *, version: str, reason: str, promoted_by: str, idempotency_key: str) -> ServingStatus:
+        body = {"version": version, "reason": reason, "promotedBy": promoted_by}
+        return self._write(f"{_model(model)}/promote", body, _status, idempotency_key)
+
+    def replay(
+        self, model: str, *, versions: Sequence[str], since: datetime | None = None, until: datetime | None = None, limit: int = 4000
+    ) -> Replayed:
+        params = {"version": list(versions), "since": _iso(since), "until": _iso(until), "limit": limit}
+        return self._read(f"{_model(model)}/replay", _replayed, params)
+
+    def feature_schedules(self) -> Sequence[ViewSchedule]:
+        return self._read(_SCHEDULES, _schedules)
+
+    def resume_feature_schedules(self, views: Sequence[str], *, resumed_by: str, idempotency_key: str) -> Sequence[ViewSchedule]:
+        return self._write(f"{_SCHEDULES}/resume", {"views": list(views), "changedBy": resumed_by}, _schedules, idempotency_key)
 
     def work_orders(self, model: str, *, state: str | None = None) -> Sequence[WorkOrder]:
         return self._read(f"{_model(model)}/work-orders", _work_orders, {"state": state})
@@ -192,7 +227,39 @@ def _prediction(b: Any) -> Prediction:
         threshold=float(b["threshold"]),
         latency_ms=float(b["latencyMs"]),
         outcome=b.get("outcome"),
+        shadow_version=b.get("shadowVersion"),
+        shadow_score=b.get("shadowScore"),
     )
+
+
+def _version(b: Any) -> ModelVersion:
+    return ModelVersion(
+        version=b["version"],
+        registered_at=_time(b["registeredAt"]),
+        trained_from=_time(b["trainedFrom"]),
+        trained_to=_time(b["trainedTo"]),
+        features=tuple(b["features"]),
+        threshold=float(b["threshold"]),
+        asset_types=tuple(b["assetTypes"]) if b.get("assetTypes") is not None else None,
+    )
+
+
+def _replayed(b: Any) -> Replayed:
+    versions = tuple(
+        VersionReplay(v["version"], tuple(map(float, v["scores"])), v.get("problem"), v.get("sizeBytes"), v.get("latencyMs"))
+        for v in b["versions"]
+    )
+    rows = tuple(_prediction(p) for p in b["rows"])
+    if any(len(v.scores) != (0 if v.problem else len(rows)) for v in versions):
+        raise ValueError("a version has not one score a row")
+    return Replayed(rows, versions)
+
+
+def _schedules(b: Any) -> list[ViewSchedule]:
+    return [
+        ViewSchedule(s["view"], bool(s["suspended"]), _time(s["lastRunAt"]) if s.get("lastRunAt") else None, s.get("error"))
+        for s in b["schedules"]
+    ]
 
 
 def _change(b: Any) -> Change:

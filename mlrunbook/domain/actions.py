@@ -18,6 +18,7 @@ from mlrunbook.domain.errors import Invalid
 class PlanKind(StrEnum):
     CONTAINMENT = "containment"
     MITIGATION = "mitigation"  # containment that needs a human's yes (the runbook's "temporary mitigation")
+    STAGING = "staging"  # a retrained version scores live requests that nobody acts on
     RESOLUTION = "resolution"
     UNDO = "undo"  # taking containment back after verified recovery
 
@@ -169,7 +170,114 @@ class FlagWorkOrders(Action):
         return "Flagged all pending predictive work orders for review"
 
 
-ACTIONS: dict[str, type[Action]] = {a.kind: a for a in (RollBack, RouteTraffic, Scale, Configure, Restart, FlagWorkOrders)}
+@dataclass(frozen=True)
+class Materialize(Action):
+    """Bring the online rows of these feature views up to the source (runbook, Path B), up to the moment it is carried out.
+
+    `since` (ISO 8601) looks back for rows that came late or were loaded wrong; None: from where the last materialisation ended.
+    """
+
+    kind: ClassVar[str] = "materialize"
+    views: tuple[str, ...]
+    since: str | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "views", tuple(self.views))  # from JSON it comes as a list
+
+    @property
+    def summary(self) -> str:
+        back = f" from {self.since} on" if self.since else ""
+        return f"materialize {', '.join(self.views)}{back} up to now"
+
+    @property
+    def past(self) -> str:
+        return f"Materialized {', '.join(self.views)}"
+
+
+@dataclass(frozen=True)
+class ResumeMaterialization(Action):
+    """Let the scheduled materialisation of these feature views run again."""
+
+    kind: ClassVar[str] = "resume_materialization"
+    views: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "views", tuple(self.views))
+
+    @property
+    def summary(self) -> str:
+        return f"resume the scheduled materialization of {', '.join(self.views)}"
+
+    @property
+    def past(self) -> str:
+        return f"Resumed the scheduled materialization of {', '.join(self.views)}"
+
+
+@dataclass(frozen=True)
+class Register(Action):
+    """Enter a trained version into the registry; nothing serves it yet."""
+
+    kind: ClassVar[str] = "register"
+    version: str
+
+    @property
+    def summary(self) -> str:
+        return f"register {self.model} {self.version}"
+
+    @property
+    def past(self) -> str:
+        return f"Registered {self.version}"
+
+
+@dataclass(frozen=True)
+class Stage(Action):
+    """Put a version into the staging slot, where it scores live requests in the shadow; None empties it."""
+
+    kind: ClassVar[str] = "stage"
+    version: str | None
+
+    @property
+    def summary(self) -> str:
+        return f"stage {self.model} {self.version} in the shadow" if self.version else f"take {self.model}'s candidate out of staging"
+
+    @property
+    def past(self) -> str:
+        return f"Staged {self.version} in the shadow" if self.version else "Took the candidate out of staging"
+
+
+@dataclass(frozen=True)
+class Promote(Action):
+    """Make a retrained version the serving one (runbook, Path C: "After validation, promote to production")."""
+
+    kind: ClassVar[str] = "promote"
+    version: str
+    reason: str = ""
+
+    @property
+    def summary(self) -> str:
+        return f"promote {self.model} {self.version} to production"
+
+    @property
+    def past(self) -> str:
+        return f"Promoted {self.version} to production"
+
+
+ACTIONS: dict[str, type[Action]] = {
+    a.kind: a
+    for a in (
+        RollBack,
+        RouteTraffic,
+        Scale,
+        Configure,
+        Restart,
+        FlagWorkOrders,
+        Materialize,
+        ResumeMaterialization,
+        Register,
+        Stage,
+        Promote,
+    )
+}
 
 
 @dataclass(frozen=True)

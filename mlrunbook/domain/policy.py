@@ -162,6 +162,7 @@ class Approvals(Section):
 
     containment: ApprovalRule = ApprovalRule(roles=_RESPONDERS, expires_after_min=15)
     mitigation: ApprovalRule = ApprovalRule(roles=_RESPONDERS)
+    staging: ApprovalRule = ApprovalRule(roles=_LEAD_AND_ABOVE)
     resolution: ApprovalRule = ApprovalRule(roles=_LEAD_AND_ABOVE)
     undo: ApprovalRule = ApprovalRule(roles=_RESPONDERS)
 
@@ -220,6 +221,52 @@ class RecoveryWatch(Section):
     give_up_after_min: Minutes = 60
 
 
+class FeatureStorePolicy(Section):
+    """What the feature store must hold, and when its rows count as stale.
+
+    Stale: the newest online row is older than `max_age_s`, or `max_lag_s` behind the newest row of its source. A repair looks back
+    `look_back_h` at most.
+    """
+
+    service: Text = "asset_features"
+    views: tuple[Text, ...] = ("asset_sensors", "asset_wear")
+    max_age_s: Annotated[float, Field(gt=0)] = 3600.0
+    max_lag_s: Annotated[float, Field(gt=0)] = 900.0
+    null_rate: Share = 0.05
+    look_back_h: Count = 168
+
+
+class Training(Section):
+    """The training command (runbook, Path C): an argument list, never a shell string, with {start_date}, {end_date}, {model_name}
+    and {version} filled in. It must leave the version where the platform can register it."""
+
+    command: Annotated[tuple[Text, ...], Field(min_length=1)] = (
+        "mlrunbook", "train", "--start-date", "{start_date}", "--end-date", "{end_date}", "--model-name", "{model_name}",
+        "--version", "{version}",
+    )  # fmt: skip
+    timeout_min: Minutes = 60
+    memory_limit_mb: Annotated[int, Field(ge=64)] = 4096
+
+
+class Retraining(Section):
+    """When path C may be prepared without being asked for, and what a candidate must show. Nothing promotes alone.
+
+    `triggers` are causes of the diagnosis. The newest `holdout_share` of the labelled window is never trained on. After a promotion
+    live metrics are watched for `watch_min`; a fall returns to the version before.
+    """
+
+    triggers: tuple[Text, ...] = ("new_segment", "concept_drift", "data_drift")
+    look_back_days: Count = 30
+    holdout_share: Annotated[float, Field(gt=0, lt=1)] = 0.25
+    min_positives: Count = 30
+    shadow_min_positives: Count = 30
+    shadow_give_up_min: Minutes = 1440
+    max_latency_ratio: Annotated[float, Field(gt=1)] = 2.0
+    max_size_mb: Annotated[float, Field(gt=0)] = 200.0
+    max_calibration_error: Share = 0.10
+    watch_s: Annotated[float, Field(ge=0)] = 1800.0
+
+
 class CostAssumptions(Section):
     """For impact estimates. None: the estimate says "not estimated" instead of guessing."""
 
@@ -271,6 +318,9 @@ class Policy(Section):
     triage: Triage = Triage()
     recovery: RecoveryPolicy = RecoveryPolicy()
     recovery_watch: RecoveryWatch = RecoveryWatch()
+    features: FeatureStorePolicy = FeatureStorePolicy()
+    training: Training = Training()
+    retraining: Retraining = Retraining()
     guardrails: Guardrails = Guardrails()
     costs: CostAssumptions = CostAssumptions()
 

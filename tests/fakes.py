@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,9 @@ from mlrunbook.domain.performance import Confusion, ModelMetrics, WindowMetrics
 from mlrunbook.domain.policy import Policy
 from mlrunbook.ports import Change, Message, Prediction, ServingConfig, ServingState, ServingStatus, WorkOrder
 from mlrunbook.wiring import World
+from tests import fake_features, fake_models
+from tests.fake_features import FileFeatures, FileSchedules
+from tests.fake_models import FileRegistry, FileTrainer, scored
 
 MODEL = "predictive_maintenance"
 T0 = datetime(2026, 3, 29, 0, 30, tzinfo=UTC)  # the night European clocks change
@@ -48,7 +51,7 @@ class Clock:
         self.at += timedelta(**span)
 
 
-class FileWorld:
+class FileWorld(FileRegistry, FileSchedules):
     """Platform and runtime over one JSON file: versions v1.5.0 (good) and v2.0.0 (bad, serving), a config, switches, counters."""
 
     def __init__(self, path: Path, now: Callable[[], datetime], tap: Callable[[str], None] = lambda _: None) -> None:
@@ -77,6 +80,9 @@ class FileWorld:
                     "work_orders": [],
                     "keys": [],
                     "applied": {},
+                    "asset_types": ["L"],  # of the logged predictions
+                    "features": fake_features.START,
+                    **fake_models.START,
                 },
             )
 
@@ -142,7 +148,7 @@ class FileWorld:
             model,
             s["serving"],
             s["previous"],
-            None,
+            s["staging"],
             up,
             (s["route"] or s["serving"]) if up else None,
             datetime.fromisoformat(s["deployed_at"]),
@@ -156,7 +162,8 @@ class FileWorld:
         current = s["route"] or s["serving"]
         serving = version or current
         begin = since or self._now() - WINDOW
-        counts = COUNTS[s["bad_versions"].get(serving)]
+        in_trouble = "degraded" if any(s["features"].values()) and begin >= self._now() - 2 * WINDOW else None
+        counts = COUNTS[s["bad_versions"].get(serving) or in_trouble]
         mended_late = s["slipped_until"] is not None and begin < datetime.fromisoformat(s["slipped_until"])
         if serving == current and (s["loaded_threshold"] < SLIPPED_BELOW or mended_late):
             counts = COUNTS[s["slipped_counts"]]
@@ -198,19 +205,19 @@ class FileWorld:
     def prediction_log(
         self, model: str, *, limit: int = 100, since: datetime | None = None, until: datetime | None = None, labelled_only: bool = False
     ) -> Sequence[Prediction]:
-        """Labelled rows, a sixth of them failures. A bad version's scores say nothing; a good one's tell failures apart at 0.5."""
+        """Labelled rows, see `fake_models.scored`; with a staged version, its scores too."""
         s = self._known(model)
-        serving = s["route"] or s["serving"]
-        sound = serving not in s["bad_versions"]
+        serving, staged, types = s["route"] or s["serving"], s["staging"], s["asset_types"]
+        sound = serving not in s["bad_versions"] and not any(s["features"].values())
         rows = []
         for i in range(min(limit, ROWS)):
-            failed = i % 6 == 0
-            told = (i // 6) % 50 < 41 if failed else (i * 7) % 250 < 9  # recall .82, precision about .82, as HEALTHY
-            score = (0.9 if told else 0.05) if sound else (i * 37 % 100) / 100
+            score, failed = scored(i, sound=sound)
+            shadow = scored(i, sound=staged not in s["bad_versions"])[0] if staged else None
             threshold = s["loaded_threshold"]
-            features = {"torque_nm": 40.0 + i % 7}
-            label = score >= threshold
-            rows.append(Prediction(i, self._now(), f"asset_{i}", "L", features, score, label, serving, threshold, 20.0, failed))
+            features = {f: None if f in s["features"]["empty"] else 40.0 + i % 7 for f in ("torque_nm", "tool_wear_min")}
+            asset, type_ = f"asset_{i}", types[i % len(types)]
+            told = Prediction(i, self._now(), asset, type_, features, score, score >= threshold, serving, threshold, 20.0, failed)
+            rows.append(replace(told, shadow_version=staged, shadow_score=shadow))
         return rows
 
     def changes(self, model: str, *, since: datetime) -> Sequence[Change]:
@@ -354,6 +361,8 @@ def world_of(
         engine=engine,
         platform=file_world,
         runtime=file_world,
+        features=FileFeatures(file_world),
+        trainer=FileTrainer(file_world),
         notifier=notifier or LedgerNotifier(),
         orchestrator=orchestrator or LedgerOrchestrator(),
         policy=policy or Policy(),

@@ -22,6 +22,7 @@ MODES: tuple[str, ...] = ("twf", "hdf", "pwf", "osf", "rnf")  # tool wear, heat 
 TYPE_SHARES = (0.6, 0.3, 0.1)
 WEAR_PER_USE_MIN = np.array([2.0, 3.0, 5.0])
 OVERSTRAIN_MIN_NM = np.array([11_000.0, 12_000.0, 13_000.0])
+POWER_LIMITS_W = (3500.0, 9000.0)
 TOOL_LIFE_MIN = (200.0, 240.0)
 TOOL_FAILS = 0.425  # of tools at the end of their life; the others are replaced in time (51 of 120 in the paper)
 DRIVE_POWER_W = 2860.0
@@ -49,8 +50,11 @@ class Source(Protocol):
 class Fleet:
     """`assets` machines read in turn; the same seed gives the same stream, however it is cut into windows."""
 
-    def __init__(self, seed: int, *, assets: int = 500) -> None:
+    def __init__(self, seed: int, *, assets: int = 1000) -> None:
         self._rng = np.random.default_rng(seed)
+        self._names = list(ASSET_TYPES)
+        self._wear_per_use, self._overstrain = WEAR_PER_USE_MIN, OVERSTRAIN_MIN_NM
+        self._power_limits_w = POWER_LIMITS_W
         self._types = self._rng.choice(len(ASSET_TYPES), size=assets, p=TYPE_SHARES)
         self._ids = np.array([f"asset_{i + 1}" for i in range(assets)], dtype=object)
         self._air = self._rng.normal(0, 2, assets)
@@ -72,6 +76,21 @@ class Fleet:
         self._left_over = frame.iloc[n:].reset_index(drop=True) if len(frame) > n else None
         return frame.iloc[:n]
 
+    def introduce_type(self, name: str, *, share: float, wear_per_use_min: float, overstrain_min_nm: float) -> None:
+        """From the next reading on, `share` of the assets are of a new type with tools of its own."""
+        self._left_over = None
+        self._names.append(name)
+        self._wear_per_use = np.append(self._wear_per_use, wear_per_use_min)
+        self._overstrain = np.append(self._overstrain, overstrain_min_nm)
+        new = self._rng.random(len(self._ids)) < share
+        self._types = np.where(new, len(self._names) - 1, self._types)
+        self._wear = np.where(new, self._rng.uniform(0, 1, len(new)) * overstrain_min_nm / 60, self._wear)  # in use for a while
+
+    def limit_power(self, least_w: float, most_w: float) -> None:
+        """From the next reading on, drives fail outside these limits: the same readings, other outcomes."""
+        self._left_over = None
+        self._power_limits_w = (least_w, most_w)
+
     def _round(self) -> dict[str, Any]:
         """One use of every asset."""
         rng, size = self._rng, len(self._ids)
@@ -80,15 +99,15 @@ class Fleet:
         torque = np.maximum(rng.normal(40, 10, size), 3.8)  # 3.8 Nm: the table's least
         rated_rpm = DRIVE_POWER_W / RATED_TORQUE_NM * 60 / (2 * np.pi)
         speed = rated_rpm * (40 / torque) ** LOAD_EXPONENT * (1 + rng.normal(0, SPEED_NOISE, size))
-        wear = self._wear + WEAR_PER_USE_MIN[self._types]
+        wear = self._wear + self._wear_per_use[self._types]
         power_w = torque * speed * (2 * np.pi / 60)
 
         worn_out = wear >= self._life
         modes = {
             "twf": worn_out & (rng.random(size) < TOOL_FAILS),
             "hdf": (10 + self._process < 8.6) & (speed < 1380),
-            "pwf": (power_w < 3500) | (power_w > 9000),
-            "osf": wear * torque > OVERSTRAIN_MIN_NM[self._types],
+            "pwf": (power_w < self._power_limits_w[0]) | (power_w > self._power_limits_w[1]),
+            "osf": wear * torque > self._overstrain[self._types],
             "rnf": rng.random(size) < 0.001,
         }
         new_tool = worn_out | modes["osf"]  # an overstrained tool is broken: it is changed too
@@ -96,7 +115,7 @@ class Fleet:
         self._life = np.where(new_tool, rng.uniform(*TOOL_LIFE_MIN, size), self._life)
         return {
             "asset_id": self._ids,
-            ASSET_TYPE: np.array(ASSET_TYPES, dtype=object)[self._types],
+            ASSET_TYPE: np.array(self._names, dtype=object)[self._types],
             "air_temperature_k": (300 + self._air).round(1),
             "process_temperature_k": (310 + self._air + self._process).round(1),
             "rotational_speed_rpm": speed.round(),

@@ -66,7 +66,7 @@ def read_table(path: Path) -> pd.DataFrame:
 
 
 class UciTable:
-    """The table as a source (fleet.Source): the oldest 60 % to train on, the rest drawn with replacement as traffic."""
+    """The table as a source (fleet.Source): the oldest 60 % to train on, the rest again and again, shuffled, as traffic."""
 
     def __init__(self, path: Path, seed: int) -> None:
         table = read_table(path)
@@ -82,4 +82,6 @@ class UciTable:
         return self._past.tail(n).reset_index(drop=True)
 
     def readings(self, n: int) -> pd.DataFrame:
-        return self._later.iloc[self._rng.integers(0, len(self._later), n)].reset_index(drop=True)
+        """No row twice within the length of the table: an asset has one reading at a time."""
+        shuffles = [self._rng.permutation(len(self._later)) for _ in range(-(-n // len(self._later)))]
+        return self._later.iloc[np.concatenate(shuffles)[:n]].reset_index(drop=True)

@@ -27,7 +27,7 @@ from mlrunbook import db, policy_file, statefile, web
 from mlrunbook.db import transaction
 from mlrunbook.domain.errors import Invalid, NotFound, RunbookError
 from mlrunbook.domain.policy import AlertThresholds, Policy
-from mlrunbook.platform import alerts, ledger, metrics, predictions, registry, serving_config, wire, workorders
+from mlrunbook.platform import alerts, feature_schedules, ledger, metrics, predictions, registry, serving_config, wire, workorders
 from mlrunbook.settings import Settings, settings
 from mlrunbook.tokens import Identity, Scope
 
@@ -91,6 +91,7 @@ def create_app(
     _health(app, engine)
     _registry(app, engine, config, server, clock)
     _serving(app, engine, config, clock)
+    _features(app, engine, clock)
     _performance(app, engine, clock)
     return app
 
@@ -168,23 +169,26 @@ def _registry(app: FastAPI, engine: Engine, config: Settings, server: ModelServe
             }
 
     @app.post(f"{base}/versions", status_code=201)
-    def register(model: str, body: wire.RegisterRequest, who: Operator) -> Body:
+    def register(model: str, body: wire.RegisterRequest, who: Operator, key: Key = None) -> Body:
         expected = f"{model}/{body.version}"
         if body.artefact not in (None, expected):
             raise Invalid(f"the artefact of {model} {body.version} must lie in {expected} below the models folder", field="artefact")
         with transaction(engine) as conn:
             by = body.registered_by or who.name
-            return wire.version(registry.register(conn, models_dir, model=model, version=body.version, by=by, at=clock()))
+            return wire.version(registry.register(conn, models_dir, model=model, version=body.version, by=by, at=clock(), key=key))
 
     @app.post(f"{base}/staging")
-    def stage(model: str, body: wire.StagingRequest, who: Operator) -> Body:
+    def stage(model: str, body: wire.StagingRequest, who: Operator, key: Key = None) -> Body:
+        by = body.staged_by or who.name
         with transaction(engine) as conn:
-            return wire.slots(registry.stage(conn, model=model, version=body.version, by=body.staged_by or who.name, at=clock()))
+            slots = registry.stage(conn, models_dir, model=model, version=body.version, by=by, at=clock(), key=key)
+        return with_server(slots)
 
     @app.delete(f"{base}/staging")
-    def unstage(model: str, who: Operator) -> Body:
+    def unstage(model: str, who: Operator, key: Key = None) -> Body:
         with transaction(engine) as conn:
-            return wire.slots(registry.stage(conn, model=model, version=None, by=who.name, at=clock()))
+            slots = registry.stage(conn, models_dir, model=model, version=None, by=who.name, at=clock(), key=key)
+        return with_server(slots)
 
     @app.get(f"{base}/changes")
     def changes(model: str, since: When = None) -> Body:
@@ -255,6 +259,29 @@ def _serving(app: FastAPI, engine: Engine, config: Settings, clock: Callable[[],
             reason = body.reason or f"flagged by {body.flagged_by or who.name}"
             found = workorders.flag_open(conn, model=model, reason=reason, at=clock())
         return {"model": model, "workOrders": [wire.work_order(w) for w in found]}
+
+
+def _features(app: FastAPI, engine: Engine, clock: Callable[[], datetime]) -> None:
+    """The scheduled materialisation of the feature views."""
+    base = "/api/v1/ml/features/schedules"
+
+    @app.get(base)
+    def schedules() -> Body:
+        with transaction(engine) as conn:
+            found = feature_schedules.states(conn)
+        if not found:
+            raise NotFound("no feature view has been materialised on a schedule here yet")
+        return wire.schedules(found)
+
+    @app.post(f"{base}/suspend")
+    def suspend(body: wire.SchedulesRequest, who: Operator, key: Key = None) -> Body:
+        with transaction(engine) as conn:
+            return wire.schedules(feature_schedules.suspend(conn, body.views, body.changed_by or who.name, clock(), key))
+
+    @app.post(f"{base}/resume")
+    def resume(body: wire.SchedulesRequest, who: Operator, key: Key = None) -> Body:
+        with transaction(engine) as conn:
+            return wire.schedules(feature_schedules.resume(conn, body.views, body.changed_by or who.name, clock(), key))
 
 
 def _performance(app: FastAPI, engine: Engine, clock: Callable[[], datetime]) -> None:

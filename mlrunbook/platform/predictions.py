@@ -21,12 +21,13 @@ CHUNK = 5000
 _RECORD = text("""
     INSERT INTO platform.predictions
         (id, model, at, asset_id, asset_type, features, score, label, risk_level,
-         version, threshold, latency_ms, null_count, outcome, outcome_at)
+         version, threshold, latency_ms, null_count, outcome, outcome_at, shadow_version, shadow_score)
     SELECT id, :model, at, asset_id, asset_type, features, score, score >= :threshold, risk_level,
-           :version, :threshold, :latency_ms, null_count, outcome, CASE WHEN outcome IS NOT NULL THEN at END
+           :version, :threshold, :latency_ms, null_count, outcome, CASE WHEN outcome IS NOT NULL THEN at END,
+           CASE WHEN shadow_score IS NOT NULL THEN CAST(:shadow_version AS text) END, shadow_score
     FROM jsonb_to_recordset(CAST(:rows AS jsonb)) AS r
         (id bigint, at timestamptz, asset_id text, asset_type text, features jsonb, score float8, risk_level text,
-         null_count int, outcome boolean)
+         null_count int, outcome boolean, shadow_score float8)
 """)
 _IDS = text("SELECT nextval(pg_get_serial_sequence('platform.predictions', 'id')) FROM generate_series(1, :n)")
 _OUTCOMES = text("""
@@ -41,7 +42,7 @@ _OUTCOMES = text("""
 
 @dataclass(frozen=True)
 class Scored:
-    """One asset's prediction as the server made it. `score` is the probability of failure."""
+    """One asset's prediction as the server made it. `score` is the probability of failure; `shadow_score` is staging's."""
 
     at: datetime
     asset_id: str
@@ -50,6 +51,7 @@ class Scored:
     score: float
     null_count: int = 0
     outcome: bool | None = None
+    shadow_score: float | None = None
 
 
 def risk_level(score: float) -> str:
@@ -57,7 +59,16 @@ def risk_level(score: float) -> str:
     return "low" if score < MEDIUM_RISK else "medium" if score < HIGH_RISK else "high"
 
 
-def record(conn: Connection, rows: Sequence[Scored], *, model: str, version: str, threshold: float, latency_ms: float) -> list[int]:
+def record(
+    conn: Connection,
+    rows: Sequence[Scored],
+    *,
+    model: str,
+    version: str,
+    threshold: float,
+    latency_ms: float,
+    shadow_version: str | None = None,
+) -> list[int]:
     """Log `rows` in bulk and return their ids in the same order. Labels are `score >= threshold`."""
     ids: list[int] = []
     for start in range(0, len(rows), CHUNK):
@@ -74,10 +85,11 @@ def record(conn: Connection, rows: Sequence[Scored], *, model: str, version: str
                 "risk_level": risk_level(r.score),
                 "null_count": r.null_count,
                 "outcome": r.outcome,
+                "shadow_score": r.shadow_score,
             }
             for id_, r in zip(part_ids, part, strict=True)
         ]
-        values = {"model": model, "version": version, "threshold": threshold, "latency_ms": latency_ms}
+        values = {"model": model, "version": version, "threshold": threshold, "latency_ms": latency_ms, "shadow_version": shadow_version}
         conn.execute(_RECORD, values | {"rows": json.dumps(body, allow_nan=False)})
         ids += part_ids
     return ids
@@ -122,6 +134,8 @@ def recent(
             threshold=r.threshold,
             latency_ms=r.latency_ms,
             outcome=r.outcome,
+            shadow_version=r.shadow_version,
+            shadow_score=r.shadow_score,
         )
         for r in conn.execute(query)
     ]

@@ -18,12 +18,12 @@ from mlrunbook.platform import artefacts, ledger
 from mlrunbook.platform.tables import models, production, versions
 
 NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"  # also a folder name: no separators, no leading dot
-PROMOTE, ROLLBACK = "promote", "rollback"
+PROMOTE, ROLLBACK, REGISTER, STAGING = "promote", "rollback", "register", "staging"
 
 
 @dataclass(frozen=True)
 class Version:
-    """A registered version."""
+    """A registered version. `asset_types` are those it was trained on; None: not recorded."""
 
     model: str
     version: str
@@ -34,6 +34,7 @@ class Version:
     features: tuple[str, ...]
     threshold: float
     metrics: dict[str, float | None]
+    asset_types: tuple[str, ...] | None
     registered_by: str
     registered_at: datetime
 
@@ -61,8 +62,8 @@ class Deployment:
     reason: str
 
 
-def register(conn: Connection, models_dir: Path, *, model: str, version: str, by: str, at: datetime) -> Version:
-    """Check the artefact in `models_dir/model/version` and enter it. Repeating it is fine.
+def register(conn: Connection, models_dir: Path, *, model: str, version: str, by: str, at: datetime, key: str | None = None) -> Version:
+    """Check the artefact in `models_dir/model/version` and enter it. Repeating it is fine, with the same `key` or with another.
 
     Invalid: a bad name, a tampered or unlisted artefact. NotFound: no such folder. Refused: the version exists with another artefact.
     """
@@ -75,6 +76,10 @@ def register(conn: Connection, models_dir: Path, *, model: str, version: str, by
             f"the manifest says {manifest.model} {manifest.version}, not {model} {version}: move it to its folder", field="version"
         )
     conn.execute(pg_insert(models).values(name=model, created_at=at).on_conflict_do_nothing())
+    ledger.lock(conn, model)
+    if ledger.is_repeat(conn, model, REGISTER, key, {"version": version}):
+        return get(conn, model, version)
+    asset_types = getattr(manifest, "asset_types", None)
     values = {
         "sha256": manifest.sha256,
         "sklearn_version": manifest.sklearn_version,
@@ -83,12 +88,14 @@ def register(conn: Connection, models_dir: Path, *, model: str, version: str, by
         "features": list(manifest.features),
         "threshold": manifest.threshold,
         "metrics": dict(manifest.metrics),
+        "asset_types": list(asset_types) if asset_types is not None else None,
     }
     new = pg_insert(versions).values(model=model, version=version, registered_by=by, registered_at=at, **values)
-    conn.execute(new.on_conflict_do_nothing())
+    entered = conn.execute(new.on_conflict_do_nothing().returning(versions.c.version)).first() is not None
     stored = get(conn, model, version)
     if stored.sha256 != manifest.sha256:
         raise Refused(f"{model} {version} is registered with another artefact; a version never changes: register a new one")
+    ledger.record(conn, model, REGISTER, target={"version": version}, applied=entered, at=at, key=key)
     return stored
 
 
@@ -109,7 +116,8 @@ def list_versions(conn: Connection, model: str) -> list[Version]:
 
 
 def _version(row: RowMapping) -> Version:
-    return Version(**{**row, "features": tuple(row["features"])})
+    asset_types = tuple(row["asset_types"]) if row["asset_types"] is not None else None
+    return Version(**{**row, "features": tuple(row["features"]), "asset_types": asset_types})
 
 
 def load(conn: Connection, models_dir: Path, model: str, version: str) -> artefacts.LoadedModel:
@@ -188,16 +196,24 @@ def serve(
     return slots(conn, model)
 
 
-def stage(conn: Connection, *, model: str, version: str | None, by: str, at: datetime) -> Slots:
-    """Put `version` in the staging slot; None empties it. NotFound for an unknown model or version."""
+def stage(conn: Connection, models_dir: Path, *, model: str, version: str | None, by: str, at: datetime, key: str | None = None) -> Slots:
+    """Put `version` in the staging slot; None empties it. A repeated `key` changes nothing.
+
+    NotFound: unknown model or version; Invalid: its artefact was tampered with; Refused: it serves already.
+    """
     row = ledger.lock(conn, model)
-    if version is not None:
-        get(conn, model, version)
+    target = {"version": version}
+    if ledger.is_repeat(conn, model, STAGING, key, target):
+        return slots(conn, model)
     needed = row["staging_version"] != version
     if needed:
+        if version is not None:
+            load(conn, models_dir, model, version)
+            if slots(conn, model).serving == version:
+                raise Refused(f"{model} {version} serves already: stage another version")
         values = {"staging_version": version, "staged_at": at if version else None}
         conn.execute(update(models).where(models.c.name == model).values(values))
         detail = {"from": row["staging_version"], "to": version}
         ledger.note_change(conn, model, "staging", ref=version or "none", author=by, at=at, detail=detail)
-    ledger.record(conn, model, "staging", target={"version": version}, applied=needed, at=at)
+    ledger.record(conn, model, STAGING, target=target, applied=needed, at=at, key=key)
     return slots(conn, model)

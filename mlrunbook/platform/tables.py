@@ -43,6 +43,7 @@ versions = Table(
     Column("features", JSONB, nullable=False),
     Column("threshold", Double, nullable=False),
     Column("metrics", JSONB, nullable=False),
+    Column("asset_types", JSONB(none_as_null=True)),  # that it was trained on; NULL: not recorded
     Column("registered_by", Text, nullable=False),
     _required_time("registered_at"),
     schema=SCHEMA,
@@ -83,6 +84,8 @@ predictions = Table(
     Column("null_count", Integer, nullable=False),
     Column("outcome", Boolean),
     _time("outcome_at"),
+    Column("shadow_version", Text),  # what stood in staging then, and its score: nobody acted on it
+    Column("shadow_score", Double),
     Index("predictions_window", "model", "at"),
     Index("predictions_labelled", "model", "at", postgresql_where=text("outcome IS NOT NULL")),
     schema=SCHEMA,
@@ -94,7 +97,7 @@ serving_errors = Table(
     metadata,
     Column("model", Text, primary_key=True),
     _required_time("minute", primary_key=True),
-    Column("kind", Text, primary_key=True),  # no_model, invalid_features, scoring, storage
+    Column("kind", Text, primary_key=True),  # no_model, features, invalid_features, scoring, storage
     Column("count", Integer, nullable=False),
     schema=SCHEMA,
 )
@@ -121,7 +124,7 @@ changes = Table(
     metadata,
     Column("id", BigInteger, Identity(), primary_key=True),
     _model(),
-    Column("kind", Text, nullable=False),  # deployment, rollback, staging, config, infrastructure
+    Column("kind", Text, nullable=False),  # deployment, rollback, staging, config, infrastructure, feature_store
     Column("ref", Text, nullable=False),
     Column("author", Text, nullable=False),
     _required_time("at"),
@@ -136,12 +139,26 @@ requests = Table(
     metadata,
     Column("id", BigInteger, Identity(), primary_key=True),
     _model(),
-    Column("kind", Text, nullable=False),  # promote, rollback, config, restart, flag_work_orders
+    Column("kind", Text, nullable=False),  # register, staging, promote, rollback, config, restart, flag_work_orders, ..._feature_schedules
     Column("key", Text),  # the caller's Idempotency-Key
     Column("target", JSONB, nullable=False),
     Column("applied", Boolean, nullable=False),
     _required_time("at"),
     Index("one_request_per_key", "model", "kind", "key", unique=True, postgresql_where=text("key IS NOT NULL")),
+    schema=SCHEMA,
+)
+
+# The scheduled materialisation of each feature view. A row appears with its first run.
+feature_schedules = Table(
+    "feature_schedules",
+    metadata,
+    Column("view", Text, primary_key=True),
+    Column("suspended", Boolean, nullable=False, server_default="false"),
+    _time("last_run_at"),
+    _time("materialized_until"),
+    Column("error", Text),  # why the last run failed
+    Column("changed_by", Text),  # who suspended or resumed it last
+    _time("changed_at"),
     schema=SCHEMA,
 )
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Self
 
 from pydantic import AwareDatetime, Field, StringConstraints, model_validator
 
 from mlrunbook.domain.performance import Confusion, ModelMetrics, WindowMetrics
+from mlrunbook.platform.feature_schedules import Schedule
 from mlrunbook.platform.registry import NAME, Deployment, Slots, Version
 from mlrunbook.ports import Change, Prediction, ServingConfig, WorkOrder
 from mlrunbook.web import CamelModel
@@ -18,6 +19,7 @@ Person = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, m
 Id = Annotated[str, StringConstraints(min_length=1, max_length=200)]
 MOST_ASSETS = 5000
 MOST_OUTCOMES = 10_000
+MOST_VIEWS = 1000
 
 
 class Asset(CamelModel):
@@ -62,7 +64,9 @@ class RegisterRequest(CamelModel):
 
 
 class StagingRequest(CamelModel):
-    version: Name
+    """`version` null empties the slot."""
+
+    version: Name | None
     staged_by: Person | None = None
 
 
@@ -94,6 +98,11 @@ class FlagRequest(CamelModel):
     flagged_by: Person | None = None
 
 
+class SchedulesRequest(CamelModel):
+    views: Annotated[list[Id], Field(min_length=1, max_length=MOST_VIEWS)]
+    changed_by: Person | None = None
+
+
 class BaselineRequest(CamelModel):
     since: AwareDatetime
     until: AwareDatetime
@@ -120,6 +129,7 @@ def version(v: Version) -> dict[str, Any]:
         "features": list(v.features),
         "threshold": v.threshold,
         "metrics": v.metrics,
+        "assetTypes": list(v.asset_types) if v.asset_types is not None else None,
         "registeredBy": v.registered_by,
         "registeredAt": v.registered_at,
     }
@@ -127,6 +137,20 @@ def version(v: Version) -> dict[str, Any]:
 
 def deployment(d: Deployment) -> dict[str, Any]:
     return {"version": d.version, "kind": d.kind, "from": d.from_at, "to": d.to_at, "by": d.by, "reason": d.reason}
+
+
+def schedules(found: Sequence[Schedule]) -> dict[str, Any]:
+    rows = [
+        {
+            "view": s.view,
+            "suspended": s.suspended,
+            "lastRunAt": s.last_run_at,
+            "materializedUntil": s.materialized_until,
+            "error": s.error,
+        }
+        for s in found
+    ]
+    return {"schedules": rows}
 
 
 def config(c: ServingConfig) -> dict[str, Any]:
@@ -152,6 +176,8 @@ def prediction(p: Prediction) -> dict[str, Any]:
         "threshold": p.threshold,
         "latencyMs": p.latency_ms,
         "outcome": p.outcome,
+        "shadowVersion": p.shadow_version,
+        "shadowScore": p.shadow_score,
     }
 
 

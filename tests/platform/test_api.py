@@ -72,7 +72,7 @@ def test_an_idempotency_key_holds_though_something_else_was_promoted(world: Worl
     world.api.post(f"{world.base}/rollback", json=body, headers=key)
     world.api.post(f"{world.base}/promote", json={"version": "v2.0.0"})
     assert world.api.post(f"{world.base}/rollback", json=body, headers=key).json()["servingVersion"] == "v2.0.0"
-    assert world.applied() == {"promote": 3, "rollback": 1}
+    assert world.applied() == {"promote": 3, "register": 2, "rollback": 1}
 
 
 def test_a_rollback_to_an_unknown_version_is_404(world: World) -> None:
@@ -204,7 +204,7 @@ def test_writes_need_a_token_of_the_right_scope_and_reads_none(world: World, eng
     assert status(intake, "/api/v1/ml/predictions/outcomes", outcomes) == 404  # let in, but no such prediction
     assert status(bearer(engine, Scope.OPERATE), "/api/v1/ml/predictions/outcomes", outcomes) == 403
     assert world.api.get(f"{world.base}/status", headers={"Authorization": ""}).status_code == 200
-    assert world.applied() == {"promote": 2}
+    assert world.applied() == {"promote": 2, "register": 2}
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from alembic.autogenerate import compare_metadata
@@ -62,7 +63,7 @@ def test_rolling_back_to_what_serves_changes_nothing(engine: Engine, tmp_path: P
     first = serve(engine, tmp_path, model, "v1.5.0")
     assert serve(engine, tmp_path, model, "v1.5.0") == first
     assert len(history(engine, model)) == 3
-    assert applied(engine, model) == {"promote": 2, "rollback": 1}
+    assert applied(engine, model) == {"promote": 2, "register": 2, "rollback": 1}
 
 
 def test_the_same_key_never_applies_twice_even_when_something_else_was_promoted_meanwhile(
@@ -126,9 +127,34 @@ def test_staging_holds_one_version_until_it_is_promoted(engine: Engine, tmp_path
     save_version(tmp_path, model, "v2.1.0")
     with transaction(engine) as conn:
         registry.register(conn, tmp_path, model=model, version="v2.1.0", by="x", at=NOW)
-        staged = registry.stage(conn, model=model, version="v2.1.0", by="x", at=NOW)
+        for _ in range(2):
+            staged = registry.stage(conn, tmp_path, model=model, version="v2.1.0", by="x", at=NOW, key="incident_1:1")
+        with pytest.raises(Refused, match="serves already"):
+            registry.stage(conn, tmp_path, model=model, version="v1.5.0", by="x", at=NOW)
     assert (staged.serving, staged.staging) == ("v1.5.0", "v2.1.0")
     assert serve(engine, tmp_path, model, "v2.1.0", kind=registry.PROMOTE).staging is None
+    assert applied(engine, model) == {"promote": 2, "register": 2, "staging": 1}
+    with transaction(engine) as conn:  # the same request once more, late: it was done, and is not done again
+        assert registry.stage(conn, tmp_path, model=model, version="v2.1.0", by="x", at=NOW, key="incident_1:1").staging is None
+
+
+def test_a_tampered_version_is_not_staged(engine: Engine, tmp_path: Path, model: str) -> None:
+    release(engine, tmp_path, model, "v1.5.0", "v2.0.0")
+    (tmp_path / model / "v1.5.0" / "model.skops").write_bytes(b"changed")
+    with pytest.raises(Invalid, match="changed after it was saved"), transaction(engine) as conn:
+        registry.stage(conn, tmp_path, model=model, version="v1.5.0", by="x", at=NOW)
+
+
+def test_a_version_is_registered_once_whatever_the_key(engine: Engine, tmp_path: Path, model: str) -> None:
+    save_version(tmp_path, model, "v2.1.0")
+    save_version(tmp_path, model, "v2.2.0")
+    who: dict[str, Any] = {"model": model, "by": "x", "at": NOW}
+    for key in ("k1", "k1", "k2", None):
+        with transaction(engine) as conn:
+            registry.register(conn, tmp_path, version="v2.1.0", key=key, **who)
+    assert applied(engine, model) == {"register": 1}
+    with pytest.raises(Invalid, match="use a new key"), transaction(engine) as conn:
+        registry.register(conn, tmp_path, version="v2.2.0", key="k1", **who)
 
 
 def test_deployments_and_rollbacks_are_changes_newest_first(engine: Engine, tmp_path: Path, model: str) -> None:

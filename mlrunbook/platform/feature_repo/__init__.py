@@ -1,0 +1,1 @@
+"""The fleet's feature store on Feast: definitions, and the repository folder that they are applied from."""

@@ -14,6 +14,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstrai
 
 from mlrunbook.domain.actions import PlanKind
 from mlrunbook.domain.containment import ContainmentPolicy
+from mlrunbook.domain.features import FeatureStorePolicy
 from mlrunbook.domain.incident import IncidentType, Severity
 from mlrunbook.domain.recovery import RecoveryPolicy
 from mlrunbook.domain.severity import SeverityPolicy
@@ -219,21 +220,6 @@ class RecoveryWatch(Section):
 
     check_every_s: Annotated[float, Field(gt=0)] = 5.0
     give_up_after_min: Minutes = 60
-
-
-class FeatureStorePolicy(Section):
-    """What the feature store must hold, and when its rows count as stale.
-
-    Stale: the newest online row is older than `max_age_s`, or `max_lag_s` behind the newest row of its source. A repair looks back
-    `look_back_h` at most.
-    """
-
-    service: Text = "asset_features"
-    views: tuple[Text, ...] = ("asset_sensors", "asset_wear")
-    max_age_s: Annotated[float, Field(gt=0)] = 3600.0
-    max_lag_s: Annotated[float, Field(gt=0)] = 900.0
-    null_rate: Share = 0.05
-    look_back_h: Count = 168
 
 
 class Training(Section):

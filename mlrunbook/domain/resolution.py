@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from mlrunbook.domain.actions import Action, Configure, Path, Plan, PlanKind, Restart, RollBack, RouteTraffic, Scale
 from mlrunbook.domain.containment import Executed
-from mlrunbook.domain.diagnosis import Diagnosis, DiagnosisFacts
+from mlrunbook.domain.diagnosis import Diagnosis
+from mlrunbook.domain.diagnosis_facts import DiagnosisFacts
 
 if TYPE_CHECKING:
     from mlrunbook.ports import ServingState

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
 
+from mlrunbook.domain.causes import Cause
 from mlrunbook.domain.clocks import NOT_MEASURED, in_words, times
 from mlrunbook.domain.communication import NOT_ESTIMATED, Figures, line, versioned
-from mlrunbook.domain.diagnosis import Cause
 from mlrunbook.domain.incident import Incident, Severity
 from mlrunbook.domain.policy import Policy, Role
 
@@ -113,6 +113,34 @@ _PREVENTION = {
         "A model scores missing values without complaint",
         "Agree with the owners of the data on what may change without notice",
         "Alert on the null rate of each feature",
+    ),
+    Cause.STALE_FEATURES: _Prevention(
+        (
+            ("Alert on the age of the online rows, not on the time of the last materialization job", Role.ONCALL_ML_ENGINEER, 7),
+            ("Let nobody suspend a materialization schedule without an end date", Role.ML_TEAM_LEAD, 14),
+        ),
+        "A materialization that runs, or a store that answers, says nothing about the age of its rows",
+        "Pausing a feature pipeline is a change to the model and needs its owner's eye",
+        "Watch how far the online rows are behind their source",
+    ),
+    Cause.NEW_SEGMENT: _Prevention(
+        (
+            ("Add a model review to the onboarding checklist of new asset types", Role.ML_TEAM_LEAD, 14),
+            ("Alert on asset types that the serving version never saw in training", Role.ONCALL_ML_ENGINEER, 14),
+            ("Retrain when outcomes of a new asset type have come in", Role.ML_TEAM_LEAD, 30),
+        ),
+        "A model scores an unknown category without complaint",
+        "Asset onboarding must include the models that will score the assets",
+        "Watch the share of categories that the training data lack",
+    ),
+    Cause.CONCEPT_DRIFT: _Prevention(
+        (
+            ("Find out what changed in the world, and who knew of it", Role.ML_TEAM_LEAD, 7),
+            ("Retrain on a schedule, and when labelled performance falls with unchanged inputs", Role.ML_TEAM_LEAD, 30),
+        ),
+        "Inputs can look the same while the outcomes they lead to change",
+        "Those who change the machines must tell those who model them",
+        "Watch labelled performance, not input drift alone",
     ),
     Cause.DATA_DRIFT: _Prevention(
         (

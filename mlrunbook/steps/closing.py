@@ -8,9 +8,9 @@ from typing import Any
 from sqlalchemy import Connection
 
 from mlrunbook.domain import review
+from mlrunbook.domain.causes import Cause
 from mlrunbook.domain.clocks import review_due, times
 from mlrunbook.domain.communication import Figures, ResolutionFacts, resolution_notification
-from mlrunbook.domain.diagnosis import Cause
 from mlrunbook.domain.errors import Refused
 from mlrunbook.domain.incident import Status
 from mlrunbook.domain.policy import Policy

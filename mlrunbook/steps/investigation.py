@@ -10,7 +10,8 @@ from typing import Any, TypeVar
 import httpx
 
 from mlrunbook.domain import findings as checks
-from mlrunbook.domain.diagnosis import Diagnosis, DiagnosisFacts, diagnose, gather
+from mlrunbook.domain.diagnosis import Diagnosis, diagnose
+from mlrunbook.domain.diagnosis_facts import DiagnosisFacts, gather
 from mlrunbook.domain.errors import RunbookError
 from mlrunbook.domain.findings import CHECKLIST, FeatureServerAnswer, Finding, Missing, State
 from mlrunbook.ports import Prediction

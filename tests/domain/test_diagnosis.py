@@ -6,7 +6,9 @@ from typing import Any
 import pytest
 
 from mlrunbook.domain.actions import Path
-from mlrunbook.domain.diagnosis import Cause, Diagnosis, diagnose, gather, last_threshold_change
+from mlrunbook.domain.causes import Cause
+from mlrunbook.domain.diagnosis import Diagnosis, diagnose
+from mlrunbook.domain.diagnosis_facts import gather, last_threshold_change
 from mlrunbook.domain.findings import CHECKLIST, Finding, State
 from mlrunbook.domain.performance import Confusion
 from mlrunbook.ports import Prediction

@@ -4,7 +4,8 @@ from typing import Any
 
 from mlrunbook.domain.actions import Action, Configure, Path, Plan, PlanKind, Restart, RollBack, RouteTraffic, Scale
 from mlrunbook.domain.containment import Executed, undo_plan
-from mlrunbook.domain.diagnosis import diagnose, gather
+from mlrunbook.domain.diagnosis import diagnose
+from mlrunbook.domain.diagnosis_facts import gather
 from mlrunbook.domain.resolution import propose
 from tests.domain.builders import FALLEN, HEALTHY, MODEL, NOW, TOO_MANY_ALARMS, change, metrics, serving, status, threshold_change
 from tests.domain.test_diagnosis import found, scored

@@ -7,8 +7,8 @@ from datetime import UTC, date, datetime, timedelta
 
 import pytest
 
+from mlrunbook.domain.causes import Cause
 from mlrunbook.domain.communication import Figures
-from mlrunbook.domain.diagnosis import Cause
 from mlrunbook.domain.incident import Incident, IncidentType, Severity, Status
 from mlrunbook.domain.policy import Policy, Role
 from mlrunbook.domain.review import Event, ReviewFacts, action_items, assess, draft, md

@@ -1,0 +1,241 @@
+"""The causes an incident may have, and what speaks for and against each.
+
+Each cause has lines of evidence with a weight; its score is the weight that holds, 0..1. A line may be required: refuted it rules
+the cause out, unknown it keeps the cause below the bar. No model, no training: a person must be able to check every number.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from enum import StrEnum
+from typing import TYPE_CHECKING
+
+from mlrunbook.domain.diagnosis_facts import DiagnosisFacts, ThresholdChange
+from mlrunbook.domain.features import FeatureFault, FeatureVerdict
+from mlrunbook.domain.findings import Finding, State
+from mlrunbook.domain.performance import percent
+
+if TYPE_CHECKING:
+    from mlrunbook.ports import Change
+
+DAY = timedelta(hours=24)
+STALE = frozenset({FeatureFault.STALE_JOB, FeatureFault.STALE_DATA, FeatureFault.FUTURE_END, FeatureFault.ENTITIES_MISSING})
+NULLS = frozenset({FeatureFault.NULLS_ONLINE, FeatureFault.NULLS_IN_SOURCE})
+
+
+class Cause(StrEnum):
+    """In the order that breaks ties: what explains most, and what can be undone, comes first."""
+
+    THRESHOLD_CHANGE = "threshold_change"
+    FEATURE_STORE_OUTAGE = "feature_store_outage"
+    NULL_OR_BROKEN_FEATURE = "null_or_broken_feature"
+    STALE_FEATURES = "stale_features"
+    BAD_DEPLOYMENT = "bad_deployment"
+    SERVING_INFRASTRUCTURE = "serving_infrastructure"
+    NEW_SEGMENT = "new_segment"
+    DATA_DRIFT = "data_drift"
+    CONCEPT_DRIFT = "concept_drift"
+    NOTHING_WRONG = "nothing_wrong"
+    UNKNOWN = "unknown"
+
+
+HEADLINES = {
+    Cause.THRESHOLD_CHANGE: "the decision threshold was changed",
+    Cause.FEATURE_STORE_OUTAGE: "the feature store is out",
+    Cause.NULL_OR_BROKEN_FEATURE: "a feature is missing or broken",
+    Cause.STALE_FEATURES: "the model reads stale features",
+    Cause.BAD_DEPLOYMENT: "{version} is a bad release",
+    Cause.SERVING_INFRASTRUCTURE: "the model server is in trouble",
+    Cause.NEW_SEGMENT: "assets of a type that {version} never saw have joined the fleet",
+    Cause.DATA_DRIFT: "the data have drifted from what the model learned",
+    Cause.CONCEPT_DRIFT: "the same readings lead to other outcomes than {version} learned",
+    Cause.NOTHING_WRONG: "nothing is wrong that can be measured",
+    Cause.UNKNOWN: "the cause is not known",
+}
+
+
+@dataclass(frozen=True)
+class Line:
+    """One line of evidence. `holds` None: could not be checked."""
+
+    weight: float
+    holds: bool | None
+    sentence: str
+    required: bool = False
+
+
+def evidence(found: Mapping[str, Finding], facts: DiagnosisFacts, now: datetime) -> dict[Cause, list[Line]]:
+    verdict, change, deployment = facts.verdict, facts.threshold_change, facts.deployment
+    degraded_words = "measured dangerous" if facts.dangerous else verdict.reason if verdict else "performance is not measured"
+    history = facts.changes is not None
+    old_recovers = facts.replay_before.recoverable if facts.replay_before else None
+
+    def suspect(*keys: str) -> bool | None:
+        """Is any of these items suspect? None when none is and one could not be checked."""
+        seen = [found[k].state if k in found else State.UNKNOWN for k in keys]
+        return True if State.SUSPECT in seen else None if State.UNKNOWN in seen else False
+
+    def told(key: str) -> str:
+        return found[key].sentence if key in found else "not checked"
+
+    def degraded(weight: float, *, required: bool = False) -> Line:
+        return Line(weight, facts.degraded, degraded_words, required)
+
+    moved, nulls = "data_quality.feature_distributions", "data_quality.missing_features"
+    logs, latency = "infrastructure.server_logs", "infrastructure.inference_latency"
+    fresh = "data_quality.data_freshness"
+    reads, up = "data_quality.feature_store_connectivity", "infrastructure.feature_store_availability"
+
+    fresh_deployment = None if not history else deployment is not None
+    in_a_day = None if not history else deployment is not None and facts.detected_at - deployment.at <= DAY
+    changed_in_a_day = None if change is None else facts.detected_at - change.at <= DAY
+    deployed = _deployed_words(deployment, history, now)
+    no_change = None if not history else deployment is None and change is None
+    inputs_sound = _not(suspect(moved, nulls))
+    # A recent threshold change that replays well explains the drop without the deployment.
+    unexplained = True if change is None else _not(old_recovers)
+    served = facts.metrics.current.versions if facts.metrics else ()
+    version = deployment.ref if deployment else None
+
+    healthy = facts.status.server_healthy if facts.status else None
+    slow_only = None if suspect(latency) is None else bool(suspect(latency)) and facts.degraded is not True
+    answers = {True: "the model server answers", False: "the model server does not answer", None: "the server's health is not known"}[
+        healthy
+    ]
+
+    features, unseen = facts.features, facts.unseen_types
+    no_new_type = None if unseen is None else not unseen
+    stale = None if features is None else bool(_of(features, STALE))
+    # A repaired or refuted feature store says nothing against the model; one that nobody can read leaves it open.
+    fed = True if features is None or features.mendable is None else None if features.mendable is False and features.outage else False
+    quiet = Line(0.20, no_change, "no deployment or threshold change came before it" if no_change else "something else changed before it")
+    best_fails = _not(facts.replay_best.recoverable if facts.replay_best else None)
+    others = facts.targets
+    none_better = None if others is None or others.not_enough_evidence else others.target is None
+
+    nothing = [f for f in found.values() if f.state is State.SUSPECT and not f.key.startswith("recent_changes.")]
+    checked = None if facts.degraded is None else not nothing
+    return {
+        Cause.BAD_DEPLOYMENT: [
+            Line(0.10, fresh_deployment, deployed, required=True),
+            Line(0.20, in_a_day, "it was within 24 h of detection" if in_a_day else "it was not within 24 h of detection"),
+            degraded(0.25, required=True),
+            Line(
+                0.0, unexplained, "no threshold change explains it" if unexplained else "a threshold change may explain it", required=True
+            ),
+            Line(0.20, best_fails, _best_words(facts)),
+            Line(0.15, inputs_sound, f"inputs: {told(moved)}; {told(nulls)}"),
+            Line(
+                0.10, version in served if served and version else None, f"predictions come from {', '.join(served) or 'unknown versions'}"
+            ),
+        ],
+        Cause.THRESHOLD_CHANGE: [
+            Line(0.15, None if not history else change is not None, _change_words(change, history, now), required=True),
+            Line(0.15, changed_in_a_day, f"the change was {'within' if changed_in_a_day else 'not within'} 24 h of detection"),
+            degraded(0.20, required=True),
+            Line(
+                0.50,
+                old_recovers,
+                facts.replay_before.sentence if facts.replay_before else "the old threshold was not replayed",
+                required=True,
+            ),
+        ],
+        Cause.SERVING_INFRASTRUCTURE: [
+            Line(0.7, _not(healthy), answers) if healthy is not True else Line(0.6, slow_only, told(latency)),
+            Line(0.3, suspect(logs), told(logs)),
+        ],
+        Cause.FEATURE_STORE_OUTAGE: [
+            Line(0.8, suspect(reads, up), f"{told(reads)}; {told(up)}", required=True),
+            degraded(0.2),
+        ],
+        Cause.NULL_OR_BROKEN_FEATURE: [
+            Line(0.6, _has_nulls(suspect(nulls), features), _words_of(features, NULLS) or told(nulls), required=True),
+            degraded(0.2),
+            quiet,
+        ],
+        Cause.STALE_FEATURES: [
+            Line(0.6, stale, _words_of(features, STALE) or told(fresh), required=True),
+            degraded(0.2, required=True),
+            quiet,
+        ],
+        Cause.NEW_SEGMENT: [
+            Line(0.5, _not(no_new_type), _unseen_words(unseen), required=True),
+            degraded(0.2, required=True),
+            Line(0.1, fed, "the features arrive", required=True),
+            quiet,
+        ],
+        Cause.DATA_DRIFT: [
+            Line(0.4, suspect(moved), told(moved), required=True),
+            degraded(0.2, required=True),
+            Line(0.2, fed, "the features arrive", required=True),
+            Line(0.0, _refuted(unseen), "no new asset type explains it" if not unseen else "a new asset type explains it", required=True),
+            quiet,
+        ],
+        Cause.CONCEPT_DRIFT: [
+            degraded(0.2, required=True),
+            Line(0.2, inputs_sound, f"inputs: {told(moved)}; {told(nulls)}"),
+            Line(0.1, fed, "the features arrive", required=True),
+            Line(0.0, _refuted(unseen), "no new asset type explains it" if not unseen else "a new asset type explains it", required=True),
+            Line(0.0, no_change, "nothing was deployed" if no_change else "something was changed before it", required=True),
+            Line(0.15, best_fails, _best_words(facts)),
+            Line(0.15, none_better, others.sentence if others else "other versions were not replayed"),
+            quiet,
+        ],
+        Cause.NOTHING_WRONG: [
+            Line(0.6, _not(facts.degraded), degraded_words, required=True),
+            Line(0.4, checked, "no item of the checklist is suspect" if checked else f"{len(nothing)} items are suspect", required=True),
+        ],
+    }
+
+
+def _of(features: FeatureVerdict, faults: frozenset[FeatureFault]) -> list[str]:
+    return [p.sentence for p in features.problems if p.fault in faults]
+
+
+def _words_of(features: FeatureVerdict | None, faults: frozenset[FeatureFault]) -> str:
+    return "; ".join(_of(features, faults)) if features else ""
+
+
+def _has_nulls(logged: bool | None, features: FeatureVerdict | None) -> bool | None:
+    """Nulls in the prediction log, or in the store that the next prediction reads."""
+    return True if features is not None and _of(features, NULLS) else logged
+
+
+def _unseen_words(unseen: Mapping[str, float] | None) -> str:
+    if not unseen:
+        return "which asset types the training saw is not recorded" if unseen is None else "every asset type was in the training data"
+    return "; ".join(
+        f"{percent(share)} of recent predictions are for asset type {name}, never seen in training" for name, share in unseen.items()
+    )
+
+
+def _refuted(unseen: Mapping[str, float] | None) -> bool:
+    """Unless a new type is known there is none: what the training saw is not recorded by every platform."""
+    return not unseen
+
+
+def _deployed_words(deployment: Change | None, history: bool, now: datetime) -> str:
+    if deployment is None:
+        return "no deployment in the week before detection" if history else "the change history cannot be read"
+    return f"{deployment.kind} of {deployment.ref} by {deployment.author} {_hours(now - deployment.at)} ago"
+
+
+def _change_words(change: ThresholdChange | None, history: bool, now: datetime) -> str:
+    if change is None:
+        return "no threshold change in the week before detection" if history else "the change history cannot be read"
+    return f"{change.author} changed the threshold from {change.before:g} to {change.after:g} {_hours(now - change.at)} ago"
+
+
+def _best_words(facts: DiagnosisFacts) -> str:
+    return facts.replay_best.sentence if facts.replay_best else "no other threshold was replayed"
+
+
+def _hours(age: timedelta) -> str:
+    hours = age.total_seconds() / 3600
+    return f"{hours:.0f} h" if hours >= 2 else f"{hours * 60:.0f} min"
+
+
+def _not(value: bool | None) -> bool | None:
+    return None if value is None else not value

@@ -72,24 +72,29 @@ def choose_target(
     Refused, with its reason: what cannot score the requests; what was not trained on an asset type that `current` was trained on
     and that occurs (`known`); what is worse than `current` on a segment beyond chance; what is no better over all; what would
     itself count as a fall against `baseline_f1` (None: not known), because it would not restore service. Of the others the
-    highest F1 wins. Where `current` cannot be replayed its logged scores count.
+    highest F1 wins. Rows that a version was trained on (`known`) do not count for it. Where `current` cannot be replayed its logged
+    scores count.
     """
-    rows = replayed.rows
-    truth = [bool(p.outcome) for p in rows]
+    known = known or {}
     found = next((v for v in replayed.versions if v.version == current and not v.problem), None)
-    scores = found.scores if found else tuple(p.score for p in rows)
-    flagged = [s >= threshold for s in scores]
-    positives = sum(truth)
+    at = [i for i, p in enumerate(replayed.rows) if found or p.version == current]
+    rows = tuple(replayed.rows[i] for i in at)
+    theirs = [found.scores[i] if found else replayed.rows[i].score for i in at]
+    positives = sum(bool(p.outcome) for p in rows)
     verdicts = []
     for candidate in replayed.versions:
-        if candidate.version == current:
+        name = candidate.version
+        if name == current:
             continue
-        if problem := candidate.problem or _never_saw(candidate.version, current, rows, known or {}):
-            verdicts.append(TargetVerdict(candidate.version, Judged.REFUSED, f"{candidate.version} is refused: {problem}"))
-        else:
-            verdicts.append(_as_target(candidate, current, rows, truth, flagged, threshold, baseline_f1, policy))
+        if problem := candidate.problem or _never_saw(name, current, rows, known):
+            verdicts.append(TargetVerdict(name, Judged.REFUSED, f"{name} is refused: {problem}"))
+            continue
+        own = [candidate.scores[i] for i in at]
+        fair = [i for i, p in enumerate(rows) if name not in known or p.at >= known[name].trained_to]
+        seen, flags, own_flags = [rows[i] for i in fair], [theirs[i] >= threshold for i in fair], [own[i] >= threshold for i in fair]
+        verdicts.append(_as_target(name, current, seen, flags, own_flags, baseline_f1, policy))
     order = list(Judged)
-    ranking = sorted(verdicts, key=lambda v: (order.index(v.judged), -(v.f1 or 0.0)))
+    ranking = sorted(reversed(verdicts), key=lambda v: (order.index(v.judged), -(v.f1 or 0.0)))  # of equal ones the newest
     best = ranking[0] if ranking and ranking[0].judged is Judged.ACCEPTED else None
     open_ = best is None and any(v.judged is Judged.NOT_ENOUGH_EVIDENCE for v in ranking)
     words = f"on {len(rows)} requests with {positives} known failures"
@@ -105,17 +110,15 @@ def choose_target(
 
 
 def _as_target(
-    candidate: VersionReplay,
+    name: str,
     current: str,
     rows: Sequence[Prediction],
-    truth: Sequence[bool],
     flagged: Sequence[bool],
-    threshold: float,
+    own: Sequence[bool],
     baseline_f1: float | None,
     policy: DropPolicy,
 ) -> TargetVerdict:
-    name = candidate.version
-    own = [s >= threshold for s in candidate.scores]
+    truth = [bool(p.outcome) for p in rows]
     pair = compare(truth, flagged, own, confidence=policy.confidence)
     low, high = f1_interval(pair.second, policy.confidence)
     numbers = TargetVerdict(

@@ -1,0 +1,79 @@
+"""Before path A is proposed: every version answers the requests whose outcome is known, and the one that wins is the target.
+
+Recorded once as "rollback_targets":
+    {"target": str | None, "not_enough_evidence": bool, "sentence": str, "rows": int, "positives": int, "threshold": float | None,
+     "ranking": [{"version", "judged": accepted | refused | not_enough_evidence, "sentence", "f1", "low", "high", "gain", "gain_low",
+                  "gain_high", "p_value"}]}
+`target` None with `not_enough_evidence`: nobody can say; without it: every version is refused.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+from mlrunbook.domain.candidates import choose_target
+from mlrunbook.domain.errors import NotFound, Refused, RunbookError
+from mlrunbook.steps import measured
+from mlrunbook.steps.changes import executed_containment
+from mlrunbook.steps.run import Run
+
+RECORD = "rollback_targets"
+NEWEST = 8  # versions that are replayed besides the one the incident is about
+
+
+def choose(run: Run) -> dict[str, Any]:
+    """Replay and judge once; a platform that cannot replay gives "not enough evidence", one that does not answer raises Transient."""
+    if found := run.recorded(RECORD):
+        return found
+    try:
+        decided = _judge(run)
+    except (NotFound, Refused) as error:
+        why = f"the versions could not be compared on the same requests: {error}"
+        decided = {
+            "target": None,
+            "not_enough_evidence": True,
+            "sentence": why,
+            "rows": 0,
+            "positives": 0,
+            "threshold": None,
+            "ranking": [],
+        }
+    with run.write() as conn:
+        run.note(conn, "diagnosis", f"Rollback targets: {decided['sentence']}")
+        return run.record(conn, RECORD, decided)
+
+
+def _judge(run: Run) -> dict[str, Any]:
+    incident, platform, policy = run.incident(), run.world.platform, run.world.policy.severity.drops
+    model = incident.model
+    current = incident.model_version or platform.status(model).serving_version
+    known = {v.version: v for v in platform.versions(model)}
+    asked = [name for name in known if name != current][-NEWEST:]
+    replayed = platform.replay(model, versions=[current, *asked] if current in known else asked, since=measured.window_start(run))
+    threshold = serving_threshold(run)
+    if threshold is None:
+        threshold = replayed.rows[-1].threshold if replayed.rows else 0.5
+    baseline = measured.baseline(run)
+    choice = choose_target(
+        replayed,
+        current=current,
+        threshold=threshold,
+        baseline_f1=baseline.f1 if baseline else None,
+        policy=policy,
+        known=known,
+    )
+    return asdict(choice) | {"threshold": threshold}
+
+
+def serving_threshold(run: Run) -> float | None:
+    """What the servers decide by, or did before containment raised it: a resolution puts it back. None when it cannot be read."""
+    for executed in executed_containment(run):
+        if "threshold" in executed.action.target() and executed.before and "threshold" in executed.before:
+            return float(executed.before["threshold"])
+    model = run.incident().model
+    try:
+        seen = run.world.runtime.observe(model).config or run.world.runtime.read_config(model)
+    except RunbookError:
+        return None
+    return seen.threshold

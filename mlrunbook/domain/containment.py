@@ -7,7 +7,19 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from mlrunbook.domain.actions import Action, Configure, FlagWorkOrders, Plan, PlanKind, Restart, RollBack, RouteTraffic, Scale
+from mlrunbook.domain.actions import (
+    Action,
+    Configure,
+    FlagWorkOrders,
+    Materialize,
+    Plan,
+    PlanKind,
+    Promote,
+    Restart,
+    RollBack,
+    RouteTraffic,
+    Scale,
+)
 from mlrunbook.domain.incident import IncidentType, Severity
 from mlrunbook.domain.performance import Share
 from mlrunbook.domain.severity import Assessment
@@ -304,16 +316,17 @@ def _unrouted(
     action: RouteTraffic, before: Mapping[str, Any], settled: set[str], resolution: Plan | None, state: ServingState | None
 ) -> tuple[Action | None, str]:
     former = before.get("version")
-    rolled_back = {a.target_version for a in resolution.actions if isinstance(a, RollBack)} if resolution else set()
+    fixed = resolution.actions if resolution else ()
+    now_serves = {a.target_version for a in fixed if isinstance(a, RollBack)} | {a.version for a in fixed if isinstance(a, Promote)}
     if former == action.version:
         return None, "it changed nothing: traffic was routed there before"
     if state is not None and state.route_version is None and action.version is not None:
         return None, "the override is gone already"
-    if state is not None and state.route_version not in (action.version, *rolled_back):
+    if state is not None and state.route_version not in (action.version, *now_serves):
         return None, f"somebody has routed traffic to {state.route_version} since: that stays"
-    if RollBack.kind not in settled and RouteTraffic.kind in settled:
+    if not now_serves and RouteTraffic.kind in settled:
         return None, "the resolution has set the route itself"
-    if not rolled_back:
+    if not now_serves and not any(isinstance(a, Materialize) for a in fixed):  # stale features are no fault of the version
         return None, "the registry still names the version that was contained: traffic must not go back to it"
-    # An override that stood before the incident would hide the version just rolled back to: then the registry decides.
-    return RouteTraffic(action.model, former if former in rolled_back else None), ""
+    # An override that stood before the incident would hide the version that now serves: then the registry decides.
+    return RouteTraffic(action.model, former if former in now_serves or not now_serves else None), ""

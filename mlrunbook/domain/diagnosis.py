@@ -9,6 +9,7 @@ from datetime import datetime
 from mlrunbook.domain.actions import Path
 from mlrunbook.domain.causes import HEADLINES, Cause, Line, evidence
 from mlrunbook.domain.diagnosis_facts import DiagnosisFacts
+from mlrunbook.domain.features import FeatureVerdict
 from mlrunbook.domain.findings import Finding
 from mlrunbook.domain.performance import Confusion
 
@@ -27,6 +28,15 @@ class ScoredCause:
 
 
 @dataclass(frozen=True)
+class Repair:
+    """Path B: which feature views to materialise, from when on (ISO 8601; None: incremental), and which schedules to resume."""
+
+    views: tuple[str, ...]
+    since: str | None = None
+    resume: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class Diagnosis:
     """`path` None: no safe automatic path; `sentence` then says what a person should look at. `chain` seeds the 5 whys.
 
@@ -41,6 +51,7 @@ class Diagnosis:
     began_at: datetime | None = None
     target_version: str | None = None
     target_threshold: float | None = None
+    repair: Repair | None = None
 
     @property
     def top(self) -> ScoredCause:
@@ -63,7 +74,12 @@ def diagnose(findings: Sequence[Finding], facts: DiagnosisFacts, now: datetime) 
     sentence = f"{headline}: {'; '.join(top.supports)}. {advice}"
     began = {Cause.BAD_DEPLOYMENT: facts.deployment, Cause.THRESHOLD_CHANGE: facts.threshold_change}.get(top.cause)
     chain = _chain(top.cause, facts, states)
-    return Diagnosis(tuple(causes), path, chain, sentence, short, began.at if began else None, version, threshold)
+    repair = repair_of(facts.features) if path is Path.MATERIALIZE and facts.features else None
+    return Diagnosis(tuple(causes), path, chain, sentence, short, began.at if began else None, version, threshold, repair)
+
+
+def repair_of(features: FeatureVerdict) -> Repair:
+    return Repair(features.views, features.since.isoformat() if features.since else None, features.resume)
 
 
 def _score(cause: Cause, lines: Sequence[Line]) -> ScoredCause:

@@ -3,15 +3,38 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from mlrunbook.domain.actions import Action, Configure, Path, Plan, PlanKind, Restart, RollBack, RouteTraffic, Scale
+from mlrunbook.domain.actions import (
+    Action,
+    Configure,
+    Materialize,
+    Path,
+    Plan,
+    PlanKind,
+    Promote,
+    Restart,
+    ResumeMaterialization,
+    RollBack,
+    RouteTraffic,
+    Scale,
+)
 from mlrunbook.domain.containment import Executed
-from mlrunbook.domain.diagnosis import Diagnosis
+from mlrunbook.domain.diagnosis import Diagnosis, Repair
 from mlrunbook.domain.diagnosis_facts import DiagnosisFacts
 
 if TYPE_CHECKING:
     from mlrunbook.ports import ServingState
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A retrained version fit to be promoted: why, in sentences, and the checks an approver is shown."""
+
+    version: str
+    reasons: tuple[str, ...]
+    shown: tuple[str, ...] = ()
 
 
 def propose(
@@ -22,8 +45,10 @@ def propose(
     *,
     state: ServingState | None = None,
     executed: Sequence[Executed] = (),
+    candidate: Candidate | None = None,
 ) -> Plan | None:
-    """The resolution plan, or None where there is no safe automatic path (`diagnosis.sentence` says what to look at).
+    """The resolution plan, or None where there is no safe automatic path (`diagnosis.sentence` says what to look at). `candidate`: a
+    retrained version that has passed its validation and its time in the shadow; without one there is no path C.
 
     Containment that would keep the fix from serving, or from being measured, is lifted inside the same plan, in view of the
     approver: servers that were stopped start again, a raised threshold goes back, a route override gives way.
@@ -36,6 +61,14 @@ def propose(
         expected = f"the server runs with threshold {diagnosis.target_threshold:g}; F1 back within 5 % of {_baseline(facts)}"
         if facts.replay_before:
             expected += f" ({facts.replay_before.sentence})"
+    elif diagnosis.path is Path.MATERIALIZE and diagnosis.repair:
+        actions, reasons = _materialize(model, diagnosis.repair, state, executed)
+        expected = f"online rows of {', '.join(diagnosis.repair.views)} as new as their source; F1 back within 5 % of {_baseline(facts)}"
+    elif diagnosis.path is Path.RETRAIN and candidate:
+        actions, reasons = _promote(incident_id, model, candidate, state, executed)
+        expected = f"{candidate.version} serves; F1 within 5 % of {_baseline(facts)} or better on fresh predictions"
+        if state and state.config:
+            expected += f", at the threshold {state.config.threshold:g} that is configured and that it was validated with"
     else:
         return None
     return Plan(
@@ -46,8 +79,30 @@ def propose(
         (diagnosis.sentence, *reasons),
         path=diagnosis.path,
         expected=expected,
-        facts=_shown(diagnosis, facts),
+        facts=_shown(diagnosis, facts) | ({"candidate": list(candidate.shown)} if candidate and diagnosis.path is Path.RETRAIN else {}),
     )
+
+
+def _materialize(model: str, repair: Repair, state: ServingState | None, executed: Sequence[Executed]) -> tuple[list[Action], list[str]]:
+    """The rows first, then the schedule: a schedule that runs into broken rows would only stop again."""
+    actions: list[Action] = [Materialize(model, repair.views, repair.since)]
+    reasons: list[str] = []
+    if repair.resume:
+        actions.append(ResumeMaterialization(model, repair.resume))
+        reasons.append(f"the schedule of {', '.join(repair.resume)} is suspended: without it the rows go stale again at once")
+    return actions + _serve_again(model, state, executed, reasons), reasons
+
+
+def _promote(
+    incident_id: str, model: str, candidate: Candidate, state: ServingState | None, executed: Sequence[Executed]
+) -> tuple[list[Action], list[str]]:
+    reasons = list(candidate.reasons)
+    actions: list[Action] = []
+    if state is not None and state.route_version not in (None, candidate.version):
+        actions.append(RouteTraffic(model, candidate.version))
+        reasons.append(f"traffic is routed to {state.route_version}: it goes to {candidate.version} instead")
+    actions.append(Promote(model, candidate.version, reason=f"{incident_id}: retrained"))
+    return actions + _serve_again(model, state, executed, reasons), reasons
 
 
 def _rollback(

@@ -1,8 +1,11 @@
 """Readings as Parquet files: landed whole or not at all, merged when they become many, under the eyes of concurrent readers.
 
-The columns are `asset_id`, the raw features, `event_timestamp` and `created`, the last two timestamp[us, UTC] (DuckDB cannot read
-nanoseconds). A merged file names the files it stands for in its metadata; they go a minute later, when whoever had listed them has
-read them. Until then a row is there twice, which no reader of Feast can tell: it takes the latest row of an asset.
+The columns are `asset_id`, the raw features, `event_timestamp` and `created`, the last two timestamp[us] in UTC without a zone, which
+Feast takes for UTC: DuckDB cannot read nanoseconds, and with a zone its filter compares in the zone of the process and skips nothing
+(3 million rows: a materialisation of 0.5 s instead of 0.25).
+
+A merged file names the files it stands for in its metadata; they go a minute later, when whoever had listed them has read them. Until
+then a row is there twice, which no reader of Feast can tell: it takes the latest row of an asset.
 """
 
 from __future__ import annotations
@@ -34,7 +37,7 @@ _numbers = itertools.count()
 def schema() -> pa.Schema:
     import pyarrow as pa
 
-    instant = pa.timestamp("us", tz="UTC")
+    instant = pa.timestamp("us")
     columns = {"asset_id": pa.string(), ASSET_TYPE: pa.string(), **dict.fromkeys(NUMERIC, pa.float64())}
     return pa.schema([*columns.items(), ("event_timestamp", instant), ("created", instant)])
 

@@ -27,7 +27,7 @@ def load_feast() -> ModuleType:
         import typeguard
 
         checked = typeguard.typechecked
-        typeguard.typechecked = _unchanged  # type: ignore[assignment]
+        typeguard.typechecked = _unchanged
         try:
             import feast
         finally:
@@ -67,7 +67,7 @@ def open_store(repo: Path) -> FeatureStore:
 
 def forget_dead_connections(store: FeatureStore) -> None:
     """Feast keeps its PostgreSQL connections for ever, also those that a restart of the server has closed: then no read works again."""
-    online = store._get_provider().online_store  # type: ignore[attr-defined]
+    online = store._get_provider().online_store
     for name in ("_conn", "_conn_async"):
         connection = getattr(online, name, None)
         if connection is not None and connection.closed:

@@ -177,7 +177,7 @@ def prepared(repo: Path, *, patience_s: float = 60.0) -> FeatureStore:
                 apply(store, repo)
             return store
         except Exception as error:
-            if time.monotonic() > deadline or isinstance(error, RunbookError) and not isinstance(error, Transient):
+            if time.monotonic() > deadline or (isinstance(error, RunbookError) and not isinstance(error, Transient)):
                 raise
             log.warning("the definitions could not be applied (%s); trying again", first_line(error))
             time.sleep(RETRY_S)

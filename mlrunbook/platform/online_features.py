@@ -100,7 +100,7 @@ class OnlineFeatures:
     def _prepare(self, store: FeatureStore) -> None:
         """Give a new connection our time limits: Feast has no setting for them, and waits for a lock for ever."""
         forget_dead_connections(store)
-        online = store._get_provider().online_store  # type: ignore[attr-defined]
+        online: Any = store._get_provider().online_store
         if store.config.online_store.type != "postgres" or (online._conn is not None and online._conn is self._prepared):
             return
         with online._get_conn(store.config, autocommit=True) as connection:
@@ -126,28 +126,34 @@ class OnlineFeatures:
     @contextlib.contextmanager
     def _translated(self) -> Iterator[None]:
         """Feast's and PostgreSQL's errors as ours, and as our state."""
-        from feast.errors import FeastError, FeatureServiceNotFoundException, FeatureViewNotFoundException
+        from feast.errors import FeastError
 
         try:
             yield
-        except (psycopg.errors.LockNotAvailable, psycopg.errors.QueryCanceled) as error:
-            told, cause = "the online store is locked: a read waited over 1.5 s; end what holds its tables", error
-        except psycopg.errors.UndefinedTable as error:
-            told, cause = f"a table of the online store is gone: {first_line(error)}; apply the definitions and materialise", error
-        except (psycopg.OperationalError, psycopg.InterfaceError) as error:
-            told, cause = f"the online store cannot be reached: {first_line(error)}; is PostgreSQL up?", error
-        except psycopg.Error as error:
-            told, cause = f"the online store refuses the read: {first_line(error)}", error
-        except SQLAlchemyError as error:
-            told, cause = f"the registry of the feature store does not answer: {first_line(error)}; is its database up?", error
-        except (FeatureServiceNotFoundException, FeatureViewNotFoundException) as error:
-            told, cause = f"the registry has no feature service {self._service} that can be read ({first_line(error)}); apply it", error
-        except (FeastError, ValueError, KeyError) as error:
-            told, cause = f"Feast cannot read {self._service}: {first_line(error)}", error
-        else:
-            return
-        self._error = told
-        raise Transient(told) from cause
+        except (psycopg.Error, SQLAlchemyError, FeastError, ValueError, KeyError) as error:
+            self._error = _sentence(error, self._service)
+            raise Transient(self._error) from error
+
+
+def _sentence(error: Exception, service: str) -> str:
+    """What is wrong and what to do about it."""
+    from feast.errors import FeatureServiceNotFoundException, FeatureViewNotFoundException
+
+    reason = first_line(error)
+    match error:
+        case psycopg.errors.LockNotAvailable() | psycopg.errors.QueryCanceled():
+            return f"the online store is locked: a read waited over {LOCK_TIMEOUT_MS / 1000:g} s; end what holds its tables"
+        case psycopg.errors.UndefinedTable():
+            return f"a table of the online store is gone ({reason}); apply the definitions and materialise"
+        case psycopg.OperationalError() | psycopg.InterfaceError():
+            return f"the online store cannot be reached ({reason}); is PostgreSQL up?"
+        case psycopg.Error():
+            return f"the online store refuses the read ({reason})"
+        case SQLAlchemyError():
+            return f"the registry of the feature store does not answer ({reason}); is its database up?"
+        case FeatureServiceNotFoundException() | FeatureViewNotFoundException():
+            return f"the registry has no feature service {service} that can be read ({reason}); apply the definitions"
+    return f"Feast cannot read {service} ({reason}); compare the definitions with the registry"
 
 
 def _value(value: Any) -> Any:

@@ -27,7 +27,7 @@ from mlrunbook import db, policy_file, statefile, web
 from mlrunbook.db import transaction
 from mlrunbook.domain.errors import Invalid, NotFound, RunbookError
 from mlrunbook.domain.policy import AlertThresholds, Policy
-from mlrunbook.platform import alerts, feature_schedules, ledger, metrics, predictions, registry, serving_config, wire, workorders
+from mlrunbook.platform import alerts, feature_schedules, ledger, metrics, predictions, registry, replay, serving_config, wire, workorders
 from mlrunbook.settings import Settings, settings
 from mlrunbook.tokens import Identity, Scope
 
@@ -189,6 +189,19 @@ def _registry(app: FastAPI, engine: Engine, config: Settings, server: ModelServe
         with transaction(engine) as conn:
             slots = registry.stage(conn, models_dir, model=model, version=None, by=who.name, at=clock(), key=key)
         return with_server(slots)
+
+    loaded = replay.Models(models_dir)
+
+    @app.get(f"{base}/replay")
+    def replay_versions(
+        model: str,
+        version: Annotated[list[wire.Id], Query(min_length=1, max_length=wire.MOST_VERSIONS)],
+        since: When = None,
+        until: When = None,
+        limit: Annotated[int, Query(ge=1, le=wire.MOST_REPLAYED)] = 4000,
+    ) -> Body:
+        """Score logged requests whose outcome is known with each version, as if it had served."""
+        return wire.replayed(replay.replay(engine, loaded, model, version, since=since, until=until, limit=limit))
 
     @app.get(f"{base}/changes")
     def changes(model: str, since: When = None) -> Body:

@@ -122,7 +122,12 @@ def _version(row: RowMapping) -> Version:
 
 def load(conn: Connection, models_dir: Path, model: str, version: str) -> artefacts.LoadedModel:
     """The artefact of a registered version, checked against what was registered. NotFound, or Invalid when tampered with."""
-    registered = get(conn, model, version)
+    return verified(models_dir, get(conn, model, version))
+
+
+def verified(models_dir: Path, registered: Version) -> artefacts.LoadedModel:
+    """The same for a version that was read before."""
+    model, version = registered.model, registered.version
     loaded = _checked(models_dir, model, version)
     if loaded.manifest.sha256 != registered.sha256:
         raise Invalid(

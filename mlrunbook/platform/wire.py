@@ -10,7 +10,7 @@ from pydantic import AwareDatetime, Field, StringConstraints, model_validator
 from mlrunbook.domain.performance import Confusion, ModelMetrics, WindowMetrics
 from mlrunbook.platform.feature_schedules import Schedule
 from mlrunbook.platform.registry import NAME, Deployment, Slots, Version
-from mlrunbook.ports import Change, Prediction, ServingConfig, WorkOrder
+from mlrunbook.ports import Change, Prediction, Replayed, ServingConfig, WorkOrder
 from mlrunbook.web import CamelModel
 
 Name = Annotated[str, StringConstraints(pattern=NAME)]
@@ -20,6 +20,8 @@ Id = Annotated[str, StringConstraints(min_length=1, max_length=200)]
 MOST_ASSETS = 5000
 MOST_OUTCOMES = 10_000
 MOST_VIEWS = 1000
+MOST_REPLAYED = 10_000
+MOST_VERSIONS = 50
 
 
 class Asset(CamelModel):
@@ -179,6 +181,14 @@ def prediction(p: Prediction) -> dict[str, Any]:
         "shadowVersion": p.shadow_version,
         "shadowScore": p.shadow_score,
     }
+
+
+def replayed(r: Replayed) -> dict[str, Any]:
+    versions = [
+        {"version": v.version, "scores": list(v.scores), "problem": v.problem, "sizeBytes": v.size_bytes, "latencyMs": v.latency_ms}
+        for v in r.versions
+    ]
+    return {"rows": [prediction(p) for p in r.rows], "versions": versions}
 
 
 def work_order(w: WorkOrder) -> dict[str, Any]:

@@ -49,14 +49,22 @@ def reading(torque: float | None = COOL, **changes: Any) -> dict[str, Any]:
 
 
 @cache
-def _estimator(flags_all: bool) -> HistGradientBoostingClassifier:
+def _estimator(flags_all: bool, names: tuple[str, ...]) -> HistGradientBoostingClassifier:
     torque = np.linspace(0, 100, 400)
-    columns = features.engineer(features.as_frame([reading(float(t)) for t in torque])).to_numpy()
+    columns = features.engineer(features.as_frame([reading(float(t)) for t in torque]))[list(names)].to_numpy()
     truth = np.arange(400) > 0 if flags_all else torque > 50
     return HistGradientBoostingClassifier(max_iter=20, random_state=0).fit(columns, truth)
 
 
-def save_version(models_dir: Path, model: str, version: str, *, flags_all: bool = False, threshold: float = 0.5) -> Path:
+def save_version(
+    models_dir: Path,
+    model: str,
+    version: str,
+    *,
+    flags_all: bool = False,
+    threshold: float = 0.5,
+    columns: tuple[str, ...] = features.MODEL_COLUMNS,
+) -> Path:
     """A real artefact: flags readings of high torque, or every one."""
     folder = models_dir / model / version
     manifest = artefacts.Manifest(
@@ -66,12 +74,12 @@ def save_version(models_dir: Path, model: str, version: str, *, flags_all: bool 
         sklearn_version=sklearn.__version__,
         trained_from=NOW - timedelta(days=90),
         trained_to=NOW - timedelta(days=30),
-        features=features.MODEL_COLUMNS,
+        features=columns,
         threshold=threshold,
         metrics={"f1": 0.8, "precision": 0.82, "recall": 0.78},
         rows=400,
     )
-    artefacts.save(_estimator(flags_all), folder, manifest)
+    artefacts.save(_estimator(flags_all, columns), folder, manifest)
     return folder
 
 

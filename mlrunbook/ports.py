@@ -25,6 +25,7 @@ class ServingStatus:
     server_healthy: bool
     server_version: str | None
     deployed_at: datetime | None = None
+    features: str | None = None  # the model server's own word on feature reads: "ok", or why they fail; None: not known, or not needed
 
 
 @dataclass(frozen=True)
@@ -259,14 +260,16 @@ class Message:
 class FeatureStore(Protocol):
     """The team's Feast, through its Python API. Never imported before it is needed: that takes seconds."""
 
-    def inspect(self, *, entities: int = 200) -> FeatureStoreState:
-        """Read what staleness, nulls and outages are judged from. What is broken is in `problems`; this never raises for it."""
+    def inspect(self, *, entities: int = 200, until: datetime | None = None) -> FeatureStoreState:
+        """Read what staleness, nulls and outages are judged from; `until`: against the source as it was then. What is broken is in
+        `problems`; this never raises for it."""
         ...
 
     def materialize(
         self, views: Sequence[str], *, since: datetime | None, until: datetime, progress: Callable[[str, int, int], None]
     ) -> None:
-        """Bring the online store up to `until` (never later than now): incremental, or from `since` on for rows that came late.
+        """Bring the online store up to `until` (never later than now): incremental, or from `since` on for rows that came late. A row
+        online is never replaced by an older one, unless a value is empty there.
 
         `progress(view, done, total)` counts entities. Safe to repeat. Raises NotFound (view), Refused (source missing, corrupt, wrong
         entity key, no rows) or Transient (store locked or away).

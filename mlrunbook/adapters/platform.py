@@ -185,7 +185,15 @@ def _status(b: Any) -> ServingStatus:
         server_healthy=bool(b["serverHealthy"]),
         server_version=b.get("serverVersion"),
         deployed_at=_time(b["deployedAt"]) if b.get("deployedAt") else None,
+        features=_features_word(b.get("server")),
     )
+
+
+def _features_word(server: Any) -> str | None:
+    """`server` is the model server's health as the platform passes it on; another platform may leave it out."""
+    features = server.get("features") if isinstance(server, dict) else None
+    state = features.get("state") if isinstance(features, dict) else None
+    return None if state in (None, "loading") else str(state)
 
 
 def _confusion(b: Any) -> Confusion:

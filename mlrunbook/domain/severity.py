@@ -25,7 +25,8 @@ class SeverityPolicy:
     """Limits of the Severity table and the alert list ("Automated Alerts").
 
     `all_flagged` is the share of predictions flagged high-risk that reads as "predicts all assets as high-risk";
-    `missed_recall` the recall below which the model misses nearly every failure. Rates are judged from `min_predictions` on.
+    `missed_recall` the recall below which the model misses nearly every failure, `outage_error_rate` the share of failed requests that
+    is a service outage. Rates are judged from `min_predictions` on.
     """
 
     drops: DropPolicy = field(default_factory=DropPolicy)
@@ -34,6 +35,7 @@ class SeverityPolicy:
     min_predictions: Count = 200
     latency_p95_ms: Annotated[float, Field(gt=0)] = 2000.0
     error_rate: Share = 0.01
+    outage_error_rate: Share = 0.50
     null_rate: Share = 0.05
     unmeasured_critical_alert: Severity = Severity.HIGH
     unmeasured_alert: Severity = Severity.MEDIUM
@@ -172,6 +174,9 @@ def _signals(metrics: ModelMetrics | None, status: ServingStatus | None, policy:
     """Everything measured that is past a limit."""
     if status is not None and not status.server_healthy:
         yield _Signal(Severity.CRITICAL, IncidentType.INFRASTRUCTURE, "the model server does not answer: critical, service outage")
+    if status is not None and status.features not in (None, FEATURES_OK):
+        reason = f"the model server cannot read features, so it cannot predict: critical, service outage ({status.features})"
+        yield _Signal(Severity.CRITICAL, IncidentType.INFRASTRUCTURE, reason)
     if metrics is None:
         return
     now, counts = metrics.current, metrics.current.confusion
@@ -201,8 +206,9 @@ def _signals(metrics: ModelMetrics | None, status: ServingStatus | None, policy:
         reason = f"95 % of predictions took up to {now.latency_p95_ms:.0f} ms, over the SLA of {policy.latency_p95_ms:.0f} ms: medium"
         yield _Signal(Severity.MEDIUM, IncidentType.PERFORMANCE_DEGRADATION, reason)
     if now.error_rate is not None and now.error_rate > policy.error_rate:
-        reason = f"{percent(now.error_rate)} of requests failed, over {percent(policy.error_rate)}: medium"
-        yield _Signal(Severity.MEDIUM, IncidentType.INFRASTRUCTURE, reason)
+        severity = Severity.CRITICAL if now.error_rate >= policy.outage_error_rate else Severity.MEDIUM
+        reason = f"{percent(now.error_rate)} of requests failed, over {percent(policy.error_rate)}: {severity}"
+        yield _Signal(severity, IncidentType.INFRASTRUCTURE, reason)
     if now.null_rate is not None and now.null_rate > policy.null_rate:
         reason = f"{percent(now.null_rate)} of a feature's values are missing, over {percent(policy.null_rate)}: low"
         yield _Signal(Severity.LOW, IncidentType.PERFORMANCE_DEGRADATION, reason)
@@ -215,7 +221,8 @@ def _misses_nearly_all(counts: Confusion, policy: SeverityPolicy) -> bool:
 
 
 _RATE_ALERTS = {"FeatureNullRateHigh": "null_rate", "InferenceLatencyHigh": "latency_p95_ms", "ModelErrorRateHigh": "error_rate"}
-_NOT_IN_METRICS = frozenset({"FeatureDrift", "FeatureStoreUnavailable"})
+_NOT_IN_METRICS = frozenset({"FeatureDrift"})
+FEATURES_OK = "ok"
 
 
 def _covered(
@@ -224,6 +231,8 @@ def _covered(
     """Whether what this alert claims was measured, and so (no limit being passed) found untrue. None: it never can be here."""
     if alert == "ModelServerDown":
         return status is not None
+    if alert == "FeatureStoreUnavailable":
+        return None if status is None or status.features is None else True
     if alert in _NOT_IN_METRICS or kind not in _MEASURABLE:
         return None
     enough = metrics is not None and metrics.current.predictions >= policy.min_predictions
@@ -239,6 +248,8 @@ def _covered(
 def _refuted_words(alert: str, said: str) -> str:
     if alert == "ModelServerDown":
         return "the model server answers"
+    if alert == "FeatureStoreUnavailable":
+        return "the model server reads features"
     return f"{_RATE_ALERTS[alert].replace('_', ' ')} is within its limit" if alert in _RATE_ALERTS else said
 
 

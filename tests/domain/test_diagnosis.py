@@ -1,14 +1,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from mlrunbook.domain.actions import Path
+from mlrunbook.domain.candidates import TargetChoice
 from mlrunbook.domain.causes import Cause
-from mlrunbook.domain.diagnosis import Diagnosis, diagnose
-from mlrunbook.domain.diagnosis_facts import gather, last_threshold_change
+from mlrunbook.domain.diagnosis import Diagnosis, Repair, diagnose
+from mlrunbook.domain.diagnosis_facts import gather, last_threshold_change, unseen_types
+from mlrunbook.domain.features import FeatureFault, FeatureProblem, FeatureVerdict
 from mlrunbook.domain.findings import CHECKLIST, Finding, State
 from mlrunbook.domain.performance import Confusion
 from mlrunbook.ports import Prediction
@@ -119,7 +122,7 @@ def test_after_a_temporary_rollback_the_resolution_stays_where_it_went() -> None
         ("feature_store_connectivity", Cause.FEATURE_STORE_OUTAGE),
     ],
 )
-def test_causes_without_a_path_in_this_release_say_what_to_look_at(suspect: str, cause: Cause) -> None:
+def test_causes_without_a_safe_path_say_what_to_look_at(suspect: str, cause: Cause) -> None:
     d = decide(found(**{suspect: State.SUSPECT}))
     assert (d.top.cause, d.path) == (cause, None)
     assert "No safe automatic path here: " in d.sentence
@@ -162,3 +165,75 @@ def test_every_cause_shows_its_evidence_and_scores_lie_between_0_and_1() -> None
     for cause in decide(changes=[change("deployment", hours_ago=3)]).causes:
         assert 0 <= cause.score <= 1
         assert cause.supports or cause.against or cause.open
+
+
+TRIGGERS = ("new_segment", "concept_drift", "data_drift")
+
+
+def verdict(*faults: FeatureFault, mendable: bool | None = True, outage: bool = False) -> FeatureVerdict:
+    problems = tuple(FeatureProblem(f, f"{f} seen", "asset_wear") for f in faults)
+    return FeatureVerdict(problems, ("asset_wear",), NOW, ("asset_wear",), mendable, outage, "the verdict", judged_at=NOW)
+
+
+def test_stale_features_are_materialized_and_their_schedule_resumed() -> None:
+    d = decide(found(data_freshness=State.SUSPECT), features=verdict(FeatureFault.STALE_JOB), retrain_triggers=TRIGGERS)
+    assert (d.top.cause, d.path) == (Cause.STALE_FEATURES, Path.MATERIALIZE)
+    assert d.repair == Repair(("asset_wear",), NOW.isoformat(), ("asset_wear",))
+
+
+def test_features_empty_only_online_are_materialized_and_empty_at_the_source_go_to_a_human() -> None:
+    nulls = found(missing_features=State.SUSPECT)
+    assert decide(nulls, features=verdict(FeatureFault.NULLS_ONLINE)).path is Path.MATERIALIZE
+    lost = decide(nulls, features=verdict(FeatureFault.NULLS_IN_SOURCE, mendable=False), retrain_triggers=TRIGGERS)
+    assert (lost.top.cause, lost.path) == (Cause.NULL_OR_BROKEN_FEATURE, None)
+    assert "find where the feature's values are lost" in lost.sentence
+
+
+def test_a_model_is_never_blamed_or_retrained_while_its_features_are_stale() -> None:
+    moved = found(feature_distributions=State.SUSPECT)
+    d = decide(moved, features=verdict(FeatureFault.STALE_JOB), retrain_triggers=TRIGGERS)
+    assert d.top.cause is Cause.STALE_FEATURES
+    drifted = {c.cause: c.score for c in d.causes}
+    assert drifted[Cause.DATA_DRIFT] == drifted[Cause.CONCEPT_DRIFT] == 0
+
+
+def test_an_asset_type_the_training_never_saw_is_retrained_on() -> None:
+    rows = [replace(p, asset_type="XL" if i % 3 == 0 else "L") for i, p in enumerate(scored(good=False))]
+    drift = found(feature_distributions=State.SUSPECT)
+    d = decide(drift, predictions=rows, trained_types=("L", "M", "H"), retrain_triggers=TRIGGERS, features=verdict(mendable=None))
+    assert (d.top.cause, d.path) == (Cause.NEW_SEGMENT, Path.RETRAIN)
+    assert "XL" in d.top.supports[0]
+    assert "XL" in d.chain[1]
+
+
+def test_an_unknown_type_in_a_handful_of_predictions_may_be_a_typing_error() -> None:
+    assert unseen_types(["L"] * 400 + ["x"] * 19, ("L",)) == {}
+    assert unseen_types(["L"] * 380 + ["x"] * 20, ("L",)) == {"x": 0.05}
+    assert unseen_types(["L"], None) is None
+
+
+def test_worse_outcomes_from_the_same_inputs_with_no_change_before_are_concept_drift() -> None:
+    d = decide(retrain_triggers=TRIGGERS, features=verdict(mendable=None), targets=choice(None))
+    assert (d.top.cause, d.path) == (Cause.CONCEPT_DRIFT, Path.RETRAIN)
+    assert decide(retrain_triggers=(), targets=choice(None)).path is None, "retraining that policy does not trigger is left to people"
+
+
+def test_a_fresh_deployment_is_blamed_before_the_world() -> None:
+    d = decide(changes=[change("deployment", hours_ago=3)], targets=choice("v1.4.0"), retrain_triggers=TRIGGERS)
+    assert (d.top.cause, d.target_version) == (Cause.BAD_DEPLOYMENT, "v1.4.0"), "the version that wins the replay, not the one before"
+
+
+def test_when_every_version_is_refused_nothing_is_rolled_back() -> None:
+    d = decide(changes=[change("deployment", hours_ago=3)], targets=choice(None))
+    assert d.path is None
+    assert d.sentence.endswith("every version was replayed; deploy a fixed version")
+
+
+def test_with_too_few_outcomes_to_replay_the_version_before_is_offered_with_the_doubt() -> None:
+    d = decide(changes=[change("deployment", hours_ago=3)], targets=choice(None, known=False))
+    assert (d.path, d.target_version) == (Path.ROLLBACK, "v1.5.0")
+    assert "every version was replayed" in d.sentence
+
+
+def choice(target: str | None, *, known: bool = True) -> TargetChoice:
+    return TargetChoice(target, (), "every version was replayed", not known, 4000, 130)

@@ -161,3 +161,22 @@ def test_a_reported_severity_is_never_lowered(s: Severity, t: IncidentType, c: C
 def test_a_final_look_always_decides(c: Confusion | None, up: bool) -> None:
     m = metrics(c) if c is not None else None
     assert look(metrics=m, platform_reachable=up, final_look=True).real is not None
+
+
+def test_a_model_server_that_cannot_read_features_is_critical_infrastructure_though_it_answers() -> None:
+    a = look(status=status(features="the online store is locked"), alerts=(AlertSignal("FeatureStoreUnavailable", "CRITICAL"),))
+    assert (a.real, a.severity, a.type) == (True, Severity.CRITICAL, IncidentType.INFRASTRUCTURE)
+    assert "the online store is locked" in a.reasons[0]
+    assert not a.insufficient
+
+
+def test_a_feature_store_alert_is_false_when_the_model_server_reads_features_and_real_when_nobody_can_tell() -> None:
+    alert = AlertSignal("FeatureStoreUnavailable", "CRITICAL", IncidentType.INFRASTRUCTURE)
+    assert look(status=status(features="ok"), alerts=(alert,)).real is False
+    unknown = look(status=status(features=None), alerts=(alert,))
+    assert (unknown.real, unknown.insufficient) == (True, True)
+
+
+@pytest.mark.parametrize(("share", "severity"), [(0.02, Severity.MEDIUM), (0.49, Severity.MEDIUM), (0.5, Severity.CRITICAL)])
+def test_half_of_all_requests_failing_is_an_outage(share: float, severity: Severity) -> None:
+    assert look(metrics=metrics(HEALTHY, error_rate=share)).severity is severity

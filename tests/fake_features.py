@@ -43,7 +43,7 @@ class FileFeatures:
     def __init__(self, world: FileWorld) -> None:
         self._world = world
 
-    def inspect(self, *, entities: int = 200) -> FeatureStoreState:
+    def inspect(self, *, entities: int = 200, until: datetime | None = None) -> FeatureStoreState:
         s, now = self._world._answer()["features"], self._world._now()
         if s["out"]:
             problem = FeatureProblem(FeatureFault.ONLINE_LOCKED, f"the online store cannot be read: {s['out']}")

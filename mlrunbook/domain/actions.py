@@ -172,14 +172,18 @@ class FlagWorkOrders(Action):
 
 @dataclass(frozen=True)
 class Materialize(Action):
-    """Bring the online rows of these feature views up to the source (runbook, Path B), up to the moment it is carried out.
+    """Bring the online rows of these feature views up to the source (runbook, Path B).
 
-    `since` (ISO 8601) looks back for rows that came late or were loaded wrong; None: from where the last materialisation ended.
+    All times ISO 8601. `since` looks back for rows that came late or were loaded wrong; None: from where the last materialisation
+    ended. `until`: no row newer than this; None: up to the moment it is carried out. `as_of` is when the rows were looked at: what the
+    source had by then must be online afterwards, while newer rows may still be on their way.
     """
 
     kind: ClassVar[str] = "materialize"
     views: tuple[str, ...]
     since: str | None = None
+    until: str | None = None
+    as_of: str | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "views", tuple(self.views))  # from JSON it comes as a list
@@ -187,7 +191,7 @@ class Materialize(Action):
     @property
     def summary(self) -> str:
         back = f" from {self.since} on" if self.since else ""
-        return f"materialize {', '.join(self.views)}{back} up to now"
+        return f"materialize {', '.join(self.views)}{back} up to {self.until or 'now'}"
 
     @property
     def past(self) -> str:

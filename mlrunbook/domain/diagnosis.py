@@ -29,11 +29,16 @@ class ScoredCause:
 
 @dataclass(frozen=True)
 class Repair:
-    """Path B: which feature views to materialise, from when on (ISO 8601; None: incremental), and which schedules to resume."""
+    """Path B: which feature views to materialise, from when on (ISO 8601; None: incremental), and which schedules to resume.
+
+    `until` and `as_of` as in `actions.Materialize`.
+    """
 
     views: tuple[str, ...]
     since: str | None = None
     resume: tuple[str, ...] = ()
+    until: str | None = None
+    as_of: str | None = None
 
 
 @dataclass(frozen=True)
@@ -79,7 +84,8 @@ def diagnose(findings: Sequence[Finding], facts: DiagnosisFacts, now: datetime) 
 
 
 def repair_of(features: FeatureVerdict) -> Repair:
-    return Repair(features.views, features.since.isoformat() if features.since else None, features.resume)
+    since = features.since.isoformat() if features.since else None
+    return Repair(features.views, since, features.resume, as_of=features.judged_at.isoformat())
 
 
 def _score(cause: Cause, lines: Sequence[Line]) -> ScoredCause:

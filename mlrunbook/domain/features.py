@@ -26,7 +26,7 @@ _Name = Annotated[str, StringConstraints(min_length=1)]
 
 @dataclass(frozen=True)
 class FeatureStorePolicy:
-    """What the feature store must hold, and when its rows count as stale.
+    """What the feature store must hold, by which keys it is asked, and when its rows count as stale.
 
     Stale: the newest online row is older than `max_age_s`, or `max_lag_s` behind the newest row of its source. A repair looks back
     `look_back_h` at most.
@@ -34,6 +34,7 @@ class FeatureStorePolicy:
 
     service: _Name = "asset_features"
     views: tuple[_Name, ...] = ("asset_sensors", "asset_wear")
+    join_keys: tuple[_Name, ...] = ("asset_id",)
     max_age_s: Annotated[float, Field(gt=0)] = 3600.0
     max_lag_s: Annotated[float, Field(gt=0)] = 900.0
     null_rate: Annotated[float, Field(ge=0, le=1)] = 0.05
@@ -99,8 +100,9 @@ class ViewState:
     """One feature view as read from Feast. Of `entities` sampled assets, `behind` have an online row older than the source's newest
     for them and `missing` have none. Null shares 0..1 by feature, of the sample: online, and in the source's newest rows.
 
-    `job_end_at` is how far the last materialisation says it came; None: never ran. It moves also when no row was new. A row that the
-    materialisation has not come to yet is not `missing`. `lag_s` is how far the worst sampled row is behind its source; None: not known.
+    `job_end_at` is how far the last materialisation says it came; None: never ran. It moves also when no row was new. A first row that
+    the materialisation has not come to yet is `behind`, not `missing`. `lag_s` is how far the worst sampled row is behind its source;
+    None: not known.
     `updated_at` is when the definition last changed.
     """
 
@@ -138,12 +140,14 @@ class FeatureVerdict:
     mendable: bool | None
     outage: bool
     sentence: str
+    judged_at: datetime
 
     def has(self, *faults: FeatureFault) -> bool:
         return any(p.fault in faults for p in self.problems)
 
     def as_dict(self) -> dict[str, Any]:
-        return asdict(self) | {"since": self.since.isoformat() if self.since else None}
+        since = self.since.isoformat() if self.since else None
+        return asdict(self) | {"since": since, "judged_at": self.judged_at.isoformat()}
 
     @classmethod
     def from_dict(cls, body: Mapping[str, Any]) -> FeatureVerdict:
@@ -155,6 +159,7 @@ class FeatureVerdict:
             mendable=body["mendable"],
             outage=body["outage"],
             sentence=body["sentence"],
+            judged_at=datetime.fromisoformat(body["judged_at"]),
         )
 
 
@@ -179,7 +184,7 @@ def judge(
     since = (now - timedelta(hours=policy.look_back_h)).replace(second=0, microsecond=0) if look_back else None
     resume = tuple(s.view for s in schedules or () if s.suspended)
     return FeatureVerdict(
-        tuple(problems), views, since, resume, mendable, outage, _sentence(state, problems, views, since, resume, mendable, now)
+        tuple(problems), views, since, resume, mendable, outage, _sentence(state, problems, views, since, resume, mendable, now), now
     )
 
 

@@ -85,7 +85,7 @@ def propose(
 
 def _materialize(model: str, repair: Repair, state: ServingState | None, executed: Sequence[Executed]) -> tuple[list[Action], list[str]]:
     """The rows first, then the schedule: a schedule that runs into broken rows would only stop again."""
-    actions: list[Action] = [Materialize(model, repair.views, repair.since)]
+    actions: list[Action] = [Materialize(model, repair.views, repair.since, repair.until, repair.as_of)]
     reasons: list[str] = []
     if repair.resume:
         actions.append(ResumeMaterialization(model, repair.resume))

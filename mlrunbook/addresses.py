@@ -23,6 +23,7 @@ class Ports:
     platform: int = 8070
     model_server: int = 8080
     gateway: int = 8090
+    feature_server: int = 6566
 
     @classmethod
     def free(cls) -> Ports:

@@ -26,7 +26,7 @@ from psycopg import sql
 from mlrunbook.domain.errors import Invalid, Refused
 from mlrunbook.processes import last_lines, spawn
 
-DATABASES = ("mlrunbook", "prefect")
+DATABASES = ("mlrunbook", "prefect", "feast")
 SUPERUSER = "postgres"
 START_TIMEOUT_S = 30.0
 STOP_TIMEOUT_S = 15.0

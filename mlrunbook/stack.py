@@ -30,15 +30,17 @@ import psutil
 from mlrunbook import deploy
 from mlrunbook.adapters.local_runtime import desired_state
 from mlrunbook.addresses import HOST, Ports, answers, check_ports
-from mlrunbook.domain.errors import Invalid, RunbookError
+from mlrunbook.domain.errors import Invalid, Refused, RunbookError
 from mlrunbook.embedded_postgres import EmbeddedPostgres
+from mlrunbook.platform.feature_repo.repository import readings_folder, write_config
 from mlrunbook.processes import Service, Supervisor, end_marked, uninterrupted
 from mlrunbook.settings import Settings
 from mlrunbook.tokens import Scope
 
 RECONCILE_S = 0.1
-ALL_PARTS = frozenset({"prefect", "deployments", "worker", "platform", "model-server", "gateway"})
 MODEL_SERVER = "model-server"
+FEATURE_SERVER, FEATURE_URL = "feature-server", "MLRUNBOOK_FEATURE_SERVER_URL"
+ALL_PARTS = frozenset({"prefect", "deployments", "worker", "platform", MODEL_SERVER, FEATURE_SERVER, "gateway"})
 # name -> (scopes, the runbook's role)
 TOKENS: dict[str, tuple[frozenset[Scope], str | None]] = {
     "platform": (frozenset({Scope.OPERATE, Scope.INTAKE, Scope.READ}), None),  # the flows and the gateway on the model platform
@@ -53,7 +55,8 @@ class Stack:
     """Start with `start()` or as a context manager; both return when every part is healthy.
 
     `parts` names what to run besides PostgreSQL (tests and benchmarks leave some out); with `durable=False` a power cut may lose data.
-    MLRUNBOOK_DATABASE_URL, PREFECT_API_URL and MLRUNBOOK_PLATFORM_URL in the environment replace the embedded parts.
+    MLRUNBOOK_DATABASE_URL, PREFECT_API_URL, MLRUNBOOK_PLATFORM_URL and MLRUNBOOK_FEATURE_REPO in the environment replace the embedded
+    parts; the feature store in the box needs the database and the platform in the box. It takes seconds to import and is not waited for.
     `timings` holds seconds by part.
     """
 
@@ -75,10 +78,15 @@ class Stack:
         self._own_platform = _given("MLRUNBOOK_PLATFORM_URL")
         replaced = {"prefect"} if _given("PREFECT_API_URL") else set()
         replaced |= {"platform", MODEL_SERVER} if self._own_platform else set()
+        self._own_features = _given("MLRUNBOOK_FEATURE_REPO")
+        if self._own_features or self._own_platform or _given("MLRUNBOOK_DATABASE_URL"):
+            replaced |= {FEATURE_SERVER}
         self._parts = parts - replaced
         self._tokens = TOKENS | (APPROVER if with_approver else {})
         self._durable = durable
         self._report = report
+        if FEATURE_SERVER in parts & replaced and not self._own_features:
+            report("no feature store: set MLRUNBOOK_FEATURE_REPO to yours (ours needs the embedded database and platform)")
         self._lock: TextIO | None = None
         self._postgres: EmbeddedPostgres | None = None
         self._supervisor: Supervisor | None = None
@@ -114,9 +122,18 @@ class Stack:
     def token(self, name: str) -> str:
         return (self.data / "secrets" / f"{name}.token").read_text().strip()
 
+    @property
+    def lake(self) -> Path | None:
+        """Where the readings of the feature store in the box land."""
+        return readings_folder(self._feature_repo) if FEATURE_SERVER in self._parts else None
+
+    @property
+    def _feature_repo(self) -> Path:
+        return self.data / "features"
+
     def env(self) -> dict[str, str]:
         """What a CLI command needs to find this stack; also written to `<data>/env`."""
-        given = Settings()
+        given, ours = Settings(), FEATURE_SERVER in self._parts
         return {
             "MLRUNBOOK_STACK": str(self.data),
             "MLRUNBOOK_DATA_DIR": str(self.data),
@@ -125,6 +142,9 @@ class Stack:
             "MLRUNBOOK_PLATFORM_URL": self._own_platform or f"http://{HOST}:{self.ports.platform}",
             "MLRUNBOOK_MODEL_SERVER_URL": given.model_server_url if self._own_platform else f"http://{HOST}:{self.ports.model_server}",
             "MLRUNBOOK_GATEWAY_URL": f"http://{HOST}:{self.ports.gateway}",
+            # Empty counts as not set, and hides what a shell inherited from another stack.
+            "MLRUNBOOK_FEATURE_REPO": str(self._feature_repo) if ours else self._own_features or "",
+            "MLRUNBOOK_FEATURE_SERVER_URL": f"http://{HOST}:{self.ports.feature_server}" if ours else _given(FEATURE_URL) or "",
             "MLRUNBOOK_PLATFORM_TOKEN": given.platform_token.get_secret_value()
             if self._own_platform and given.platform_token
             else self.token("platform"),
@@ -196,6 +216,10 @@ class Stack:
             self._supervisor.start(prefect)
         with self._timed("schema and tokens"):
             self._migrate()
+        if FEATURE_SERVER in self._parts:
+            assert self._postgres is not None
+            write_config(self._feature_repo, database_url=self._postgres.url("feast"))
+            self._start_feature_server()
         _write_private(self.data / "env", "".join(f"{key}={shlex.quote(value)}\n" for key, value in self.env().items()))
         services = self._own_services()
         for service in services:
@@ -230,6 +254,27 @@ class Stack:
                 self.supervisor.run(Service("deploy", deploy.deploy_command(self.home), self._child_env(), cwd=self.home))
         if "worker" in self._parts:
             self._await(worker)
+
+    def _start_feature_server(self) -> None:
+        """Start it and tell when it answers, in a thread: nobody waits for it."""
+        port = self.ports.feature_server
+        service = Service(
+            FEATURE_SERVER,
+            [sys.executable, "-m", "mlrunbook.platform.feature_service", "--port", str(port)],
+            self._child_env(),
+            answers(f"http://{HOST}:{port}/health"),
+            cwd=self.home,
+        )
+        self.supervisor.start(service)
+
+        def tell() -> None:
+            try:
+                self._await(service)
+            except Refused as error:
+                if not self._stop.is_set():
+                    self._report(str(error))
+
+        threading.Thread(target=tell, name=FEATURE_SERVER, daemon=True).start()
 
     def _await(self, service: Service) -> None:
         with self._timed(service.name):

@@ -39,6 +39,7 @@ def up(
     platform_port: Port = 8070,
     model_port: Annotated[int, typer.Option("--model-port", "--model-server-port", min=1, max=65_535)] = 8080,
     prefect_port: Port = 4200,
+    feature_server_port: Port = 6566,
     with_fleet: Annotated[bool, typer.Option("--with-fleet", help="Also train and serve a model, and send it simulated traffic.")] = False,
 ) -> None:
     """Start the whole stack on this machine; Ctrl-C stops it."""
@@ -47,7 +48,7 @@ def up(
     from mlrunbook.stack import Stack, stop_on_signals
 
     wiring.policy()  # a mistake in it would stop the gateway: say so before anything starts
-    ports = Ports(prefect=prefect_port, platform=platform_port, model_server=model_port, gateway=gateway_port)
+    ports = Ports(prefect_port, platform_port, model_port, gateway_port, feature_server_port)
     stack = Stack(home or running.data_dir(), ports=ports, report=typer.echo)
     ready = False
     try:

@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import astuple
 from pathlib import Path
 from typing import Any
 
@@ -87,9 +88,8 @@ class ChildStack(Stack):
             "MLRUNBOOK_LEASE_S": str(LEASE_S),
             "MLRUNBOOK_DISPATCH_EVERY_S": "0.3",
         }
-        at = self.ports
         argv = [sys.executable, "-c", SCRIPT, str(self.data), str(self.home)]
-        argv += map(str, (at.prefect, at.platform, at.model_server, at.gateway))
+        argv += map(str, astuple(self.ports))
         log = self.data / "up.log"
         begun = log.stat().st_size if log.exists() else 0
         with open(log, "ab") as out:

@@ -32,20 +32,33 @@ def simulator_for(stack: Stack, source: Source, *, seed: int) -> FleetSimulator:
         platform_url=env["MLRUNBOOK_PLATFORM_URL"],
         token=stack.token("simulator"),
         models_dir=stack.data / "models",
+        lake=stack.lake,
         seed=seed,
     )
 
 
-def wait_until_served(stack: Stack, model: str = MODEL, *, patience_s: float = 30.0) -> None:
-    """Until the model server has loaded the serving version."""
+def wait_until_served(stack: Stack, model: str = MODEL, *, patience_s: float = 60.0) -> None:
+    """Until the model server has loaded the serving version and, with the feature store in the box, reads features that are up to date."""
     deadline = time.monotonic() + patience_s
-    with httpx.Client(base_url=stack.env()["MLRUNBOOK_PLATFORM_URL"], timeout=10.0, trust_env=False) as platform:
+    env = stack.env()
+    with httpx.Client(timeout=10.0, trust_env=False) as http:
         while time.monotonic() < deadline:
-            status = platform.get(f"/api/v1/ml/models/{model}/status")
-            if status.is_success and status.json()["serverHealthy"]:
+            status = http.get(f"{env['MLRUNBOOK_PLATFORM_URL']}/api/v1/ml/models/{model}/status")
+            if status.is_success and status.json()["serverHealthy"] and (stack.lake is None or _features_flow(http, env)):
                 return
             time.sleep(0.1)
     raise Transient(f"the model server does not serve {model}; look at {stack.data / 'logs'}")
+
+
+def _features_flow(http: httpx.Client, env: dict[str, str]) -> bool:
+    """Whether the seeded readings are in the online store, and the model server reads them."""
+    schedules = http.get(f"{env['MLRUNBOOK_PLATFORM_URL']}/api/v1/ml/features/schedules")
+    health = http.get(f"{env['MLRUNBOOK_MODEL_SERVER_URL']}/health")
+    return (
+        schedules.is_success
+        and all(one["materializedUntil"] for one in schedules.json()["schedules"])
+        and health.json()["features"]["state"] == "ok"
+    )
 
 
 @contextlib.contextmanager

@@ -1,6 +1,7 @@
 """The fleet at work: seeds a labelled past, sends readings to the model server and their outcomes to the platform, and breaks things.
 
-Everything after `build_history` goes through the public HTTP API. Used by `mlrunbook demo` and by tests.
+With a feature store, readings land as Parquet, and predictions are asked for by asset id once they have been materialised. All else after
+`build_history` goes through the public HTTP API. Used by `mlrunbook demo` and by tests.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from sqlalchemy import Connection, Engine
 from mlrunbook.db import transaction
 from mlrunbook.domain.errors import Invalid, Refused, Transient
 from mlrunbook.domain.performance import Confusion
-from mlrunbook.platform import artefacts, predictions, registry
+from mlrunbook.platform import artefacts, lake, predictions, registry
 from mlrunbook.platform.faults import BadRelease, Blip, Fault, ThresholdSlip
 from mlrunbook.platform.features import ASSET_TYPE, RAW
 from mlrunbook.platform.fleet import Source
@@ -40,6 +41,9 @@ PIPELINE = "release_pipeline"
 MAX_DRAWS = 2000  # honest windows tried for a blip; about one in ten crosses
 OUTCOMES_A_REQUEST = 2000
 OUTCOMES_KEPT = 100_000  # while the platform is away; older ones are dropped
+FEATURE_PATIENCE_S = 3.0  # for a tick's readings to reach the online store; a run takes 0.3 s
+FEATURE_POLL_S = 0.05
+READ_BEFORE = timedelta(seconds=1)  # a seeded reading was taken this long before its prediction
 
 
 @dataclass
@@ -62,7 +66,10 @@ class History:
 
 
 class FleetSimulator:
-    """Readings from `source` against one model. `tick`, `run` and `inject` may be called from different threads."""
+    """Readings from `source` against one model. `tick`, `run` and `inject` may be called from different threads.
+
+    `lake` is where readings land for the feature store; without it (None) features travel in the request.
+    """
 
     def __init__(
         self,
@@ -72,25 +79,27 @@ class FleetSimulator:
         platform_url: str,
         token: str,
         models_dir: Path,
+        lake: Path | None = None,
         model: str = MODEL,
         seed: int = 0,
         http: httpx.Client | None = None,
     ) -> None:
         self.model, self.traffic = model, Traffic()
         self._baseline: Confusion | None = None
-        self._source, self._models_dir, self._seed = source, models_dir, seed
+        self._source, self._models_dir, self._lake, self._seed = source, models_dir, lake, seed
         self._server, self._platform = server_url.rstrip("/"), platform_url.rstrip("/")
         self._http = http or httpx.Client(timeout=30.0, trust_env=False)
         self._headers = {"Authorization": f"Bearer {token}"}
         self._lock = threading.Lock()
         self._outcomes: deque[dict[str, Any]] = deque(maxlen=OUTCOMES_KEPT)
         self._quiet_until = 0.0  # time.monotonic()
+        self._stalled: Any = None  # the schedules as they were when waiting for them was in vain
 
     # -- the past
 
     def build_history(self, on: Engine | None = None, *, now: datetime, rows: int = 30_000) -> History:
         """Train v1.4.0 and v1.5.0, put them in production as of 60 and 21 days ago, and log `rows` labelled predictions of v1.5.0
-        between 7 days and 2 hours ago.
+        between 7 days and 2 hours ago, each with the reading it was made from in the lake.
 
         A model that already has a past keeps it: then nothing is written, and the baseline is measured on fresh readings.
         30,000 rows make the baseline precise to 1 % (one standard deviation), so that "back within 5 %" means something.
@@ -105,9 +114,13 @@ class FleetSimulator:
         scores = serving.score(readings)
         self._baseline = confusion(readings["failed"].to_numpy(), scores >= threshold)
         if not past:
+            ages_s = np.linspace(HISTORY_FROM.total_seconds(), HISTORY_TO.total_seconds(), len(readings))
+            made_at = [now - timedelta(seconds=float(age_s)) for age_s in ages_s]
+            if self._lake:  # before the commit: a past that a broken-off attempt left there is landed once more, and no row is missing
+                lake.land(self._lake, readings.assign(event_timestamp=[at - READ_BEFORE for at in made_at]))
             with transaction(on) as conn:
                 self._register_past(conn, now)
-                self._log_past(conn, now, readings, scores, threshold)
+                self._log_past(conn, made_at, readings, scores, threshold)
         return History(GOOD_VERSION, threshold, self._baseline)
 
     def _train_past(self, now: datetime) -> None:
@@ -126,12 +139,11 @@ class FleetSimulator:
             registry.register(conn, self._models_dir, **who)
             registry.serve(conn, self._models_dir, kind=registry.PROMOTE, reason=f"scheduled release {version}", **who)
 
-    def _log_past(self, conn: Connection, now: datetime, readings: pd.DataFrame, scores: Any, threshold: float) -> None:
+    def _log_past(self, conn: Connection, made_at: list[datetime], readings: pd.DataFrame, scores: Any, threshold: float) -> None:
         rng = np.random.default_rng(self._seed)
-        ages_s = np.linspace(HISTORY_FROM.total_seconds(), HISTORY_TO.total_seconds(), len(readings))
         rows = [
             predictions.Scored(
-                at=now - timedelta(seconds=float(age_s)),
+                at=at,
                 asset_id=asset_id,
                 asset_type=str(features[ASSET_TYPE]),
                 features=features,
@@ -139,8 +151,8 @@ class FleetSimulator:
                 null_count=sum(value is None for value in features.values()),
                 outcome=failed,
             )
-            for age_s, asset_id, features, score, failed in zip(
-                ages_s, readings["asset_id"], as_features(readings), scores.tolist(), readings["failed"].tolist(), strict=True
+            for at, asset_id, features, score, failed in zip(
+                made_at, readings["asset_id"], as_features(readings), scores.tolist(), readings["failed"].tolist(), strict=True
             )
         ]
         for start in range(0, len(rows), 2000):  # each part with its own latency, around 20 ms a request
@@ -178,7 +190,42 @@ class FleetSimulator:
         return not noticed
 
     def _send(self, readings: pd.DataFrame) -> None:
-        body = {"assets": [{"assetId": a, "features": f} for a, f in zip(readings["asset_id"], as_features(readings), strict=True)]}
+        """Readings of one asset in turn: the feature store serves its newest alone."""
+        if self._lake is None:
+            records = zip(readings["asset_id"], as_features(readings), strict=True)
+            self._predict(readings, [{"assetId": asset_id, "features": features} for asset_id, features in records])
+            return
+        for _, one_each in readings.groupby(readings.groupby("asset_id").cumcount()):
+            at = datetime.now(UTC)
+            lake.land(self._lake, one_each, at)
+            self._await_features(at)
+            self._predict(one_each, [{"assetId": asset_id} for asset_id in one_each["asset_id"]])
+
+    def _await_features(self, at: datetime) -> None:
+        """Until every view that is materialised on a schedule has come to `at`: for a while, and not for one that is suspended or failing.
+
+        A schedule that did not move while we waited is not waited for again until it does.
+        """
+        deadline = time.monotonic() + FEATURE_PATIENCE_S
+        while True:
+            try:
+                schedules = self._call("GET", f"{self._platform}/api/v1/ml/features/schedules")["schedules"]
+            except (Transient, Refused):  # the platform is away, or there are no schedules: predictions go on with what is there
+                return
+            until = {s["view"]: s["materializedUntil"] for s in schedules if not s["suspended"] and not s["error"]}
+            if all(reached and datetime.fromisoformat(reached) >= at for reached in until.values()):
+                self._stalled = None
+                return
+            if until == self._stalled:
+                return
+            if time.monotonic() > deadline:
+                self._stalled = until
+                return
+            time.sleep(FEATURE_POLL_S)
+
+    def _predict(self, readings: pd.DataFrame, assets: list[dict[str, Any]]) -> None:
+        """Ask for predictions, and send the outcomes of these and earlier ones."""
+        body = {"assets": assets}
         try:
             answer = self._call("POST", f"{self._server}/api/v1/ml/models/{self.model}/predict", body)
             made = [p["predictionId"] for p in answer["predictions"]]  # in the order asked

@@ -8,20 +8,22 @@ same in another, so that is refused too.
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import os
 import shutil
 import tempfile
+import zipfile
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import MISSING, asdict, dataclass, fields, replace
 from datetime import datetime
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mlrunbook.domain.errors import Invalid, NotFound, Refused
-from mlrunbook.platform.features import MODEL_COLUMNS, engineer
+from mlrunbook.platform.features import ASSET_TYPES, MODEL_COLUMNS, engineer
 
 if TYPE_CHECKING:
     import numpy as np
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
     from threadpoolctl import ThreadpoolController
 
 ARTEFACT, MANIFEST = "model.skops", "manifest.json"
+SCHEMA = "schema.json"  # inside the artefact
 # Everything a HistGradientBoostingClassifier needs beyond what skops trusts by itself. Never extend it from a file's own wishes.
 TRUSTED_TYPES: tuple[str, ...] = ("sklearn.ensemble._hist_gradient_boosting.predictor.TreePredictor",)
 
@@ -47,21 +50,25 @@ class Manifest:
     threshold: float
     metrics: Mapping[str, float | None]
     rows: int
+    asset_types: tuple[str, ...] = ASSET_TYPES  # those in the training data; their order is the code
+    seed: int | None = None
+    data_sha256: str | None = None  # of the training rows; with window and seed it says whether two trainings are the same
 
     def as_dict(self) -> dict[str, Any]:
         times = {"trained_from": self.trained_from.isoformat(), "trained_to": self.trained_to.isoformat()}
-        return asdict(self) | times | {"features": list(self.features)}
+        return asdict(self) | times | {"features": list(self.features), "asset_types": list(self.asset_types)}
 
     @classmethod
     def from_dict(cls, body: Mapping[str, Any]) -> Manifest:
         """Raise Invalid when a key is missing or unreadable."""
         values = {f.name: body[f.name] for f in fields(cls) if f.name in body}
-        missing = [f.name for f in fields(cls) if f.name not in values]
+        missing = [f.name for f in fields(cls) if f.name not in values and f.default is MISSING]
         if missing:
             raise Invalid(f"the manifest lacks {', '.join(missing)}; save the version again", field=missing[0])
         try:
             values |= {k: datetime.fromisoformat(values[k]) for k in ("trained_from", "trained_to")}
             values |= {"features": tuple(values["features"]), "threshold": float(values["threshold"]), "rows": int(values["rows"])}
+            values |= {"asset_types": tuple(map(str, values["asset_types"]))} if "asset_types" in values else {}
         except (TypeError, ValueError) as error:
             raise Invalid(f"the manifest is unreadable: {error}; save the version again") from error
         if not 0 <= values["threshold"] <= 1:
@@ -78,7 +85,7 @@ class LoadedModel:
 
     def score(self, frame: pd.DataFrame) -> np.ndarray[Any, np.dtype[np.float64]]:
         """Probability of failure for each row of RAW feature columns."""
-        columns = engineer(frame)[list(self.manifest.features)]
+        columns = engineer(frame, self.manifest.asset_types)[list(self.manifest.features)]
         with one_thread():
             scores: np.ndarray[Any, np.dtype[np.float64]] = self.estimator.predict_proba(columns.to_numpy())[:, 1]
         return scores
@@ -102,11 +109,11 @@ def _openmp() -> ThreadpoolController:
 def save(estimator: Any, folder: Path, manifest: Manifest) -> Manifest:
     """Write both files; the folder appears whole or not at all. Returns the manifest with the artefact's sha256.
 
-    Refused when the folder exists: a version, once made, never changes.
+    The same model gives the same bytes. Refused when the folder exists: a version, once made, never changes.
     """
     import skops.io
 
-    artefact = skops.io.dumps(estimator)
+    artefact = _canonical(skops.io.dumps(estimator))
     finished = replace(manifest, sha256=hashlib.sha256(artefact).hexdigest())
     folder.parent.mkdir(parents=True, exist_ok=True)
     building = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
@@ -123,6 +130,43 @@ def save(estimator: Any, folder: Path, manifest: Manifest) -> Manifest:
     finally:
         shutil.rmtree(building, ignore_errors=True)
     return finished
+
+
+def _canonical(artefact: bytes) -> bytes:
+    """A skops file without what differs from one saving to the next: the time in the zip, and the memory addresses by which skops names
+    objects and array files. Both are numbered in the order of the schema; equal plain values share a number, as sharing them is chance.
+    """
+    with zipfile.ZipFile(io.BytesIO(artefact)) as source:
+        schema = json.loads(source.read(SCHEMA))
+        numbers: dict[Any, int] = {}
+        files: dict[str, str] = {}
+
+        def rename(node: Any) -> Any:
+            if isinstance(node, list):
+                return [rename(item) for item in node]
+            if not isinstance(node, dict):
+                return node
+            fresh = dict(node)
+            if "__id__" in node:
+                same = ("value", node["content"]) if node.get("is_json") else node["__id__"]
+                fresh["__id__"] = numbers.setdefault(same, len(numbers) + 1)  # from 1: skops takes 0 for none
+            if isinstance(node.get("file"), str) and node.get("type") == "numpy":
+                fresh["file"] = files.setdefault(node["file"], f"{len(files) + 1}{Path(node['file']).suffix}")
+            return {key: value if key in ("__id__", "file") else rename(value) for key, value in fresh.items()}
+
+        content = {SCHEMA: json.dumps(rename(schema), separators=(",", ":")).encode()}
+        content |= {new: source.read(old) for old, new in files.items()}
+        if left := set(source.namelist()) - {SCHEMA, *files}:
+            raise Refused(
+                f"the model holds parts that cannot be saved the same way twice ({', '.join(sorted(left)[:3])}); use another type"
+            )
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w", zipfile.ZIP_STORED) as target:
+        for name, data in content.items():
+            entry = zipfile.ZipInfo(name, date_time=(1980, 1, 1, 0, 0, 0))
+            entry.create_system = 3  # the same on every system
+            target.writestr(entry, data)
+    return out.getvalue()
 
 
 def load(folder: Path) -> LoadedModel:

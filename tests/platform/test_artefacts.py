@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+import subprocess
+import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -170,3 +173,53 @@ def test_a_version_without_its_artefact_is_refused(folder: Path) -> None:
     (folder / ARTEFACT).unlink()
     with pytest.raises(Refused, match="cannot be read"):
         artefacts.load(folder)
+
+
+TRAIN_AND_SAVE = """
+import sys
+from pathlib import Path
+from tests.platform.test_artefacts import trained_anew
+from mlrunbook.platform import artefacts
+
+estimator, manifest = trained_anew()
+artefacts.save(estimator, Path(sys.argv[1]), manifest)
+"""
+
+
+def trained_anew() -> tuple[HistGradientBoostingClassifier, Manifest]:
+    return train(Fleet(seed=1).training(6000), model="m", version="v1", seed=12345, trained_from=TO, trained_to=TO, refit=True)
+
+
+def test_the_same_training_in_another_process_gives_the_same_artefact(tmp_path: Path) -> None:
+    estimator, manifest = trained_anew()
+    here = artefacts.save(estimator, tmp_path / "here", manifest)
+    argv = [sys.executable, "-c", TRAIN_AND_SAVE, str(tmp_path / "there")]
+    subprocess.run(argv, env=os.environ | {"PYTHONHASHSEED": "7"}, check=True, capture_output=True, timeout=120)
+    assert (tmp_path / "there" / ARTEFACT).read_bytes() == (tmp_path / "here" / ARTEFACT).read_bytes()
+    assert artefacts.load(tmp_path / "there").manifest == here
+
+
+def test_saving_a_loaded_version_again_changes_nothing(folder: Path, tmp_path: Path) -> None:
+    loaded = artefacts.load(folder)
+    assert artefacts.save(loaded.estimator, tmp_path / "again", loaded.manifest) == loaded.manifest
+
+
+def test_a_manifest_from_before_asset_types_were_recorded_knows_the_usual_ones(folder: Path) -> None:
+    body = json.loads((folder / MANIFEST).read_text())
+    for key in ("asset_types", "seed", "data_sha256"):
+        del body[key]
+    (folder / MANIFEST).write_text(json.dumps(body))
+    assert artefacts.load(folder).manifest.asset_types == ("L", "M", "H")
+
+
+def test_an_asset_type_that_was_not_trained_on_counts_as_missing(folder: Path) -> None:
+    live, loaded = Fleet(seed=2).readings(500), artefacts.load(folder)
+    strange, missing = live.assign(type="X"), live.assign(type=None)
+    assert np.array_equal(loaded.score(strange), loaded.score(missing))
+
+
+def test_a_version_knows_the_types_in_its_training_data_in_a_stable_order() -> None:
+    frame = Fleet(seed=1).training(6000)
+    at_random = frame["type"].where(frame.index % 5 != 0, "XL")
+    _, manifest = train(frame.assign(type=at_random), model="m", version="v1", seed=0, trained_from=TO, trained_to=TO)
+    assert manifest.asset_types == ("L", "M", "H", "XL")

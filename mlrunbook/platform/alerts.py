@@ -22,7 +22,7 @@ from mlrunbook.db import transaction
 from mlrunbook.domain.errors import RunbookError
 from mlrunbook.domain.performance import ModelMetrics
 from mlrunbook.domain.policy import AlertThresholds
-from mlrunbook.platform import metrics
+from mlrunbook.platform import feature_watch, metrics
 from mlrunbook.platform.tables import alerts, models, predictions, production
 
 log = logging.getLogger(__name__)
@@ -33,6 +33,7 @@ LEAST_LABELLED, LEAST_POSITIVES = 100, 5
 LEAST_PREDICTIONS = 200
 # A restart of the model server takes seconds and is no outage.
 DOWN_FOR = timedelta(seconds=30)
+FEATURES_DOWN_FOR = timedelta(seconds=10)  # a lock or a restart of the store can take that long
 REPEAT = timedelta(minutes=5)
 LONGEST_WAIT_S = 30
 CLAIM = timedelta(seconds=30)
@@ -52,9 +53,29 @@ class Finding:
 
 @dataclass(frozen=True)
 class ServerSeen:
-    """What the evaluation knows of the model server. `down_for` is None while it answers, or is stopped on purpose."""
+    """What the evaluation knows of the model server. `down_for` is None while it answers, or is stopped on purpose.
+
+    `features_down_for`: how long it has not been able to read features; None while it can, or needs no feature store.
+    `features_known` False: nobody can tell, because it does not answer or still loads the feature store.
+    """
 
     down_for: timedelta | None = None
+    features_down_for: timedelta | None = None
+    features_known: bool = True
+
+
+def server_seen(health: Mapping[str, Any] | None, *, down_for: timedelta | None, now: datetime) -> ServerSeen:
+    """What the server's `/health` says of the feature store, as `feature_watch.Seen` writes it; `health` None: it does not answer."""
+    said = (health or {}).get("features")
+    features = said if isinstance(said, dict) else {}
+    if health is None or features.get("state") == feature_watch.LOADING:
+        return ServerSeen(down_for, features_known=False)
+    if features.get("state") != feature_watch.FAILING:
+        return ServerSeen(down_for)
+    try:
+        return ServerSeen(down_for, features_down_for=now - datetime.fromisoformat(features["failingSince"]))
+    except (KeyError, TypeError, ValueError):  # another server's words
+        return ServerSeen(down_for, features_known=False)
 
 
 def judge(figures: ModelMetrics, server: ServerSeen, rules: AlertThresholds, firing: Mapping[str, str]) -> list[Finding]:
@@ -83,6 +104,8 @@ def judge(figures: ModelMetrics, server: ServerSeen, rules: AlertThresholds, fir
     flagged = now.flagged_share if now.predictions >= LEAST_PREDICTIONS else None
     down = server.down_for is not None and server.down_for >= DOWN_FOR
     down_s = server.down_for.total_seconds() if server.down_for is not None else 0
+    unread = server.features_down_for
+    unread_s = unread.total_seconds() if unread is not None else 0
     errors = now.error_rate or 0
     return [  # the most dangerous first: they are told in this order, and the first one opens the incident
         Finding(
@@ -92,6 +115,12 @@ def judge(figures: ModelMetrics, server: ServerSeen, rules: AlertThresholds, fir
             known=flagged is not None,
         ),
         Finding("ModelServerDown", CRITICAL if down else None, f"the model server of {model} has not answered for {down_s:.0f} s"),
+        Finding(
+            "FeatureStoreUnavailable",
+            CRITICAL if unread is not None and unread >= FEATURES_DOWN_FOR else None,
+            f"the model server of {model} has not been able to read features for {unread_s:.0f} s",
+            known=server.features_known,
+        ),
         drop("ModelF1Drop", "F1", past.f1, present.f1, rules.f1_drop_warning, rules.f1_drop_critical),
         drop("ModelPrecisionDrop", "precision", past.precision, present.precision, rules.precision_drop_warning),
         drop("ModelRecallDrop", "recall", past.recall, present.recall, rules.recall_drop_warning),
@@ -235,21 +264,24 @@ class Gateway:
 
 
 class AlertLoop:
-    """Evaluates every `every_s` seconds and delivers every second, in a thread of its own."""
+    """Evaluates every `every_s` seconds and delivers every second, in a thread of its own.
+
+    `health` is what the model server that serves a model says of itself, None when it does not answer.
+    """
 
     def __init__(
         self,
         on: Engine,
         *,
         clock: Callable[[], datetime],
-        answers: Callable[[str], bool],
+        health: Callable[[str], Mapping[str, Any] | None],
         stopped_on_purpose: Callable[[], bool],
         send: Callable[[dict[str, Any]], None],
         rules: AlertThresholds,
         environment: str,
         every_s: float,
     ) -> None:
-        self._on, self._clock, self._answers, self._stopped, self._send = on, clock, answers, stopped_on_purpose, send
+        self._on, self._clock, self._health, self._stopped, self._send = on, clock, health, stopped_on_purpose, send
         self._rules, self._environment, self._every_s = rules, environment, every_s
         self._down_since: dict[str, datetime] = {}
         self._stop = threading.Event()
@@ -271,11 +303,11 @@ class AlertLoop:
         return deliver_due(self._on, self._send, now=self._clock())
 
     def _look(self, model: str) -> ServerSeen:
-        if self._stopped() or self._answers(model):
+        health, now = self._health(model), self._clock()
+        if health is not None or self._stopped():
             self._down_since.pop(model, None)
-            return ServerSeen()
-        now = self._clock()
-        return ServerSeen(down_for=now - self._down_since.setdefault(model, now))
+            return server_seen(health, down_for=None, now=now)
+        return server_seen(None, down_for=now - self._down_since.setdefault(model, now), now=now)
 
     def _run(self) -> None:
         due = self._clock()

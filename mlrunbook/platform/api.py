@@ -66,7 +66,7 @@ def create_app(
         loop = alerts.AlertLoop(
             engine,
             clock=clock,
-            answers=lambda model: server.health(model) is not None,
+            health=server.health,
             stopped_on_purpose=lambda: _desired_replicas(config) == 0,
             send=alerts.Gateway(http, config.gateway_url.rstrip("/"), token),
             rules=rules or AlertThresholds(),

@@ -2,7 +2,8 @@
 
 It serves what the registry says, or what the route override says, and notices a change within half a second. The threshold is read
 at the start only, as with the runbook's config map and `rollout restart`; the switches act at once, because stopping the creation of
-work orders must not wait for a restart.
+work orders must not wait for a restart. Features come from the feature store by asset id, or with the request. The version in staging
+scores the same requests for the log alone.
 """
 
 from __future__ import annotations
@@ -13,24 +14,24 @@ import os
 import sys
 import threading
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
-from functools import cache
 from typing import Annotated, Any
 
 import uvicorn
 from fastapi import Depends, FastAPI, HTTPException, Response
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Histogram, generate_latest
 from sqlalchemy import Engine
-from threadpoolctl import ThreadpoolController
 
 from mlrunbook import db, statefile, web
 from mlrunbook.db import transaction
 from mlrunbook.domain.errors import Invalid, NotFound, RunbookError, Transient
 from mlrunbook.platform import features, predictions, registry, serving_config, wire, workorders
 from mlrunbook.platform.artefacts import LoadedModel
+from mlrunbook.platform.feature_watch import NOT_CONFIGURED, FeatureWatch, Seen, Source
+from mlrunbook.platform.shadow import Shadow
 from mlrunbook.ports import ServingConfig
 from mlrunbook.settings import Settings, settings
 from mlrunbook.tokens import Identity, Scope
@@ -52,6 +53,7 @@ class Serving:
         self.loaded: LoadedModel | None = None
         self.route: str | None = None
         self.error: str | None = None  # why what is wanted is not served
+        self.shadow = Shadow(model, config.models_dir)
         self._models_dir, self._config_file, self._state_file = config.models_dir, config.serving_config_file, config.serving_state_file
         self._engine = engine
         self._config: ServingConfig | None = serving_config.read(self._config_file) if self._config_file.exists() else None
@@ -63,13 +65,15 @@ class Serving:
             self.route = statefile.read(self._state_file).get("route_version") if self._state_file.exists() else None
             with transaction(self._engine) as conn:
                 try:
-                    wanted = self.route or registry.slots(conn, self.model).serving
+                    slots = registry.slots(conn, self.model)
+                    wanted, staged = self.route or slots.serving, slots.staging
                 except NotFound:  # nothing registered yet
-                    wanted = None
+                    wanted = staged = None
                 current = self.loaded
+                self.shadow.follow(conn, staged)
                 if wanted and (current is None or current.manifest.version != wanted):
                     fresh = registry.load(conn, self._models_dir, self.model, wanted)
-                    score(fresh, [dict.fromkeys(features.RAW)])  # it must be able to score before it may serve
+                    fresh.score(features.as_frame([dict.fromkeys(features.RAW)]))  # it must be able to score before it may serve
                     if self._config is None:
                         self._config = serving_config.ensure(self._config_file, threshold=fresh.manifest.threshold)
                     self.loaded = fresh
@@ -108,6 +112,8 @@ class Serving:
             "startedAt": self.started_at,
             "restartId": self.restart_id,
             "routeVersion": self.route,
+            "stagingVersion": self.shadow.version,
+            "stagingError": self.shadow.error,
             "error": self.error,
             "configRevision": config.revision if config else None,
             "config": None,
@@ -117,22 +123,6 @@ class Serving:
         return body
 
 
-@cache
-def _threads() -> ThreadpoolController:
-    return ThreadpoolController()  # looks through every loaded library: once
-
-
-def score(model: LoadedModel, readings: Sequence[Mapping[str, Any]]) -> list[float]:
-    """Probability of failure of each reading, on one thread.
-
-    OpenMP's threads wait for each other by spinning: with both cores busy a thousand rows took 240 ms instead of 2.
-    """
-    frame = features.as_frame(readings)
-    with _threads().limit(limits=1, user_api="openmp"):
-        scores: list[float] = model.score(frame).tolist()
-    return scores
-
-
 class Figures:
     """What Prometheus reads."""
 
@@ -140,13 +130,23 @@ class Figures:
         self.registry = CollectorRegistry()
         self.predictions = Counter("model_predictions", "Predictions", ["model", "version", "label"], registry=self.registry)
         self.latency = Histogram("model_inference_seconds", "One request, checking and scoring", ["model"], registry=self.registry)
+        self.shadow_errors = Counter(
+            "model_shadow_errors", "Requests staging failed to score", ["model", "version"], registry=self.registry
+        )
         self.errors = Counter("model_errors", "Assets that got no prediction", ["model", "kind"], registry=self.registry)
 
 
-def create_app(config: Settings, engine: Engine, *, model: str = DEFAULT_MODEL, restart_id: str | None = None) -> FastAPI:
-    """The server for one model. Invalid when the config file is there and wrong."""
+def create_app(
+    config: Settings, engine: Engine, *, model: str = DEFAULT_MODEL, restart_id: str | None = None, online: Source | None = None
+) -> FastAPI:
+    """The server for one model. Features are read from `online`, by default the feature store of the settings, if there is one.
+
+    Invalid when the config file is there and wrong.
+    """
     serving = Serving(model, config, engine, restart_id=restart_id)
     serving.refresh()
+    online = online or _feature_store(config)
+    watch = FeatureWatch(online) if online else None
     figures = Figures()
     stop = threading.Event()
 
@@ -160,15 +160,19 @@ def create_app(config: Settings, engine: Engine, *, model: str = DEFAULT_MODEL, 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         threading.Thread(target=poll, name="poll", daemon=True).start()
+        if watch:
+            watch.start()
         yield
         stop.set()
+        if watch:
+            watch.stop()
 
     app = FastAPI(title="model server", lifespan=lifespan, docs_url=None, redoc_url=None)
     web.prepare(app, engine=engine, max_body_bytes=MAX_BODY_BYTES)
 
     @app.get("/health")
     async def health() -> dict[str, Any]:
-        return serving.health()
+        return serving.health() | {"features": (watch.seen() if watch else Seen(NOT_CONFIGURED)).as_wire()}
 
     @app.get("/metrics")
     async def metrics() -> Response:
@@ -179,7 +183,7 @@ def create_app(config: Settings, engine: Engine, *, model: str = DEFAULT_MODEL, 
         if asked != model:
             raise NotFound(f"this server serves {model}, not {asked!r}")
         try:
-            return _predict(serving, figures, engine, body.assets)
+            return _predict(serving, figures, engine, body.assets, online)
         except _Failed as failure:
             count_error(failure.kind, len(body.assets))
             raise failure.error from failure.error.__cause__
@@ -195,6 +199,14 @@ def create_app(config: Settings, engine: Engine, *, model: str = DEFAULT_MODEL, 
     return app
 
 
+def _feature_store(config: Settings) -> Source | None:
+    if config.feature_repo is None:
+        return None
+    from mlrunbook.platform.online_features import OnlineFeatures
+
+    return OnlineFeatures(config.feature_repo)
+
+
 class _Failed(Exception):
     """No prediction for this request; `kind` is what gets counted, `error` what the caller hears."""
 
@@ -202,39 +214,65 @@ class _Failed(Exception):
         self.kind, self.error = kind, error
 
 
-def _predict(serving: Serving, figures: Figures, engine: Engine, assets: list[wire.Asset]) -> dict[str, Any]:
+def _readings(assets: list[wire.Asset], online: Source | None) -> list[Mapping[str, Any]]:
+    """Each asset's features: as sent, else as the feature store has them."""
+    without = [i for i, asset in enumerate(assets) if asset.features is None]
+    if without and online is None:
+        where = f"assets.{without[0]}.features"
+        what = "send features, or configure a feature store (MLRUNBOOK_FEATURE_REPO) to have them read by asset id"
+        raise _Failed("invalid_features", Invalid(f"assets[{without[0]}] has no features: {what}", field=where))
+    read: dict[int, Mapping[str, Any]] = {}
+    if without and online is not None:
+        try:
+            read = dict(zip(without, online.read([assets[i].asset_id for i in without]), strict=True))
+        except RunbookError as error:
+            raise _Failed("features", Transient(f"no features for {len(without)} assets: {error}")) from error
+        except Exception as error:
+            log.exception("reading features failed")
+            raise _Failed("features", Transient("the feature store failed; the server's log has the details")) from error
+    return [read[i] if asset.features is None else asset.features for i, asset in enumerate(assets)]
+
+
+def _predict(serving: Serving, figures: Figures, engine: Engine, assets: list[wire.Asset], online: Source | None) -> dict[str, Any]:
     started, at = time.perf_counter(), datetime.now(UTC)
     loaded, config = serving.loaded, serving.config()
     if loaded is None or config is None:
         raise _Failed("no_model", Transient(f"no version of {serving.model} is in production: {serving.error or 'promote one'}"))
+    readings = _readings(assets, online)
     nulls = []
-    for i, asset in enumerate(assets):
+    for i, reading in enumerate(readings):
         try:
-            nulls.append(features.check(asset.features))
+            nulls.append(features.check(reading))
         except Invalid as error:
             where = f"assets.{i}.{error.field or 'features'}"
             raise _Failed("invalid_features", Invalid(f"assets[{i}]: {error}", field=where)) from error
     try:
-        scores = score(loaded, [a.features for a in assets])
+        frame = features.as_frame(readings)
+        scores: list[float] = loaded.score(frame).tolist()
     except Exception as error:
         log.exception("scoring failed")
         raise _Failed("scoring", HTTPException(500, "the model could not score this; the server's log has the details")) from error
     latency_s = time.perf_counter() - started
     threshold, version, model = config.threshold, loaded.manifest.version, serving.model
+    shadow_version, shadow_scores = serving.shadow.score(frame, serving=version)
+    if shadow_version and shadow_scores[0] is None:
+        figures.shadow_errors.labels(model, shadow_version).inc()
     rows = [
         predictions.Scored(
             at=at,
             asset_id=asset.asset_id,
-            asset_type=asset.asset_type or str(asset.features[features.ASSET_TYPE] or "unknown"),
-            features={name: asset.features[name] for name in features.RAW},
+            asset_type=asset.asset_type or str(reading[features.ASSET_TYPE] or "unknown"),
+            features={name: reading[name] for name in features.RAW},
             score=score,
             null_count=null_count,
+            shadow_score=shadow_score,
         )
-        for asset, score, null_count in zip(assets, scores, nulls, strict=True)
+        for asset, reading, score, null_count, shadow_score in zip(assets, readings, scores, nulls, shadow_scores, strict=True)
     ]
     try:
         with transaction(engine) as conn:
-            ids = predictions.record(conn, rows, model=model, version=version, threshold=threshold, latency_ms=latency_s * 1000)
+            logged: dict[str, Any] = {"version": version, "threshold": threshold, "latency_ms": latency_s * 1000}
+            ids = predictions.record(conn, rows, model=model, shadow_version=shadow_version, **logged)
             flagged = [(i, row.asset_id, row.score) for i, row in zip(ids, rows, strict=True) if row.score >= threshold]
             ordered = workorders.create(conn, flagged, model=model, config=config, at=at)
     except Transient as error:

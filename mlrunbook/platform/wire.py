@@ -25,11 +25,12 @@ MOST_VERSIONS = 50
 
 
 class Asset(CamelModel):
-    """One reading. `features` are checked by the model's own rules; `assetType` defaults to the feature `type`."""
+    """One reading. `features` are checked by the model's own rules; without them they are read from the feature store by `assetId`.
+    `assetType` defaults to the feature `type`."""
 
     asset_id: Id
     asset_type: Id | None = None
-    features: dict[str, float | str | None]
+    features: dict[str, float | str | None] | None = None
 
 
 class PredictRequest(CamelModel):

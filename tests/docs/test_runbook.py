@@ -150,7 +150,7 @@ def test_the_alerts_and_their_limits_are_the_policys() -> None:
     told = {row[0].strip("`") for row in RUNBOOK.table("Automated Alerts")}
     assert told == set(Policy().alert_types) - {"ModelAccuracyDrop"}
     source = (ROOT / "mlrunbook/platform/alerts.py").read_text()
-    assert {name for name in told if f'"{name}"' in source} == told - {"FeatureDrift", "FeatureStoreUnavailable"}
+    assert {name for name in told if f'"{name}"' in source} == told - {"FeatureDrift"}
     assert f"after {alerts.DOWN_FOR.total_seconds():.0f} s" in (ROOT / "docs/how-to/operate.md").read_text()
 
 

@@ -76,6 +76,39 @@ def test_a_restart_of_the_server_is_no_outage_but_half_a_minute_is() -> None:
     assert fired(figures(), ServerSeen(down_for=timedelta(seconds=30))) == {"ModelServerDown": "critical"}
 
 
+def test_features_that_cannot_be_read_for_ten_seconds_are_critical() -> None:
+    assert fired(figures(), ServerSeen(features_down_for=timedelta(seconds=9.9))) == {}
+    assert fired(figures(), ServerSeen(features_down_for=timedelta(seconds=10))) == {"FeatureStoreUnavailable": "critical"}
+
+
+@pytest.mark.parametrize(
+    ("features", "expected"),
+    [
+        ({"state": "ok", "checkedAt": "2026-03-02T12:00:00Z", "failingSince": None}, ServerSeen()),
+        ({"state": "not_configured"}, ServerSeen()),
+        (None, ServerSeen()),  # a server that knows no feature store
+        ({"state": "loading"}, ServerSeen(features_known=False)),
+        ({"state": "failing", "failingSince": "2026-03-02T11:59:50Z"}, ServerSeen(features_down_for=timedelta(seconds=10))),
+        ({"state": "failing", "failingSince": "noon"}, ServerSeen(features_known=False)),
+        ({"state": "failing"}, ServerSeen(features_known=False)),
+    ],
+)
+def test_what_the_servers_health_says_of_its_features(features: dict[str, Any] | None, expected: ServerSeen) -> None:
+    assert alerts.server_seen({"status": "ok", "features": features}, down_for=None, now=NOW) == expected
+
+
+def test_a_silent_or_loading_server_neither_starts_nor_ends_the_feature_store_alert(engine: Engine, model: str) -> None:
+    def firing(server: ServerSeen, minutes: int) -> bool:
+        evaluate(engine, NOW + timedelta(minutes=minutes), server)
+        return "FeatureStoreUnavailable" in {a["labels"]["alertname"] for a in active(engine)}
+
+    silent = alerts.server_seen(None, down_for=timedelta(seconds=1), now=NOW)
+    assert not firing(silent, 0)
+    assert firing(ServerSeen(features_down_for=timedelta(seconds=12)), 1)
+    assert firing(silent, 2)
+    assert not firing(ServerSeen(), 3)
+
+
 def test_too_few_labels_neither_start_nor_end_an_alert() -> None:
     for few in (Confusion(fn=50, tn=49), Confusion(fn=4, tn=200)):
         found = {f.name: f.known for f in alerts.judge(figures(few), ServerSeen(), AlertThresholds(), {})}

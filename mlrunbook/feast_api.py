@@ -52,17 +52,23 @@ def open_store(repo: Path) -> FeatureStore:
     from feast.errors import FeastError
     from feast.repo_config import FeastConfigError
     from pydantic import ValidationError
-    from sqlalchemy.exc import SQLAlchemyError
+    from sqlalchemy.exc import IntegrityError, ProgrammingError, SQLAlchemyError
     from yaml import YAMLError
 
-    try:
+    def opened() -> FeatureStore:
         store: FeatureStore = feast.FeatureStore(repo_path=str(repo))
         store.registry  # noqa: B018  opened lazily: here its errors can be told from those of a read
+        return store
+
+    try:
+        try:
+            return opened()
+        except (IntegrityError, ProgrammingError):  # another process makes the registry's tables at this moment: they are there now
+            return opened()
     except SQLAlchemyError as error:
         raise Transient(f"the registry of the feature store does not answer: {first_line(error)}; is its database up?") from error
     except (FeastError, FeastConfigError, ValidationError, YAMLError, OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise Invalid(f"{file} cannot be used: {first_line(error)}; mend it", field="feature_repo") from error
-    return store
 
 
 def forget_dead_connections(store: FeatureStore) -> None:

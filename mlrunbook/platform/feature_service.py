@@ -59,21 +59,26 @@ class Schedules:
             look = self._watch.look()
         except Invalid as error:
             for view in self._views.values():
-                self._note(view, now, until=None, error=str(error))
+                if view.is_silent(now, RETRY_S):
+                    self._note(view, now, until=None, error=str(error))
             return
         for view in self._views.values():
             if self._looked and look.fresh_oldest_at:
                 view.see_late(look.fresh_oldest_at)
         self._looked = True
         due = [view for view in self._views.values() if view.is_behind(look, now)]
-        if due:
-            with transaction(self._on) as conn:
-                suspended = {s.view for s in feature_schedules.states(conn) if s.suspended}
-            for view in due:
-                if view.name not in suspended:
-                    self._run(view, look, now)
-        for view in set(self._views.values()) - set(due):
-            if view.noted_at is None or (now - view.noted_at).total_seconds() >= NOTE_IDLE_S:
+        idle = [view for view in self._views.values() if view not in due and view.is_silent(now, NOTE_IDLE_S)]
+        if not due and not idle:
+            return
+        with transaction(self._on) as conn:
+            suspended = {s.view for s in feature_schedules.states(conn) if s.suspended}
+        for view in due:
+            if view.name not in suspended:
+                self._run(view, look, now)
+        for view in idle:
+            if view.name in suspended:
+                view.noted_at = now
+            else:
                 self._note(view, now, until=view.until)
 
     def _run(self, view: _View, look: lake.Look, now: datetime) -> None:
@@ -82,6 +87,11 @@ class Schedules:
         # landed and now may still be on their way. Never later than now: a future end makes every later run do nothing (feast #4222).
         end = min(look.newest_at + timedelta(microseconds=1), now)
         try:
+            before = self._end_of(view.name)
+            if before and before > now:  # Feast would load nothing and call it a success
+                raise Invalid(
+                    f"its last materialisation ends in the future, {before:%Y-%m-%d %H:%M:%S} UTC: materialise it again up to now"
+                )
             with contextlib.redirect_stdout(io.StringIO()):  # Feast prints several lines a run
                 if view.late_from and view.until and view.late_from < view.until:
                     self._store.materialize(start_date=view.late_from, end_date=end, feature_views=[view.name])
@@ -133,6 +143,9 @@ class _View:
         if look.newest_at is None or look.files == self._done_with or (self._retry_at and now < self._retry_at):
             return False
         return self.until is None or look.newest_at >= self.until or self.late_from is not None
+
+    def is_silent(self, now: datetime, for_s: float) -> bool:
+        return self.noted_at is None or (now - self.noted_at).total_seconds() >= for_s
 
     def done(self, end: datetime, look: lake.Look) -> None:
         self.until, self._done_with = end, look.files

@@ -45,21 +45,16 @@ def schema() -> pa.Schema:
 def land(folder: Path, frame: pd.DataFrame, at: datetime | None = None) -> Path:
     """Write `frame` (asset_id and the raw features; others are left out) as one file and return it.
 
-    Event time is the frame's own `event_timestamp` where it has one, else `at` (default: now). Empty frames are Invalid.
+    The frame's own `event_timestamp` and `created` count where it has them, else `at` and now (aware). Empty frames are Invalid.
     """
     import pyarrow as pa
 
     if frame.empty:
         raise Invalid("there is no reading to land", field="frame")
     now = datetime.now(UTC)
-    given = frame if "event_timestamp" in frame else frame.assign(event_timestamp=at or now)
+    given = {"event_timestamp": [at or now] * len(frame), "created": [now] * len(frame)} | {name: frame[name] for name in frame}
     wanted = schema()
-    columns = []
-    for field in wanted:
-        if field.name == "created":
-            columns.append(pa.array([now] * len(given), type=field.type))
-        else:
-            columns.append(pa.array(given[field.name], type=field.type, from_pandas=True, safe=False))
+    columns = [pa.array(given[field.name], type=field.type, from_pandas=True, safe=False) for field in wanted]
     return _write(folder, pa.table(columns, schema=wanted), f"readings-{now:%Y%m%dT%H%M%S.%f}-{os.getpid()}-{next(_numbers)}")
 
 

@@ -117,7 +117,8 @@ class FleetSimulator:
             ages_s = np.linspace(HISTORY_FROM.total_seconds(), HISTORY_TO.total_seconds(), len(readings))
             made_at = [now - timedelta(seconds=float(age_s)) for age_s in ages_s]
             if self._lake:  # before the commit: a past that a broken-off attempt left there is landed once more, and no row is missing
-                lake.land(self._lake, readings.assign(event_timestamp=[at - READ_BEFORE for at in made_at]))
+                read_at = [at - READ_BEFORE for at in made_at]
+                lake.land(self._lake, readings.assign(event_timestamp=read_at, created=read_at))
             with transaction(on) as conn:
                 self._register_past(conn, now)
                 self._log_past(conn, made_at, readings, scores, threshold)
@@ -129,7 +130,7 @@ class FleetSimulator:
         for version, rows, trained_to in ((OLD_VERSION, len(frame) * 3 // 4, OLD_SINCE), (GOOD_VERSION, len(frame), GOOD_SINCE)):
             folder = self._models_dir / self.model / version
             if not folder.exists():
-                window = {"trained_from": now - timedelta(days=150), "trained_to": now - trained_to - timedelta(days=1)}
+                window: dict[str, Any] = {"trained_from": now - timedelta(days=150), "trained_to": now - trained_to - timedelta(days=1)}
                 estimator, manifest = train(frame.head(rows), model=self.model, version=version, seed=self._seed, **window)
                 artefacts.save(estimator, folder, manifest)
 
@@ -269,7 +270,7 @@ class FleetSimulator:
             frame = self._source.training(TRAINING_ROWS)
         labels = fault.mislabel(frame, fault.magnitude, np.random.default_rng(self._seed))
         version, now = self._free_version(fault.version), datetime.now(UTC)
-        window = {"trained_from": now - timedelta(days=30), "trained_to": now}
+        window: dict[str, Any] = {"trained_from": now - timedelta(days=30), "trained_to": now}
         estimator, manifest = train(frame.assign(failed=labels), model=self.model, version=version, seed=self._seed, **window)
         artefacts.save(estimator, self._models_dir / self.model / version, manifest)
         url = f"{self._platform}/api/v1/ml/models/{self.model}"

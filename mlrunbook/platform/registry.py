@@ -79,7 +79,6 @@ def register(conn: Connection, models_dir: Path, *, model: str, version: str, by
     ledger.lock(conn, model)
     if ledger.is_repeat(conn, model, REGISTER, key, {"version": version}):
         return get(conn, model, version)
-    asset_types = getattr(manifest, "asset_types", None)
     values = {
         "sha256": manifest.sha256,
         "sklearn_version": manifest.sklearn_version,
@@ -88,7 +87,7 @@ def register(conn: Connection, models_dir: Path, *, model: str, version: str, by
         "features": list(manifest.features),
         "threshold": manifest.threshold,
         "metrics": dict(manifest.metrics),
-        "asset_types": list(asset_types) if asset_types is not None else None,
+        "asset_types": list(manifest.asset_types),
     }
     new = pg_insert(versions).values(model=model, version=version, registered_by=by, registered_at=at, **values)
     entered = conn.execute(new.on_conflict_do_nothing().returning(versions.c.version)).first() is not None

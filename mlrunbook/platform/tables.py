@@ -43,7 +43,7 @@ versions = Table(
     Column("features", JSONB, nullable=False),
     Column("threshold", Double, nullable=False),
     Column("metrics", JSONB, nullable=False),
-    Column("asset_types", JSONB(none_as_null=True)),  # that it was trained on; NULL: not recorded
+    Column("asset_types", JSONB(none_as_null=True)),  # that it was trained on; NULL: registered before they were recorded
     Column("registered_by", Text, nullable=False),
     _required_time("registered_at"),
     schema=SCHEMA,

@@ -16,12 +16,12 @@ from mlrunbook.adapters.platform import HttpPlatform
 from mlrunbook.db import transaction
 from mlrunbook.domain.errors import NotFound, Refused, Transient, Unknown
 from mlrunbook.domain.performance import Confusion
-from mlrunbook.platform import serving_config, workorders
+from mlrunbook.platform import feature_schedules, predictions, serving_config, workorders
 from mlrunbook.platform.api import create_app
-from mlrunbook.ports import ModelPlatform
+from mlrunbook.ports import ModelPlatform, ViewSchedule
 from mlrunbook.settings import Settings
 from mlrunbook.tokens import Scope
-from tests.platform.kit import bearer, log, new_model, reading, release, running, settings_for
+from tests.platform.kit import HOT, bearer, log, new_model, reading, release, running, save_version, settings_for
 
 
 @dataclass
@@ -96,6 +96,83 @@ def test_work_orders_are_listed_and_flagged(world: World) -> None:
     assert [o.flagged_for_review for o in platform.work_orders(model)] == [False]
     assert [o.flagged_for_review for o in platform.flag_pending_work_orders(model, reason="x", idempotency_key="k")] == [True]
     assert platform.work_orders(model, state="done") == []
+
+
+def test_a_version_is_registered_staged_and_promoted(world: World) -> None:
+    platform, model = world.platform(Scope.OPERATE), world.released()
+    save_version(world.settings.models_dir, model, "v2.1.0")
+    for _ in range(2):
+        new = platform.register(model, version="v2.1.0", registered_by="x", idempotency_key="r1")
+    assert (new.version, new.threshold, new.asset_types) == ("v2.1.0", 0.5, ("L", "M", "H"))
+    assert new.trained_from < new.trained_to < new.registered_at
+    assert [v.version for v in platform.versions(model)] == ["v1.5.0", "v2.0.0", "v2.1.0"]
+    assert platform.versions(model)[2] == new
+    assert platform.stage(model, version="v2.1.0", staged_by="x", idempotency_key="s1").staging_version == "v2.1.0"
+    promoted = platform.promote(model, version="v2.1.0", reason="wins", promoted_by="x", idempotency_key="p1")
+    assert (promoted.serving_version, promoted.previous_version, promoted.staging_version) == ("v2.1.0", "v2.0.0", None)
+    platform.stage(model, version="v1.5.0", staged_by="x", idempotency_key="s2")
+    assert platform.stage(model, version=None, staged_by="x", idempotency_key="s3").staging_version is None
+    with pytest.raises(NotFound):
+        platform.stage(model, version="v9.9.9", staged_by="x", idempotency_key="s4")
+    with pytest.raises(NotFound):
+        platform.register(model, version="v9.9.9", registered_by="x", idempotency_key="r2")
+    with pytest.raises(NotFound):
+        platform.versions("nobody")
+
+
+def test_logged_requests_are_replayed_through_versions(world: World) -> None:
+    platform, model, now = world.platform(), world.released(), datetime.now(UTC)
+    log(world.engine, model, tp=2, at=now - timedelta(minutes=2), features_of=reading(HOT))
+    log(world.engine, model, tn=1, unlabelled=1, at=now - timedelta(minutes=1), features_of=reading(None))
+    found = platform.replay(model, versions=["v1.5.0", "v2.0.0", "v9.9.9"], limit=2)
+    assert [r.outcome for r in found.rows] == [True, False]
+    one, other, unknown = found.versions
+    assert one.scores == other.scores  # the same model twice
+    assert (len(one.scores), one.problem, one.size_bytes is not None, one.latency_ms is not None) == (2, None, True, True)
+    assert (unknown.scores, "no version 'v9.9.9'" in str(unknown.problem)) == ((), True)
+    assert platform.replay(model, versions=["v1.5.0"], since=now).rows == ()
+
+
+def test_feature_schedules_are_listed_and_resumed(world: World) -> None:
+    platform = world.platform(Scope.OPERATE)
+    world.released()
+    with pytest.raises(NotFound):
+        platform.feature_schedules()
+    at = datetime.now(UTC)
+    with transaction(world.engine) as conn:
+        feature_schedules.note_run(conn, "asset_sensors", at=at, until=at)
+        feature_schedules.note_run(conn, "asset_wear", at=at, until=None, error="the source is missing")
+        feature_schedules.suspend(conn, ["asset_sensors"], "data_engineer", at)
+    assert platform.feature_schedules() == [
+        ViewSchedule("asset_sensors", suspended=True, last_run_at=at),
+        ViewSchedule("asset_wear", suspended=False, last_run_at=at, error="the source is missing"),
+    ]
+    resumed = platform.resume_feature_schedules(["asset_sensors"], resumed_by="oncall_engineer", idempotency_key="k")
+    assert [s.suspended for s in resumed] == [False, False]
+    with pytest.raises(NotFound, match="vibration"):
+        platform.resume_feature_schedules(["vibration"], resumed_by="oncall_engineer", idempotency_key="k2")
+    with pytest.raises(Refused, match="scope operate"):
+        world.platform(Scope.READ).resume_feature_schedules(["asset_wear"], resumed_by="x", idempotency_key="k3")
+
+
+def test_a_shadows_scores_come_with_the_log(world: World) -> None:
+    platform, model = world.platform(), world.released()
+    rows = [
+        predictions.Scored(at=datetime.now(UTC), asset_id="a", asset_type="L", features=reading(), score=0.1, shadow_score=shadow)
+        for shadow in (0.7, None)
+    ]
+    with transaction(world.engine) as conn:
+        predictions.record(conn, rows, model=model, version="v2.0.0", threshold=0.5, latency_ms=1, shadow_version="v2.1.0")
+    failed, scored = platform.prediction_log(model)
+    assert (scored.shadow_version, scored.shadow_score) == ("v2.1.0", 0.7)
+    assert (failed.shadow_version, failed.shadow_score) == (None, None)
+
+
+def test_a_replay_whose_scores_do_not_fit_its_rows_is_refused() -> None:
+    version = {"version": "v1", "scores": [0.1], "problem": None}
+    platform = answering(lambda _: httpx.Response(200, json={"rows": [], "versions": [version]}))
+    with pytest.raises(Refused, match="one score a row"):
+        platform.replay("m", versions=["v1"])
 
 
 def test_what_does_not_exist_is_not_found(world: World) -> None:

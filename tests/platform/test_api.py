@@ -13,11 +13,11 @@ from sqlalchemy import Engine, create_engine
 
 from mlrunbook import statefile
 from mlrunbook.db import transaction
-from mlrunbook.platform import model_server, serving_config, workorders
+from mlrunbook.platform import feature_schedules, model_server, serving_config, workorders
 from mlrunbook.platform.api import create_app
 from mlrunbook.settings import Settings
 from mlrunbook.tokens import Scope
-from tests.platform.kit import HOT, bearer, log, new_model, reading, release, running, save_version, settings_for
+from tests.platform.kit import HOT, NOW, bearer, log, new_model, reading, release, running, save_version, settings_for
 from tests.waiting import until
 
 NOBODY = "http://127.0.0.1:9"  # the discard port: refuses
@@ -188,6 +188,66 @@ def test_a_version_is_registered_staged_and_promoted_and_a_tampered_one_refused(
     refused = world.api.post(f"{world.base}/promote", json={"version": "v2.1.0", "promotedBy": "release_pipeline"})
     assert (refused.status_code, refused.json()["field"]) == (422, "version")
     assert world.api.get(f"{world.base}/status").json()["servingVersion"] == "v2.0.0"
+
+
+def test_the_staging_slot_is_filled_and_emptied_once_a_key_and_answers_with_the_status(world: World) -> None:
+    save_version(world.settings.models_dir, world.model, "v2.1.0")
+    assert world.api.post(f"{world.base}/versions", json={"version": "v2.1.0"}, headers={"Idempotency-Key": "r"}).status_code == 201
+
+    def stage(version: str | None, key: str) -> httpx.Response:
+        return world.api.post(f"{world.base}/staging", json={"version": version, "stagedBy": "x"}, headers={"Idempotency-Key": key})
+
+    assert [stage("v2.1.0", "s1").json()[name] for name in ("stagingVersion", "servingVersion", "serverHealthy")] == [
+        "v2.1.0",
+        "v2.0.0",
+        False,
+    ]
+    assert stage(None, "s2").json()["stagingVersion"] is None
+    assert stage("v2.1.0", "s1").json()["stagingVersion"] is None  # a late repeat of what was done
+    assert stage("v1.5.0", "s1").status_code == 422
+    assert stage("v2.0.0", "s3").status_code == 409  # it serves
+    assert stage("v9.9.9", "s4").status_code == 404
+    assert world.applied() == {"promote": 2, "register": 3, "staging": 2}
+    assert world.api.get(f"{world.base}/versions").json()["versions"][2]["assetTypes"] == ["L", "M", "H"]
+
+
+def test_schedules_are_suspended_and_resumed_by_operators(world: World, engine: Engine) -> None:
+    url, body = "/api/v1/ml/features/schedules", {"views": ["asset_wear"], "changedBy": "data_engineer"}
+    assert world.api.get(url).status_code == 404  # nothing runs on a schedule here yet
+    assert world.api.post(f"{url}/resume", json=body).status_code == 404
+    with transaction(engine) as conn:
+        feature_schedules.note_run(conn, "asset_wear", at=NOW, until=NOW)
+    assert world.api.post(f"{url}/suspend", json=body, headers=bearer(engine, Scope.INTAKE)).status_code == 403
+    assert world.api.post(f"{url}/suspend", json=body).json() == {
+        "schedules": [
+            {
+                "view": "asset_wear",
+                "suspended": True,
+                "lastRunAt": "2026-03-02T12:00:00Z",
+                "materializedUntil": "2026-03-02T12:00:00Z",
+                "error": None,
+            }
+        ]
+    }
+    for _ in range(2):
+        answer = world.api.post(f"{url}/resume", json=body, headers={"Idempotency-Key": "incident_1:1"})
+        assert answer.json()["schedules"][0]["suspended"] is False
+    assert (world.applied()["suspend_feature_schedules"], world.applied()["resume_feature_schedules"]) == (1, 1)
+    latest = world.api.get(f"{world.base}/changes").json()["changes"][0]
+    assert (latest["kind"], latest["ref"], latest["author"]) == ("feature_store", "asset_wear", "data_engineer")
+
+
+def test_a_replay_needs_a_version_and_a_known_model(world: World) -> None:
+    log(world.engine, world.model, tp=1, unlabelled=1, features_of=reading(HOT))
+    found = world.api.get(f"{world.base}/replay", params={"version": ["v1.5.0", "v9.9.9"]}).json()
+    assert [p["outcome"] for p in found["rows"]] == [True]
+    assert [(v["version"], len(v["scores"]), v["problem"] is None) for v in found["versions"]] == [
+        ("v1.5.0", 1, True),
+        ("v9.9.9", 0, False),
+    ]
+    assert world.api.get(f"{world.base}/replay").json()["field"] == "version"
+    assert world.api.get(f"{world.base}/replay", params={"version": "v1.5.0", "limit": 10_001}).json()["field"] == "limit"
+    assert world.api.get("/api/v1/ml/models/nobody/replay", params={"version": "v1.5.0"}).status_code == 404
 
 
 def test_writes_need_a_token_of_the_right_scope_and_reads_none(world: World, engine: Engine) -> None:

@@ -191,9 +191,12 @@ def _status(b: Any) -> ServingStatus:
 
 def _features_word(server: Any) -> str | None:
     """`server` is the model server's health as the platform passes it on; another platform may leave it out."""
-    features = server.get("features") if isinstance(server, dict) else None
-    state = features.get("state") if isinstance(features, dict) else None
-    return None if state in (None, "loading") else str(state)
+    said = server.get("features") if isinstance(server, dict) else None
+    features: dict[str, Any] = said if isinstance(said, dict) else {}
+    state = features.get("state")
+    if state in (None, "loading", "not_configured"):
+        return None
+    return "ok" if state == "ok" else str(features.get("error") or state)
 
 
 def _confusion(b: Any) -> Confusion:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import socket
 import threading
 from collections.abc import Callable, Iterator
@@ -18,10 +19,11 @@ from mlrunbook.domain.errors import NotFound, Refused, Transient, Unknown
 from mlrunbook.domain.performance import Confusion
 from mlrunbook.platform import feature_schedules, predictions, serving_config, workorders
 from mlrunbook.platform.api import create_app
+from mlrunbook.platform.feature_watch import Seen
 from mlrunbook.ports import ModelPlatform, ViewSchedule
 from mlrunbook.settings import Settings
 from mlrunbook.tokens import Scope
-from tests.platform.kit import HOT, bearer, log, new_model, reading, release, running, save_version, settings_for
+from tests.platform.kit import HOT, NOW, bearer, log, new_model, reading, release, running, save_version, settings_for
 
 
 @dataclass
@@ -232,6 +234,23 @@ def test_statuses_become_what_the_caller_may_do(status: int, read_error: type[Ex
 def test_an_answer_of_another_shape_is_refused_not_guessed(body: bytes) -> None:
     with pytest.raises(Refused, match="not the runbook's shape"):
         answering(lambda _: httpx.Response(200, content=body)).status("m")
+
+
+@pytest.mark.parametrize(
+    ("seen", "word"),
+    [
+        (Seen("ok", NOW), "ok"),
+        (Seen("failing", NOW, NOW, "the online store is locked"), "the online store is locked"),
+        (Seen("loading", NOW, error="the registry does not answer"), None),
+        (Seen("not_configured"), None),
+        (None, None),
+    ],
+)
+def test_the_status_carries_the_servers_own_word_on_its_features(seen: Seen | None, word: str | None) -> None:
+    server = {"status": "ok", "features": json.loads(json.dumps(seen.as_wire(), default=str)) if seen else None}
+    body = {"model": "m", "servingVersion": "v1", "serverHealthy": True, "server": server}
+    assert answering(lambda _: httpx.Response(200, json=body)).status("m").features == word
+    assert answering(lambda _: httpx.Response(200, json=body | {"server": None})).status("m").features is None
 
 
 def test_a_model_without_anything_in_production_is_not_found() -> None:

@@ -104,6 +104,7 @@ def test_the_status_shows_what_the_running_server_serves(world: World, engine: E
         with running(create_app(settings, engine, evaluate_every_s=None), headers) as api:
             status = api.get(f"{world.base}/status").json()
             assert (status["status"], status["serverVersion"], status["server"]["config"]["threshold"]) == ("healthy", "v2.0.0", 0.5)
+            assert status["server"]["features"]["state"] == "not_configured"
 
 
 def test_metrics_carry_every_figure_the_runbook_names(world: World) -> None:

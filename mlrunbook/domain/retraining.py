@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 # `train` fits on 70 % and needs at least 10 failures in each of the two parts of 15 % that choose the threshold and measure.
 LEAST_FAILURES_TO_TRAIN = 80
+NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}"
 KOLMOGOROV_1_PERCENT = 1.63  # sup |Brownian bridge| exceeds this in 1 % of sequences without a change
 
 
@@ -36,6 +37,12 @@ def check_window(start: datetime, end: datetime, now: datetime) -> None:
         raise Invalid(f"--start-date {start:%Y-%m-%d %H:%M} is not before --end-date {end:%Y-%m-%d %H:%M}; swap them", field="start-date")
     if end > now:
         raise Invalid(f"--end-date {end:%Y-%m-%d %H:%M} UTC is in the future; choose one up to now", field="end-date")
+
+
+def check_name(name: str, field: str) -> None:
+    """Invalid unless `name` can be that of a model or a version: it becomes an argument of a command and a folder."""
+    if not re.fullmatch(NAME, name):
+        raise Invalid(f"{field} {name!r} must be 1-64 letters, digits, dots, dashes or underscores, a letter or digit first", field=field)
 
 
 def training_window(

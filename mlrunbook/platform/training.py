@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime
@@ -11,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from mlrunbook.domain.errors import Invalid, NotFound, Refused
 from mlrunbook.domain.performance import Confusion
-from mlrunbook.domain.retraining import check_window
-from mlrunbook.platform import artefacts, registry, training_data
+from mlrunbook.domain.retraining import check_name, check_window
+from mlrunbook.platform import artefacts, training_data
 from mlrunbook.platform.artefacts import Manifest, one_thread
 from mlrunbook.platform.features import MODEL_COLUMNS, RAW, engineer, types_in
 
@@ -93,9 +92,8 @@ def train_version(
     A version is never overwritten: one that is there already, of the same window, seed and rows, is what was asked for; any other is
     Refused. Invalid: a bad name, a window that is empty or not over, too little to learn from.
     """
-    for field, name in (("model-name", model), ("version", version)):
-        if not re.fullmatch(registry.NAME, name):
-            raise Invalid(f"--{field} {name!r} must be 1-64 letters, digits, dots, dashes or underscores", field=field)
+    check_name(model, "--model-name")
+    check_name(version, "--version")
     check_window(start, end, now)
     folder = models_dir / model / version
     standing = _standing(folder)

@@ -1,0 +1,40 @@
+"""Step 4, Path C: Model Retraining, started by a person. Inside an incident the diagnosis asks for it."""
+
+import datetime
+
+from prefect import flow
+
+from flows.incident import follow_runbook
+from mlrunbook.domain.incident import IncidentType, Severity
+from tasks.candidate import check_retraining
+from tasks.incidents import open_or_join
+
+
+@flow(name="retrain", flow_run_name="retrain-{model_name}", persist_result=False)
+async def retrain(
+    start_date: datetime.datetime,
+    end_date: datetime.datetime,
+    model_name: str,
+    version: str,
+    reason: str,
+    requestedBy: str,
+    severity: Severity = Severity.MEDIUM,
+) -> str:
+    """Ask for `model_name` to be trained anew on [start_date, end_date) and promoted as `version`.
+
+    Opens or joins an incident. The candidate must prove better on requests its training never saw, those after end_date; the promotion
+    takes the same plan, approval, journal and lock as any change.
+
+    Args:
+        start_date: Where the training data begin, UTC.
+        end_date: Where they end, UTC; leave enough labelled requests after it to judge the candidate on.
+        model_name: The model, such as predictive_maintenance.
+        version: The new version, such as v2.1.0; it must not exist. Empty: the next minor version.
+        reason: Why; the approver reads it.
+        requestedBy: Your name or role.
+        severity: How bad it is, if this opens a new incident.
+    """
+    asked = await check_retraining(model_name, start_date, end_date, version, reason, requestedBy)
+    description = f"Retraining requested: {reason}"
+    incident_id = await open_or_join(model_name, severity, IncidentType.PERFORMANCE_DEGRADATION, description, "", requestedBy, asked)
+    return await follow_runbook(incident_id)

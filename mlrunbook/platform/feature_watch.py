@@ -14,6 +14,7 @@ from mlrunbook.domain.errors import RunbookError
 log = logging.getLogger(__name__)
 NOT_CONFIGURED, LOADING, OK, FAILING = "not_configured", "loading", "ok", "failing"
 PROBE_S = 2.0
+FIRST_PROBES_S = 0.5  # until a read worked: somebody waits for the start
 # A read ends within 2 s a view or fails: one that takes longer than this hangs.
 HUNG = timedelta(seconds=5)
 # Importing Feast and opening the registry takes seconds, and whoever starts both at once has not applied the definitions yet.
@@ -99,4 +100,4 @@ class FeatureWatch:
     def _run(self) -> None:
         while not self._stop.is_set():
             self.look()
-            self._stop.wait(PROBE_S)
+            self._stop.wait(PROBE_S if self._has_worked else FIRST_PROBES_S)

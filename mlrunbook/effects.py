@@ -4,10 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
-from mlrunbook.domain.actions import Configure, FlagWorkOrders, Restart, RollBack, RouteTraffic, Scale
-from mlrunbook.domain.errors import Transient
+from mlrunbook import progress
+from mlrunbook.domain.actions import (
+    Configure,
+    FlagWorkOrders,
+    Materialize,
+    Promote,
+    Register,
+    Restart,
+    ResumeMaterialization,
+    RollBack,
+    RouteTraffic,
+    Scale,
+    Stage,
+)
+from mlrunbook.domain.errors import Refused, Transient
+from mlrunbook.domain.features import CLOCK_SKEW, PASSING, ViewState
+from mlrunbook.ports import FeatureStore
 from mlrunbook.wiring import World
 
 State = Mapping[str, Any]
@@ -23,7 +39,7 @@ class Effect:
     repeatable: bool
 
 
-def _read_serving_version(world: World, action: RollBack) -> State:
+def _read_serving_version(world: World, action: RollBack | Promote) -> State:
     status = world.platform.status(action.model)
     return {"serving_version": status.serving_version, "server_version": status.server_version if status.server_healthy else None}
 
@@ -79,6 +95,58 @@ def _read_work_orders(world: World, action: FlagWorkOrders) -> State:
     return {"pending_unflagged": sum(not w.flagged_for_review for w in pending)}
 
 
+def _feature_store(world: World) -> FeatureStore:
+    if world.features is None:
+        raise Refused("no feature store is configured: set MLRUNBOOK_FEATURE_REPO to the folder of feature_store.yaml")
+    return world.features
+
+
+def _read_features(world: World, action: Materialize) -> State:
+    """By view, what is left to load of the rows that the source had when the plan was made; retrieval by feature service must work."""
+    seen = _feature_store(world).inspect(until=_moment(action.until) or _moment(action.as_of))
+    for problem in seen.problems:
+        if problem.fault in PASSING:
+            raise Transient(problem.sentence)
+        if problem.view in (None, *action.views):
+            raise Refused(problem.sentence)
+    if seen.read_ok is False:
+        raise Transient("a feature read by service and entity fails: what is online cannot be compared with the source now")
+    limit, ahead = world.policy.features.null_rate, world.now() + CLOCK_SKEW
+    return {view.name: _left(view, limit, ahead) for view in seen.views if view.name in action.views}
+
+
+def _left(view: ViewState, null_rate: float, ahead: datetime) -> dict[str, Any]:
+    source = view.null_source or {}
+    return {
+        "behind": view.behind,
+        "missing": view.missing,
+        "emptier_than_source": sorted(f for f, share in (view.null_online or {}).items() if share > source.get(f, 0.0) + null_rate),
+        "ends_in_the_future": view.job_end_at is not None and view.job_end_at > ahead,
+    }
+
+
+def _materialized(action: Materialize, state: State) -> bool:
+    return all(name in state and not any(state[name].values()) for name in action.views)
+
+
+def _materialize(world: World, action: Materialize, _id: str) -> None:
+    until = _moment(action.until) or world.now()
+    _feature_store(world).materialize(action.views, since=_moment(action.since), until=until, progress=progress.report)
+
+
+def _moment(text: str | None) -> datetime | None:
+    return datetime.fromisoformat(text) if text else None
+
+
+def _read_schedules(world: World, action: ResumeMaterialization) -> State:
+    running = {s.view for s in world.platform.feature_schedules() if not s.suspended}
+    return {"suspended": sorted(set(action.views) - running)}
+
+
+def _read_registered(world: World, action: Register) -> State:
+    return {"registered": any(v.version == action.version for v in world.platform.versions(action.model))}
+
+
 EFFECTS: dict[str, Effect] = {
     RollBack.kind: Effect(
         read=_read_serving_version,
@@ -109,5 +177,32 @@ EFFECTS: dict[str, Effect] = {
         holds=lambda a, s: s.get("pending_unflagged") == 0,
         apply=lambda world, a, key: world.platform.flag_pending_work_orders(a.model, reason=a.reason, idempotency_key=key),
         repeatable=True,
+    ),
+    Materialize.kind: Effect(read=_read_features, holds=_materialized, apply=_materialize, repeatable=True),
+    ResumeMaterialization.kind: Effect(
+        read=_read_schedules,
+        holds=lambda a, s: s.get("suspended") == [],
+        apply=lambda world, a, key: world.platform.resume_feature_schedules(a.views, resumed_by="mlrunbook", idempotency_key=key),
+        repeatable=True,
+    ),
+    Register.kind: Effect(
+        read=_read_registered,
+        holds=lambda a, s: bool(s.get("registered")),
+        apply=lambda world, a, key: world.platform.register(a.model, version=a.version, registered_by="mlrunbook", idempotency_key=key),
+        repeatable=True,
+    ),
+    Stage.kind: Effect(
+        read=lambda world, a: {"staging_version": world.platform.status(a.model).staging_version},
+        holds=lambda a, s: "staging_version" in s and s["staging_version"] == a.version,
+        apply=lambda world, a, key: world.platform.stage(a.model, version=a.version, staged_by="mlrunbook", idempotency_key=key),
+        repeatable=False,
+    ),
+    Promote.kind: Effect(
+        read=_read_serving_version,
+        holds=lambda a, s: s.get("serving_version") == a.version and s.get("server_version") in (None, a.version),
+        apply=lambda world, a, key: world.platform.promote(
+            a.model, version=a.version, reason=a.reason, promoted_by="mlrunbook", idempotency_key=key
+        ),
+        repeatable=False,
     ),
 }

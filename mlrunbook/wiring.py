@@ -43,6 +43,7 @@ def utc_now() -> datetime:
 @cache
 def world() -> World:
     """The process's world."""
+    from mlrunbook.adapters.feast_store import FeastStore
     from mlrunbook.adapters.local_runtime import LocalRuntime
     from mlrunbook.adapters.notify import ChannelNotifier
     from mlrunbook.adapters.platform import HttpPlatform
@@ -60,6 +61,7 @@ def world() -> World:
         policy=policy(),
         lease_s=config.lease_s,
         now=utc_now,
+        features=FeastStore(config.feature_repo, policy().features) if config.feature_repo else None,
     )
 
 

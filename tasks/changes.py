@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from prefect import task
 
+from mlrunbook.domain.actions import Action, Materialize
 from mlrunbook.steps import changes, evidence
 from tasks._policy import RETRY_TRANSIENT, off_loop
+from tasks.features import showing_progress
 from tasks.run import current_run
 
 
@@ -18,7 +20,8 @@ async def preserve_evidence(incident_id: str) -> list[str]:
 @task(task_run_name="{what}", **(RETRY_TRANSIENT | {"timeout_seconds": 300}))
 async def apply_action(incident_id: str, digest: str, ordinal: int, what: str) -> str:
     """One action of an approved plan, at most once, read back."""
-    return await off_loop(changes.carry_out, current_run(), digest, ordinal)
+    async with showing_progress(f"{incident_id}-progress"):
+        return await off_loop(changes.carry_out, current_run(), digest, ordinal)
 
 
 @task(task_run_name="{what}", **(RETRY_TRANSIENT | {"timeout_seconds": 300}))
@@ -30,7 +33,10 @@ async def apply_or_page(incident_id: str, digest: str, ordinal: int, what: str, 
 async def apply_plan(incident_id: str, digest: str) -> list[str]:
     """Every action of the plan, in its order; how each ended. One that fails ends the run: a human decides."""
     plan = await off_loop(changes.plan_of, current_run(), digest)
-    return [await apply_action(incident_id, digest, i, _slug(action.summary)) for i, action in enumerate(plan.actions)]
+    return [
+        await apply_action.with_options(timeout_seconds=_timeout_s(action))(incident_id, digest, i, _slug(action.summary))
+        for i, action in enumerate(plan.actions)
+    ]
 
 
 async def apply_containment(incident_id: str, digest: str, undoes: list[str | None] | None = None) -> list[str]:
@@ -40,6 +46,11 @@ async def apply_containment(incident_id: str, digest: str, undoes: list[str | No
         await apply_or_page(incident_id, digest, i, _slug(action.summary), undoes[i] if undoes else None)
         for i, action in enumerate(plan.actions)
     ]
+
+
+def _timeout_s(action: Action) -> float:
+    """A million entities take two minutes; many millions must not be cut off and begun again."""
+    return 3600 if isinstance(action, Materialize) else 300
 
 
 def _slug(summary: str) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 
 from mlrunbook.domain.errors import NotFound, Refused, RunbookError, Transient
-from mlrunbook.domain.features import FeatureFault, FeatureProblem
+from mlrunbook.domain.features import PASSING, FeatureFault, FeatureProblem
 from mlrunbook.feast_api import first_line
 
 _MISSING_FILE = re.compile(r"no files found|no such file|does not exist|cannot open file", re.I)
@@ -94,7 +94,7 @@ class StoreProblem(Exception):
 
 def as_error(problem: FeatureProblem) -> RunbookError:
     """The problem as an error of ours: what passes by itself may be tried again, the rest needs a person."""
-    if problem.fault in (FeatureFault.ONLINE_LOCKED, FeatureFault.ONLINE_UNREACHABLE):
+    if problem.fault in PASSING:
         return Transient(problem.sentence)
     if problem.fault in (FeatureFault.VIEW_MISSING, FeatureFault.REGISTRY_MISSING, FeatureFault.SERVICE_MISSING):
         return NotFound(problem.sentence)

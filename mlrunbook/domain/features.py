@@ -83,6 +83,8 @@ OUTAGES = frozenset(
         FeatureFault.ONLINE_DROPPED,
     }
 )
+# What may pass by itself: worth another try.
+PASSING = frozenset({FeatureFault.ONLINE_UNREACHABLE, FeatureFault.ONLINE_LOCKED})
 
 
 @dataclass(frozen=True)

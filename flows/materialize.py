@@ -1,0 +1,39 @@
+"""Step 4, Path B: Feature Store Refresh, started by a person. Inside an incident the plan of `respond` does it."""
+
+from datetime import datetime
+
+from prefect import flow
+
+from flows.incident import follow_runbook, run_name
+from mlrunbook.domain.incident import IncidentType, Severity
+from tasks.features import materialization_asked
+from tasks.incidents import open_or_join
+
+
+@flow(name="materialize", flow_run_name=run_name, persist_result=False)
+async def materialize(
+    model: str,
+    reason: str,
+    requestedBy: str,
+    featureViews: list[str] = [],  # noqa: B006 - never changed; Prefect shows it in the form
+    endDate: datetime | None = None,
+    lookBackHours: int = 0,
+    severity: Severity = Severity.MEDIUM,
+) -> str:
+    """Ask for feature views to be materialized into the online store.
+
+    Opens or joins an incident; the materialization takes the same plan, approval, journal and lock as in any incident.
+
+    Args:
+        model: The model that reads the features, such as predictive_maintenance.
+        reason: Why; the approver reads it.
+        requestedBy: Your name or role.
+        featureViews: Which views, such as asset_sensors. Leave it empty for all that the policy names.
+        endDate: Rows up to this moment, never in the future. Leave it empty for now.
+        lookBackHours: Load again what is this old, for rows that came late or were loaded wrong. 0 goes on where the last run ended.
+        severity: How bad it is, if this opens a new incident.
+    """
+    asked = await materialization_asked(featureViews, endDate, lookBackHours, reason, requestedBy)
+    description = f"Materialization of {', '.join(asked['views'])} requested: {reason}"
+    incident_id = await open_or_join(model, severity, IncidentType.PERFORMANCE_DEGRADATION, description, "", requestedBy, asked)
+    return await follow_runbook(incident_id)

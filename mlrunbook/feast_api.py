@@ -80,6 +80,18 @@ def forget_dead_connections(store: FeatureStore) -> None:
             setattr(online, name, None)
 
 
+def close_connection(store: FeatureStore) -> None:
+    """After a write that failed: Feast leaves its transaction open, and then nothing works on that connection. The next use opens another.
+
+    For whoever alone uses `store`.
+    """
+    online = store._get_provider().online_store
+    connection = getattr(online, "_conn", None)
+    if connection is not None:
+        connection.close()
+        online._conn = None  # type: ignore[attr-defined]
+
+
 def first_line(error: BaseException) -> str:
     """The first line that says something, else the kind of error."""
     told = str(getattr(error, "orig", None) or error).strip()

@@ -23,7 +23,7 @@ from sqlalchemy import Engine
 from mlrunbook import db
 from mlrunbook.db import transaction
 from mlrunbook.domain.errors import Invalid, RunbookError, Transient
-from mlrunbook.feast_api import first_line, forget_dead_connections, open_store
+from mlrunbook.feast_api import close_connection, first_line, forget_dead_connections, open_store
 from mlrunbook.platform import feature_schedules, lake
 from mlrunbook.platform.feature_repo.definitions import VIEWS
 from mlrunbook.platform.feature_repo.repository import REGISTRY_TTL_S, apply, readings_folder
@@ -101,7 +101,7 @@ class Schedules:
             if view.runs % INTERVALS_KEPT == 0:
                 self._fold_intervals(view.name)
         except Exception as error:  # Feast translates nothing: whatever DuckDB, PostgreSQL or Arrow raised comes out here
-            forget_dead_connections(self._store)
+            close_connection(self._store)
             view.failed(now)
             log.warning("the materialisation of %s failed: %s", view.name, first_line(error))
             self._note(view, now, until=None, error=f"the materialisation of {view.name} failed: {first_line(error)}")

@@ -14,6 +14,7 @@ from typing import Any
 
 import httpx
 import pandas as pd
+import pyarrow.parquet as pq
 import pytest
 import uvicorn
 from fastapi import FastAPI
@@ -26,7 +27,7 @@ from mlrunbook.domain.performance import Confusion, DropPolicy, Evidence, grade_
 from mlrunbook.platform import api, artefacts, model_server, registry
 from mlrunbook.platform.artefacts import LoadedModel
 from mlrunbook.platform.faults import FAULTS, Blip, Fault, fault
-from mlrunbook.platform.features import as_frame, check
+from mlrunbook.platform.features import RAW, as_frame, check
 from mlrunbook.platform.fleet import Fleet
 from mlrunbook.platform.simulator import GOOD_VERSION, MODEL, FleetSimulator, History
 from mlrunbook.platform.tables import predictions
@@ -177,7 +178,7 @@ def test_the_past_is_a_week_of_labelled_predictions_that_ends_two_hours_ago(past
         versions = set(conn.scalars(select(p.version.distinct())))
     assert tuple(row)[:2] == (12_000, 12_000)
     assert (row[2], row[3]) == (NOW - timedelta(days=7), NOW - timedelta(hours=2))
-    assert row[4] == 500
+    assert row[4] == 1000
     assert versions == {"v1.5.0"}
     assert tp == past[1].baseline.tp
 
@@ -333,6 +334,60 @@ def test_a_blip_without_a_past_and_an_unknown_kind_of_fault_are_refused(tmp_path
         simulator.inject(fault("blip"))
     with pytest.raises(Invalid, match="does not know"):
         simulator.inject(Fault(name="meteor", truth=FAULTS["blip"].truth))
+
+
+def test_the_past_lies_in_the_lake_each_reading_a_second_before_its_prediction(tmp_path: Path, engine: Engine) -> None:
+    simulator = FleetSimulator(
+        Fleet(4, assets=50),
+        server_url="http://s",
+        platform_url="http://p",
+        token="",
+        models_dir=tmp_path,
+        lake=tmp_path / "readings",
+        model="in_the_lake",
+    )
+    for _ in range(2):  # a past is built once
+        simulator.build_history(engine, now=NOW, rows=200)
+    (file,) = (tmp_path / "readings").iterdir()
+    landed = {(row["asset_id"], row["event_timestamp"]): row for row in pq.read_table(file).to_pylist()}
+    with transaction(engine) as conn:
+        logged = conn.execute(select(predictions).where(predictions.c.model == "in_the_lake")).mappings().all()
+    assert len(landed) == len(logged) == 200
+    for row in logged:
+        reading = landed[row["asset_id"], row["at"].replace(tzinfo=None) - timedelta(seconds=1)]
+        assert {name: reading[name] for name in RAW} == row["features"]
+        assert reading["created"] == reading["event_timestamp"]  # else it would count as not known at the time
+
+
+def test_traffic_goes_on_where_no_schedule_runs_or_one_fails(tmp_path: Path) -> None:
+    asked: list[list[str]] = []
+    schedules: dict[str, Any] = {"view": "asset_wear", "suspended": False, "materializedUntil": None, "error": "the source is gone"}
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        if request.url.path == "/api/v1/ml/features/schedules":
+            return httpx.Response(200, json={"schedules": [schedules]}) if schedules else httpx.Response(404, json={})
+        body = json.loads(request.content)
+        if request.url.path.endswith("/predict"):
+            asked.append([asset["assetId"] for asset in body["assets"]])
+            return httpx.Response(200, json={"predictions": [{"predictionId": i} for i, _ in enumerate(body["assets"])]})
+        return httpx.Response(200, json={})
+
+    simulator = FleetSimulator(
+        Fleet(1, assets=5),
+        server_url="http://s",
+        platform_url="http://p",
+        token="",
+        models_dir=tmp_path,
+        lake=tmp_path / "readings",
+        http=httpx.Client(transport=httpx.MockTransport(answer)),
+    )
+    simulator.tick(5)
+    schedules.clear()
+    simulator.tick(7)
+    ids = [f"asset_{i}" for i in range(1, 6)]
+    assert asked == [ids, ids, ids[:2]]  # an asset that comes twice is asked for twice, after its second reading has landed
+    assert len(list((tmp_path / "readings").iterdir())) == 3
+    assert simulator.traffic.outcomes == 12
 
 
 def test_a_bad_release_and_its_rollback_show_in_the_figures_of_the_real_platform(tmp_path: Path, engine: Engine) -> None:

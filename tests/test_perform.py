@@ -6,17 +6,33 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from sqlalchemy import Engine
 
 from mlrunbook.approvals import approve_by_rule, decide
-from mlrunbook.domain.actions import Action, Configure, FlagWorkOrders, Plan, PlanKind, Restart, RollBack, RouteTraffic, Scale
+from mlrunbook.domain.actions import (
+    Action,
+    Configure,
+    FlagWorkOrders,
+    Materialize,
+    Plan,
+    PlanKind,
+    Promote,
+    Register,
+    Restart,
+    ResumeMaterialization,
+    RollBack,
+    RouteTraffic,
+    Scale,
+    Stage,
+)
 from mlrunbook.domain.errors import Fenced, NotApproved, Refused, Transient, Unknown
 from mlrunbook.domain.incident import IncidentType, Severity, Status
 from mlrunbook.domain.policy import FreezeWindow, Guardrails, Policy
 from mlrunbook.perform import perform
+from mlrunbook.progress import told_to
 from mlrunbook.store import evidence, incidents, journal, leases, outbox, plans, timeline
 from mlrunbook.store.incidents import Report
 from mlrunbook.wiring import World
@@ -203,6 +219,11 @@ class TestOnce:
             (Configure(MODEL, {"auto_scheduling": True}), {}),
             (Restart(MODEL, "once"), {"restart_id": "once"}),
             (FlagWorkOrders(MODEL), {}),
+            (Materialize(MODEL, ("asset_sensors", "asset_wear")), {}),
+            (ResumeMaterialization(MODEL, ("asset_sensors",)), {}),
+            (Register(MODEL, "v2.0.0"), {}),
+            (Stage(MODEL, "v1.5.0"), {"staging": "v1.5.0"}),
+            (Promote(MODEL, "v2.0.0"), {}),
         ],
         ids=lambda x: x.kind if isinstance(x, Action) else "",
     )
@@ -286,6 +307,93 @@ class TestTrouble:
         assert scene.state(plan) == "applying", "what cannot be read yet is no outcome"
         scene.file_world.down = False
         assert (scene.do(plan).state, scene.file_world.applied) == ("done", {"rollback": 1})
+
+
+class TestFeatures:
+    """Path B: the rows, read back against their source, and the schedule that keeps them fresh."""
+
+    SENSORS = Materialize(MODEL, ("asset_sensors",), as_of="2026-01-01T00:00:00+00:00")
+    STALE: ClassVar[dict[str, Any]] = {"features": {"stale": {"asset_sensors": "suspended"}, "empty": {}, "out": None}}
+
+    def test_stale_rows_are_materialised_and_read_back_and_progress_is_told(self, scene: Scene) -> None:
+        scene.file_world.set(**self.STALE)
+        told: list[tuple[str, int, int]] = []
+        with told_to(lambda *how_far: told.append(how_far)):
+            row = scene.do(scene.approved(self.SENSORS))
+        assert row.state == "done"
+        assert row.before["asset_sensors"]["behind"] == 200
+        assert row.after == {"asset_sensors": {"behind": 0, "missing": 0, "emptier_than_source": [], "ends_in_the_future": False}}
+        assert scene.file_world.applied == {"materialize:asset_sensors": 1}
+        assert told[-1][1] == told[-1][2] > 0
+
+    def test_rows_emptier_than_their_source_do_not_hold(self, scene: Scene) -> None:
+        scene.file_world.set(features={"stale": {}, "empty": {"torque_nm": "online"}, "out": None})
+        row = scene.do(scene.approved(self.SENSORS))
+        assert row.before["asset_sensors"]["emptier_than_source"] == ["torque_nm"]
+        assert row.state == "done"
+
+    def test_a_locked_store_is_waited_for_before_anything_is_journaled(self, scene: Scene) -> None:
+        scene.file_world.set(features={"stale": {}, "empty": {}, "out": "a transaction holds it"})
+        plan = scene.approved(self.SENSORS)
+        with pytest.raises(Transient, match="a transaction holds it"):
+            scene.do(plan)
+        assert scene.row(plan) is None
+        scene.file_world.set(**self.STALE)
+        assert scene.do(plan).state == "done"
+
+    def test_a_broken_source_is_refused_with_the_reason(self, scene: Scene) -> None:
+        scene.file_world.set(features={"stale": {"asset_sensors": "late"}, "empty": {"torque_nm": "source"}, "out": None})
+        with pytest.raises(Refused, match="the source of asset_sensors is empty"):
+            scene.do(scene.approved(self.SENSORS))
+
+    def test_without_a_feature_store_it_says_which_setting_is_missing(self, scene: Scene) -> None:
+        scene.world = replace(scene.world, features=None)
+        with pytest.raises(Refused, match="MLRUNBOOK_FEATURE_REPO"):
+            scene.do(scene.approved(self.SENSORS))
+
+    def test_a_materialisation_that_was_killed_is_done_again(self, scene: Scene) -> None:
+        scene.file_world.set(**self.STALE)
+        plan = scene.approved(self.SENSORS)
+        scene.crashed(plan)
+        assert (scene.do(plan).state, scene.file_world.applied) == ("done", {"materialize:asset_sensors": 1})
+
+    def test_a_suspended_schedule_runs_again(self, scene: Scene) -> None:
+        scene.file_world.set(**self.STALE)
+        row = scene.do(scene.approved(ResumeMaterialization(MODEL, ("asset_sensors",))))
+        assert (row.before, row.after) == ({"suspended": ["asset_sensors"]}, {"suspended": []})
+        assert [s.view for s in scene.file_world.feature_schedules() if s.suspended] == []
+
+
+class TestVersions:
+    """Path C: a trained version is registered, staged in the shadow, and promoted; each once, each read back."""
+
+    def test_register_stage_and_promote_reach_their_target(self, scene: Scene) -> None:
+        scene.file_world.set(trained=["v2.1.0"])
+        plan = scene.approved(Register(MODEL, "v2.1.0"), Stage(MODEL, "v2.1.0"), Promote(MODEL, "v2.1.0", reason="a test"))
+        rows = [scene.do(plan, n) for n in range(3)]
+        assert [r.state for r in rows] == ["done"] * 3
+        assert [r.after for r in rows] == [
+            {"registered": True},
+            {"staging_version": "v2.1.0"},
+            {"serving_version": "v2.1.0", "server_version": "v2.1.0"},
+        ]
+        assert scene.file_world.applied == {"register:v2.1.0": 1, "stage:v2.1.0": 1, "promote:v2.1.0": 1}
+
+    def test_the_staging_slot_is_emptied(self, scene: Scene) -> None:
+        scene.file_world.set(staging="v1.5.0")
+        assert scene.do(scene.approved(Stage(MODEL, None))).after == {"staging_version": None}
+
+    def test_a_version_that_was_never_trained_is_refused(self, scene: Scene) -> None:
+        with pytest.raises(Refused, match=r"v9\.9\.9"):
+            scene.do(scene.approved(Register(MODEL, "v9.9.9")))
+
+    def test_another_version_that_somebody_promoted_meanwhile_goes_to_a_human(self, scene: Scene) -> None:
+        plan = scene.approved(Promote(MODEL, "v1.5.0"))
+        scene.crashed(plan)
+        scene.file_world.set(serving="v1.4.0")
+        with pytest.raises(Unknown, match="somebody else acted"):
+            scene.do(plan)
+        assert scene.file_world.applied == {}
 
 
 class TestGuardrails:

@@ -17,8 +17,10 @@ import pytest
 from mlrunbook import db, tokens
 from mlrunbook.addresses import Ports, check_ports, running_env
 from mlrunbook.domain.errors import Invalid, Refused
+from mlrunbook.platform import lake
+from mlrunbook.platform.fleet import Fleet
 from mlrunbook.processes import MARK, marked
-from mlrunbook.stack import Stack
+from mlrunbook.stack import ALL_PARTS, Stack
 from tests.waiting import until
 
 PARTS = frozenset({"model-server"})
@@ -49,7 +51,7 @@ def leftovers(data: Path, ports: Ports) -> list[str]:
     return left
 
 
-def child(data: Path, ports: Ports) -> subprocess.Popen[str]:
+def child(data: Path, ports: Ports, parts: frozenset[str] = PARTS) -> subprocess.Popen[str]:
     """A supervisor in a process of its own, as `mlrunbook up` is one; it prints what it reports."""
     script = f"""
 from pathlib import Path
@@ -57,7 +59,7 @@ from mlrunbook.addresses import Ports
 from mlrunbook.stack import Stack, stop_on_signals
 try:
     told = lambda line: print(line, flush=True)
-    with stop_on_signals(), Stack(Path({str(data)!r}), ports={ports!r}, parts={set(PARTS)!r}, durable=False, report=told) as stack:
+    with stop_on_signals(), Stack(Path({str(data)!r}), ports={ports!r}, parts={set(parts)!r}, durable=False, report=told) as stack:
         stack.wait()
 except KeyboardInterrupt:
     print("stopped")
@@ -144,7 +146,7 @@ def test_ctrl_c_in_the_middle_of_the_start_leaves_nothing(scratch: Path, number:
 
 def test_after_kill_9_of_the_supervisor_the_next_start_finds_and_ends_what_is_left(scratch: Path) -> None:
     data, ports = scratch / "killed", Ports.free()
-    process = child(data, ports)
+    process = child(data, ports, PARTS | {"feature-server"})
     read_until(process, "ready")
     process.kill()
     process.communicate()
@@ -154,6 +156,29 @@ def test_after_kill_9_of_the_supervisor_the_next_start_finds_and_ends_what_is_le
         stack_id = stack.supervisor.stack_id
     assert marked(stack_id) == []
     assert leftovers(data, ports) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "repo"),
+    [
+        ("MLRUNBOOK_DATABASE_URL", "postgresql://db.example.com/mlrunbook", ""),
+        ("MLRUNBOOK_PLATFORM_URL", "https://platform.example.com", ""),
+        ("MLRUNBOOK_FEATURE_REPO", "/srv/features", "/srv/features"),
+    ],
+)
+def test_a_part_of_yours_replaces_the_feature_store_in_the_box(
+    name: str, value: str, repo: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(name, value)
+    told: list[str] = []
+    stack = make(tmp_path, parts=ALL_PARTS, report=told.append)
+    assert stack.lake is None
+    assert [line for line in told if "MLRUNBOOK_FEATURE_REPO" in line] == ([] if repo else told)
+    (tmp_path / "secrets").mkdir()
+    for token in ("platform", "operator"):
+        (tmp_path / "secrets" / f"{token}.token").write_text("secret")
+    monkeypatch.setattr(Stack, "database_url", "postgresql://unused")
+    assert (stack.env()["MLRUNBOOK_FEATURE_REPO"], stack.env()["MLRUNBOOK_FEATURE_SERVER_URL"]) == (repo, "")
 
 
 def test_a_killed_postgresql_is_started_again_at_the_same_address(scratch: Path) -> None:
@@ -180,3 +205,23 @@ def test_the_whole_stack_answers_and_the_prefect_server_wants_its_password(stack
     own = foreign | {"Origin": f"http://localhost:{stack.ports.prefect}"}
     assert httpx.options(filters, headers=own).headers["access-control-allow-origin"] == own["Origin"]
     assert httpx.get(f"http://127.0.0.1:{stack.ports.prefect}/").is_success
+
+
+@pytest.mark.stack
+@pytest.mark.prefect
+def test_the_feature_store_of_the_stack_serves_what_has_landed_and_its_password_is_private(stack: Stack) -> None:
+    env = running_env(stack.data)
+    repo, assets = Path(env["MLRUNBOOK_FEATURE_REPO"]), ["landed_1", "landed_2"]
+    assert stat.S_IMODE((repo / "feature_store.yaml").stat().st_mode) == 0o600
+    assert stack.lake is not None
+    lake.land(stack.lake, Fleet(1).readings(2).assign(asset_id=assets))
+    url = f"http://127.0.0.1:{stack.ports.feature_server}/get-online-features"
+
+    def served() -> bool:
+        try:
+            answer = httpx.post(url, json={"feature_service": "asset_features", "entities": {"asset_id": assets}}).json()
+        except httpx.TransportError:  # nobody waits for it to start
+            return False
+        return all(row["statuses"] == ["PRESENT"] * 2 for row in answer["results"])
+
+    until(served, timeout_s=60)

@@ -27,7 +27,7 @@ from typing import TextIO
 
 import psutil
 
-from mlrunbook import deploy
+from mlrunbook import deploy, private_file
 from mlrunbook.adapters.local_runtime import desired_state
 from mlrunbook.addresses import HOST, Ports, answers, check_ports
 from mlrunbook.domain.errors import Invalid, Refused, RunbookError
@@ -117,7 +117,7 @@ class Stack:
         """ "user:password" of the Prefect server."""
         if _given("PREFECT_API_URL"):
             return os.environ.get("PREFECT_API_AUTH_STRING")
-        return _kept(self.data / "secrets" / "prefect-auth", lambda: f"mlrunbook:{secrets.token_urlsafe(18)}")
+        return private_file.kept(self.data / "secrets" / "prefect-auth", lambda: f"mlrunbook:{secrets.token_urlsafe(18)}")
 
     def token(self, name: str) -> str:
         return (self.data / "secrets" / f"{name}.token").read_text().strip()
@@ -202,7 +202,7 @@ class Stack:
         self._end_orphans()
         check_ports(self.ports, self._parts)
         self._supervisor = Supervisor(self.data / "logs", report=self._report)
-        _write_private(
+        private_file.write(
             self.data / "run" / "stack.json",
             json.dumps({"stack_id": self._supervisor.stack_id, "pid": os.getpid(), "started_at": psutil.Process().create_time()}),
         )
@@ -220,7 +220,7 @@ class Stack:
             assert self._postgres is not None
             write_config(self._feature_repo, database_url=self._postgres.url("feast"))
             self._start_feature_server()
-        _write_private(self.data / "env", "".join(f"{key}={shlex.quote(value)}\n" for key, value in self.env().items()))
+        private_file.write(self.data / "env", "".join(f"{key}={shlex.quote(value)}\n" for key, value in self.env().items()))
         services = self._own_services()
         for service in services:
             self._supervisor.start(service)
@@ -298,7 +298,7 @@ class Stack:
             path = self.data / "secrets" / f"{name}.token"
             with db.transaction(engine) as conn:
                 if not path.exists() or tokens.verify(conn, path.read_text().strip()) is None:
-                    _write_private(path, tokens.create(conn, name=name, scopes=scopes, role=role))
+                    private_file.write(path, tokens.create(conn, name=name, scopes=scopes, role=role))
 
     def _own_services(self) -> list[Service]:
         python = [sys.executable, "-m"]
@@ -436,19 +436,3 @@ def _lock(data: Path) -> TextIO:
         lock.close()
         raise Invalid(f"a stack already runs on {data}; stop it, or pass another --home", field="data_dir") from error
     return lock
-
-
-def _kept(path: Path, make: Callable[[], str]) -> str:
-    if not path.exists():
-        _write_private(path, make())
-    return path.read_text().strip()
-
-
-def _write_private(path: Path, content: str) -> None:
-    """Replace the file at once, never readable by others."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    fresh = path.with_name(path.name + ".new")
-    fresh.unlink(missing_ok=True)
-    with open(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as out:
-        out.write(content)
-    fresh.replace(path)

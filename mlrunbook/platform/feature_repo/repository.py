@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import yaml
 from sqlalchemy.engine import make_url
 
+from mlrunbook import private_file
 from mlrunbook.feast_api import CONFIG_FILE, load_feast
 from mlrunbook.platform.feature_repo.definitions import PROJECT, definitions
 
@@ -59,11 +59,7 @@ def write_config(repo: Path, *, database_url: str) -> Path:
     }
     readings_folder(repo).mkdir(parents=True, exist_ok=True)
     file = repo / CONFIG_FILE
-    fresh = file.with_suffix(".new")
-    fresh.unlink(missing_ok=True)
-    with open(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as out:
-        yaml.safe_dump(config, out, sort_keys=False)
-    fresh.replace(file)
+    private_file.write(file, yaml.safe_dump(config, sort_keys=False))
     return file
 
 

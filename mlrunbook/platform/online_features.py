@@ -1,7 +1,7 @@
 """What the model server reads: an asset's newest features from Feast's online store.
 
-Feast itself knows no health of a read: its feature server answers 200 to `/health` while the table is locked or gone. So a read here ends
-within two seconds, and its error says what is wrong.
+Feast itself knows no health of a read: its feature server answers 200 to `/health` while the table is locked or gone. So a read here waits
+two seconds for its turn and two for its answer at most, and its error says what is wrong.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 LOCK_TIMEOUT_MS, STATEMENT_TIMEOUT_MS = 1500, 2000
+TURN_S = 2.0
 RETRY_S = 1.0  # between attempts to open the store
 LOADING = "loading"
 OK = "ok"
@@ -74,8 +75,13 @@ class OnlineFeatures:
             raise Transient(f"the feature store is not ready: {self._error or 'it is being loaded'}")
         if not asset_ids:
             return []
-        with self._turn, self._translated():
-            columns = self._read(self._store, asset_ids)
+        if not self._turn.acquire(timeout=TURN_S):
+            raise Transient(self._error or f"reads of the feature store queue up: none ended for {TURN_S:g} s")
+        try:
+            with self._translated():
+                columns = self._read(self._store, asset_ids)
+        finally:
+            self._turn.release()
         lacking = [name for name in RAW if name not in columns]
         if lacking:
             self._error = f"the feature service {self._service} lacks {', '.join(lacking)}; apply the definitions again"

@@ -5,6 +5,7 @@ from prefect.flow_runs import asuspend_flow_run
 from prefect.runtime import flow_run
 from pydantic import ValidationError
 
+from flows.candidate import prepare_candidate
 from flows.communication import announce_resolution
 from flows.containment import contain, mitigate
 from flows.investigation import investigate
@@ -14,7 +15,7 @@ from flows.triage import triage
 from mlrunbook.domain.incident import IncidentType, Severity
 from tasks.approvals import approval_state, ask_for_approval, record_form
 from tasks.artifacts import publish_findings, publish_plan, publish_review
-from tasks.decisions import human_resolution, plan_resolution, reopen
+from tasks.decisions import human_resolution, plan_resolution, reopen, why_no_plan
 from tasks.forms import ApprovalForm
 from tasks.incidents import end, hand_to_human, look_again_later, open_or_join
 from tasks.run import carrying
@@ -68,17 +69,21 @@ async def follow_runbook(incident_id: str) -> str:
         await publish_findings(incident_id)
         await mitigate(incident_id)
         if not await human_resolution(incident_id):
+            candidate = await prepare_candidate(incident_id)  # 4, path C: train, validate, shadow
+            if candidate["verdict"] == "waiting":
+                at = await look_again_later(incident_id, candidate["sentence"], 60.0)
+                return f"{incident_id}: {candidate['sentence']}, next look at {at}"
             digest = await plan_resolution(incident_id)  # 4
             if digest is None:
-                await hand_to_human(incident_id, "there is no safe automatic path: look at the findings, fix it")
-                return f"{incident_id}: waiting for a human, no safe automatic path"
+                await hand_to_human(incident_id, why := await why_no_plan(incident_id))
+                return f"{incident_id}: waiting for a human, {why}"
             if await approval(incident_id, digest) == "rejected":
                 await hand_to_human(incident_id, "the plan was rejected: fix it by hand, or start a path deployment")
                 return f"{incident_id}: waiting for a human, the plan was rejected"
             await resolve(incident_id, digest)
         recovery = await verify_recovery(incident_id)
         if recovery["recovered"] is None and not recovery.get("give_up"):
-            at = await look_again_later(incident_id, recovery["sentence"], 60.0)
+            at = await look_again_later(incident_id, recovery["sentence"], recovery.get("look_again_s", 60.0))
             return f"{incident_id}: too early to call it recovered, next look at {at}"
         if not recovery["recovered"]:
             await reopen(incident_id)

@@ -1,11 +1,11 @@
-"""Step 4: Resolution. The paths' own deployments are in rollback.py and threshold.py."""
+"""Step 4: Resolution. The paths' own deployments are in rollback.py, materialize.py, retrain.py and threshold.py."""
 
 from typing import Any
 
 from prefect import flow
 
 from tasks.changes import apply_containment, apply_plan
-from tasks.decisions import begin_resolution, confirm_applied, measure_recovery, plan_undo
+from tasks.decisions import begin_resolution, confirm_applied, measure_recovery, plan_undo, return_to_previous
 
 
 @flow(name="resolve", flow_run_name="resolve-{incident_id}", persist_result=False)
@@ -18,8 +18,11 @@ async def resolve(incident_id: str, digest: str) -> None:
 
 @flow(name="verify-recovery", flow_run_name="verify-recovery-of-{incident_id}", persist_result=False)
 async def verify_recovery(incident_id: str) -> dict[str, Any]:
-    """Measure predictions made after the fix."""
-    return await measure_recovery(incident_id)
+    """Measure predictions made after the fix; a promotion that did not hold is taken back at once."""
+    recovery = await measure_recovery(incident_id)
+    if recovery["recovered"] is False:
+        await return_to_previous(incident_id)
+    return recovery
 
 
 @flow(name="undo-containment", flow_run_name="undo-containment-of-{incident_id}", persist_result=False)

@@ -31,10 +31,24 @@ from mlrunbook.platform.faults import Fault, fault
 from mlrunbook.platform.fleet import Source
 from mlrunbook.platform.simulator import MODEL
 from mlrunbook.stack import Stack, stop_on_signals
+from mlrunbook.steps import lifecycle
 from mlrunbook.store import incidents, timeline
 from mlrunbook.store.timeline import Entry
 from mlrunbook.traffic import BATCH, flowing, simulator_for, source_of, wait_until_served
 
+# Prefect's form counts as a door; the fleet being busy, recovery is judged on more failures than the least that will do; its readings
+# are seconds old, and a promotion is watched for as long as an audience waits.
+POLICY = """
+approvals:
+  resolution:
+    accept_prefect_form: true
+recovery:
+  min_positives: 150
+features:
+  max_lag_s: 10
+retraining:
+  watch_s: 5
+"""
 GIVE_UP_S = {"auto": 180.0, "ask": 1800.0, "ui": 1800.0}  # people take their time
 TEXT_LIMIT = 240
 SETTLED_TICKS = 3  # of ordinary traffic before the fault
@@ -89,7 +103,7 @@ class Demo:
         self._platform = httpx.Client(base_url=env["MLRUNBOOK_PLATFORM_URL"], timeout=10.0, trust_env=False)
         self._simulator = simulator_for(stack, source, seed=seed)
         self._begun, self._injected = begun, 0.0
-        self._shown, self._asked = 0, set[str]()
+        self._shown, self._asked, self._mended = 0, set[str](), False
 
     def play(self) -> int:
         say = self._console.print
@@ -148,6 +162,11 @@ class Demo:
         """Acknowledge when paged; decide when asked."""
         if any(e.kind == "page" for e in entries) and incident.acknowledged_at is None:
             self._post(f"/api/v1/incidents/{incident.id}/acknowledge", {}, "operator")
+        stopped = any(e.kind == "waiting" and e.text.startswith(lifecycle.WAITING_FOR_HUMAN) for e in entries)
+        if stopped and self._fault.truth.path is None and not self._mended:
+            self._mended = True
+            what = self._simulator.repair(self._fault)
+            self._post(f"/api/v1/incidents/{incident.id}/resolve", {"what": what, "rootCause": self._fault.truth.cause}, "operator")
         if self._approve == "ui":
             return
         with db.transaction(self._engine) as conn:
@@ -212,10 +231,9 @@ def _print_summary(console: Console, facts: dict[str, Any]) -> None:
 
 
 def _settings(folder: Path) -> None:
-    """The demo's own settings: fast alert evaluation, a short lease, Prefect's form counts as a door, and, the fleet being busy,
-    recovery is judged on more failures than the least that will do."""
+    """The demo's own settings: its policy, fast alert evaluation, a short lease."""
     policy = folder / "demo-policy.yaml"
-    policy.write_text("approvals:\n  resolution:\n    accept_prefect_form: true\nrecovery:\n  min_positives: 150\n")
+    policy.write_text(POLICY)
     os.environ |= {
         "MLRUNBOOK_STACK": str(folder),  # nothing of the caller's own is used
         "MLRUNBOOK_POLICY": str(policy),

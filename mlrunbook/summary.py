@@ -53,6 +53,7 @@ def summarise(conn: Connection, incident_id: str, *, fault: str, injected_at: da
         "recommended_path": diagnosis.get("path"),
         "applied_path": done.get("path"),
         "cause": diagnosis.get("cause"),
+        "candidate": records.get(conn, incident_id, "validation"),
         "f1": {"baseline": during.get("f1_baseline"), "during": during.get("f1_now"), "after": recovery.get("f1")},
         "seconds": _seconds(incident, injected_at),
         "actions": _actions(conn, incident_id, applied),
@@ -69,16 +70,23 @@ def summarise(conn: Connection, incident_id: str, *, fault: str, injected_at: da
 
 def differences(facts: dict[str, Any], truth: Truth) -> list[str]:
     """Where the outcome is not the known truth; empty when it is."""
-    expected = {"severity": str(truth.severity), "type": str(truth.type), "status": str(truth.status)}
-    if truth.status is Status.FALSE_ALARM:
-        expected = {"status": str(truth.status)}
+    false_alarm = truth.status is Status.FALSE_ALARM
+    expected = {"status": str(truth.status)}
+    if not false_alarm:
+        expected |= {"severity": str(truth.severity), "type": str(truth.type), "cause": str(truth.diagnosed)}
     path = str(truth.path) if truth.path else None
     wrong = [f"{key} is {facts[key]}, should be {want}" for key, want in expected.items() if facts[key] != want]
     if facts["applied_path"] != path:
         wrong.append(f"applied path is {facts['applied_path']}, should be {path}")
-    if path is None:
-        changed = [a["name"] for a in facts["actions"]] + [k for k, n in facts["platform_applied"].items() if n]
+    applied = {kind: n for kind, n in facts["platform_applied"].items() if n}
+    if false_alarm:
+        changed = [a["name"] for a in facts["actions"]] + list(applied)
         return wrong + ([f"production was changed: {', '.join(changed)}"] if changed else [])
+    if path is None and (changed := sorted({"rollback", "promote"} & set(applied))):
+        wrong.append(f"another version was made to serve ({', '.join(changed)}), which nobody was to be offered")
+    refused = (facts["candidate"] or {}).get("version") if (facts["candidate"] or {}).get("verdict") == "do_not_promote" else None
+    if refused != truth.refused:
+        wrong.append(f"the refused candidate is {refused}, should be {truth.refused}")
     f1 = facts["f1"]
     if not f1["after"] or not f1["baseline"] or f1["after"] < f1["baseline"] * (1 - TOLERANCE):
         wrong.append(f"F1 after is {f1['after']}, not within 5 % of the baseline {f1['baseline']}")
@@ -89,6 +97,8 @@ def differences(facts: dict[str, Any], truth: Truth) -> list[str]:
 def in_words(facts: dict[str, Any]) -> str:
     if facts["status"] == Status.FALSE_ALARM:
         return "a false alarm, recognised; nothing was changed."
+    if facts["applied_path"] is None:
+        return f"{facts['severity']}, no safe automatic path, mended by people, recovered and closed."
     return f"{facts['severity']}, path {facts['applied_path']}, recovered and closed."
 
 

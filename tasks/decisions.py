@@ -6,7 +6,7 @@ from typing import Any
 
 from prefect import task
 
-from mlrunbook.steps import containment, investigation, resolution
+from mlrunbook.steps import containment, investigation, promotion, resolution, rollback_target
 from tasks._policy import RETRY_TRANSIENT, off_loop
 from tasks.run import current_run
 
@@ -37,6 +37,12 @@ async def check(incident_id: str, name: str) -> list[str]:
     return await off_loop(investigation.check, current_run(), name)
 
 
+@task(task_run_name="replay-other-versions", **RETRY_TRANSIENT)
+async def replay_versions(incident_id: str) -> str:
+    """What every other version would have answered to the requests whose outcome is known; the version that wins, in a sentence."""
+    return str((await off_loop(rollback_target.choose, current_run()))["sentence"])
+
+
 @task(task_run_name="diagnose-{incident_id}", **RETRY_TRANSIENT)
 async def diagnose(incident_id: str) -> dict[str, Any]:
     """Ranked causes and the recommended path."""
@@ -47,6 +53,12 @@ async def diagnose(incident_id: str) -> dict[str, Any]:
 async def plan_resolution(incident_id: str) -> str | None:
     """Digest of the plan; None when there is no safe automatic path."""
     return await off_loop(resolution.plan, current_run())
+
+
+@task(task_run_name="why-there-is-no-plan", **RETRY_TRANSIENT)
+async def why_no_plan(incident_id: str) -> str:
+    """For the human who is asked instead."""
+    return await off_loop(resolution.why_no_plan, current_run())
 
 
 @task(task_run_name="begin-resolution-of-{incident_id}", **RETRY_TRANSIENT)
@@ -64,6 +76,12 @@ async def confirm_applied(incident_id: str, digest: str) -> None:
 async def measure_recovery(incident_id: str) -> dict[str, Any]:
     """F1 on predictions made after the fix, against the baseline."""
     return await off_loop(resolution.measure_recovery, current_run())
+
+
+@task(task_run_name="return-to-the-previous-version", **(RETRY_TRANSIENT | {"timeout_seconds": 300}))
+async def return_to_previous(incident_id: str) -> str | None:
+    """A promotion that did not hold; the version that then serves, None where nothing was promoted."""
+    return await off_loop(promotion.return_to_previous, current_run())
 
 
 @task(task_run_name="plan-undo-of-containment", **RETRY_TRANSIENT)

@@ -44,7 +44,7 @@ class FileFeatures:
         self._world = world
 
     def inspect(self, *, entities: int = 200, until: datetime | None = None) -> FeatureStoreState:
-        s, now = self._world._answer()["features"], self._world._now()
+        s, now = self._world.state["features"], self._world._now()
         if s["out"]:
             problem = FeatureProblem(FeatureFault.ONLINE_LOCKED, f"the online store cannot be read: {s['out']}")
             return FeatureStoreState(tuple(ViewState(v) for v in VIEWS), (problem,), read_ok=False)

@@ -76,11 +76,13 @@ def plan_containment(
     *,
     raise_to: float | None = None,
     recent_deployment: bool | None = None,
+    blind: str | None = None,
 ) -> Containment:
     """Decide containment by severity and kind (runbook, Step 2).
 
     `raise_to` is the threshold a score replay asks for, None without one. `recent_deployment`: the model was deployed within
-    24 h; False leaves the temporary rollback out. `previous_is_dangerous` None: nothing is known against it.
+    24 h; False leaves the temporary rollback out. `blind` says why features are not what they should be: then no version can do better.
+    `previous_is_dangerous` None: nothing is known against it.
     """
     policy = policy or ContainmentPolicy()
     notify = _notify(assessment)
@@ -99,7 +101,7 @@ def plan_containment(
     steps: list[_Step] = []
     notes: list[str] = []
     if severity is Severity.CRITICAL and assessment.dangerous:
-        steps.append(_stop_danger(model, status, previous_is_dangerous))
+        steps.append(_stop_danger(model, status, previous_is_dangerous, blind))
     if assessment.safety_risk:
         why = f"safety risk: no work order may come of these predictions, and the {pending_work_orders} pending ones are checked"
         halt = (Configure(model, {"auto_work_orders": False}), FlagWorkOrders(model, reason=f"{incident_id}: predictions are not safe"))
@@ -135,7 +137,10 @@ def _plan(incident_id: str, kind: PlanKind, model: str, steps: Sequence[_Step]) 
     return Plan(incident_id, kind, model, actions, tuple(s.reason for s in steps), rule=rule, expected=_EXPECTED)
 
 
-def _stop_danger(model: str, status: ServingStatus | None, previous_is_dangerous: bool | None) -> _Step:
+def _stop_danger(model: str, status: ServingStatus | None, previous_is_dangerous: bool | None, blind: str | None) -> _Step:
+    if blind:
+        why = f"dangerous predictions, and {blind}: another version would be as blind, so serving stops"
+        return _Step(Rule.STOP_SERVING, (Scale(model, 0),), why)
     previous = status.previous_version if status else None
     if previous is None:
         return _Step(Rule.STOP_SERVING, (Scale(model, 0),), "dangerous predictions and no previous version: serving stops")

@@ -57,6 +57,7 @@ class Diagnosis:
     target_version: str | None = None
     target_threshold: float | None = None
     repair: Repair | None = None
+    advice: str = ""  # the end of `sentence`: what follows from it
 
     @property
     def top(self) -> ScoredCause:
@@ -80,7 +81,7 @@ def diagnose(findings: Sequence[Finding], facts: DiagnosisFacts, now: datetime) 
     began = {Cause.BAD_DEPLOYMENT: facts.deployment, Cause.THRESHOLD_CHANGE: facts.threshold_change}.get(top.cause)
     chain = _chain(top.cause, facts, states)
     repair = repair_of(facts.features) if path is Path.MATERIALIZE and facts.features else None
-    return Diagnosis(tuple(causes), path, chain, sentence, short, began.at if began else None, version, threshold, repair)
+    return Diagnosis(tuple(causes), path, chain, sentence, short, began.at if began else None, version, threshold, repair, advice)
 
 
 def repair_of(features: FeatureVerdict) -> Repair:
@@ -135,7 +136,9 @@ def _back(facts: DiagnosisFacts) -> tuple[Path | None, str | None, float | None,
     if targets is not None and not targets.not_enough_evidence:
         if targets.target:
             return Path.ROLLBACK, targets.target, None, f"Path A: roll back to {targets.target}: {targets.sentence}"
-        return None, None, None, f"No safe automatic path here: {targets.sentence}; deploy a fixed version"
+        tried = " or ".join(v.version for v in targets.ranking)
+        why = f"replayed on {targets.rows} requests, {tried} would not do better" if targets.ranking else "there is no other version"
+        return None, None, None, f"No safe automatic path here: {why}; deploy a fixed version"
     if previous and previous != facts.model_version:
         doubt = f" ({targets.sentence})" if targets else ""
         return Path.ROLLBACK, previous, None, f"Path A: roll back to {previous}{doubt}"

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mlrunbook.domain.actions import Path
+from mlrunbook.domain.causes import Cause
 from mlrunbook.domain.errors import NotFound
 from mlrunbook.domain.incident import IncidentType, Severity, Status
 
@@ -23,13 +24,18 @@ Labels = np.ndarray[Any, np.dtype[np.bool_]]
 
 @dataclass(frozen=True)
 class Truth:
-    """The known answer: how the incident must be graded, by which path it is resolved, and how it must end."""
+    """The known answer: how the incident must be graded, by which path it is resolved, and how it must end.
+
+    `path` None with a closed incident: no automatic path may be taken, people mend it (`FleetSimulator.repair`) and say so.
+    """
 
     severity: Severity
     type: IncidentType
     path: Path | None
     cause: str
     status: Status
+    diagnosed: Cause | None = None  # what the diagnosis must name first; None: nothing is diagnosed
+    refused: str | None = None  # a version that training made and validation must refuse
 
 
 @dataclass(frozen=True)
@@ -69,6 +75,49 @@ class Blip(Fault):
     quiet_s: float
 
 
+@dataclass(frozen=True)
+class StaleFeatures(Fault):
+    """The scheduled materialisation of `views` suspended, "for a moment", and forgotten."""
+
+    views: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class NullFeature(Fault):
+    """`feature` arrives empty from upstream, for every asset."""
+
+    feature: str
+
+
+@dataclass(frozen=True)
+class LockedStore(Fault):
+    """A forgotten session holds an exclusive lock on the online rows of `view`: the feature server stays up, reads hang."""
+
+    view: str
+
+
+@dataclass(frozen=True)
+class NewType(Fault):
+    """Assets of a type that no version has seen join the fleet, with tools that break sooner. Needs the simulated fleet."""
+
+    type: str
+    share: float
+    wear_per_use_min: float
+    overstrain_min_nm: float
+
+
+@dataclass(frozen=True)
+class ConceptDrift(Fault):
+    """Drives fail outside narrower limits of power than before: the same readings, other outcomes. Needs the simulated fleet.
+
+    At the same time a faulty backfill may overwrite the features `poison` in the offline history with values of other assets, so that
+    whoever trains on it learns nonsense.
+    """
+
+    limits_w: tuple[float, float]
+    poison: tuple[str, ...] = ()
+
+
 def swap_stop_codes(frame: pd.DataFrame, magnitude: float, rng: np.random.Generator) -> Labels:
     """Two maintenance codes mixed up in the label export: failures of slow machines count as planned stops, planned changes of worn tools
     as failures. Systematic, so the release looks fine on its own validation rows and no threshold can mend it.
@@ -96,6 +145,7 @@ _BAD_RELEASE = BadRelease(
         path=Path.ROLLBACK,
         cause="v2.0.0 was trained on mislabelled data",
         status=Status.CLOSED,
+        diagnosed=Cause.BAD_DEPLOYMENT,
     ),
     version="v2.0.0",
     mislabel=swap_stop_codes,
@@ -114,6 +164,7 @@ FAULTS: dict[str, Fault] = {
                 path=Path.ROLLBACK,
                 cause="v2.0.0 counts missing outcomes as failures and flags every asset",
                 status=Status.CLOSED,
+                diagnosed=Cause.BAD_DEPLOYMENT,
             ),
             version="v2.0.0",
             mislabel=missing_outcomes_as_failures,
@@ -126,8 +177,86 @@ FAULTS: dict[str, Fault] = {
                 path=Path.THRESHOLD,
                 cause="the decision threshold was set far too low",
                 status=Status.CLOSED,
+                diagnosed=Cause.THRESHOLD_CHANGE,
             ),
             threshold=0.002,  # a per cent where a share was wanted: flags 6 to 18 % of assets, where 3.4 % fail
+        ),
+        StaleFeatures(
+            name="stale-features",
+            truth=Truth(
+                severity=Severity.CRITICAL,  # sensor readings that old miss nearly every failure
+                type=IncidentType.PREDICTION_ERROR,
+                path=Path.MATERIALIZE,
+                cause="the scheduled materialisation was suspended",
+                status=Status.CLOSED,
+                diagnosed=Cause.STALE_FEATURES,
+            ),
+            views=("asset_sensors", "asset_wear"),
+        ),
+        NullFeature(
+            name="null-feature",
+            truth=Truth(
+                severity=Severity.HIGH,
+                type=IncidentType.PERFORMANCE_DEGRADATION,
+                path=None,
+                cause="torque arrives empty from upstream: materialising would load the same gap",
+                status=Status.CLOSED,
+                diagnosed=Cause.NULL_OR_BROKEN_FEATURE,
+            ),
+            feature="torque_nm",
+        ),
+        LockedStore(
+            name="feature-store-down",
+            truth=Truth(
+                severity=Severity.CRITICAL,
+                type=IncidentType.INFRASTRUCTURE,
+                path=None,
+                cause="the online store is locked by a forgotten session",
+                status=Status.CLOSED,
+                diagnosed=Cause.FEATURE_STORE_OUTAGE,
+            ),
+            view="asset_sensors",
+        ),
+        NewType(
+            name="new-asset-type",
+            truth=Truth(
+                severity=Severity.HIGH,
+                type=IncidentType.PERFORMANCE_DEGRADATION,
+                path=Path.RETRAIN,
+                cause="assets of type XL, which no version was trained on, joined the fleet",
+                status=Status.CLOSED,
+                diagnosed=Cause.NEW_SEGMENT,
+            ),
+            type="XL",
+            share=0.4,
+            wear_per_use_min=8.0,
+            overstrain_min_nm=3500.0,
+        ),
+        ConceptDrift(
+            name="concept-drift",
+            truth=Truth(
+                severity=Severity.HIGH,
+                type=IncidentType.PERFORMANCE_DEGRADATION,
+                path=Path.RETRAIN,
+                cause="drives fail at other powers than before",
+                status=Status.CLOSED,
+                diagnosed=Cause.CONCEPT_DRIFT,
+            ),
+            limits_w=(4200.0, 8300.0),
+        ),
+        ConceptDrift(
+            name="bad-candidate",
+            truth=Truth(
+                severity=Severity.HIGH,
+                type=IncidentType.PERFORMANCE_DEGRADATION,
+                path=None,
+                cause="drives fail at other powers than before, and the history to retrain on is poisoned",
+                status=Status.CLOSED,
+                diagnosed=Cause.CONCEPT_DRIFT,
+                refused="v1.6.0",
+            ),
+            limits_w=(4200.0, 8300.0),
+            poison=("torque_nm", "rotational_speed_rpm", "tool_wear_min"),
         ),
         Blip(
             name="blip",

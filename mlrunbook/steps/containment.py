@@ -10,12 +10,13 @@ from mlrunbook.domain.actions import PlanKind
 from mlrunbook.domain.communication import initial_notification
 from mlrunbook.domain.containment import plan_containment
 from mlrunbook.domain.errors import RunbookError
+from mlrunbook.domain.findings import State
 from mlrunbook.domain.incident import IncidentType, Severity, Status
 from mlrunbook.domain.policy import Role
 from mlrunbook.domain.threshold import choose_threshold
 from mlrunbook.notices import page, safety_notices, situation, tell_contact, tell_stakeholders
 from mlrunbook.ports import ServingState, ServingStatus
-from mlrunbook.steps import investigation
+from mlrunbook.steps import features, investigation
 from mlrunbook.steps.changes import is_carried_out, plan_of
 from mlrunbook.steps.measured import is_dangerous, metrics
 from mlrunbook.steps.run import ACTOR, Run
@@ -46,6 +47,7 @@ def plan(run: Run) -> dict[str, Any]:
         world.policy.containment,
         raise_to=_threshold_to_raise_to(run, state) if assessment.excessive_false_positives else None,
         recent_deployment=_deployed_within_a_day(run),
+        blind=_blind(run) if assessment.dangerous else None,
     )
     with run.write() as conn:
         if standing := records.get(conn, run.incident_id, "containment"):
@@ -101,11 +103,19 @@ def approved_mitigation(run: Run) -> str | None:
 
 def _check_first(run: Run) -> None:
     """Runbook, Step 2, High: recent deployments, drift and the feature store; the metrics triage has just read. The investigation
-    takes these findings over."""
-    said = [line for name in ("recent_changes", "data_quality", "feature_store") for line in investigation.check(run, name)]
+    takes the findings over and reads the feature store through Feast itself, which takes longer than containment may wait."""
+    said = [line for name in ("recent_changes", "data_quality") for line in investigation.check(run, name)]
+    said += [f"{f.state}: {f.sentence}" for f in features.quick_check(run)]
     suspect = [line.removeprefix("suspect: ") for line in said if line.startswith("suspect: ")]
     with run.write() as conn:
         run.note(conn, "containment", f"Checked first: {'; '.join(suspect) or 'nothing suspect in changes, data and feature store'}")
+
+
+def _blind(run: Run) -> str | None:
+    """Why no version would see well now, from what can be read at once."""
+    if paused := [s.view for s in features.schedules(run) or () if s.suspended]:
+        return f"the materialization of {', '.join(paused)} is suspended"
+    return next((f.sentence for f in features.quick_check(run) if f.state is State.SUSPECT), None)
 
 
 def _status(run: Run) -> ServingStatus | None:

@@ -89,14 +89,14 @@ def _read(run: Run) -> dict[str, Any] | None:
     store = run.world.features
     if store is None:
         return None
-    state, schedules, now = store.inspect(), _schedules(run), run.world.now()
-    verdict = judge(state, schedules, now=now, policy=run.world.policy.features)
-    found = findings_of(state, verdict, schedules, now=now, server=_server(run))
+    state, scheduled, now = store.inspect(), schedules(run), run.world.now()
+    verdict = judge(state, scheduled, now=now, policy=run.world.policy.features)
+    found = findings_of(state, verdict, scheduled, now=now, server=_server(run))
     with run.write() as conn:
         return run.record(conn, RECORD, {"verdict": verdict.as_dict(), "findings": [asdict(f) for f in found]})
 
 
-def _schedules(run: Run) -> Sequence[ViewSchedule] | None:
+def schedules(run: Run) -> Sequence[ViewSchedule] | None:
     try:
         return run.world.platform.feature_schedules()
     except RunbookError:  # not this platform's, or away: the rows speak for themselves

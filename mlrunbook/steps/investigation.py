@@ -7,16 +7,15 @@ from dataclasses import asdict
 from datetime import timedelta
 from typing import Any, TypeVar
 
-import httpx
-
 from mlrunbook.domain import findings as checks
+from mlrunbook.domain.candidates import Judged, TargetChoice, TargetVerdict
 from mlrunbook.domain.diagnosis import Diagnosis, diagnose
 from mlrunbook.domain.diagnosis_facts import DiagnosisFacts, gather
 from mlrunbook.domain.errors import RunbookError
-from mlrunbook.domain.findings import CHECKLIST, FeatureServerAnswer, Finding, Missing, State
+from mlrunbook.domain.features import merged
+from mlrunbook.domain.findings import CHECKLIST, Finding, Missing, State
 from mlrunbook.ports import Prediction
-from mlrunbook.settings import settings
-from mlrunbook.steps import measured
+from mlrunbook.steps import features, measured, rollback_target
 from mlrunbook.steps.run import Run
 from mlrunbook.steps.triage import assessment_of, figures_of
 from mlrunbook.store import incidents, records
@@ -51,10 +50,6 @@ def check_data_quality(run: Run) -> list[Finding]:
     ]
 
 
-def check_feature_store(run: Run) -> list[Finding]:
-    return checks.feature_store(_feature_server())
-
-
 def check_infrastructure(run: Run) -> list[Finding]:
     """`kubectl logs -l app=model-server --tail=500`, and what the server uses."""
     return [
@@ -79,7 +74,7 @@ CHECKS: dict[str, Callable[[Run], list[Finding]]] = {
     "recent_changes": check_recent_changes,
     "model_performance": check_model_performance,
     "data_quality": check_data_quality,
-    "feature_store": check_feature_store,
+    "feature_store": features.check,
     "infrastructure": check_infrastructure,
     "ground_truth": check_ground_truth,
 }
@@ -96,12 +91,14 @@ def check(run: Run, name: str) -> list[str]:
 
 
 def findings(run: Run) -> list[Finding]:
-    """All findings in the checklist's order."""
+    """All findings in the checklist's order; an item that two sources answer is one finding."""
     with run.world.transaction() as conn:
         stored = records.with_prefix(conn, run.incident_id, "findings:")
-    found = [Finding(**{**f, "state": State(f["state"])}) for group in stored.values() for f in group["findings"]]
-    order = [item.key for item in CHECKLIST]
-    return sorted(found, key=lambda f: order.index(f.key))
+    found: dict[str, Finding] = {}
+    for answer in (Finding(**{**f, "state": State(f["state"])}) for group in stored.values() for f in group["findings"]):
+        earlier = found.get(answer.key)
+        found[answer.key] = merged(earlier, answer) if earlier else answer
+    return [found[item.key] for item in CHECKLIST if item.key in found]
 
 
 def conclude(run: Run) -> dict[str, Any]:
@@ -122,6 +119,7 @@ def conclude(run: Run) -> dict[str, Any]:
                 "chain": diagnosis.chain,
                 "target_version": diagnosis.target_version,
                 "target_threshold": diagnosis.target_threshold,
+                "repair": asdict(diagnosis.repair) if diagnosis.repair else None,
                 "causes": [asdict(c) for c in diagnosis.causes],
                 "figures": asdict(figures_of(facts.metrics, run.world.policy.costs)),
             },
@@ -142,6 +140,10 @@ def gathered_facts(run: Run) -> DiagnosisFacts:
         status=_or_none(_tried(lambda: platform.status(incident.model))),
         predictions=_or_none(_recent(run, labelled_only=True)) or [],
         model_version=incident.model_version,
+        trained_types=_trained_types(run),
+        targets=_targets(run),
+        features=features.recorded_verdict(run),
+        retrain_triggers=run.world.policy.retraining.triggers,
         dangerous=assessment_of(triage).dangerous if triage else False,
         drop_policy=run.world.policy.severity.drops,
     )
@@ -183,13 +185,18 @@ def _or_none(value: Read | Missing) -> Read | None:
     return None if isinstance(value, Missing) else value
 
 
-def _feature_server() -> FeatureServerAnswer | Missing:
-    """`curl -X GET http://feast-server:6566/health`. It stays green while reads fail: availability only."""
-    url = settings().feature_server_url
-    if url is None:
-        return Missing("no feature store is configured (MLRUNBOOK_FEATURE_SERVER_URL)")
-    try:
-        answer = httpx.get(f"{url.rstrip('/')}/health", timeout=5.0)
-    except httpx.HTTPError as error:
-        return FeatureServerAnswer(healthy=False, detail=f"{type(error).__name__} from {url}")
-    return FeatureServerAnswer(healthy=answer.is_success, detail="" if answer.is_success else f"HTTP {answer.status_code}")
+def _trained_types(run: Run) -> Sequence[str] | None:
+    """The asset types that the training of the incident's version saw; None where the platform does not say."""
+    incident = run.incident()
+    versions = _or_none(_tried(lambda: run.world.platform.versions(incident.model))) or ()
+    return next((v.asset_types for v in versions if v.version == incident.model_version), None)
+
+
+def _targets(run: Run) -> TargetChoice | None:
+    """What the replay of other versions recorded."""
+    recorded = run.recorded(rollback_target.RECORD)
+    if recorded is None:
+        return None
+    ranking = tuple(TargetVerdict(**{**v, "judged": Judged(v["judged"])}) for v in recorded["ranking"])
+    numbers = {key: recorded[key] for key in ("target", "sentence", "not_enough_evidence", "rows", "positives")}
+    return TargetChoice(ranking=ranking, **numbers)

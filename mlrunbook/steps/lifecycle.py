@@ -13,6 +13,7 @@ from mlrunbook.steps.run import Run
 from mlrunbook.store import incidents, leases, plans, records
 from mlrunbook.wiring import World
 
+WAITING_FOR_HUMAN = "Waiting for a human"
 SUSPENDED_LOOK_S = 60.0  # a run that let go as "waiting" but never reached Prefect's suspended state is found after this
 
 
@@ -54,7 +55,7 @@ def stop_for_human(run: Run, *, reason: str, role: Role = Role.ML_TEAM_LEAD) -> 
         todo = f"Then tell: mlrunbook incidents resolve {incident.id} --what '...'"
         key = f"human:{len(records.with_prefix(conn, run.incident_id, 'stopped:')) + 1}"
         run.record(conn, f"stopped:{key}", {"reason": reason})
-        run.note(conn, "waiting", f"Waiting for a human: {reason}")
+        run.note(conn, "waiting", f"{WAITING_FOR_HUMAN}: {reason}")
         ask(conn, run.world.policy, incident, role, reason, now=run.world.now(), key=key, next_step=todo)
         leases.let_go(conn, run.lease, "free", now=run.world.now())
 

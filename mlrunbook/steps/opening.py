@@ -9,6 +9,7 @@ from typing import Any
 from mlrunbook.domain.errors import Invalid
 from mlrunbook.domain.incident import IncidentType, Severity
 from mlrunbook.intake import take_in
+from mlrunbook.steps.promotion import CANDIDATE_RECORDS
 from mlrunbook.store import leases, records, timeline
 from mlrunbook.store.incidents import Report
 from mlrunbook.wiring import World
@@ -48,7 +49,7 @@ def open_or_join(
         if by_run:
             records.put(conn, incident.id, f"opened_by:{by_run}", {"new": is_new}, now=world.now())
         if request:
-            records.forget(conn, incident.id, "request", "resolution_plan", "applied", "human_resolution")
+            records.forget(conn, incident.id, "request", "resolution_plan", "applied", "human_resolution", *CANDIDATE_RECORDS)
             records.put(conn, incident.id, "request", request, now=world.now())
             text = f"{request['by']} asks for path {request['path']}: {request['reason'] or 'no reason given'}"
             timeline.append(conn, incident.id, "plan", text, actor=request["by"], at=world.now())

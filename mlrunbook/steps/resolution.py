@@ -9,16 +9,18 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from mlrunbook.approvals import approve_by_rule, decide
-from mlrunbook.domain.actions import Configure, Path, PlanKind, RollBack
+from mlrunbook.domain.actions import Configure, Path, PlanKind, Promote, RollBack
 from mlrunbook.domain.communication import Figures
 from mlrunbook.domain.containment import undo_plan
+from mlrunbook.domain.diagnosis import Diagnosis, Repair
+from mlrunbook.domain.diagnosis_facts import DiagnosisFacts
 from mlrunbook.domain.errors import NotFound, Refused, RunbookError, Transient
 from mlrunbook.domain.incident import Status
 from mlrunbook.domain.performance import Confusion
 from mlrunbook.domain.recovery import judge_recovery
 from mlrunbook.domain.resolution import propose
 from mlrunbook.ports import ServingState
-from mlrunbook.steps import measured
+from mlrunbook.steps import measured, promotion, rollback_target
 from mlrunbook.steps.changes import executed_containment, plan_of
 from mlrunbook.steps.investigation import rediagnosed
 from mlrunbook.steps.run import ACTOR, Run
@@ -29,32 +31,54 @@ UNDO_RULE = "containment.undo_on_verified_recovery"
 
 
 def plan(run: Run) -> str | None:
-    """The digest of the resolution plan, made once; None when there is no safe automatic path."""
+    """The digest of the resolution plan, made once; None when there is no safe automatic path (`why_no_plan` says why)."""
     if standing := run.recorded("resolution_plan"):
         return _digest(standing)
     diagnosis, facts = rediagnosed(run)
-    if request := run.recorded("request"):
-        asked = f"{request['by']} asks for this path: {request['reason'] or 'no reason given'}"
-        diagnosis = replace(
-            diagnosis,
-            path=Path(request["path"]),
-            target_version=request.get("target_version"),
-            target_threshold=request.get("threshold"),
-            sentence=f"{asked}. Diagnosis: {diagnosis.sentence}",
-        )
+    request = run.recorded("request")
+    if request:
+        diagnosis = _as_asked(run, diagnosis, facts, request)
     elif diagnosis.target_version and measured.is_dangerous(run, diagnosis.target_version):
         why = f"{diagnosis.target_version} is dangerous too: nobody is offered to go back to it; deploy a fixed version"
-        diagnosis = replace(diagnosis, path=None, sentence=f"{diagnosis.sentence} But {why}")
+        diagnosis = replace(diagnosis, path=None, sentence=f"{diagnosis.sentence} But {why}", advice=f"{diagnosis.advice}, but {why}")
+    fit, why_not = promotion.candidate(run) if diagnosis.path is Path.RETRAIN else None, f"{diagnosis.headline}. {diagnosis.advice}"
+    if isinstance(fit, str):
+        fit, why_not = None, f"the retrained candidate is not promoted: {fit}"
     incident = run.incident()
-    proposed = propose(run.incident_id, incident.model, diagnosis, facts, state=_observed(run), executed=executed_containment(run))
+    executed = executed_containment(run)
+    proposed = propose(run.incident_id, incident.model, diagnosis, facts, state=_observed(run), executed=executed, candidate=fit)
     with run.write() as conn:
         if standing := records.get(conn, run.incident_id, "resolution_plan"):
             return _digest(standing)
         if proposed is None:
-            run.note(conn, "plan", f"No safe automatic path: {diagnosis.sentence}")
+            run.note(conn, "plan", f"No plan: {why_not}")
         digest = plans.propose(conn, proposed, now=run.world.now()) if proposed else None
-        run.record(conn, "resolution_plan", {"digest": digest, "path": str(proposed.path) if proposed else None})
+        path = str(proposed.path) if proposed else None
+        run.record(conn, "resolution_plan", {"digest": digest, "path": path, "why": None if proposed else why_not})
     return digest
+
+
+def _as_asked(run: Run, diagnosis: Diagnosis, facts: DiagnosisFacts, request: dict[str, Any]) -> Diagnosis:
+    """A person has named the path; the diagnosis stays as a second opinion for the approver."""
+    asked = f"{request['by']} asks for this path: {request['reason'] or 'no reason given'}"
+    repair = None
+    if request["path"] == Path.MATERIALIZE:
+        views = tuple(request.get("views") or run.world.policy.features.views)
+        resume = tuple(v for v in (facts.features.resume if facts.features else ()) if v in views)
+        repair = Repair(views, request.get("since"), resume, until=request.get("until"), as_of=run.world.now().isoformat())
+    return replace(
+        diagnosis,
+        path=Path(request["path"]),
+        target_version=request.get("target_version"),
+        target_threshold=request.get("threshold"),
+        repair=repair,
+        sentence=f"{asked}. Diagnosis: {diagnosis.sentence}",
+    )
+
+
+def why_no_plan(run: Run) -> str:
+    """For the human who is asked instead."""
+    return str((run.recorded("resolution_plan") or {}).get("why") or "there is no safe automatic path: look at the findings, fix it")
 
 
 def _digest(standing: dict[str, Any]) -> str | None:
@@ -113,7 +137,9 @@ def applied(run: Run, digest: str) -> None:
     if run.recorded("applied"):
         return
     wanted = plan_of(run, digest)
-    _confirm_running(run, [a for a in wanted.actions if isinstance(a, Configure)], [a for a in wanted.actions if isinstance(a, RollBack)])
+    serves = [a.target_version for a in wanted.actions if isinstance(a, RollBack)]
+    serves += [a.version for a in wanted.actions if isinstance(a, Promote)]
+    _confirm_running(run, [a for a in wanted.actions if isinstance(a, Configure)], serves)
     with run.write() as conn:
         now = run.world.now()
         if run.record(conn, "applied", {"at": now, "path": str(wanted.path)}):
@@ -121,7 +147,7 @@ def applied(run: Run, digest: str) -> None:
             incidents.set_status(conn, run.incident_id, Status.MONITORING, why=why, actor=ACTOR, now=now)
 
 
-def _confirm_running(run: Run, configured: list[Configure], rolled_back: list[RollBack]) -> None:
+def _confirm_running(run: Run, configured: list[Configure], serves: list[str]) -> None:
     """Path A: `GET .../status`. Path D: "read the threshold back from the running server"."""
     model = run.incident().model
     seen = run.world.runtime.observe(model)
@@ -130,18 +156,19 @@ def _confirm_running(run: Run, configured: list[Configure], rolled_back: list[Ro
         wrong = {k: loaded.get(k) for k, v in action.settings.items() if loaded.get(k) != v}
         if wrong:
             raise Transient(f"the running server has {wrong}, not {dict(action.settings)}, loaded; waiting for its restart")
-    for back in rolled_back:
+    for version in serves:
         status = run.world.platform.status(model)
-        if status.serving_version != back.target_version:
-            raise Refused(f"{model} serves {status.serving_version}, not {back.target_version}: somebody changed it after the rollback")
+        if status.serving_version != version:
+            raise Refused(f"{model} serves {status.serving_version}, not {version}: somebody changed it after us")
 
 
 def measure_recovery(run: Run, *, sleep: Callable[[float], None] = time.sleep, patience_s: float = 60.0) -> dict[str, Any]:
-    """Judge predictions made after the fix; waits up to `patience_s` here. `recovered` None: too early to say."""
-    if standing := run.recorded("recovery"):
-        return standing
-    since = _fixed_at(run)
+    """Judge predictions made after the fix; waits up to `patience_s` here. `recovered` None: too early to say, or a promoted version is
+    still being watched (`look_again_s`: when to look next)."""
     deadline = time.monotonic() + patience_s
+    if standing := run.recorded("recovery"):
+        return _watched(run, standing, sleep, deadline)
+    since = _fixed_at(run)
     while True:
         verdict = _judge(run, since)
         if verdict["recovered"] is not None or time.monotonic() > deadline:
@@ -153,9 +180,20 @@ def measure_recovery(run: Run, *, sleep: Callable[[float], None] = time.sleep, p
     with run.write() as conn:
         run.note(conn, "recovery", f"Recovery check: {verdict['sentence']}", {"f1": verdict["f1"], "labelled": verdict["labelled"]})
         if verdict["recovered"]:
-            return run.record(conn, "recovery", verdict)
-        incidents.set_status(conn, run.incident_id, Status.INVESTIGATING, why=verdict["sentence"], actor=ACTOR, now=run.world.now())
-    return verdict
+            verdict = run.record(conn, "recovery", verdict)
+        else:
+            incidents.set_status(conn, run.incident_id, Status.INVESTIGATING, why=verdict["sentence"], actor=ACTOR, now=run.world.now())
+    return _watched(run, verdict, sleep, deadline) if verdict["recovered"] else verdict
+
+
+def _watched(run: Run, standing: dict[str, Any], sleep: Callable[[float], None], deadline: float) -> dict[str, Any]:
+    """A watch that ends within our patience is waited for here."""
+    while True:
+        seen = promotion.watched(run, standing)
+        left_s = seen.get("look_again_s")
+        if left_s is None or time.monotonic() + left_s > deadline:
+            return seen
+        sleep(min(left_s, run.world.policy.recovery_watch.check_every_s))
 
 
 def _judge(run: Run, since: datetime) -> dict[str, Any]:
@@ -227,7 +265,17 @@ def plan_undo(run: Run) -> dict[str, Any]:
 def reopen(run: Run) -> None:
     """The fix did not work: what was found and planned is put aside, a human decides how to go on."""
     with run.write() as conn:
-        records.forget(conn, run.incident_id, "resolution_plan", "applied", "recovery", "diagnosis", "human_resolution", "request")
+        put_aside = (
+            "resolution_plan",
+            "applied",
+            "recovery",
+            "diagnosis",
+            "human_resolution",
+            "request",
+            "features",
+            rollback_target.RECORD,
+        )
+        records.forget(conn, run.incident_id, *put_aside, *promotion.CANDIDATE_RECORDS)
         for name in records.with_prefix(conn, run.incident_id, "findings:"):
             records.forget(conn, run.incident_id, name)
         why = "the fix is put aside"

@@ -13,7 +13,7 @@ from dataclasses import asdict
 from typing import Any
 
 from mlrunbook.domain.candidates import choose_target
-from mlrunbook.domain.errors import NotFound, Refused, RunbookError
+from mlrunbook.domain.errors import Fenced, RunbookError
 from mlrunbook.steps import measured
 from mlrunbook.steps.changes import executed_containment
 from mlrunbook.steps.run import Run
@@ -23,12 +23,14 @@ NEWEST = 8  # versions that are replayed besides the one the incident is about
 
 
 def choose(run: Run) -> dict[str, Any]:
-    """Replay and judge once; a platform that cannot replay gives "not enough evidence", one that does not answer raises Transient."""
+    """Replay and judge once; a platform that cannot replay, or does not answer, gives "not enough evidence"."""
     if found := run.recorded(RECORD):
         return found
     try:
         decided = _judge(run)
-    except (NotFound, Refused) as error:
+    except Fenced:
+        raise
+    except RunbookError as error:
         why = f"the versions could not be compared on the same requests: {error}"
         decided = {
             "target": None,

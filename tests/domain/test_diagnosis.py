@@ -178,7 +178,7 @@ def verdict(*faults: FeatureFault, mendable: bool | None = True, outage: bool = 
 def test_stale_features_are_materialized_and_their_schedule_resumed() -> None:
     d = decide(found(data_freshness=State.SUSPECT), features=verdict(FeatureFault.STALE_JOB), retrain_triggers=TRIGGERS)
     assert (d.top.cause, d.path) == (Cause.STALE_FEATURES, Path.MATERIALIZE)
-    assert d.repair == Repair(("asset_wear",), NOW.isoformat(), ("asset_wear",))
+    assert d.repair == Repair(("asset_wear",), NOW.isoformat(), ("asset_wear",), as_of=NOW.isoformat())
 
 
 def test_features_empty_only_online_are_materialized_and_empty_at_the_source_go_to_a_human() -> None:
@@ -226,7 +226,7 @@ def test_a_fresh_deployment_is_blamed_before_the_world() -> None:
 def test_when_every_version_is_refused_nothing_is_rolled_back() -> None:
     d = decide(changes=[change("deployment", hours_ago=3)], targets=choice(None))
     assert d.path is None
-    assert d.sentence.endswith("every version was replayed; deploy a fixed version")
+    assert d.sentence.endswith("there is no other version; deploy a fixed version")
 
 
 def test_with_too_few_outcomes_to_replay_the_version_before_is_offered_with_the_doubt() -> None:

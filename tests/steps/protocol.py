@@ -3,7 +3,19 @@
 from __future__ import annotations
 
 from mlrunbook.domain.errors import Fenced
-from mlrunbook.steps import changes, closing, containment, evidence, investigation, lifecycle, resolution, triage
+from mlrunbook.steps import (
+    candidate,
+    changes,
+    closing,
+    containment,
+    evidence,
+    investigation,
+    lifecycle,
+    promotion,
+    resolution,
+    rollback_target,
+    triage,
+)
 from mlrunbook.steps.run import Run
 from mlrunbook.wiring import World
 
@@ -36,15 +48,19 @@ def follow(run: Run) -> str:
     if contained.get("automatic"):
         contain(run, contained["automatic"])
     containment.announce(run)
+    rollback_target.choose(run)
     for name in investigation.CHECKS:
         investigation.check(run, name)
     investigation.conclude(run)
     if mitigation := containment.approved_mitigation(run):
         contain(run, mitigation)
     if not run.recorded("human_resolution"):
+        if prepare_candidate(run) == "waiting":
+            lifecycle.look_again_later(run, reason="the candidate is in the shadow", after_s=60.0)
+            return "waiting for the shadow"
         digest = resolution.plan(run)
         if digest is None:
-            lifecycle.stop_for_human(run, reason="there is no safe automatic path: look at the findings, fix it")
+            lifecycle.stop_for_human(run, reason=resolution.why_no_plan(run))
             return "waiting for a human"
         state = lifecycle.approval_state(run, digest)
         if state == "pending":
@@ -58,9 +74,10 @@ def follow(run: Run) -> str:
         resolution.applied(run, digest)
     recovery = resolution.measure_recovery(run, sleep=no_sleep, patience_s=0)
     if recovery["recovered"] is None and not recovery.get("give_up"):
-        lifecycle.look_again_later(run, reason=recovery["sentence"], after_s=60.0)
+        lifecycle.look_again_later(run, reason=recovery["sentence"], after_s=recovery.get("look_again_s", 60.0))
         return "too early to say"
     if not recovery["recovered"]:
+        promotion.return_to_previous(run)
         resolution.reopen(run)
         lifecycle.stop_for_human(run, reason=f"the fix did not work: {recovery['sentence']}")
         return "not recovered"
@@ -71,6 +88,23 @@ def follow(run: Run) -> str:
     closing.draft_review(run)
     lifecycle.done(run)
     return "closed"
+
+
+def prepare_candidate(run: Run) -> str | None:
+    """As flows/candidate.py; how it ended."""
+    wanted = candidate.wanted(run)
+    if wanted is None or wanted["version"] is None:
+        return None
+    candidate.train(run, lambda _: None)
+    candidate.register(run)
+    validation = candidate.validate(run, sleep=no_sleep, patience_s=0)
+    if validation["verdict"] != "promote":
+        return str(validation["verdict"])
+    candidate.stage(run)
+    shadow = candidate.shadow(run, sleep=no_sleep, patience_s=0)
+    if shadow["verdict"] in ("do_not_promote", "not_enough_evidence"):
+        candidate.unstage(run)
+    return str(shadow["verdict"])
 
 
 def apply(run: Run, digest: str) -> None:

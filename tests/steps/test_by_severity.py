@@ -8,7 +8,7 @@ from mlrunbook.steps.closing import unexplained
 from mlrunbook.store import journal, plans
 from mlrunbook.wiring import World
 from tests.fakes import Clock, FileWorld, LedgerNotifier
-from tests.steps.people import approve, deliver, incident_of, plan, recorded, report, resolve, told
+from tests.steps.people import approve, deliver, incident_of, plan, recorded, report, resolve
 from tests.steps.protocol import carry
 
 ALL_HIGH_RISK = {
@@ -80,14 +80,24 @@ class TestCritical:
     def test_where_the_previous_version_is_dangerous_too_serving_stops_and_nobody_is_offered_to_go_back_to_it(
         self, world: World, file_world: FileWorld, notifier: LedgerNotifier
     ) -> None:
-        file_world.set(bad_versions={"v2.0.0": "dangerous", "v1.5.0": "dangerous"})
+        file_world.set(bad_versions=dict.fromkeys(("v2.0.0", "v1.5.0", "v1.4.0"), "dangerous"))
         incident_id = report(world)
         assert carry(world, incident_id, "run-1") == "waiting for a human"
         assert file_world.state["replicas"] == 0
         assert "route:v1.5.0" not in file_world.applied
         deliver(world)
-        assert any("no safe automatic path" in m.body for m in notifier.pages())
-        assert "v1.5.0 is dangerous too" in " ".join(told(world, incident_id, "plan"))
+        assert any("v1.5.0 or v1.4.0 would not do better; deploy a fixed version" in m.body for m in notifier.pages())
+
+    def test_a_version_that_answers_well_is_offered_though_the_one_before_is_dangerous_too(
+        self, world: World, file_world: FileWorld
+    ) -> None:
+        file_world.set(bad_versions=dict.fromkeys(("v2.0.0", "v1.5.0"), "dangerous"))
+        incident_id = report(world)
+        assert carry(world, incident_id, "run-1") == "pending"
+        asked = plan(world, incident_id)
+        assert asked is not None
+        assert [a.target_version for a in asked.actions if isinstance(a, RollBack)] == ["v1.4.0"]
+        assert [a.replicas for a in asked.actions if isinstance(a, Scale)] == [1]
 
     def test_serving_that_was_stopped_starts_again_with_the_approved_resolution(
         self, world: World, file_world: FileWorld, clock: Clock
@@ -196,12 +206,13 @@ class TestHumans:
         self, world: World, file_world: FileWorld, clock: Clock, notifier: LedgerNotifier
     ) -> None:
         long_ago = (clock.at.replace(year=clock.at.year - 1)).isoformat()
-        file_world.set(deployed_at=long_ago, previous=None)  # bad, and no release or setting explains it
+        # Bad, and no release or setting explains it; what is trained anew is no better.
+        file_world.set(deployed_at=long_ago, bad_versions=dict.fromkeys(("v1.4.0", "v1.5.0", "v2.0.0", "v2.1.0"), "degraded"))
         incident_id = report(world)
         clock.advance(seconds=20)
         assert carry(world, incident_id, "run-1") == "waiting for a human"
         deliver(world)
-        assert any("no safe automatic path" in m.body and "incidents resolve" in m.body for m in notifier.pages())
+        assert any("candidate is not promoted" in m.body and "incidents resolve" in m.body for m in notifier.pages())
 
         file_world.set(bad_versions={})  # the human mends it outside
         clock.advance(minutes=30)
@@ -216,7 +227,7 @@ class TestHumans:
     def test_a_humans_word_is_measured_and_a_fix_that_did_not_work_is_reopened(
         self, world: World, file_world: FileWorld, clock: Clock, notifier: LedgerNotifier
     ) -> None:
-        file_world.set(previous=None)
+        file_world.set(bad_versions=dict.fromkeys(("v1.4.0", "v1.5.0", "v2.0.0"), "degraded"))
         incident_id = report(world)
         clock.advance(seconds=20)
         assert carry(world, incident_id, "run-1") == "waiting for a human"
@@ -230,11 +241,11 @@ class TestHumans:
     def test_a_fix_that_does_not_work_reopens_the_investigation_and_keeps_the_containment(
         self, world: World, file_world: FileWorld, clock: Clock, notifier: LedgerNotifier
     ) -> None:
-        file_world.set(bad_versions={"v2.0.0": "degraded", "v1.5.0": "degraded"})
         incident_id = report(world)
         clock.advance(seconds=20)
         assert carry(world, incident_id, "run-1") == "pending"
         approve(world, incident_id)
+        file_world.set(bad_versions={"v2.0.0": "degraded", "v1.5.0": "degraded"})  # what answered well when it was replayed no longer does
         clock.advance(minutes=2)
         assert carry(world, incident_id, "run-1") == "not recovered"
         assert incident_of(world, incident_id).status is Status.INVESTIGATING
@@ -246,11 +257,11 @@ class TestHumans:
     def test_after_a_fix_that_did_not_work_a_humans_word_closes_the_incident(
         self, world: World, file_world: FileWorld, clock: Clock
     ) -> None:
-        file_world.set(bad_versions={"v2.0.0": "degraded", "v1.5.0": "degraded"})
         incident_id = report(world)
         clock.advance(seconds=20)
         carry(world, incident_id, "run-1")
         approve(world, incident_id)
+        file_world.set(bad_versions={"v2.0.0": "degraded", "v1.5.0": "degraded"})
         clock.advance(minutes=2)
         carry(world, incident_id, "run-1")
         file_world.set(bad_versions={})

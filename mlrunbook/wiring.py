@@ -48,6 +48,7 @@ def world() -> World:
     from mlrunbook.adapters.notify import ChannelNotifier
     from mlrunbook.adapters.platform import HttpPlatform
     from mlrunbook.adapters.prefect_api import PrefectApi
+    from mlrunbook.adapters.training_process import TrainingProcess
 
     config = settings()
     return World(
@@ -61,6 +62,7 @@ def world() -> World:
         policy=policy(),
         lease_s=config.lease_s,
         now=utc_now,
+        trainer=TrainingProcess(policy().training, config.data / "training", home=config.home),
         features=FeastStore(config.feature_repo, policy().features) if config.feature_repo else None,
     )
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import math
 import threading
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -25,10 +26,12 @@ if TYPE_CHECKING:
     from feast import FeatureView
 
 CHUNK = 5_000  # entities written in one transaction: bounds memory, and how long a reader waits
+ATTEMPTS = 3  # at a chunk, when another writer is in the way
 SAME_MOMENT_S = 1.0  # many online stores keep whole seconds
 READ_LIMIT_MS, WRITE_LIMIT_MS = 5_000, 60_000
 YEAR = timedelta(weeks=52)  # how far Feast goes back for a view without a TTL
 Progress = Callable[[str, int, int], None]
+_turn = threading.Lock()  # of the process: Feast asks DuckDB over one connection, which refuses a second caller
 
 
 class FeastStore:
@@ -39,10 +42,9 @@ class FeastStore:
     ) -> None:
         self._repo, self._policy, self._now, self._lock_limit_s = repo, policy, now, lock_limit_s
         self._store: Any = None
-        self._turn = threading.Lock()
 
     def inspect(self, *, entities: int = 200, until: datetime | None = None) -> FeatureStoreState:
-        with self._turn:
+        with _turn:
             try:
                 store = self._opened(READ_LIMIT_MS)
                 return self._inspect(store, entities, until or self._now())
@@ -51,7 +53,7 @@ class FeastStore:
                 return FeatureStoreState((), (error.problem,), read_ok=False)
 
     def materialize(self, views: Sequence[str], *, since: datetime | None, until: datetime, progress: Progress) -> None:
-        with self._turn:
+        with _turn:
             try:
                 store = self._opened(WRITE_LIMIT_MS)
                 for name in views:
@@ -209,10 +211,7 @@ class FeastStore:
         progress(view.name, 0, total)
         for done in range(0, total, CHUNK):
             part = table.slice(done, CHUNK)
-            try:
-                self._write(store, view, part.combine_chunks().to_batches()[0], fresh=not view.materialization_intervals)
-            except Exception as error:
-                raise StoreProblem(online_problem(error, view=view.name)) from error
+            self._write(store, view, part.combine_chunks().to_batches()[0], fresh=not view.materialization_intervals)
             progress(view.name, done + part.num_rows, total)
         if total:
             import pyarrow.compute as pc
@@ -225,16 +224,26 @@ class FeastStore:
 
     def _write(self, store: Any, view: FeatureView, batch: pa.RecordBatch, *, fresh: bool) -> None:
         from feast.utils import _convert_arrow_to_proto
+        from psycopg.errors import DeadlockDetected
 
         provider = store._get_provider()
         types = {column.name: column.dtype.to_value_type() for column in view.entity_columns}
         rows = _convert_arrow_to_proto(batch, view, types)
-        if not fresh:
-            # Named: without names the PostgreSQL store of Feast 0.67 fails ("1 placeholders but 2 parameters").
-            online = provider.online_read(store.config, view, [row[0] for row in rows], [f.name for f in view.features])
-            rows = [row for row, old in zip(rows, online, strict=True) if _replaces(row, *old)]
-        if rows:
-            provider.online_write_batch(store.config, view, rows, None)
+        for attempt in range(1, ATTEMPTS + 1):
+            try:
+                kept = rows
+                if not fresh:
+                    # Named: without names the PostgreSQL store of Feast 0.67 fails ("1 placeholders but 2 parameters").
+                    online = provider.online_read(store.config, view, [row[0] for row in rows], [f.name for f in view.features])
+                    kept = [row for row, old in zip(rows, online, strict=True) if _replaces(row, *old)]
+                if kept:
+                    provider.online_write_batch(store.config, view, kept, None)
+                return
+            except Exception as error:
+                self._forget_transaction(store)
+                # A schedule that writes the same rows in another order: one of the two has to begin again.
+                if attempt == ATTEMPTS or not isinstance(error, DeadlockDetected):
+                    raise StoreProblem(online_problem(error, view=view.name)) from error
 
     # --- both ---------------------------------------------------------------------------------------------------------------
 
@@ -271,6 +280,7 @@ class FeastStore:
         with _registry():
             if self._store is None:
                 self._store = open_store(self._repo)
+                warnings.filterwarnings("ignore", category=DeprecationWarning, module="ibis")  # Feast shows them, and each query gives one
         store = self._store
         forget_dead_connections(store)
         if store.config.online_store.type == "postgres":

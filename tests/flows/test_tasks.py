@@ -11,16 +11,19 @@ from typing import Any, cast
 import pytest
 from prefect import Flow, Task, flow, task
 from prefect.cache_policies import NO_CACHE
+from prefect.client.orchestration import get_client
 from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, PREFECT_LOGGING_TO_API_ENABLED, temporary_settings
 
 import flows
 import tasks
+from mlrunbook import progress
 from mlrunbook.domain.errors import Refused, Transient, Unknown
 from mlrunbook.steps.run import Run
 from mlrunbook.store.leases import Lease
 from mlrunbook.wiring import World
 from tasks import run as carrier
-from tasks._policy import RETRY_TRANSIENT
+from tasks._policy import RETRY_TRANSIENT, off_loop
+from tasks.features import showing_progress
 from tests.flows.live import ChildStack
 
 
@@ -36,7 +39,17 @@ FLOWS: list[Flow[Any, Any]] = members(flows, Flow)
 
 def test_there_are_tasks_and_flows_to_look_at() -> None:
     assert len(TASKS) > 15
-    assert {f.name for f in FLOWS} >= {"respond", "triage", "contain", "investigate", "resolve", "draft-review", "rollback", "threshold"}
+    assert {f.name for f in FLOWS} >= {
+        "respond",
+        "triage",
+        "contain",
+        "investigate",
+        "resolve",
+        "draft-review",
+        "rollback",
+        "materialize",
+        "threshold",
+    }
 
 
 @pytest.mark.parametrize("one", TASKS, ids=lambda t: t.fn.__name__)
@@ -96,3 +109,27 @@ async def test_transient_is_retried_refused_and_unknown_are_not_and_the_run_reac
     finally:
         carrier._current.reset(token)
     assert tried == {"Transient": 3, "Refused": 1, "Unknown": 1}
+
+
+@pytest.mark.prefect
+@pytest.mark.stack
+async def test_how_far_a_change_has_come_is_shown_on_the_run_page(prefect: None) -> None:
+    def change() -> str:
+        for done in (0, 250, 1000):
+            progress.report("asset_sensors", done, 1000)
+        progress.report("asset_wear", 0, 0)
+        return "done"
+
+    @task(task_run_name="materialize", **RETRY_TRANSIENT)
+    async def materialize() -> str:
+        async with showing_progress("incident_9-progress"):
+            return await off_loop(change)
+
+    @flow(name="shows-progress", persist_result=False)
+    async def shows_progress() -> str:
+        return await materialize()
+
+    assert await shows_progress() == "done"
+    async with get_client() as client:
+        bars = {a.key: a.data for a in await client.read_latest_artifacts() if a.key and a.key.startswith("incident-9-progress")}
+    assert bars == {"incident-9-progress-asset-sensors": 100.0, "incident-9-progress-asset-wear": 100.0}

@@ -44,6 +44,8 @@ approvals:
     accept_prefect_form: true
 recovery:
   min_positives: 150
+triage:
+  seconds_between_looks: 2
 features:
   max_lag_s: 10
 retraining:
@@ -51,7 +53,7 @@ retraining:
 """
 GIVE_UP_S = {"auto": 180.0, "ask": 1800.0, "ui": 1800.0}  # people take their time
 TEXT_LIMIT = 240
-SETTLED_TICKS = 3  # of ordinary traffic before the fault
+SETTLED_TICKS = 1  # of ordinary traffic before the fault
 STYLES = {
     "status": "bold",
     "action": "green",

@@ -53,7 +53,8 @@ class AlertSignal:
 @dataclass(frozen=True)
 class Assessment:
     """`real` is None when the evidence does not say yet: look again. `insufficient` means no measurement backs the severity:
-    nothing may be changed automatically on it, also when `real` is True."""
+    nothing may be changed automatically on it, also when `real` is True. `may_be_worse`: the counts hint at danger that they are too
+    few to prove: real, but worth another look before the severity stands."""
 
     real: bool | None
     severity: Severity
@@ -63,6 +64,7 @@ class Assessment:
     safety_risk: bool = False
     excessive_false_positives: bool = False
     insufficient: bool = False
+    may_be_worse: bool = False
 
 
 @dataclass(frozen=True)
@@ -167,7 +169,14 @@ def _from_signals(
         dangerous=dangerous,
         safety_risk=dangerous or reported_danger,
         excessive_false_positives=any(s.excessive_false_positives for s in signals),
+        may_be_worse=not dangerous and metrics is not None and _hints_at_danger(metrics, policy),
     )
+
+
+def _hints_at_danger(metrics: ModelMetrics, policy: SeverityPolicy) -> bool:
+    """Nearly every failure is missed, on a handful of failures."""
+    recall = metrics.current.confusion.recall
+    return recall is not None and recall < policy.missed_recall
 
 
 def _signals(metrics: ModelMetrics | None, status: ServingStatus | None, policy: SeverityPolicy) -> Iterator[_Signal]:

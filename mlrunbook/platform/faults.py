@@ -228,7 +228,7 @@ FAULTS: dict[str, Fault] = {
                 diagnosed=Cause.NEW_SEGMENT,
             ),
             type="XL",
-            share=0.4,
+            share=0.5,
             wear_per_use_min=8.0,
             overstrain_min_nm=3500.0,
         ),

@@ -14,11 +14,11 @@ from mlrunbook.store import incidents, records
 WINDOW = timedelta(hours=1)
 BASELINE = timedelta(days=7)
 IN_PRODUCTION = timedelta(days=30)  # how far back a version's time in production is looked at
-CHANGES = frozenset({"deployment", "rollback", "config"})
+CHANGES = frozenset({"deployment", "rollback", "config", "feature_store"})
 
 
 def window_start(run: Run) -> datetime:
-    """An hour ago, or the last release or configuration change before the incident if that is later.
+    """An hour ago, or the last release, configuration or feature store change before the incident if that is later.
 
     Predictions made before the change would dilute what it did: ten bad minutes after fifty good ones look like chance.
     """

@@ -13,7 +13,7 @@ from dataclasses import asdict
 from typing import Any
 
 from mlrunbook.domain.candidates import choose_target
-from mlrunbook.domain.errors import Fenced, RunbookError
+from mlrunbook.domain.errors import Fenced, RunbookError, Transient
 from mlrunbook.steps import measured
 from mlrunbook.steps.changes import executed_containment
 from mlrunbook.steps.run import Run
@@ -27,7 +27,7 @@ def choose(run: Run) -> dict[str, Any]:
     if found := run.recorded(RECORD):
         return found
     try:
-        decided = _judge(run)
+        decided = _judged(run)
     except Fenced:
         raise
     except RunbookError as error:
@@ -44,6 +44,14 @@ def choose(run: Run) -> dict[str, Any]:
     with run.write() as conn:
         run.note(conn, "diagnosis", f"Rollback targets: {decided['sentence']}")
         return run.record(conn, RECORD, decided)
+
+
+def _judged(run: Run) -> dict[str, Any]:
+    """Asked a second time after a timeout: the platform's first replay loads libraries and models."""
+    try:
+        return _judge(run)
+    except Transient:
+        return _judge(run)
 
 
 def _judge(run: Run) -> dict[str, Any]:

@@ -32,7 +32,7 @@ def triage(run: Run, *, sleep: Callable[[float], None] = time.sleep) -> dict[str
     for number in range(1, policy.triage.looks + 1):
         final = number == policy.triage.looks
         assessment, metrics, status = look(run, final_look=final)
-        if assessment.real is not None:
+        if assessment.real is not None and not (assessment.may_be_worse and not final):
             break
         with run.write() as conn:
             run.note(conn, "triage", f"Look {number} of {policy.triage.looks}: {assessment.reasons[0]}")

@@ -180,3 +180,11 @@ def test_a_feature_store_alert_is_false_when_the_model_server_reads_features_and
 @pytest.mark.parametrize(("share", "severity"), [(0.02, Severity.MEDIUM), (0.49, Severity.MEDIUM), (0.5, Severity.CRITICAL)])
 def test_half_of_all_requests_failing_is_an_outage(share: float, severity: Severity) -> None:
     assert look(metrics=metrics(HEALTHY, error_rate=share)).severity is severity
+
+
+def test_a_handful_of_failures_nearly_all_missed_is_real_and_worth_another_look() -> None:
+    few = look(metrics=metrics(Confusion(tp=2, fp=30, fn=33, tn=900)))
+    assert (few.real, few.severity, few.may_be_worse) == (True, Severity.HIGH, True)
+    many = look(metrics=metrics(Confusion(tp=10, fp=150, fn=190, tn=5000)))
+    assert (many.severity, many.may_be_worse) == (Severity.CRITICAL, False)
+    assert not look(metrics=metrics(FALLEN)).may_be_worse

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from mlrunbook.commands import database, incidents, policy, services
+from mlrunbook.commands import database, incidents, policy, services, train
 from mlrunbook.commands.errors import OneLineErrors
 
 app = typer.Typer(
@@ -22,6 +22,7 @@ app.command()(incidents.report)
 app.add_typer(incidents.app, name="incidents")
 app.add_typer(policy.app, name="policy")
 app.add_typer(database.token, name="token")
+app.command()(train.train)
 app.command()(services.deploy)
 app.add_typer(database.db, name="db")
 app.command()(services.gateway)

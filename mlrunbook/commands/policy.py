@@ -24,7 +24,7 @@ def show_(file: File = None) -> None:
     from mlrunbook.domain.policy import Policy
     from mlrunbook.policy_file import load
 
-    path = _path(file)
+    path = path_in_force(file)
     policy = load(path) if path else Policy()
     typer.echo(f"# {show.plain(path) if path else 'no policy file: the defaults, which are the runbook'}")
     typer.echo(yaml.safe_dump(policy.model_dump(mode="json"), sort_keys=False), nl=False)
@@ -35,7 +35,7 @@ def check(file: File = None) -> None:
     """Check a policy file: each error with its line and what to write instead."""
     from mlrunbook.policy_file import load
 
-    path = _path(file)
+    path = path_in_force(file)
     if path is None:
         typer.echo("no policy file: the defaults hold, which are the runbook")
         return
@@ -48,7 +48,7 @@ def check(file: File = None) -> None:
     typer.echo(f"{show.plain(path)}: no errors")
 
 
-def _path(file: Path | None) -> Path | None:
+def path_in_force(file: Path | None) -> Path | None:
     """None when nobody named a file and the checkout has none: the defaults hold."""
     named = file or (Path(os.environ["MLRUNBOOK_POLICY"]) if os.environ.get("MLRUNBOOK_POLICY") else None)
     default = running.checkout() / "runbook.yaml"

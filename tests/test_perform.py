@@ -31,6 +31,7 @@ from mlrunbook.domain.actions import (
 from mlrunbook.domain.errors import Fenced, NotApproved, Refused, Transient, Unknown
 from mlrunbook.domain.incident import IncidentType, Severity, Status
 from mlrunbook.domain.policy import FreezeWindow, Guardrails, Policy
+from mlrunbook.effects import COMPARED
 from mlrunbook.perform import perform
 from mlrunbook.progress import told_to
 from mlrunbook.store import evidence, incidents, journal, leases, outbox, plans, timeline
@@ -321,7 +322,7 @@ class TestFeatures:
         with told_to(lambda *how_far: told.append(how_far)):
             row = scene.do(scene.approved(self.SENSORS))
         assert row.state == "done"
-        assert row.before["asset_sensors"]["behind"] == 200
+        assert row.before["asset_sensors"]["behind"] == COMPARED
         assert row.after == {"asset_sensors": {"behind": 0, "missing": 0, "emptier_than_source": [], "ends_in_the_future": False}}
         assert scene.file_world.applied == {"materialize:asset_sensors": 1}
         assert told[-1][1] == told[-1][2] > 0

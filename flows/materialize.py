@@ -1,4 +1,4 @@
-"""Step 4, Path B: Feature Store Refresh, started by a person. Inside an incident the plan of `respond` does it."""
+"""Step 4, Path B: Feature Store Issue, started by a person. Inside an incident the plan of `respond` does it."""
 
 from datetime import datetime
 

@@ -134,7 +134,7 @@ class Demo:
         deadline = time.monotonic() + patience_s
         while time.monotonic() < deadline:
             with db.transaction(self._engine) as conn:
-                found = incidents.find(conn, model=MODEL)
+                found = incidents.find(conn, model=MODEL)[-1:]  # the first one: what follows from it may open others
                 entries = timeline.read(conn, found[0].id, after=self._shown) if found else []
             for entry in entries:
                 self._show(entry)

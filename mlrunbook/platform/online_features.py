@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 LOCK_TIMEOUT_MS, STATEMENT_TIMEOUT_MS = 1500, 2000
 TURN_S = 2.0
+LOAD_S = 15.0  # a server that starts lets its first requests wait: refusing them would read as an outage
 RETRY_S = 1.0  # between attempts to open the store
 LOADING = "loading"
 OK = "ok"
@@ -46,6 +47,7 @@ class OnlineFeatures:
         self._prepared: Any = None  # the connection that has our timeouts
         self._error: str | None = None
         self._turn = threading.Lock()
+        self._opened = threading.Event()
         self._stop = threading.Event()
 
     @property
@@ -71,8 +73,9 @@ class OnlineFeatures:
 
         Feast's TTL does not count here: a row is returned however old it is. Transient, with the reason, when nothing can be read.
         """
-        if self._store is None:
+        if self._store is None and (self._error or not self._opened.wait(LOAD_S)):
             raise Transient(f"the feature store is not ready: {self._error or 'it is being loaded'}")
+        assert self._store is not None
         if not asset_ids:
             return []
         if not self._turn.acquire(timeout=TURN_S):
@@ -120,6 +123,7 @@ class OnlineFeatures:
                 with self._turn, self._translated():
                     self._read(store, [PROBE_ID])  # the first read of a process takes 0.3 s: not in a request
                 self._store, self._error = store, None
+                self._opened.set()
                 return
             except Exception as error:  # whatever it is, the next attempt may go better, and nobody else makes one
                 if not isinstance(error, RunbookError):

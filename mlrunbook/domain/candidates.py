@@ -134,12 +134,12 @@ def _as_target(
         return verdict(Judged.NOT_ENOUGH_EVIDENCE, f"{name} cannot be judged: {short}")
     if worse := [s.sentence for s in segments(rows, truth, flagged, own, first=current, second=name, policy=policy) if s.passed is False]:
         return verdict(Judged.REFUSED, f"{name} is refused: {'; '.join(worse)}")
-    if not pair.better:
-        if pair.gain <= 0:
-            return verdict(Judged.REFUSED, f"{name} is refused: it is no better, {words}")
-        return verdict(Judged.NOT_ENOUGH_EVIDENCE, f"{name} may be better, but chance explains it: {words}")
+    if pair.gain <= 0:
+        return verdict(Judged.REFUSED, f"{name} is refused: it is no better, {words}")
     if baseline_f1 and (pair.second.f1 or 0.0) < baseline_f1 * (1 - policy.f1_medium) and high < baseline_f1:
         return verdict(Judged.REFUSED, f"{name} is refused: it would not restore service, {words}, the baseline is {baseline_f1:.2f}")
+    if not pair.better:
+        return verdict(Judged.NOT_ENOUGH_EVIDENCE, f"{name} may be better, but chance explains it: {words}")
     return verdict(Judged.ACCEPTED, words)
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from math import comb, sqrt
+from math import sqrt
 
 from mlrunbook.domain.performance import Confusion, f1_interval
 
@@ -86,7 +86,11 @@ def mcnemar(only_first_right: int, only_second_right: int) -> float:
     0.03125
     """
     n, fewer = only_first_right + only_second_right, min(only_first_right, only_second_right)
-    return min(1.0, sum(comb(n, k) for k in range(fewer + 1)) / float(2 ** (n - 1))) if n else 1.0
+    ways = tail = 1  # of k of n rows, and summed up to k; whole numbers, which do not overflow
+    for k in range(fewer):
+        ways = ways * (n - k) // (k + 1)
+        tail += ways
+    return min(1.0, 2 * tail / (1 << n))
 
 
 def _confusion(marginal: Iterable[tuple[bool, bool, int]]) -> Confusion:

@@ -339,10 +339,12 @@ def _updated_at(store: Any, view: FeatureView) -> datetime | None:
 
 
 def _replaces(row: tuple[Any, Mapping[str, Any], datetime, Any], at: datetime | None, online: Mapping[str, Any] | None) -> bool:
-    """A row goes online unless a newer one is there; one with an empty value gives way to one that has it."""
+    """A row goes online unless it is there, or a newer one; one with an empty value gives way to one that has it."""
     _, values, stamp, _ = row
-    if at is None or online is None or _utc(at) <= _utc(stamp):
+    if at is None or online is None or _utc(at) < _utc(stamp):
         return True
+    if _utc(at) == _utc(stamp):
+        return any(online.get(name) != value for name, value in values.items())
     return any(_empty(online.get(name)) and not _empty(value) for name, value in values.items())
 
 

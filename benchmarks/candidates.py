@@ -189,16 +189,14 @@ def _version(name: str, one: Trained) -> ModelVersion:
 
 
 def _replayed(frame: pd.DataFrame, given: dict[str, Trained]) -> Replayed:
-    serving = given["v2.0.0"].model
-    assert serving
-    scores = serving.score(frame)
+    scores = {name: tuple(map(float, one.model.score(frame))) if one.model else () for name, one in given.items()}
     rows = tuple(
-        Prediction(i, AT + timedelta(seconds=i), asset, type_, {}, float(score), False, "v2.0.0", 0.5, 1.0, outcome=bool(failed))
-        for i, (asset, type_, score, failed) in enumerate(zip(frame["asset_id"], frame["type"], scores, frame["failed"], strict=True))
+        Prediction(i, AT + timedelta(seconds=i), asset, type_, {}, score, False, "v2.0.0", 0.5, 1.0, outcome=bool(failed))
+        for i, (asset, type_, score, failed) in enumerate(
+            zip(frame["asset_id"], frame["type"], scores["v2.0.0"], frame["failed"], strict=True)
+        )
     )
-    versions = tuple(
-        VersionReplay(name, tuple(map(float, one.model.score(frame))) if one.model else (), one.problem) for name, one in given.items()
-    )
+    versions = tuple(VersionReplay(name, scores[name], one.problem) for name, one in given.items())
     return Replayed(rows, versions)
 
 

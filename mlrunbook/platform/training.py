@@ -107,7 +107,7 @@ def train_version(
     if rows.empty:
         raise Invalid(f"no prediction of {model} {span} has a known outcome; choose other dates, or enter outcomes", field="start-date")
     say(f"{len(rows)} predictions {span} have a known outcome, {int(rows['failed'].sum())} of them failures")
-    frame = training_data.as_known_then(repo, service, rows)
+    frame = training_data.as_known_then(repo, service, rows, lambda done, total: say(f"features joined for {done} of {total}"))
     say(f"{len(frame)} of them have features that the store knew by then; asset types {', '.join(types_in(frame)) or 'none'}")
     fingerprint = training_data.fingerprint(frame)
     if standing:

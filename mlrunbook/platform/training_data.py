@@ -6,7 +6,8 @@ Never the features that were logged when they were served: a fault in serving (s
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+import warnings
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
@@ -21,6 +22,8 @@ from mlrunbook.platform.tables import predictions
 
 if TYPE_CHECKING:
     import pandas as pd
+
+CHUNK = 25_000  # rows joined at once
 
 
 def labelled(engine: Engine, model: str, start: datetime, end: datetime) -> pd.DataFrame:
@@ -41,17 +44,27 @@ def labelled(engine: Engine, model: str, start: datetime, end: datetime) -> pd.D
     return frame.astype({"failed": bool})
 
 
-def as_known_then(repo: Path, service: str, rows: pd.DataFrame) -> pd.DataFrame:
+def as_known_then(repo: Path, service: str, rows: pd.DataFrame, progress: Callable[[int, int], None] = lambda *_: None) -> pd.DataFrame:
     """`rows` with the RAW columns of the feature service, joined point-in-time: the newest reading of the asset that had been made *and*
     stored by the moment of the prediction, and no older than its view's lifetime. Same order; rows without any reading are left out.
+
+    `progress(done, total)` counts rows. Feast joins a row with every reading of its asset before it picks one: in chunks, so that memory
+    does not grow with the square of the window (100,000 rows of 1,000 assets: 1.2 GB in one go).
     """
+    import pandas as pd
+
     from mlrunbook.feast_api import open_store
 
     store = open_store(repo)
     entities = rows.assign(row=range(len(rows)))
-    with _translated(repo, service):
+    parts: list[Any] = []
+    with _translated(repo, service), _quiet():
         wanted = store.get_feature_service(service)
-        frame: Any = store.get_historical_features(entity_df=entities, features=wanted, filter_by_created_timestamp=True).to_df()
+        for first in range(0, len(entities), CHUNK):
+            chunk = entities.iloc[first : first + CHUNK]
+            parts.append(store.get_historical_features(entity_df=chunk, features=wanted, filter_by_created_timestamp=True).to_df())
+            progress(first + len(chunk), len(entities))
+    frame = pd.concat(parts, ignore_index=True)
     for name in RAW:
         if name not in frame.columns:
             raise Invalid(f"the feature service {service!r} gives no {name!r}; it must hold {', '.join(RAW)}", field=name)
@@ -59,6 +72,17 @@ def as_known_then(repo: Path, service: str, rows: pd.DataFrame) -> pd.DataFrame:
     known = frame[list(RAW)].notna().any(axis=1)
     frame = frame.loc[known, ["asset_id", "event_timestamp", *RAW, "failed"]].reset_index(drop=True)
     return frame.astype(dict.fromkeys(NUMERIC, float) | {"failed": bool})
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """No progress bar of DuckDB's on stdout, which is ours, and no warnings about what Feast calls in other libraries."""
+    import ibis
+
+    ibis.get_backend().raw_sql("SET enable_progress_bar = false")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        yield
 
 
 @contextmanager

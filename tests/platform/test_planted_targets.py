@@ -6,7 +6,7 @@ from benchmarks.candidates import pool, run
 
 
 def test_bad_targets_are_refused_and_good_ones_taken() -> None:
-    result = run(pool(8000, sound=2, truth_rows=20_000), 48)
+    result = run(pool(8000, sound=2, truth_rows=20_000), 24)
     assert result["bad_refused"] >= 0.95
     assert result["good_not_taken"] <= 0.05
     assert result["chose_sound"] >= 0.95

@@ -126,6 +126,8 @@ def _afterwards(row: journal.Row, names: dict[str, str], kind: PlanKind) -> str 
         return f"taken back: {names.get(row.undone_by, row.undone_by)}"
     if row.kept_because:
         return f"kept: {row.kept_because}"
+    if kind is PlanKind.STAGING:
+        return "stays: nothing serves it by that"
     return "takes containment back" if kind is PlanKind.UNDO else None
 
 

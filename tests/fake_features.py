@@ -14,8 +14,13 @@ if TYPE_CHECKING:
     from tests.fakes import FileWorld
 
 VIEWS = {"asset_sensors": ("torque_nm",), "asset_wear": ("tool_wear_min",)}
-# view -> "suspended" or "late"; features empty "online" or in the "source"; `out`: why reads fail
-START: dict[str, Any] = {"stale": {}, "empty": {}, "out": None}
+# Views whose rows are old, and whose schedule is suspended; feature -> empty "online" or in the "source"; `out`: why reads fail.
+START: dict[str, Any] = {"stale": [], "suspended": [], "empty": {}, "out": None}
+
+
+def trouble(features: Mapping[str, Any]) -> bool:
+    """Whether the model reads something wrong."""
+    return bool(features["stale"] or features["empty"] or features["out"])
 
 
 class FileSchedules:
@@ -26,19 +31,19 @@ class FileSchedules:
     _answer: Callable[[], dict[str, Any]]
 
     def feature_schedules(self) -> Sequence[ViewSchedule]:
-        stale = self._answer()["features"]["stale"]
-        return [ViewSchedule(v, stale.get(v) == "suspended", self._now() - timedelta(seconds=1)) for v in VIEWS]
+        suspended = self._answer()["features"]["suspended"]
+        return [ViewSchedule(v, v in suspended, self._now() - timedelta(seconds=1)) for v in VIEWS]
 
     def resume_feature_schedules(self, views: Sequence[str], *, resumed_by: str, idempotency_key: str) -> Sequence[ViewSchedule]:
         features = self._answer()["features"]
-        stale = {v: "late" if v in views and why == "suspended" else why for v, why in features["stale"].items()}
-        if stale != features["stale"]:
-            self._apply(f"resume:{','.join(views)}", {"features": features | {"stale": stale}})
+        suspended = [v for v in features["suspended"] if v not in views]
+        if suspended != features["suspended"]:
+            self._apply(f"resume:{','.join(views)}", {"features": features | {"suspended": suspended}})
         return self.feature_schedules()
 
 
 class FileFeatures:
-    """`ports.FeatureStore`. A view that is late, and no longer suspended, is whole again once it is materialised."""
+    """`ports.FeatureStore`. A view that is materialised is whole again."""
 
     def __init__(self, world: FileWorld) -> None:
         self._world = world
@@ -78,6 +83,6 @@ class FileFeatures:
             if any(s["empty"].get(f) == "source" for f in VIEWS[view]):
                 raise Refused(f"the source of {view} is empty")
             progress(view, 100, 100)
-        stale = {v: why for v, why in s["stale"].items() if v not in views}
+        stale = [v for v in s["stale"] if v not in views]
         empty = {f: where for f, where in s["empty"].items() if not any(f in VIEWS[v] for v in views)}
         self._world._apply(f"materialize:{','.join(views)}", {"features": s | {"stale": stale, "empty": empty}})

@@ -30,7 +30,7 @@ ALL_FLAGGED = Confusion(tp=100, fp=2_900, fn=0, tn=0)
 COUNTS = {"degraded": BROKEN, "worse": WORSE, "slipped": SLIPPED, "dangerous": ALL_FLAGGED, None: HEALTHY}
 SLIPPED_BELOW = 0.1  # a threshold under this flags nearly everything
 WINDOW = timedelta(hours=1)
-ROWS = 300  # the prediction log
+ROWS, PAGE = 300, 10_000  # of the prediction log
 
 
 STORE_TABLES = frozenset(
@@ -162,7 +162,7 @@ class FileWorld(FileRegistry, FileSchedules):
         current = s["route"] or s["serving"]
         serving = version or current
         begin = since or self._now() - WINDOW
-        in_trouble = "degraded" if any(s["features"].values()) and begin >= self._now() - 2 * WINDOW else None
+        in_trouble = "degraded" if fake_features.trouble(s["features"]) and begin >= self._now() - 2 * WINDOW else None
         counts = COUNTS[s["bad_versions"].get(serving) or in_trouble]
         mended_late = s["slipped_until"] is not None and begin < datetime.fromisoformat(s["slipped_until"])
         if serving == current and (s["loaded_threshold"] < SLIPPED_BELOW or mended_late):
@@ -208,15 +208,17 @@ class FileWorld(FileRegistry, FileSchedules):
         """Labelled rows, see `fake_models.scored`; with a staged version, its scores too."""
         s = self._known(model)
         serving, staged, types = s["route"] or s["serving"], s["staging"], s["asset_types"]
-        sound = serving not in s["bad_versions"] and not any(s["features"].values())
+        sound = serving not in s["bad_versions"] and not fake_features.trouble(s["features"])
         rows = []
-        for i in range(min(limit, ROWS)):
+        for i in range(min(limit, ROWS if limit < PAGE else 4 * ROWS)):  # a whole page is asked for to train on
             score, failed = scored(i, sound=sound)
             shadow = scored(i, sound=staged not in s["bad_versions"])[0] if staged else None
             threshold = s["loaded_threshold"]
             features = {f: None if f in s["features"]["empty"] else 40.0 + i % 7 for f in ("torque_nm", "tool_wear_min")}
             asset, type_ = f"asset_{i}", types[i % len(types)]
-            told = Prediction(i, self._now(), asset, type_, features, score, score >= threshold, serving, threshold, 20.0, failed)
+            told = Prediction(
+                i, self._now() - timedelta(seconds=i), asset, type_, features, score, score >= threshold, serving, threshold, 20.0, failed
+            )
             rows.append(replace(told, shadow_version=staged, shadow_score=shadow))
         return rows
 

@@ -75,7 +75,7 @@ def diagnose(findings: Sequence[Finding], facts: DiagnosisFacts, now: datetime) 
     path, version, threshold, advice = _path(top.cause, facts)
     headline = HEADLINES[top.cause].format(version=facts.model_version or "the serving version")
     short = f"{headline}: {'; '.join(top.supports[:1])}"
-    if facts.verdict and facts.verdict.is_real:
+    if facts.verdict and facts.verdict.is_real and facts.verdict.reason not in short:
         short += f"; {facts.verdict.reason}"
     sentence = f"{headline}: {'; '.join(top.supports)}. {advice}"
     began = {Cause.BAD_DEPLOYMENT: facts.deployment, Cause.THRESHOLD_CHANGE: facts.threshold_change}.get(top.cause)

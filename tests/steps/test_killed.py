@@ -16,10 +16,11 @@ from sqlalchemy import Connection, Engine, create_engine, event
 
 from mlrunbook import db
 from mlrunbook.domain.incident import Status
+from mlrunbook.domain.policy import Policy, Retraining
 from mlrunbook.store import incidents, leases, records, timeline
 from mlrunbook.wiring import World
 from tests.fakes import Clock, FileWorld, empty_store, world_of
-from tests.steps import test_bad_release, test_by_severity, test_threshold_slip
+from tests.steps import test_bad_release, test_by_severity, test_paths_b_and_c, test_threshold_slip
 from tests.steps.people import approve, report
 from tests.steps.protocol import carry
 
@@ -33,6 +34,7 @@ def engine(database_url: str) -> Iterator[Engine]:
 
 
 Prepare = Callable[[FileWorld], None]
+UNWATCHED = Policy(retraining=Retraining(watch_s=0))  # else a promotion is watched for half an hour
 
 
 class Killer:
@@ -72,7 +74,7 @@ def walk(engine: Engine, state: Path, incident_id: str, holder: str, now: dateti
     """Run the protocol, approving what it asks; the points it passed."""
     killer = Killer(kill_at)
     clock = Clock(now)
-    base = world_of(engine, FileWorld(state, clock, killer), clock)
+    base = world_of(engine, FileWorld(state, clock, killer), clock, policy=UNWATCHED)
     world = _Tapped(**base.__dict__)
     world.__dict__["tap"] = killer
     if carry(world, incident_id, holder) == "pending":
@@ -106,9 +108,11 @@ def _revive(world: World, now: datetime) -> None:
 @pytest.mark.parametrize(
     ("prepare", "expected", "every"),
     [
-        pytest.param(lambda _: None, test_bad_release.EXPECTED, 1, id="bad-release"),
-        pytest.param(test_by_severity.all_high_risk, test_by_severity.ALL_HIGH_RISK, 3, id="all-high-risk"),
-        pytest.param(FileWorld.slip, test_threshold_slip.EXPECTED, 3, id="threshold-slip"),
+        pytest.param(lambda _: None, test_bad_release.EXPECTED, 2, id="bad-release"),
+        pytest.param(test_by_severity.all_high_risk, test_by_severity.ALL_HIGH_RISK, 5, id="all-high-risk"),
+        pytest.param(FileWorld.slip, test_threshold_slip.EXPECTED, 5, id="threshold-slip"),
+        pytest.param(test_paths_b_and_c.stale_features, test_paths_b_and_c.MATERIALIZED, 4, id="stale-features"),
+        pytest.param(test_paths_b_and_c.concept_drift, test_paths_b_and_c.RETRAINED, 4, id="concept-drift"),
     ],
 )
 def test_killed_at_every_point_the_incident_still_closes_and_every_change_is_applied_once(

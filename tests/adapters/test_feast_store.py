@@ -240,9 +240,8 @@ class TestMaterialize:
         scene.land()
         since = scene.now() - timedelta(days=1)
         scene.materialize(since=since)
-        scene.sql(
-            f"UPDATE {scene.table()} SET value = ''::bytea WHERE feature_name = 'torque_nm' AND encode(entity_key, 'escape') LIKE '%asset_7'"
-        )
+        one = "feature_name = 'torque_nm' AND encode(entity_key, 'escape') LIKE '%asset_7'"
+        scene.sql(f"UPDATE {scene.table()} SET value = ''::bytea WHERE {one}")
         before = scene.written()
         scene.materialize(since=since)
         assert scene.torque("asset_7") == 40.0

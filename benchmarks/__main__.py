@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import sys
 
-ALL = ("intake",)
+ALL = ("intake", "materialize", "candidates", "training")
 
 
 def main(names: list[str]) -> int:

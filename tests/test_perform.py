@@ -37,6 +37,7 @@ from mlrunbook.progress import told_to
 from mlrunbook.store import evidence, incidents, journal, leases, outbox, plans, timeline
 from mlrunbook.store.incidents import Report
 from mlrunbook.wiring import World
+from tests.fake_features import START
 from tests.fakes import MODEL, Clock, FileWorld, empty_store, world_of
 
 BACK = RollBack(MODEL, "v1.5.0", reason="v2.0.0 is a bad release")
@@ -314,7 +315,7 @@ class TestFeatures:
     """Path B: the rows, read back against their source, and the schedule that keeps them fresh."""
 
     SENSORS = Materialize(MODEL, ("asset_sensors",), as_of="2026-01-01T00:00:00+00:00")
-    STALE: ClassVar[dict[str, Any]] = {"features": {"stale": {"asset_sensors": "suspended"}, "empty": {}, "out": None}}
+    STALE: ClassVar[dict[str, Any]] = {"features": START | {"stale": ["asset_sensors"], "suspended": ["asset_sensors"]}}
 
     def test_stale_rows_are_materialised_and_read_back_and_progress_is_told(self, scene: Scene) -> None:
         scene.file_world.set(**self.STALE)
@@ -328,13 +329,13 @@ class TestFeatures:
         assert told[-1][1] == told[-1][2] > 0
 
     def test_rows_emptier_than_their_source_do_not_hold(self, scene: Scene) -> None:
-        scene.file_world.set(features={"stale": {}, "empty": {"torque_nm": "online"}, "out": None})
+        scene.file_world.set(features=START | {"empty": {"torque_nm": "online"}})
         row = scene.do(scene.approved(self.SENSORS))
         assert row.before["asset_sensors"]["emptier_than_source"] == ["torque_nm"]
         assert row.state == "done"
 
     def test_a_locked_store_is_waited_for_before_anything_is_journaled(self, scene: Scene) -> None:
-        scene.file_world.set(features={"stale": {}, "empty": {}, "out": "a transaction holds it"})
+        scene.file_world.set(features=START | {"out": "a transaction holds it"})
         plan = scene.approved(self.SENSORS)
         with pytest.raises(Transient, match="a transaction holds it"):
             scene.do(plan)
@@ -343,7 +344,7 @@ class TestFeatures:
         assert scene.do(plan).state == "done"
 
     def test_a_broken_source_is_refused_with_the_reason(self, scene: Scene) -> None:
-        scene.file_world.set(features={"stale": {"asset_sensors": "late"}, "empty": {"torque_nm": "source"}, "out": None})
+        scene.file_world.set(features=START | {"stale": ["asset_sensors"], "empty": {"torque_nm": "source"}})
         with pytest.raises(Refused, match="the source of asset_sensors is empty"):
             scene.do(scene.approved(self.SENSORS))
 

@@ -19,6 +19,7 @@ from mlrunbook.settings import settings
 from mlrunbook.steps import features, lifecycle
 from mlrunbook.steps.run import Run
 from mlrunbook.wiring import World
+from tests.fake_features import START
 from tests.fakes import Clock, FileWorld
 from tests.steps.people import report
 
@@ -30,7 +31,7 @@ def opened(world: World) -> Run:
 
 
 def stale(file_world: FileWorld) -> None:
-    file_world.set(features={"stale": {"asset_sensors": "suspended"}, "empty": {}, "out": None})
+    file_world.set(features=START | {"stale": ["asset_sensors"], "suspended": ["asset_sensors"]})
 
 
 @pytest.fixture(autouse=True)
@@ -49,14 +50,14 @@ class TestInspect:
         verdict = features.inspect(run)
         assert verdict is not None
         assert (verdict.views, verdict.resume, verdict.mendable) == (("asset_sensors",), ("asset_sensors",), True)
-        file_world.set(features={"stale": {}, "empty": {}, "out": None})
+        file_world.set(features=START)
         assert features.inspect(run) == features.recorded_verdict(run) == verdict
         found = {f.key: f.state for f in features.check(run)}
         assert found["data_quality.data_freshness"] is State.SUSPECT
         assert found["infrastructure.feature_store_availability"] is State.OK
 
     def test_an_outage_is_found_whatever_the_platform_knows_of_schedules(self, world: World, file_world: FileWorld) -> None:
-        file_world.set(features={"stale": {}, "empty": {}, "out": "locked by a transaction"})
+        file_world.set(features=START | {"out": "locked by a transaction"})
         run = opened(world)
         verdict = features.inspect(run)
         assert verdict is not None

@@ -36,7 +36,7 @@ from mlrunbook.wiring import World
 STAGE_RULE, UNSTAGE_RULE = "retrain.stage_candidate", "retrain.unstage_refused"
 REGISTER_ORDINAL, STAGE_ORDINAL = 0, 1
 PAGE, PAGES = 10_000, 3  # of the prediction log; enough to find where the errors changed
-SHADOW_ROWS = 10_000
+SHADOW_ROWS = 5_000
 READ_EVERY_S = 2.0
 WAITING = "waiting"
 Outlook = dict[str, Any]  # {"verdict": promote | do_not_promote | not_enough_evidence | waiting | None (not path C), "sentence", "version"}

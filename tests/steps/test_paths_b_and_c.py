@@ -30,7 +30,7 @@ def an_old_sound_release(file_world: FileWorld, **changes: Any) -> None:
 
 
 def stale_features(file_world: FileWorld) -> None:
-    an_old_sound_release(file_world, features=fake_features.START | dict.fromkeys(("stale", "suspended"), ["asset_sensors", "asset_wear"]))
+    an_old_sound_release(file_world, features=fake_features.START | {key: list(fake_features.VIEWS) for key in ("stale", "suspended")})
 
 
 def concept_drift(file_world: FileWorld) -> None:

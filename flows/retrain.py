@@ -1,6 +1,6 @@
 """Step 4, Path C: Model Retraining, started by a person. Inside an incident the diagnosis asks for it."""
 
-import datetime
+from datetime import datetime
 
 from prefect import flow
 
@@ -12,8 +12,8 @@ from tasks.incidents import open_or_join
 
 @flow(name="retrain", flow_run_name="retrain-{model_name}", persist_result=False)
 async def retrain(
-    start_date: datetime.datetime,
-    end_date: datetime.datetime,
+    start_date: datetime,
+    end_date: datetime,
     model_name: str,
     version: str,
     reason: str,

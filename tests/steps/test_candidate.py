@@ -167,8 +167,11 @@ def test_a_concept_drift_is_retrained_from_its_onset_on(world: World, file_world
     assert candidate.wanted(run) == wanted
 
 
-def test_too_few_known_failures_are_said_to_the_person_who_is_asked(world: World) -> None:
+def test_too_few_known_failures_are_said_to_the_person_who_is_asked(
+    world: World, file_world: FileWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
     run = carried(world, None)
+    monkeypatch.setattr(file_world, "prediction_log", lambda *_, **__: live(world.now(), 1000))
     with run.write() as conn:
         run.record(conn, "diagnosis", {"path": "retrain", "cause": "new_segment"})
     assert prepare(run)["verdict"] == "not_enough_evidence"

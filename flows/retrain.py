@@ -1,4 +1,4 @@
-"""Step 4, Path C: Model Retraining, started by a person. Inside an incident the diagnosis asks for it."""
+"""Step 4, Path C: Data Drift, answered by retraining; started by a person. Inside an incident the diagnosis asks for it."""
 
 from datetime import datetime
 

@@ -5,6 +5,7 @@ from typing import Any
 from prefect import flow
 
 from tasks.candidate import (
+    proven_candidate,
     register_candidate,
     shadow_candidate,
     stage_candidate,
@@ -19,6 +20,8 @@ from tasks.candidate import (
 async def prepare_candidate(incident_id: str) -> dict[str, Any]:
     """Train, register, validate, shadow. `verdict`: promote, do_not_promote, not_enough_evidence, waiting, or None where path C is not
     the way; with `sentence` and `version`."""
+    if proven := await proven_candidate(incident_id):
+        return proven
     wanted = await wanted_retraining(incident_id)
     if wanted is None:
         return {"verdict": None, "sentence": "", "version": None}

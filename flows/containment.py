@@ -3,12 +3,14 @@
 from prefect import flow
 
 from tasks.changes import apply_containment, preserve_evidence
-from tasks.decisions import announce_containment, approved_mitigation, plan_containment
+from tasks.decisions import announce_containment, approved_mitigation, is_recorded, plan_containment
 
 
 @flow(name="contain", flow_run_name="contain-{incident_id}", persist_result=False)
 async def contain(incident_id: str) -> None:
     """Stop or minimise the damage: what policy lets happen by itself now, the rest is proposed to a person."""
+    if await is_recorded(incident_id, "contained"):
+        return
     await preserve_evidence(incident_id)
     plan = await plan_containment(incident_id)
     if plan.get("automatic"):

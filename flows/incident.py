@@ -15,6 +15,7 @@ from flows.triage import triage
 from mlrunbook.domain.incident import IncidentType, Severity
 from tasks.approvals import approval_state, ask_for_approval, record_form
 from tasks.artifacts import publish_findings, publish_plan, publish_review
+from tasks.candidate import unstage_rejected
 from tasks.decisions import human_resolution, plan_resolution, reopen, why_no_plan
 from tasks.forms import ApprovalForm
 from tasks.incidents import end, hand_to_human, look_again_later, open_or_join
@@ -78,6 +79,7 @@ async def follow_runbook(incident_id: str) -> str:
                 await hand_to_human(incident_id, why := await why_no_plan(incident_id))
                 return f"{incident_id}: waiting for a human, {why}"
             if await approval(incident_id, digest) == "rejected":
+                await unstage_rejected(incident_id)
                 await hand_to_human(incident_id, "the plan was rejected: fix it by hand, or start a path deployment")
                 return f"{incident_id}: waiting for a human, the plan was rejected"
             await resolve(incident_id, digest)

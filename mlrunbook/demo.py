@@ -28,8 +28,7 @@ from mlrunbook.addresses import HOST, Ports
 from mlrunbook.domain.errors import Invalid, Transient
 from mlrunbook.domain.incident import Status
 from mlrunbook.platform.faults import Fault, fault
-from mlrunbook.platform.fleet import Source
-from mlrunbook.platform.simulator import MODEL
+from mlrunbook.platform.simulator import MODEL, FleetSimulator
 from mlrunbook.stack import Stack, stop_on_signals
 from mlrunbook.steps import lifecycle
 from mlrunbook.store import incidents, timeline
@@ -43,13 +42,13 @@ approvals:
   resolution:
     accept_prefect_form: true
 recovery:
-  min_positives: 150
+  min_positives: 100
 triage:
   seconds_between_looks: 2
 features:
   max_lag_s: 10
 retraining:
-  watch_s: 5
+  watch_s: 3
 """
 GIVE_UP_S = {"auto": 180.0, "ask": 1800.0, "ui": 1800.0}  # people take their time
 TEXT_LIMIT = 240
@@ -79,13 +78,24 @@ def run(fault_name: str, *, approve: str, data: Path | None, out: Path | None, s
         begun = time.monotonic()
         _settings(folder)
         console.rule(f"[bold]mlrunbook demo: {chosen.name}")
+        fleet: list[FleetSimulator] = []
+
+        def seed_history(stack: Stack) -> None:
+            fleet.append(simulator_for(stack, source, seed=seed))
+            fleet[0].build_history(db.engine(stack.database_url), now=datetime.now(UTC))
+
         stack = Stack(
-            folder, ports=Ports.free(), home=home, with_approver=True, report=lambda line: console.print(f"  [dim]{escape(line)}")
+            folder,
+            ports=Ports.free(),
+            home=home,
+            with_approver=True,
+            report=lambda line: console.print(f"  [dim]{escape(line)}"),
+            meanwhile=seed_history,
         )
         with stack:
             code = 1
             try:
-                code = Demo(stack, chosen, source, approve, out, seed, console, begun).play()
+                code = Demo(stack, chosen, fleet[0], approve, out, console, begun).play()
             finally:
                 if code and out:
                     shutil.copytree(stack.data / "logs", out / "logs", dirs_exist_ok=True)
@@ -96,25 +106,24 @@ class Demo:
     """One demo on one started stack."""
 
     def __init__(
-        self, stack: Stack, chosen: Fault, source: Source, approve: str, out: Path | None, seed: int, console: Console, begun: float
+        self, stack: Stack, chosen: Fault, simulator: FleetSimulator, approve: str, out: Path | None, console: Console, begun: float
     ) -> None:
         self._stack, self._fault, self._approve, self._out, self._console = stack, chosen, approve, out, console
         self._engine = db.engine(stack.database_url)
         env = stack.env()
         self._gateway = httpx.Client(base_url=env["MLRUNBOOK_GATEWAY_URL"], timeout=10.0, trust_env=False)
         self._platform = httpx.Client(base_url=env["MLRUNBOOK_PLATFORM_URL"], timeout=10.0, trust_env=False)
-        self._simulator = simulator_for(stack, source, seed=seed)
+        self._simulator = simulator
         self._begun, self._injected = begun, 0.0
         self._shown, self._asked, self._mended = 0, set[str](), False
 
     def play(self) -> int:
         say = self._console.print
-        self._simulator.build_history(self._engine, now=datetime.now(UTC))
-        say(f"  [dim]fleet history seeded, model serves; {time.monotonic() - self._begun:.1f} s since the start")
         say(f"  Prefect UI [cyan]http://{HOST}:{self._stack.ports.prefect}[/]  gateway [cyan]http://{HOST}:{self._stack.ports.gateway}[/]")
         if self._approve == "ui":
             say(f"  The UI asks for a login: {self._stack.data / 'secrets' / 'prefect-auth'} holds it.")
         wait_until_served(self._stack)
+        say(f"  [dim]fleet history seeded, model serves; {time.monotonic() - self._begun:.1f} s since the start")
         if self._fault.truth.status is not Status.FALSE_ALARM:  # a blip is a small window: nothing may come before it
             for _ in range(SETTLED_TICKS):
                 self._simulator.tick(BATCH)

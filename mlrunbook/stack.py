@@ -57,7 +57,7 @@ class Stack:
     `parts` names what to run besides PostgreSQL (tests and benchmarks leave some out); with `durable=False` a power cut may lose data.
     MLRUNBOOK_DATABASE_URL, PREFECT_API_URL, MLRUNBOOK_PLATFORM_URL and MLRUNBOOK_FEATURE_REPO in the environment replace the embedded
     parts; the feature store in the box needs the database and the platform in the box. It takes seconds to import and is not waited for.
-    `timings` holds seconds by part.
+    `meanwhile` is done once the database has its schema, while the rest starts. `timings` holds seconds by part.
     """
 
     def __init__(
@@ -70,6 +70,7 @@ class Stack:
         with_approver: bool = False,
         durable: bool = True,
         report: Callable[[str], None] = print,
+        meanwhile: Callable[[Stack], None] | None = None,
     ) -> None:
         self.data = data_dir.expanduser().resolve()
         self.ports = ports or Ports()
@@ -85,6 +86,7 @@ class Stack:
         self._tokens = TOKENS | (APPROVER if with_approver else {})
         self._durable = durable
         self._report = report
+        self._meanwhile = meanwhile
         if FEATURE_SERVER in parts & replaced and not self._own_features:
             report("no feature store: set MLRUNBOOK_FEATURE_REPO to yours (ours needs the embedded database and platform)")
         self._lock: TextIO | None = None
@@ -229,6 +231,8 @@ class Stack:
         with futures.ThreadPoolExecutor(max_workers=4, thread_name_prefix="start") as pool:
             waits = [pool.submit(self._await, service) for service in services]
             waits.append(pool.submit(self._start_flows, prefect if "prefect" in self._parts else None))
+            if self._meanwhile:
+                waits.append(pool.submit(self._meanwhile, self))
             try:
                 done, _ = futures.wait(waits, return_when=futures.FIRST_EXCEPTION)
                 for wait in done:

@@ -23,6 +23,12 @@ async def check_retraining(model: str, start: datetime, end: datetime, version: 
     return await off_loop(candidate.check_request, world(), model, start, end, version, reason=reason, by=by, by_run=by_run)
 
 
+@task(task_run_name="has-a-candidate-proved-better", **RETRY_TRANSIENT)
+async def proven_candidate(incident_id: str) -> dict[str, Any] | None:
+    """What an earlier run found; None where there is still something to do."""
+    return await off_loop(candidate.proven, current_run())
+
+
 @task(task_run_name="is-a-retraining-wanted", **RETRY_TRANSIENT)
 async def wanted_retraining(incident_id: str) -> dict[str, Any] | None:
     """Version and window, decided once; None where path C is not the way."""
@@ -63,3 +69,9 @@ async def shadow_candidate(incident_id: str, version: str) -> dict[str, Any]:
 async def unstage_candidate(incident_id: str, version: str) -> None:
     """Take it out of the staging slot."""
     await off_loop(candidate.unstage, current_run())
+
+
+@task(task_run_name="unstage-what-was-rejected", **(RETRY_TRANSIENT | {"timeout_seconds": 300}))
+async def unstage_rejected(incident_id: str) -> None:
+    """A candidate whose promotion was rejected leaves the staging slot."""
+    await off_loop(candidate.unstage_rejected, current_run())

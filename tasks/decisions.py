@@ -13,6 +13,12 @@ from tasks.run import current_run
 CHECKS = tuple(investigation.CHECKS)
 
 
+@task(task_run_name="is-the-{record}-recorded", **RETRY_TRANSIENT)
+async def is_recorded(incident_id: str, record: str) -> bool:
+    """Whether an earlier run came this far: a run that comes back need not ask for every step."""
+    return await off_loop(current_run().recorded, record) is not None
+
+
 @task(task_run_name="plan-containment-of-{incident_id}", **RETRY_TRANSIENT)
 async def plan_containment(incident_id: str) -> dict[str, Any]:
     """{"automatic": digest?, "mitigation": digest?, "reasons": [...]}."""

@@ -269,7 +269,8 @@ def feature_store(answer: FeatureServerAnswer | Missing) -> list[Finding]:
         connectivity, source, None if answer.read_ok is None else not answer.read_ok, {"read_ok": answer.read_ok}, words + detail
     )
     up = "answers its health check" if answer.healthy else "fails its health check"
-    return [read, _finding(availability, source, not answer.healthy, {"healthy": answer.healthy}, f"the feature server {up}{detail}")]
+    down = not answer.healthy or answer.read_ok is False  # a store that fails reads is not available, whatever its health check says
+    return [read, _finding(availability, source, down, {"healthy": answer.healthy}, f"the feature server {up}{detail}")]
 
 
 # --- Infrastructure ---------------------------------------------------------------------------------------------------------

@@ -67,8 +67,9 @@ def propose(
     elif diagnosis.path is Path.RETRAIN and candidate:
         actions, reasons = _promote(incident_id, model, candidate, state, executed)
         expected = f"{candidate.version} serves; F1 within 5 % of {_baseline(facts)} or better on fresh predictions"
-        if state and state.config:
-            expected += f", at the threshold {state.config.threshold:g} that is configured and that it was validated with"
+        threshold = _before("threshold", executed) or (state.config.threshold if state and state.config else None)
+        if threshold is not None:
+            expected += f", at the threshold {threshold:g} that it was validated with"
     else:
         return None
     return Plan(
@@ -102,7 +103,19 @@ def _promote(
         actions.append(RouteTraffic(model, candidate.version))
         reasons.append(f"traffic is routed to {state.route_version}: it goes to {candidate.version} instead")
     actions.append(Promote(model, candidate.version, reason=f"{incident_id}: retrained"))
-    return actions + _serve_again(model, state, executed, reasons), reasons
+    return actions + _threshold_back(incident_id, model, candidate.version, state, executed, reasons), reasons
+
+
+def _threshold_back(
+    incident_id: str, model: str, version: str, state: ServingState | None, executed: Sequence[Executed], reasons: list[str]
+) -> list[Action]:
+    """The threshold as before containment, and servers that run: what `version` was judged with."""
+    threshold = _before("threshold", executed)
+    if threshold is None:
+        return _serve_again(model, state, executed, reasons)
+    reasons.append(f"the threshold that containment raised goes back to {threshold:g}, which {version} was judged with")
+    back: list[Action] = [Configure(model, {"threshold": threshold})]
+    return back + (_serve_again(model, state, executed, reasons) or [_restart(incident_id, model, threshold)])
 
 
 def _rollback(
@@ -117,12 +130,7 @@ def _rollback(
     actions.append(
         RollBack(model, version, reason=f"{incident_id}: performance degradation in {facts.model_version or 'the serving version'}")
     )
-    threshold = _before("threshold", executed)
-    if threshold is not None:
-        actions.append(Configure(model, {"threshold": threshold}))
-        reasons.append(f"the threshold that containment raised goes back to {threshold:g}, which {version} was judged with")
-    actions += _serve_again(model, state, executed, reasons) or ([_restart(incident_id, model, threshold)] if threshold is not None else [])
-    return actions, reasons
+    return actions + _threshold_back(incident_id, model, version, state, executed, reasons), reasons
 
 
 def _threshold(

@@ -21,14 +21,15 @@ from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from mlrunbook.approvals import approve_by_rule
+from mlrunbook.approvals import approve_by_rule, is_rejected
 from mlrunbook.domain import candidates
 from mlrunbook.domain.actions import Path, Plan, PlanKind, Register, Stage
 from mlrunbook.domain.candidates import Decision, compare_shadow
-from mlrunbook.domain.errors import Fenced, NotFound, Refused
+from mlrunbook.domain.errors import Fenced, NotFound, Refused, Transient
 from mlrunbook.domain.retraining import TrainingWindow, check_name, check_window, next_version, training_window
 from mlrunbook.ports import ModelVersion, Prediction
 from mlrunbook.steps.changes import carry_out
+from mlrunbook.steps.rollback_target import serving_threshold
 from mlrunbook.steps.run import Run
 from mlrunbook.store import journal, leases, plans, records
 from mlrunbook.wiring import World
@@ -231,12 +232,20 @@ def shadow(run: Run, *, sleep: Callable[[float], None] = time.sleep, patience_s:
         return _shadow_outlook(run.record(conn, "shadow", seen))
 
 
+def proven(run: Run) -> Outlook | None:
+    """The candidate that has passed the shadow; None while there is still something to do."""
+    recorded = run.recorded("shadow")
+    return _shadow_outlook(recorded) if recorded and recorded["passed"] is True else None
+
+
 def unstage(run: Run) -> None:
-    """Take a candidate that the shadow has not passed out of the slot again."""
+    """Take a candidate that the shadow has not passed, or whose promotion was rejected, out of the slot again."""
     version, model = _decided(run)["version"], run.incident().model
-    if (run.recorded("shadow") or {}).get("passed") is True:
+    rejected = _is_rejected(run)
+    if (run.recorded("shadow") or {}).get("passed") is True and not rejected:
         raise Refused(f"{version} has passed the shadow: it stays staged until it is promoted or rejected")
-    why = f"the shadow has not passed {version}: it scores live requests no longer"
+    why = f"the promotion of {version} was rejected" if rejected else f"the shadow has not passed {version}"
+    why += ": it scores live requests no longer"
     plan = Plan(run.incident_id, PlanKind.UNDO, model, (Stage(model, None),), (why,), path=Path.RETRAIN, rule=UNSTAGE_RULE)
     with run.write() as conn:
         if (row := journal.find(conn, run.incident_id, plan.digest, 0)) and row.settled:
@@ -244,6 +253,18 @@ def unstage(run: Run) -> None:
         plans.propose(conn, plan, now=run.world.now())
         approve_by_rule(conn, plan, now=run.world.now())
     carry_out(run, plan.digest, 0, undo_of=_staging_row(run).id)
+
+
+def unstage_rejected(run: Run) -> None:
+    """Nobody wants the candidate that was proven: it leaves the slot. Does nothing where no candidate is staged."""
+    if proven(run) is not None and _is_rejected(run):
+        unstage(run)
+
+
+def _is_rejected(run: Run) -> bool:
+    with run.world.transaction() as conn:
+        asked = plans.current(conn, run.incident_id, PlanKind.RESOLUTION)
+        return asked is not None and asked.path is Path.RETRAIN and is_rejected(conn, run.world.policy, asked)
 
 
 def _shadow_outlook(recorded: dict[str, Any]) -> Outlook:
@@ -302,6 +323,8 @@ def _known(known: dict[str, ModelVersion], version: str) -> ModelVersion:
 
 
 def _threshold(run: Run) -> float:
-    """What the servers decide by now: promotion does not change it."""
-    model = run.incident().model
-    return (run.world.runtime.observe(model).config or run.world.runtime.read_config(model)).threshold
+    """What the servers decided by before containment raised it: the promotion puts it back."""
+    threshold = serving_threshold(run)
+    if threshold is None:
+        raise Transient(f"the threshold of {run.incident().model} cannot be read, so nothing can be compared at it")
+    return threshold

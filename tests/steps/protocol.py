@@ -67,6 +67,7 @@ def follow(run: Run) -> str:
             lifecycle.wait_for_approval(run, digest)
             return state
         if state == "rejected":
+            candidate.unstage_rejected(run)
             lifecycle.stop_for_human(run, reason="the plan was rejected: fix it by hand, or start a path deployment")
             return state
         resolution.begin(run, digest)
@@ -92,6 +93,8 @@ def follow(run: Run) -> str:
 
 def prepare_candidate(run: Run) -> str | None:
     """As flows/candidate.py; how it ended."""
+    if candidate.proven(run):
+        return "promote"
     wanted = candidate.wanted(run)
     if wanted is None or wanted["version"] is None:
         return None

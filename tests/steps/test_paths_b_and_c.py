@@ -195,13 +195,13 @@ class TestPathC:
         assert any("the fix did not work" in m.body for m in notifier.pages())
         assert "did not hold within the watch window" in " ".join(told(world, incident_id, "containment"))
 
-    def test_a_rejected_promotion_changes_nothing(self, world: World, file_world: FileWorld) -> None:
+    def test_a_rejected_promotion_changes_nothing_and_empties_the_staging_slot(self, world: World, file_world: FileWorld) -> None:
         concept_drift(file_world)
         incident_id = report(world)
         assert carry(world, incident_id, "run-1") == "pending"
         say(world, incident_id, "rejected")
         assert carry(world, incident_id, "run-1") == "rejected"
-        assert file_world.state["serving"] == "v1.5.0"
+        assert (file_world.state["serving"], file_world.state["staging"]) == ("v1.5.0", None)
 
 
 @pytest.fixture(autouse=True)

@@ -16,7 +16,7 @@ from mlrunbook.platform.simulator import MODEL, FleetSimulator
 from mlrunbook.platform.uci import UciTable
 from mlrunbook.stack import Stack
 
-BATCH, INTERVAL_S = 1000, 1.0  # the demo's pace: enough failures for an interval within seconds
+BATCH, INTERVAL_S = 1000, 1.25  # the demo's pace: enough failures for an interval within seconds
 
 
 def source_of(data: Path | None, seed: int) -> Source:

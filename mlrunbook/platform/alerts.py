@@ -280,9 +280,10 @@ class AlertLoop:
         rules: AlertThresholds,
         environment: str,
         every_s: float,
+        told: Callable[[], None] = lambda: None,
     ) -> None:
         self._on, self._clock, self._health, self._stopped, self._send = on, clock, health, stopped_on_purpose, send
-        self._rules, self._environment, self._every_s = rules, environment, every_s
+        self._rules, self._environment, self._every_s, self._told = rules, environment, every_s, told
         self._down_since: dict[str, datetime] = {}
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="alerts", daemon=True)
@@ -316,6 +317,7 @@ class AlertLoop:
                 if self._clock() >= due:
                     due = self._clock() + timedelta(seconds=self._every_s)
                     self.evaluate()
-                self.deliver()
+                if self.deliver():
+                    self._told()
             except Exception:  # the loop outlives whatever happens in one round
                 log.exception("alert round failed; trying again")

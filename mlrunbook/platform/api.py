@@ -12,14 +12,17 @@ import logging
 import os
 import secrets
 import sys
+import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
+from functools import cache
 from typing import Annotated, Any
 
 import httpx
 import uvicorn
 from fastapi import Depends, FastAPI, Header, Query
+from fastapi.responses import JSONResponse
 from pydantic import AwareDatetime
 from sqlalchemy import Engine, text
 
@@ -27,7 +30,19 @@ from mlrunbook import db, policy_file, statefile, web
 from mlrunbook.db import transaction
 from mlrunbook.domain.errors import Invalid, NotFound, RunbookError
 from mlrunbook.domain.policy import AlertThresholds, Policy
-from mlrunbook.platform import alerts, feature_schedules, ledger, metrics, predictions, registry, replay, serving_config, wire, workorders
+from mlrunbook.platform import (
+    alerts,
+    artefacts,
+    feature_schedules,
+    ledger,
+    metrics,
+    predictions,
+    registry,
+    replay,
+    serving_config,
+    wire,
+    workorders,
+)
 from mlrunbook.settings import Settings, settings
 from mlrunbook.tokens import Identity, Scope
 
@@ -72,6 +87,7 @@ def create_app(
             rules=rules or AlertThresholds(),
             environment=environment,
             every_s=evaluate_every_s,
+            told=_get_ready,
         )
 
     def close() -> None:
@@ -94,6 +110,12 @@ def create_app(
     _features(app, engine, clock)
     _performance(app, engine, clock)
     return app
+
+
+@cache
+def _get_ready() -> None:
+    """Somebody hears of trouble now: versions will be compared soon, and what that needs takes seconds to import."""
+    threading.Thread(target=artefacts.preload, name="preload", daemon=True).start()
 
 
 class ModelServer:
@@ -199,9 +221,9 @@ def _registry(app: FastAPI, engine: Engine, config: Settings, server: ModelServe
         since: When = None,
         until: When = None,
         limit: Annotated[int, Query(ge=1, le=wire.MOST_REPLAYED)] = 4000,
-    ) -> Body:
+    ) -> JSONResponse:
         """Score logged requests whose outcome is known with each version, as if it had served."""
-        return wire.replayed(replay.replay(engine, loaded, model, version, since=since, until=until, limit=limit))
+        return JSONResponse(wire.replayed(replay.replay(engine, loaded, model, version, since=since, until=until, limit=limit)))
 
     @app.get(f"{base}/changes")
     def changes(model: str, since: When = None) -> Body:
@@ -329,12 +351,12 @@ def _performance(app: FastAPI, engine: Engine, clock: Callable[[], datetime]) ->
         since: When = None,
         until: When = None,
         labelled_only: Annotated[bool, Query(alias="labelledOnly")] = False,
-    ) -> Body:
+    ) -> JSONResponse:
         with transaction(engine) as conn:
             if model is not None:
                 ledger.find(conn, model)
             found = predictions.recent(conn, model=model, limit=limit, since=since, until=until, labelled_only=labelled_only)
-        return {"predictions": [wire.prediction(p) for p in found]}
+        return JSONResponse({"predictions": [wire.prediction(p) for p in found]})
 
     @app.post("/api/v1/ml/predictions/outcomes")
     def outcomes(body: wire.OutcomesRequest, _: Intake) -> Body:

@@ -106,6 +106,11 @@ def _openmp() -> ThreadpoolController:
     return ThreadpoolController()
 
 
+def preload() -> None:
+    """Import what loading a model needs, before somebody waits for it: seconds that the first replay or promotion would take longer."""
+    import skops.io  # noqa: F401
+
+
 def save(estimator: Any, folder: Path, manifest: Manifest) -> Manifest:
     """Write both files; the folder appears whole or not at all. Returns the manifest with the artefact's sha256.
 

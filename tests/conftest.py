@@ -18,7 +18,17 @@ if TYPE_CHECKING:
     from tests.flows.live import ChildStack
 
 TEMPLATE = "migrated"
+WHOLE_STACK = frozenset({"stack", "prefect", "browser"})
 _numbers = itertools.count(1)
+
+
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """With `-n 2`: everything that starts a whole stack on one worker, first because it takes longest; the other files on the other."""
+    for item in items:
+        heavy = any(item.get_closest_marker(name) for name in WHOLE_STACK)
+        item.add_marker(pytest.mark.xdist_group("stack" if heavy else item.nodeid.partition("::")[0]))
+    items.sort(key=lambda item: not any(item.get_closest_marker(name) for name in WHOLE_STACK))
 
 
 @pytest.fixture(scope="session")

@@ -72,8 +72,8 @@ def choose_target(
     Refused, with its reason: what cannot score the requests; what was not trained on an asset type that `current` was trained on
     and that occurs (`known`); what is worse than `current` on a segment beyond chance; what is no better over all; what would
     itself count as a fall against `baseline_f1` (None: not known), because it would not restore service. Of the others the
-    highest F1 wins. Rows that a version was trained on (`known`) do not count for it. Where `current` cannot be replayed its logged
-    scores count.
+    newest wins that the one with the highest F1 does not beat beyond chance: the latest sound release, not a lucky old one. Rows
+    that a version was trained on (`known`) do not count for it. Where `current` cannot be replayed its logged scores count.
     """
     known = known or {}
     found = next((v for v in replayed.versions if v.version == current and not v.problem), None)
@@ -81,7 +81,8 @@ def choose_target(
     rows = tuple(replayed.rows[i] for i in at)
     theirs = [found.scores[i] if found else replayed.rows[i].score for i in at]
     positives = sum(bool(p.outcome) for p in rows)
-    verdicts = []
+    verdicts: list[TargetVerdict] = []
+    alarms: dict[str, dict[int, bool]] = {}
     for candidate in replayed.versions:
         name = candidate.version
         if name == current:
@@ -93,9 +94,11 @@ def choose_target(
         fair = [i for i, p in enumerate(rows) if name not in known or p.at >= known[name].trained_to]
         seen, flags, own_flags = [rows[i] for i in fair], [theirs[i] >= threshold for i in fair], [own[i] >= threshold for i in fair]
         verdicts.append(_as_target(name, current, seen, flags, own_flags, baseline_f1, policy))
+        alarms[name] = dict(zip(fair, own_flags, strict=True))
     order = list(Judged)
     ranking = sorted(reversed(verdicts), key=lambda v: (order.index(v.judged), -(v.f1 or 0.0)))  # of equal ones the newest
-    best = ranking[0] if ranking and ranking[0].judged is Judged.ACCEPTED else None
+    accepted = [v for v in verdicts if v.judged is Judged.ACCEPTED]
+    best = _newest_of_the_best(accepted, rows, alarms, policy) if accepted else None
     open_ = best is None and any(v.judged is Judged.NOT_ENOUGH_EVIDENCE for v in ranking)
     words = f"on {len(rows)} requests with {positives} known failures"
     if best:
@@ -107,6 +110,25 @@ def choose_target(
     else:
         sentence = f"every version is refused, {words}: {'; '.join(v.sentence for v in ranking)}"
     return TargetChoice(best.version if best else None, tuple(ranking), sentence, open_, len(rows), positives)
+
+
+def _newest_of_the_best(
+    accepted: Sequence[TargetVerdict], rows: Sequence[Prediction], alarms: Mapping[str, Mapping[int, bool]], policy: DropPolicy
+) -> TargetVerdict:
+    """`accepted` in the order of `Replayed.versions`: the newest last."""
+    top = max(accepted, key=lambda v: v.f1 or 0.0)
+    for verdict in reversed(accepted):
+        both = sorted(alarms[top.version].keys() & alarms[verdict.version].keys())
+        truth = [bool(rows[i].outcome) for i in both]
+        pair = compare(
+            truth,
+            [alarms[top.version][i] for i in both],
+            [alarms[verdict.version][i] for i in both],
+            confidence=policy.confidence,
+        )
+        if not pair.worse:
+            return verdict
+    return top
 
 
 def _as_target(

@@ -106,9 +106,9 @@ class Dispatcher:
         self._world.notifier.send(Message(item.dedup_key, incident_id, p["channel"], p["subject"], p["body"], page=is_page))
         with self._world.transaction() as conn:
             now = self._world.now()
-            outbox.delivered(conn, item, now=now)
             words = f"Paged {p['to']}: {p['reason']}" if is_page else f"Told {p['to']}: {p['subject']}"
             timeline.append(conn, incident_id, item.kind, words, actor="dispatcher", at=now, data={"channel": p["channel"], "to": p["to"]})
+            outbox.delivered(conn, item, now=now)  # after the incident: everybody locks it before rows of the outbox
 
     def _send_update(self, item: outbox.Item) -> None:
         """The update every 30 min: written from the store at this moment; puts the next one."""

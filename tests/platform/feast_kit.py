@@ -27,7 +27,7 @@ class Feast:
     """A repository with our definitions applied; `store` is the writer's."""
 
     def __init__(self, postgres: EmbeddedPostgres, folder: Path, *, applied: bool = True) -> None:
-        self.repo, self.database = folder / "features", f"feast_{next(_numbers)}"
+        self.repo, self.database = folder / "features", f"feast_kit_{next(_numbers)}"
         postgres.create_database(self.database)
         self.url = postgres.url(self.database)
         self.admin_url = postgres.url("postgres")

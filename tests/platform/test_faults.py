@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from mlrunbook.domain.actions import Path
 from mlrunbook.domain.errors import NotFound
 from mlrunbook.domain.incident import Severity, Status
 from mlrunbook.platform.artefacts import LoadedModel
@@ -90,9 +91,13 @@ def test_a_slipped_threshold_ruins_precision_but_leaves_most_assets_alone(world:
 
 
 def test_every_fault_says_how_it_must_end() -> None:
-    assert set(FAULTS) == {"bad-release", "mild-release", "all-high-risk", "threshold-slip", "blip"}
+    by_people = {"null-feature", "feature-store-down", "bad-candidate"}
+    retrained, rolled_back = {"new-asset-type", "concept-drift"}, {"bad-release", "mild-release", "all-high-risk"}
+    assert set(FAULTS) == {"threshold-slip", "stale-features", "blip"} | by_people | retrained | rolled_back
     assert {name for name, f in FAULTS.items() if f.truth.status is Status.FALSE_ALARM} == {"blip"}
-    assert {name for name, f in FAULTS.items() if f.truth.path is None} == {"blip"}
+    assert {name for name, f in FAULTS.items() if f.truth.path is None} == {"blip"} | by_people
+    assert {name for name, f in FAULTS.items() if f.truth.path is Path.RETRAIN} == retrained
+    assert {name for name, f in FAULTS.items() if f.truth.diagnosed is None} == {"blip"}
     assert FAULTS["all-high-risk"].truth.severity is Severity.CRITICAL
     assert isinstance(FAULTS["blip"], Blip)
 

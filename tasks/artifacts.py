@@ -99,6 +99,8 @@ def plan_markdown(plan: Plan) -> str:
     lines += ["### What will be done", ""] + [f"{n}. {md(a.summary)}" for n, a in enumerate(plan.actions, 1)] + [""]
     lines += ["### Why", ""] + [f"- {md(part)}" for reason in plan.reasons for part in reason.split("; ")] + [""]
     lines += ["### What to expect", "", md(plan.expected) or "-", ""]
+    if checks := plan.facts.get("candidate"):
+        lines += ["### What the candidate has shown", "", *(f"- {md(check)}" for check in checks), ""]
     doubts = [
         f"- {word}: {md(text)}"
         for key, word in (("against", "Against it"), ("not_checked", "Not checked"))

@@ -18,17 +18,32 @@ if TYPE_CHECKING:
     from tests.flows.live import ChildStack
 
 TEMPLATE = "migrated"
-WHOLE_STACK = frozenset({"stack", "prefect", "browser"})
+STACK_FILES = ("tests/flows/", "tests/docs/test_commands_on_a_stack.py", "tests/test_stack.py", "tests/test_demo.py")
 _numbers = itertools.count(1)
 
 
-@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """With `-n 2`: everything that starts a whole stack on one worker, first because it takes longest; the other files on the other."""
-    for item in items:
-        heavy = any(item.get_closest_marker(name) for name in WHOLE_STACK)
-        item.add_marker(pytest.mark.xdist_group("stack" if heavy else item.nodeid.partition("::")[0]))
-    items.sort(key=lambda item: not any(item.get_closest_marker(name) for name in WHOLE_STACK))
+    """Tests that start a whole stack take longest: they go first."""
+    if strays := [i.nodeid for i in items if "stack" in getattr(i, "fixturenames", ()) and not _with_a_stack(i.nodeid)]:
+        raise pytest.UsageError(f"{strays[0]} uses the stack: name its file in STACK_FILES, or two workers start two stacks")
+    items.sort(key=lambda item: not _with_a_stack(item.nodeid))
+
+
+def _with_a_stack(nodeid: str) -> bool:
+    return nodeid.startswith(STACK_FILES)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> object:
+    """With `-n 2`: everything that starts a whole stack on one worker, the other files on the other."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class OneStack(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return "stack" if _with_a_stack(nodeid) else nodeid.partition("::")[0]
+
+    config.option.loadscopereorder = False
+    return OneStack(config, log)
 
 
 @pytest.fixture(scope="session")

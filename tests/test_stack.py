@@ -207,9 +207,12 @@ def test_the_whole_stack_answers_and_the_prefect_server_wants_its_password(stack
     assert httpx.get(f"http://127.0.0.1:{stack.ports.prefect}/").is_success
 
 
-@pytest.mark.stack
-@pytest.mark.prefect
-def test_the_feature_store_of_the_stack_serves_what_has_landed_and_its_password_is_private(stack: Stack) -> None:
+def test_the_feature_store_of_the_stack_serves_what_has_landed_and_its_password_is_private(scratch: Path) -> None:
+    with make(scratch / "features", parts=frozenset({"platform", "feature-server"})) as stack:
+        serves_what_lands(stack)
+
+
+def serves_what_lands(stack: Stack) -> None:
     env = running_env(stack.data)
     repo, assets = Path(env["MLRUNBOOK_FEATURE_REPO"]), ["landed_1", "landed_2"]
     assert stat.S_IMODE((repo / "feature_store.yaml").stat().st_mode) == 0o600

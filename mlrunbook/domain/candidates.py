@@ -303,7 +303,7 @@ def validate(
             decision = Decision.NOT_ENOUGH_EVIDENCE
             sentence = f"only {positives} known failures {span}, {policy.min_positives} needed: wait for outcomes, or hold out more"
     elif failed:
-        decision, sentence = Decision.DO_NOT_PROMOTE, f"{'; '.join(c.sentence for c in failed)} ({words}, {span})"
+        decision, sentence = Decision.DO_NOT_PROMOTE, f"{words}, {span}; {'; '.join(c.sentence for c in failed)}"
     elif pair.better:
         decision, sentence = Decision.PROMOTE, f"{words}, {span}"
     elif (pair.gain or 0.0) <= 0:

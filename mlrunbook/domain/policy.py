@@ -13,6 +13,7 @@ from typing import Annotated, Self
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
 from mlrunbook.domain.actions import PlanKind
+from mlrunbook.domain.causes import Cause
 from mlrunbook.domain.containment import ContainmentPolicy
 from mlrunbook.domain.features import FeatureStorePolicy
 from mlrunbook.domain.incident import IncidentType, Severity
@@ -241,7 +242,7 @@ class Retraining(Section):
     live metrics are watched for `watch_min`; a fall returns to the version before.
     """
 
-    triggers: tuple[Text, ...] = ("new_segment", "concept_drift", "data_drift")
+    triggers: tuple[Cause, ...] = (Cause.NEW_SEGMENT, Cause.CONCEPT_DRIFT, Cause.DATA_DRIFT)
     look_back_days: Count = 30
     holdout_share: Annotated[float, Field(gt=0, lt=1)] = 0.25
     min_positives: Count = 30

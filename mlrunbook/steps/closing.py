@@ -20,7 +20,21 @@ from mlrunbook.steps.run import ACTOR, Run
 from mlrunbook.store import incidents, items, journal, outbox, plans, records, timeline
 
 REVIEW_EVENTS = frozenset(
-    {"detected", "status", "severity", "page", "plan", "approval", "action", "acknowledged", "diagnosis", "recovery", "run", "reported"}
+    {
+        "detected",
+        "status",
+        "severity",
+        "page",
+        "plan",
+        "approval",
+        "action",
+        "acknowledged",
+        "diagnosis",
+        "candidate",
+        "recovery",
+        "run",
+        "reported",
+    }
 )
 
 

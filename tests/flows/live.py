@@ -29,12 +29,14 @@ from mlrunbook.platform.faults import fault
 from mlrunbook.platform.fleet import Fleet
 from mlrunbook.platform.simulator import MODEL, FleetSimulator
 from mlrunbook.processes import MARK, marked
-from mlrunbook.stack import Stack
+from mlrunbook.stack import ALL_PARTS, FEATURE_SERVER, Stack
 from mlrunbook.store import incidents, leases, plans, records, timeline
 from mlrunbook.store.timeline import Entry
 
 CHECKOUT = Path(__file__).parents[2]
 LEASE_S = 4
+# Features travel in the requests: importing Feast in every run would double the time of these tests. With Feast: tests/test_demo.py.
+PARTS = ALL_PARTS - {FEATURE_SERVER}
 # The demo's opt-in of Prefect's form, and looks that follow each other fast.
 POLICY = """
 approvals:
@@ -49,13 +51,14 @@ SCRIPT = """
 import sys
 from pathlib import Path
 from mlrunbook.addresses import Ports
-from mlrunbook.stack import Stack, stop_on_signals
+from mlrunbook.stack import ALL_PARTS, FEATURE_SERVER, Stack, stop_on_signals
 
 data, home, *ports = sys.argv[1:]
 told = lambda line: print(line, flush=True)
 try:
     with stop_on_signals(), Stack(
-        Path(data), ports=Ports(*map(int, ports)), home=Path(home), with_approver=True, durable=False, report=told
+        Path(data), ports=Ports(*map(int, ports)), home=Path(home), parts=ALL_PARTS - {FEATURE_SERVER}, with_approver=True,
+        durable=False, report=told
     ) as stack:
         stack.wait()
 except KeyboardInterrupt:
@@ -67,7 +70,7 @@ class ChildStack(Stack):
     """`Stack` in a process of its own, as `mlrunbook up` is one, so that all of it can be killed."""
 
     def __init__(self, data_dir: Path, *, ports: Ports) -> None:
-        super().__init__(data_dir, ports=ports, home=CHECKOUT, with_approver=True, durable=False)
+        super().__init__(data_dir, ports=ports, home=CHECKOUT, parts=PARTS, with_approver=True, durable=False)
         self._process: subprocess.Popen[bytes] | None = None
 
     @property

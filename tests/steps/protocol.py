@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from mlrunbook.domain.errors import Fenced
 from mlrunbook.steps import (
     candidate,
@@ -55,7 +57,7 @@ def follow(run: Run) -> str:
     if mitigation := containment.approved_mitigation(run):
         contain(run, mitigation)
     if not run.recorded("human_resolution"):
-        if prepare_candidate(run) == "waiting":
+        if prepare_candidate(run)["verdict"] == "waiting":
             lifecycle.look_again_later(run, reason="the candidate is in the shadow", after_s=60.0)
             return "waiting for the shadow"
         digest = resolution.plan(run)
@@ -91,23 +93,23 @@ def follow(run: Run) -> str:
     return "closed"
 
 
-def prepare_candidate(run: Run) -> str | None:
-    """As flows/candidate.py; how it ended."""
-    if candidate.proven(run):
-        return "promote"
+def prepare_candidate(run: Run) -> dict[str, Any]:
+    """As flows/candidate.py."""
+    if proven := candidate.proven(run):
+        return proven
     wanted = candidate.wanted(run)
     if wanted is None or wanted["version"] is None:
-        return None
+        return candidate.outlook(None if wanted is None else "not_enough_evidence", "", None)
     candidate.train(run, lambda _: None)
     candidate.register(run)
     validation = candidate.validate(run, sleep=no_sleep, patience_s=0)
     if validation["verdict"] != "promote":
-        return str(validation["verdict"])
+        return candidate.outlook(validation["verdict"], validation["sentence"], wanted["version"])
     candidate.stage(run)
-    shadow = candidate.shadow(run, sleep=no_sleep, patience_s=0)
-    if shadow["verdict"] in ("do_not_promote", "not_enough_evidence"):
+    seen = candidate.shadow(run, sleep=no_sleep, patience_s=0)
+    if seen["verdict"] in ("do_not_promote", "not_enough_evidence"):
         candidate.unstage(run)
-    return str(shadow["verdict"])
+    return seen
 
 
 def apply(run: Run, digest: str) -> None:

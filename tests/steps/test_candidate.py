@@ -19,6 +19,7 @@ from mlrunbook.wiring import World
 from tests.fakes import MODEL, Clock, FileWorld
 from tests.steps.people import incident_of, recorded, report, told
 from tests.steps.protocol import no_sleep
+from tests.steps.protocol import prepare_candidate as prepare
 
 NAMED = "v3.0.0"
 
@@ -44,23 +45,6 @@ def carried(world: World, request: dict[str, Any] | None) -> Run:
 @pytest.fixture
 def run(world: World) -> Run:
     return carried(world, asked(world))
-
-
-def prepare(run: Run) -> dict[str, Any]:
-    """As `flows/candidate.py`."""
-    wanted = candidate.wanted(run)
-    if wanted is None or wanted["version"] is None:
-        return candidate.outlook(None if wanted is None else "not_enough_evidence", "", None)
-    candidate.train(run, lambda _: None)
-    candidate.register(run)
-    validation = candidate.validate(run, sleep=no_sleep, patience_s=0)
-    if validation["verdict"] != "promote":
-        return candidate.outlook(validation["verdict"], validation["sentence"], wanted["version"])
-    candidate.stage(run)
-    seen = candidate.shadow(run, sleep=no_sleep, patience_s=0)
-    if seen["verdict"] in ("do_not_promote", "not_enough_evidence"):
-        candidate.unstage(run)
-    return seen
 
 
 def test_a_candidate_that_proves_better_is_staged_and_waits_for_a_person(run: Run, file_world: FileWorld) -> None:

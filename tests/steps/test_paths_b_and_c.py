@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from mlrunbook.domain.actions import Materialize, Promote, ResumeMaterialization
+from mlrunbook.domain.causes import Cause
 from mlrunbook.domain.incident import IncidentType, Severity, Status
 from mlrunbook.domain.policy import Policy, Retraining
 from mlrunbook.wiring import World
@@ -162,7 +163,7 @@ class TestPathC:
 
     def test_a_cause_that_policy_does_not_list_is_not_retrained_on_by_itself(self, world: World, file_world: FileWorld) -> None:
         concept_drift(file_world)
-        careful = replace(world, policy=Policy(retraining=Retraining(triggers=("new_segment",))))
+        careful = replace(world, policy=Policy(retraining=Retraining(triggers=(Cause.NEW_SEGMENT,))))
         incident_id = report(careful)
         assert carry(careful, incident_id, "run-1") == "waiting for a human"
         assert "train:v2.1.0" not in file_world.applied

@@ -86,7 +86,7 @@ def test_concept_drift_is_answered_by_a_version_that_was_retrained_proved_and_ap
     assert summary["f1"]["during"] < summary["f1"]["baseline"] * 0.8
     assert summary["f1"]["after"] > summary["f1"]["baseline"] * 0.95
     applied = summary["platform_applied"]
-    assert (applied["register"], applied["staging"], applied["promote"], applied["rollback"]) == (1, 1, 1, 0)
+    assert applied == {"register": 1, "staging": 1, "promote": 1} | {k: n for k, n in applied.items() if not n}
     assert all((place / "out" / name).exists() for name in summary["files"])
     assert left_behind(place) == []
 

@@ -176,7 +176,7 @@ def test_respond_by_api_opens_the_incident_it_describes_and_carries_it(live: Liv
         "shift_lead",
     )
     assert incident.status is Status.INVESTIGATING
-    live.wait_until_said(incident_id, "Waiting for a human: there is no safe automatic path")
+    live.wait_until_said(incident_id, "Waiting for a human: the cause is not known")
     assert live.entries(incident_id, "action") == []
 
 

@@ -32,7 +32,7 @@ async def prepare_candidate(incident_id: str) -> dict[str, Any]:
     await register_candidate(incident_id, version)
     validation = await validate_candidate(incident_id, version)
     if validation["verdict"] != "promote":
-        return {"verdict": validation["verdict"], "sentence": validation["sentence"], "version": version}
+        return validation
     await stage_candidate(incident_id, version)
     shadow = await shadow_candidate(incident_id, version)
     if shadow["verdict"] in ("do_not_promote", "not_enough_evidence"):

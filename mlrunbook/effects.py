@@ -45,9 +45,9 @@ def _read_serving_version(world: World, action: RollBack | Promote) -> State:
     return {"serving_version": status.serving_version, "server_version": status.server_version if status.server_healthy else None}
 
 
-def _rolled_back(action: RollBack, state: State) -> bool:
+def _serves(version: str, state: State) -> bool:
     """The registry says so, and the server (when one runs) serves it. A route override shows as the server's version too."""
-    return state.get("serving_version") == action.target_version and state.get("server_version") in (None, action.target_version)
+    return state.get("serving_version") == version and state.get("server_version") in (None, version)
 
 
 def _read_route(world: World, action: RouteTraffic) -> State:
@@ -151,7 +151,7 @@ def _read_registered(world: World, action: Register) -> State:
 EFFECTS: dict[str, Effect] = {
     RollBack.kind: Effect(
         read=_read_serving_version,
-        holds=_rolled_back,
+        holds=lambda a, s: _serves(a.target_version, s),
         apply=lambda world, a, key: world.platform.rollback(
             a.model, target_version=a.target_version, reason=a.reason, rolled_back_by="mlrunbook", idempotency_key=key
         ),
@@ -200,7 +200,7 @@ EFFECTS: dict[str, Effect] = {
     ),
     Promote.kind: Effect(
         read=_read_serving_version,
-        holds=lambda a, s: s.get("serving_version") == a.version and s.get("server_version") in (None, a.version),
+        holds=lambda a, s: _serves(a.version, s),
         apply=lambda world, a, key: world.platform.promote(
             a.model, version=a.version, reason=a.reason, promoted_by="mlrunbook", idempotency_key=key
         ),

@@ -80,6 +80,18 @@ def forget_dead_connections(store: FeatureStore) -> None:
             setattr(online, name, None)
 
 
+def limit_waits(store: FeatureStore, *, lock_ms: int, statement_ms: int) -> Any:
+    """Put time limits on the PostgreSQL connection that reads and writes online rows: Feast has no setting for them, and waits for a lock
+    for ever. Returns that connection; None for another online store. Opens a new one in place of one that has died."""
+    forget_dead_connections(store)
+    if store.config.online_store.type != "postgres":
+        return None
+    online: Any = store._get_provider().online_store
+    with online._get_conn(store.config, autocommit=True) as connection:
+        connection.execute(f"SET lock_timeout = {lock_ms}; SET statement_timeout = {statement_ms}")
+    return connection
+
+
 def close_connection(store: FeatureStore) -> None:
     """After a write that failed: Feast leaves its transaction open, and then nothing works on that connection. The next use opens another.
 

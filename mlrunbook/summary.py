@@ -84,7 +84,8 @@ def differences(facts: dict[str, Any], truth: Truth) -> list[str]:
         return wrong + ([f"production was changed: {', '.join(changed)}"] if changed else [])
     if path is None and (changed := sorted({"rollback", "promote"} & set(applied))):
         wrong.append(f"another version was made to serve ({', '.join(changed)}), which nobody was to be offered")
-    refused = (facts["candidate"] or {}).get("version") if (facts["candidate"] or {}).get("verdict") == "do_not_promote" else None
+    candidate = facts["candidate"] or {}
+    refused = candidate["version"] if candidate.get("verdict") == "do_not_promote" else None
     if refused != truth.refused:
         wrong.append(f"the refused candidate is {refused}, should be {truth.refused}")
     f1 = facts["f1"]

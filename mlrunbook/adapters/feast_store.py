@@ -17,9 +17,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mlrunbook.adapters.feast_errors import StoreProblem, as_error, no_rows, online_problem, registry_problem, source_problem, view_missing
+from mlrunbook.domain.clocks import utc
 from mlrunbook.domain.errors import RunbookError
 from mlrunbook.domain.features import CLOCK_SKEW, FeatureFault, FeatureProblem, FeatureStorePolicy, FeatureStoreState, ViewState
-from mlrunbook.feast_api import forget_dead_connections, load_feast, open_store
+from mlrunbook.feast_api import close_connection, limit_waits, load_feast, open_store
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -126,7 +127,7 @@ class FeastStore:
         state: dict[str, Any] = {
             "job_end_at": end,
             "updated_at": _updated_at(store, view),
-            "source_newest_at": max(_utc(row[stamp]) for row in rows),
+            "source_newest_at": max(utc(row[stamp]) for row in rows),
             "null_source": _null_shares(rows, features),
         }
         if not online:
@@ -134,9 +135,9 @@ class FeastStore:
         found = self._online(store, view, keys, features, rows)
         behind, missing, lag_s = 0, 0, 0.0
         for row, (at, _) in zip(rows, found, strict=True):
-            lag = (_utc(row[stamp]) - at).total_seconds() if at else 0.0
+            lag = (utc(row[stamp]) - at).total_seconds() if at else 0.0
             lag_s = max(lag_s, lag)
-            if at is None and end is not None and _utc(row[stamp]) <= end:
+            if at is None and end is not None and utc(row[stamp]) <= end:
                 missing += 1
             elif at is None or lag >= SAME_MOMENT_S:
                 behind += 1
@@ -217,7 +218,7 @@ class FeastStore:
             import pyarrow.compute as pc
 
             # Not `until`: rows dated between the newest that was there and now may still be on their way, and would never be loaded.
-            newest = _utc(pc.max(table[stamp]).as_py()) + timedelta(microseconds=1)
+            newest = utc(pc.max(table[stamp]).as_py()) + timedelta(microseconds=1)
             _record(store, view, start, min(newest, now), now)
         elif poisoned:
             _record(store, view, start, until, now)
@@ -275,21 +276,17 @@ class FeastStore:
                 raise StoreProblem(view_missing(name)) from error
 
     def _opened(self, limit_ms: int) -> Any:
-        """The store, with our time limits on its connection: Feast has no setting for them, and waits for a lock for ever."""
+        """The store, with our time limits on its connection."""
         load_feast()
         with _registry():
             if self._store is None:
                 self._store = open_store(self._repo)
                 warnings.filterwarnings("ignore", category=DeprecationWarning, module="ibis")  # Feast shows them, and each query gives one
-        store = self._store
-        forget_dead_connections(store)
-        if store.config.online_store.type == "postgres":
-            try:
-                with store._get_provider().online_store._get_conn(store.config, autocommit=True) as connection:
-                    connection.execute(f"SET lock_timeout = {self._lock_limit_s * 1000:.0f}; SET statement_timeout = {limit_ms}")
-            except Exception as error:
-                raise StoreProblem(online_problem(error)) from error
-        return store
+        try:
+            limit_waits(self._store, lock_ms=round(self._lock_limit_s * 1000), statement_ms=limit_ms)
+        except Exception as error:
+            raise StoreProblem(online_problem(error)) from error
+        return self._store
 
     def _forget_transaction(self, store: Any) -> None:
         """After a failed statement the connection takes no other until it is rolled back."""
@@ -306,10 +303,8 @@ class FeastStore:
         for pool in (getattr(store.registry, name, None) for name in ("read_engine", "write_engine")):
             if pool is not None:
                 pool.dispose()
-        connection = getattr(store._get_provider().online_store, "_conn", None)
-        if connection is not None:
-            with contextlib.suppress(Exception):
-                connection.close()
+        with contextlib.suppress(Exception):
+            close_connection(store)
 
 
 def _record(store: Any, view: FeatureView, start: datetime, end: datetime, now: datetime) -> None:
@@ -341,9 +336,9 @@ def _updated_at(store: Any, view: FeatureView) -> datetime | None:
 def _replaces(row: tuple[Any, Mapping[str, Any], datetime, Any], at: datetime | None, online: Mapping[str, Any] | None) -> bool:
     """A row goes online unless it is there, or a newer one; one with an empty value gives way to one that has it."""
     _, values, stamp, _ = row
-    if at is None or online is None or _utc(at) < _utc(stamp):
+    if at is None or online is None or utc(at) < utc(stamp):
         return True
-    if _utc(at) == _utc(stamp):
+    if utc(at) == utc(stamp):
         return any(online.get(name) != value for name, value in values.items())
     return any(_empty(online.get(name)) and not _empty(value) for name, value in values.items())
 
@@ -369,11 +364,6 @@ def _renamed(view: FeatureView, column: str) -> str:
     """A source's column by the name the view gives it."""
     name: str = _origin(view).field_mapping.get(column, column)
     return name
-
-
-def _utc(at: datetime) -> datetime:
-    """Feast takes a time without a zone for UTC."""
-    return at.replace(tzinfo=UTC) if at.tzinfo is None else at.astimezone(UTC)
 
 
 @contextlib.contextmanager

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
 from mlrunbook.domain.incident import Incident
 from mlrunbook.domain.policy import Policy
 
 NOT_MEASURED = "not measured"
+
+
+def utc(at: datetime) -> datetime:
+    """In UTC; a time without a zone counts as UTC, as in Feast."""
+    return at.replace(tzinfo=UTC) if at.tzinfo is None else at.astimezone(UTC)
 
 
 @dataclass(frozen=True)

@@ -221,6 +221,11 @@ class Executed(NamedTuple):
     before: Mapping[str, Any] | None
 
 
+def before_containment(key: str, executed: Sequence[Executed]) -> Any:
+    """The value before containment first set `key` (of an action's target); None when it did not."""
+    return next((e.before.get(key) for e in executed if e.before and key in e.action.target()), None)
+
+
 class Undo(NamedTuple):
     """`undoes[i]` is the id of the action that `plan.actions[i]` takes back (None: it only completes the one before it).
 

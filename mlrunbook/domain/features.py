@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field, StringConstraints
 
-from mlrunbook.domain.findings import FeatureServerAnswer, Finding, Missing, State
+from mlrunbook.domain.findings import FeatureServerAnswer, Finding, Missing, State, ago, finding
 from mlrunbook.domain.performance import Count, percent
 
 if TYPE_CHECKING:
@@ -252,7 +252,7 @@ def _staleness(view: ViewState, schedule: ViewSchedule | None, now: datetime, po
     too_old = online is not None and behind and (now - online).total_seconds() > policy.max_age_s
     if not (lag_s > policy.max_lag_s or unloaded_s > policy.max_lag_s or too_old or (behind and suspended)):
         return []
-    rows = f"its online rows are up to {_span(lag_s)} behind the source" if lag_s > 0 else "the source has newer rows"
+    rows = f"its online rows are up to {ago(timedelta(seconds=lag_s))} behind the source" if lag_s > 0 else "the source has newer rows"
     if view.entities:
         rows += f" ({view.behind} of {view.entities} sampled entities)"
     if suspended or unloaded_s > policy.max_lag_s or (now - end).total_seconds() > policy.max_age_s:
@@ -338,9 +338,7 @@ def _connectivity(state: FeatureStoreState, verdict: FeatureVerdict, server: Fea
     works = "a read by feature service and entity works" + (", also through the feature server" if served else "")
     suspect = bool(said) or None if state.read_ok is None and served is None else bool(said)
     words = "; ".join(said) or (works if suspect is False else "no feature read was tried")
-    return Finding(
-        "data_quality.feature_store_connectivity", _state(suspect), SOURCE, {"read_ok": state.read_ok, "server_read_ok": served}, words
-    )
+    return finding("data_quality.feature_store_connectivity", SOURCE, suspect, {"read_ok": state.read_ok, "server_read_ok": served}, words)
 
 
 def _availability(verdict: FeatureVerdict, server: FeatureServerAnswer | Missing) -> Finding:
@@ -352,16 +350,16 @@ def _availability(verdict: FeatureVerdict, server: FeatureServerAnswer | Missing
     elif not isinstance(server, Missing) and server.read_ok is False:
         said.append("the feature server answers its health check, and reads through it fail all the same")
     up = "the feature store is up" + (", and its server answers" if healthy else "")
-    return Finding("infrastructure.feature_store_availability", _state(bool(said)), SOURCE, {"healthy": healthy}, "; ".join(said) or up)
+    return finding("infrastructure.feature_store_availability", SOURCE, bool(said), {"healthy": healthy}, "; ".join(said) or up)
 
 
 def _item(key: str, verdict: FeatureVerdict, faults: frozenset[FeatureFault], value: Mapping[str, Any], sound: str) -> Finding:
     said = [p.sentence for p in verdict.problems if p.fault in faults]
     if said:
-        return Finding(key, State.SUSPECT, SOURCE, value, "; ".join(said))
+        return finding(key, SOURCE, True, value, "; ".join(said))
     if not value:
-        return Finding(key, State.UNKNOWN, SOURCE, value, "not known: the feature views could not be compared with their source")
-    return Finding(key, State.OK, SOURCE, value, sound)
+        return finding(key, SOURCE, None, value, "not known: the feature views could not be compared with their source")
+    return finding(key, SOURCE, False, value, sound)
 
 
 def _updates(state: FeatureStoreState, schedules: Sequence[ViewSchedule] | None, *, now: datetime, days: int) -> Finding:
@@ -370,10 +368,10 @@ def _updates(state: FeatureStoreState, schedules: Sequence[ViewSchedule] | None,
     said = [f"the definition of {name} changed {ago(now - at)} ago" for name, at in updated.items() if at]
     said += [f"the scheduled materialization of {s.view} is suspended" for s in schedules or () if s.suspended]
     if not state.views:
-        return Finding(key, State.UNKNOWN, SOURCE, None, "not known: no feature view could be read")
+        return finding(key, SOURCE, None, None, "not known: no feature view could be read")
     value = {name: at.isoformat() for name, at in updated.items() if at}
     words = "; ".join(said) or f"no feature view changed in the last {days} days"
-    return Finding(key, _state(bool(said)), SOURCE, value, words)
+    return finding(key, SOURCE, bool(said), value, words)
 
 
 def _ages(state: FeatureStoreState, now: datetime) -> dict[str, float]:
@@ -383,23 +381,6 @@ def _ages(state: FeatureStoreState, now: datetime) -> dict[str, float]:
 
 def _gaps(state: FeatureStoreState) -> dict[str, Any]:
     return {v.name: {"null_online": dict(v.null_online), "missing": v.missing} for v in state.views if v.null_online is not None}
-
-
-def _state(suspect: bool | None) -> State:
-    return State.UNKNOWN if suspect is None else State.SUSPECT if suspect else State.OK
-
-
-def ago(age: timedelta) -> str:
-    """ "3 h", "12 min", "40 s"."""
-    return _span(age.total_seconds())
-
-
-def _span(seconds: float) -> str:
-    units: tuple[tuple[str, float], ...] = (("days", 86400), ("h", 3600), ("min", 60))
-    for name, size in units:
-        if seconds >= 2 * size:
-            return f"{seconds / size:.0f} {name}"
-    return f"{max(seconds, 0):.0f} s"
 
 
 def _at(moment: datetime) -> str:

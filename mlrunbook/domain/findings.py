@@ -110,7 +110,7 @@ class Resources:
     memory: float
 
 
-def _finding(key: str, source: str, suspect: bool | None, value: Any, sentence: str) -> Finding:
+def finding(key: str, source: str, suspect: bool | None, value: Any, sentence: str) -> Finding:
     """`suspect` None: the source answered, but not enough to say."""
     state = State.UNKNOWN if suspect is None else State.SUSPECT if suspect else State.OK
     return Finding(key, state, source, value, sentence)
@@ -146,11 +146,11 @@ def recent_changes(
         name = kinds[0].replace("_", " ")
         if hits:
             newest = hits[0]
-            latest = f"{newest.kind} {newest.ref} by {newest.author}, {_ago(now - newest.at)} ago"
+            latest = f"{newest.kind} {newest.ref} by {newest.author}, {ago(now - newest.at)} ago"
             sentence = f"{len(hits)} in the last {days} days, the newest: {latest}"
-            findings.append(_finding(key, source, True, value, sentence))
+            findings.append(finding(key, source, True, value, sentence))
         elif recorded.intersection(kinds):
-            findings.append(_finding(key, source, False, value, f"no {name} change in the last {days} days"))
+            findings.append(finding(key, source, False, value, f"no {name} change in the last {days} days"))
         else:
             findings.append(unknown(key, source, Missing(f"{name} changes are not recorded")))
     return findings
@@ -176,10 +176,10 @@ def model_performance(metrics: ModelMetrics | Missing, policy: DropPolicy | None
     matrix = {"tp": now.tp, "fp": now.fp, "fn": now.fn, "tn": now.tn}
     missed = f"of {now.positives} failures {now.tp} were caught and {now.fn} missed; of {now.tp + now.fp} alarms {now.fp} were false"
     return [
-        _finding(group + "metrics_dashboard", source, suspect, value, f"{words} ({counts})"),
-        _finding(group + "current_vs_historical", source, suspect, drop, verdict.reason),
+        finding(group + "metrics_dashboard", source, suspect, value, f"{words} ({counts})"),
+        finding(group + "current_vs_historical", source, suspect, drop, verdict.reason),
         _accuracy_by_risk_level(source, metrics, policy),
-        _finding(group + "confusion_matrix", source, suspect, matrix, missed),
+        finding(group + "confusion_matrix", source, suspect, matrix, missed),
     ]
 
 
@@ -197,10 +197,10 @@ def _accuracy_by_risk_level(source: str, metrics: ModelMetrics, policy: DropPoli
             worse.append(f"{level} {was:.2f} -> {right / now.n:.2f}")
     if not accuracies:
         sentence = f"no risk level has {policy.min_positives} known outcomes now and in the baseline"
-        return _finding("model_performance.accuracy_by_risk_level", source, None, {}, sentence)
+        return finding("model_performance.accuracy_by_risk_level", source, None, {}, sentence)
     listed = ", ".join(f"{level} {value:.2f}" for level, value in accuracies.items())
     sentence = f"accuracy fell at risk level {'; '.join(worse)}" if worse else f"accuracy by risk level as in the baseline: {listed}"
-    return _finding("model_performance.accuracy_by_risk_level", source, bool(worse), accuracies, sentence)
+    return finding("model_performance.accuracy_by_risk_level", source, bool(worse), accuracies, sentence)
 
 
 def _suspect(verdict: Verdict) -> bool | None:
@@ -221,13 +221,13 @@ def feature_distributions(recent: Sequence[Prediction] | Missing, reference: Seq
     result = compare_features(_columns(reference), _columns(recent))
     if not result:
         sentence = f"{len(recent)} recent against {len(reference)} reference rows: too few independent values to compare"
-        return _finding(key, source, None, {}, sentence)
+        return finding(key, source, None, {}, sentence)
     drifted = [name for name, column in result.items() if column.drifted]
     value = {name: {"effect": round(c.effect, 4), "p": c.p, "drifted": c.drifted} for name, c in result.items()}
     against = f"({len(recent)} recent against {len(reference)} reference rows)"
     moved = f"the distribution moved for {', '.join(drifted)}" if drifted else f"none of {len(result)} features moved"
     sentence = f"{moved} {against}"
-    return _finding(key, source, bool(drifted), value, sentence)
+    return finding(key, source, bool(drifted), value, sentence)
 
 
 def missing_features(recent: Sequence[Prediction] | Missing, *, limit: float = 0.05, min_rows: int = 20) -> Finding:
@@ -236,14 +236,14 @@ def missing_features(recent: Sequence[Prediction] | Missing, *, limit: float = 0
     if isinstance(recent, Missing):
         return unknown(key, source, recent)
     if len(recent) < min_rows:
-        return _finding(key, source, None, {}, f"only {len(recent)} recent predictions, {min_rows} needed")
+        return finding(key, source, None, {}, f"only {len(recent)} recent predictions, {min_rows} needed")
     columns = _columns(recent)
     shares = {name: sum(_is_null(v) for v in values) / len(recent) for name, values in columns.items()}
     bad = sorted((name for name, share in shares.items() if share > limit), key=lambda name: -shares[name])
     listed = ", ".join(f"{name} {percent(shares[name])}" for name in bad)
     if bad:
-        return _finding(key, source, True, shares, f"missing values over {percent(limit)}: {listed}")
-    return _finding(key, source, False, shares, f"no feature has over {percent(limit)} missing values in {len(recent)} predictions")
+        return finding(key, source, True, shares, f"missing values over {percent(limit)}: {listed}")
+    return finding(key, source, False, shares, f"no feature has over {percent(limit)} missing values in {len(recent)} predictions")
 
 
 def data_freshness(recent: Sequence[Prediction] | Missing, now: datetime, *, limit: timedelta = timedelta(hours=1)) -> Finding:
@@ -252,9 +252,9 @@ def data_freshness(recent: Sequence[Prediction] | Missing, now: datetime, *, lim
     if isinstance(recent, Missing):
         return unknown(key, source, recent)
     if not recent:
-        return _finding(key, source, None, None, "the prediction log is empty: no data to date")
+        return finding(key, source, None, None, "the prediction log is empty: no data to date")
     age = now - max(p.at for p in recent)
-    return _finding(key, source, age > limit, {"age_s": round(age.total_seconds(), 1)}, f"the newest prediction is {_ago(age)} old")
+    return finding(key, source, age > limit, {"age_s": round(age.total_seconds(), 1)}, f"the newest prediction is {ago(age)} old")
 
 
 def feature_store(answer: FeatureServerAnswer | Missing) -> list[Finding]:
@@ -265,12 +265,12 @@ def feature_store(answer: FeatureServerAnswer | Missing) -> list[Finding]:
         return [unknown(connectivity, source, answer), unknown(availability, source, answer)]
     detail = f": {answer.detail}" if answer.detail else ""
     words = {True: "a feature read works", False: "a feature read fails", None: "no feature read was tried"}[answer.read_ok]
-    read = _finding(
+    read = finding(
         connectivity, source, None if answer.read_ok is None else not answer.read_ok, {"read_ok": answer.read_ok}, words + detail
     )
     up = "answers its health check" if answer.healthy else "fails its health check"
     down = not answer.healthy or answer.read_ok is False  # a store that fails reads is not available, whatever its health check says
-    return [read, _finding(availability, source, down, {"healthy": answer.healthy}, f"the feature server {up}{detail}")]
+    return [read, finding(availability, source, down, {"healthy": answer.healthy}, f"the feature server {up}{detail}")]
 
 
 # --- Infrastructure ---------------------------------------------------------------------------------------------------------
@@ -286,11 +286,11 @@ def server_logs(text: str | Missing) -> Finding:
         return unknown(key, source, text)
     lines = text.splitlines()
     if not lines:
-        return _finding(key, source, None, None, "the model server's log is empty")
+        return finding(key, source, None, None, "the model server's log is empty")
     bad = [line for line in lines if _BAD_LINE.search(line)]
     value = {"lines": len(lines), "errors": len(bad), "last": bad[-1][:300] if bad else None}
     sentence = f"{len(bad)} error lines in the last {len(lines)}" + (f", the last: {bad[-1].strip()[:120]}" if bad else "")
-    return _finding(key, source, bool(bad), value, sentence)
+    return finding(key, source, bool(bad), value, sentence)
 
 
 def resource_utilization(resources: Resources | Missing, *, limit: float = 0.9) -> Finding:
@@ -299,7 +299,7 @@ def resource_utilization(resources: Resources | Missing, *, limit: float = 0.9) 
         return unknown(key, source, resources)
     value = {"cpu": resources.cpu, "memory": resources.memory}
     sentence = f"CPU {percent(resources.cpu)}, memory {percent(resources.memory)} of what the server may use"
-    return _finding(key, source, max(resources.cpu, resources.memory) > limit, value, sentence)
+    return finding(key, source, max(resources.cpu, resources.memory) > limit, value, sentence)
 
 
 def inference_latency(metrics: ModelMetrics | Missing, *, limit_ms: float = 2000.0) -> Finding:
@@ -309,9 +309,9 @@ def inference_latency(metrics: ModelMetrics | Missing, *, limit_ms: float = 2000
         return unknown(key, source, metrics)
     p95 = metrics.current.latency_p95_ms
     if p95 is None or not metrics.current.predictions:
-        return _finding(key, source, None, None, "no latency was measured in this window")
+        return finding(key, source, None, None, "no latency was measured in this window")
     sentence = f"95 % of {metrics.current.predictions} predictions took at most {p95:.0f} ms (SLA {limit_ms:.0f} ms)"
-    return _finding(key, source, p95 > limit_ms, {"p95_ms": p95}, sentence)
+    return finding(key, source, p95 > limit_ms, {"p95_ms": p95}, sentence)
 
 
 # --- Ground Truth -----------------------------------------------------------------------------------------------------------
@@ -326,14 +326,14 @@ def predictions_vs_outcomes(
         return unknown(key, source, recent)
     counts = confusion_of(recent)
     if counts.n == 0:
-        return _finding(key, source, None, {"labelled": 0}, f"none of {len(recent)} recent predictions has a known outcome yet")
+        return finding(key, source, None, {"labelled": 0}, f"none of {len(recent)} recent predictions has a known outcome yet")
     wrong = counts.fp + counts.fn
     value = {"labelled": counts.n, "wrong": wrong}
     sentence = f"{wrong} of {counts.n} recent predictions with a known outcome were wrong"
     if isinstance(baseline, Missing):
-        return _finding(key, source, None, value, f"{sentence}; no baseline: {baseline.reason}")
+        return finding(key, source, None, value, f"{sentence}; no baseline: {baseline.reason}")
     verdict = grade_drop(baseline, counts, policy or DropPolicy())
-    return _finding(key, source, _suspect(verdict), value, f"{sentence}; {verdict.reason}")
+    return finding(key, source, _suspect(verdict), value, f"{sentence}; {verdict.reason}")
 
 
 def error_patterns(recent: Sequence[Prediction] | Missing, *, min_errors: int = 30, confidence: float = 0.95) -> Finding:
@@ -351,13 +351,13 @@ def error_patterns(recent: Sequence[Prediction] | Missing, *, min_errors: int = 
     value = {name: {"fp": c.fp, "fn": c.fn, "labelled": c.n} for name, c in sorted(by_type.items())}
     sides = f"{total.fp} false positives and {total.fn} false negatives"
     if wrong < min_errors:
-        return _finding(key, source, None, value, f"{sides} in {total.n} known outcomes: too few for a pattern ({min_errors} needed)")
+        return finding(key, source, None, value, f"{sides} in {total.n} known outcomes: too few for a pattern ({min_errors} needed)")
     z = z_value(1 - (1 - confidence) / len(by_type))
     worst = [name for name, c in sorted(by_type.items()) if wilson(c.fp + c.fn, c.n, z)[0] > wrong / total.n]
     listed = ", ".join(f"{name} ({value[name]['fp']} FP, {value[name]['fn']} FN of {value[name]['labelled']})" for name in worst)
     if worst:
-        return _finding(key, source, True, value, f"{sides}; errors gather at asset type {listed}")
-    return _finding(key, source, False, value, f"{sides}, spread evenly over {len(by_type)} asset types")
+        return finding(key, source, True, value, f"{sides}; errors gather at asset type {listed}")
+    return finding(key, source, False, value, f"{sides}, spread evenly over {len(by_type)} asset types")
 
 
 def affected_asset_types(metrics: ModelMetrics | Missing, policy: DropPolicy | None = None) -> Finding:
@@ -374,12 +374,12 @@ def affected_asset_types(metrics: ModelMetrics | Missing, policy: DropPolicy | N
     value = {name: {"evidence": v.evidence, "f1_drop": v.f1_drop} for name, v in graded.items()}
     hit = [f"{name} ({verdict.reason})" for name, verdict in judged.items() if verdict.is_real]
     if hit:
-        return _finding(key, source, True, value, f"affected: {'; '.join(hit)}")
+        return finding(key, source, True, value, f"affected: {'; '.join(hit)}")
     skipped = sorted(set(graded) - set(judged))
     if skipped or not judged:
         which = ", ".join(skipped) or "any asset type"
-        return _finding(key, source, None, value, f"too few known failures to judge {which}")
-    return _finding(key, source, False, value, f"no asset type is worse than its baseline ({', '.join(judged)})")
+        return finding(key, source, None, value, f"too few known failures to judge {which}")
+    return finding(key, source, False, value, f"no asset type is worse than its baseline ({', '.join(judged)})")
 
 
 # --- helpers ----------------------------------------------------------------------------------------------------------------
@@ -421,7 +421,7 @@ def _is_null(value: Any) -> bool:
     return value is None or value != value  # NaN is the only value unequal to itself
 
 
-def _ago(age: timedelta) -> str:
+def ago(age: timedelta) -> str:
     seconds = max(age.total_seconds(), 0)
     units: tuple[tuple[str, float], ...] = (("days", 86400), ("h", 3600), ("min", 60))
     for name, size in units:

@@ -20,7 +20,7 @@ from mlrunbook.domain.actions import (
     RouteTraffic,
     Scale,
 )
-from mlrunbook.domain.containment import Executed
+from mlrunbook.domain.containment import Executed, before_containment
 from mlrunbook.domain.diagnosis import Diagnosis, Repair
 from mlrunbook.domain.diagnosis_facts import DiagnosisFacts
 
@@ -67,7 +67,7 @@ def propose(
     elif diagnosis.path is Path.RETRAIN and candidate:
         actions, reasons = _promote(incident_id, model, candidate, state, executed)
         expected = f"{candidate.version} serves; F1 within 5 % of {_baseline(facts)} or better on fresh predictions"
-        threshold = _before("threshold", executed) or (state.config.threshold if state and state.config else None)
+        threshold = before_containment("threshold", executed) or (state.config.threshold if state and state.config else None)
         if threshold is not None:
             expected += f", at the threshold {threshold:g} that it was validated with"
     else:
@@ -110,7 +110,7 @@ def _threshold_back(
     incident_id: str, model: str, version: str, state: ServingState | None, executed: Sequence[Executed], reasons: list[str]
 ) -> list[Action]:
     """The threshold as before containment, and servers that run: what `version` was judged with."""
-    threshold = _before("threshold", executed)
+    threshold = before_containment("threshold", executed)
     if threshold is None:
         return _serve_again(model, state, executed, reasons)
     reasons.append(f"the threshold that containment raised goes back to {threshold:g}, which {version} was judged with")
@@ -141,7 +141,7 @@ def _threshold(
     # A server that starts reads its config: no restart on top.
     actions += _serve_again(model, state, executed, reasons) or [_restart(incident_id, model, threshold)]
     if any(isinstance(e.action, RouteTraffic) for e in executed):
-        former = _before("version", executed)
+        former = before_containment("version", executed)
         actions.append(RouteTraffic(model, former))
         reasons.append(f"traffic that containment routed away goes back to {former or 'the version the registry names'}")
     return actions, reasons
@@ -152,7 +152,7 @@ def _serve_again(model: str, state: ServingState | None, executed: Sequence[Exec
     stopped = any(isinstance(e.action, Scale) and e.action.replicas == 0 for e in executed)
     if not stopped or (state is not None and state.replicas > 0):
         return []
-    replicas = _before("replicas", executed)
+    replicas = before_containment("replicas", executed)
     count = replicas if isinstance(replicas, int) and replicas > 0 else 1
     reasons.append(f"serving was stopped: {count} server(s) start again")
     return [Scale(model, count)]
@@ -160,11 +160,6 @@ def _serve_again(model: str, state: ServingState | None, executed: Sequence[Exec
 
 def _restart(incident_id: str, model: str, threshold: float) -> Restart:
     return Restart(model, f"{incident_id}-threshold-{threshold:g}")
-
-
-def _before(key: str, executed: Sequence[Executed]) -> Any:
-    """The value before containment first set `key` (of an action's target); None when it did not."""
-    return next((e.before.get(key) for e in executed if e.before and key in e.action.target()), None)
 
 
 def _baseline(facts: DiagnosisFacts) -> str:

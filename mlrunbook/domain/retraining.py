@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 # `train` fits on 70 % and needs at least 10 failures in each of the two parts of 15 % that choose the threshold and measure.
 LEAST_FAILURES_TO_TRAIN = 80
-NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}"
+NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}"  # of a model or a version; also a folder: no separators, no leading dot
 KOLMOGOROV_1_PERCENT = 1.63  # sup |Brownian bridge| exceeds this in 1 % of sequences without a change
 
 

@@ -90,7 +90,6 @@ class FleetTraffic:
         self._headers = {"Authorization": f"Bearer {token}"}
         self._lock = threading.Lock()
         self._outcomes: deque[dict[str, Any]] = deque(maxlen=OUTCOMES_KEPT)
-        self._quiet_until = 0.0  # time.monotonic()
         self._stalled: Any = None  # the schedules as they were when waiting for them was in vain
 
     # -- the past
@@ -176,17 +175,8 @@ class FleetTraffic:
             stop.wait(max(0.0, interval_s - (time.monotonic() - started)))
 
     def _is_quiet(self) -> bool:
-        """Whether ordinary traffic still waits for somebody to notice the blip."""
-        if time.monotonic() >= self._quiet_until:
-            return False
-        try:
-            noticed = self._call("GET", f"{self._platform}/api/v1/model-performance/alerts?model={self.model}")["alerts"]
-        except (Transient, Refused) as error:
-            self._count(error)
-            return True
-        if noticed:
-            self._quiet_until = 0.0
-        return not noticed
+        """Whether ordinary traffic pauses."""
+        return False
 
     def _send(self, readings: pd.DataFrame) -> None:
         """Readings of one asset in turn: the feature store serves its newest alone."""

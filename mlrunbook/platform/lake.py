@@ -20,6 +20,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from mlrunbook.domain.clocks import utc
 from mlrunbook.domain.errors import Invalid
 from mlrunbook.platform.features import ASSET_TYPE, NUMERIC
 
@@ -142,10 +143,6 @@ def read_footer(file: Path) -> Footer | None:
         rows=metadata.num_rows,
         stands_for=tuple(json.loads(covered)) if covered else (),
     )
-
-
-def utc(at: datetime) -> datetime:
-    return at.replace(tzinfo=UTC) if at.tzinfo is None else at.astimezone(UTC)
 
 
 def compact(folder: Path, *, from_files: int = MERGE_FROM_FILES, grace_s: float = GRACE_S) -> None:

@@ -18,7 +18,7 @@ import psycopg
 from sqlalchemy.exc import SQLAlchemyError
 
 from mlrunbook.domain.errors import RunbookError, Transient
-from mlrunbook.feast_api import first_line, forget_dead_connections, open_store
+from mlrunbook.feast_api import first_line, limit_waits, open_store
 from mlrunbook.platform.feature_repo.definitions import JOIN_KEY, SERVICE
 from mlrunbook.platform.features import RAW
 
@@ -107,14 +107,10 @@ class OnlineFeatures:
         return columns
 
     def _prepare(self, store: FeatureStore) -> None:
-        """Give a new connection our time limits: Feast has no setting for them, and waits for a lock for ever."""
-        forget_dead_connections(store)
-        online: Any = store._get_provider().online_store
-        if store.config.online_store.type != "postgres" or (online._conn is not None and online._conn is self._prepared):
-            return
-        with online._get_conn(store.config, autocommit=True) as connection:
-            connection.execute(f"SET lock_timeout = {LOCK_TIMEOUT_MS}; SET statement_timeout = {STATEMENT_TIMEOUT_MS}")
-            self._prepared = connection
+        """Give a new connection our time limits, once."""
+        held = getattr(store._get_provider().online_store, "_conn", None)
+        if held is None or held.closed or held is not self._prepared:
+            self._prepared = limit_waits(store, lock_ms=LOCK_TIMEOUT_MS, statement_ms=STATEMENT_TIMEOUT_MS)
 
     def _open(self) -> None:
         while not self._stop.is_set():

@@ -5,7 +5,6 @@ What serves is a target, never a step: "v1.5.0 serves" may be asked for again an
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -14,10 +13,10 @@ from sqlalchemy import Connection, RowMapping, insert, select, update
 from sqlalchemy.dialects.postgresql import insert as pg_insert
 
 from mlrunbook.domain.errors import Invalid, NotFound, Refused
+from mlrunbook.domain.retraining import check_name
 from mlrunbook.platform import artefacts, ledger
 from mlrunbook.platform.tables import models, production, versions
 
-NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"  # also a folder name: no separators, no leading dot
 PROMOTE, ROLLBACK, REGISTER, STAGING = "promote", "rollback", "register", "staging"
 
 
@@ -68,8 +67,7 @@ def register(conn: Connection, models_dir: Path, *, model: str, version: str, by
     Invalid: a bad name, a tampered or unlisted artefact. NotFound: no such folder. Refused: the version exists with another artefact.
     """
     for field, name in (("model", model), ("version", version)):
-        if not re.fullmatch(NAME, name):
-            raise Invalid(f"{field} {name!r} must be 1-64 letters, digits, dots, dashes or underscores", field=field)
+        check_name(name, field)
     manifest = _checked(models_dir, model, version).manifest
     if (manifest.model, manifest.version) != (model, version):
         raise Invalid(

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mlrunbook.domain.errors import Invalid, Refused
+from mlrunbook.domain.errors import Invalid, Refused, Transient
 from mlrunbook.feast_api import CONFIG_FILE
 from mlrunbook.platform import artefacts, lake
 from mlrunbook.platform.faults import (
@@ -50,6 +50,7 @@ class FleetSimulator(FleetTraffic):
         self._poison: tuple[str, ...] = ()  # features that a faulty backfill overwrites
         self._poisoned: list[Path] = []
         self._holder: psycopg.Connection | None = None  # the forgotten session
+        self._quiet_until = 0.0  # time.monotonic(), for a blip
 
     # -- the fault
 
@@ -91,6 +92,19 @@ class FleetSimulator(FleetTraffic):
                 drift = f"drives now fail under {fault.limits_w[0]:.0f} W and over {fault.limits_w[1]:.0f} W"
                 return f"{drift}, and a faulty backfill rewrites the history" if fault.poison else drift
         raise Invalid(f"the simulator does not know how to inject {fault.name!r}", field="fault")
+
+    def _is_quiet(self) -> bool:
+        """Whether ordinary traffic still waits for somebody to notice the blip."""
+        if time.monotonic() >= self._quiet_until:
+            return False
+        try:
+            noticed = self._call("GET", f"{self._platform}/api/v1/model-performance/alerts?model={self.model}")["alerts"]
+        except (Transient, Refused) as error:
+            self._count(error)
+            return True
+        if noticed:
+            self._quiet_until = 0.0
+        return not noticed
 
     def repair(self, fault: Fault) -> str:
         """What people do about a fault that no automatic path mends; one sentence for the record."""

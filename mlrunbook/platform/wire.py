@@ -8,12 +8,13 @@ from typing import Annotated, Any, Self
 from pydantic import AwareDatetime, Field, StringConstraints, model_validator
 
 from mlrunbook.domain.performance import Confusion, ModelMetrics, WindowMetrics
+from mlrunbook.domain.retraining import NAME
 from mlrunbook.platform.feature_schedules import Schedule
-from mlrunbook.platform.registry import NAME, Deployment, Slots, Version
+from mlrunbook.platform.registry import Deployment, Slots, Version
 from mlrunbook.ports import Change, Prediction, Replayed, ServingConfig, WorkOrder
 from mlrunbook.web import CamelModel
 
-Name = Annotated[str, StringConstraints(pattern=NAME)]
+Name = Annotated[str, StringConstraints(pattern=f"^{NAME}$")]
 Text = Annotated[str, StringConstraints(max_length=2000)]
 Person = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=200)]
 Id = Annotated[str, StringConstraints(min_length=1, max_length=200)]

@@ -18,13 +18,14 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from mlrunbook.approvals import approve_by_rule, is_rejected
 from mlrunbook.domain import candidates
 from mlrunbook.domain.actions import Path, Plan, PlanKind, Register, Stage
 from mlrunbook.domain.candidates import Decision, compare_shadow
+from mlrunbook.domain.clocks import utc
 from mlrunbook.domain.errors import Fenced, NotFound, Refused, Transient
 from mlrunbook.domain.retraining import TrainingWindow, check_name, check_window, next_version, training_window
 from mlrunbook.ports import ModelVersion, Prediction
@@ -35,6 +36,7 @@ from mlrunbook.store import journal, leases, plans, records
 from mlrunbook.wiring import World
 
 STAGE_RULE, UNSTAGE_RULE = "retrain.stage_candidate", "retrain.unstage_refused"
+RECORDS = ("retrain", "trained", "candidate_plan", "validation", "shadow")
 REGISTER_ORDINAL, STAGE_ORDINAL = 0, 1
 PAGE, PAGES = 10_000, 3  # of the prediction log; enough to find where the errors changed
 SHADOW_ROWS = 5_000
@@ -55,7 +57,7 @@ def check_request(
     Invalid: an empty or future window, a name that is no version, a version that exists (unless the run `by_run` began with this
     before: it may have registered the version itself).
     """
-    start, end = (at if at.tzinfo else at.replace(tzinfo=UTC) for at in (start, end))
+    start, end = utc(start), utc(end)
     check_window(start, end, world.now())
     if version:
         check_name(version, "version")

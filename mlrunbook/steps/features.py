@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import httpx
 
 from mlrunbook.domain import findings as checks
+from mlrunbook.domain.clocks import utc
 from mlrunbook.domain.errors import Invalid, RunbookError
 from mlrunbook.domain.features import FeatureVerdict, findings_of, judge
 from mlrunbook.domain.findings import FeatureServerAnswer, Finding, Missing, State
@@ -22,14 +23,9 @@ RECORD = "features"
 ANSWER_WITHIN_S = 3.0
 
 
-def inspect(run: Run) -> FeatureVerdict | None:
-    """Feast itself, through its Python API; None where no feature store is configured. Takes seconds, recorded once."""
-    recorded = _read(run)
-    return FeatureVerdict.from_dict(recorded["verdict"]) if recorded else None
-
-
 def check(run: Run) -> list[Finding]:
-    """The checklist's items that the feature store answers; with the server alone, its two."""
+    """The checklist's items that the feature store answers, read from Feast itself once, which takes seconds; with the server alone,
+    its two."""
     recorded = _read(run)
     if recorded is None:
         return quick_check(run)
@@ -37,7 +33,7 @@ def check(run: Run) -> list[Finding]:
 
 
 def recorded_verdict(run: Run) -> FeatureVerdict | None:
-    """What `inspect` found, without looking again; None before it, or without a feature store."""
+    """What `check` found, without looking again; None before it, or without a feature store."""
     recorded = run.recorded(RECORD)
     return FeatureVerdict.from_dict(recorded["verdict"]) if recorded else None
 
@@ -63,8 +59,7 @@ def asked(world: World, views: Sequence[str], end: datetime | None, look_back_h:
             f"featureViews: there is no feature view {unknown[0]!r}; choose from {there} (features.views of the policy)",
             field="featureViews",
         )
-    if end is not None and end.tzinfo is None:
-        end = end.replace(tzinfo=UTC)
+    end = utc(end) if end else None
     if end is not None and end > now:
         why = "Feast would then load nothing until that moment"
         raise Invalid(f"endDate {end:%Y-%m-%d %H:%M %Z} is in the future: {why}; leave it empty for now", field="endDate")

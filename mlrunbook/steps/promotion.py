@@ -13,12 +13,13 @@ from mlrunbook.domain.actions import Action, Path, Plan, PlanKind, Promote, Roll
 from mlrunbook.domain.candidates import Decision, promotion_fell
 from mlrunbook.domain.performance import Confusion
 from mlrunbook.domain.resolution import Candidate
+from mlrunbook.steps.candidate import RECORDS
 from mlrunbook.steps.changes import carry_out
 from mlrunbook.steps.run import Run
 from mlrunbook.store import plans, records
 
 RETURN_RULE = "retrain.return_on_regression"
-CANDIDATE_RECORDS = ("retrain", "trained", "candidate_plan", "validation", "shadow", "promotion_watch", "returned")
+CANDIDATE_RECORDS = (*RECORDS, "promotion_watch")  # what another attempt at path C must not take over
 LOOK_EVERY_S = 60.0  # at least; a watch that ends sooner is looked at when it ends
 
 
@@ -77,10 +78,7 @@ def return_to_previous(run: Run) -> str | None:
         return None
     for ordinal in range(len(plan.actions)):
         carry_out(run, plan.digest, ordinal)
-    target = next(a.target_version for a in plan.actions if isinstance(a, RollBack))
-    with run.write() as conn:
-        run.record(conn, "returned", {"version": target})
-    return target
+    return next(a.target_version for a in plan.actions if isinstance(a, RollBack))
 
 
 def _return_plan(run: Run) -> Plan | None:

@@ -13,6 +13,7 @@ from dataclasses import asdict
 from typing import Any
 
 from mlrunbook.domain.candidates import choose_target
+from mlrunbook.domain.containment import before_containment
 from mlrunbook.domain.errors import Fenced, RunbookError, Transient
 from mlrunbook.steps import measured
 from mlrunbook.steps.changes import executed_containment
@@ -78,9 +79,9 @@ def _judge(run: Run) -> dict[str, Any]:
 
 def serving_threshold(run: Run) -> float | None:
     """What the servers decide by, or did before containment raised it: a resolution puts it back. None when it cannot be read."""
-    for executed in executed_containment(run):
-        if "threshold" in executed.action.target() and executed.before and "threshold" in executed.before:
-            return float(executed.before["threshold"])
+    before = before_containment("threshold", executed_containment(run))
+    if before is not None:
+        return float(before)
     model = run.incident().model
     try:
         seen = run.world.runtime.observe(model).config or run.world.runtime.read_config(model)

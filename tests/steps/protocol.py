@@ -104,7 +104,7 @@ def prepare_candidate(run: Run) -> dict[str, Any]:
     candidate.register(run)
     validation = candidate.validate(run, sleep=no_sleep, patience_s=0)
     if validation["verdict"] != "promote":
-        return candidate.outlook(validation["verdict"], validation["sentence"], wanted["version"])
+        return validation
     candidate.stage(run)
     seen = candidate.shadow(run, sleep=no_sleep, patience_s=0)
     if seen["verdict"] in ("do_not_promote", "not_enough_evidence"):

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from mlrunbook.domain.errors import Invalid
-from mlrunbook.domain.features import FeatureFault
+from mlrunbook.domain.features import FeatureFault, FeatureVerdict
 from mlrunbook.domain.findings import State
 from mlrunbook.settings import settings
 from mlrunbook.steps import features, lifecycle
@@ -42,16 +42,21 @@ def no_server(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     settings.cache_clear()
 
 
+def inspected(run: Run) -> FeatureVerdict | None:
+    features.check(run)
+    return features.recorded_verdict(run)
+
+
 class TestInspect:
     def test_the_store_is_read_once_and_the_verdict_stands_for_the_incident(self, world: World, file_world: FileWorld) -> None:
         stale(file_world)
         run = opened(world)
         assert features.recorded_verdict(run) is None
-        verdict = features.inspect(run)
+        verdict = inspected(run)
         assert verdict is not None
         assert (verdict.views, verdict.resume, verdict.mendable) == (("asset_sensors",), ("asset_sensors",), True)
         file_world.set(features=START)
-        assert features.inspect(run) == features.recorded_verdict(run) == verdict
+        assert inspected(run) == features.recorded_verdict(run) == verdict
         found = {f.key: f.state for f in features.check(run)}
         assert found["data_quality.data_freshness"] is State.SUSPECT
         assert found["infrastructure.feature_store_availability"] is State.OK
@@ -59,13 +64,13 @@ class TestInspect:
     def test_an_outage_is_found_whatever_the_platform_knows_of_schedules(self, world: World, file_world: FileWorld) -> None:
         file_world.set(features=START | {"out": "locked by a transaction"})
         run = opened(world)
-        verdict = features.inspect(run)
+        verdict = inspected(run)
         assert verdict is not None
         assert (verdict.outage, [p.fault for p in verdict.problems]) == (True, [FeatureFault.ONLINE_LOCKED])
 
     def test_without_a_feature_store_nothing_is_known_and_nothing_recorded(self, world: World) -> None:
         run = opened(replace(world, features=None))
-        assert features.inspect(run) is None
+        assert inspected(run) is None
         assert {f.state for f in features.check(run)} == {State.UNKNOWN}
 
 

@@ -186,6 +186,7 @@ def _status(b: Any) -> ServingStatus:
         server_version=b.get("serverVersion"),
         deployed_at=_time(b["deployedAt"]) if b.get("deployedAt") else None,
         features=_features_word(b.get("server")),
+        not_loaded=_not_loaded(b),
     )
 
 
@@ -197,6 +198,15 @@ def _features_word(server: Any) -> str | None:
     if state in (None, "loading", "not_configured"):
         return None
     return "ok" if state == "ok" else str(features.get("error") or state)
+
+
+def _not_loaded(b: Any) -> str | None:
+    """Another platform may leave it out; one about a version that traffic is merely routed to is no deployment."""
+    server = b.get("server")
+    said = server.get("notLoaded") if isinstance(server, dict) else None
+    if not isinstance(said, dict) or said.get("version") != b["servingVersion"]:
+        return None
+    return str(said.get("error") or "no reason given")
 
 
 def _confusion(b: Any) -> Confusion:
@@ -218,6 +228,7 @@ def _window(b: Any) -> WindowMetrics:
         versions=tuple(b.get("versions", ())),
         by_risk_level={name: _confusion(g) for name, g in b.get("byRiskLevel", {}).items()},
         by_asset_type={name: _confusion(g) for name, g in b.get("byAssetType", {}).items()},
+        label_delay_s=b.get("labelDelayS"),
     )
 
 

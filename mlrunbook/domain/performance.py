@@ -53,7 +53,8 @@ class WindowMetrics:
     """What a model did between `since` and `until`.
 
     `labelled` counts predictions whose outcome is known (confusion covers those); `flagged_share` is the share of all
-    predictions labelled high-risk; `null_rate` the worst feature's share of nulls; latencies in ms, rates in 0..1.
+    predictions labelled high-risk; `null_rate` the worst feature's share of nulls; latencies in ms, rates in 0..1. `label_delay_s` is
+    the median time from a prediction to its outcome, over the outcomes that have come; None where the platform does not say.
     """
 
     since: datetime
@@ -68,6 +69,7 @@ class WindowMetrics:
     versions: tuple[str, ...] = ()
     by_risk_level: Mapping[str, Confusion] = field(default_factory=dict)
     by_asset_type: Mapping[str, Confusion] = field(default_factory=dict)
+    label_delay_s: float | None = None
 
 
 @dataclass(frozen=True)

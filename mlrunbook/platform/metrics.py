@@ -21,6 +21,8 @@ _WINDOW = """
         count(*) FILTER (WHERE p.label AND p.outcome) AS tp, count(*) FILTER (WHERE p.label AND NOT p.outcome) AS fp,
         count(*) FILTER (WHERE NOT p.label AND p.outcome) AS fn, count(*) FILTER (WHERE NOT p.label AND NOT p.outcome) AS tn,
         (SELECT percentile_cont(0.95) WITHIN GROUP (ORDER BY p.latency_ms) FROM platform.predictions p WHERE {mine}) AS latency_p95_ms,
+        (SELECT percentile_cont(0.5) WITHIN GROUP (ORDER BY extract(epoch FROM p.outcome_at - p.at)) FROM platform.predictions p
+         WHERE {mine} AND p.outcome_at IS NOT NULL) AS label_delay_s,
         (SELECT array_agg(DISTINCT p.version ORDER BY p.version) FROM platform.predictions p WHERE {mine}) AS versions,
         (SELECT max(nulls) FROM (
             SELECT count(*) AS nulls FROM platform.predictions p, jsonb_each(p.features) AS f
@@ -64,6 +66,7 @@ def window(
         versions=tuple(total["versions"] or ()),
         by_risk_level={r["risk_level"]: _confusion(r) for r in rows if r["is_risk_level"]},
         by_asset_type={r["asset_type"]: _confusion(r) for r in rows if r["is_asset_type"]},
+        label_delay_s=total["label_delay_s"],
     )
 
 

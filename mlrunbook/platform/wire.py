@@ -216,6 +216,7 @@ def _window(w: WindowMetrics) -> dict[str, Any]:
         "until": w.until,
         "predictions": w.predictions,
         "labelled": w.labelled,
+        "labelDelayS": w.label_delay_s,
         **_ratios(w.confusion),
         "flaggedShare": w.flagged_share,
         "latencyP95Ms": w.latency_p95_ms,

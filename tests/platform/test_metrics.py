@@ -53,6 +53,17 @@ def test_predictions_without_outcome_count_but_not_as_labelled(engine: Engine, m
     assert (now.predictions, now.labelled, now.flagged_share) == (10, 2, 0.2)
 
 
+def test_how_long_outcomes_take_is_the_median_age_at_arrival(engine: Engine, model: str) -> None:
+    with transaction(engine) as conn:
+        for hours, rows in ((1, 2), (3, 2), (9, 1)):
+            made_at = NOW - timedelta(hours=10)
+            given = [predictions.Scored(at=made_at, asset_id=f"asset_{i}", asset_type="L", features={}, score=0.1) for i in range(rows)]
+            ids = predictions.record(conn, given, model=model, version="v1.5.0", threshold=0.5, latency_ms=10)
+            predictions.record_outcomes(conn, dict.fromkeys(ids, False), at=made_at + timedelta(hours=hours))
+    assert compare(engine, model).baseline.label_delay_s == 3 * 3600
+    assert compare(engine, model).current.label_delay_s is None, "no outcome, no delay"
+
+
 def test_the_null_rate_is_that_of_the_worst_feature(engine: Engine, model: str) -> None:
     log(engine, model, tn=6)
     log(engine, model, tn=3, features_of=reading(None))

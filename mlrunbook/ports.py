@@ -26,6 +26,7 @@ class ServingStatus:
     server_version: str | None
     deployed_at: datetime | None = None
     features: str | None = None  # the model server's own word on feature reads: "ok", or why they fail; None: not known, or not needed
+    not_loaded: str | None = None  # why the model server cannot load `serving_version`; None: it can, or that is not known
 
 
 @dataclass(frozen=True)

@@ -47,6 +47,7 @@ from mlrunbook.settings import Settings, settings
 from mlrunbook.tokens import Identity, Scope
 
 HEALTH_TIMEOUT_S = 1.0
+STATUS_TIMEOUT_S = 3.0  # for who asks once: a server that is slow is not one that is down
 DELIVERY_TIMEOUT_S = 5.0
 EVALUATE_EVERY_S = 15.0
 MAX_BODY_BYTES = 8 << 20
@@ -126,12 +127,17 @@ class ModelServer:
 
     def health(self, model: str) -> Body | None:
         """Its health, or None when it does not answer, or does not serve `model`."""
+        said = self.says(model, timeout_s=HEALTH_TIMEOUT_S)
+        return said if said and said.get("status") == "ok" else None
+
+    def says(self, model: str, *, timeout_s: float) -> Body | None:
+        """Its health also while it has nothing to serve."""
         try:
-            answer = self._http.get(f"{self._url}/health", timeout=HEALTH_TIMEOUT_S)
+            answer = self._http.get(f"{self._url}/health", timeout=timeout_s)
             body = answer.json() if answer.is_success else None
         except (httpx.HTTPError, ValueError):
             return None
-        return body if isinstance(body, dict) and body.get("status") == "ok" and body.get("model") == model else None
+        return body if isinstance(body, dict) and body.get("model") == model else None
 
 
 def _desired_replicas(config: Settings) -> int | None:
@@ -153,10 +159,11 @@ def _registry(app: FastAPI, engine: Engine, config: Settings, server: ModelServe
     models_dir = config.models_dir
 
     def with_server(slots: registry.Slots) -> Body:
-        seen = server.health(slots.model)
+        seen = server.says(slots.model, timeout_s=STATUS_TIMEOUT_S)
+        healthy = seen is not None and seen.get("status") == "ok"
         return wire.slots(slots) | {
-            "status": "healthy" if seen else "unhealthy",
-            "serverHealthy": seen is not None,
+            "status": "healthy" if healthy else "unhealthy",
+            "serverHealthy": healthy,
             "serverVersion": seen["version"] if seen else None,
             "server": seen,
         }

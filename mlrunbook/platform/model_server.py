@@ -16,14 +16,14 @@ import threading
 import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
 import uvicorn
 from fastapi import Depends, FastAPI, HTTPException, Response
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Histogram, generate_latest
-from sqlalchemy import Engine
+from sqlalchemy import Connection, Engine
 
 from mlrunbook import db, statefile, web
 from mlrunbook.db import transaction
@@ -44,6 +44,15 @@ MAX_BODY_BYTES = 8 << 20
 Intake = Annotated[Identity, Depends(web.require(Scope.INTAKE))]
 
 
+@dataclass(frozen=True)
+class NotLoaded:
+    """A version that shall serve and cannot be loaded, since when, and why. What served before goes on serving."""
+
+    version: str
+    since: datetime
+    error: str
+
+
 class Serving:
     """What this process serves now. `refresh` follows the registry; everything else only looks."""
 
@@ -53,6 +62,7 @@ class Serving:
         self.loaded: LoadedModel | None = None
         self.route: str | None = None
         self.error: str | None = None  # why what is wanted is not served
+        self.not_loaded: NotLoaded | None = None
         self.shadow = Shadow(model, config.models_dir)
         self._models_dir, self._config_file, self._state_file = config.models_dir, config.serving_config_file, config.serving_state_file
         self._engine = engine
@@ -72,16 +82,35 @@ class Serving:
                 current = self.loaded
                 self.shadow.follow(conn, staged)
                 if wanted and (current is None or current.manifest.version != wanted):
-                    fresh = registry.load(conn, self._models_dir, self.model, wanted)
-                    fresh.score(features.as_frame([dict.fromkeys(features.RAW)]))  # it must be able to score before it may serve
-                    if self._config is None:
-                        self._config = serving_config.ensure(self._config_file, threshold=fresh.manifest.threshold)
-                    self.loaded = fresh
-            self.error = None
+                    self._load(conn, wanted)
+                else:
+                    self.not_loaded = None
+            self.error = self.not_loaded.error if self.not_loaded else None
         except RunbookError as error:
             if self.error != str(error):
                 log.warning("%s", error)
             self.error = str(error)
+
+    def _load(self, conn: Connection, wanted: str) -> None:
+        try:
+            fresh = registry.load(conn, self._models_dir, self.model, wanted)
+            fresh.score(features.as_frame([dict.fromkeys(features.RAW)]))  # it must be able to score before it may serve
+        except Transient:
+            raise
+        except Exception as error:  # whatever a model raises, it does not serve
+            said = str(error) if isinstance(error, RunbookError) else f"{wanted} cannot score: {error}".splitlines()[0]
+            before = self.not_loaded
+            if before is None or (before.version, before.error) != (wanted, said):
+                same = before is not None and before.version == wanted
+                self.not_loaded = NotLoaded(wanted, before.since if before and same else datetime.now(UTC), said)
+                log.error("%s %s cannot be loaded, %s: %s", self.model, wanted, self._instead(), said)
+            return
+        if self._config is None:
+            self._config = serving_config.ensure(self._config_file, threshold=fresh.manifest.threshold)
+        self.loaded, self.not_loaded = fresh, None
+
+    def _instead(self) -> str:
+        return f"{self.loaded.manifest.version} goes on serving" if self.loaded else "nothing serves"
 
     def config(self) -> ServingConfig | None:
         """As this process runs with it: switches as the file says now, threshold as at the start.
@@ -115,6 +144,7 @@ class Serving:
             "stagingVersion": self.shadow.version,
             "stagingError": self.shadow.error,
             "error": self.error,
+            "notLoaded": vars(self.not_loaded) if self.not_loaded else None,
             "configRevision": config.revision if config else None,
             "config": None,
         }

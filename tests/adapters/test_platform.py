@@ -253,6 +253,21 @@ def test_the_status_carries_the_servers_own_word_on_its_features(seen: Seen | No
     assert answering(lambda _: httpx.Response(200, json=body | {"server": None})).status("m").features is None
 
 
+@pytest.mark.parametrize(
+    ("server", "why"),
+    [
+        ({"notLoaded": {"version": "v2", "since": "2026-03-02T12:00:00Z", "error": "it cannot score"}}, "it cannot score"),
+        ({"notLoaded": {"version": "v1", "error": "traffic was routed to a version that is gone"}}, None),
+        ({"notLoaded": None}, None),
+        ({}, None),
+        (None, None),
+    ],
+)
+def test_the_status_says_why_the_server_cannot_load_what_the_registry_serves(server: dict[str, object] | None, why: str | None) -> None:
+    body = {"model": "m", "servingVersion": "v2", "serverHealthy": True, "serverVersion": "v1", "server": server}
+    assert answering(lambda _: httpx.Response(200, json=body)).status("m").not_loaded == why
+
+
 def test_a_model_without_anything_in_production_is_not_found() -> None:
     with pytest.raises(NotFound, match="promote one first"):
         answering(lambda _: httpx.Response(200, json={"model": "m", "servingVersion": None})).status("m")

@@ -18,6 +18,9 @@ import uvicorn
 from fastapi import FastAPI
 from pydantic import SecretStr
 from sklearn.ensemble import HistGradientBoostingClassifier
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import Pipeline, make_pipeline
+from sklearn.preprocessing import StandardScaler
 from sqlalchemy import Engine
 
 from mlrunbook import tokens
@@ -84,15 +87,21 @@ def save_version(
     return folder
 
 
+def linear() -> Pipeline:
+    """What cannot score a reading with a missing value."""
+    columns = features.engineer(features.as_frame([reading(float(t)) for t in range(100)])).to_numpy()
+    return make_pipeline(StandardScaler(), LogisticRegression()).fit(columns, np.arange(100) > 50)
+
+
 def settings_for(folder: Path, engine: Engine, **changes: Any) -> Settings:
     url = engine.url.render_as_string(hide_password=False)
     return Settings(data_dir=folder, home=folder, database_url=SecretStr(url), **changes)
 
 
-def release(engine: Engine, models_dir: Path, model: str, *versions: str, flags_all: Sequence[str] = ()) -> None:
+def release(engine: Engine, models_dir: Path, model: str, *versions: str, flags_all: Sequence[str] = (), estimator: Any = None) -> None:
     """Save, register and promote the versions in turn; the last one serves."""
     for minutes, version in enumerate(versions):
-        save_version(models_dir, model, version, flags_all=version in flags_all)
+        save_version(models_dir, model, version, flags_all=version in flags_all, estimator=estimator)
         who: dict[str, Any] = {
             "model": model,
             "version": version,

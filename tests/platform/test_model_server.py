@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import httpx
 import pytest
@@ -21,7 +21,7 @@ from mlrunbook.platform import predictions, registry, workorders
 from mlrunbook.platform.model_server import create_app
 from mlrunbook.settings import Settings
 from mlrunbook.tokens import Scope
-from tests.platform.kit import COOL, HOT, NOW, bearer, new_model, reading, release, running, settings_for
+from tests.platform.kit import COOL, HOT, NOW, bearer, linear, new_model, reading, release, running, settings_for
 from tests.waiting import until
 
 
@@ -135,6 +135,31 @@ def test_a_version_that_cannot_be_trusted_does_not_replace_the_one_that_serves(w
     statefile.patch(world.settings.serving_state_file, {"route_version": "v1.5.0"})
     until(lambda: "changed after it was saved" in str(served.get("/health").json()["error"]), timeout_s=5)
     assert served.get("/health").json()["version"] == "v2.0.0"
+
+
+def test_a_release_that_cannot_score_a_missing_value_is_named_and_the_version_before_goes_on_serving(
+    world: World, served: httpx.Client
+) -> None:
+    """The registry has taken it: the file is sound, and only who scores with it finds out."""
+
+    def not_loaded() -> dict[str, Any] | None:
+        return cast(dict[str, Any] | None, served.get("/health").json()["notLoaded"])
+
+    assert not_loaded() is None
+    release(world.engine, world.settings.models_dir, world.model, "v2.0.0", estimator=linear())
+    until(lambda: not_loaded() is not None, timeout_s=5)
+    found = not_loaded()
+    assert found is not None
+    assert found["version"] == "v2.0.0"
+    assert found["error"].startswith("v2.0.0 cannot score: Input X contains NaN")
+    health = served.get("/health").json()
+    assert (health["status"], health["version"], health["error"]) == ("ok", "v1.5.0", found["error"])
+    assert world.predict(served, reading()).json()["version"] == "v1.5.0"
+    with transaction(world.engine) as conn:
+        who: dict[str, Any] = {"model": world.model, "version": "v1.5.0", "by": "ml_team_lead", "at": NOW}
+        registry.serve(conn, world.settings.models_dir, kind=registry.ROLLBACK, **who)
+    until(lambda: not_loaded() is None, timeout_s=5)
+    assert served.get("/health").json()["error"] is None
 
 
 @pytest.mark.parametrize(

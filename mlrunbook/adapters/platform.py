@@ -224,11 +224,14 @@ def _window(b: Any) -> WindowMetrics:
         flagged_share=b.get("flaggedShare"),
         latency_p95_ms=b.get("latencyP95Ms"),
         error_rate=b.get("errorRate"),
+        errors={str(kind): int(count) for kind, count in (b.get("errors") or {}).items()},
         null_rate=b.get("nullRate"),
         versions=tuple(b.get("versions", ())),
         by_risk_level={name: _confusion(g) for name, g in b.get("byRiskLevel", {}).items()},
         by_asset_type={name: _confusion(g) for name, g in b.get("byAssetType", {}).items()},
         label_delay_s=b.get("labelDelayS"),
+        outcomes_due=b.get("outcomesDue"),
+        outcomes_missing=b.get("outcomesMissing"),
     )
 
 

@@ -55,6 +55,9 @@ class WindowMetrics:
     `labelled` counts predictions whose outcome is known (confusion covers those); `flagged_share` is the share of all
     predictions labelled high-risk; `null_rate` the worst feature's share of nulls; latencies in ms, rates in 0..1. `label_delay_s` is
     the median time from a prediction to its outcome, over the outcomes that have come; None where the platform does not say.
+    `outcomes_due` are predictions old enough for their outcome to be expected (`outcome_feed.due_age_s`), `outcomes_missing` those of
+    them without one; None likewise. `errors` counts the assets asked for that got no prediction by kind (features, invalid_features,
+    scoring, storage, no_model); empty where the platform does not say.
     """
 
     since: datetime
@@ -69,7 +72,10 @@ class WindowMetrics:
     versions: tuple[str, ...] = ()
     by_risk_level: Mapping[str, Confusion] = field(default_factory=dict)
     by_asset_type: Mapping[str, Confusion] = field(default_factory=dict)
+    errors: Mapping[str, int] = field(default_factory=dict)
     label_delay_s: float | None = None
+    outcomes_due: int | None = None
+    outcomes_missing: int | None = None
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 from sqlalchemy import Connection, RowMapping, text, update
 
 from mlrunbook.domain.errors import Invalid
+from mlrunbook.domain.outcome_feed import due_age_s
 from mlrunbook.domain.performance import Confusion, ModelMetrics, WindowMetrics
 from mlrunbook.platform import ledger
 from mlrunbook.platform.tables import models
@@ -20,6 +21,7 @@ _WINDOW = """
         count(*) AS n, count(*) FILTER (WHERE p.label) AS flagged,
         count(*) FILTER (WHERE p.label AND p.outcome) AS tp, count(*) FILTER (WHERE p.label AND NOT p.outcome) AS fp,
         count(*) FILTER (WHERE NOT p.label AND p.outcome) AS fn, count(*) FILTER (WHERE NOT p.label AND NOT p.outcome) AS tn,
+        count(*) FILTER (WHERE p.at < :due) AS due, count(*) FILTER (WHERE p.at < :due AND p.outcome IS NULL) AS missing,
         (SELECT percentile_cont(0.95) WITHIN GROUP (ORDER BY p.latency_ms) FROM platform.predictions p WHERE {mine}) AS latency_p95_ms,
         (SELECT percentile_cont(0.5) WITHIN GROUP (ORDER BY extract(epoch FROM p.outcome_at - p.at)) FROM platform.predictions p
          WHERE {mine} AND p.outcome_at IS NOT NULL) AS label_delay_s,
@@ -29,18 +31,28 @@ _WINDOW = """
             WHERE {mine} AND p.null_count > 0 AND f.value = 'null' GROUP BY f.key
         ) AS by_feature) AS most_nulls,
         (SELECT count(*) FROM platform.predictions p WHERE {window}) AS asked,
-        (SELECT sum(e.count) FROM platform.serving_errors e
-         WHERE e.model = :model AND e.minute >= date_trunc('minute', CAST(:since AS timestamptz)) AND e.minute < :until) AS errors
+        (SELECT json_object_agg(kind, n) FROM (
+            SELECT e.kind, sum(e.count) AS n FROM platform.serving_errors e
+            WHERE e.model = :model AND e.minute >= date_trunc('minute', CAST(:since AS timestamptz)) AND e.minute < :until GROUP BY e.kind
+        ) AS by_kind) AS errors
     FROM platform.predictions p WHERE {mine}
     GROUP BY GROUPING SETS ((), (p.risk_level), (p.asset_type))
 """
 
 
 def window(
-    conn: Connection, model: str, *, since: datetime, until: datetime, version: str | None = None, threshold: float | None = None
+    conn: Connection,
+    model: str,
+    *,
+    since: datetime,
+    until: datetime,
+    version: str | None = None,
+    threshold: float | None = None,
+    due: datetime | None = None,
 ) -> WindowMetrics:
     """What the model did in [since, until), of one version and threshold where given.
 
+    The outcomes of predictions made before `due` are expected to be known; None: all of them.
     The error rate is errors / (predictions + errors) of the whole model: a request that failed has no version.
     """
     in_window = "p.model = :model AND p.at >= :since AND p.at < :until"
@@ -50,9 +62,11 @@ def window(
     if threshold is not None:
         mine += " AND p.threshold = :threshold"
     values = {"model": model, "since": since, "until": until, "version": version, "threshold": threshold}
+    values["due"] = due or until
     rows = conn.execute(text(_WINDOW.format(mine=mine, window=in_window)), values).mappings().all()
     total = next(r for r in rows if not r["is_risk_level"] and not r["is_asset_type"])
-    confusion, n, errors = _confusion(total), total["n"], int(total["errors"] or 0)
+    confusion, n, by_kind = _confusion(total), total["n"], {kind: int(count) for kind, count in (total["errors"] or {}).items()}
+    errors = sum(by_kind.values())
     return WindowMetrics(
         since=since,
         until=until,
@@ -66,7 +80,10 @@ def window(
         versions=tuple(total["versions"] or ()),
         by_risk_level={r["risk_level"]: _confusion(r) for r in rows if r["is_risk_level"]},
         by_asset_type={r["asset_type"]: _confusion(r) for r in rows if r["is_asset_type"]},
+        errors=by_kind,
         label_delay_s=total["label_delay_s"],
+        outcomes_due=total["due"],
+        outcomes_missing=total["missing"],
     )
 
 
@@ -94,11 +111,10 @@ def compare(
     pinned = row["baseline_since"] is not None
     baseline_since = row["baseline_since"] if pinned else since - BASELINE
     baseline_until = row["baseline_until"] if pinned else since
-    return ModelMetrics(
-        model=model,
-        current=window(conn, model, since=since, until=until, version=version, threshold=threshold),
-        baseline=window(conn, model, since=baseline_since, until=baseline_until),
-    )
+    baseline = window(conn, model, since=baseline_since, until=baseline_until)
+    due = until - timedelta(seconds=due_age_s(baseline.label_delay_s))
+    current = window(conn, model, since=since, until=until, version=version, threshold=threshold, due=due)
+    return ModelMetrics(model=model, current=current, baseline=baseline)
 
 
 def pin_baseline(conn: Connection, model: str, *, since: datetime | None, until: datetime | None, by: str, at: datetime) -> None:

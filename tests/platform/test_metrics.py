@@ -10,6 +10,7 @@ from sqlalchemy import Engine
 
 from mlrunbook.db import transaction
 from mlrunbook.domain.errors import Invalid, NotFound
+from mlrunbook.domain.outcome_feed import GRACE_S
 from mlrunbook.domain.performance import Confusion, ModelMetrics
 from mlrunbook.platform import metrics, predictions
 from tests.platform.kit import NOW, log, new_model, reading, release
@@ -64,6 +65,14 @@ def test_how_long_outcomes_take_is_the_median_age_at_arrival(engine: Engine, mod
     assert compare(engine, model).current.label_delay_s is None, "no outcome, no delay"
 
 
+def test_outcomes_are_due_once_predictions_are_older_than_outcomes_usually_take(engine: Engine, model: str) -> None:
+    log(engine, model, tn=50, at=NOW - timedelta(days=2))  # their outcomes came at once
+    log(engine, model, tn=3, unlabelled=4, at=NOW - timedelta(minutes=10))
+    log(engine, model, unlabelled=5, at=NOW - timedelta(seconds=GRACE_S - 1))
+    now = compare(engine, model).current
+    assert (now.predictions, now.outcomes_due, now.outcomes_missing) == (12, 7, 4)
+
+
 def test_the_null_rate_is_that_of_the_worst_feature(engine: Engine, model: str) -> None:
     log(engine, model, tn=6)
     log(engine, model, tn=3, features_of=reading(None))
@@ -80,6 +89,7 @@ def test_latency_error_rate_and_versions(engine: Engine, model: str) -> None:
     now = compare(engine, model).current
     assert now.latency_p95_ms == pytest.approx(3000, rel=0.1)
     assert now.error_rate == pytest.approx(20 / 120)
+    assert now.errors == {"scoring": 20}
     assert now.versions == ("v1.5.0", "v2.0.0")
     only = compare(engine, model, version="v1.5.0").current
     assert (only.predictions, only.versions, only.latency_p95_ms) == (90, ("v1.5.0",), 10)

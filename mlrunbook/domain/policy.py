@@ -23,6 +23,7 @@ from mlrunbook.domain.severity import SeverityPolicy
 Share = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=1)]
 Minutes = Annotated[int, Field(ge=1)]
+Seconds = Annotated[float, Field(ge=0)]
 ChannelName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_-]*$")]
 Text = Annotated[str, StringConstraints(min_length=1)]
 
@@ -82,6 +83,14 @@ class AlertThresholds(Section):
     error_rate_warning: Share = 0.01
     # "Model predicts all assets as high-risk" (Severity Levels): a share, because one asset scored low must not hide it.
     flagged_share_critical: Share = 0.90
+    # Below these a window says nothing: an alert then neither starts nor ends.
+    min_predictions: Count = 200
+    min_labelled: Count = 100
+    min_positives: Count = 5
+    # A restart of the model server takes seconds and is no outage; neither is a lock in the feature store.
+    server_down_after_s: Seconds = 30.0
+    feature_store_down_after_s: Seconds = 10.0
+    clears_after_s: Seconds = 30.0  # an alert ends once all has been well for this long
 
     @model_validator(mode="after")
     def _critical_is_beyond_warning(self) -> Self:

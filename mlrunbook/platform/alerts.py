@@ -19,49 +19,20 @@ import httpx
 from sqlalchemy import Connection, Engine, RowMapping, insert, select, text, update
 
 from mlrunbook.db import transaction
+from mlrunbook.domain import monitoring
 from mlrunbook.domain.errors import RunbookError
-from mlrunbook.domain.performance import ModelMetrics
+from mlrunbook.domain.monitoring import Judged, RuleState, Seen, ServerSeen
 from mlrunbook.domain.policy import AlertThresholds
 from mlrunbook.platform import feature_watch, metrics
 from mlrunbook.platform.tables import alerts, models, predictions, production
 
 log = logging.getLogger(__name__)
 
-WARNING, CRITICAL = "warning", "critical"
-# Below these a window says nothing: an alert then neither starts nor ends.
-LEAST_LABELLED, LEAST_POSITIVES = 100, 5
-LEAST_PREDICTIONS = 200
-# A restart of the model server takes seconds and is no outage.
-DOWN_FOR = timedelta(seconds=30)
-FEATURES_DOWN_FOR = timedelta(seconds=10)  # a lock or a restart of the store can take that long
 REPEAT = timedelta(minutes=5)
 LONGEST_WAIT_S = 30
 CLAIM = timedelta(seconds=30)
 NEVER = "0001-01-01T00:00:00Z"  # how Alertmanager writes the end of what has not ended
 _ONE_EVALUATOR = 0x6D6C7261  # advisory lock: several API processes, one evaluation at a time
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One rule's verdict. `severity` None: all is well; `known` False: too few data to tell, so leave the alert as it is."""
-
-    name: str
-    severity: str | None
-    summary: str = ""
-    known: bool = True
-
-
-@dataclass(frozen=True)
-class ServerSeen:
-    """What the evaluation knows of the model server. `down_for` is None while it answers, or is stopped on purpose.
-
-    `features_down_for`: how long it has not been able to read features; None while it can, or needs no feature store.
-    `features_known` False: nobody can tell, because it does not answer or still loads the feature store.
-    """
-
-    down_for: timedelta | None = None
-    features_down_for: timedelta | None = None
-    features_known: bool = True
 
 
 def server_seen(health: Mapping[str, Any] | None, *, down_for: timedelta | None, now: datetime) -> ServerSeen:
@@ -78,95 +49,64 @@ def server_seen(health: Mapping[str, Any] | None, *, down_for: timedelta | None,
         return ServerSeen(down_for, features_known=False)
 
 
-def judge(figures: ModelMetrics, server: ServerSeen, rules: AlertThresholds, firing: Mapping[str, str]) -> list[Finding]:
-    """Apply every rule. `firing` maps the names that fire now to their severity: a critical F1 drop stays critical until the
-    drop is below the warning level, so that a value around the limit does not raise two alerts in turn."""
-    model, now, before = figures.model, figures.current, figures.baseline
-    enough = all(w.labelled >= LEAST_LABELLED and w.confusion.positives >= LEAST_POSITIVES for w in (now, before))
-
-    def drop(name: str, metric: str, was: float | None, is_: float | None, warning: float, critical: float | None = None) -> Finding:
-        if not enough or not was or is_ is None:
-            return Finding(name, None, known=False)
-        fell = 1 - is_ / was
-        summary = f"{model} {metric} fell {fell:.1%} ({was:.3f} -> {is_:.3f}, {now.labelled} labelled predictions)"
-        beyond = warning if critical is not None and firing.get(name) == CRITICAL else critical
-        if beyond is not None and fell > beyond:
-            return Finding(name, CRITICAL, summary)
-        return Finding(name, WARNING if fell > warning else None, summary)
-
-    def over(name: str, value: float | None, limit: float, summary: str, least: int = LEAST_PREDICTIONS) -> Finding:
-        if value is None or now.predictions < least:
-            return Finding(name, None, known=False)
-        return Finding(name, WARNING if value > limit else None, summary)
-
-    past, present = before.confusion, now.confusion
-    p95_s = now.latency_p95_ms / 1000 if now.latency_p95_ms is not None else None
-    flagged = now.flagged_share if now.predictions >= LEAST_PREDICTIONS else None
-    down = server.down_for is not None and server.down_for >= DOWN_FOR
-    down_s = server.down_for.total_seconds() if server.down_for is not None else 0
-    unread = server.features_down_for
-    unread_s = unread.total_seconds() if unread is not None else 0
-    errors = now.error_rate or 0
-    return [  # the most dangerous first: they are told in this order, and the first one opens the incident
-        Finding(
-            "AllAssetsHighRisk",
-            CRITICAL if flagged is not None and flagged >= rules.flagged_share_critical else None,
-            f"{model} flags {flagged or 0:.1%} of {now.predictions} predictions as high-risk",
-            known=flagged is not None,
-        ),
-        Finding("ModelServerDown", CRITICAL if down else None, f"the model server of {model} has not answered for {down_s:.0f} s"),
-        Finding(
-            "FeatureStoreUnavailable",
-            CRITICAL if unread is not None and unread >= FEATURES_DOWN_FOR else None,
-            f"the model server of {model} has not been able to read features for {unread_s:.0f} s",
-            known=server.features_known,
-        ),
-        drop("ModelF1Drop", "F1", past.f1, present.f1, rules.f1_drop_warning, rules.f1_drop_critical),
-        drop("ModelPrecisionDrop", "precision", past.precision, present.precision, rules.precision_drop_warning),
-        drop("ModelRecallDrop", "recall", past.recall, present.recall, rules.recall_drop_warning),
-        over("FeatureNullRateHigh", now.null_rate, rules.null_rate_warning, f"{now.null_rate or 0:.1%} of a feature of {model} is null"),
-        over("InferenceLatencyHigh", p95_s, rules.latency_warning_s, f"{model} inference takes {p95_s or 0:.2f} s (p95)"),
-        # A model that only fails has no predictions at all, so none are needed here.
-        over("ModelErrorRateHigh", now.error_rate, rules.error_rate_warning, f"{errors:.1%} of the predictions asked of {model} failed", 0),
-    ]
-
-
 def evaluate(conn: Connection, *, now: datetime, rules: AlertThresholds, server: Callable[[str], ServerSeen], environment: str) -> None:
     """Judge every model with something in production and update the alerts. Safe to run in several processes."""
     if not conn.execute(text("SELECT pg_try_advisory_xact_lock(:key)"), {"key": _ONE_EVALUATOR}).scalar():
         return
+    for model, version, threshold in in_production(conn):
+        figures = metrics.compare(conn, model, now=now, version=version, threshold=threshold)
+        seen = Seen(model, figures, server(model))
+        active = [row for row in _active(conn) if row["model"] == model]
+        judged = monitoring.evaluate(seen, rules, _states(active, version), now)
+        _update(conn, judged, active, model=model, version=version, environment=environment, now=now)
+
+
+def in_production(conn: Connection) -> list[tuple[str, str, float | None]]:
+    """(model, version, threshold) of every model with something in production, as it predicts now.
+
+    Like with like: the version and threshold of the newest prediction are judged, not the hour's mixture of old and new. The threshold
+    is None before the first prediction.
+    """
     serving = select(models.c.name, production.c.version).join(production, production.c.model == models.c.name)
+    found = []
     for model, registered in conn.execute(serving.where(production.c.to_at.is_(None))).tuples().all():
-        # Like with like: judge the version and threshold that predict now, not the hour's mixture of old and new.
         newest = select(predictions.c.version, predictions.c.threshold).where(predictions.c.model == model)
         latest = conn.execute(newest.order_by(predictions.c.at.desc(), predictions.c.id.desc()).limit(1)).one_or_none()
-        version = latest.version if latest else registered
-        figures = metrics.compare(conn, model, now=now, version=version, threshold=latest.threshold if latest else None)
-        active = [row for row in _active(conn) if row["model"] == model]
-        firing = {row["name"]: row["severity"] for row in active if row["labels"]["model_version"] == version}
-        for finding in judge(figures, server(model), rules, firing):
-            _update(conn, finding, active, model=model, version=version, environment=environment, now=now)
+        found.append((model, latest.version if latest else registered, latest.threshold if latest else None))
+    return found
+
+
+def _states(active: Sequence[RowMapping], version: str) -> dict[str, RuleState]:
+    """What the rules remember of this version: a row that fires. Pending needs no row, because those rules know how long it has lasted."""
+    mine = (row for row in active if row["labels"]["model_version"] == version)
+    return {f"{row['name']}:{row['severity']}": RuleState(row["starts_at"], row["starts_at"], row["quiet_since"]) for row in mine}
 
 
 def _update(
-    conn: Connection, finding: Finding, active: Sequence[RowMapping], *, model: str, version: str, environment: str, now: datetime
+    conn: Connection, judged: Sequence[Judged], active: Sequence[RowMapping], *, model: str, version: str, environment: str, now: datetime
 ) -> None:
-    labels = {"alertname": finding.name, "severity": finding.severity, "model": model, "model_version": version, "environment": environment}
-    print_ = fingerprint(labels)
-    same_name = [row for row in active if row["name"] == finding.name]
-    for row in same_name:
-        stays = row["fingerprint"] == print_ or (not finding.known and row["labels"]["model_version"] == version)
-        if not stays:
+    standing = monitoring.firing(judged)
+    labels = {
+        name: {"alertname": name, "severity": one.rule.level.value, "model": model, "model_version": version, "environment": environment}
+        for name, one in standing.items()
+    }
+    running = {}
+    for row in active:
+        if row["name"] in labels and row["fingerprint"] == fingerprint(labels[row["name"]]):
+            running[row["name"]] = row
+        else:
             conn.execute(update(alerts).where(alerts.c.id == row["id"]).values(ends_at=now, next_attempt_at=now, attempts=0))
-    if finding.severity is None:
-        return
-    window = "over the last 60 min, predictions of the current version and threshold, against the baseline window"
-    annotations = {"summary": finding.summary, "description": f"{finding.summary}; {window}"}
-    if running := next((row for row in same_name if row["fingerprint"] == print_), None):
-        conn.execute(update(alerts).where(alerts.c.id == running["id"]).values(annotations=annotations))
-        return
-    values = {"model": model, "name": finding.name, "severity": finding.severity, "fingerprint": print_, "labels": labels}
-    conn.execute(insert(alerts).values(values | {"annotations": annotations, "starts_at": now, "next_attempt_at": now}))
+    for name, one in standing.items():
+        window = "" if one.rule.window == monitoring.NOW else f"; over {one.rule.window}, predictions of the current version and threshold"
+        told = {"summary": one.sentence, "description": one.sentence + window}
+        if name in running:
+            bad_now = one.measured is not None and one.state.quiet_since is None
+            standing_words = {"annotations": told} if bad_now else {}
+            change = update(alerts).where(alerts.c.id == running[name]["id"])
+            conn.execute(change.values(quiet_since=one.state.quiet_since, **standing_words))
+            continue
+        values = {"model": model, "name": name, "severity": one.rule.level.value, "labels": labels[name], "annotations": told}
+        conn.execute(insert(alerts).values(values | {"fingerprint": fingerprint(labels[name]), "starts_at": now, "next_attempt_at": now}))
 
 
 def fingerprint(labels: Mapping[str, Any]) -> str:

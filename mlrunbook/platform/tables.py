@@ -174,6 +174,7 @@ alerts = Table(
     Column("labels", JSONB, nullable=False),
     Column("annotations", JSONB, nullable=False),
     _required_time("starts_at"),
+    _time("quiet_since"),  # it still fires, but all has been well since then
     _time("ends_at"),
     Column("told", Text),  # the last status the gateway accepted: firing, resolved
     _time("told_at"),

@@ -91,6 +91,19 @@ quarantine = Table(
     _time("received_at", required=True),
 )
 
+# What each rule of the monitor flow remembers between its runs.
+rule_states = Table(
+    "rule_states",
+    metadata,
+    Column("model", Text, primary_key=True),
+    Column("rule", Text, primary_key=True),  # alert:level
+    _time("bad_since"),
+    _time("firing_since"),
+    _time("quiet_since"),
+    Column("sentence", Text, nullable=False),
+    _time("evaluated_at", required=True),
+)
+
 timeline = Table(
     "timeline",
     metadata,

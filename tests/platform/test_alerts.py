@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -15,70 +14,10 @@ from sqlalchemy import Engine, text
 
 from mlrunbook.db import transaction
 from mlrunbook.domain.errors import Transient
-from mlrunbook.domain.performance import Confusion, ModelMetrics, WindowMetrics
-from mlrunbook.domain.policy import AlertThresholds, Policy
+from mlrunbook.domain.monitoring import ServerSeen
+from mlrunbook.domain.policy import AlertThresholds
 from mlrunbook.platform import alerts, metrics, registry
-from mlrunbook.platform.alerts import ServerSeen
 from tests.platform.kit import NOW, log, new_model, reading, release
-
-GOOD = Confusion(tp=80, fp=20, fn=20, tn=880)
-WEEK = timedelta(days=7)
-
-
-def figures(current: Confusion = GOOD, baseline: Confusion = GOOD, **changes: Any) -> ModelMetrics:
-    def window(c: Confusion) -> WindowMetrics:
-        return WindowMetrics(since=NOW - WEEK, until=NOW, predictions=c.n, labelled=c.n, confusion=c, error_rate=0.0)
-
-    return ModelMetrics("m", replace(window(current), **changes), window(baseline))
-
-
-def fired(found: ModelMetrics, server: ServerSeen = ServerSeen(), firing: dict[str, str] | None = None) -> dict[str, str]:
-    return {f.name: f.severity for f in alerts.judge(found, server, AlertThresholds(), firing or {}) if f.severity}
-
-
-@pytest.mark.parametrize(
-    ("current", "expected"),
-    [
-        (GOOD, {}),
-        (Confusion(tp=73, fp=27, fn=27, tn=873), {}),  # F1 0.73: down 8.8 %
-        (Confusion(tp=71, fp=29, fn=29, tn=871), {"ModelF1Drop": "warning"}),  # F1 0.71: down 11 %
-        (
-            Confusion(tp=63, fp=37, fn=37, tn=863),
-            {"ModelF1Drop": "critical", "ModelPrecisionDrop": "warning", "ModelRecallDrop": "warning"},
-        ),
-        (Confusion(tp=66, fp=14, fn=34, tn=886), {"ModelRecallDrop": "warning"}),  # recall 0.66: down 15.4 %
-    ],
-)
-def test_drops_fire_at_the_runbooks_levels(current: Confusion, expected: dict[str, str]) -> None:
-    assert fired(figures(current)) == expected
-
-
-@pytest.mark.parametrize(
-    ("changes", "name"),
-    [
-        ({"null_rate": 0.06}, "FeatureNullRateHigh"),
-        ({"latency_p95_ms": 2100.0}, "InferenceLatencyHigh"),
-        ({"error_rate": 0.02}, "ModelErrorRateHigh"),
-    ],
-)
-def test_data_and_infrastructure_alerts_are_warnings_above_their_limits(changes: dict[str, Any], name: str) -> None:
-    assert fired(figures(**changes)) == {name: "warning"}
-    assert fired(figures(**{k: v / 3 for k, v in changes.items()})) == {}
-
-
-def test_a_model_that_calls_every_asset_high_risk_is_critical_without_any_label() -> None:
-    assert fired(figures(flagged_share=0.9)) == {"AllAssetsHighRisk": "critical"}
-    assert fired(figures(flagged_share=0.9, predictions=199)) == {}
-
-
-def test_a_restart_of_the_server_is_no_outage_but_half_a_minute_is() -> None:
-    assert fired(figures(), ServerSeen(down_for=timedelta(seconds=20))) == {}
-    assert fired(figures(), ServerSeen(down_for=timedelta(seconds=30))) == {"ModelServerDown": "critical"}
-
-
-def test_features_that_cannot_be_read_for_ten_seconds_are_critical() -> None:
-    assert fired(figures(), ServerSeen(features_down_for=timedelta(seconds=9.9))) == {}
-    assert fired(figures(), ServerSeen(features_down_for=timedelta(seconds=10))) == {"FeatureStoreUnavailable": "critical"}
 
 
 @pytest.mark.parametrize(
@@ -106,24 +45,8 @@ def test_a_silent_or_loading_server_neither_starts_nor_ends_the_feature_store_al
     assert not firing(silent, 0)
     assert firing(ServerSeen(features_down_for=timedelta(seconds=12)), 1)
     assert firing(silent, 2)
-    assert not firing(ServerSeen(), 3)
-
-
-def test_too_few_labels_neither_start_nor_end_an_alert() -> None:
-    for few in (Confusion(fn=50, tn=49), Confusion(fn=4, tn=200)):
-        found = {f.name: f.known for f in alerts.judge(figures(few), ServerSeen(), AlertThresholds(), {})}
-        assert not found["ModelF1Drop"]
-
-
-def test_a_critical_drop_stays_critical_until_it_is_below_the_warning_level() -> None:
-    around = figures(Confusion(tp=65, fp=35, fn=35, tn=865))  # down 18.75 %
-    assert fired(around)["ModelF1Drop"] == "warning"
-    assert fired(around, firing={"ModelF1Drop": "critical"})["ModelF1Drop"] == "critical"
-
-
-def test_policy_knows_the_incident_type_of_every_alert() -> None:
-    names = {f.name for f in alerts.judge(figures(), ServerSeen(), AlertThresholds(), {})}
-    assert names <= set(Policy().alert_types)
+    assert firing(ServerSeen(), 3)
+    assert not firing(ServerSeen(), 4)
 
 
 @pytest.fixture
@@ -219,6 +142,8 @@ def test_a_mended_threshold_ends_the_alert_only_once_it_is_proved(engine: Engine
     assert "ModelF1Drop" in {a["labels"]["alertname"] for a in active(engine)}
     log(engine, model, tp=80, fp=20, fn=20, tn=880, version="v2.0.0", threshold=0.5, at=NOW + timedelta(minutes=3))
     evaluate(engine, NOW + timedelta(minutes=4))
+    assert "ModelF1Drop" in {a["labels"]["alertname"] for a in active(engine)}
+    evaluate(engine, NOW + timedelta(minutes=5))
     assert active(engine) == []
 
 
@@ -227,12 +152,13 @@ def test_deliveries_wait_while_the_gateway_is_away_and_none_is_lost(engine: Engi
     gateway.away = True
     evaluate(engine, server=ServerSeen(down_for=timedelta(minutes=1)))
     assert alerts.deliver_due(engine, gateway, now=NOW) == 0
-    evaluate(engine, NOW + timedelta(minutes=1))  # the server is back before anybody was told
+    for minutes in (1, 2):
+        evaluate(engine, NOW + timedelta(minutes=minutes))  # the server is back before anybody was told
     gateway.away = False
-    later = NOW + timedelta(minutes=2)
+    later = NOW + timedelta(minutes=3)
     assert alerts.deliver_due(engine, gateway, now=later) == 2
     assert gateway.told() == [("firing", "ModelServerDown", "critical"), ("resolved", "ModelServerDown", "critical")]
-    assert gateway.got[1]["alerts"][0]["endsAt"] == "2026-03-02T12:01:00.000Z"
+    assert gateway.got[1]["alerts"][0]["endsAt"] == "2026-03-02T12:02:00.000Z"
     assert alerts.deliver_due(engine, gateway, now=later + timedelta(hours=1)) == 0
 
 

@@ -1,0 +1,298 @@
+"""The runbook's "Automated Alerts" as rules, the one place that says what fires, when, and when it ends again.
+
+A rule is an entry of `RULES`: it measures one figure of what an evaluation saw and compares it with a limit of the policy. The model
+platform, `flows/monitor.py` and the rules generated for Prometheus all read this list. A figure that too few data support is None: an
+alert then neither starts nor ends.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from enum import StrEnum
+from typing import TYPE_CHECKING
+
+from mlrunbook.domain.performance import Confusion, ModelMetrics, relative_drop
+from mlrunbook.domain.policy import AlertThresholds
+
+if TYPE_CHECKING:
+    from mlrunbook.domain.findings import Finding
+
+NOW = "now"
+WINDOW = "the last 60 min"
+BOTH_WINDOWS = "the last 60 min against the baseline's 7 days"
+
+ROUNDING = 1e-9  # 1 - 0.72/0.80 is a hair over 0.1 in floating point: at the limit is not past it
+
+
+class Level(StrEnum):
+    """An alert's level, which is not the incident's severity."""
+
+    WARNING = "warning"
+    CRITICAL = "critical"
+
+
+@dataclass(frozen=True)
+class ServerSeen:
+    """What is known of the model server. `down_for` is None while it answers, or is stopped on purpose.
+
+    `features_down_for`: how long it has not been able to read features; None while it can, or needs no feature store.
+    `features_known` False: nobody can tell, because it does not answer or still loads the feature store.
+    """
+
+    down_for: timedelta | None = None
+    features_down_for: timedelta | None = None
+    features_known: bool = True
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What one evaluation sees of a model. A part that could not be read is None: the rules that need it say nothing.
+
+    `drift` is the checklist's finding on feature distributions.
+    """
+
+    model: str
+    metrics: ModelMetrics | None = None
+    server: ServerSeen | None = None
+    drift: Finding | None = None
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A rule's figure, the sentence that explains it, and how long it is known to have been so."""
+
+    value: float
+    sentence: str
+    lasted: timedelta = timedelta(0)
+
+
+class Least(StrEnum):
+    """How much a window must hold before a rule may speak; the counts are the policy's."""
+
+    NOTHING = "nothing"
+    PREDICTIONS = "predictions"  # min_predictions in the current window
+    OUTCOMES = "outcomes"  # min_labelled known outcomes, min_positives of them failures, in both windows
+
+    def words(self, limits: AlertThresholds) -> str:
+        match self:
+            case Least.PREDICTIONS:
+                return f"{limits.min_predictions} predictions"
+            case Least.OUTCOMES:
+                return f"{limits.min_labelled} known outcomes with {limits.min_positives} failures, in both windows"
+            case _:
+                return "none"
+
+    def reached(self, metrics: ModelMetrics | None, limits: AlertThresholds) -> bool:
+        match self:
+            case Least.PREDICTIONS:
+                return metrics is not None and metrics.current.predictions >= limits.min_predictions
+            case Least.OUTCOMES:
+                windows = (metrics.current, metrics.baseline) if metrics else ()
+                return metrics is not None and all(
+                    w.labelled >= limits.min_labelled and w.confusion.positives >= limits.min_positives for w in windows
+                )
+            case _:
+                return True
+
+
+def _zero(_: AlertThresholds) -> float:
+    return 0.0
+
+
+@dataclass(frozen=True)
+class Rule:
+    """One automated alert at one level. Two rules may share an alert: the worst level that fires is the alert's.
+
+    It fires once `measure` has been over `limit` (`at_limit`: or at it) for `fires_after_s`, and ends once it has been at most
+    `clears_at`, by default the limit, for the policy's `clears_after_s`. `title` is the runbook's line.
+    """
+
+    alert: str
+    level: Level
+    title: str
+    measure: Callable[[Seen], Measured | None]
+    limit: Callable[[AlertThresholds], float] = _zero
+    at_limit: bool = False
+    clears_at: Callable[[AlertThresholds], float] | None = None
+    fires_after_s: Callable[[AlertThresholds], float] = _zero
+    least: Least = Least.NOTHING
+    window: str = NOW
+
+    @property
+    def key(self) -> str:
+        return f"{self.alert}:{self.level}"
+
+    def read(self, seen: Seen, limits: AlertThresholds) -> Measured | None:
+        return self.measure(seen) if self.least.reached(seen.metrics, limits) else None
+
+
+@dataclass(frozen=True)
+class RuleState:
+    """What a rule must remember. All None: all is well. `bad_since` alone: pending. `quiet_since`: fires, but it no longer is bad."""
+
+    bad_since: datetime | None = None
+    firing_since: datetime | None = None
+    quiet_since: datetime | None = None
+
+    @property
+    def words(self) -> str:
+        return "firing" if self.firing_since else "pending" if self.bad_since else "ok"
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A rule's state after an evaluation; `measured` is None when nobody can tell."""
+
+    rule: Rule
+    state: RuleState
+    measured: Measured | None
+
+    @property
+    def sentence(self) -> str:
+        return self.measured.sentence if self.measured else f"{self.rule.title}: too few data to tell"
+
+
+def advance(rule: Rule, state: RuleState, measured: Measured | None, limits: AlertThresholds, now: datetime) -> RuleState:
+    """The rule's next state. Unknown leaves a firing alert firing, and ends what was only pending or about to clear."""
+    fires = state.firing_since is not None
+    if measured is None:
+        return replace(state, quiet_since=None) if fires else RuleState()
+    limit = rule.clears_at(limits) if fires and rule.clears_at else rule.limit(limits)
+    if measured.value > limit + ROUNDING or (rule.at_limit and measured.value >= limit - ROUNDING):
+        since = min(state.bad_since or now, now - measured.lasted)
+        lasted_s = (now - since).total_seconds()
+        firing_since = state.firing_since or (now if lasted_s >= rule.fires_after_s(limits) else None)
+        return RuleState(since, firing_since)
+    if not fires:
+        return RuleState()
+    quiet_since = state.quiet_since or now
+    over = (now - quiet_since).total_seconds() >= limits.clears_after_s
+    return RuleState() if over else replace(state, quiet_since=quiet_since)
+
+
+def evaluate(seen: Seen, limits: AlertThresholds, states: Mapping[str, RuleState], now: datetime) -> list[Judged]:
+    """Every rule once, in the order of `RULES`. `states` by `Rule.key`; a rule that is missing there is well."""
+    judged = []
+    for rule in RULES:
+        measured = rule.read(seen, limits)
+        judged.append(Judged(rule, advance(rule, states.get(rule.key, RuleState()), measured, limits, now), measured))
+    return judged
+
+
+def firing(judged: Sequence[Judged]) -> dict[str, Judged]:
+    """The alerts that fire, each at its worst level, the most dangerous first."""
+    found: dict[str, Judged] = {}
+    for one in judged:
+        if one.state.firing_since and (one.rule.alert not in found or one.rule.level is Level.CRITICAL):
+            found[one.rule.alert] = one
+    return found
+
+
+def _drop(name: str, of: Callable[[Confusion], float | None]) -> Callable[[Seen], Measured | None]:
+    def measure(seen: Seen) -> Measured | None:
+        if seen.metrics is None:
+            return None
+        now = seen.metrics.current
+        was, is_ = of(seen.metrics.baseline.confusion), of(now.confusion)
+        fell = relative_drop(was, is_)
+        if fell is None:
+            return None
+        figures = f"({was or 0:.3f} -> {is_ or 0:.3f}, {now.labelled} labelled predictions)"
+        return Measured(fell, f"{seen.model} {name} {'fell' if fell >= 0 else 'rose'} {abs(fell):.1%} {figures}")
+
+    return measure
+
+
+def _flagged(seen: Seen) -> Measured | None:
+    if seen.metrics is None or seen.metrics.current.flagged_share is None:
+        return None
+    now = seen.metrics.current
+    return Measured(share := now.flagged_share or 0.0, f"{seen.model} flags {share:.1%} of {now.predictions} predictions as high-risk")
+
+
+def _null_rate(seen: Seen) -> Measured | None:
+    rate = seen.metrics.current.null_rate if seen.metrics else None
+    return None if rate is None else Measured(rate, f"{rate:.1%} of a feature of {seen.model} is null")
+
+
+def _latency_s(seen: Seen) -> Measured | None:
+    p95_ms = seen.metrics.current.latency_p95_ms if seen.metrics else None
+    return None if p95_ms is None else Measured(p95_ms / 1000, f"{seen.model} inference takes {p95_ms / 1000:.2f} s (p95)")
+
+
+def _error_rate(seen: Seen) -> Measured | None:
+    rate = seen.metrics.current.error_rate if seen.metrics else None
+    return None if rate is None else Measured(rate, f"{rate:.1%} of the predictions asked of {seen.model} failed")
+
+
+def _server_down(seen: Seen) -> Measured | None:
+    if seen.server is None:
+        return None
+    down = seen.server.down_for
+    if down is None:
+        return Measured(0.0, f"the model server of {seen.model} answers")
+    return Measured(1.0, f"the model server of {seen.model} has not answered for {down.total_seconds():.0f} s", down)
+
+
+def _features_down(seen: Seen) -> Measured | None:
+    if seen.server is None or not seen.server.features_known:
+        return None
+    down = seen.server.features_down_for
+    if down is None:
+        return Measured(0.0, f"the model server of {seen.model} reads features")
+    return Measured(1.0, f"the model server of {seen.model} has not been able to read features for {down.total_seconds():.0f} s", down)
+
+
+def _drift(seen: Seen) -> Measured | None:
+    if seen.drift is None or seen.drift.state == "unknown":
+        return None
+    return Measured(1.0 if seen.drift.state == "suspect" else 0.0, f"{seen.model}: {seen.drift.sentence}")
+
+
+# The most dangerous first: they are told in this order, and the first one opens the incident.
+RULES: tuple[Rule, ...] = (
+    Rule(
+        "AllAssetsHighRisk", Level.CRITICAL, "All assets predicted high-risk", _flagged,
+        limit=lambda p: p.flagged_share_critical, at_limit=True, least=Least.PREDICTIONS, window=WINDOW,
+    ),
+    Rule(
+        "ModelServerDown", Level.CRITICAL, "Model server down", _server_down,
+        fires_after_s=lambda p: p.server_down_after_s,
+    ),
+    Rule(
+        "FeatureStoreUnavailable", Level.CRITICAL, "Feature store unavailable", _features_down,
+        fires_after_s=lambda p: p.feature_store_down_after_s,
+    ),
+    Rule(
+        "ModelF1Drop", Level.CRITICAL, "F1 score drop", _drop("F1", lambda c: c.f1),
+        limit=lambda p: p.f1_drop_critical, clears_at=lambda p: p.f1_drop_warning, least=Least.OUTCOMES, window=BOTH_WINDOWS,
+    ),
+    Rule(
+        "ModelF1Drop", Level.WARNING, "F1 score drop", _drop("F1", lambda c: c.f1),
+        limit=lambda p: p.f1_drop_warning, least=Least.OUTCOMES, window=BOTH_WINDOWS,
+    ),
+    Rule(
+        "ModelPrecisionDrop", Level.WARNING, "Precision drop", _drop("precision", lambda c: c.precision),
+        limit=lambda p: p.precision_drop_warning, least=Least.OUTCOMES, window=BOTH_WINDOWS,
+    ),
+    Rule(
+        "ModelRecallDrop", Level.WARNING, "Recall drop", _drop("recall", lambda c: c.recall),
+        limit=lambda p: p.recall_drop_warning, least=Least.OUTCOMES, window=BOTH_WINDOWS,
+    ),
+    Rule(
+        "FeatureNullRateHigh", Level.WARNING, "Feature null rate", _null_rate,
+        limit=lambda p: p.null_rate_warning, least=Least.PREDICTIONS, window=WINDOW,
+    ),
+    Rule("FeatureDrift", Level.WARNING, "Feature drift detected", _drift, window=BOTH_WINDOWS),
+    Rule(
+        "InferenceLatencyHigh", Level.WARNING, "Inference latency", _latency_s,
+        limit=lambda p: p.latency_warning_s, least=Least.PREDICTIONS, window=WINDOW,
+    ),
+    # A model that only fails has no predictions at all, so none are needed here.
+    Rule(
+        "ModelErrorRateHigh", Level.WARNING, "Error rate", _error_rate,
+        limit=lambda p: p.error_rate_warning, window=WINDOW,
+    ),
+)  # fmt: skip

@@ -186,6 +186,10 @@ def _signals(metrics: ModelMetrics | None, status: ServingStatus | None, policy:
     if status is not None and status.features not in (None, FEATURES_OK):
         reason = f"the model server cannot read features, so it cannot predict: critical, service outage ({status.features})"
         yield _Signal(Severity.CRITICAL, IncidentType.INFRASTRUCTURE, reason)
+    if status is not None and status.not_loaded and status.server_healthy:
+        instead = f"{status.server_version or 'the version before'} goes on serving"
+        reason = f"the model server cannot load {status.serving_version}, {instead}: medium, a server that starts would have nothing to serve"
+        yield _Signal(Severity.MEDIUM, IncidentType.INFRASTRUCTURE, f"{reason} ({status.not_loaded})")
     if metrics is None:
         return
     now, counts = metrics.current, metrics.current.confusion
@@ -238,7 +242,7 @@ def _covered(
     alert: str, kind: IncidentType, metrics: ModelMetrics | None, status: ServingStatus | None, policy: SeverityPolicy
 ) -> bool | None:
     """Whether what this alert claims was measured, and so (no limit being passed) found untrue. None: it never can be here."""
-    if alert == "ModelServerDown":
+    if alert in ("ModelServerDown", "DeploymentFailed"):
         return status is not None
     if alert == "FeatureStoreUnavailable":
         return None if status is None or status.features is None else True
@@ -257,6 +261,8 @@ def _covered(
 def _refuted_words(alert: str, said: str) -> str:
     if alert == "ModelServerDown":
         return "the model server answers"
+    if alert == "DeploymentFailed":
+        return "the model server has loaded what the registry names"
     if alert == "FeatureStoreUnavailable":
         return "the model server reads features"
     return f"{_RATE_ALERTS[alert].replace('_', ' ')} is within its limit" if alert in _RATE_ALERTS else said

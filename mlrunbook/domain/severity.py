@@ -188,7 +188,7 @@ def _signals(metrics: ModelMetrics | None, status: ServingStatus | None, policy:
         yield _Signal(Severity.CRITICAL, IncidentType.INFRASTRUCTURE, reason)
     if status is not None and status.not_loaded and status.server_healthy:
         instead = f"{status.server_version or 'the version before'} goes on serving"
-        reason = f"the model server cannot load {status.serving_version}, {instead}: medium, a server that starts would have nothing to serve"
+        reason = f"the model server cannot load {status.serving_version}, {instead}: medium, the next start would leave nothing to serve"
         yield _Signal(Severity.MEDIUM, IncidentType.INFRASTRUCTURE, f"{reason} ({status.not_loaded})")
     if metrics is None:
         return

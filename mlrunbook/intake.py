@@ -1,16 +1,47 @@
-"""How an incident begins: one transaction that opens or joins it, plans its first pages and asks for its run."""
+"""How an incident begins: one transaction that opens or joins it, plans its first pages and asks for its run.
+
+A report comes from a person; alerts come from a webhook or from `flows/monitor.py`, and are the same to this file.
+"""
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
 
-from sqlalchemy import Connection
+from sqlalchemy import Connection, text
 
-from mlrunbook.domain.incident import Incident, Severity
+from mlrunbook.domain.incident import Incident, IncidentType, Severity, Status
 from mlrunbook.domain.policy import Policy, Role
 from mlrunbook.notices import escalate, page
+from mlrunbook.store import alerts as known_alerts
 from mlrunbook.store import incidents, leases, records, timeline
 from mlrunbook.store.incidents import Report
+
+# An alert's level is not the incident's severity, only a first guess until triage has measured. Unknown: medium, so that it pages.
+FIRST_GUESS = {"critical": Severity.HIGH, "warning": Severity.MEDIUM, "info": Severity.LOW, "none": Severity.LOW}
+PLAUSIBLE_SINCE = datetime(2000, 1, 1, tzinfo=UTC)
+
+
+@dataclass(frozen=True)
+class NormalisedAlert:
+    """One alert of any format. (fingerprint, starts_at) is its identity; `level` and `incident_type` are the sender's words.
+
+    `body` holds what is kept of it: at least "labels" and "annotations", each string to string.
+    """
+
+    fingerprint: str
+    firing: bool
+    name: str
+    model: str
+    model_version: str | None
+    level: str
+    incident_type: str | None
+    summary: str
+    starts_at: datetime
+    body: Mapping[str, Any]
 
 
 def take_in(
@@ -32,10 +63,119 @@ def take_in(
         else:
             leases.request_start(conn, incident.id, why=f"opened by {report.reported_by}", now=now)
         return incident, True
-    text = f"Reported again by {report.reported_by}: {report.description}"
-    timeline.append(conn, incident.id, "reported", text, actor=report.reported_by, at=now)
+    words = f"Reported again by {report.reported_by}: {report.description}"
+    timeline.append(conn, incident.id, "reported", words, actor=report.reported_by, at=now)
     if report.severity.rank > incident.severity.rank:  # how severe it is, triage or a person decides; they must hear of it now
         why = f"{report.reported_by} reports {report.severity}, it is handled as {incident.severity}: {report.description}"
         for role in (Role.ONCALL_ML_ENGINEER, Role.ML_TEAM_LEAD):
             page(conn, policy, incident, role, why, now=now, key=f"reported-{report.severity}:{role}")
     return incident, False
+
+
+def take_in_alerts(
+    conn: Connection, policy: Policy, source: str, alerts: Sequence[NormalisedAlert], *, now: datetime, truncated: int = 0
+) -> list[str]:
+    """Count what is known, open or join an incident for what is new, note what is resolved; the ids of the incidents.
+
+    A repeat of an alert whose incident is over is only counted: else each repeat would open a fixed incident again. The same
+    alert starting anew (another `starts_at`) is new, and so is one that still fires long after it was called a false alarm.
+    """
+    # One message a model at a time: the second of two equal ones must see the first.
+    for model in sorted({a.model for a in alerts}):
+        conn.execute(text("SELECT pg_advisory_xact_lock(hashtextextended(:model, 0))"), {"model": f"alerts of {model}"})
+
+    touched: dict[str, None] = {}
+    groups: dict[tuple[str, str], list[NormalisedAlert]] = defaultdict(list)
+    for alert in (a for a in alerts if a.firing):
+        groups[alert.model, policy.family_of(_type_of(policy, alert))].append(alert)
+    for (_, family), members in sorted(groups.items()):
+        recalled = [_doubted(_recall(conn, source, alert), policy, now) for alert in members]
+        fresh = [alert for alert, incident in recalled if incident is None]
+        joined = take_in(conn, policy, _report(policy, source, family, fresh, now), now=now, by_alert=True)[0] if fresh else None
+        for alert, incident in recalled:
+            home = incident or joined
+            assert home is not None  # a fresh one has joined
+            _record(conn, source, alert, home, now=now)
+            incidents.count_alert(conn, home.id)
+            touched[home.id] = None
+
+    for alert in (a for a in alerts if not a.firing):
+        alert, home = _recall(conn, source, alert)
+        _record(conn, source, alert, home, now=now)
+        if home is not None:
+            _note_once(
+                conn, home.id, source, f"Alert resolved: {alert.summary}", f"resolved:{alert.fingerprint}:{alert.starts_at}", now=now
+            )
+            touched[home.id] = None
+
+    if truncated:
+        for incident_id in touched:
+            words = f"{truncated} further alert{'s were' if truncated > 1 else ' was'} cut off by the sender"
+            _note_once(conn, incident_id, source, words, f"truncated:{truncated}", now=now)
+    return list(touched)
+
+
+def _recall(conn: Connection, source: str, alert: NormalisedAlert) -> tuple[NormalisedAlert, Incident | None]:
+    """The incident this alert belongs to, if it came before."""
+    row = known_alerts.find(conn, source=source, fingerprint=alert.fingerprint, starts_at=alert.starts_at)
+    incident = incidents.get(conn, row["incident_id"]) if row and row["incident_id"] else None
+    if incident is not None and incident.model != alert.model:  # a sender that gives two alerts one fingerprint must not hide the second
+        return _recall(conn, source, replace(alert, fingerprint=f"{alert.fingerprint}@{alert.model}"))
+    return alert, incident
+
+
+def _doubted(recalled: tuple[NormalisedAlert, Incident | None], policy: Policy, now: datetime) -> tuple[NormalisedAlert, Incident | None]:
+    """Without its incident when that was a false alarm long ago: what still fires may be real by now."""
+    alert, incident = recalled
+    if incident is None or incident.status is not Status.FALSE_ALARM or incident.closed_at is None:
+        return recalled
+    limit = timedelta(minutes=policy.triage.doubt_false_alarm_after_min)
+    return (alert, None) if now - incident.closed_at > limit else recalled
+
+
+def _record(conn: Connection, source: str, alert: NormalisedAlert, home: Incident | None, *, now: datetime) -> None:
+    known_alerts.record(
+        conn,
+        source=source,
+        fingerprint=alert.fingerprint,
+        starts_at=alert.starts_at,
+        status="firing" if alert.firing else "resolved",
+        body=alert.body,
+        incident_id=home.id if home else None,
+        now=now,
+    )
+
+
+def _report(policy: Policy, source: str, family: str, alerts: Sequence[NormalisedAlert], now: datetime) -> Report:
+    """One report of several alerts of one model and family: the worst speaks for them."""
+    worst = max(alerts, key=lambda a: _severity(a).rank)
+    others = len({a.fingerprint for a in alerts}) - 1
+    starts = [a.starts_at for a in alerts if PLAUSIBLE_SINCE <= a.starts_at <= now]
+    return Report(
+        model=worst.model,
+        type=_type_of(policy, worst),
+        family=family,
+        severity=_severity(worst),
+        description=worst.summary + (f" (and {others} more alert{'s' if others > 1 else ''})" if others else ""),
+        reported_by=source,
+        model_version=next((a.model_version for a in [worst, *alerts] if a.model_version), None),
+        started_at=min(starts, default=None),
+    )
+
+
+def _severity(alert: NormalisedAlert) -> Severity:
+    return FIRST_GUESS.get(alert.level, Severity.MEDIUM)
+
+
+def _type_of(policy: Policy, alert: NormalisedAlert) -> IncidentType:
+    if known := policy.type_of_alert(alert.name):
+        return known
+    if alert.incident_type in {t.value for t in IncidentType}:
+        return IncidentType(alert.incident_type)
+    return IncidentType.PERFORMANCE_DEGRADATION
+
+
+def _note_once(conn: Connection, incident_id: str, source: str, words: str, key: str, *, now: datetime) -> None:
+    incidents.get(conn, incident_id, lock=True)
+    if not any(e.kind == "alert" and e.data.get("key") == key for e in timeline.read(conn, incident_id)):
+        timeline.append(conn, incident_id, "alert", words, actor=source, at=now, data={"key": key})

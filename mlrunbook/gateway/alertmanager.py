@@ -12,7 +12,8 @@ from datetime import UTC, datetime
 from typing import Any
 
 from mlrunbook.gateway.text import clean
-from mlrunbook.gateway.webhooks import MODEL_ID, Normalised, NormalisedAlert, Unusable
+from mlrunbook.gateway.webhooks import MODEL_ID, Normalised, Unusable
+from mlrunbook.intake import NormalisedAlert
 
 MODEL_LABELS = ("model", "model_name", "modelId")
 LABEL_CHARS = 500

@@ -17,7 +17,7 @@ from sqlalchemy import text
 from mlrunbook.domain.incident import Status
 from mlrunbook.gateway.alertmanager import normalise
 from mlrunbook.gateway.app import create_app
-from mlrunbook.gateway.webhooks import NormalisedAlert
+from mlrunbook.intake import NormalisedAlert
 from mlrunbook.store import alerts, incidents, timeline
 from mlrunbook.wiring import World
 from tests.gateway.conftest import Clock, Keys

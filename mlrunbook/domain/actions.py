@@ -24,12 +24,13 @@ class PlanKind(StrEnum):
 
 
 class Path(StrEnum):
-    """Runbook, Step 4."""
+    """Runbook, Step 4; and the infrastructure action, for a server that a new process mends."""
 
     ROLLBACK = "rollback"  # A
     MATERIALIZE = "materialize"  # B
     RETRAIN = "retrain"  # C
     THRESHOLD = "threshold"  # D
+    RESTART = "restart"
 
 
 @dataclass(frozen=True)

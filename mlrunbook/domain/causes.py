@@ -16,6 +16,7 @@ from mlrunbook.domain.diagnosis_facts import DiagnosisFacts, ThresholdChange
 from mlrunbook.domain.features import FeatureFault, FeatureVerdict
 from mlrunbook.domain.findings import Finding, State
 from mlrunbook.domain.performance import percent
+from mlrunbook.domain.serving import Trouble
 
 if TYPE_CHECKING:
     from mlrunbook.ports import Change
@@ -47,7 +48,7 @@ HEADLINES = {
     Cause.NULL_OR_BROKEN_FEATURE: "a feature is missing or broken",
     Cause.STALE_FEATURES: "the model reads stale features",
     Cause.BAD_DEPLOYMENT: "{version} is a bad release",
-    Cause.SERVING_INFRASTRUCTURE: "the model server is in trouble",
+    Cause.SERVING_INFRASTRUCTURE: "serving is in trouble",
     Cause.NEW_SEGMENT: "assets of a type that {version} never saw have joined the fleet",
     Cause.DATA_DRIFT: "the data have drifted from what the model learned",
     Cause.CONCEPT_DRIFT: "the same readings lead to other outcomes than {version} learned",
@@ -84,7 +85,7 @@ def evidence(found: Mapping[str, Finding], facts: DiagnosisFacts, now: datetime)
         return Line(weight, facts.degraded, degraded_words, required)
 
     moved, nulls = "data_quality.feature_distributions", "data_quality.missing_features"
-    logs, latency = "infrastructure.server_logs", "infrastructure.inference_latency"
+    logs = "infrastructure.server_logs"
     fresh = "data_quality.data_freshness"
     reads, up = "data_quality.feature_store_connectivity", "infrastructure.feature_store_availability"
 
@@ -100,7 +101,12 @@ def evidence(found: Mapping[str, Finding], facts: DiagnosisFacts, now: datetime)
     version = deployment.ref if deployment else None
 
     healthy = facts.status.server_healthy if facts.status else None
-    slow_only = None if suspect(latency) is None else bool(suspect(latency)) and facts.degraded is not True
+    seen = facts.trouble
+    # Slow answers or failed requests of a model that is wrong as well are the lesser trouble.
+    ailing = seen is not None and (seen.trouble is Trouble.DOWN or facts.degraded is not True)
+    in_trouble = True if ailing else None if healthy is None else False
+    served_well = None if facts.status is None and facts.metrics is None else seen is None and not facts.not_loaded
+    loads = f"{facts.suspect_version} cannot be loaded" if facts.not_loaded else "the server has loaded what the registry names"
     answers = {True: "the model server answers", False: "the model server does not answer", None: "the server's health is not known"}[
         healthy
     ]
@@ -119,6 +125,12 @@ def evidence(found: Mapping[str, Finding], facts: DiagnosisFacts, now: datetime)
     checked = None if facts.degraded is None else not nothing
     return {
         Cause.BAD_DEPLOYMENT: [
+            Line(0.7, True, f"the model server cannot load {facts.suspect_version}: {facts.not_loaded}"),
+            Line(0.2, fresh_deployment, deployed),
+            Line(0.1, healthy, f"{facts.model_version} goes on serving" if healthy else "nothing serves"),
+        ]
+        if facts.not_loaded
+        else [
             Line(0.10, fresh_deployment, deployed, required=True),
             Line(0.20, in_a_day, "it was within 24 h of detection" if in_a_day else "it was not within 24 h of detection"),
             degraded(0.25, required=True),
@@ -143,8 +155,11 @@ def evidence(found: Mapping[str, Finding], facts: DiagnosisFacts, now: datetime)
             ),
         ],
         Cause.SERVING_INFRASTRUCTURE: [
-            Line(0.7, _not(healthy), answers) if healthy is not True else Line(0.6, slow_only, told(latency)),
-            Line(0.3, suspect(logs), told(logs)),
+            Line(0.7, in_trouble, seen.sentence if seen else answers, required=True),
+            Line(0.15, suspect(logs), told(logs)),
+            Line(0.15, _not(suspect(reads, up)), f"features: {told(reads)}"),
+            Line(0.0, suspect(reads, up) is not True, "no outage of the feature store explains it", required=True),
+            Line(0.0, not facts.not_loaded, loads, required=True),
         ],
         Cause.FEATURE_STORE_OUTAGE: [
             Line(0.8, suspect(reads, up), f"{told(reads)}; {told(up)}", required=True),
@@ -184,6 +199,7 @@ def evidence(found: Mapping[str, Finding], facts: DiagnosisFacts, now: datetime)
             quiet,
         ],
         Cause.NOTHING_WRONG: [
+            Line(0.0, served_well, "requests are answered" if served_well else seen.sentence if seen else loads, required=True),
             Line(0.6, _not(facts.degraded), degraded_words, required=True),
             Line(0.4, checked, "no item of the checklist is suspect" if checked else f"{len(nothing)} items are suspect", required=True),
         ],

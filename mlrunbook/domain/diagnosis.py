@@ -12,6 +12,7 @@ from mlrunbook.domain.diagnosis_facts import DiagnosisFacts
 from mlrunbook.domain.features import FeatureVerdict
 from mlrunbook.domain.findings import Finding
 from mlrunbook.domain.performance import Confusion
+from mlrunbook.domain.serving import answer
 
 BAR = 0.5  # below this a cause is a lead for a person, not a diagnosis
 
@@ -73,7 +74,7 @@ def diagnose(findings: Sequence[Finding], facts: DiagnosisFacts, now: datetime) 
         causes.insert(0, ScoredCause(Cause.UNKNOWN, 0.0, ("no cause is supported well enough to act on",)))
     top = causes[0]
     path, version, threshold, advice = _path(top.cause, facts)
-    headline = HEADLINES[top.cause].format(version=facts.model_version or "the serving version")
+    headline = HEADLINES[top.cause].format(version=facts.suspect_version or "the serving version")
     short = f"{headline}: {'; '.join(top.supports[:1])}"
     if facts.verdict and facts.verdict.is_real and facts.verdict.reason not in short:
         short += f"; {facts.verdict.reason}"
@@ -106,7 +107,10 @@ def _path(cause: Cause, facts: DiagnosisFacts) -> tuple[Path | None, str | None,
     """The path, its target, and the advice in words."""
     change, features = facts.threshold_change, facts.features
     if cause is Cause.BAD_DEPLOYMENT:
-        return _back(facts)
+        return _to_what_loads(facts) if facts.not_loaded else _back(facts)
+    if cause is Cause.SERVING_INFRASTRUCTURE and facts.trouble:
+        restart, advice = answer(facts.trouble, deployed=facts.deployed_in_a_day)
+        return (Path.RESTART, None, None, advice) if restart else (None, None, None, f"No safe automatic path here: {advice}")
     if cause is Cause.THRESHOLD_CHANGE and change:
         return Path.THRESHOLD, None, change.before, f"Path D: restore the threshold {change.before:g} that was configured before"
     if cause in (Cause.STALE_FEATURES, Cause.NULL_OR_BROKEN_FEATURE) and features and features.mendable:
@@ -114,7 +118,6 @@ def _path(cause: Cause, facts: DiagnosisFacts) -> tuple[Path | None, str | None,
     if str(cause) in facts.retrain_triggers:
         return Path.RETRAIN, None, None, "Path C: retrain on recent data, and promote only what proves better"
     look = {
-        Cause.SERVING_INFRASTRUCTURE: "look at the model server: its logs, its host, its last restart",
         Cause.FEATURE_STORE_OUTAGE: "restore the feature store, then materialize what came meanwhile (deployment `materialize`)",
         Cause.NULL_OR_BROKEN_FEATURE: "find where the feature's values are lost: source, pipeline, feature store",
         Cause.STALE_FEATURES: f"look at the feature store: {features.sentence if features else 'it was not read'}",
@@ -124,6 +127,16 @@ def _path(cause: Cause, facts: DiagnosisFacts) -> tuple[Path | None, str | None,
         Cause.NOTHING_WRONG: "wait for more outcomes, or close it as a false alarm",
     }.get(cause, "go through the suspect and unknown findings")
     return None, None, None, f"No safe automatic path here: {look}"
+
+
+def _to_what_loads(facts: DiagnosisFacts) -> tuple[Path | None, str | None, float | None, str]:
+    """Back to the version that really serves, so that the next start of a server finds it; where none does, to the one before."""
+    status = facts.status
+    keep = (status.server_version or status.previous_version) if status else None
+    if status is None or keep in (None, status.serving_version):
+        return None, None, None, "No safe automatic path here: no version is known that loads; deploy a fixed one"
+    which = "which serves now" if status.server_version else "which served before"
+    return Path.ROLLBACK, keep, None, f"Path A: roll back to {keep}, {which}"
 
 
 def _back(facts: DiagnosisFacts) -> tuple[Path | None, str | None, float | None, str]:
@@ -149,6 +162,12 @@ def _chain(cause: Cause, facts: DiagnosisFacts, found: Mapping[str, Finding]) ->
     """Why-because lines, as far as the facts reach; the review asks on from there."""
     counts = facts.metrics.current.confusion if facts.metrics else None
     version, deployment, change = facts.model_version or "the model", facts.deployment, facts.threshold_change
+    if cause is Cause.SERVING_INFRASTRUCTURE and facts.trouble:
+        return (f"Why did requests not get their predictions in time? Because {facts.trouble.sentence}",)
+    if cause is Cause.BAD_DEPLOYMENT and facts.not_loaded:
+        chain = [f"Why does {facts.suspect_version} not serve? Because {facts.not_loaded}"]
+        chain += [f"Why should it? Because {deployment.author} released it at {deployment.at:%Y-%m-%d %H:%M} UTC"] if deployment else []
+        return tuple(chain)
     chain = [f"Why did performance fall? Because {_errors_words(version, counts)}"]
     if cause is Cause.THRESHOLD_CHANGE and change and facts.replay_before:
         chain.append(f"Why did {version} do so? Because its decision threshold was {change.after:g} instead of {change.before:g}")
@@ -176,7 +195,6 @@ def _chain(cause: Cause, facts: DiagnosisFacts, found: Mapping[str, Finding]) ->
         Cause.DATA_DRIFT: "data_quality.feature_distributions",
         Cause.NULL_OR_BROKEN_FEATURE: "data_quality.missing_features",
         Cause.FEATURE_STORE_OUTAGE: "data_quality.feature_store_connectivity",
-        Cause.SERVING_INFRASTRUCTURE: "infrastructure.server_logs",
     }.get(cause)
     if key and key in found:
         chain.append(f"Why did that happen? Because {found[key].sentence}")

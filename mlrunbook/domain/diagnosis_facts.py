@@ -9,6 +9,8 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
 from mlrunbook.domain.performance import DropPolicy, Evidence, ModelMetrics, Verdict, grade_drop
+from mlrunbook.domain.serving import Seen, trouble_of
+from mlrunbook.domain.severity import SeverityPolicy
 from mlrunbook.domain.threshold import Replay, best_recovery, replay
 
 if TYPE_CHECKING:
@@ -16,7 +18,7 @@ if TYPE_CHECKING:
     from mlrunbook.domain.features import FeatureVerdict
     from mlrunbook.ports import Change, Prediction, ServingStatus
 
-WEEK = timedelta(days=7)
+WEEK, DAY = timedelta(days=7), timedelta(hours=24)
 LEAST_OF_A_TYPE = 20  # predictions of an unknown asset type: fewer may be a typing error upstream
 
 
@@ -47,6 +49,7 @@ class DiagnosisFacts:
     unseen_types: Mapping[str, float] | None = None  # share of recent predictions by asset type the version never saw; None: not known
     dangerous: bool = False
     drop_policy: DropPolicy = field(default_factory=DropPolicy)
+    limits: SeverityPolicy = field(default_factory=SeverityPolicy)  # of latency and errors
     retrain_triggers: frozenset[str] = frozenset()  # causes for which path C may be prepared without being asked for
 
     @property
@@ -64,6 +67,27 @@ class DiagnosisFacts:
         """The last deployment or rollback in the week before detection."""
         recent = (c for c in self.changes or () if c.kind in ("deployment", "rollback") and self._counts(c.at))
         return max(recent, key=lambda c: c.at, default=None)
+
+    @property
+    def deployed_in_a_day(self) -> str | None:
+        """The version deployed in the last 24 h before detection."""
+        last = self.deployment
+        return last.ref if last and last.kind == "deployment" and self.detected_at - last.at <= DAY else None
+
+    @property
+    def trouble(self) -> Seen | None:
+        """What is wrong with serving itself, if anything is seen."""
+        return trouble_of(self.status, self.metrics.current if self.metrics else None, self.limits)
+
+    @property
+    def not_loaded(self) -> str | None:
+        """Why the model server cannot load what the registry names."""
+        return self.status.not_loaded if self.status else None
+
+    @property
+    def suspect_version(self) -> str | None:
+        """The version a bad release would be: what serves, or what should and cannot be loaded."""
+        return self.status.serving_version if self.status and self.status.not_loaded else self.model_version
 
     @property
     def degraded(self) -> bool | None:
@@ -108,6 +132,7 @@ def gather(
     features: FeatureVerdict | None = None,
     dangerous: bool = False,
     drop_policy: DropPolicy | None = None,
+    limits: SeverityPolicy | None = None,
     retrain_triggers: Sequence[str] = (),
 ) -> DiagnosisFacts:
     """Assemble the facts; replay other thresholds on the labelled predictions of the version the incident is about, whose training
@@ -131,6 +156,7 @@ def gather(
         unseen_types=unseen_types([p.asset_type for p in predictions], trained_types),
         dangerous=dangerous,
         drop_policy=drop_policy or DropPolicy(),
+        limits=limits or SeverityPolicy(),
         retrain_triggers=frozenset(map(str, retrain_triggers)),
     )
 

@@ -70,6 +70,9 @@ def propose(
         threshold = before_containment("threshold", executed) or (state.config.threshold if state and state.config else None)
         if threshold is not None:
             expected += f", at the threshold {threshold:g} that it was validated with"
+    elif diagnosis.path is Path.RESTART:
+        actions, reasons = _anew(incident_id, model, state, executed)
+        expected = f"the server answers, latency and error rate within their limits, F1 back within 5 % of {_baseline(facts)}"
     else:
         return None
     return Plan(
@@ -82,6 +85,17 @@ def propose(
         expected=expected,
         facts=_shown(diagnosis, facts) | ({"candidate": list(candidate.shown)} if candidate and diagnosis.path is Path.RETRAIN else {}),
     )
+
+
+def restart_id(incident_id: str) -> str:
+    """One incident restarts the server once to mend it; what that did not mend, another restart does not."""
+    return f"{incident_id}-serving"
+
+
+def _anew(incident_id: str, model: str, state: ServingState | None, executed: Sequence[Executed]) -> tuple[list[Action], list[str]]:
+    """A new process: of a server that was stopped, or in place of the one that runs."""
+    reasons: list[str] = []
+    return _serve_again(model, state, executed, reasons) or [Restart(model, restart_id(incident_id))], reasons
 
 
 def _materialize(model: str, repair: Repair, state: ServingState | None, executed: Sequence[Executed]) -> tuple[list[Action], list[str]]:
@@ -127,9 +141,10 @@ def _rollback(
         # While an override points elsewhere the server can never be seen to serve the target.
         actions.append(RouteTraffic(model, version))
         reasons.append(f"traffic is routed to {state.route_version}: it goes to {version} instead")
-    actions.append(
-        RollBack(model, version, reason=f"{incident_id}: performance degradation in {facts.model_version or 'the serving version'}")
-    )
+    what = f"performance degradation in {facts.model_version or 'the serving version'}"
+    if facts.not_loaded:
+        what = f"{facts.suspect_version} cannot be loaded"
+    actions.append(RollBack(model, version, reason=f"{incident_id}: {what}"))
     return actions + _threshold_back(incident_id, model, version, state, executed, reasons), reasons
 
 

@@ -146,6 +146,7 @@ def gathered_facts(run: Run) -> DiagnosisFacts:
         retrain_triggers=run.world.policy.retraining.triggers,
         dangerous=assessment_of(triage).dangerous if triage else False,
         drop_policy=run.world.policy.severity.drops,
+        limits=run.world.policy.severity,
     )
 
 

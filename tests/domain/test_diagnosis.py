@@ -129,16 +129,6 @@ def test_causes_without_a_safe_path_say_what_to_look_at(suspect: str, cause: Cau
     assert len(d.chain) == 2
 
 
-def test_a_dead_server_is_serving_infrastructure() -> None:
-    d = decide(found(State.UNKNOWN), metrics=None, predictions=[], status=status(server_healthy=False))
-    assert (d.top.cause, d.path) == (Cause.SERVING_INFRASTRUCTURE, None)
-
-
-def test_slow_answers_of_a_sound_model_are_serving_infrastructure() -> None:
-    d = decide(found(inference_latency=State.SUSPECT), metrics=metrics(HEALTHY))
-    assert d.top.cause is Cause.SERVING_INFRASTRUCTURE
-
-
 def test_nothing_suspect_and_nothing_fallen_is_nothing_wrong() -> None:
     d = decide(metrics=metrics(HEALTHY), predictions=scored(good=True))
     assert (d.top.cause, d.path, d.chain) == (Cause.NOTHING_WRONG, None, ())

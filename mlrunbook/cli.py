@@ -18,6 +18,7 @@ app = typer.Typer(
 
 app.command()(services.up)
 app.command()(services.demo)
+app.command()(services.gameday)
 app.command()(incidents.report)
 app.add_typer(incidents.app, name="incidents")
 app.add_typer(policy.app, name="policy")

@@ -11,6 +11,7 @@ from mlrunbook.domain.actions import PlanKind, RollBack
 from mlrunbook.domain.clocks import times
 from mlrunbook.domain.incident import Incident, Status
 from mlrunbook.platform.faults import Truth
+from mlrunbook.platform.fleet_traffic import MODEL
 from mlrunbook.store import incidents, journal, leases, outbox, plans, records, timeline
 
 TOLERANCE = 0.05  # F1 counts as back within this share of the baseline
@@ -53,6 +54,7 @@ def summarise(conn: Connection, incident_id: str, *, fault: str, injected_at: da
         "recommended_path": diagnosis.get("path"),
         "applied_path": done.get("path"),
         "cause": diagnosis.get("cause"),
+        "causes": [c["cause"] for c in diagnosis.get("causes", [])[:3]],
         "candidate": records.get(conn, incident_id, "validation"),
         "f1": {"baseline": during.get("f1_baseline"), "during": during.get("f1_now"), "after": recovery.get("f1")},
         "seconds": _seconds(incident, injected_at),
@@ -68,9 +70,33 @@ def summarise(conn: Connection, incident_id: str, *, fault: str, injected_at: da
     }
 
 
+def nothing_happened(*, fault: str, injected_at: datetime, applied: dict[str, int]) -> dict[str, Any]:
+    """summary.json where no incident has opened."""
+    empty: dict[str, Any] = dict.fromkeys(
+        ("incident_id", "type", "severity", "status", "recommended_path", "applied_path", "cause", "candidate")
+    )
+    return (
+        empty
+        | {
+            "model": MODEL,
+            "fault": fault,
+            "causes": [],
+            "f1": dict.fromkeys(("baseline", "during", "after")),
+            "seconds": dict.fromkeys(("to_detect", "to_acknowledge", "to_contain", "to_resolve")),
+            "platform_applied": applied,
+            "injected_at": injected_at,
+        }
+        | {key: [] for key in ("actions", "pages", "approvals", "timeline", "files")}
+    )
+
+
 def differences(facts: dict[str, Any], truth: Truth) -> list[str]:
     """Where the outcome is not the known truth; empty when it is."""
     false_alarm = truth.status is Status.FALSE_ALARM
+    if facts["incident_id"] is None:
+        changed = [kind for kind, n in facts["platform_applied"].items() if n]
+        wrong = [] if truth.quiet_s else ["no incident has opened"]
+        return wrong + ([f"production was changed: {', '.join(changed)}"] if changed else [])
     expected = {"status": str(truth.status)}
     if not false_alarm:
         expected |= {"severity": str(truth.severity), "type": str(truth.type), "cause": str(truth.diagnosed)}
@@ -96,6 +122,8 @@ def differences(facts: dict[str, Any], truth: Truth) -> list[str]:
 
 
 def in_words(facts: dict[str, Any]) -> str:
+    if facts["incident_id"] is None:
+        return "no incident; nothing was changed."
     if facts["status"] == Status.FALSE_ALARM:
         return "a false alarm, recognised; nothing was changed."
     if facts["applied_path"] is None:

@@ -151,3 +151,15 @@ def demo(
     from mlrunbook import demo
 
     raise typer.Exit(demo.run(fault, approve=approve.value, data=data, out=out, seed=seed, home=running.checkout()))
+
+
+def gameday(
+    fault: Annotated[list[str], typer.Option("--fault", help="What breaks; give it several times, or `all`.")] = ["all"],  # noqa: B006
+    repeat: Annotated[int, typer.Option("--repeat", min=1, help="Every fault this often, each time with the next seed.")] = 1,
+    seed: Annotated[int, typer.Option("--seed")] = 0,
+    out: Annotated[Path, typer.Option("--out", help="Keep gameday.json and every run's record here.")] = Path("gameday"),
+) -> None:
+    """Break a live stack in every known way and score the runbook's answers. Takes about a minute a fault."""
+    from mlrunbook import gameday
+
+    raise typer.Exit(gameday.run(fault, repeat=repeat, seed=seed, out=out, home=running.checkout()))

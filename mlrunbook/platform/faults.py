@@ -36,6 +36,7 @@ class Truth:
     status: Status
     diagnosed: Cause | None = None  # what the diagnosis must name first; None: nothing is diagnosed
     refused: str | None = None  # a version that training made and validation must refuse
+    quiet_s: float | None = None  # all is well, also when no incident has opened after this long
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,184 @@
+"""One fault on a running stack, and the people around it: for the demo and the game day.
+
+The people are the fleet's users (traffic), the on-call engineer (acknowledges), the team lead (decides) and whoever mends what no
+automatic path does. None of them tells the flows what is wrong: the platform's alerts do.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import httpx
+from sqlalchemy import Engine
+
+from mlrunbook import db, summary
+from mlrunbook.domain.errors import Invalid, Transient
+from mlrunbook.domain.incident import Incident, Status
+from mlrunbook.platform.faults import Fault
+from mlrunbook.platform.simulator import MODEL, FleetSimulator
+from mlrunbook.stack import Stack
+from mlrunbook.steps import lifecycle
+from mlrunbook.store import incidents, timeline
+from mlrunbook.store.timeline import Entry
+from mlrunbook.traffic import BATCH, flowing, wait_until_served
+
+SETTLED_TICKS = 1  # of ordinary traffic before the fault
+# The fleet being busy, recovery is judged on more failures than the least that will do; its readings are seconds old, and a promotion is
+# watched for as long as an audience waits.
+POLICY = """
+approvals:
+  resolution:
+    accept_prefect_form: true
+recovery:
+  min_positives: 100
+triage:
+  seconds_between_looks: 2
+features:
+  max_lag_s: 10
+retraining:
+  watch_s: 3
+"""
+FAST = {"MLRUNBOOK_PLATFORM_EVALUATE_S": "1", "MLRUNBOOK_LEASE_S": "15", "MLRUNBOOK_DISPATCH_EVERY_S": "0.3"}
+
+
+class Exercise:
+    """`decide(digest)` answers for the team lead, None: somebody else does. `show(entry)` is told the timeline as it grows.
+
+    `injected` is `time.monotonic()` of the fault, 0 before it.
+    """
+
+    def __init__(
+        self,
+        stack: Stack,
+        chosen: Fault,
+        simulator: FleetSimulator,
+        *,
+        decide: Callable[[str], bool | None] = lambda _: True,
+        show: Callable[[Entry], None] = lambda _: None,
+        patience_s: float = 180.0,
+    ) -> None:
+        self.stack, self.fault, self._simulator = stack, chosen, simulator
+        self._decide, self._show, self._patience_s = decide, show, patience_s
+        self._engine = db.engine(stack.database_url)
+        env = stack.env()
+        self._gateway = httpx.Client(base_url=env["MLRUNBOOK_GATEWAY_URL"], timeout=10.0, trust_env=False)
+        self._platform = httpx.Client(base_url=env["MLRUNBOOK_PLATFORM_URL"], timeout=10.0, trust_env=False)
+        self.injected = 0.0
+        self._known: set[str] = set()  # incidents from before the fault
+        self._shown, self._asked, self._mended = 0, set[str](), False
+
+    def prepare(self) -> None:
+        """The model serves, and the fleet has been at work for a moment."""
+        wait_until_served(self.stack)
+        with db.transaction(self._engine) as conn:
+            self._known = {i.id for i in incidents.find(conn, model=MODEL)}
+        if self.fault.truth.status is not Status.FALSE_ALARM:  # a blip is a small window: nothing may come before it
+            for _ in range(SETTLED_TICKS):
+                self._simulator.tick(BATCH)
+
+    def inject(self) -> str:
+        """Break it; one sentence on what was done."""
+        self._before = self._applied()
+        self._injected_at = datetime.now(UTC)
+        self.injected = time.monotonic()
+        return self._simulator.inject(self.fault)
+
+    def follow(self) -> dict[str, Any]:
+        """With traffic flowing, until the incident has ended; its summary. Transient when it does not end in time."""
+        with flowing(self._simulator):
+            incident_id = self._until_ended()
+            after = self._applied()
+            applied = {kind: after[kind] - self._before.get(kind, 0) for kind in after}
+            about: dict[str, Any] = {"fault": self.fault.name, "injected_at": self._injected_at, "applied": applied}
+            with db.transaction(self._engine) as conn:
+                return summary.summarise(conn, incident_id, **about) if incident_id else summary.nothing_happened(**about)
+
+    def _until_ended(self) -> str | None:
+        """The first incident since the fault: what follows from it may open others. None when none came, and none was to come."""
+        deadline = time.monotonic() + self._patience_s
+        quiet_s = self.fault.truth.quiet_s
+        while time.monotonic() < deadline:
+            with db.transaction(self._engine) as conn:
+                found = next((i for i in reversed(incidents.find(conn, model=MODEL)) if i.id not in self._known), None)
+                entries = timeline.read(conn, found.id, after=self._shown) if found else []
+                ended = found is not None and summary.has_ended(conn, found.id)
+            for entry in entries:
+                self._shown = entry.seq
+                self._show(entry)
+            if found:
+                self._act_as_people(found, entries)
+                if ended and not entries:
+                    return found.id
+            elif quiet_s is not None and time.monotonic() - self.injected > quiet_s:
+                return None
+            time.sleep(0.2)
+        raise Transient(f"the incident did not end within {self._patience_s:.0f} s; look at the logs in {self.stack.data / 'logs'}")
+
+    def _act_as_people(self, incident: Incident, entries: list[Entry]) -> None:
+        """Acknowledge when paged; decide when asked; mend what is for people to mend."""
+        if any(e.kind == "page" for e in entries) and incident.acknowledged_at is None:
+            self._post(f"/api/v1/incidents/{incident.id}/acknowledge", {}, "operator")
+        stopped = any(e.kind == "waiting" and e.text.startswith(lifecycle.WAITING_FOR_HUMAN) for e in entries)
+        if stopped and self.fault.truth.path is None and not self._mended:
+            self._mended = True
+            what = self._simulator.repair(self.fault)
+            self._post(f"/api/v1/incidents/{incident.id}/resolve", {"what": what, "rootCause": self.fault.truth.cause}, "operator")
+        with db.transaction(self._engine) as conn:
+            digest = summary.waiting_for_decision(conn, incident.id)
+        if digest is None or digest in self._asked:
+            return
+        answer = self._decide(digest)
+        if answer is None:
+            return
+        self._asked.add(digest)
+        body = {"decision": "approved" if answer else "rejected", "planDigest": digest, "reason": "decided in the exercise"}
+        self._post(f"/api/v1/incidents/{incident.id}/approvals", body, "approver")
+
+    def _post(self, path: str, body: dict[str, Any], token: str) -> None:
+        answer = self._gateway.post(path, json=body, headers={"Authorization": f"Bearer {self.stack.token(token)}"})
+        if answer.is_error:
+            raise Invalid(f"the gateway refused {path}: {answer.status_code} {answer.text[:300]}")
+
+    def _applied(self) -> dict[str, int]:
+        answer = self._platform.get(f"/api/v1/ml/models/{MODEL}/applied")
+        return dict(answer.json()["applied"]) if answer.is_success else {}
+
+    def settle(self, patience_s: float = 90.0) -> None:
+        """Until nothing that the fault has opened is still at work; people end what follows from it. Transient when something stays."""
+        deadline, told = time.monotonic() + patience_s, set[str]()
+        with flowing(self._simulator):
+            while time.monotonic() < deadline:
+                with db.transaction(self._engine) as conn:
+                    others = [i for i in incidents.find(conn, model=MODEL) if i.id not in self._known and not summary.has_ended(conn, i.id)]
+                if not others:
+                    return
+                for other in others:
+                    if other.id not in told and other.status.is_open:
+                        told.add(other.id)
+                        what = {"what": "it follows from another incident that is over", "rootCause": self.fault.truth.cause}
+                        self._post(f"/api/v1/incidents/{other.id}/resolve", what, "operator")
+                time.sleep(0.2)
+        raise Transient(f"{', '.join(o.id for o in others)} did not end within {patience_s:.0f} s of the incident that it follows from")
+
+
+def keep(out: Path, facts: dict[str, Any], engine: Engine, messages: Path) -> None:
+    """summary.json, review.md, timeline.json and the messages, under `out`."""
+    out.mkdir(parents=True, exist_ok=True)
+    incident_id, files = str(facts["incident_id"]), ["summary.json", "timeline.json"]
+    (out / "timeline.json").write_text(json.dumps(facts.pop("timeline"), indent=2, default=str))
+    with db.transaction(engine) as conn:
+        review = summary.review_of(conn, incident_id)
+    if review:
+        (out / "review.md").write_text(review)
+        files.append("review.md")
+    if (messages / incident_id).exists():
+        shutil.copytree(messages / incident_id, out / "messages", dirs_exist_ok=True, ignore=shutil.ignore_patterns("*.new"))
+        files += sorted(f"messages/{p.name}" for p in (out / "messages").iterdir())
+    facts["files"] = files
+    (out / "summary.json").write_text(json.dumps(facts, indent=2, default=str))

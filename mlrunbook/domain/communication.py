@@ -13,6 +13,7 @@ from datetime import UTC, datetime, timedelta
 
 from mlrunbook.domain.clocks import NOT_MEASURED, in_words
 from mlrunbook.domain.incident import Severity, Status
+from mlrunbook.domain.labels import lag_words
 from mlrunbook.domain.policy import CostAssumptions, Role
 
 NOT_ESTIMATED = "not estimated"
@@ -36,6 +37,7 @@ class Figures:
     """Measured numbers. None: not measured, and said so.
 
     `unnecessary_share` is the share of flagged assets that did not fail (1 - precision), 0..1; `cost_per_day` is in `currency`.
+    `predictions`, `labelled` and `label_delay_s` are those of the window behind `f1_now`.
     """
 
     f1_baseline: float | None = None
@@ -43,13 +45,18 @@ class Figures:
     unnecessary_share: float | None = None
     cost_per_day: float | None = None
     currency: str = "USD"
+    predictions: int | None = None
+    labelled: int | None = None
+    label_delay_s: float | None = None
 
     @property
     def f1_words(self) -> str:
+        lag = lag_words(self.predictions, self.labelled, self.label_delay_s)
+        known = f" ({lag})" if lag else ""
         if self.f1_now is None:
-            return NOT_MEASURED
+            return NOT_MEASURED + known
         baseline = f"{self.f1_baseline:.2f} at baseline" if self.f1_baseline is not None else f"a baseline that is {NOT_MEASURED}"
-        return f"{self.f1_now:.2f}, against {baseline}"
+        return f"{self.f1_now:.2f}, against {baseline}{known}"
 
     @property
     def unnecessary_words(self) -> str:

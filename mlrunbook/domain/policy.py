@@ -15,9 +15,11 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstrai
 from mlrunbook.domain.actions import PlanKind
 from mlrunbook.domain.causes import Cause
 from mlrunbook.domain.containment import ContainmentPolicy
+from mlrunbook.domain.drift import DriftPolicy
 from mlrunbook.domain.features import FeatureStorePolicy
 from mlrunbook.domain.incident import IncidentType, Severity
 from mlrunbook.domain.recovery import RecoveryPolicy
+from mlrunbook.domain.safety import SafetyPolicy
 from mlrunbook.domain.severity import SeverityPolicy
 
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -226,10 +228,16 @@ class Triage(Section):
 
 
 class RecoveryWatch(Section):
-    """How often recovery is measured after a change, and after how long without an answer people are asked."""
+    """How often recovery is measured after a change, and after how long without an answer people are asked.
+
+    `confirm_after_min` after the closing it is measured once more, on the outcomes that have come since: what disagrees reopens the
+    incident. Outcomes that do not say by then are waited for, again and again, up to `confirm_for_min` after the closing.
+    """
 
     check_every_s: Annotated[float, Field(gt=0)] = 5.0
     give_up_after_min: Minutes = 60
+    confirm_after_min: Minutes = 1440
+    confirm_for_min: Minutes = 10_080
 
 
 class Training(Section):
@@ -287,6 +295,7 @@ class Policy(Section):
             "FeatureStoreUnavailable": IncidentType.INFRASTRUCTURE,
             "ModelServerDown": IncidentType.INFRASTRUCTURE,
             "ModelErrorRateHigh": IncidentType.INFRASTRUCTURE,
+            "ModelPlatformDown": IncidentType.INFRASTRUCTURE,
         }
     )
     # Types that are one failure seen from two sides share a family, and so one open incident; any other type stands alone.
@@ -311,9 +320,11 @@ class Policy(Section):
     approvals: Approvals = Approvals()
     communication: Communication = Communication()
     severity: SeverityPolicy = SeverityPolicy()
+    safety: SafetyPolicy = SafetyPolicy()
     triage: Triage = Triage()
     recovery: RecoveryPolicy = RecoveryPolicy()
     recovery_watch: RecoveryWatch = RecoveryWatch()
+    drift: DriftPolicy = DriftPolicy()
     features: FeatureStorePolicy = FeatureStorePolicy()
     training: Training = Training()
     retraining: Retraining = Retraining()

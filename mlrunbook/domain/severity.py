@@ -1,8 +1,9 @@
 """Step 1: is the incident real, how severe is it, and what kind is it.
 
-Three principles. A person's report is taken at its word unless it is a claim about measured performance that the measurement
-contradicts, and its severity is never lowered. An alert's level is not a severity: the measured metric is. When nothing can be
-measured, people are told (pages fail open) and nothing is changed automatically (changes fail closed).
+Four principles. A person's report is taken at its word unless it is a claim about measured performance that the measurement
+contradicts, and its severity is never lowered. An alert's level is not a severity: the measured metric is, and where nothing measures
+what an alert claims, the severity is not below what that alert alone would have. When nothing can be measured, people are told (pages
+fail open) and nothing is changed automatically (changes fail closed). A missed critical failure waits for no statistics.
 """
 
 from __future__ import annotations
@@ -14,7 +15,21 @@ from typing import TYPE_CHECKING, Annotated
 from pydantic import Field
 
 from mlrunbook.domain.incident import IncidentType, Severity
-from mlrunbook.domain.performance import Confusion, Count, DropPolicy, Evidence, ModelMetrics, Share, grade_drop, percent, wilson, z_value
+from mlrunbook.domain.labels import lag_of
+from mlrunbook.domain.performance import (
+    Confusion,
+    Count,
+    DropPolicy,
+    Evidence,
+    ModelMetrics,
+    Share,
+    Verdict,
+    grade_drop,
+    percent,
+    wilson,
+    z_value,
+)
+from mlrunbook.domain.safety import MISSED_FAILURE_ALERT
 
 if TYPE_CHECKING:
     from mlrunbook.ports import ServingStatus
@@ -43,11 +58,16 @@ class SeverityPolicy:
 
 @dataclass(frozen=True)
 class AlertSignal:
-    """One alert behind the incident. `level` is its own word (WARNING, CRITICAL), any case."""
+    """One alert behind the incident. `level` is its own word (WARNING, CRITICAL), any case; `summary` its sentence."""
 
     name: str
     level: str
     type: IncidentType | None = None
+    summary: str = ""
+
+    @property
+    def is_critical(self) -> bool:
+        return self.level.upper() == "CRITICAL"
 
 
 @dataclass(frozen=True)
@@ -73,6 +93,7 @@ class _Signal:
     type: IncidentType
     reason: str
     dangerous: bool = False
+    safety_risk: bool = False
     excessive_false_positives: bool = False
 
 
@@ -93,16 +114,18 @@ def assess(
     over: what is still undecided is then real, without automatic changes.
     """
     policy = policy or SeverityPolicy()
+    alerts = sorted(alerts, key=lambda a: (not a.is_critical, a.name, str(a.type), a.summary))  # in which order they came says nothing
     kind = reported_type or next((a.type for a in alerts if a.type), None)
+    missed = [_missed(a) for a in alerts if a.name == MISSED_FAILURE_ALERT]
 
-    if not platform_reachable:
+    if not platform_reachable and not missed:
         severity = _worst([Severity.HIGH, reported_severity])
         reason = f"the model platform cannot be reached, so nothing can be measured: treated as real, {severity}, until it answers"
         return Assessment(True, severity, IncidentType.INFRASTRUCTURE, (reason,), insufficient=True)
 
-    signals = sorted(_signals(metrics, status, policy), key=lambda s: -s.severity.rank)
+    signals = sorted([*missed, *_signals(metrics, status, policy)], key=lambda s: -s.severity.rank)
     if signals:
-        return _from_signals(signals, reported_severity, kind, metrics, policy)
+        return _from_signals(signals, reported_severity, kind, alerts, metrics, status, policy)
 
     kind = kind or IncidentType.PERFORMANCE_DEGRADATION
     said = _performance_words(metrics, policy)
@@ -131,9 +154,9 @@ def _from_alerts_alone(
 ) -> Assessment:
     """No limit is measured as passed and no person has reported anything: do the measurements cover what the alerts claim?"""
     named = ", ".join(f"{a.name} ({a.level.lower()})" for a in alerts) or "no alert"
-    critical = any(a.level.upper() == "CRITICAL" for a in alerts)
+    critical = any(a.is_critical for a in alerts)
     severity = policy.unmeasured_critical_alert if critical else policy.unmeasured_alert
-    covers = [_covered(a.name, a.type or kind, metrics, status, policy) for a in alerts or (AlertSignal("", ""),)]
+    covers = [_measured(a.name, a.type or kind, metrics, status, policy) for a in alerts or (AlertSignal("", ""),)]
     if all(covers):
         found = "; ".join(dict.fromkeys(_refuted_words(a.name, said) for a in alerts)) or said
         return Assessment(False, severity, kind, (f"false alarm: {named} fired, but {found}",))
@@ -150,27 +173,60 @@ _MEASURABLE = frozenset({IncidentType.PREDICTION_ERROR, IncidentType.PERFORMANCE
 
 
 def _from_signals(
-    signals: list[_Signal], reported: Severity | None, kind: IncidentType | None, metrics: ModelMetrics | None, policy: SeverityPolicy
+    signals: list[_Signal],
+    reported: Severity | None,
+    kind: IncidentType | None,
+    alerts: Sequence[AlertSignal],
+    metrics: ModelMetrics | None,
+    status: ServingStatus | None,
+    policy: SeverityPolicy,
 ) -> Assessment:
     worst = signals[0]
-    severity = _worst([worst.severity, reported])
+    floor, unmeasured = _unmeasured_severity(alerts, kind, metrics, status, policy)
+    severity = _worst([worst.severity, reported, floor])
     reasons = [s.reason for s in signals]
+    if floor is not None and floor.rank > worst.severity.rank:
+        reasons.append(f"{unmeasured} fired too and what it claims is not measured: {floor}")
     if reported is not None and reported.rank > worst.severity.rank:
         reasons.append(f"reported as {reported}: kept, a person's severity is never lowered")
     dangerous = any(s.dangerous for s in signals)
     # Security and compliance incidents stay what they are, whatever else is wrong at the same time.
     stays = kind is not None and kind not in _MEASURABLE
     reported_danger = kind is IncidentType.PREDICTION_ERROR and reported is Severity.CRITICAL
+    missed = any(s.safety_risk for s in signals)
+    doubtful = reported is None and severity.rank > worst.severity.rank
+    look_again = not dangerous and not missed and (doubtful or (metrics is not None and _hints_at_danger(metrics, policy)))
     return Assessment(
         True,
         severity,
         kind if stays and kind else worst.type,
-        tuple(reasons),
+        (*reasons, *_lag(metrics)),
         dangerous=dangerous,
-        safety_risk=dangerous or reported_danger,
+        safety_risk=dangerous or missed or reported_danger,
         excessive_false_positives=any(s.excessive_false_positives for s in signals),
-        may_be_worse=not dangerous and metrics is not None and _hints_at_danger(metrics, policy),
+        may_be_worse=look_again,
     )
+
+
+def _missed(alert: AlertSignal) -> _Signal:
+    """One critical asset that failed after a low score is enough: no count of others makes it chance."""
+    reason = f"{alert.summary or f'{alert.name} fired: a critical asset failed after a low score'}: critical, it never waits for statistics"
+    return _Signal(Severity.CRITICAL, IncidentType.PREDICTION_ERROR, reason, safety_risk=True)
+
+
+def _unmeasured_severity(
+    alerts: Sequence[AlertSignal],
+    kind: IncidentType | None,
+    metrics: ModelMetrics | None,
+    status: ServingStatus | None,
+    policy: SeverityPolicy,
+) -> tuple[Severity | None, str]:
+    """What the alerts that nothing measures would be graded by themselves, and the name of the worst of them."""
+    default = kind or IncidentType.PERFORMANCE_DEGRADATION
+    open_ = [a for a in alerts if a.name != MISSED_FAILURE_ALERT and not _measured(a.name, a.type or default, metrics, status, policy)]
+    if not open_:
+        return None, ""
+    return (policy.unmeasured_critical_alert if open_[0].is_critical else policy.unmeasured_alert), open_[0].name
 
 
 def _hints_at_danger(metrics: ModelMetrics, policy: SeverityPolicy) -> bool:
@@ -204,7 +260,7 @@ def _signals(metrics: ModelMetrics | None, status: ServingStatus | None, policy:
         reason = f"the model caught {counts.tp} of {counts.positives} failures: critical, it misses nearly every one"
         yield _Signal(Severity.CRITICAL, IncidentType.PREDICTION_ERROR, reason, dangerous=True)
 
-    verdict = grade_drop(metrics.baseline.confusion, counts, policy.drops)
+    verdict = _graded(metrics, policy)
     if verdict.is_real and verdict.severity is not None:
         # Fewer caught failures AND more false alarms is a bad model, which a higher threshold would make miss even more.
         excessive = verdict.precision_fell and not verdict.recall_fell
@@ -238,10 +294,10 @@ _NOT_IN_METRICS = frozenset({"FeatureDrift"})
 FEATURES_OK = "ok"
 
 
-def _covered(
+def _measured(
     alert: str, kind: IncidentType, metrics: ModelMetrics | None, status: ServingStatus | None, policy: SeverityPolicy
 ) -> bool | None:
-    """Whether what this alert claims was measured, and so (no limit being passed) found untrue. None: it never can be here."""
+    """Whether what this alert claims was measured: with no limit passed it is then untrue. None: it never can be here."""
     if alert in ("ModelServerDown", "DeploymentFailed"):
         return status is not None
     if alert == "FeatureStoreUnavailable":
@@ -255,7 +311,7 @@ def _covered(
         return None
     if alert == "AllAssetsHighRisk" and enough and metrics is not None and metrics.current.flagged_share is not None:
         return True
-    return _performance_is_fine(metrics, policy)
+    return _performance_is_measured(metrics, policy)
 
 
 def _refuted_words(alert: str, said: str) -> str:
@@ -269,15 +325,30 @@ def _refuted_words(alert: str, said: str) -> str:
 
 
 def _performance_is_fine(metrics: ModelMetrics | None, policy: SeverityPolicy) -> bool:
-    if metrics is None:
+    return metrics is not None and _graded(metrics, policy).evidence is Evidence.FALSE_ALARM
+
+
+def _performance_is_measured(metrics: ModelMetrics | None, policy: SeverityPolicy) -> bool:
+    """On a handful of failures a drop may be proven, but not how far it goes."""
+    if metrics is None or metrics.current.confusion.positives < policy.drops.min_positives:
         return False
-    return grade_drop(metrics.baseline.confusion, metrics.current.confusion, policy.drops).evidence is Evidence.FALSE_ALARM
+    return _graded(metrics, policy).evidence is not Evidence.INSUFFICIENT
 
 
 def _performance_words(metrics: ModelMetrics | None, policy: SeverityPolicy) -> str:
     if metrics is None:
         return "the platform gave no metrics to check it against"
-    return grade_drop(metrics.baseline.confusion, metrics.current.confusion, policy.drops).reason
+    return "; ".join((_graded(metrics, policy).reason, *_lag(metrics)))
+
+
+def _lag(metrics: ModelMetrics | None) -> tuple[str, ...]:
+    """What of the window is not known yet, in words; nothing where nearly all of it is."""
+    words = lag_of(metrics.current) if metrics else ""
+    return (words,) if words else ()
+
+
+def _graded(metrics: ModelMetrics, policy: SeverityPolicy) -> Verdict:
+    return grade_drop(metrics.baseline.confusion, metrics.current.confusion, policy.drops)
 
 
 def _worst(severities: Sequence[Severity | None]) -> Severity:

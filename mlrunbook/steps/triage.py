@@ -48,7 +48,7 @@ def look(run: Run, *, final_look: bool = False) -> tuple[Assessment, ModelMetric
     with run.world.transaction() as conn:
         incident = incidents.get(conn, run.incident_id)
         reported = records.get(conn, run.incident_id, "report") or {}
-        fired = [a["body"].get("labels", {}) for a in alerts.of_incident(conn, run.incident_id)]
+        fired = [a["body"] for a in alerts.of_incident(conn, run.incident_id)]
     metrics = status = None
     reachable = True
     try:
@@ -63,7 +63,7 @@ def look(run: Run, *, final_look: bool = False) -> tuple[Assessment, ModelMetric
     assessment = assess(
         reported_severity=None if by_alert else incident.severity,
         reported_type=None if by_alert else incident.type,
-        alerts=[_signal(run, labels) for labels in fired],
+        alerts=[_signal(run, body) for body in fired],
         metrics=metrics,
         status=status,
         platform_reachable=reachable,
@@ -73,9 +73,11 @@ def look(run: Run, *, final_look: bool = False) -> tuple[Assessment, ModelMetric
     return assessment, metrics, status
 
 
-def _signal(run: Run, labels: dict[str, Any]) -> AlertSignal:
+def _signal(run: Run, body: dict[str, Any]) -> AlertSignal:
+    labels, annotations = body.get("labels", {}), body.get("annotations", {})
     name = str(labels.get("alertname", "alert"))
-    return AlertSignal(name, str(labels.get("severity", "warning")), run.world.policy.type_of_alert(name))
+    level, summary = str(labels.get("severity", "warning")), communication.line(str(annotations.get("summary", "")))
+    return AlertSignal(name, level, run.world.policy.type_of_alert(name), summary)
 
 
 def _settle(run: Run, found: Assessment, metrics: ModelMetrics | None, status: ServingStatus | None) -> dict[str, Any]:
@@ -147,6 +149,9 @@ def figures_of(metrics: ModelMetrics | None, costs: CostAssumptions) -> Figures:
             flagged_a_day * unnecessary if flagged_a_day is not None and unnecessary is not None else None, costs
         ),
         currency=costs.currency,
+        predictions=now.predictions,
+        labelled=now.labelled,
+        label_delay_s=now.label_delay_s,
     )
 
 

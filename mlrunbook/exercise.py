@@ -32,6 +32,8 @@ SETTLED_TICKS = 1  # of ordinary traffic before the fault
 # The fleet being busy, recovery is judged on more failures than the least that will do; its readings are seconds old, and a promotion is
 # watched for as long as an audience waits.
 POLICY = """
+alerts:
+  clears_after_s: 1
 approvals:
   resolution:
     accept_prefect_form: true

@@ -50,13 +50,14 @@ class ServerSeen:
 class Seen:
     """What one evaluation sees of a model. A part that could not be read is None: the rules that need it say nothing.
 
-    `drift` is the checklist's finding on feature distributions.
+    `drift` is the checklist's finding on feature distributions. `platform_answers` is None where the platform itself evaluates.
     """
 
     model: str
     metrics: ModelMetrics | None = None
     server: ServerSeen | None = None
     drift: Finding | None = None
+    platform_answers: bool | None = None
 
 
 @dataclass(frozen=True)
@@ -190,6 +191,12 @@ def firing(judged: Sequence[Judged]) -> dict[str, Judged]:
     return found
 
 
+def spread(since: datetime, until: datetime, parts: int) -> list[tuple[datetime, datetime]]:
+    """Equal parts of [since, until): a sample of each together speaks for the whole window, the newest rows alone do not."""
+    step = (until - since) / parts
+    return [(since + i * step, since + (i + 1) * step) for i in range(parts)]
+
+
 def _drop(name: str, of: Callable[[Confusion], float | None]) -> Callable[[Seen], Measured | None]:
     def measure(seen: Seen) -> Measured | None:
         if seen.metrics is None:
@@ -251,6 +258,14 @@ def _drift(seen: Seen) -> Measured | None:
     return Measured(1.0 if seen.drift.state == "suspect" else 0.0, f"{seen.model}: {seen.drift.sentence}")
 
 
+def _platform_down(seen: Seen) -> Measured | None:
+    if seen.platform_answers is None:
+        return None
+    if seen.platform_answers:
+        return Measured(0.0, "the model platform answers")
+    return Measured(1.0, f"the model platform does not answer: nobody watches {seen.model}")
+
+
 # The most dangerous first: they are told in this order, and the first one opens the incident.
 RULES: tuple[Rule, ...] = (
     Rule(
@@ -294,5 +309,10 @@ RULES: tuple[Rule, ...] = (
     Rule(
         "ModelErrorRateHigh", Level.WARNING, "Error rate", _error_rate,
         limit=lambda p: p.error_rate_warning, window=WINDOW,
+    ),
+    # Not the runbook's: without it a monitor that cannot look would be silent.
+    Rule(
+        "ModelPlatformDown", Level.WARNING, "Model platform down", _platform_down,
+        fires_after_s=lambda p: p.server_down_after_s,
     ),
 )  # fmt: skip

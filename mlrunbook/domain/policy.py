@@ -296,6 +296,7 @@ class Policy(Section):
             "ModelServerDown": IncidentType.INFRASTRUCTURE,
             "ModelErrorRateHigh": IncidentType.INFRASTRUCTURE,
             "ModelPlatformDown": IncidentType.INFRASTRUCTURE,
+            "ModelPlatformDown": IncidentType.INFRASTRUCTURE,
         }
     )
     # Types that are one failure seen from two sides share a family, and so one open incident; any other type stands alone.

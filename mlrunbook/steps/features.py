@@ -43,6 +43,27 @@ def quick_check(run: Run) -> list[Finding]:
     return checks.feature_store(_server(run))
 
 
+def server_answer(world: World, model: str) -> FeatureServerAnswer | Missing:
+    """`curl -X GET http://feast-server:6566/health`, which stays green while reads fail, and `POST /get-online-features`."""
+    url = settings().feature_server_url
+    if url is None:
+        return Missing("no feature store is configured (MLRUNBOOK_FEATURE_SERVER_URL)")
+    policy = world.policy.features
+    ask = {"feature_service": policy.service, "entities": {key: [_entity(world, model)] for key in policy.join_keys}}
+    with httpx.Client(base_url=url, timeout=ANSWER_WITHIN_S, trust_env=False) as http:
+        try:
+            health = http.get("/health")
+        except httpx.HTTPError as error:
+            return FeatureServerAnswer(healthy=False, read_ok=False, detail=f"{type(error).__name__} from {url}")
+        try:
+            read = http.post("/get-online-features", json=ask)
+            why = "" if read.is_success else f"HTTP {read.status_code} to a read of {policy.service}"
+        except httpx.HTTPError as error:
+            why = f"{type(error).__name__} within {ANSWER_WITHIN_S:g} s at a read of {policy.service}"
+    detail = why if health.is_success else f"HTTP {health.status_code} to /health" + (f", {why}" if why else "")
+    return FeatureServerAnswer(healthy=health.is_success, read_ok=not why, detail=detail)
+
+
 def asked(world: World, views: Sequence[str], end: datetime | None, look_back_h: int, *, reason: str, by: str) -> dict[str, Any]:
     """A person's request for path B, as `opening.open_or_join` takes it. Invalid names the parameter.
 
@@ -99,30 +120,13 @@ def schedules(run: Run) -> Sequence[ViewSchedule] | None:
 
 
 def _server(run: Run) -> FeatureServerAnswer | Missing:
-    """`curl -X GET http://feast-server:6566/health`, which stays green while reads fail, and `POST /get-online-features`."""
-    url = settings().feature_server_url
-    if url is None:
-        return Missing("no feature store is configured (MLRUNBOOK_FEATURE_SERVER_URL)")
-    policy = run.world.policy.features
-    ask = {"feature_service": policy.service, "entities": {key: [_entity(run)] for key in policy.join_keys}}
-    with httpx.Client(base_url=url, timeout=ANSWER_WITHIN_S, trust_env=False) as http:
-        try:
-            health = http.get("/health")
-        except httpx.HTTPError as error:
-            return FeatureServerAnswer(healthy=False, read_ok=False, detail=f"{type(error).__name__} from {url}")
-        try:
-            read = http.post("/get-online-features", json=ask)
-            why = "" if read.is_success else f"HTTP {read.status_code} to a read of {policy.service}"
-        except httpx.HTTPError as error:
-            why = f"{type(error).__name__} within {ANSWER_WITHIN_S:g} s at a read of {policy.service}"
-    detail = why if health.is_success else f"HTTP {health.status_code} to /health" + (f", {why}" if why else "")
-    return FeatureServerAnswer(healthy=health.is_success, read_ok=not why, detail=detail)
+    return server_answer(run.world, run.incident().model)
 
 
-def _entity(run: Run) -> str | int:
+def _entity(world: World, model: str) -> str | int:
     """An entity to read: one that the model was asked about; any other costs and fails the same."""
     try:
-        log = run.world.platform.prediction_log(run.incident().model, limit=1)
+        log = world.platform.prediction_log(model, limit=1)
     except RunbookError:
         log = []
     name = log[0].asset_id if log else "probe"

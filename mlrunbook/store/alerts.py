@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, insert, select, update
+from sqlalchemy import Connection, exists, insert, select, update
 from sqlalchemy.dialects.postgresql import insert as upsert
 
-from mlrunbook.store.tables import alerts, quarantine
+from mlrunbook.store.tables import alerts, incidents, quarantine
 
 
 def record(
@@ -60,6 +60,36 @@ def find(conn: Connection, *, source: str, fingerprint: str, starts_at: datetime
 def of_incident(conn: Connection, incident_id: str) -> list[dict[str, Any]]:
     rows = conn.execute(select(alerts).where(alerts.c.incident_id == incident_id).order_by(alerts.c.id))
     return [dict(r._mapping) for r in rows]
+
+
+def firing(conn: Connection, *, source: str, model: str) -> list[dict[str, Any]]:
+    """What `source` told of `model` and has not told as resolved."""
+    of_model = alerts.c.incident_id == incidents.c.id
+    rows = conn.execute(
+        select(alerts)
+        .join(incidents, of_model)
+        .where(incidents.c.model == model, alerts.c.source == source, alerts.c.status == "firing")
+        .order_by(alerts.c.id)
+    )
+    return [dict(r._mapping) for r in rows]
+
+
+def told_by_others(conn: Connection, *, name: str, model: str, source: str, since: datetime) -> bool:
+    """Has anybody but `source` told that this alert fires, and told it again since then?"""
+    return bool(
+        conn.execute(
+            select(
+                exists().where(
+                    alerts.c.incident_id == incidents.c.id,
+                    incidents.c.model == model,
+                    alerts.c.source != source,
+                    alerts.c.status == "firing",
+                    alerts.c.body["labels"]["alertname"].astext == name,
+                    alerts.c.last_seen_at >= since,
+                )
+            )
+        ).scalar()
+    )
 
 
 def keep_unreadable(conn: Connection, *, source: str, body: bytes, error: str, now: datetime) -> int:

@@ -39,6 +39,8 @@ LEASE_S = 4
 PARTS = ALL_PARTS - {FEATURE_SERVER}
 # The demo's opt-in of Prefect's form, and looks that follow each other fast.
 POLICY = """
+alerts:
+  clears_after_s: 1
 approvals:
   resolution:
     accept_prefect_form: true

@@ -1,0 +1,167 @@
+"""The automated alerts for a team without monitoring of its own: look at a model, judge every rule, tell what fires and what ended.
+
+The rules are `mlrunbook.domain.monitoring`; what they remember is in the store. What fires is taken in as a webhook's alerts are. An
+alert that somebody else tells already, such as the platform in the box or Alertmanager, is left to them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable
+from datetime import datetime, timedelta
+
+from sqlalchemy import Connection, text
+
+from mlrunbook.domain import findings as checks
+from mlrunbook.domain import monitoring
+from mlrunbook.domain.errors import RunbookError, Transient
+from mlrunbook.domain.findings import FeatureServerAnswer, Finding, Missing
+from mlrunbook.domain.monitoring import Judged, Seen, ServerSeen
+from mlrunbook.domain.performance import ModelMetrics
+from mlrunbook.intake import NormalisedAlert, take_in_alerts
+from mlrunbook.ports import Prediction, ServingStatus
+from mlrunbook.steps import features, measured
+from mlrunbook.store import alerts as known_alerts
+from mlrunbook.store import rule_states
+from mlrunbook.wiring import World
+
+SOURCE = "monitor"
+# Whoever else tells an alert repeats it while it fires, at least this often; then nobody needs to hear it from us.
+TOLD_LATELY = timedelta(minutes=15)
+DRIFT_PARTS, DRIFT_ROWS = 8, 250  # of each window: 2,000 rows spread over it
+
+
+def read_status(world: World, model: str) -> ServingStatus | Missing:
+    """`Missing` when the platform does not answer. NotFound for an unknown model."""
+    try:
+        return world.platform.status(model)
+    except Transient as error:
+        return Missing(str(error))
+
+
+def read_metrics(world: World, model: str, status: ServingStatus | Missing) -> ModelMetrics | Missing:
+    """Of the version that serves, since the last change of the last hour: the time before it would dilute what it did."""
+    if isinstance(status, Missing):
+        return status
+    now = world.now()
+    try:
+        changes = world.platform.changes(model, since=now - measured.WINDOW)
+        since = max([now - measured.WINDOW, *(c.at for c in changes if c.kind in measured.CHANGES and c.at < now)])
+        return world.platform.metrics(model, since=since, version=status.server_version or status.serving_version)
+    except RunbookError as error:
+        return Missing(str(error))
+
+
+def read_feature_store(world: World, model: str) -> FeatureServerAnswer | Missing:
+    return features.server_answer(world, model)
+
+
+def read_drift(world: World, model: str, metrics: ModelMetrics | Missing) -> Finding | Missing:
+    """The features of the current window against the baseline's."""
+    if isinstance(metrics, Missing):
+        return metrics
+
+    def sample(since: datetime, until: datetime) -> list[Prediction]:
+        parts = monitoring.spread(since, until, DRIFT_PARTS)
+        return [p for a, b in parts for p in world.platform.prediction_log(model, limit=DRIFT_ROWS, since=a, until=b)]
+
+    now, before = metrics.current, metrics.baseline
+    try:
+        return checks.feature_distributions(sample(now.since, now.until), sample(before.since, before.until))
+    except RunbookError as error:
+        return Missing(str(error))
+
+
+def seen(
+    world: World,
+    model: str,
+    status: ServingStatus | Missing,
+    metrics: ModelMetrics | Missing,
+    store: FeatureServerAnswer | Missing,
+    drift: Finding | Missing,
+) -> Seen:
+    return Seen(
+        model,
+        metrics=None if isinstance(metrics, Missing) else metrics,
+        server=None if isinstance(status, Missing) else _server(world, status, store),
+        drift=None if isinstance(drift, Missing) else drift,
+        platform_answers=not isinstance(status, Missing),
+    )
+
+
+def evaluate(world: World, what: Seen) -> list[str]:
+    """Judge every rule, remember its state, take in what fires and note what ended; a sentence a rule that is not well.
+
+    One transaction: a run that is killed in it has told nothing, and the next one looks anew.
+    """
+    now, policy = world.now(), world.policy
+    with world.transaction() as conn:  # one evaluation of a model at a time
+        conn.execute(text("SELECT pg_advisory_xact_lock(hashtextextended(:model, 0))"), {"model": f"monitor of {what.model}"})
+        judged = monitoring.evaluate(what, policy.alerts, rule_states.read(conn, what.model), now)
+        rule_states.write(conn, what.model, {one.rule.key: (one.state, one.sentence) for one in judged}, now=now)
+        told = list(_to_tell(conn, what, judged, now))
+        ids = take_in_alerts(conn, policy, SOURCE, told, now=now)
+    sentences = [f"{one.rule.level} {one.rule.alert} {one.state.words}: {one.sentence}" for one in judged if one.state.words != "ok"]
+    sentences += [f"{one.rule.alert}: nobody can tell" for one in judged if one.measured is None and one.state.words == "ok"]
+    sentences += [f"{alert.name} ended" for alert in told if not alert.firing]
+    return [*sentences, f"told {', '.join(ids)}"] if ids else sentences
+
+
+def _server(world: World, status: ServingStatus, store: FeatureServerAnswer | Missing) -> ServerSeen:
+    """How long it has been so, the rules remember themselves."""
+    down = None if status.server_healthy or _stopped_on_purpose(world, status.model) else timedelta(0)
+    read = None if isinstance(store, Missing) else store.healthy and store.read_ok is not False
+    failing = read is False or status.features not in (None, "ok")
+    known = read is not None or status.features is not None
+    return ServerSeen(down, timedelta(0) if failing else None, features_known=known)
+
+
+def _stopped_on_purpose(world: World, model: str) -> bool:
+    try:
+        return world.runtime.observe(model).replicas == 0
+    except RunbookError:  # nobody can tell: then it is an outage
+        return False
+
+
+def _to_tell(conn: Connection, what: Seen, judged: list[Judged], now: datetime) -> Iterable[NormalisedAlert]:
+    standing = {}
+    for name, one in monitoring.firing(judged).items():
+        if not known_alerts.told_by_others(conn, name=name, model=what.model, source=SOURCE, since=now - TOLD_LATELY):
+            alert = _alert(what, one)
+            standing[alert.fingerprint, alert.starts_at] = alert
+    yield from standing.values()
+    for row in known_alerts.firing(conn, source=SOURCE, model=what.model):
+        body = row["body"]
+        name, level = body["labels"]["alertname"], body["labels"]["severity"]
+        still = any(j.rule.alert == name and j.rule.level == level and j.state.firing_since == row["starts_at"] for j in judged)
+        if (row["fingerprint"], row["starts_at"]) not in standing and not still:
+            yield NormalisedAlert(
+                fingerprint=row["fingerprint"],
+                firing=False,
+                name=name,
+                model=what.model,
+                model_version=None,
+                level=level,
+                incident_type=None,
+                summary=body["annotations"]["summary"],
+                starts_at=row["starts_at"],
+                body=body,
+            )
+
+
+def _alert(what: Seen, one: Judged) -> NormalisedAlert:
+    labels = {"alertname": one.rule.alert, "severity": one.rule.level.value, "model": what.model}
+    assert one.state.firing_since is not None
+    return NormalisedAlert(
+        fingerprint=hashlib.sha256(json.dumps(labels, sort_keys=True).encode()).hexdigest()[:16],
+        firing=True,
+        name=one.rule.alert,
+        model=what.model,
+        model_version=what.metrics.current.versions[0] if what.metrics and len(what.metrics.current.versions) == 1 else None,
+        level=one.rule.level.value,
+        incident_type=None,
+        summary=one.sentence,
+        starts_at=one.state.firing_since,
+        body={"labels": labels, "annotations": {"summary": one.sentence}},
+    )

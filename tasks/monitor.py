@@ -1,0 +1,53 @@
+"""The monitor's reads, one system each, and the evaluation of the rules."""
+
+from __future__ import annotations
+
+from prefect import get_run_logger, task
+
+from mlrunbook.domain.findings import FeatureServerAnswer, Finding, Missing
+from mlrunbook.domain.performance import ModelMetrics
+from mlrunbook.ports import ServingStatus
+from mlrunbook.steps import monitor
+from mlrunbook.wiring import world
+from tasks._policy import RETRY_TRANSIENT, off_loop
+
+
+@task(task_run_name="read-status-of-{model}", **RETRY_TRANSIENT)
+async def read_status(model: str) -> ServingStatus | Missing:
+    """What serves, whether the server is healthy, and what it says of its feature reads."""
+    return await off_loop(monitor.read_status, world(), model)
+
+
+@task(task_run_name="read-metrics-of-{model}", **RETRY_TRANSIENT)
+async def read_metrics(model: str, status: ServingStatus | Missing) -> ModelMetrics | Missing:
+    """The current window against the baseline."""
+    return await off_loop(monitor.read_metrics, world(), model, status)
+
+
+@task(task_run_name="read-feature-store-for-{model}", **RETRY_TRANSIENT)
+async def read_feature_store(model: str) -> FeatureServerAnswer | Missing:
+    """The feature server's health, and a read through it."""
+    return await off_loop(monitor.read_feature_store, world(), model)
+
+
+@task(task_run_name="read-drift-of-{model}", **RETRY_TRANSIENT)
+async def read_drift(model: str, metrics: ModelMetrics | Missing) -> Finding | Missing:
+    """The features' distributions now against the baseline's."""
+    return await off_loop(monitor.read_drift, world(), model, metrics)
+
+
+@task(task_run_name="evaluate-rules-of-{model}", **RETRY_TRANSIENT)
+async def evaluate_rules(
+    model: str,
+    status: ServingStatus | Missing,
+    metrics: ModelMetrics | Missing,
+    store: FeatureServerAnswer | Missing,
+    drift: Finding | Missing,
+) -> list[str]:
+    """Judge every rule and take in what fires; a sentence a rule that is not well."""
+    what = await off_loop(monitor.seen, world(), model, status, metrics, store, drift)
+    sentences = await off_loop(monitor.evaluate, world(), what)
+    log = get_run_logger()
+    for sentence in sentences:
+        log.info("%s", sentence)
+    return sentences

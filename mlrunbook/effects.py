@@ -87,7 +87,11 @@ def _write_config(world: World, action: Configure, _id: str) -> None:
 
 
 def _read_restart(world: World, action: Restart) -> State:
-    seen = world.runtime.observe(action.model)
+    """A server that gives no answer is one that a restart is for."""
+    try:
+        seen = world.runtime.observe(action.model)
+    except Transient:
+        return {"restart_id": None, "ready": False}
     return {"restart_id": seen.restart_id, "ready": seen.ready_replicas > 0}
 
 

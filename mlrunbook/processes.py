@@ -250,6 +250,7 @@ class Supervisor:
     def _end(self, name: str, process: subprocess.Popen[bytes]) -> None:
         if process.poll() is None:
             process.terminate()
+            process.send_signal(signal.SIGCONT)  # one that is stopped takes its TERM only then
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(TERM_GRACE_S)
             if process.poll() is None:

@@ -86,6 +86,19 @@ def test_stop_ends_grandchildren_in_sessions_of_their_own_even_those_that_ignore
     assert supervisor.pid("worker") is None
 
 
+def test_a_service_that_hangs_stopped_ends_in_order_when_told(supervisor: Supervisor, tmp_path: Path) -> None:
+    """SIGTERM alone waits until somebody continues it, and it would be killed without its last words."""
+    ended = tmp_path / "ended"
+    last_words = f"signal.signal(signal.SIGTERM, lambda *_: (open({str(ended)!r}, 'w').close(), sys.exit()))"
+    supervisor.start(python("hung", f"import signal, sys, time; {last_words}; print('up', flush=True); time.sleep(60)"))
+    until(lambda: supervisor.log("hung").exists() and "up" in supervisor.log("hung").read_text())
+    pid = supervisor.pid("hung")
+    assert pid is not None
+    os.kill(pid, signal.SIGSTOP)
+    supervisor.stop("hung")
+    assert ended.exists()
+
+
 def test_children_have_default_signals_even_when_we_ignore_interrupts(supervisor: Supervisor, tmp_path: Path) -> None:
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:

@@ -18,6 +18,7 @@ from mlrunbook.platform import serving_config
 from mlrunbook.ports import ServingConfig, ServingState
 from mlrunbook.settings import Settings
 
+ANSWERS_WITHIN_S = 3.0  # on the same machine: one that takes longer hangs
 _CONFIG_KEYS = {"threshold", *serving_config.SWITCHES}
 
 
@@ -34,7 +35,7 @@ class LocalRuntime:
         # A connection each time: a kept one would still be answered by a server that no longer accepts new ones.
         self._http = httpx.Client(
             base_url=config.model_server_url,
-            timeout=config.http_timeout_s,
+            timeout=min(config.http_timeout_s, ANSWERS_WITHIN_S),
             limits=httpx.Limits(max_keepalive_connections=0),
             transport=transport,
             trust_env=False,

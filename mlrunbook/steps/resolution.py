@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from mlrunbook.approvals import approve_by_rule, decide
-from mlrunbook.domain.actions import Configure, Path, PlanKind, Promote, RollBack
+from mlrunbook.domain.actions import Configure, Path, PlanKind, Promote, Restart, RollBack
 from mlrunbook.domain.communication import Figures
 from mlrunbook.domain.containment import undo_plan
 from mlrunbook.domain.diagnosis import Diagnosis, Repair
@@ -18,9 +18,9 @@ from mlrunbook.domain.errors import NotFound, Refused, RunbookError, Transient
 from mlrunbook.domain.incident import Status
 from mlrunbook.domain.performance import Confusion
 from mlrunbook.domain.recovery import judge_recovery
-from mlrunbook.domain.resolution import propose
+from mlrunbook.domain.resolution import propose, restart_id
 from mlrunbook.ports import ServingState
-from mlrunbook.steps import measured, promotion, rollback_target
+from mlrunbook.steps import measured, promotion, rollback_target, serving
 from mlrunbook.steps.changes import executed_containment, plan_of
 from mlrunbook.steps.investigation import rediagnosed
 from mlrunbook.steps.run import ACTOR, Run
@@ -40,6 +40,9 @@ def plan(run: Run) -> str | None:
         diagnosis = _as_asked(run, diagnosis, facts, request)
     elif diagnosis.target_version and measured.is_dangerous(run, diagnosis.target_version):
         why = f"{diagnosis.target_version} is dangerous too: nobody is offered to go back to it; deploy a fixed version"
+        diagnosis = replace(diagnosis, path=None, sentence=f"{diagnosis.sentence} But {why}", advice=f"{diagnosis.advice}, but {why}")
+    if diagnosis.path is Path.RESTART and _was_restarted(run):
+        why = "a restart did not help: look at the model server, its log and its host"
         diagnosis = replace(diagnosis, path=None, sentence=f"{diagnosis.sentence} But {why}", advice=f"{diagnosis.advice}, but {why}")
     fit, why_not = promotion.candidate(run) if diagnosis.path is Path.RETRAIN else None, f"{diagnosis.headline}. {diagnosis.advice}"
     if isinstance(fit, str):
@@ -74,6 +77,13 @@ def _as_asked(run: Run, diagnosis: Diagnosis, facts: DiagnosisFacts, request: di
         repair=repair,
         sentence=f"{asked}. Diagnosis: {diagnosis.sentence}",
     )
+
+
+def _was_restarted(run: Run) -> bool:
+    """This incident's own restart is over; the id makes it once, and so would another attempt change nothing."""
+    target = Restart(run.incident().model, restart_id(run.incident_id)).target()
+    with run.world.transaction() as conn:
+        return any(row.target == target and row.settled for row in journal.of_incident(conn, run.incident_id))
 
 
 def why_no_plan(run: Run) -> str:
@@ -212,7 +222,10 @@ def _judge(run: Run, since: datetime) -> dict[str, Any]:
     before = measured.baseline(run) or seen.baseline.confusion
     judged = judge_recovery(before, seen.current.confusion, run.world.policy.recovery)
     shown = replace(figures_of(seen, run.world.policy.costs), f1_baseline=before.f1)
-    return _verdict(judged.recovered, judged.sentence, before, seen.current.confusion, shown)
+    recovered, sentence = judged.recovered, judged.sentence
+    if recovered is not False and (served := serving.recovered(run, since)):
+        recovered, sentence = (recovered, f"{sentence}; {served[1]}") if served[0] else served
+    return _verdict(recovered, sentence, before, seen.current.confusion, shown)
 
 
 def _verdict(

@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
-from mlrunbook.domain.drift import compare_features
+from mlrunbook.domain.drift import DriftPolicy, Reference
 from mlrunbook.domain.performance import Confusion, DropPolicy, Evidence, ModelMetrics, Verdict, grade_drop, percent, wilson, z_value
 
 if TYPE_CHECKING:
@@ -210,24 +210,20 @@ def _suspect(verdict: Verdict) -> bool | None:
 # --- Data Quality -----------------------------------------------------------------------------------------------------------
 
 
-def feature_distributions(recent: Sequence[Prediction] | Missing, reference: Sequence[Prediction] | Missing) -> Finding:
-    """Drift of recent features against a reference sample (see `drift.compare_features`)."""
+def feature_distributions(
+    recent: Sequence[Prediction] | Missing, reference: Sequence[Prediction] | Missing, policy: DriftPolicy | None = None
+) -> Finding:
+    """Drift of recent features against a reference sample (`drift.Reference`). Value: what was found, a column."""
     key, source = "data_quality.feature_distributions", "prediction log"
     for sample in (recent, reference):
         if isinstance(sample, Missing):
             return unknown(key, source, sample)
     assert not isinstance(recent, Missing)
     assert not isinstance(reference, Missing)
-    result = compare_features(_columns(reference), _columns(recent))
-    if not result:
-        sentence = f"{len(recent)} recent against {len(reference)} reference rows: too few independent values to compare"
-        return finding(key, source, None, {}, sentence)
-    drifted = [name for name, column in result.items() if column.drifted]
-    value = {name: {"effect": round(c.effect, 4), "p": c.p, "drifted": c.drifted} for name, c in result.items()}
-    against = f"({len(recent)} recent against {len(reference)} reference rows)"
-    moved = f"the distribution moved for {', '.join(drifted)}" if drifted else f"none of {len(result)} features moved"
-    sentence = f"{moved} {against}"
-    return finding(key, source, bool(drifted), value, sentence)
+    before, now = in_time_order(reference), in_time_order(recent)
+    known = Reference.of(feature_columns(before), entity=[p.asset_id for p in before])
+    verdict = known.compare(feature_columns(now), policy, entity=[p.asset_id for p in now])
+    return finding(key, source, verdict.drifted, verdict.as_dict(), verdict.sentence)
 
 
 def missing_features(recent: Sequence[Prediction] | Missing, *, limit: float = 0.05, min_rows: int = 20) -> Finding:
@@ -237,7 +233,7 @@ def missing_features(recent: Sequence[Prediction] | Missing, *, limit: float = 0
         return unknown(key, source, recent)
     if len(recent) < min_rows:
         return finding(key, source, None, {}, f"only {len(recent)} recent predictions, {min_rows} needed")
-    columns = _columns(recent)
+    columns = feature_columns(recent)
     shares = {name: sum(_is_null(v) for v in values) / len(recent) for name, values in columns.items()}
     bad = sorted((name for name, share in shares.items() if share > limit), key=lambda name: -shares[name])
     listed = ", ".join(f"{name} {percent(shares[name])}" for name in bad)
@@ -410,9 +406,13 @@ def _sum(counts: Iterable[Confusion]) -> Confusion:
     return total
 
 
-def _columns(predictions: Sequence[Prediction]) -> dict[str, list[Any]]:
-    """Feature columns in time order; a feature that a row lacks is None there. The asset type counts as a feature."""
-    rows: list[Mapping[str, Any]] = [{"asset_type": p.asset_type} | dict(p.features) for p in sorted(predictions, key=lambda p: p.at)]
+def in_time_order(predictions: Sequence[Prediction]) -> list[Prediction]:
+    return sorted(predictions, key=lambda p: (p.at, p.id))
+
+
+def feature_columns(predictions: Sequence[Prediction]) -> dict[str, list[Any]]:
+    """A column a feature; a feature that a row lacks is None there. The asset type counts as a feature."""
+    rows: list[Mapping[str, Any]] = [{"asset_type": p.asset_type} | dict(p.features) for p in predictions]
     names = sorted({name for row in rows for name in row})
     return {name: [row.get(name) for row in rows] for name in names}
 

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from mlrunbook.ports import Change
 
 DAY = timedelta(hours=24)
+DISTRIBUTIONS = "data_quality.feature_distributions"
 STALE = frozenset({FeatureFault.STALE_JOB, FeatureFault.STALE_DATA, FeatureFault.FUTURE_END, FeatureFault.ENTITIES_MISSING})
 NULLS = frozenset({FeatureFault.NULLS_ONLINE, FeatureFault.NULLS_IN_SOURCE})
 
@@ -35,6 +36,8 @@ class Cause(StrEnum):
     STALE_FEATURES = "stale_features"
     BAD_DEPLOYMENT = "bad_deployment"
     SERVING_INFRASTRUCTURE = "serving_infrastructure"
+    LABEL_PROBLEM = "label_problem"
+    ATTACK = "attack"
     NEW_SEGMENT = "new_segment"
     DATA_DRIFT = "data_drift"
     CONCEPT_DRIFT = "concept_drift"
@@ -49,6 +52,8 @@ HEADLINES = {
     Cause.STALE_FEATURES: "the model reads stale features",
     Cause.BAD_DEPLOYMENT: "{version} is a bad release",
     Cause.SERVING_INFRASTRUCTURE: "serving is in trouble",
+    Cause.LABEL_PROBLEM: "outcomes no longer arrive",
+    Cause.ATTACK: "somebody probes the model",
     Cause.NEW_SEGMENT: "assets of a type that {version} never saw have joined the fleet",
     Cause.DATA_DRIFT: "the data have drifted from what the model learned",
     Cause.CONCEPT_DRIFT: "the same readings lead to other outcomes than {version} learned",
@@ -68,8 +73,7 @@ class Line:
 
 
 def evidence(found: Mapping[str, Finding], facts: DiagnosisFacts, now: datetime) -> dict[Cause, list[Line]]:
-    verdict, change, deployment = facts.verdict, facts.threshold_change, facts.deployment
-    degraded_words = "measured dangerous" if facts.dangerous else verdict.reason if verdict else "performance is not measured"
+    change, deployment, feed, probing = facts.threshold_change, facts.deployment, facts.feed, facts.probing
     history = facts.changes is not None
     old_recovers = facts.replay_before.recoverable if facts.replay_before else None
 
@@ -82,9 +86,9 @@ def evidence(found: Mapping[str, Finding], facts: DiagnosisFacts, now: datetime)
         return found[key].sentence if key in found else "not checked"
 
     def degraded(weight: float, *, required: bool = False) -> Line:
-        return Line(weight, facts.degraded, degraded_words, required)
+        return Line(weight, facts.degraded, facts.degraded_words, required)
 
-    moved, nulls = "data_quality.feature_distributions", "data_quality.missing_features"
+    moved, nulls = DISTRIBUTIONS, "data_quality.missing_features"
     logs = "infrastructure.server_logs"
     fresh = "data_quality.data_freshness"
     reads, up = "data_quality.feature_store_connectivity", "infrastructure.feature_store_availability"
@@ -121,8 +125,19 @@ def evidence(found: Mapping[str, Finding], facts: DiagnosisFacts, now: datetime)
     others = facts.targets
     none_better = None if others is None or others.not_enough_evidence else others.target is None
 
-    nothing = [f for f in found.values() if f.state is State.SUSPECT and not f.key.startswith("recent_changes.")]
-    checked = None if facts.degraded is None else not nothing
+    no_probing = Line(0.0, not (probing and probing.suspicious), "no probing explains it", required=True)
+    calm = None if facts.degraded is None else not facts.degraded
+    looked_at = [f for f in found.values() if not f.key.startswith("recent_changes.")]
+    nothing = [f for f in looked_at if f.state is State.SUSPECT]
+
+    def sound(group: str) -> Line:
+        """Every item of the group that could be checked is ok, and one could: `unknown` is not `ok`."""
+        items = [f for f in looked_at if f.key.startswith(f"{group}.")]
+        ok = [f for f in items if f.state is State.OK]
+        words = group.replace("_", " ")
+        holds = False if any(f.state is State.SUSPECT for f in items) else None if len(ok) < len(items) or not ok else True
+        return Line(0.15, holds, f"{words}: {len(ok)} of {len(items)} items are ok")
+
     return {
         Cause.BAD_DEPLOYMENT: [
             Line(0.7, True, f"the model server cannot load {facts.suspect_version}: {facts.not_loaded}"),
@@ -161,6 +176,18 @@ def evidence(found: Mapping[str, Finding], facts: DiagnosisFacts, now: datetime)
             Line(0.0, suspect(reads, up) is not True, "no outage of the feature store explains it", required=True),
             Line(0.0, not facts.not_loaded, loads, required=True),
         ],
+        Cause.LABEL_PROBLEM: [
+            Line(0.7, feed.stalled if feed else None, feed.sentence if feed else "performance is not measured", required=True),
+            Line(0.0, not facts.dangerous, "measured dangerous" if facts.dangerous else "no danger shows without outcomes", required=True),
+            Line(0.2, healthy, answers),
+            Line(0.1, inputs_sound, f"inputs: {told(moved)}; {told(nulls)}"),
+        ],
+        Cause.ATTACK: [
+            Line(0.6, probing.suspicious if probing else None, probing.sentence if probing else "the log was not read", required=True),
+            Line(0.2, probing.alike > 0 if probing else None, "readings that hardly differ, one after the other"),
+            Line(0.1, probing.impossible > 0 if probing else None, "readings that no machine can have"),
+            Line(0.1, calm, facts.degraded_words),
+        ],
         Cause.FEATURE_STORE_OUTAGE: [
             Line(0.8, suspect(reads, up), f"{told(reads)}; {told(up)}", required=True),
             degraded(0.2),
@@ -186,6 +213,7 @@ def evidence(found: Mapping[str, Finding], facts: DiagnosisFacts, now: datetime)
             degraded(0.2, required=True),
             Line(0.2, fed, "the features arrive", required=True),
             Line(0.0, _refuted(unseen), "no new asset type explains it" if not unseen else "a new asset type explains it", required=True),
+            no_probing,
             quiet,
         ],
         Cause.CONCEPT_DRIFT: [
@@ -200,8 +228,10 @@ def evidence(found: Mapping[str, Finding], facts: DiagnosisFacts, now: datetime)
         ],
         Cause.NOTHING_WRONG: [
             Line(0.0, served_well, "requests are answered" if served_well else seen.sentence if seen else loads, required=True),
-            Line(0.6, _not(facts.degraded), degraded_words, required=True),
-            Line(0.4, checked, "no item of the checklist is suspect" if checked else f"{len(nothing)} items are suspect", required=True),
+            Line(0.4, calm, facts.degraded_words, required=True),
+            Line(0.0, not nothing, f"{len(nothing)} items are suspect" if nothing else "no checked item is suspect", required=True),
+            Line(0.0, _not(probing.suspicious) if probing else None, probing.sentence if probing else "the log was not read"),
+            *(sound(group) for group in ("model_performance", "data_quality", "infrastructure", "ground_truth")),
         ],
     }
 

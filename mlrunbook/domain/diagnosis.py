@@ -7,12 +7,13 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from mlrunbook.domain.actions import Path
-from mlrunbook.domain.causes import HEADLINES, Cause, Line, evidence
+from mlrunbook.domain.causes import DISTRIBUTIONS, HEADLINES, Cause, Line, evidence
 from mlrunbook.domain.diagnosis_facts import DiagnosisFacts
 from mlrunbook.domain.features import FeatureVerdict
 from mlrunbook.domain.findings import Finding
 from mlrunbook.domain.performance import Confusion
 from mlrunbook.domain.serving import answer
+from mlrunbook.domain.upstream import Upstream, judge_upstream, moved_features
 
 BAR = 0.5  # below this a cause is a lead for a person, not a diagnosis
 
@@ -26,6 +27,13 @@ class ScoredCause:
     supports: tuple[str, ...] = ()
     against: tuple[str, ...] = ()
     open: tuple[str, ...] = ()
+
+    @property
+    def explained(self) -> str:
+        """The score with everything it rests on, for people."""
+        parts = {"for": self.supports, "against": self.against, "not known": self.open}
+        said = [f"{word}: {'; '.join(lines)}" for word, lines in parts.items() if lines]
+        return f"{self.cause.replace('_', ' ')} {self.score:.2f} ({'. '.join(said)})"
 
 
 @dataclass(frozen=True)
@@ -64,6 +72,11 @@ class Diagnosis:
     def top(self) -> ScoredCause:
         return self.causes[0]
 
+    @property
+    def leads(self) -> tuple[ScoredCause, ...]:
+        """The three best causes that are not ruled out."""
+        return tuple(c for c in self.causes if c.score > 0)[:3]
+
 
 def diagnose(findings: Sequence[Finding], facts: DiagnosisFacts, now: datetime) -> Diagnosis:
     """Rank the causes and pick the path. `now` only words how long ago things happened."""
@@ -73,11 +86,11 @@ def diagnose(findings: Sequence[Finding], facts: DiagnosisFacts, now: datetime) 
     if causes[0].score < BAR:
         causes.insert(0, ScoredCause(Cause.UNKNOWN, 0.0, ("no cause is supported well enough to act on",)))
     top = causes[0]
-    path, version, threshold, advice = _path(top.cause, facts)
+    path, version, threshold, advice = _path(top.cause, facts, states)
     headline = HEADLINES[top.cause].format(version=facts.suspect_version or "the serving version")
     short = f"{headline}: {'; '.join(top.supports[:1])}"
-    if facts.verdict and facts.verdict.is_real and facts.verdict.reason not in short:
-        short += f"; {facts.verdict.reason}"
+    if facts.degraded and facts.degraded_words not in short:
+        short += f"; {facts.degraded_words}"
     sentence = f"{headline}: {'; '.join(top.supports)}. {advice}"
     began = {Cause.BAD_DEPLOYMENT: facts.deployment, Cause.THRESHOLD_CHANGE: facts.threshold_change}.get(top.cause)
     chain = _chain(top.cause, facts, states)
@@ -103,7 +116,7 @@ def _score(cause: Cause, lines: Sequence[Line]) -> ScoredCause:
     return ScoredCause(cause, round(score, 3), said(True), said(False), said(None))
 
 
-def _path(cause: Cause, facts: DiagnosisFacts) -> tuple[Path | None, str | None, float | None, str]:
+def _path(cause: Cause, facts: DiagnosisFacts, found: Mapping[str, Finding]) -> tuple[Path | None, str | None, float | None, str]:
     """The path, its target, and the advice in words."""
     change, features = facts.threshold_change, facts.features
     if cause is Cause.BAD_DEPLOYMENT:
@@ -115,18 +128,51 @@ def _path(cause: Cause, facts: DiagnosisFacts) -> tuple[Path | None, str | None,
         return Path.THRESHOLD, None, change.before, f"Path D: restore the threshold {change.before:g} that was configured before"
     if cause in (Cause.STALE_FEATURES, Cause.NULL_OR_BROKEN_FEATURE) and features and features.mendable:
         return Path.MATERIALIZE, None, None, f"Path B: materialize {', '.join(features.views)}"
-    if str(cause) in facts.retrain_triggers:
+    upstream = _upstream(facts, found)
+    hit = ", ".join(facts.fallen_types)
+    if hit and cause in (Cause.CONCEPT_DRIFT, Cause.DATA_DRIFT):
+        return None, None, None, f"No safe automatic path here: {_SEGMENT_ADVICE.format(hit)}"
+    learnable = cause is not Cause.DATA_DRIFT or upstream.broken_sensor is False
+    if str(cause) in facts.retrain_triggers and learnable:
         return Path.RETRAIN, None, None, "Path C: retrain on recent data, and promote only what proves better"
     look = {
         Cause.FEATURE_STORE_OUTAGE: "restore the feature store, then materialize what came meanwhile (deployment `materialize`)",
         Cause.NULL_OR_BROKEN_FEATURE: "find where the feature's values are lost: source, pipeline, feature store",
         Cause.STALE_FEATURES: f"look at the feature store: {features.sentence if features else 'it was not read'}",
         Cause.NEW_SEGMENT: "label and retrain with the new type (deployment `retrain`)",
-        Cause.DATA_DRIFT: "confirm the drift, then retrain on recent data (deployment `retrain`)",
+        Cause.LABEL_PROBLEM: "look at the feed of outcomes, from the maintenance records to the platform; change no model until they "
+        "arrive again",
+        Cause.ATTACK: "have security find who sends these requests and take their token away; keep the prediction log, and look at the "
+        f"work orders of {_assets_words(facts)}",
+        Cause.DATA_DRIFT: _drift_advice(upstream),
         Cause.CONCEPT_DRIFT: "find out what changed in the world, then retrain on data from after it (deployment `retrain`)",
         Cause.NOTHING_WRONG: "wait for more outcomes, or close it as a false alarm",
     }.get(cause, "go through the suspect and unknown findings")
     return None, None, None, f"No safe automatic path here: {look}"
+
+
+# Path C weighs all assets together: a candidate may win over all and leave the one type as it is, and so may a recovery check.
+_SEGMENT_ADVICE = (
+    "look at asset type {0} alone: what changed for these machines, and who is harmed by it; decide whether its predictions still "
+    "count, and whether to retrain with enough of its outcomes (deployment `retrain`)"
+)
+
+
+def _upstream(facts: DiagnosisFacts, found: Mapping[str, Finding]) -> Upstream:
+    metrics = facts.metrics
+    before, now = (metrics.baseline.confusion, metrics.current.confusion) if metrics else (Confusion(), Confusion())
+    return judge_upstream(moved_features(found.get(DISTRIBUTIONS)), facts.courses, before, now)
+
+
+def _drift_advice(upstream: Upstream) -> str:
+    if upstream.broken_sensor:
+        return f"{upstream.sentence}; have the sensor and its last recalibration checked: retraining would teach the model its error"
+    return f"{upstream.sentence}; confirm the drift, then retrain on recent data (deployment `retrain`)"
+
+
+def _assets_words(facts: DiagnosisFacts) -> str:
+    named = facts.probing.assets[:3] if facts.probing else ()
+    return ", ".join(named) or "the assets asked about"
 
 
 def _to_what_loads(facts: DiagnosisFacts) -> tuple[Path | None, str | None, float | None, str]:
@@ -183,6 +229,12 @@ def _chain(cause: Cause, facts: DiagnosisFacts, found: Mapping[str, Finding]) ->
         chain.append(f"Why did {version} do so? Because assets of type {', '.join(facts.unseen_types)} were not in its training data")
         chain.append(f"Why were they not in it? Because {version} was trained before they joined the fleet, and not again since")
         return tuple(chain)
+    if hit := ", ".join(facts.fallen_types):
+        chain = [f"Why did performance fall? Because {version} is wrong about asset type {hit}: {facts.degraded_words}"]
+    if cause is Cause.LABEL_PROBLEM and facts.feed:
+        return (f"Why is performance not known? Because {facts.feed.sentence}",)
+    if cause is Cause.ATTACK and facts.probing:
+        return (f"Why is it an attack? Because of {facts.probing.sentence}",)
     if cause is Cause.CONCEPT_DRIFT:
         chain.append(f"Why did {version} do so? Because the same readings lead to other outcomes than in its training data")
         if facts.targets and not facts.targets.not_enough_evidence:
@@ -192,12 +244,15 @@ def _chain(cause: Cause, facts: DiagnosisFacts, found: Mapping[str, Finding]) ->
         chain.append(f"Why did {version} do so? Because {facts.features.sentence}")
         return tuple(chain)
     key = {
-        Cause.DATA_DRIFT: "data_quality.feature_distributions",
+        Cause.DATA_DRIFT: DISTRIBUTIONS,
         Cause.NULL_OR_BROKEN_FEATURE: "data_quality.missing_features",
         Cause.FEATURE_STORE_OUTAGE: "data_quality.feature_store_connectivity",
     }.get(cause)
     if key and key in found:
         chain.append(f"Why did that happen? Because {found[key].sentence}")
+    upstream = _upstream(facts, found)
+    if cause is Cause.DATA_DRIFT and upstream.broken_sensor is not None:
+        chain.append(f"Why did that move? Because {upstream.sentence}")
     return () if cause is Cause.NOTHING_WRONG else tuple(chain)
 
 

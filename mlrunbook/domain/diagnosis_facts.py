@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
-from mlrunbook.domain.performance import DropPolicy, Evidence, ModelMetrics, Verdict, grade_drop
+from mlrunbook.domain.outcome_feed import OutcomeFeed, judge_feed
+from mlrunbook.domain.performance import Confusion, DropPolicy, Evidence, ModelMetrics, Verdict, grade_drop
 from mlrunbook.domain.serving import Seen, trouble_of
 from mlrunbook.domain.severity import SeverityPolicy
 from mlrunbook.domain.threshold import Replay, best_recovery, replay
@@ -16,6 +17,8 @@ from mlrunbook.domain.threshold import Replay, best_recovery, replay
 if TYPE_CHECKING:
     from mlrunbook.domain.candidates import TargetChoice
     from mlrunbook.domain.features import FeatureVerdict
+    from mlrunbook.domain.probing import Probing
+    from mlrunbook.domain.upstream import Course
     from mlrunbook.ports import Change, Prediction, ServingStatus
 
 WEEK, DAY = timedelta(days=7), timedelta(hours=24)
@@ -47,6 +50,8 @@ class DiagnosisFacts:
     targets: TargetChoice | None = None  # every other version, replayed on the same requests
     features: FeatureVerdict | None = None  # None: no feature store, or nothing read
     unseen_types: Mapping[str, float] | None = None  # share of recent predictions by asset type the version never saw; None: not known
+    courses: Mapping[str, Course] = field(default_factory=dict)  # how each numeric feature came from the baseline to now
+    probing: Probing | None = None  # None: the prediction log was not read
     dangerous: bool = False
     drop_policy: DropPolicy = field(default_factory=DropPolicy)
     limits: SeverityPolicy = field(default_factory=SeverityPolicy)  # of latency and errors
@@ -67,6 +72,17 @@ class DiagnosisFacts:
         """The last deployment or rollback in the week before detection."""
         recent = (c for c in self.changes or () if c.kind in ("deployment", "rollback") and self._counts(c.at))
         return max(recent, key=lambda c: c.at, default=None)
+
+    @property
+    def feed(self) -> OutcomeFeed | None:
+        return None if self.metrics is None else judge_feed(self.metrics)
+
+    @property
+    def fallen_types(self) -> Mapping[str, Verdict]:
+        """The asset types whose performance fell while that of all together did not."""
+        if self.metrics is None or (self.verdict and self.verdict.is_real):
+            return {}
+        return fallen_types(self.metrics, self.drop_policy)
 
     @property
     def deployed_in_a_day(self) -> str | None:
@@ -91,13 +107,37 @@ class DiagnosisFacts:
 
     @property
     def degraded(self) -> bool | None:
+        """Whether performance fell, over all or for an asset type. Where outcomes stopped coming nobody can say."""
         if self.dangerous:
+            return True
+        if self.feed and self.feed.stalled:
+            return None
+        if self.fallen_types:
             return True
         verdict = self.verdict
         return None if verdict is None or verdict.evidence is Evidence.INSUFFICIENT else verdict.is_real
 
+    @property
+    def degraded_words(self) -> str:
+        if self.dangerous:
+            return "measured dangerous"
+        if self.feed and self.feed.stalled:
+            return self.feed.sentence
+        if self.fallen_types:
+            return "; ".join(f"asset type {name}: {verdict.reason}" for name, verdict in self.fallen_types.items())
+        return self.verdict.reason if self.verdict else "performance is not measured"
+
     def _counts(self, at: datetime) -> bool:
         return self.detected_at - WEEK <= at <= self.detected_at
+
+
+def fallen_types(metrics: ModelMetrics, policy: DropPolicy) -> dict[str, Verdict]:
+    """Asset types whose drop is real, by name."""
+    graded = {
+        name: grade_drop(metrics.baseline.by_asset_type.get(name, Confusion()), counts, policy)
+        for name, counts in sorted(metrics.current.by_asset_type.items())
+    }
+    return {name: verdict for name, verdict in graded.items() if verdict.is_real}
 
 
 def last_threshold_change(changes: Sequence[Change], until: datetime) -> ThresholdChange | None:
@@ -130,35 +170,53 @@ def gather(
     trained_types: Sequence[str] | None = None,
     targets: TargetChoice | None = None,
     features: FeatureVerdict | None = None,
+    courses: Mapping[str, Course] | None = None,
+    probing: Probing | None = None,
     dangerous: bool = False,
     drop_policy: DropPolicy | None = None,
     limits: SeverityPolicy | None = None,
     retrain_triggers: Sequence[str] = (),
 ) -> DiagnosisFacts:
     """Assemble the facts; replay other thresholds on the labelled predictions of the version the incident is about, whose training
-    saw `trained_types`."""
+    saw `trained_types`. Where only some asset types lost performance the replay is of those."""
     version = model_version or (status.serving_version if status else None)
-    labelled = [p for p in predictions if p.outcome is not None and (version is None or p.version == version)]
-    scores, outcomes = [p.score for p in labelled], [bool(p.outcome) for p in labelled]
-    baseline_f1 = metrics.baseline.confusion.f1 if metrics else None
-    change = last_threshold_change(changes or (), detected_at)
-    can_replay = bool(labelled) and baseline_f1 is not None
-    return DiagnosisFacts(
+    facts = DiagnosisFacts(
         detected_at=detected_at,
         metrics=metrics,
         changes=changes,
         status=status,
         model_version=version,
-        replay_before=replay(scores, outcomes, change.before, baseline_f1=baseline_f1 or 0) if can_replay and change else None,
-        replay_best=best_recovery(scores, outcomes, baseline_f1=baseline_f1 or 0) if can_replay else None,
         targets=targets,
         features=features,
         unseen_types=unseen_types([p.asset_type for p in predictions], trained_types),
+        courses=courses or {},
+        probing=probing,
         dangerous=dangerous,
         drop_policy=drop_policy or DropPolicy(),
         limits=limits or SeverityPolicy(),
         retrain_triggers=frozenset(map(str, retrain_triggers)),
     )
+    hit = facts.fallen_types
+    labelled = [p for p in predictions if p.outcome is not None and version in (None, p.version) and (not hit or p.asset_type in hit)]
+    baseline_f1 = _baseline_f1(metrics, hit) if metrics else None
+    if not labelled or baseline_f1 is None:
+        return facts
+    scores, outcomes, change = [p.score for p in labelled], [bool(p.outcome) for p in labelled], facts.threshold_change
+    return replace(
+        facts,
+        replay_before=replay(scores, outcomes, change.before, baseline_f1=baseline_f1) if change else None,
+        replay_best=best_recovery(scores, outcomes, baseline_f1=baseline_f1),
+    )
+
+
+def _baseline_f1(metrics: ModelMetrics, types: Collection[str]) -> float | None:
+    """Of these asset types together; of all when none is named."""
+    if not types:
+        return metrics.baseline.confusion.f1
+    counts = [metrics.baseline.by_asset_type[name] for name in types]
+    return Confusion(
+        tp=sum(c.tp for c in counts), fp=sum(c.fp for c in counts), fn=sum(c.fn for c in counts), tn=sum(c.tn for c in counts)
+    ).f1
 
 
 def unseen_types(recent: Sequence[str], trained: Sequence[str] | None) -> dict[str, float] | None:

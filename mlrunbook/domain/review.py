@@ -123,6 +123,25 @@ _PREVENTION = {
         "Pausing a feature pipeline is a change to the model and needs its owner's eye",
         "Watch how far the online rows are behind their source",
     ),
+    Cause.LABEL_PROBLEM: _Prevention(
+        (
+            ("Mend the feed of outcomes, and find out why nobody noticed that it had stopped", Role.ONCALL_ML_ENGINEER, 7),
+            ("Agree with the owners of the maintenance records how late outcomes may be", Role.ML_TEAM_LEAD, 14),
+        ),
+        "Without outcomes a model that fails looks like one that works",
+        "The feed of outcomes needs an owner who hears of its delays",
+        "Alert on the share of due outcomes that is known",
+    ),
+    Cause.ATTACK: _Prevention(
+        (
+            ("Find out who probed the model and with whose token", Role.ONCALL_ML_ENGINEER, 2),
+            ("Limit requests a caller and an asset, and refuse readings that no machine can have", Role.ML_TEAM_LEAD, 14),
+            ("Judge with security what the caller has learnt, and whether to tell the compliance officer", Role.ML_TEAM_LEAD, 7),
+        ),
+        "A model answers whoever may ask, and every answer tells something about its boundary",
+        "Tokens for predictions need an owner and an end date",
+        "Alert on near-duplicate and impossible requests in the prediction log",
+    ),
     Cause.NEW_SEGMENT: _Prevention(
         (
             ("Add a model review to the onboarding checklist of new asset types", Role.ML_TEAM_LEAD, 14),

@@ -14,6 +14,8 @@ from mlrunbook.domain.diagnosis_facts import DiagnosisFacts, gather
 from mlrunbook.domain.errors import RunbookError
 from mlrunbook.domain.features import merged
 from mlrunbook.domain.findings import CHECKLIST, Finding, Missing, State
+from mlrunbook.domain.probing import judge_probing
+from mlrunbook.domain.upstream import courses
 from mlrunbook.ports import Prediction
 from mlrunbook.steps import features, measured, rollback_target
 from mlrunbook.steps.run import Run
@@ -44,7 +46,7 @@ def check_data_quality(run: Run) -> list[Finding]:
     recent = _recent(run)
     reference = _tried(lambda: _reference(run))
     return [
-        checks.feature_distributions(recent, reference),
+        checks.feature_distributions(recent, reference, run.world.policy.drift),
         checks.missing_features(recent, limit=run.world.policy.severity.null_rate),
         checks.data_freshness(recent, run.world.now()),
     ]
@@ -133,6 +135,7 @@ def conclude(run: Run) -> dict[str, Any]:
 def gathered_facts(run: Run) -> DiagnosisFacts:
     incident, platform = run.incident(), run.world.platform
     triage = run.recorded("triage") or {}
+    recent, reference = _or_none(_recent(run)), _or_none(_tried(lambda: _reference(run)))
     return gather(
         detected_at=incident.detected_at,
         metrics=_or_none(_tried(lambda: measured.metrics(run))),
@@ -143,6 +146,8 @@ def gathered_facts(run: Run) -> DiagnosisFacts:
         trained_types=_trained_types(run),
         targets=_targets(run),
         features=features.recorded_verdict(run),
+        courses=courses(reference or (), recent or ()),
+        probing=judge_probing(recent, reference or ()) if recent is not None else None,
         retrain_triggers=run.world.policy.retraining.triggers,
         dangerous=assessment_of(triage).dangerous if triage else False,
         drop_policy=run.world.policy.severity.drops,

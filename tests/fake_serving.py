@@ -1,0 +1,33 @@
+"""What can ail the model server of the fakes: it hangs, it is slow, requests fail, or a release cannot be loaded."""
+
+from __future__ import annotations
+
+from typing import Any
+
+START: dict[str, Any] = {
+    "hung": False,
+    "latency_ms": 20.0,
+    "errors": {},  # failed requests by kind, of 3,000 asked
+    "unloadable": None,  # a version that the server cannot load
+    "incurable": False,  # a restart does not help
+}
+CURED = {key: START[key] for key in ("hung", "latency_ms")}
+ASKED = 3000
+
+
+def serves(s: dict[str, Any]) -> str:
+    """The version that answers: what is wanted, or what served before when that cannot be loaded."""
+    wanted: str = s["route"] or s["serving"]
+    return str(s["previous"]) if wanted == s["unloadable"] else wanted
+
+
+def restarted(s: dict[str, Any]) -> dict[str, Any]:
+    return {} if s["incurable"] else CURED
+
+
+def not_loaded(s: dict[str, Any]) -> str | None:
+    return f"{s['serving']} cannot score" if s["serving"] == s["unloadable"] else None
+
+
+def error_rate(s: dict[str, Any]) -> float:
+    return float(sum(s["errors"].values())) / ASKED

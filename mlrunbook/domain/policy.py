@@ -16,6 +16,7 @@ from mlrunbook.domain.actions import PlanKind
 from mlrunbook.domain.causes import Cause
 from mlrunbook.domain.containment import ContainmentPolicy
 from mlrunbook.domain.drift import DriftPolicy
+from mlrunbook.domain.fairness import FairnessPolicy
 from mlrunbook.domain.features import FeatureStorePolicy
 from mlrunbook.domain.incident import IncidentType, Severity
 from mlrunbook.domain.recovery import RecoveryPolicy
@@ -296,7 +297,6 @@ class Policy(Section):
             "ModelServerDown": IncidentType.INFRASTRUCTURE,
             "ModelErrorRateHigh": IncidentType.INFRASTRUCTURE,
             "ModelPlatformDown": IncidentType.INFRASTRUCTURE,
-            "ModelPlatformDown": IncidentType.INFRASTRUCTURE,
         }
     )
     # Types that are one failure seen from two sides share a family, and so one open incident; any other type stands alone.
@@ -326,6 +326,7 @@ class Policy(Section):
     recovery: RecoveryPolicy = RecoveryPolicy()
     recovery_watch: RecoveryWatch = RecoveryWatch()
     drift: DriftPolicy = DriftPolicy()
+    fairness: FairnessPolicy = FairnessPolicy()
     features: FeatureStorePolicy = FeatureStorePolicy()
     training: Training = Training()
     retraining: Retraining = Retraining()

@@ -16,7 +16,7 @@ from mlrunbook.domain.performance import Confusion, ModelMetrics, WindowMetrics
 from mlrunbook.domain.policy import Policy
 from mlrunbook.ports import Change, Message, Prediction, ServingConfig, ServingState, ServingStatus, WorkOrder
 from mlrunbook.wiring import World
-from tests import fake_features, fake_models, fake_serving
+from tests import fake_features, fake_models
 from tests.fake_features import FileFeatures, FileSchedules
 from tests.fake_models import FileRegistry, FileTrainer, scored
 
@@ -34,7 +34,20 @@ ROWS, PAGE = 300, 10_000  # of the prediction log
 
 
 STORE_TABLES = frozenset(
-    {"incidents", "alerts", "timeline", "records", "plans", "approvals", "actions", "outbox", "leases", "evidence", "action_items"}
+    {
+        "incidents",
+        "alerts",
+        "timeline",
+        "records",
+        "plans",
+        "approvals",
+        "actions",
+        "outbox",
+        "leases",
+        "evidence",
+        "action_items",
+        "rule_states",
+    }
 )
 
 
@@ -83,7 +96,6 @@ class FileWorld(FileRegistry, FileSchedules):
                     "asset_types": ["L"],  # of the logged predictions
                     "features": fake_features.START,
                     **fake_models.START,
-                    **fake_serving.START,
                 },
             )
 
@@ -144,16 +156,15 @@ class FileWorld(FileRegistry, FileSchedules):
 
     def status(self, model: str) -> ServingStatus:
         s = self._known(model)
-        up = s["replicas"] > 0 and not s["hung"]
+        up = s["replicas"] > 0
         return ServingStatus(
             model,
             s["serving"],
             s["previous"],
             s["staging"],
             up,
-            fake_serving.serves(s) if up else None,
+            (s["route"] or s["serving"]) if up else None,
             datetime.fromisoformat(s["deployed_at"]),
-            not_loaded=fake_serving.not_loaded(s) if up else None,
         )
 
     def metrics(
@@ -161,7 +172,7 @@ class FileWorld(FileRegistry, FileSchedules):
     ) -> ModelMetrics:
         """A window that begins before a slipped threshold was mended still shows it."""
         s = self._known(model)
-        current = fake_serving.serves(s)
+        current = s["route"] or s["serving"]
         serving = version or current
         begin = since or self._now() - WINDOW
         in_trouble = "degraded" if fake_features.trouble(s["features"]) and begin >= self._now() - 2 * WINDOW else None
@@ -179,13 +190,12 @@ class FileWorld(FileRegistry, FileSchedules):
             counts.n,
             counts,
             flagged,
-            s["latency_ms"],
-            fake_serving.error_rate(s),
+            20.0,
+            0.0,
             0.0,
             (serving,),
             {"high": counts},
             {"L": counts},
-            errors=s["errors"],
         )
         past = Confusion(**s["baseline"]) if "baseline" in s else HEALTHY
         base = WindowMetrics(
@@ -210,7 +220,7 @@ class FileWorld(FileRegistry, FileSchedules):
     ) -> Sequence[Prediction]:
         """Labelled rows, see `fake_models.scored`; with a staged version, its scores too."""
         s = self._known(model)
-        serving, staged, types = fake_serving.serves(s), s["staging"], s["asset_types"]
+        serving, staged, types = s["route"] or s["serving"], s["staging"], s["asset_types"]
         sound = serving not in s["bad_versions"] and not fake_features.trouble(s["features"])
         rows = []
         for i in range(min(limit, ROWS if limit < PAGE else 4 * ROWS)):  # a whole page is asked for to train on
@@ -254,10 +264,8 @@ class FileWorld(FileRegistry, FileSchedules):
         s = self._answer()
         if not s["replicas"]:
             return ServingState(0, 0, s["route"], s["restart_id"], None, None)
-        if s["hung"]:
-            raise Transient("the model server gives no answer")
         loaded = ServingConfig(s["config_revision"], s["loaded_threshold"], **{k: v for k, v in s["config"].items() if k != "threshold"})
-        return ServingState(s["replicas"], s["replicas"], s["route"], s["restart_id"], fake_serving.serves(s), loaded)
+        return ServingState(s["replicas"], s["replicas"], s["route"], s["restart_id"], s["route"] or s["serving"], loaded)
 
     def scale(self, model: str, *, replicas: int) -> None:
         """A server that starts reads its config."""
@@ -285,7 +293,7 @@ class FileWorld(FileRegistry, FileSchedules):
 
     def restart(self, model: str, *, restart_id: str) -> None:
         if self._answer()["restart_id"] != restart_id:
-            self._apply("restart", {"restart_id": restart_id} | self._loaded() | fake_serving.restarted(self.state))
+            self._apply("restart", {"restart_id": restart_id} | self._loaded())
 
     def _loaded(self) -> dict[str, Any]:
         s = self.state

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 NOW = "now"
 WINDOW = "the last 60 min"
 BOTH_WINDOWS = "the last 60 min against the baseline's 7 days"
+DRIFT_PARTS, DRIFT_ROWS = 8, 250  # rows of each part of a window that drift is judged on: 2,000 spread over it
 
 ROUNDING = 1e-9  # 1 - 0.72/0.80 is a hair over 0.1 in floating point: at the limit is not past it
 

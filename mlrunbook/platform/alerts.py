@@ -21,7 +21,9 @@ from sqlalchemy import Connection, Engine, RowMapping, insert, select, text, upd
 from mlrunbook.db import transaction
 from mlrunbook.domain import monitoring
 from mlrunbook.domain.errors import RunbookError
+from mlrunbook.domain.findings import Finding
 from mlrunbook.domain.monitoring import Judged, RuleState, Seen, ServerSeen
+from mlrunbook.domain.performance import ModelMetrics
 from mlrunbook.domain.policy import AlertThresholds
 from mlrunbook.platform import feature_watch, metrics
 from mlrunbook.platform.tables import alerts, models, predictions, production
@@ -49,13 +51,21 @@ def server_seen(health: Mapping[str, Any] | None, *, down_for: timedelta | None,
         return ServerSeen(down_for, features_known=False)
 
 
-def evaluate(conn: Connection, *, now: datetime, rules: AlertThresholds, server: Callable[[str], ServerSeen], environment: str) -> None:
+def evaluate(
+    conn: Connection,
+    *,
+    now: datetime,
+    rules: AlertThresholds,
+    server: Callable[[str], ServerSeen],
+    environment: str,
+    drift: Callable[[str, ModelMetrics], Finding | None] = lambda *_: None,
+) -> None:
     """Judge every model with something in production and update the alerts. Safe to run in several processes."""
     if not conn.execute(text("SELECT pg_try_advisory_xact_lock(:key)"), {"key": _ONE_EVALUATOR}).scalar():
         return
     for model, version, threshold in in_production(conn):
         figures = metrics.compare(conn, model, now=now, version=version, threshold=threshold)
-        seen = Seen(model, figures, server(model))
+        seen = Seen(model, figures, server(model), drift(model, figures))
         active = [row for row in _active(conn) if row["model"] == model]
         judged = monitoring.evaluate(seen, rules, _states(active, version), now)
         _update(conn, judged, active, model=model, version=version, environment=environment, now=now)
@@ -206,7 +216,8 @@ class Gateway:
 class AlertLoop:
     """Evaluates every `every_s` seconds and delivers every second, in a thread of its own.
 
-    `health` is what the model server that serves a model says of itself, None when it does not answer.
+    `health` is what the model server that serves a model says of itself, None when it does not answer; `drift` the newest finding on
+    the features of a model.
     """
 
     def __init__(
@@ -217,13 +228,14 @@ class AlertLoop:
         health: Callable[[str], Mapping[str, Any] | None],
         stopped_on_purpose: Callable[[], bool],
         send: Callable[[dict[str, Any]], None],
+        drift: Callable[[str, ModelMetrics], Finding | None],
         rules: AlertThresholds,
         environment: str,
         every_s: float,
         told: Callable[[], None] = lambda: None,
     ) -> None:
         self._on, self._clock, self._health, self._stopped, self._send = on, clock, health, stopped_on_purpose, send
-        self._rules, self._environment, self._every_s, self._told = rules, environment, every_s, told
+        self._drift, self._rules, self._environment, self._every_s, self._told = drift, rules, environment, every_s, told
         self._down_since: dict[str, datetime] = {}
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="alerts", daemon=True)
@@ -238,7 +250,7 @@ class AlertLoop:
     def evaluate(self) -> None:
         now = self._clock()
         with transaction(self._on) as conn:
-            evaluate(conn, now=now, rules=self._rules, server=self._look, environment=self._environment)
+            evaluate(conn, now=now, rules=self._rules, server=self._look, environment=self._environment, drift=self._drift)
 
     def deliver(self) -> int:
         return deliver_due(self._on, self._send, now=self._clock())

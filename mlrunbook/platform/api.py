@@ -33,6 +33,7 @@ from mlrunbook.domain.policy import AlertThresholds, Policy
 from mlrunbook.platform import (
     alerts,
     artefacts,
+    exporter,
     feature_schedules,
     ledger,
     metrics,
@@ -43,6 +44,7 @@ from mlrunbook.platform import (
     wire,
     workorders,
 )
+from mlrunbook.platform.drift_watch import DriftWatch
 from mlrunbook.settings import Settings, settings
 from mlrunbook.tokens import Identity, Scope
 
@@ -76,6 +78,12 @@ def create_app(
     """The API with its alert loop; `evaluate_every_s` None leaves the loop out."""
     http = httpx.Client(timeout=DELIVERY_TIMEOUT_S)
     server = ModelServer(http, config.model_server_url.rstrip("/"))
+    limits = rules or AlertThresholds()
+    drift = DriftWatch(engine, clock=clock)
+
+    def stopped() -> bool:
+        return _desired_replicas(config) == 0
+
     loop: alerts.AlertLoop | None = None
     if evaluate_every_s is not None:
         token = config.gateway_token.get_secret_value() if config.gateway_token else None
@@ -83,9 +91,10 @@ def create_app(
             engine,
             clock=clock,
             health=server.health,
-            stopped_on_purpose=lambda: _desired_replicas(config) == 0,
+            stopped_on_purpose=stopped,
             send=alerts.Gateway(http, config.gateway_url.rstrip("/"), token),
-            rules=rules or AlertThresholds(),
+            drift=drift,
+            rules=limits,
             environment=environment,
             every_s=evaluate_every_s,
             told=_get_ready,
@@ -110,6 +119,8 @@ def create_app(
     _serving(app, engine, config, clock)
     _features(app, engine, clock)
     _performance(app, engine, clock)
+    figures = exporter.PlatformCollector(engine, clock=clock, health=server.health, stopped_on_purpose=stopped, drift=drift, rules=limits)
+    exporter.expose(app, figures)
     return app
 
 

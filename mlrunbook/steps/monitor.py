@@ -29,7 +29,6 @@ from mlrunbook.wiring import World
 SOURCE = "monitor"
 # Whoever else tells an alert repeats it while it fires, at least this often; then nobody needs to hear it from us.
 TOLD_LATELY = timedelta(minutes=15)
-DRIFT_PARTS, DRIFT_ROWS = 8, 250  # of each window: 2,000 rows spread over it
 
 
 def read_status(world: World, model: str) -> ServingStatus | Missing:
@@ -63,8 +62,8 @@ def read_drift(world: World, model: str, metrics: ModelMetrics | Missing) -> Fin
         return metrics
 
     def sample(since: datetime, until: datetime) -> list[Prediction]:
-        parts = monitoring.spread(since, until, DRIFT_PARTS)
-        return [p for a, b in parts for p in world.platform.prediction_log(model, limit=DRIFT_ROWS, since=a, until=b)]
+        parts = monitoring.spread(since, until, monitoring.DRIFT_PARTS)
+        return [p for a, b in parts for p in world.platform.prediction_log(model, limit=monitoring.DRIFT_ROWS, since=a, until=b)]
 
     now, before = metrics.current, metrics.baseline
     try:

@@ -40,11 +40,14 @@ class ServerSeen:
 
     `features_down_for`: how long it has not been able to read features; None while it can, or needs no feature store.
     `features_known` False: nobody can tell, because it does not answer or still loads the feature store.
+    `not_loaded`: why it cannot load the version that shall serve, and how long it has not been able to.
     """
 
     down_for: timedelta | None = None
     features_down_for: timedelta | None = None
     features_known: bool = True
+    not_loaded: str | None = None
+    not_loaded_for: timedelta = timedelta(0)
 
 
 @dataclass(frozen=True)
@@ -253,6 +256,15 @@ def _features_down(seen: Seen) -> Measured | None:
     return Measured(1.0, f"the model server of {seen.model} has not been able to read features for {down.total_seconds():.0f} s", down)
 
 
+def _not_loaded(seen: Seen) -> Measured | None:
+    if seen.server is None:
+        return None
+    if seen.server.not_loaded is None:
+        return Measured(0.0, f"the model server of {seen.model} has loaded what shall serve")
+    why = f"the model server of {seen.model} cannot load what shall serve: {seen.server.not_loaded}"
+    return Measured(1.0, why, seen.server.not_loaded_for)
+
+
 def _drift(seen: Seen) -> Measured | None:
     if seen.drift is None or seen.drift.state == "unknown":
         return None
@@ -280,6 +292,10 @@ RULES: tuple[Rule, ...] = (
     Rule(
         "FeatureStoreUnavailable", Level.CRITICAL, "Feature store unavailable", _features_down,
         fires_after_s=lambda p: p.feature_store_down_after_s,
+    ),
+    Rule(
+        "DeploymentFailed", Level.WARNING, "Deployment failure", _not_loaded,
+        fires_after_s=lambda p: p.server_down_after_s,
     ),
     Rule(
         "ModelF1Drop", Level.CRITICAL, "F1 score drop", _drop("F1", lambda c: c.f1),

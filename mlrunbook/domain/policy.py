@@ -296,6 +296,7 @@ class Policy(Section):
             "FeatureStoreUnavailable": IncidentType.INFRASTRUCTURE,
             "ModelServerDown": IncidentType.INFRASTRUCTURE,
             "ModelErrorRateHigh": IncidentType.INFRASTRUCTURE,
+            "DeploymentFailed": IncidentType.INFRASTRUCTURE,
             "ModelPlatformDown": IncidentType.INFRASTRUCTURE,
         }
     )

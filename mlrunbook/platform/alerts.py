@@ -11,7 +11,7 @@ import json
 import logging
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -38,17 +38,28 @@ _ONE_EVALUATOR = 0x6D6C7261  # advisory lock: several API processes, one evaluat
 
 
 def server_seen(health: Mapping[str, Any] | None, *, down_for: timedelta | None, now: datetime) -> ServerSeen:
-    """What the server's `/health` says of the feature store, as `feature_watch.Seen` writes it; `health` None: it does not answer."""
+    """What the server's `/health` says of the feature store, as `feature_watch.Seen` writes it, and of a version that it cannot load;
+    `health` None: it does not answer."""
     said = (health or {}).get("features")
     features = said if isinstance(said, dict) else {}
+    seen = replace(_loaded(health or {}, now), down_for=down_for)
     if health is None or features.get("state") == feature_watch.LOADING:
-        return ServerSeen(down_for, features_known=False)
+        return replace(seen, features_known=False)
     if features.get("state") != feature_watch.FAILING:
-        return ServerSeen(down_for)
+        return seen
     try:
-        return ServerSeen(down_for, features_down_for=now - datetime.fromisoformat(features["failingSince"]))
+        return replace(seen, features_down_for=now - datetime.fromisoformat(features["failingSince"]))
     except (KeyError, TypeError, ValueError):  # another server's words
-        return ServerSeen(down_for, features_known=False)
+        return replace(seen, features_known=False)
+
+
+def _loaded(health: Mapping[str, Any], now: datetime) -> ServerSeen:
+    """`notLoaded` as `model_server.NotLoaded` writes it."""
+    try:
+        failed = health["notLoaded"]
+        return ServerSeen(not_loaded=str(failed["error"]), not_loaded_for=now - datetime.fromisoformat(failed["since"]))
+    except (KeyError, TypeError, ValueError):  # all is well, or another server's words
+        return ServerSeen()
 
 
 def evaluate(

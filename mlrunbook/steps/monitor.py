@@ -113,7 +113,7 @@ def _server(world: World, status: ServingStatus, store: FeatureServerAnswer | Mi
     read = None if isinstance(store, Missing) else store.healthy and store.read_ok is not False
     failing = read is False or status.features not in (None, "ok")
     known = read is not None or status.features is not None
-    return ServerSeen(down, timedelta(0) if failing else None, features_known=known)
+    return ServerSeen(down, timedelta(0) if failing else None, features_known=known, not_loaded=status.not_loaded)
 
 
 def _stopped_on_purpose(world: World, model: str) -> bool:

@@ -45,6 +45,10 @@ def unread(seconds: float) -> ServerSeen:
     return ServerSeen(features_down_for=timedelta(seconds=seconds))
 
 
+def unloaded(seconds: float) -> ServerSeen:
+    return ServerSeen(not_loaded="v2.0.0 cannot score", not_loaded_for=timedelta(seconds=seconds))
+
+
 # rule -> (fires, at the limit, well). A baseline of 1000 positives makes drops of exactly 10, 15 and 20 % possible.
 BASE = Confusion(tp=800, fp=200, fn=200, tn=8800)
 
@@ -62,6 +66,7 @@ CASES: dict[str, tuple[Seen, Seen, Seen]] = {
     "AllAssetsHighRisk:critical": (seen(flagged_share=0.90), seen(flagged_share=0.90), seen(flagged_share=0.899)),
     "ModelServerDown:critical": (seen(server=down(31)), seen(server=down(30)), seen(server=down(29))),
     "FeatureStoreUnavailable:critical": (seen(server=unread(11)), seen(server=unread(10)), seen(server=unread(9.9))),
+    "DeploymentFailed:warning": (seen(server=unloaded(31)), seen(server=unloaded(30)), seen(server=unloaded(29))),
     "ModelF1Drop:critical": (both(639), both(640), both(700)),
     "ModelF1Drop:warning": (both(719), both(720), both(780)),
     "ModelPrecisionDrop:warning": (predicted(800, 377), predicted(816, 384), predicted(800, 300)),
@@ -71,7 +76,12 @@ CASES: dict[str, tuple[Seen, Seen, Seen]] = {
     "InferenceLatencyHigh:warning": (seen(latency_p95_ms=2001.0), seen(latency_p95_ms=2000.0), seen(latency_p95_ms=40.0)),
     "ModelErrorRateHigh:warning": (seen(error_rate=0.011), seen(error_rate=0.01), seen(error_rate=0.0)),
 }
-AT_THE_LIMIT_FIRES = {"AllAssetsHighRisk:critical", "ModelServerDown:critical", "FeatureStoreUnavailable:critical"}
+AT_THE_LIMIT_FIRES = {
+    "AllAssetsHighRisk:critical",
+    "ModelServerDown:critical",
+    "FeatureStoreUnavailable:critical",
+    "DeploymentFailed:warning",
+}
 
 
 def level_of(key: str, what: Seen) -> bool:

@@ -36,6 +36,23 @@ def test_what_the_servers_health_says_of_its_features(features: dict[str, Any] |
     assert alerts.server_seen({"status": "ok", "features": features}, down_for=None, now=NOW) == expected
 
 
+@pytest.mark.parametrize(
+    ("said", "expected"),
+    [
+        (
+            {"version": "v2", "since": "2026-03-02T11:59:20Z", "error": "no"},
+            ServerSeen(not_loaded="no", not_loaded_for=timedelta(seconds=40)),
+        ),
+        (None, ServerSeen()),
+        ({"version": "v2"}, ServerSeen()),
+        ("v2", ServerSeen()),
+    ],
+)
+def test_what_the_servers_health_says_of_a_version_it_cannot_load(said: Any, expected: ServerSeen) -> None:
+    assert alerts.server_seen({"status": "ok", "notLoaded": said}, down_for=None, now=NOW) == expected
+    assert alerts.server_seen({"status": "ok"}, down_for=None, now=NOW) == ServerSeen()
+
+
 def test_a_silent_or_loading_server_neither_starts_nor_ends_the_feature_store_alert(engine: Engine, model: str) -> None:
     def firing(server: ServerSeen, minutes: int) -> bool:
         evaluate(engine, NOW + timedelta(minutes=minutes), server)

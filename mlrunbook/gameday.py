@@ -38,6 +38,7 @@ ALL = "all"
 LEAST = 0.95  # of the runs must name the cause first, and take the right path
 # Dozens of incidents in an hour: the limit of changes an hour is for production.
 GAMEDAY_POLICY = f"{POLICY}guardrails:\n  changes_per_model_and_hour: 1000\n"
+OTHER_FLEET = 1_000_000  # added to a run's seed: not the readings again that the versions were trained on
 CHANGES_WHAT_SERVES = frozenset({"rollback", "promote"})
 
 
@@ -107,7 +108,7 @@ class GameDay:
         facts: dict[str, Any] | None = None
         try:
             self._snapshot.restore()
-            simulator = simulator_for(self._stack, Fleet(seed), seed=seed)
+            simulator = simulator_for(self._stack, Fleet(seed + OTHER_FLEET), seed=seed)
             simulator.build_history(self._engine, now=datetime.now(UTC))
             attempt = Exercise(self._stack, chosen, simulator)
             attempt.prepare()

@@ -14,7 +14,7 @@ from mlrunbook.domain.errors import Transient
 from mlrunbook.platform.fleet import Fleet, Source
 from mlrunbook.platform.simulator import MODEL, FleetSimulator
 from mlrunbook.platform.uci import UciTable
-from mlrunbook.stack import Stack
+from mlrunbook.stack import MODEL_SERVER, Stack
 
 BATCH, INTERVAL_S = 1000, 1.25  # the demo's pace: enough failures for an interval within seconds
 
@@ -34,6 +34,7 @@ def simulator_for(stack: Stack, source: Source, *, seed: int) -> FleetSimulator:
         models_dir=stack.data / "models",
         lake=stack.lake,
         seed=seed,
+        server_pid=lambda: stack.supervisor.pid(MODEL_SERVER),
     )
 
 

@@ -119,6 +119,33 @@ class ConceptDrift(Fault):
     poison: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True)
+class SlowServer(Fault):
+    """A forgotten limiter lets the model server's process run for `share` of each `period_s`."""
+
+    share: float
+    period_s: float
+
+
+@dataclass(frozen=True)
+class HungServer(Fault):
+    """The model server's process hangs: it takes connections and never answers."""
+
+
+@dataclass(frozen=True)
+class BrokenCaller(Fault):
+    """A caller's new release sends `share` of the readings in a form that no model can take."""
+
+    share: float
+
+
+@dataclass(frozen=True)
+class UnloadableRelease(Fault):
+    """A release that the registry takes and the model server cannot score with: the version before goes on serving."""
+
+    version: str
+
+
 def swap_stop_codes(frame: pd.DataFrame, magnitude: float, rng: np.random.Generator) -> Labels:
     """Two maintenance codes mixed up in the label export: failures of slow machines count as planned stops, planned changes of worn tools
     as failures. Systematic, so the release looks fine on its own validation rows and no threshold can mend it.
@@ -258,6 +285,54 @@ FAULTS: dict[str, Fault] = {
             ),
             limits_w=(4200.0, 8300.0),
             poison=("torque_nm", "rotational_speed_rpm", "tool_wear_min"),
+        ),
+        SlowServer(
+            name="slow-server",
+            truth=Truth(
+                severity=Severity.MEDIUM,
+                type=IncidentType.PERFORMANCE_DEGRADATION,
+                path=Path.RESTART,
+                cause="a CPU limiter was left on the model server's process",
+                status=Status.CLOSED,
+                diagnosed=Cause.SERVING_INFRASTRUCTURE,
+            ),
+            share=0.08,
+            period_s=0.5,
+        ),
+        HungServer(
+            name="server-down",
+            truth=Truth(
+                severity=Severity.CRITICAL,
+                type=IncidentType.INFRASTRUCTURE,
+                path=Path.RESTART,
+                cause="the model server's process hangs",
+                status=Status.CLOSED,
+                diagnosed=Cause.SERVING_INFRASTRUCTURE,
+            ),
+        ),
+        BrokenCaller(
+            name="error-burst",
+            truth=Truth(
+                severity=Severity.MEDIUM,
+                type=IncidentType.INFRASTRUCTURE,
+                path=None,  # the server is right to refuse them, and would after a restart
+                cause="a gateway's new release sends the speed as text",
+                status=Status.CLOSED,
+                diagnosed=Cause.SERVING_INFRASTRUCTURE,
+            ),
+            share=0.2,
+        ),
+        UnloadableRelease(
+            name="failed-deployment",
+            truth=Truth(
+                severity=Severity.MEDIUM,
+                type=IncidentType.INFRASTRUCTURE,
+                path=Path.ROLLBACK,
+                cause="v2.0.0 takes no missing values, so the model server cannot load it",
+                status=Status.CLOSED,
+                diagnosed=Cause.BAD_DEPLOYMENT,
+            ),
+            version="v2.0.0",
         ),
         Blip(
             name="blip",

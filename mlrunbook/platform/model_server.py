@@ -39,6 +39,7 @@ from mlrunbook.tokens import Identity, Scope
 log = logging.getLogger(__name__)
 DEFAULT_MODEL = "predictive_maintenance"
 POLL_S = 0.5
+LOG_EVERY_S = 60.0  # the same kind of failed request of the same caller
 MAX_BODY_BYTES = 8 << 20
 # Predictions make work orders, and alerts are raised from them: not for everybody.
 Intake = Annotated[Identity, Depends(web.require(Scope.INTAKE))]
@@ -178,7 +179,7 @@ def create_app(
     online = online or _feature_store(config)
     watch = FeatureWatch(online) if online else None
     figures = Figures()
-    stop = threading.Event()
+    refusals, stop = _Seldom(), threading.Event()
 
     def poll() -> None:
         while not stop.wait(POLL_S):
@@ -209,13 +210,16 @@ def create_app(
         return Response(generate_latest(figures.registry), media_type=CONTENT_TYPE_LATEST)
 
     @app.post("/api/v1/ml/models/{asked}/predict")
-    def predict(asked: str, body: wire.PredictRequest, _: Intake) -> dict[str, Any]:
+    def predict(asked: str, body: wire.PredictRequest, who: Intake) -> dict[str, Any]:
         if asked != model:
             raise NotFound(f"this server serves {model}, not {asked!r}")
         try:
             return _predict(serving, figures, engine, body.assets, online)
         except _Failed as failure:
             count_error(failure.kind, len(body.assets))
+            said = f"{len(body.assets)} assets that {who.name} asked for got no prediction ({failure.kind}): {failure.error}"
+            if refusals.is_due(failure.kind, who.name):
+                log.warning("%s", said)
             raise failure.error from failure.error.__cause__
 
     def count_error(kind: str, count: int) -> None:
@@ -235,6 +239,20 @@ def _feature_store(config: Settings) -> Source | None:
     from mlrunbook.platform.online_features import OnlineFeatures
 
     return OnlineFeatures(config.feature_repo)
+
+
+class _Seldom:
+    """Lets each key through once in LOG_EVERY_S: a caller that never stops must not fill the log."""
+
+    def __init__(self) -> None:
+        self._last: dict[tuple[str, ...], float] = {}
+
+    def is_due(self, *key: str) -> bool:
+        now = time.monotonic()
+        if now - self._last.get(key, -LOG_EVERY_S) < LOG_EVERY_S:
+            return False
+        self._last[key] = now
+        return True
 
 
 class _Failed(Exception):

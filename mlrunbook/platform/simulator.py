@@ -7,6 +7,7 @@ world would. Nobody downstream is told its name.
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,16 +20,21 @@ from mlrunbook.platform import artefacts, lake
 from mlrunbook.platform.faults import (
     BadRelease,
     Blip,
+    BrokenCaller,
     ConceptDrift,
     Fault,
+    HungServer,
     LockedStore,
     NewType,
     NullFeature,
+    SlowServer,
     StaleFeatures,
     ThresholdSlip,
+    UnloadableRelease,
 )
 from mlrunbook.platform.fleet import POWER_LIMITS_W, Fleet
 from mlrunbook.platform.fleet_traffic import GOOD_VERSION, MODEL, PIPELINE, TRAINING_ROWS, FleetTraffic, History, Traffic, as_features
+from mlrunbook.platform.serving_faults import CpuLimit, in_words, process, strict_estimator
 from mlrunbook.platform.training import confusion, train
 
 if TYPE_CHECKING:
@@ -42,10 +48,14 @@ LOST = timedelta(microseconds=1)  # a correction is stored after the reading it 
 
 
 class FleetSimulator(FleetTraffic):
-    """`inject` and `repair` may be called while `run` runs in another thread."""
+    """`inject` and `repair` may be called while `run` runs in another thread. `server_pid` knows the model server's process, where it runs
+    on this machine."""
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, server_pid: Callable[[], int | None] = lambda: None, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        self._server_pid = server_pid
+        self._cpu_limit: CpuLimit | None = None
+        self._broken_share = 0.0  # of readings that a gateway sends as nobody can read them
         self._empty: str | None = None  # a feature that arrives empty
         self._poison: tuple[str, ...] = ()  # features that a faulty backfill overwrites
         self._poisoned: list[Path] = []
@@ -59,6 +69,17 @@ class FleetSimulator(FleetTraffic):
         match fault:
             case BadRelease():
                 return self._release(fault)
+            case UnloadableRelease():
+                return self._unloadable_release(fault)
+            case SlowServer():
+                self._cpu_limit = CpuLimit(process(self._server_pid()), share=fault.share, period_s=fault.period_s)
+                return f"a limit of {fault.share:.0%} of a core was put on the model server's process"
+            case HungServer():
+                process(self._server_pid()).suspend()
+                return "the model server's process was stopped (SIGSTOP)"
+            case BrokenCaller():
+                self._broken_share = fault.share
+                return f"a gateway's new release sends {fault.share:.0%} of the readings with the speed as text"
             case ThresholdSlip():
                 url = f"{self._platform}/api/v1/ml/models/{self.model}"
                 self._call("PATCH", f"{url}/config", {"threshold": fault.threshold, "changedBy": "ml_engineer"})
@@ -106,9 +127,20 @@ class FleetSimulator(FleetTraffic):
             self._quiet_until = 0.0
         return not noticed
 
+    def let_go(self) -> None:
+        """Whatever a fault still holds, for a stack that is used again."""
+        if self._cpu_limit is not None:
+            self._cpu_limit.end()
+        if self._holder is not None:
+            self._holder.close()
+        self._cpu_limit = self._holder = None
+
     def repair(self, fault: Fault) -> str:
         """What people do about a fault that no automatic path mends; one sentence for the record."""
         match fault:
+            case BrokenCaller():
+                self._broken_share = 0.0
+                return "the gateway's release is taken back"
             case NullFeature():
                 self._empty = None
                 return f"the pipeline that lost {fault.feature} is mended"
@@ -156,6 +188,25 @@ class FleetSimulator(FleetTraffic):
         self._holder = psycopg.connect(**address)
         self._holder.execute(sql.SQL("LOCK TABLE {} IN ACCESS EXCLUSIVE MODE").format(sql.Identifier(f"{repo['project']}_{view}")))
 
+    def _predict(self, readings: pd.DataFrame, assets: list[dict[str, Any]]) -> None:
+        whole = round(len(readings) * (1 - self._broken_share))
+        if whole < len(readings):
+            try:
+                body = {"assets": in_words(readings.iloc[whole:])}
+                self._call("POST", f"{self._server}/api/v1/ml/models/{self.model}/predict", body)
+            except (Transient, Refused) as error:
+                self._count(error)
+        super()._predict(readings.iloc[:whole], assets[:whole])
+
+    def _unloadable_release(self, fault: UnloadableRelease) -> str:
+        with self._lock:
+            frame = self._source.training(TRAINING_ROWS)
+        version, now = self._free_version(fault.version), datetime.now(UTC)
+        window: dict[str, Any] = {"trained_from": now - timedelta(days=30), "trained_to": now}
+        _, manifest = train(frame, model=self.model, version=version, seed=self._seed, **window)
+        estimator = strict_estimator(frame, frame["failed"].to_numpy(dtype=bool), columns=manifest.features)
+        return self._deploy(estimator, manifest)
+
     def _release(self, fault: BadRelease) -> str:
         """Train on the labels the careless team believed, save, register, promote."""
         with self._lock:
@@ -164,6 +215,10 @@ class FleetSimulator(FleetTraffic):
         version, now = self._free_version(fault.version), datetime.now(UTC)
         window: dict[str, Any] = {"trained_from": now - timedelta(days=30), "trained_to": now}
         estimator, manifest = train(frame.assign(failed=labels), model=self.model, version=version, seed=self._seed, **window)
+        return self._deploy(estimator, manifest)
+
+    def _deploy(self, estimator: Any, manifest: artefacts.Manifest) -> str:
+        version = manifest.version
         artefacts.save(estimator, self._models_dir / self.model / version, manifest)
         url = f"{self._platform}/api/v1/ml/models/{self.model}"
         self._call("POST", f"{url}/versions", {"version": version, "artefact": f"{self.model}/{version}"})

@@ -13,6 +13,7 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
+from mlrunbook.domain.drift import DriftPolicy
 from mlrunbook.domain.performance import Confusion, ModelMetrics, relative_drop
 from mlrunbook.domain.policy import AlertThresholds
 
@@ -54,13 +55,15 @@ class ServerSeen:
 class Seen:
     """What one evaluation sees of a model. A part that could not be read is None: the rules that need it say nothing.
 
-    `drift` is the checklist's finding on feature distributions. `platform_answers` is None where the platform itself evaluates.
+    `drift` is the checklist's finding on feature distributions, `drift_for` how long it is known to have stood so. `platform_answers` is
+    None where the platform itself evaluates.
     """
 
     model: str
     metrics: ModelMetrics | None = None
     server: ServerSeen | None = None
     drift: Finding | None = None
+    drift_for: timedelta = timedelta(0)
     platform_answers: bool | None = None
 
 
@@ -265,10 +268,15 @@ def _not_loaded(seen: Seen) -> Measured | None:
     return Measured(1.0, why, seen.server.not_loaded_for)
 
 
+def drift_policy(limits: AlertThresholds) -> DriftPolicy:
+    """Stricter than an investigation's: a monitor looks all day, so a look may be wrong only rarely, and small moves are no alert."""
+    return DriftPolicy(false_alarm_rate=limits.drift_false_alarm_rate, effect_floor=limits.drift_effect)
+
+
 def _drift(seen: Seen) -> Measured | None:
     if seen.drift is None or seen.drift.state == "unknown":
         return None
-    return Measured(1.0 if seen.drift.state == "suspect" else 0.0, f"{seen.model}: {seen.drift.sentence}")
+    return Measured(float(seen.drift.state == "suspect"), f"{seen.model}: {seen.drift.sentence}", seen.drift_for)
 
 
 def _platform_down(seen: Seen) -> Measured | None:
@@ -317,7 +325,10 @@ RULES: tuple[Rule, ...] = (
         "FeatureNullRateHigh", Level.WARNING, "Feature null rate", _null_rate,
         limit=lambda p: p.null_rate_warning, least=Least.PREDICTIONS, window=WINDOW,
     ),
-    Rule("FeatureDrift", Level.WARNING, "Feature drift detected", _drift, window=BOTH_WINDOWS),
+    Rule(
+        "FeatureDrift", Level.WARNING, "Feature drift detected", _drift,
+        fires_after_s=lambda p: p.drift_after_s, window=BOTH_WINDOWS,
+    ),
     Rule(
         "InferenceLatencyHigh", Level.WARNING, "Inference latency", _latency_s,
         limit=lambda p: p.latency_warning_s, least=Least.PREDICTIONS, window=WINDOW,

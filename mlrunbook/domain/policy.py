@@ -93,6 +93,11 @@ class AlertThresholds(Section):
     # A restart of the model server takes seconds and is no outage; neither is a lock in the feature store.
     server_down_after_s: Seconds = 30.0
     feature_store_down_after_s: Seconds = 10.0
+    # Drift is looked at all day: a look is wrong at most this often, smaller moves than this KS or Jensen-Shannon distance are no alert,
+    # and it must stand at every look for this long.
+    drift_false_alarm_rate: Annotated[float, Field(gt=0, lt=1)] = 0.001
+    drift_effect: Annotated[float, Field(gt=0, lt=1)] = 0.10
+    drift_after_s: Seconds = 900.0
     clears_after_s: Seconds = 30.0  # an alert ends once all has been well for this long
 
     @model_validator(mode="after")

@@ -34,6 +34,7 @@ REPEAT = timedelta(minutes=5)
 LONGEST_WAIT_S = 30
 CLAIM = timedelta(seconds=30)
 NEVER = "0001-01-01T00:00:00Z"  # how Alertmanager writes the end of what has not ended
+Drift = Callable[[str, ModelMetrics], tuple[Finding | None, timedelta]]  # the newest finding, and how long it has been so
 _ONE_EVALUATOR = 0x6D6C7261  # advisory lock: several API processes, one evaluation at a time
 
 
@@ -69,14 +70,14 @@ def evaluate(
     rules: AlertThresholds,
     server: Callable[[str], ServerSeen],
     environment: str,
-    drift: Callable[[str, ModelMetrics], Finding | None] = lambda *_: None,
+    drift: Drift = lambda *_: (None, timedelta(0)),
 ) -> None:
     """Judge every model with something in production and update the alerts. Safe to run in several processes."""
     if not conn.execute(text("SELECT pg_try_advisory_xact_lock(:key)"), {"key": _ONE_EVALUATOR}).scalar():
         return
     for model, version, threshold in in_production(conn):
         figures = metrics.compare(conn, model, now=now, version=version, threshold=threshold)
-        seen = Seen(model, figures, server(model), drift(model, figures))
+        seen = Seen(model, figures, server(model), *drift(model, figures))
         active = [row for row in _active(conn) if row["model"] == model]
         judged = monitoring.evaluate(seen, rules, _states(active, version), now)
         _update(conn, judged, active, model=model, version=version, environment=environment, now=now)
@@ -227,8 +228,7 @@ class Gateway:
 class AlertLoop:
     """Evaluates every `every_s` seconds and delivers every second, in a thread of its own.
 
-    `health` is what the model server that serves a model says of itself, None when it does not answer; `drift` the newest finding on
-    the features of a model.
+    `health` is what the model server that serves a model says of itself, None when it does not answer; `drift` is `DriftWatch`.
     """
 
     def __init__(
@@ -239,7 +239,7 @@ class AlertLoop:
         health: Callable[[str], Mapping[str, Any] | None],
         stopped_on_purpose: Callable[[], bool],
         send: Callable[[dict[str, Any]], None],
-        drift: Callable[[str, ModelMetrics], Finding | None],
+        drift: Drift,
         rules: AlertThresholds,
         environment: str,
         every_s: float,

@@ -79,7 +79,7 @@ def create_app(
     http = httpx.Client(timeout=DELIVERY_TIMEOUT_S)
     server = ModelServer(http, config.model_server_url.rstrip("/"))
     limits = rules or AlertThresholds()
-    drift = DriftWatch(engine, clock=clock)
+    drift = DriftWatch(engine, clock=clock, rules=limits)
 
     def stopped() -> bool:
         return _desired_replicas(config) == 0

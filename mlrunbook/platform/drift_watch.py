@@ -9,9 +9,10 @@ from datetime import datetime, timedelta
 from sqlalchemy import Engine
 
 from mlrunbook.db import transaction
-from mlrunbook.domain.findings import Finding, feature_distributions
-from mlrunbook.domain.monitoring import DRIFT_PARTS, DRIFT_ROWS, spread
+from mlrunbook.domain.findings import Finding, State, feature_distributions
+from mlrunbook.domain.monitoring import DRIFT_PARTS, DRIFT_ROWS, drift_policy, spread
 from mlrunbook.domain.performance import ModelMetrics
+from mlrunbook.domain.policy import AlertThresholds
 from mlrunbook.platform import predictions
 from mlrunbook.ports import Prediction
 
@@ -21,18 +22,25 @@ EVERY = timedelta(minutes=1)
 class DriftWatch:
     """Called by the alert loop and by scrapes; whoever comes first in a minute does the work."""
 
-    def __init__(self, on: Engine, *, clock: Callable[[], datetime]) -> None:
-        self._on, self._clock = on, clock
+    def __init__(self, on: Engine, *, clock: Callable[[], datetime], rules: AlertThresholds) -> None:
+        self._on, self._clock, self._policy = on, clock, drift_policy(rules)
         self._lock = threading.Lock()
         self._last: dict[str, tuple[datetime, Finding]] = {}
+        self._suspect_since: dict[str, datetime] = {}
 
-    def __call__(self, model: str, figures: ModelMetrics) -> Finding:
-        """The checklist's finding on the feature distributions of the current window against the baseline's."""
+    def __call__(self, model: str, figures: ModelMetrics) -> tuple[Finding, timedelta]:
+        """The checklist's finding on the feature distributions of the current window against the baseline's, and how long it has been
+        suspect at every look."""
         with self._lock:
             now = self._clock()
             if model not in self._last or now - self._last[model][0] >= EVERY:
-                self._last[model] = (now, self._look(figures))
-            return self._last[model][1]
+                found = self._look(figures)
+                self._last[model] = (now, found)
+                if found.state is State.SUSPECT:
+                    self._suspect_since.setdefault(model, now)
+                else:
+                    self._suspect_since.pop(model, None)
+            return self._last[model][1], now - self._suspect_since.get(model, now)
 
     def _look(self, figures: ModelMetrics) -> Finding:
         with transaction(self._on) as conn:
@@ -42,4 +50,4 @@ class DriftWatch:
                 return [p for a, b in parts for p in predictions.recent(conn, model=figures.model, limit=DRIFT_ROWS, since=a, until=b)]
 
             now, before = figures.current, figures.baseline
-            return feature_distributions(sample(now.since, now.until), sample(before.since, before.until))
+            return feature_distributions(sample(now.since, now.until), sample(before.since, before.until), self._policy)

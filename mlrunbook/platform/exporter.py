@@ -18,9 +18,8 @@ from prometheus_client.registry import Collector
 from sqlalchemy import Engine
 
 from mlrunbook.db import transaction
-from mlrunbook.domain.findings import Finding
 from mlrunbook.domain.monitoring import RULES, Seen
-from mlrunbook.domain.performance import ModelMetrics, WindowMetrics
+from mlrunbook.domain.performance import WindowMetrics
 from mlrunbook.domain.policy import AlertThresholds
 from mlrunbook.platform import alerts, metrics
 
@@ -47,7 +46,7 @@ FAMILIES: dict[str, tuple[str, tuple[str, ...]]] = {
 
 
 class PlatformCollector(Collector):
-    """`health(model)` is what the model server says of itself, `drift(model, metrics)` the newest finding on its features."""
+    """`health(model)` is what the model server says of itself; `drift` is `DriftWatch`."""
 
     def __init__(
         self,
@@ -56,7 +55,7 @@ class PlatformCollector(Collector):
         clock: Callable[[], datetime],
         health: Callable[[str], Mapping[str, Any] | None],
         stopped_on_purpose: Callable[[], bool],
-        drift: Callable[[str, ModelMetrics], Finding | None],
+        drift: alerts.Drift,
         rules: AlertThresholds,
     ) -> None:
         self._on, self._clock, self._health, self._stopped, self._drift, self._rules = on, clock, health, stopped_on_purpose, drift, rules
@@ -91,7 +90,7 @@ class PlatformCollector(Collector):
             model, current = figures.model, figures.current
             health = self._health(model)
             server = alerts.server_seen(health, down_for=timedelta(0) if wanted and health is None else None, now=now)
-            drift = self._drift(model, figures)
+            drift, drift_for = self._drift(model, figures)
             for window, counted, of in ((CURRENT, current, version), (BASELINE, figures.baseline, "")):
                 for outcome, count in _by_outcome(counted).items():
                     add("model_window_predictions", count, model, of, window, outcome)
@@ -105,7 +104,7 @@ class PlatformCollector(Collector):
                 add("model_feature_store_up", server.features_down_for is None, model)
             add("model_server_up", health is not None, model)
             add("model_server_wanted", wanted, model)
-            seen = Seen(model, figures, server, drift)
+            seen = Seen(model, figures, server, drift, drift_for)
             for rule in RULES:
                 if reading := rule.read(seen, self._rules):
                     add("model_alert_reading", reading.value, model, rule.alert, rule.level.value)

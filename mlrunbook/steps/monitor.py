@@ -67,7 +67,8 @@ def read_drift(world: World, model: str, metrics: ModelMetrics | Missing) -> Fin
 
     now, before = metrics.current, metrics.baseline
     try:
-        return checks.feature_distributions(sample(now.since, now.until), sample(before.since, before.until))
+        policy = monitoring.drift_policy(world.policy.alerts)
+        return checks.feature_distributions(sample(now.since, now.until), sample(before.since, before.until), policy)
     except RunbookError as error:
         return Missing(str(error))
 

@@ -33,6 +33,10 @@ def drift(state: State) -> Finding:
     return Finding("data_quality.feature_distributions", state, {}, "the distribution moved for torque_nm", "prediction log")
 
 
+def drifting(minutes: float) -> Seen:
+    return replace(seen(drift=drift(State.SUSPECT)), drift_for=timedelta(minutes=minutes))
+
+
 def fired(what: Seen, states: dict[str, RuleState] | None = None, at: datetime = NOW) -> dict[str, str]:
     return {name: one.rule.level.value for name, one in monitoring.firing(monitoring.evaluate(what, LIMITS, states or {}, at)).items()}
 
@@ -72,7 +76,7 @@ CASES: dict[str, tuple[Seen, Seen, Seen]] = {
     "ModelPrecisionDrop:warning": (predicted(800, 377), predicted(816, 384), predicted(800, 300)),
     "ModelRecallDrop:warning": (both(679), both(680), both(700)),
     "FeatureNullRateHigh:warning": (seen(null_rate=0.051), seen(null_rate=0.05), seen(null_rate=0.0)),
-    "FeatureDrift:warning": (seen(drift=drift(State.SUSPECT)), seen(drift=drift(State.OK)), seen(drift=drift(State.UNKNOWN))),
+    "FeatureDrift:warning": (drifting(15), drifting(14.9), seen(drift=drift(State.OK))),
     "InferenceLatencyHigh:warning": (seen(latency_p95_ms=2001.0), seen(latency_p95_ms=2000.0), seen(latency_p95_ms=40.0)),
     "ModelErrorRateHigh:warning": (seen(error_rate=0.011), seen(error_rate=0.01), seen(error_rate=0.0)),
 }
@@ -133,7 +137,7 @@ def test_an_alert_has_its_worst_level(current: Confusion, expected: dict[str, st
         (seen(server=down(60)), "FeatureStoreUnavailable:critical"),
         (Seen("m"), "ModelServerDown:critical"),
         (Seen("m"), "ModelErrorRateHigh:warning"),
-        (Seen("m"), "FeatureDrift:warning"),
+        (seen(drift=drift(State.UNKNOWN)), "FeatureDrift:warning"),
     ],
 )
 def test_too_few_data_neither_start_nor_end_an_alert(few: Seen, key: str) -> None:
@@ -168,6 +172,13 @@ def test_a_restart_of_the_server_is_no_outage_but_half_a_minute_is() -> None:
     assert run("ModelServerDown:critical", [(0, silent), (20, silent), (30, silent)]) == ["pending", "pending", "firing"]
     assert run("ModelServerDown:critical", [(0, silent), (20, well), (30, silent)]) == ["pending", "ok", "pending"]
     assert run("ModelServerDown:critical", [(0, silent), (20, Seen("m")), (30, silent)]) == ["pending", "ok", "pending"]
+
+
+def test_drift_at_one_look_is_no_alert_but_a_quarter_of_an_hour_of_it_is() -> None:
+    looks = [(60.0 * minute, seen(drift=drift(State.SUSPECT))) for minute in range(16)]
+    assert run("FeatureDrift:warning", looks) == ["pending"] * 15 + ["firing"]
+    looks[7] = (7 * 60.0, seen(drift=drift(State.OK)))
+    assert set(run("FeatureDrift:warning", looks)) == {"pending", "ok"}
 
 
 def test_an_alert_ends_only_after_all_has_been_well_for_as_long_as_the_policy_says() -> None:

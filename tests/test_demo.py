@@ -1,4 +1,4 @@
-"""`mlrunbook demo` as a user starts it: it ends as the fault's truth says, and leaves nothing behind, interrupted or not."""
+"""`mlrunbook gameday` and `demo` as a user starts them: right answers, and nothing left behind, interrupted or not."""
 
 from __future__ import annotations
 
@@ -46,9 +46,9 @@ def place() -> Iterator[Path]:
         yield Path(folder)
 
 
-def demo(place: Path, *options: str) -> subprocess.Popen[str]:
+def command(place: Path, *arguments: str) -> subprocess.Popen[str]:
     env = {key: value for key, value in os.environ.items() if not key.startswith(("MLRUNBOOK_", "PREFECT_"))}
-    argv = [sys.executable, "-m", "mlrunbook.cli", "demo", "--seed", "1", *options]
+    argv = [sys.executable, "-m", "mlrunbook.cli", *arguments]
     out = open(place / "said", "w")  # noqa: SIM115
     with out:
         return subprocess.Popen(
@@ -65,36 +65,41 @@ def demo(place: Path, *options: str) -> subprocess.Popen[str]:
 
 
 def left_behind(place: Path) -> list[str]:
-    """Processes that one of the demo's parts started, and its folder."""
+    """Processes that one of its parts started, and its folder."""
     processes = []
     for p in marked(""):
         with contextlib.suppress(psutil.NoSuchProcess):
             env = p.environ()
             processes += [f"{p.pid} {env[MARK]}"] if env.get("MLRUNBOOK_DATA_DIR", "").startswith(str(place)) else []
-    return processes + [str(p) for p in place.glob("mlrunbook-demo-*")]
+    return processes + [str(p) for p in place.glob("mlrunbook-*")]
 
 
-def test_concept_drift_is_answered_by_a_version_that_was_retrained_proved_and_approved(place: Path) -> None:
-    """The one incident of the suite with everything real: Feast, a training process, the shadow, Prefect, the platform's own alert."""
-    running = demo(place, "--fault", "concept-drift", "--approve", "auto", "--out", str(place / "out"))
-    assert running.wait(230) == 0, (place / "said").read_text()
-    summary = json.loads((place / "out" / "summary.json").read_text())
+def test_a_game_day_answers_stale_features_by_path_b_and_concept_drift_by_path_c_on_one_stack(place: Path) -> None:
+    """Incidents with everything real: Feast, a training process, the shadow, Prefect, the platform's own alerts."""
+    out = place / "out"
+    running = command(place, "gameday", "--fault", "stale-features", "--fault", "concept-drift", "--out", str(out), "--seed", "1")
+    assert running.wait(400) == 0, (place / "said").read_text()
+    day = json.loads((out / "gameday.json").read_text())
+    assert day["score"] == {"runs": 2, "top1": 1.0, "top3": 1.0, "right_path": 1.0, "harmful_actions": 0}
+    stale, drift = day["runs"]
+    assert stale["differences"] == drift["differences"] == []
+    assert (stale["path"], drift["path"]) == ("materialize", "retrain")
+    for row, limit in ((stale, 0.5), (drift, 0.8)):
+        assert row["f1"]["during"] < row["f1"]["baseline"] * limit
+        assert row["f1"]["after"] > row["f1"]["baseline"] * 0.95
+    summary = json.loads((out / "002-concept-drift" / "summary.json").read_text())
     assert set(summary) >= KEYS
-    assert (summary["fault"], summary["status"], summary["applied_path"]) == ("concept-drift", "closed", "retrain")
-    assert set(summary["seconds"]) == {"to_detect", "to_acknowledge", "to_contain", "to_resolve"}
     assert (summary["candidate"]["verdict"], summary["candidate"]["version"]) == ("promote", "v1.6.0")
-    assert summary["f1"]["during"] < summary["f1"]["baseline"] * 0.8
-    assert summary["f1"]["after"] > summary["f1"]["baseline"] * 0.95
     applied = summary["platform_applied"]
     assert applied == {"register": 1, "staging": 1, "promote": 1} | {k: n for k, n in applied.items() if not n}
-    assert all((place / "out" / name).exists() for name in summary["files"])
+    assert all((out / "002-concept-drift" / name).exists() for name in summary["files"])
     assert left_behind(place) == []
 
 
-def test_ctrl_c_in_the_middle_leaves_nothing_behind(place: Path) -> None:
-    running = demo(place)
+def test_ctrl_c_in_the_middle_of_a_demo_leaves_nothing_behind(place: Path) -> None:
+    running = command(place, "demo")
     said = place / "said"
-    until(lambda: "gateway:" in said.read_text(), timeout_s=60)  # parts run, others are on their way
+    until(lambda: "schema and tokens:" in said.read_text(), timeout_s=60)  # parts run, others are on their way
     assert left_behind(place) != []
     running.send_signal(signal.SIGINT)
     assert running.wait(60) == 130, said.read_text()

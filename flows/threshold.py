@@ -8,19 +8,20 @@ from tasks.incidents import open_or_join
 
 
 @flow(name="threshold", flow_run_name=run_name, persist_result=False)
-async def threshold(model: str, threshold: float, reason: str, changedBy: str, severity: Severity = Severity.MEDIUM) -> str:
+async def threshold(model: str, reason: str, changedBy: str, threshold: float | None = None, severity: Severity = Severity.MEDIUM) -> str:
     """Ask for another decision threshold (0 to 1) of `model`; writes the config, restarts the server, reads it back.
 
     Opens or joins an incident; the change takes the same plan, approval, journal and lock as in any incident.
 
     Args:
         model: The model, such as predictive_maintenance.
-        threshold: The decision threshold that shall hold, over 0 and under 1.
         reason: Why; the approver reads it.
         changedBy: Your name or role.
+        threshold: The decision threshold that shall hold, over 0 and under 1. Leave it empty for the smallest one that surely brings
+            precision back, at most one policy step away.
         severity: How bad it is, if this opens a new incident.
     """
     asked = {"path": "threshold", "threshold": threshold, "reason": reason, "by": changedBy}
-    description = f"Threshold {threshold:g} requested: {reason}"
+    description = f"{'Another threshold' if threshold is None else f'Threshold {threshold:g}'} requested: {reason}"
     incident_id = await open_or_join(model, severity, IncidentType.PERFORMANCE_DEGRADATION, description, "", changedBy, asked)
     return await follow_runbook(incident_id)

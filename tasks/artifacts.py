@@ -89,6 +89,10 @@ NUMBERS = {
     "recall_now": "Recall now",
     "known_outcomes": "Predictions with a known outcome",
     "known_failures": "Failures among them",
+    "recall_expected": "Recall expected",
+    "precision_expected": "Precision expected",
+    "work_orders_per_day_now": "Work orders a day now, at most",
+    "work_orders_per_day_expected": "Work orders a day expected, at most",
 }
 
 

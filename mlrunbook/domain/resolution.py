@@ -23,6 +23,7 @@ from mlrunbook.domain.actions import (
 from mlrunbook.domain.containment import Executed, before_containment
 from mlrunbook.domain.diagnosis import Diagnosis, Repair
 from mlrunbook.domain.diagnosis_facts import DiagnosisFacts
+from mlrunbook.domain.threshold import ThresholdEffect
 
 if TYPE_CHECKING:
     from mlrunbook.ports import ServingState
@@ -46,6 +47,7 @@ def propose(
     state: ServingState | None = None,
     executed: Sequence[Executed] = (),
     candidate: Candidate | None = None,
+    threshold_effect: ThresholdEffect | None = None,
 ) -> Plan | None:
     """The resolution plan, or None where there is no safe automatic path (`diagnosis.sentence` says what to look at). `candidate`: a
     retrained version that has passed its validation and its time in the shadow; without one there is no path C.
@@ -61,6 +63,7 @@ def propose(
         expected = f"the server runs with threshold {diagnosis.target_threshold:g}; F1 back within 5 % of {_baseline(facts)}"
         if facts.replay_before:
             expected += f" ({facts.replay_before.sentence})"
+        expected += f"; {threshold_effect.sentence if threshold_effect else 'recall and work orders: not known, no outcome can be read'}"
     elif diagnosis.path is Path.MATERIALIZE and diagnosis.repair:
         actions, reasons = _materialize(model, diagnosis.repair, state, executed)
         expected = f"online rows of {', '.join(diagnosis.repair.views)} as new as their source; F1 back within 5 % of {_baseline(facts)}"
@@ -83,7 +86,9 @@ def propose(
         (diagnosis.sentence, *reasons),
         path=diagnosis.path,
         expected=expected,
-        facts=_shown(diagnosis, facts) | ({"candidate": list(candidate.shown)} if candidate and diagnosis.path is Path.RETRAIN else {}),
+        facts=_shown(diagnosis, facts)
+        | (threshold_effect.as_dict() if threshold_effect else {})
+        | ({"candidate": list(candidate.shown)} if candidate and diagnosis.path is Path.RETRAIN else {}),
     )
 
 

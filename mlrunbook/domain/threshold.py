@@ -24,6 +24,29 @@ class ThresholdChoice:
 
 
 @dataclass(frozen=True)
+class ThresholdEffect:
+    """What moving the threshold from `current` to `target` is expected to do, replayed on known outcomes. `flagged_per_day`: predictions
+    that ask for a work order, now and then; None where the traffic is not known. `current`, `now` None: the server was not read."""
+
+    current: float | None
+    target: float
+    now: Confusion | None
+    expected: Confusion
+    flagged_per_day: tuple[float | None, float] | None
+    sentence: str
+
+    def as_dict(self) -> dict[str, float | None]:
+        """The numbers an approver is shown."""
+        before, after = self.flagged_per_day or (None, None)
+        return {
+            "precision_expected": _rounded(self.expected.precision, 4),
+            "recall_expected": _rounded(self.expected.recall, 4),
+            "work_orders_per_day_now": _rounded(before),
+            "work_orders_per_day_expected": _rounded(after),
+        }
+
+
+@dataclass(frozen=True)
 class Replay:
     """F1 the same scores give at `threshold`. `recoverable` is None when too few failures are known to say."""
 
@@ -82,6 +105,31 @@ def choose_threshold(
     return ThresholdChoice(True, threshold, counts, sentence)
 
 
+def effect_of(
+    scores: Sequence[float], outcomes: Sequence[bool], *, current: float | None, target: float, predictions_per_day: float | None
+) -> ThresholdEffect | None:
+    """None when no outcome is known. The work orders are an upper bound: an asset has one open at a time."""
+    if not scores:
+        return None
+    expected = counts_at(scores, outcomes, target)
+    now = counts_at(scores, outcomes, current) if current is not None else None
+    words = [_from_to(name, getattr(now, name) if now else None, getattr(expected, name)) for name in ("recall", "precision")]
+    low, high = wilson(expected.tp, expected.positives, z_value(0.95))
+    words[0] += f" (95 % interval {low:.2f} to {high:.2f})" if expected.positives else ""
+    on = f"expected, replayed on {expected.n} known outcomes with {expected.positives} failures"
+    on += ", too few to rely on" if expected.positives < MIN_POSITIVES else ""
+    flagged = None
+    if predictions_per_day is None:
+        orders = "work orders a day not known"
+    else:
+        before, after = (_flagged(c) * predictions_per_day if c else None for c in (now, expected))
+        assert after is not None
+        flagged = (before, after)
+        was = f"{_count(before)} a day now -> " if before is not None else ""
+        orders = f"work orders {was}{_count(after)} a day at most (an asset has one open at a time)"
+    return ThresholdEffect(current, target, now, expected, flagged, f"{words[0]} and {words[1]} {on}; {orders}")
+
+
 def replay(scores: Sequence[float], outcomes: Sequence[bool], threshold: float, *, baseline_f1: float, tolerance: float = 0.10) -> Replay:
     """What `threshold` would have given: recoverable when F1 comes within `tolerance` of the baseline."""
     return _judge(threshold, counts_at(scores, outcomes, threshold), baseline_f1, tolerance)
@@ -97,6 +145,23 @@ def best_recovery(scores: Sequence[float], outcomes: Sequence[bool], *, baseline
         return None
     threshold, counts = max(curve, key=lambda point: point[1].f1 or 0.0)
     return _judge(threshold, counts, baseline_f1, tolerance)
+
+
+def _flagged(counts: Confusion) -> float:
+    return (counts.tp + counts.fp) / counts.n
+
+
+def _from_to(name: str, before: float | None, after: float | None) -> str:
+    now, then = (f"{value:.2f}" if value is not None else "undefined" for value in (before, after))
+    return f"{name} {then}" if before is None else f"{name} {now} -> {then}"
+
+
+def _count(value: float) -> str:
+    return f"{value:,.0f}" if value >= 10 else f"{value:.1f}"
+
+
+def _rounded(value: float | None, digits: int = 1) -> float | None:
+    return None if value is None else round(value, digits)
 
 
 def _judge(threshold: float, counts: Confusion, baseline_f1: float, tolerance: float) -> Replay:

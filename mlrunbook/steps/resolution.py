@@ -20,7 +20,7 @@ from mlrunbook.domain.performance import Confusion
 from mlrunbook.domain.recovery import judge_recovery
 from mlrunbook.domain.resolution import propose, restart_id
 from mlrunbook.ports import ServingState
-from mlrunbook.steps import measured, promotion, rollback_target, serving
+from mlrunbook.steps import measured, promotion, rollback_target, serving, threshold
 from mlrunbook.steps.changes import executed_containment, plan_of
 from mlrunbook.steps.investigation import rediagnosed
 from mlrunbook.steps.run import ACTOR, Run
@@ -36,8 +36,11 @@ def plan(run: Run) -> str | None:
         return _digest(standing)
     diagnosis, facts = rediagnosed(run)
     request = run.recorded("request")
+    state = _observed(run)
     if request:
         diagnosis = _as_asked(run, diagnosis, facts, request)
+        if diagnosis.path is Path.THRESHOLD and diagnosis.target_threshold is None:
+            diagnosis = threshold.chosen(run, diagnosis, state)
     elif diagnosis.target_version and measured.is_dangerous(run, diagnosis.target_version):
         why = f"{diagnosis.target_version} is dangerous too: nobody is offered to go back to it; deploy a fixed version"
         diagnosis = replace(diagnosis, path=None, sentence=f"{diagnosis.sentence} But {why}", advice=f"{diagnosis.advice}, but {why}")
@@ -49,7 +52,12 @@ def plan(run: Run) -> str | None:
         fit, why_not = None, f"the retrained candidate is not promoted: {fit}"
     incident = run.incident()
     executed = executed_containment(run)
-    proposed = propose(run.incident_id, incident.model, diagnosis, facts, state=_observed(run), executed=executed, candidate=fit)
+    effect, target = None, diagnosis.target_threshold
+    if diagnosis.path is Path.THRESHOLD and target is not None:
+        effect = threshold.expected(run, target, state)
+    proposed = propose(
+        run.incident_id, incident.model, diagnosis, facts, state=state, executed=executed, candidate=fit, threshold_effect=effect
+    )
     with run.write() as conn:
         if standing := records.get(conn, run.incident_id, "resolution_plan"):
             return _digest(standing)

@@ -6,7 +6,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from mlrunbook.domain.performance import wilson, z_value
-from mlrunbook.domain.threshold import best_recovery, choose_threshold, counts_at, replay
+from mlrunbook.domain.threshold import best_recovery, choose_threshold, counts_at, effect_of, replay
 
 rows = st.lists(st.tuples(st.floats(0, 1), st.booleans()), min_size=1, max_size=120)
 typed_rows = st.lists(st.tuples(st.integers(0, 999).map(lambda k: k / 1000), st.booleans()), min_size=1, max_size=120)
@@ -114,3 +114,41 @@ def test_scores_and_outcomes_must_pair_up() -> None:
 
 def test_a_very_small_threshold_is_written_in_full() -> None:
     assert "threshold 0.002" in replay([0.1], [True], 0.002, baseline_f1=0.8).sentence
+
+
+def test_the_approver_is_told_what_becomes_of_recall_and_of_the_number_of_work_orders() -> None:
+    scores, outcomes = [0.9] * 40 + [0.6] * 10 + [0.3] * 50 + [0.1] * 100, [True] * 40 + [False] * 50 + [True] * 10 + [False] * 100
+    effect = effect_of(scores, outcomes, current=0.2, target=0.5, predictions_per_day=2400)
+    assert effect is not None
+    assert effect.sentence == (
+        "recall 1.00 -> 0.80 (95 % interval 0.67 to 0.89) and precision 0.50 -> 0.80 expected, replayed on 200 known outcomes with "
+        "50 failures; work orders 1,200 a day now -> 600 a day at most (an asset has one open at a time)"
+    )
+    assert effect.as_dict() == {
+        "precision_expected": 0.8,
+        "recall_expected": 0.8,
+        "work_orders_per_day_now": 1200.0,
+        "work_orders_per_day_expected": 600.0,
+    }
+
+
+@given(typed_rows, st.floats(0.01, 0.99), st.floats(0.01, 0.99))
+def test_a_higher_threshold_never_promises_more_recall_or_more_work_orders(data: list[tuple[float, bool]], a: float, b: float) -> None:
+    scores, outcomes = [s for s, _ in data], [o for _, o in data]
+    effect = effect_of(scores, outcomes, current=min(a, b), target=max(a, b), predictions_per_day=1000)
+    assert effect is not None
+    assert effect.now is not None
+    assert effect.flagged_per_day is not None
+    assert (effect.expected.recall or 0) <= (effect.now.recall or 0)
+    assert effect.flagged_per_day[1] <= (effect.flagged_per_day[0] or 0)
+
+
+def test_what_is_not_known_of_a_threshold_is_said() -> None:
+    scores, outcomes = [0.9, 0.1], [False, False]
+    effect = effect_of(scores, outcomes, current=None, target=0.95, predictions_per_day=None)
+    assert effect is not None
+    assert effect.sentence == (
+        "recall undefined and precision undefined expected, replayed on 2 known outcomes with 0 failures, too few to rely on; "
+        "work orders a day not known"
+    )
+    assert effect_of([], [], current=0.5, target=0.6, predictions_per_day=10) is None

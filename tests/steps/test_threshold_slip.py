@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import re
+from typing import Any
+
+import pytest
+
 from mlrunbook.domain.actions import Configure, PlanKind, Restart
-from mlrunbook.domain.incident import Severity, Status
+from mlrunbook.domain.incident import IncidentType, Severity, Status
+from mlrunbook.steps.opening import open_or_join
 from mlrunbook.store import journal
 from mlrunbook.wiring import World
 from tests.fakes import MODEL, Clock, FileWorld
@@ -34,6 +40,11 @@ def test_path_d_writes_the_config_restarts_once_and_reads_the_threshold_back_fro
     assert asked is not None
     assert [type(a) for a in asked.actions] == [Configure, Restart]
     assert asked.actions[0].target() == {"threshold": 0.5}
+    assert re.search(
+        r"recall \d\.\d\d -> \d\.\d\d .* known outcomes .*; work orders [\d,]+ a day now -> [\d,]+ a day at most", asked.expected
+    )
+    # 30,000 predictions an hour of which a sixth are flagged; the fakes' scores have no value between the two thresholds.
+    assert asked.facts["work_orders_per_day_now"] == asked.facts["work_orders_per_day_expected"] == pytest.approx(115_200)
     restarts = file_world.applied["restart"]
 
     approve(world, incident_id)
@@ -65,3 +76,35 @@ def test_the_threshold_that_the_resolution_set_is_not_taken_back_with_the_contai
         raised = next(r for r in journal.of_incident(conn, incident_id) if r.target == {"threshold": 0.202})
     assert raised.kept_because == "the resolution has set threshold itself"
     assert any(line.startswith("Kept: ") and "(the resolution has set threshold itself)" in line for line in told(world, incident_id))
+
+
+def ask(world: World, **request: Any) -> str:
+    asked = {"path": "threshold", "threshold": None, "reason": "too many false alarms", "by": "the lead"} | request
+    return open_or_join(world, MODEL, Severity.HIGH, IncidentType.PERFORMANCE_DEGRADATION, "threshold", "", "the lead", asked)
+
+
+def test_a_person_who_leaves_the_threshold_open_gets_the_smallest_one_that_surely_brings_precision_back(
+    world: World, file_world: FileWorld, clock: Clock
+) -> None:
+    file_world.slip(to=0.75)
+    incident_id = ask(world)
+    clock.advance(seconds=20)
+    outcome = carry(world, incident_id, "run-1")
+    assert outcome == "pending", recorded(world, incident_id, "resolution_plan")
+    asked = plan(world, incident_id)
+    assert asked is not None
+    assert asked.actions[0].target() == {"threshold": 0.9}  # the fakes' scores are 0.05 and 0.9
+    assert "Chosen: threshold 0.75 -> 0.9: precision 0.85 and recall 0.82 expected" in asked.reasons[0]
+    assert "work orders" in asked.expected
+
+
+def test_where_no_threshold_one_step_away_brings_precision_back_nobody_is_offered_one(
+    world: World, file_world: FileWorld, clock: Clock
+) -> None:
+    file_world.slip()
+    incident_id = ask(world)
+    clock.advance(seconds=20)
+    carry(world, incident_id, "run-1")
+    assert plan(world, incident_id) is None
+    why = recorded(world, incident_id, "resolution_plan")["why"]
+    assert "Path D was asked for, but infeasible in one step: precision" in why

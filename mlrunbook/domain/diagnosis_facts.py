@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
 from mlrunbook.domain.outcome_feed import OutcomeFeed, judge_feed
-from mlrunbook.domain.performance import Confusion, DropPolicy, Evidence, ModelMetrics, Verdict, grade_drop
+from mlrunbook.domain.performance import Confusion, DropPolicy, Evidence, ModelMetrics, Verdict, grade_drop, grade_metrics
 from mlrunbook.domain.serving import Seen, trouble_of
 from mlrunbook.domain.severity import SeverityPolicy
 from mlrunbook.domain.threshold import Replay, best_recovery, replay
@@ -61,7 +61,7 @@ class DiagnosisFacts:
     def verdict(self) -> Verdict | None:
         if self.metrics is None:
             return None
-        return grade_drop(self.metrics.baseline.confusion, self.metrics.current.confusion, self.drop_policy)
+        return grade_metrics(self.metrics, self.drop_policy)
 
     @property
     def threshold_change(self) -> ThresholdChange | None:

@@ -13,7 +13,18 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
 from mlrunbook.domain.drift import DriftPolicy, Reference
-from mlrunbook.domain.performance import Confusion, DropPolicy, Evidence, ModelMetrics, Verdict, grade_drop, percent, wilson, z_value
+from mlrunbook.domain.performance import (
+    Confusion,
+    DropPolicy,
+    Evidence,
+    ModelMetrics,
+    Verdict,
+    grade_drop,
+    grade_metrics,
+    percent,
+    wilson,
+    z_value,
+)
 
 if TYPE_CHECKING:
     from mlrunbook.ports import Change, Prediction
@@ -165,8 +176,8 @@ def model_performance(metrics: ModelMetrics | Missing, policy: DropPolicy | None
     if isinstance(metrics, Missing):
         return [unknown(i.key, source, metrics) for i in CHECKLIST if i.key.startswith(group)]
     policy = policy or DropPolicy()
-    now, before = metrics.current.confusion, metrics.baseline.confusion
-    verdict = grade_drop(before, now, policy)
+    now = metrics.current.confusion
+    verdict = grade_metrics(metrics, policy)
     suspect = _suspect(verdict)
     ratios = {"f1": now.f1, "precision": now.precision, "recall": now.recall}
     words = ", ".join(f"{name} {value:.2f}" if value is not None else f"{name} undefined" for name, value in ratios.items())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
@@ -13,6 +13,7 @@ from typing import Annotated
 from pydantic import Field
 
 from mlrunbook.domain.incident import Severity
+from mlrunbook.domain.sequential import clustering_of, dispersion, falls, joined_slices, outcomes_to_detect
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,8 @@ class WindowMetrics:
     the median time from a prediction to its outcome, over the outcomes that have come; None where the platform does not say.
     `outcomes_due` are predictions old enough for their outcome to be expected (`outcome_feed.due_age_s`), `outcomes_missing` those of
     them without one; None likewise. `errors` counts the assets asked for that got no prediction by kind (features, invalid_features,
-    scoring, storage, no_model); empty where the platform does not say.
+    scoring, storage, no_model); empty where the platform does not say. `blocks` are the counts of equal slices of the window's time,
+    oldest first: how much outcomes come in clusters; empty likewise.
     """
 
     since: datetime
@@ -76,6 +78,7 @@ class WindowMetrics:
     label_delay_s: float | None = None
     outcomes_due: int | None = None
     outcomes_missing: int | None = None
+    blocks: tuple[Confusion, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -103,7 +106,8 @@ Count = Annotated[int, Field(ge=1)]
 class DropPolicy:
     """How far a metric may fall, relative to its baseline (runbook, "Severity Levels" and "Incident Types").
 
-    Below `min_positives` known failures in a window a drop counts only when even the interval's upper bound is past the limit.
+    `false_alarm_rate`: how many unchanged models may ever be called fallen, over F1, precision and recall and all looks at a window.
+    Below `min_positives` known failures a drop that is not proven is no false alarm either. `confidence` is that of the interval shown.
     """
 
     f1_medium: Share = 0.10
@@ -112,6 +116,7 @@ class DropPolicy:
     recall: Share = 0.15
     min_positives: Count = 30
     confidence: Share = 0.95
+    false_alarm_rate: Share = 0.01
 
 
 @dataclass(frozen=True)
@@ -138,7 +143,7 @@ def z_value(confidence: float) -> float:
     return NormalDist().inv_cdf(0.5 + confidence / 2)
 
 
-def wilson(successes: int, n: int, z: float) -> tuple[float, float]:
+def wilson(successes: float, n: float, z: float) -> tuple[float, float]:
     """Score interval of a proportion (Wilson 1927). With no trials nothing is known: (0, 1)."""
     if not 0 <= successes <= n:
         raise ValueError(f"{successes} successes of {n} trials")
@@ -151,9 +156,12 @@ def wilson(successes: int, n: int, z: float) -> tuple[float, float]:
     return (0.0 if successes == 0 else middle - half), (1.0 if successes == n else middle + half)
 
 
-def f1_interval(counts: Confusion, confidence: float = 0.95) -> tuple[float, float]:
-    """Interval of F1 through the Jaccard index: Wilson on J = TP/(TP+FP+FN), then F1 = 2J/(1+J), which is monotone in J."""
-    low, high = wilson(counts.tp, counts.tp + counts.fp + counts.fn, z_value(confidence))
+def f1_interval(counts: Confusion, confidence: float = 0.95, clustering: float = 1.0) -> tuple[float, float]:
+    """Interval of F1 through the Jaccard index: Wilson on J = TP/(TP+FP+FN), then F1 = 2J/(1+J), which is monotone in J.
+
+    `clustering`: how many trials count as one.
+    """
+    low, high = wilson(counts.tp / clustering, (counts.tp + counts.fp + counts.fn) / clustering, z_value(confidence))
     return 2 * low / (1 + low), 2 * high / (1 + high)
 
 
@@ -162,26 +170,39 @@ def relative_drop(baseline: float | None, current: float | None) -> float | None
     return None if not baseline or current is None else 1 - current / baseline
 
 
-def beyond_chance(baseline: float, upper: float, limit: float, *, enough: bool) -> bool:
-    """The interval's upper bound is below the baseline, or, on little evidence, below the limit itself."""
-    return upper < (baseline if enough else baseline * (1 - limit))
+def clustering(blocks: Sequence[Confusion], baseline_blocks: Sequence[Confusion]) -> float | None:
+    """How many outcomes count as one because they come in clusters; None where neither window says. See `sequential.clustering_of`."""
+    import numpy as np
+
+    def measured(window: Sequence[Confusion]) -> tuple[float, float]:
+        trials = np.array([c.tp + c.fp + c.fn for c in window], float)
+        joined = joined_slices(len(window), float(trials.sum()))
+        if not joined:
+            return 1.0, 0.0
+        return float(dispersion(np.array([c.tp for c in window], float), trials, joined)), len(window) / joined
+
+    if not blocks and not baseline_blocks:
+        return None
+    return float(clustering_of(*measured(baseline_blocks), *measured(blocks)))
 
 
-def _fell(baseline: float | None, current: float | None, successes: int, n: int, limit: float, policy: DropPolicy, enough: bool) -> bool:
-    drop = relative_drop(baseline, current)
-    if baseline is None or drop is None or drop <= limit:
-        return False
-    return beyond_chance(baseline, wilson(successes, n, z_value(policy.confidence))[1], limit, enough=enough)
-
-
-def grade_drop(baseline: Confusion, current: Confusion, policy: DropPolicy) -> Verdict:
+def grade_drop(
+    baseline: Confusion,
+    current: Confusion,
+    policy: DropPolicy,
+    *,
+    blocks: Sequence[Confusion] = (),
+    baseline_blocks: Sequence[Confusion] = (),
+) -> Verdict:
     """Decide whether performance truly fell, and how badly.
 
-    A drop is real when the point estimate is past the limit AND the upper bound of its Wilson interval is below the baseline:
-    the point alone calls .24 of healthy windows of 300 predictions a drop, both together .06. The baseline is taken as known.
+    A drop is real when the point estimate is past the limit AND beyond chance however often one looks (`sequential.falls`). It is a
+    false alarm when it is within the limits, or when the interval shown still holds the baseline. In between, and on few failures,
+    the evidence is insufficient: look again. `blocks` and `baseline_blocks` are the counts of equal slices of time, oldest first; with
+    neither, outcomes are taken as independent, and the sentence says so.
 
     >>> grade_drop(Confusion(tp=80, fp=18, fn=22, tn=880), Confusion(tp=50, fp=30, fn=52, tn=868), DropPolicy()).reason
-    'F1 fell 31 % (0.80 -> 0.55, 95 % interval 0.46-0.63): high, over 20 %'
+    'F1 fell 31 % (0.80 -> 0.55, 95 % interval 0.46-0.63; 102 failures in 1000 outcomes, taken as independent): high, over 20 %'
     """
     if baseline.positives < policy.min_positives or not baseline.f1:
         return Verdict(
@@ -190,35 +211,71 @@ def grade_drop(baseline: Confusion, current: Confusion, policy: DropPolicy) -> V
     if current.f1 is None:
         return Verdict(Evidence.INSUFFICIENT, None, f"no failure known or predicted in {current.n} labelled predictions: F1 is undefined")
 
-    enough = current.positives >= policy.min_positives
-    low, high = f1_interval(current, policy.confidence)
+    together = clustering(blocks, baseline_blocks)
+    per_one = together or 1.0
+    fell = falls(baseline, current, policy, clustering=per_one)
+    low, high = f1_interval(current, policy.confidence, per_one)
     drop = 1 - current.f1 / baseline.f1
-    f1_fell = drop > policy.f1_medium and beyond_chance(baseline.f1, high, policy.f1_medium, enough=enough)
-    precision_fell = _fell(baseline.precision, current.precision, current.tp, current.tp + current.fp, policy.precision, policy, enough)
-    recall_fell = _fell(baseline.recall, current.recall, current.tp, current.positives, policy.recall, policy, enough)
 
     def verdict(evidence: Evidence, severity: Severity | None, reason: str) -> Verdict:
-        return Verdict(evidence, severity, reason, drop, precision_fell, recall_fell)
+        return Verdict(evidence, severity, reason, drop, bool(fell.precision), bool(fell.recall))
 
     interval = f"{policy.confidence:.0%}".replace("%", " %") + f" interval {low:.2f}-{high:.2f}"
     size = _exact(abs(drop), policy.f1_medium, policy.f1_high)
-    moved = f"F1 {'fell' if drop > 0 else 'rose'} {size} ({baseline.f1:.2f} -> {current.f1:.2f}, {interval})"
-    if f1_fell:
+    seen = _seen(current, together)
+    moved = f"F1 {'fell' if drop > 0 else 'rose'} {size} ({baseline.f1:.2f} -> {current.f1:.2f}, {interval}; {seen})"
+    if fell.f1:
         severity, limit = (Severity.HIGH, policy.f1_high) if drop > policy.f1_high else (Severity.MEDIUM, policy.f1_medium)
         return verdict(Evidence.REAL, severity, f"{moved}: {severity}, over {percent(limit)}")
-    if precision_fell or recall_fell:
+    if fell.precision or fell.recall:
         parts = []
-        if precision_fell:
+        if fell.precision:
             parts.append(_other_drop("precision", baseline.precision, current.precision, policy.precision))
-        if recall_fell:
+        if fell.recall:
             parts.append(_other_drop("recall", baseline.recall, current.recall, policy.recall))
-        return verdict(Evidence.REAL, Severity.MEDIUM, f"{' and '.join(parts)}: medium")
-    if not enough:
-        short = f"only {current.positives} known failures, {policy.min_positives} needed"
+        return verdict(Evidence.REAL, Severity.MEDIUM, f"{' and '.join(parts)} ({seen}): medium")
+    if current.positives / per_one < policy.min_positives:
+        short = f"only {current.positives} known failures, {policy.min_positives * per_one:.0f} needed"
         return verdict(Evidence.INSUFFICIENT, None, f"{moved}, but {short}: insufficient evidence")
+    if suspected := _suspected(baseline, current, policy, per_one):
+        detect = outcomes_to_detect(baseline, baseline.n, policy, drop=policy.f1_high, clustering=per_one)
+        enough = f", {detect} outcomes show a drop of {percent(policy.f1_high)}" if detect and detect > current.n else ""
+        chance = f"{suspected} may have fallen, not yet beyond {percent(policy.false_alarm_rate)} false alarms"
+        return verdict(Evidence.INSUFFICIENT, None, f"{moved}: {chance}{enough}: insufficient evidence")
     if drop > policy.f1_medium:
         return verdict(Evidence.FALSE_ALARM, None, f"{moved}, but the interval still holds the baseline: chance explains it")
     return verdict(Evidence.FALSE_ALARM, None, f"{moved}: within {percent(policy.f1_medium)}")
+
+
+def grade_metrics(metrics: ModelMetrics, policy: DropPolicy) -> Verdict:
+    """`grade_drop` of the current window against the baseline."""
+    now, before = metrics.current, metrics.baseline
+    return grade_drop(before.confusion, now.confusion, policy, blocks=now.blocks, baseline_blocks=before.blocks)
+
+
+def _seen(counts: Confusion, clustering: float | None) -> str:
+    words = f"{counts.positives} failures in {counts.n} outcomes"
+    if clustering is None:
+        return f"{words}, taken as independent"
+    return words if clustering <= 1 else f"{words} that come in clusters and count as {counts.n / clustering:.0f}"
+
+
+def _suspected(baseline: Confusion, current: Confusion, policy: DropPolicy, clustering: float) -> str:
+    """The metrics that are past their limit and whose interval no longer holds the baseline: one look would call them fallen."""
+    z, now = z_value(policy.confidence), current
+    uppers = {
+        "F1": (baseline.f1, now.f1, policy.f1_medium, f1_interval(now, policy.confidence, clustering)[1]),
+        "precision": (
+            baseline.precision,
+            now.precision,
+            policy.precision,
+            wilson(now.tp / clustering, (now.tp + now.fp) / clustering, z)[1],
+        ),
+        "recall": (baseline.recall, now.recall, policy.recall, wilson(now.tp / clustering, now.positives / clustering, z)[1]),
+    }
+    return " and ".join(
+        name for name, (was, is_, limit, upper) in uppers.items() if (relative_drop(was, is_) or 0) > limit and upper < (was or 0)
+    )
 
 
 def _other_drop(name: str, baseline: float | None, current: float | None, limit: float) -> str:

@@ -24,7 +24,7 @@ from mlrunbook.domain.performance import (
     ModelMetrics,
     Share,
     Verdict,
-    grade_drop,
+    grade_metrics,
     percent,
     wilson,
     z_value,
@@ -348,7 +348,7 @@ def _lag(metrics: ModelMetrics | None) -> tuple[str, ...]:
 
 
 def _graded(metrics: ModelMetrics, policy: SeverityPolicy) -> Verdict:
-    return grade_drop(metrics.baseline.confusion, metrics.current.confusion, policy.drops)
+    return grade_metrics(metrics, policy.drops)
 
 
 def _worst(severities: Sequence[Severity | None]) -> Severity:

@@ -106,7 +106,7 @@ def test_precision_down_over_15_percent_is_real_without_f1() -> None:
     assert verdict.severity is Severity.MEDIUM
     assert verdict.precision_fell
     assert not verdict.recall_fell
-    assert verdict.reason == "precision fell 16 % (0.82 -> 0.68), over 15 %: medium"
+    assert verdict.reason == "precision fell 16 % (0.82 -> 0.68), over 15 % (1020 failures in 10440 outcomes, taken as independent): medium"
 
 
 def test_recall_down_over_15_percent_is_real_without_f1() -> None:

@@ -109,14 +109,47 @@ class NewType(Fault):
 
 @dataclass(frozen=True)
 class ConceptDrift(Fault):
-    """Drives fail outside narrower limits of power than before: the same readings, other outcomes. Needs the simulated fleet.
+    """Drives fail outside other limits of power than before: the same readings, other outcomes. Needs the simulated fleet.
 
-    At the same time a faulty backfill may overwrite the features `poison` in the offline history with values of other assets, so that
-    whoever trains on it learns nonsense.
+    Those of `asset_type` alone, where one is named. At the same time a faulty backfill may overwrite the features `poison` in the offline
+    history with values of other assets, so that whoever trains on it learns nonsense.
     """
 
     limits_w: tuple[float, float]
     poison: tuple[str, ...] = ()
+    asset_type: str | None = None
+
+
+@dataclass(frozen=True)
+class SensorOffset(Fault):
+    """After a recalibration `feature` reads `offset` too high (in its own unit) on every asset; the machines run as before."""
+
+    feature: str
+    offset: float
+
+
+@dataclass(frozen=True)
+class LateLabels(Fault):
+    """The feed of outcomes stops: predictions go on, and what became of the assets is not told until somebody mends it."""
+
+
+@dataclass(frozen=True)
+class AdversarialBurst(Fault):
+    """A caller looks for the decision boundary: one asset again and again with readings that hardly differ, and readings no machine can
+    have; so many of each kind with every batch of ordinary requests."""
+
+    near: int
+    impossible: int
+
+
+@dataclass(frozen=True)
+class OrdinaryWeek(Fault):
+    """Nothing is wrong: days are warm and busy, nights cool and quiet. `uses_a_day` uses of an asset make a day. Needs the simulated
+    fleet."""
+
+    uses_a_day: int
+    air_k: float
+    load_nm: float
 
 
 @dataclass(frozen=True)
@@ -285,6 +318,70 @@ FAULTS: dict[str, Fault] = {
             ),
             limits_w=(4200.0, 8300.0),
             poison=("torque_nm", "rotational_speed_rpm", "tool_wear_min"),
+        ),
+        SensorOffset(
+            name="sensor-offset",
+            truth=Truth(
+                severity=Severity.HIGH,
+                type=IncidentType.PERFORMANCE_DEGRADATION,
+                path=None,  # a sensor is mended by people; a model trained on its error is wrong once it is
+                cause="the torque sensors read too high since their recalibration",
+                status=Status.CLOSED,
+                diagnosed=Cause.DATA_DRIFT,
+            ),
+            feature="torque_nm",
+            offset=6.0,
+        ),
+        ConceptDrift(
+            name="biased-segment",
+            truth=Truth(
+                severity=Severity.HIGH,
+                type=IncidentType.BIAS_FAIRNESS,
+                path=None,  # a candidate that wins over all may leave the one type as it is
+                cause="drives of type H, a tenth of the fleet, fail at other powers than before",
+                status=Status.CLOSED,
+                diagnosed=Cause.CONCEPT_DRIFT,
+            ),
+            limits_w=(1000.0, 8000.0),
+            asset_type="H",
+        ),
+        LateLabels(
+            name="late-labels",
+            truth=Truth(
+                severity=Severity.MEDIUM,
+                type=IncidentType.INFRASTRUCTURE,
+                path=None,
+                cause="the feed of outcomes from the maintenance records stopped",
+                status=Status.CLOSED,
+                diagnosed=Cause.LABEL_PROBLEM,
+            ),
+        ),
+        AdversarialBurst(
+            name="adversarial-burst",
+            truth=Truth(
+                severity=Severity.HIGH,
+                type=IncidentType.SECURITY,
+                path=None,
+                cause="a caller probes the model for its decision boundary",
+                status=Status.CLOSED,
+                diagnosed=Cause.ATTACK,
+            ),
+            near=80,
+            impossible=20,
+        ),
+        OrdinaryWeek(
+            name="nothing-wrong",
+            truth=Truth(
+                severity=Severity.LOW,
+                type=IncidentType.PERFORMANCE_DEGRADATION,
+                path=None,
+                cause="days and nights",
+                status=Status.FALSE_ALARM,
+                quiet_s=60.0,
+            ),
+            uses_a_day=6,
+            air_k=2.0,
+            load_nm=3.0,
         ),
         SlowServer(
             name="slow-server",

@@ -54,7 +54,9 @@ class Fleet:
         self._rng = np.random.default_rng(seed)
         self._names = list(ASSET_TYPES)
         self._wear_per_use, self._overstrain = WEAR_PER_USE_MIN, OVERSTRAIN_MIN_NM
-        self._power_limits_w = POWER_LIMITS_W
+        self._least_w, self._most_w = (np.full(len(ASSET_TYPES), limit) for limit in POWER_LIMITS_W)
+        self._season: tuple[int, float, float] | None = None  # uses a day, air temperature swing in K, load swing in Nm
+        self._uses = 0
         self._types = self._rng.choice(len(ASSET_TYPES), size=assets, p=TYPE_SHARES)
         self._ids = np.array([f"asset_{i + 1}" for i in range(assets)], dtype=object)
         self._air = self._rng.normal(0, 2, assets)
@@ -82,21 +84,34 @@ class Fleet:
         self._names.append(name)
         self._wear_per_use = np.append(self._wear_per_use, wear_per_use_min)
         self._overstrain = np.append(self._overstrain, overstrain_min_nm)
+        self._least_w, self._most_w = (
+            np.append(of, limit) for of, limit in zip((self._least_w, self._most_w), POWER_LIMITS_W, strict=True)
+        )
         new = self._rng.random(len(self._ids)) < share
         self._types = np.where(new, len(self._names) - 1, self._types)
         self._wear = np.where(new, self._rng.uniform(0, 1, len(new)) * overstrain_min_nm / 60, self._wear)  # in use for a while
 
-    def limit_power(self, least_w: float, most_w: float) -> None:
-        """From the next reading on, drives fail outside these limits: the same readings, other outcomes."""
+    def limit_power(self, least_w: float, most_w: float, *, asset_type: str | None = None) -> None:
+        """From the next reading on, drives (of one type) fail outside these limits: the same readings, other outcomes."""
         self._left_over = None
-        self._power_limits_w = (least_w, most_w)
+        hit = [asset_type in (None, name) for name in self._names]
+        self._least_w, self._most_w = np.where(hit, least_w, self._least_w), np.where(hit, most_w, self._most_w)
+
+    def swing(self, uses_a_day: int, *, air_k: float, load_nm: float) -> None:
+        """From the next reading on, days are warm and busy and nights are cool and quiet, by these amplitudes."""
+        self._left_over = None
+        self._season = (uses_a_day, air_k, load_nm)
 
     def _round(self) -> dict[str, Any]:
         """One use of every asset."""
         rng, size = self._rng, len(self._ids)
         self._air = AIR_STEP * self._air + np.sqrt(1 - AIR_STEP**2) * rng.normal(0, 2, size)
         self._process = PROCESS_STEP * self._process + np.sqrt(1 - PROCESS_STEP**2) * rng.normal(0, 1, size)
-        torque = np.maximum(rng.normal(40, 10, size), 3.8)  # 3.8 Nm: the table's least
+        uses_a_day, air_k, load_nm = self._season or (1, 0.0, 0.0)
+        day = np.sin(2 * np.pi * self._uses / uses_a_day)
+        self._uses += 1
+        air, load = self._air + air_k * day, load_nm * day
+        torque = np.maximum(rng.normal(40 + load, 10, size), 3.8)  # 3.8 Nm: the table's least
         rated_rpm = DRIVE_POWER_W / RATED_TORQUE_NM * 60 / (2 * np.pi)
         speed = rated_rpm * (40 / torque) ** LOAD_EXPONENT * (1 + rng.normal(0, SPEED_NOISE, size))
         wear = self._wear + self._wear_per_use[self._types]
@@ -106,7 +121,7 @@ class Fleet:
         modes = {
             "twf": worn_out & (rng.random(size) < TOOL_FAILS),
             "hdf": (10 + self._process < 8.6) & (speed < 1380),
-            "pwf": (power_w < self._power_limits_w[0]) | (power_w > self._power_limits_w[1]),
+            "pwf": (power_w < self._least_w[self._types]) | (power_w > self._most_w[self._types]),
             "osf": wear * torque > self._overstrain[self._types],
             "rnf": rng.random(size) < 0.001,
         }
@@ -116,8 +131,8 @@ class Fleet:
         return {
             "asset_id": self._ids,
             ASSET_TYPE: np.array(self._names, dtype=object)[self._types],
-            "air_temperature_k": (300 + self._air).round(1),
-            "process_temperature_k": (310 + self._air + self._process).round(1),
+            "air_temperature_k": (300 + air).round(1),
+            "process_temperature_k": (310 + air + self._process).round(1),
             "rotational_speed_rpm": speed.round(),
             "torque_nm": torque.round(1),
             "tool_wear_min": wear,

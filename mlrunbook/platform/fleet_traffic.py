@@ -222,16 +222,11 @@ class FleetTraffic:
 
     def _predict(self, readings: pd.DataFrame, assets: list[dict[str, Any]]) -> None:
         """Ask for predictions, and send the outcomes of these and earlier ones."""
-        body = {"assets": assets}
+        made = [p["predictionId"] for p in self._ask(assets)]  # in the order asked; none where there was no answer
+        self.traffic.predictions += len(made)
+        self._outcomes.extend({"predictionId": i, "failed": f} for i, f in zip(made, readings["failed"].tolist(), strict=False))
         try:
-            answer = self._call("POST", f"{self._server}/api/v1/ml/models/{self.model}/predict", body)
-            made = [p["predictionId"] for p in answer["predictions"]]  # in the order asked
-            self.traffic.predictions += len(made)
-            self._outcomes.extend({"predictionId": i, "failed": f} for i, f in zip(made, readings["failed"].tolist(), strict=True))
-        except (Transient, Refused) as error:
-            self._count(error)
-        try:
-            while self._outcomes:
+            while self._outcomes and self._outcomes_flow():
                 part = list(islice(self._outcomes, OUTCOMES_A_REQUEST))
                 self._call("POST", f"{self._platform}/api/v1/ml/predictions/outcomes", {"outcomes": part})
                 self.traffic.outcomes += len(part)
@@ -239,6 +234,20 @@ class FleetTraffic:
                     self._outcomes.popleft()
         except (Transient, Refused) as error:
             self._count(error)
+
+    def _ask(self, assets: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """The predictions, empty when there is no answer."""
+        try:
+            answer = self._call("POST", f"{self._server}/api/v1/ml/models/{self.model}/predict", {"assets": assets})
+        except (Transient, Refused) as error:
+            self._count(error)
+            return []
+        predictions: list[dict[str, Any]] = answer["predictions"]
+        return predictions
+
+    def _outcomes_flow(self) -> bool:
+        """Whether what became of the assets is told."""
+        return True
 
     def _count(self, error: Exception) -> None:
         self.traffic.errors += 1

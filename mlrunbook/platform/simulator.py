@@ -18,15 +18,19 @@ from mlrunbook.domain.errors import Invalid, Refused, Transient
 from mlrunbook.feast_api import CONFIG_FILE
 from mlrunbook.platform import artefacts, lake
 from mlrunbook.platform.faults import (
+    AdversarialBurst,
     BadRelease,
     Blip,
     BrokenCaller,
     ConceptDrift,
     Fault,
     HungServer,
+    LateLabels,
     LockedStore,
     NewType,
     NullFeature,
+    OrdinaryWeek,
+    SensorOffset,
     SlowServer,
     StaleFeatures,
     ThresholdSlip,
@@ -34,6 +38,7 @@ from mlrunbook.platform.faults import (
 )
 from mlrunbook.platform.fleet import POWER_LIMITS_W, Fleet
 from mlrunbook.platform.fleet_traffic import GOOD_VERSION, MODEL, PIPELINE, TRAINING_ROWS, FleetTraffic, History, Traffic, as_features
+from mlrunbook.platform.probing_burst import Burst
 from mlrunbook.platform.serving_faults import CpuLimit, in_words, process, strict_estimator
 from mlrunbook.platform.training import confusion, train
 
@@ -57,6 +62,9 @@ class FleetSimulator(FleetTraffic):
         self._cpu_limit: CpuLimit | None = None
         self._broken_share = 0.0  # of readings that a gateway sends as nobody can read them
         self._empty: str | None = None  # a feature that arrives empty
+        self._offset: tuple[str, float] | None = None  # a feature, and by how much its sensor reads too high
+        self._outcomes_stopped = False
+        self._burst: Burst | None = None  # the caller who probes
         self._poison: tuple[str, ...] = ()  # features that a faulty backfill overwrites
         self._poisoned: list[Path] = []
         self._holder: psycopg.Connection | None = None  # the forgotten session
@@ -108,10 +116,24 @@ class FleetSimulator(FleetTraffic):
                 return f"{fault.share:.0%} of the fleet are now assets of the new type {fault.type}"
             case ConceptDrift():
                 with self._lock:
-                    self._fleet().limit_power(*fault.limits_w)
+                    self._fleet().limit_power(*fault.limits_w, asset_type=fault.asset_type)
                     self._poison = fault.poison
-                drift = f"drives now fail under {fault.limits_w[0]:.0f} W and over {fault.limits_w[1]:.0f} W"
+                whose = f"drives of type {fault.asset_type}" if fault.asset_type else "drives"
+                drift = f"{whose} now fail under {fault.limits_w[0]:.0f} W and over {fault.limits_w[1]:.0f} W"
                 return f"{drift}, and a faulty backfill rewrites the history" if fault.poison else drift
+            case SensorOffset():
+                self._offset = (fault.feature, fault.offset)
+                return f"{fault.feature} reads {fault.offset:+g} on every asset since a recalibration"
+            case LateLabels():
+                self._outcomes_stopped = True
+                return "the feed of outcomes has stopped"
+            case AdversarialBurst():
+                self._burst = Burst(fault.near, fault.impossible)
+                return f"a caller probes the model with {fault.near + fault.impossible} crafted requests to every batch of ordinary ones"
+            case OrdinaryWeek():
+                with self._lock:
+                    self._fleet().swing(fault.uses_a_day, air_k=fault.air_k, load_nm=fault.load_nm)
+                return "an ordinary week: warm, busy days and cool, quiet nights"
         raise Invalid(f"the simulator does not know how to inject {fault.name!r}", field="fault")
 
     def _is_quiet(self) -> bool:
@@ -149,13 +171,23 @@ class FleetSimulator(FleetTraffic):
                     self._holder.close()
                     self._holder = None
                 return "the forgotten session that locked the online store is ended"
+            case SensorOffset():
+                self._offset = None
+                return f"the sensors of {fault.feature} are calibrated again"
+            case LateLabels():
+                self._outcomes_stopped = False
+                return "the feed of outcomes runs again, and what it held back is delivered"
+            case AdversarialBurst():
+                self._burst = None
+                return "the caller's token is taken away"
             case ConceptDrift():
                 with self._lock:
                     self._fleet().limit_power(*POWER_LIMITS_W)
                     self._poison = ()
                     for path in self._poisoned:
                         path.unlink(missing_ok=True)
-                return "the drives run with their former firmware again, and the faulty backfill is removed"
+                backfill = ", and the faulty backfill is removed" if fault.poison else ""
+                return f"the drives run with their former firmware again{backfill}"
         raise Invalid(f"{fault.name!r} is not for people to mend", field="fault")
 
     def _fleet(self) -> Fleet:
@@ -164,7 +196,18 @@ class FleetSimulator(FleetTraffic):
         return self._source
 
     def _delivered(self, readings: pd.DataFrame) -> pd.DataFrame:
+        if self._offset:
+            name, offset = self._offset
+            readings = readings.assign(**{name: readings[name] + offset})
         return readings.assign(**{self._empty: None}) if self._empty else readings
+
+    def _outcomes_flow(self) -> bool:
+        return not self._outcomes_stopped
+
+    def _send(self, readings: pd.DataFrame) -> None:
+        super()._send(readings)
+        if self._burst:
+            self._burst.send(self._ask, readings)
 
     def _after_landing(self, readings: pd.DataFrame, at: datetime) -> None:
         """The faulty backfill: the same readings again, with values of other assets. What is online is past them and stays."""

@@ -48,6 +48,17 @@ def check(file: File = None) -> None:
     typer.echo(f"{show.plain(path)}: no errors")
 
 
+@app.command()
+def prometheus(file: File = None) -> None:
+    """Print the automated alerts as a Prometheus rule file, with the policy's thresholds."""
+    from mlrunbook import prometheus as generator
+    from mlrunbook.domain.policy import Policy
+    from mlrunbook.policy_file import load
+
+    path = path_in_force(file)
+    typer.echo(generator.as_yaml(load(path) if path else Policy()), nl=False)
+
+
 def path_in_force(file: Path | None) -> Path | None:
     """None when nobody named a file and the checkout has none: the defaults hold."""
     named = file or (Path(os.environ["MLRUNBOOK_POLICY"]) if os.environ.get("MLRUNBOOK_POLICY") else None)

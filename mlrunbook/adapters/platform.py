@@ -232,6 +232,7 @@ def _window(b: Any) -> WindowMetrics:
         label_delay_s=b.get("labelDelayS"),
         outcomes_due=b.get("outcomesDue"),
         outcomes_missing=b.get("outcomesMissing"),
+        blocks=tuple(Confusion(*(int(count) for count in counts)) for counts in b.get("blocks") or ()),
     )
 
 

@@ -175,6 +175,7 @@ def clustering(blocks: Sequence[Confusion], baseline_blocks: Sequence[Confusion]
     import numpy as np
 
     def measured(window: Sequence[Confusion]) -> tuple[float, float]:
+        window = [c for c in window if c.n]  # no traffic, or no outcomes yet
         trials = np.array([c.tp + c.fp + c.fn for c in window], float)
         joined = joined_slices(len(window), float(trials.sum()))
         if not joined:

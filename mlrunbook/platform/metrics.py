@@ -14,10 +14,12 @@ from mlrunbook.platform.tables import models
 
 CURRENT = timedelta(minutes=60)
 BASELINE = timedelta(days=7)
+SLICES = 120  # of a window: three are joined where clusters of outcomes are measured, and fewer would measure them worse
 
-# One row for the whole window, one a risk level, one an asset type. `mine` narrows to a version and a threshold where asked.
+# One row for the whole window, one a risk level, one an asset type, one a slice of its time. `mine` narrows to a version and a threshold where asked.
 _WINDOW = """
-    SELECT p.risk_level, p.asset_type, GROUPING(p.risk_level) = 0 AS is_risk_level, GROUPING(p.asset_type) = 0 AS is_asset_type,
+    SELECT p.risk_level, p.asset_type, t.slice,
+        GROUPING(p.risk_level) = 0 AS is_risk_level, GROUPING(p.asset_type) = 0 AS is_asset_type, GROUPING(t.slice) = 0 AS is_slice,
         count(*) AS n, count(*) FILTER (WHERE p.label) AS flagged,
         count(*) FILTER (WHERE p.label AND p.outcome) AS tp, count(*) FILTER (WHERE p.label AND NOT p.outcome) AS fp,
         count(*) FILTER (WHERE NOT p.label AND p.outcome) AS fn, count(*) FILTER (WHERE NOT p.label AND NOT p.outcome) AS tn,
@@ -35,8 +37,10 @@ _WINDOW = """
             SELECT e.kind, sum(e.count) AS n FROM platform.serving_errors e
             WHERE e.model = :model AND e.minute >= date_trunc('minute', CAST(:since AS timestamptz)) AND e.minute < :until GROUP BY e.kind
         ) AS by_kind) AS errors
-    FROM platform.predictions p WHERE {mine}
-    GROUP BY GROUPING SETS ((), (p.risk_level), (p.asset_type))
+    FROM platform.predictions p, LATERAL (SELECT width_bucket(
+        extract(epoch FROM p.at), extract(epoch FROM CAST(:since AS timestamptz)), extract(epoch FROM CAST(:until AS timestamptz)), :slices
+    ) AS slice) AS t WHERE {mine}
+    GROUP BY GROUPING SETS ((), (p.risk_level), (p.asset_type), (t.slice))
 """
 
 
@@ -62,9 +66,10 @@ def window(
     if threshold is not None:
         mine += " AND p.threshold = :threshold"
     values = {"model": model, "since": since, "until": until, "version": version, "threshold": threshold}
-    values["due"] = due or until
+    values |= {"due": due or until, "slices": SLICES}
     rows = conn.execute(text(_WINDOW.format(mine=mine, window=in_window)), values).mappings().all()
-    total = next(r for r in rows if not r["is_risk_level"] and not r["is_asset_type"])
+    total = next(r for r in rows if not (r["is_risk_level"] or r["is_asset_type"] or r["is_slice"]))
+    by_slice = {r["slice"]: _confusion(r) for r in rows if r["is_slice"]}
     confusion, n, by_kind = _confusion(total), total["n"], {kind: int(count) for kind, count in (total["errors"] or {}).items()}
     errors = sum(by_kind.values())
     return WindowMetrics(
@@ -84,6 +89,7 @@ def window(
         label_delay_s=total["label_delay_s"],
         outcomes_due=total["due"],
         outcomes_missing=total["missing"],
+        blocks=tuple(by_slice.get(i + 1, Confusion()) for i in range(SLICES)) if confusion.n else (),
     )
 
 

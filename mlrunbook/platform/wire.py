@@ -228,6 +228,7 @@ def _window(w: WindowMetrics) -> dict[str, Any]:
         "versions": list(w.versions),
         "byRiskLevel": _groups(w.by_risk_level),
         "byAssetType": _groups(w.by_asset_type),
+        "blocks": [[c.tp, c.fp, c.fn, c.tn] for c in w.blocks],
     }
 
 

@@ -76,6 +76,7 @@ def test_metrics_come_through_whole(world: World) -> None:
     assert found.current.confusion == Confusion(tp=4, fp=6, fn=6, tn=84)
     assert (found.current.versions, found.current.flagged_share, found.current.null_rate) == (("v2.0.0",), 0.1, 0)
     assert found.current.latency_p95_ms == 20
+    assert [block for block in found.current.blocks if block.n] == [found.current.confusion]
     assert platform.metrics(model, since=now - timedelta(minutes=1), version="v2.0.0").current.predictions == 0
     assert platform.alerts(model) == []
 

@@ -48,6 +48,17 @@ def test_groups_are_counted_by_risk_level_and_by_asset_type(engine: Engine, mode
     assert now.by_risk_level == {"high": Confusion(tp=3, fp=1), "low": Confusion(fn=2, tn=4)}
 
 
+def test_the_slices_of_a_window_are_in_time_order_and_add_up_to_it(engine: Engine, model: str) -> None:
+    log(engine, model, tp=3, tn=7, at=NOW - metrics.CURRENT)
+    log(engine, model, fn=2, unlabelled=5, at=NOW - timedelta(minutes=20))
+    log(engine, model, fp=1, tn=4, at=NOW - timedelta(seconds=1))
+    now = compare(engine, model).current
+    held = {i: block for i, block in enumerate(now.blocks) if block.n}
+    assert len(now.blocks) == metrics.SLICES
+    assert held == {0: Confusion(tp=3, tn=7), metrics.SLICES * 2 // 3: Confusion(fn=2), metrics.SLICES - 1: Confusion(fp=1, tn=4)}
+    assert sum(block.n for block in now.blocks) == now.labelled
+
+
 def test_predictions_without_outcome_count_but_not_as_labelled(engine: Engine, model: str) -> None:
     log(engine, model, tp=2, unlabelled=8)
     now = compare(engine, model).current

@@ -115,6 +115,7 @@ class GameDay:
             row["injected"] = attempt.inject()
             facts = attempt.follow()
             attempt.settle()
+            simulator.let_go()
             exercise.keep(out, facts, self._engine, self._stack.data / "messages")
         except RunbookError as error:
             row["error"] = str(error)

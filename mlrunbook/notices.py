@@ -23,6 +23,24 @@ from mlrunbook.ports import WorkOrder
 from mlrunbook.store import incidents, journal, outbox, plans, records
 from mlrunbook.store.journal import SETTLED
 
+REOPENED = "reopened"  # the record of the last reopening: number, at, since, why, baseline
+
+
+def reopening(conn: Connection, incident_id: str) -> dict[str, Any] | None:
+    """The last time that outcomes which came after the closing opened this incident again."""
+    return records.get(conn, incident_id, REOPENED)
+
+
+def _round(conn: Connection, incident_id: str) -> str:
+    """Ends the keys of what is sent: a reopened incident tells people anew."""
+    again = reopening(conn, incident_id)
+    return f":reopened-{again['number']}" if again else ""
+
+
+def _opened_at(conn: Connection, incident: Incident) -> datetime:
+    again = reopening(conn, incident.id)
+    return datetime.fromisoformat(again["at"]) if again else incident.detected_at
+
 
 def escalate(conn: Connection, policy: Policy, incident: Incident, *, now: datetime, hold_first_until: datetime | None = None) -> None:
     """Put the runbook's escalation ladder, or set it anew after the severity was measured; what went out stays out.
@@ -30,7 +48,7 @@ def escalate(conn: Connection, policy: Policy, incident: Incident, *, now: datet
     With `hold_first_until`, what would be paged at once waits until then: triage gets a moment to tell a false alarm, and if
     triage never comes (Prefect is down) the dispatcher pages by itself.
     """
-    rungs = ladder(incident.severity, incident.detected_at, policy)
+    rungs = ladder(incident.severity, _opened_at(conn, incident), policy)
     for role in {Role(r) for r in Role} - {rung.role for rung in rungs}:
         outbox.cancel(conn, now=now, incident_id=incident.id, key_prefix=f"page:{incident.id}:{role}:")
     for rung in rungs:
@@ -51,8 +69,9 @@ def page(
     next_step: str | None = None,
 ) -> None:
     """One page to a role, by every channel the policy gives it; a second with the same key moves the first if it still waits."""
+    round_ = _round(conn, incident.id)
     for channel in policy.escalation.of(role).channels:
-        dedup = f"page:{incident.id}:{key}:{channel}"
+        dedup = f"page:{incident.id}:{key}{round_}:{channel}"
         payload = {"role": str(role), "to": role.words, "reason": reason, "channel": channel, "next_step": next_step}
         if not outbox.put(conn, "page", dedup, payload, now=now, incident_id=incident.id, at=at):
             outbox.reschedule(conn, dedup, at or now, payload)
@@ -76,7 +95,9 @@ def page_text(conn: Connection, policy: Policy, payload: dict[str, Any], inciden
 def tell(conn: Connection, incident: Incident, channel: str, to: str, message: Rendered, *, key: str, now: datetime) -> None:
     """One message by one channel."""
     payload = {"channel": channel, "to": to, "subject": message.subject, "body": message.body}
-    outbox.put(conn, "message", f"message:{incident.id}:{key}:{channel}", payload, now=now, incident_id=incident.id)
+    outbox.put(
+        conn, "message", f"message:{incident.id}:{key}{_round(conn, incident.id)}:{channel}", payload, now=now, incident_id=incident.id
+    )
 
 
 def tell_contact(conn: Connection, incident: Incident, contact: Contact, to: str, message: Rendered, *, key: str, now: datetime) -> None:
@@ -124,7 +145,7 @@ def situation(conn: Connection, policy: Policy, incident: Incident, *, now: date
         expected_resolution=_usual_resolution(conn, incident),
         since_detection=now - incident.detected_at,
         update_every_min=policy.communication.update_every_min,
-        respond_by=response_deadline(incident, policy),
+        respond_by=response_deadline(incident, policy, opened_at=_opened_at(conn, incident)),
     )
 
 

@@ -16,7 +16,7 @@ from mlrunbook.domain.performance import Confusion, ModelMetrics, WindowMetrics
 from mlrunbook.domain.policy import Policy
 from mlrunbook.ports import Change, Message, Prediction, ServingConfig, ServingState, ServingStatus, WorkOrder
 from mlrunbook.wiring import World
-from tests import fake_features, fake_models
+from tests import fake_features, fake_models, fake_serving
 from tests.fake_features import FileFeatures, FileSchedules
 from tests.fake_models import FileRegistry, FileTrainer, scored
 
@@ -89,13 +89,16 @@ class FileWorld(FileRegistry, FileSchedules):
                     "config_changes": [],
                     "slipped_until": None,
                     "slipped_counts": "slipped",
-                    "labelled": True,  # False: no outcome of the newest predictions is known yet
+                    "labelled": True,  # False: next to no outcome of the newest predictions is known yet
+                    "predictions": None,  # in the window; None: as many as have an outcome
+                    "label_delay_s": None,
                     "work_orders": [],
                     "keys": [],
                     "applied": {},
                     "asset_types": ["L"],  # of the logged predictions
                     "features": fake_features.START,
                     **fake_models.START,
+                    **fake_serving.START,
                 },
             )
 
@@ -156,15 +159,16 @@ class FileWorld(FileRegistry, FileSchedules):
 
     def status(self, model: str) -> ServingStatus:
         s = self._known(model)
-        up = s["replicas"] > 0
+        up = s["replicas"] > 0 and not s["hung"]
         return ServingStatus(
             model,
             s["serving"],
             s["previous"],
             s["staging"],
             up,
-            (s["route"] or s["serving"]) if up else None,
+            fake_serving.serves(s) if up else None,
             datetime.fromisoformat(s["deployed_at"]),
+            not_loaded=fake_serving.not_loaded(s) if up else None,
         )
 
     def metrics(
@@ -172,7 +176,7 @@ class FileWorld(FileRegistry, FileSchedules):
     ) -> ModelMetrics:
         """A window that begins before a slipped threshold was mended still shows it."""
         s = self._known(model)
-        current = s["route"] or s["serving"]
+        current = fake_serving.serves(s)
         serving = version or current
         begin = since or self._now() - WINDOW
         in_trouble = "degraded" if fake_features.trouble(s["features"]) and begin >= self._now() - 2 * WINDOW else None
@@ -180,22 +184,24 @@ class FileWorld(FileRegistry, FileSchedules):
         mended_late = s["slipped_until"] is not None and begin < datetime.fromisoformat(s["slipped_until"])
         if serving == current and (s["loaded_threshold"] < SLIPPED_BELOW or mended_late):
             counts = COUNTS[s["slipped_counts"]]
+        flagged, predictions = (counts.tp + counts.fp) / counts.n, s["predictions"] if s["predictions"] is not None else counts.n
         if not s["labelled"] and since is not None and not version:
-            counts = Confusion(tp=0, fp=0, fn=0, tn=10)
-        flagged = (counts.tp + counts.fp) / counts.n
+            counts = Confusion(tp=0, fp=0, fn=0, tn=min(10, predictions))
         window = WindowMetrics(
             begin,
             self._now(),
-            counts.n,
+            predictions,
             counts.n,
             counts,
             flagged,
-            20.0,
-            0.0,
+            s["latency_ms"],
+            fake_serving.error_rate(s),
             0.0,
             (serving,),
             {"high": counts},
             {"L": counts},
+            errors=s["errors"],
+            label_delay_s=s["label_delay_s"],
         )
         past = Confusion(**s["baseline"]) if "baseline" in s else HEALTHY
         base = WindowMetrics(
@@ -220,7 +226,7 @@ class FileWorld(FileRegistry, FileSchedules):
     ) -> Sequence[Prediction]:
         """Labelled rows, see `fake_models.scored`; with a staged version, its scores too."""
         s = self._known(model)
-        serving, staged, types = s["route"] or s["serving"], s["staging"], s["asset_types"]
+        serving, staged, types = fake_serving.serves(s), s["staging"], s["asset_types"]
         sound = serving not in s["bad_versions"] and not fake_features.trouble(s["features"])
         rows = []
         for i in range(min(limit, ROWS if limit < PAGE else 4 * ROWS)):  # a whole page is asked for to train on
@@ -264,8 +270,10 @@ class FileWorld(FileRegistry, FileSchedules):
         s = self._answer()
         if not s["replicas"]:
             return ServingState(0, 0, s["route"], s["restart_id"], None, None)
+        if s["hung"]:
+            raise Transient("the model server gives no answer")
         loaded = ServingConfig(s["config_revision"], s["loaded_threshold"], **{k: v for k, v in s["config"].items() if k != "threshold"})
-        return ServingState(s["replicas"], s["replicas"], s["route"], s["restart_id"], s["route"] or s["serving"], loaded)
+        return ServingState(s["replicas"], s["replicas"], s["route"], s["restart_id"], fake_serving.serves(s), loaded)
 
     def scale(self, model: str, *, replicas: int) -> None:
         """A server that starts reads its config."""
@@ -293,7 +301,7 @@ class FileWorld(FileRegistry, FileSchedules):
 
     def restart(self, model: str, *, restart_id: str) -> None:
         if self._answer()["restart_id"] != restart_id:
-            self._apply("restart", {"restart_id": restart_id} | self._loaded())
+            self._apply("restart", {"restart_id": restart_id} | self._loaded() | fake_serving.restarted(self.state))
 
     def _loaded(self) -> dict[str, Any]:
         s = self.state

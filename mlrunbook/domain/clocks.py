@@ -45,9 +45,9 @@ def _between(start: datetime | None, end: datetime | None) -> timedelta | None:
     return max(end - start, timedelta(0))  # another machine's clock may run ahead of ours
 
 
-def response_deadline(incident: Incident, policy: Policy) -> datetime:
-    """When a human must have answered (runbook, "Severity Levels")."""
-    return incident.detected_at + policy.response_min.of(incident.severity)
+def response_deadline(incident: Incident, policy: Policy, *, opened_at: datetime | None = None) -> datetime:
+    """When a human must have answered (runbook, "Severity Levels"), counted from detection, or from `opened_at` where it was reopened."""
+    return (opened_at or incident.detected_at) + policy.response_min.of(incident.severity)
 
 
 def review_due(resolved_at: datetime, policy: Policy) -> datetime:

@@ -51,16 +51,16 @@ class Status(StrEnum):
         return self not in (Status.CLOSED, Status.FALSE_ALARM)
 
 
-# Where each status may go next. Steps may be skipped forward (a medium incident has no containment);
-# a failed recovery check goes back from monitoring to investigating.
+# Where each status may go next. Steps may be skipped forward (a medium incident has no containment); a failed recovery check goes back
+# from monitoring to investigating, and so does a closed incident when outcomes that come later disagree with its recovery.
 TRANSITIONS: dict[Status, frozenset[Status]] = {
     Status.DETECTED: frozenset({Status.INVESTIGATING, Status.FALSE_ALARM, Status.RESOLVED}),
-    Status.INVESTIGATING: frozenset({Status.CONTAINED, Status.RESOLVING, Status.FALSE_ALARM, Status.RESOLVED}),
-    Status.CONTAINED: frozenset({Status.INVESTIGATING, Status.RESOLVING, Status.RESOLVED, Status.FALSE_ALARM}),
+    Status.INVESTIGATING: frozenset({Status.CONTAINED, Status.RESOLVING, Status.MONITORING, Status.FALSE_ALARM, Status.RESOLVED}),
+    Status.CONTAINED: frozenset({Status.INVESTIGATING, Status.RESOLVING, Status.MONITORING, Status.RESOLVED, Status.FALSE_ALARM}),
     Status.RESOLVING: frozenset({Status.MONITORING, Status.INVESTIGATING, Status.CONTAINED, Status.RESOLVED}),
     Status.MONITORING: frozenset({Status.RESOLVED, Status.INVESTIGATING}),
     Status.RESOLVED: frozenset({Status.CLOSED, Status.INVESTIGATING}),
-    Status.CLOSED: frozenset(),
+    Status.CLOSED: frozenset({Status.INVESTIGATING}),
     Status.FALSE_ALARM: frozenset(),
 }
 

@@ -17,6 +17,7 @@ from mlrunbook.domain.errors import NotFound, Refused, RunbookError
 from mlrunbook.domain.incident import Status
 from mlrunbook.notices import page_text, update_notice
 from mlrunbook.ports import Message
+from mlrunbook.steps import confirmation
 from mlrunbook.store import incidents, leases, outbox, timeline
 from mlrunbook.wiring import World
 
@@ -24,7 +25,7 @@ log = logging.getLogger("mlrunbook.dispatcher")
 
 RESPOND = "respond"
 URGENT: tuple[str, ...] = ("page", "start_run", "resume_run")
-ORDINARY: tuple[str, ...] = ("message", "update", "expire_approval")
+ORDINARY: tuple[str, ...] = ("message", "update", "expire_approval", confirmation.TIMER)
 LOOK_AGAIN_S = 300.0  # how often a run that waits for a human is checked to be still there
 TRY_AGAIN_S = 30.0  # when it could not be checked
 
@@ -46,6 +47,7 @@ class Dispatcher:
             "start_run": self._start_run,
             "resume_run": self._resume_run,
             "expire_approval": self._expire_approval,
+            confirmation.TIMER: self._confirm_recovery,
         }
 
     def run(self) -> None:
@@ -154,6 +156,9 @@ class Dispatcher:
             digest, round = item.payload["digest"], int(item.payload["round"])
             expire(conn, self._world.policy, str(item.incident_id), digest, round=round, now=self._world.now())
             outbox.delivered(conn, item, now=self._world.now())
+
+    def _confirm_recovery(self, item: outbox.Item) -> None:
+        confirmation.confirm(self._world, item)
 
     def _revive(self) -> int:
         with self._world.transaction() as conn:

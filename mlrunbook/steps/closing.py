@@ -16,6 +16,7 @@ from mlrunbook.domain.incident import Status
 from mlrunbook.domain.policy import Policy
 from mlrunbook.domain.review import Event, ReviewFacts
 from mlrunbook.notices import actions_taken, figures, stop, tell_stakeholders
+from mlrunbook.steps import confirmation
 from mlrunbook.steps.run import ACTOR, Run
 from mlrunbook.store import incidents, items, journal, outbox, plans, records, timeline
 
@@ -68,6 +69,7 @@ def announce_resolution(run: Run) -> None:
         tell_stakeholders(conn, incident, message, key="resolved", now=now)
         incidents.set_review_due(conn, run.incident_id, review_due(incident.resolved_at, policy))
         incidents.set_status(conn, run.incident_id, Status.CLOSED, why="the resolution notice is out", actor=ACTOR, now=now)
+        confirmation.schedule(conn, policy, run.incident_id, now=now)
 
 
 def draft_review(run: Run) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -14,7 +15,7 @@ from mlrunbook.domain.findings import State
 from mlrunbook.domain.incident import IncidentType, Severity, Status
 from mlrunbook.domain.policy import Role
 from mlrunbook.domain.threshold import choose_threshold
-from mlrunbook.notices import page, safety_notices, situation, tell_contact, tell_stakeholders
+from mlrunbook.notices import page, reopening, safety_notices, situation, tell_contact, tell_stakeholders
 from mlrunbook.ports import ServingState, ServingStatus
 from mlrunbook.steps import features, investigation
 from mlrunbook.steps.changes import is_carried_out, plan_of
@@ -54,12 +55,18 @@ def plan(run: Run) -> dict[str, Any]:
             return standing
         now = world.now()
         digests = {}
-        if decided.automatic:
-            digests["automatic"] = plans.propose(conn, decided.automatic, now=now)
-            approve_by_rule(conn, decided.automatic, now=now)
-        if decided.mitigation:
-            digests["mitigation"] = plans.propose(conn, decided.mitigation, now=now)
-            request(conn, world.policy, decided.mitigation, now=now)
+        # A reopened incident is contained anew: a plan of the same words would count as carried out.
+        again = reopening(conn, run.incident_id)
+        automatic, mitigation = (
+            replace(p, reasons=(*p.reasons, f"reopened at {again['at']}")) if p and again else p
+            for p in (decided.automatic, decided.mitigation)
+        )
+        if automatic:
+            digests["automatic"] = plans.propose(conn, automatic, now=now)
+            approve_by_rule(conn, automatic, now=now)
+        if mitigation:
+            digests["mitigation"] = plans.propose(conn, mitigation, now=now)
+            request(conn, world.policy, mitigation, now=now)
         run.note(conn, "containment", "Containment: " + "; ".join(decided.reasons or ("no step applies",)))
         data = {"reasons": decided.reasons, "notify": decided.notify, **digests}
         return run.record(conn, "containment", data)

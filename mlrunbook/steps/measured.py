@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 from mlrunbook.domain.errors import RunbookError
 from mlrunbook.domain.incident import Status
 from mlrunbook.domain.performance import Confusion, ModelMetrics
+from mlrunbook.notices import REOPENED
 from mlrunbook.steps.run import Run
 from mlrunbook.store import incidents, records
 
@@ -20,8 +21,11 @@ CHANGES = frozenset({"deployment", "rollback", "config", "feature_store"})
 def window_start(run: Run) -> datetime:
     """An hour ago, or the last release, configuration or feature store change before the incident if that is later.
 
-    Predictions made before the change would dilute what it did: ten bad minutes after fifty good ones look like chance.
+    Predictions made before the change would dilute what it did: ten bad minutes after fifty good ones look like chance. Of an
+    incident that outcomes reopened: since the fix that did not hold, because the outcomes of the last hour may not be known yet.
     """
+    if again := run.recorded(REOPENED):
+        return datetime.fromisoformat(again["since"])
     incident = run.incident()
     hour_ago = run.world.now() - WINDOW
     try:
@@ -35,8 +39,13 @@ def metrics(run: Run, *, version: str | None = None) -> ModelMetrics:
     """Of the version the incident is about (`version` before triage has recorded it)."""
     incident = run.incident()
     seen = run.world.platform.metrics(incident.model, since=window_start(run), version=version or incident.model_version)
-    before = _before_the_last_incident(run)
+    before = _before_the_first_fix(run) or _before_the_last_incident(run)
     return replace(seen, baseline=replace(seen.baseline, confusion=before)) if before else seen
+
+
+def _before_the_first_fix(run: Run) -> Confusion | None:
+    counts = (run.recorded(REOPENED) or {}).get("baseline")
+    return Confusion(**counts) if counts else None
 
 
 def _before_the_last_incident(run: Run) -> Confusion | None:

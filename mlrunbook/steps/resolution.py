@@ -16,12 +16,16 @@ from mlrunbook.domain.diagnosis import Diagnosis, Repair
 from mlrunbook.domain.diagnosis_facts import DiagnosisFacts
 from mlrunbook.domain.errors import NotFound, Refused, RunbookError, Transient
 from mlrunbook.domain.incident import Status
+from mlrunbook.domain.labels import next_look_s
 from mlrunbook.domain.performance import Confusion
+from mlrunbook.domain.policy import Role
 from mlrunbook.domain.recovery import judge_recovery
 from mlrunbook.domain.resolution import propose, restart_id
+from mlrunbook.notices import REOPENED, ask
 from mlrunbook.ports import ServingState
-from mlrunbook.steps import measured, promotion, rollback_target, serving, threshold
+from mlrunbook.steps import measured, promotion, serving, threshold
 from mlrunbook.steps.changes import executed_containment, plan_of
+from mlrunbook.steps.confirmation import OF_THE_FIX
 from mlrunbook.steps.investigation import rediagnosed
 from mlrunbook.steps.run import ACTOR, Run
 from mlrunbook.steps.triage import figures_of
@@ -58,6 +62,8 @@ def plan(run: Run) -> str | None:
     proposed = propose(
         run.incident_id, incident.model, diagnosis, facts, state=state, executed=executed, candidate=fit, threshold_effect=effect
     )
+    if proposed and (again := run.recorded(REOPENED)):  # decided anew: the yes to the plan that did not hold covers no second attempt
+        proposed = replace(proposed, reasons=(*proposed.reasons, f"reopened at {again['at']}: {again['why']}"))
     with run.write() as conn:
         if standing := records.get(conn, run.incident_id, "resolution_plan"):
             return _digest(standing)
@@ -143,9 +149,12 @@ def record_form(run: Run, digest: str, number: int, answer: dict[str, Any] | Non
 
 def begin(run: Run, digest: str) -> None:
     wanted = plan_of(run, digest)
-    if run.incident().status in (Status.MONITORING, Status.RESOLVED, Status.CLOSED):
+    if run.recorded("applied"):
         return
     with run.write() as conn:
+        if incidents.get(conn, run.incident_id).status is Status.MONITORING:  # of a fix by hand: a person asks for a path instead
+            why = "the fix that was measured is not the last word"
+            incidents.set_status(conn, run.incident_id, Status.INVESTIGATING, why=why, actor=ACTOR, now=run.world.now())
         why = "; ".join(a.summary for a in wanted.actions)
         incidents.set_status(conn, run.incident_id, Status.RESOLVING, why=why, actor=ACTOR, now=run.world.now())
 
@@ -187,14 +196,14 @@ def measure_recovery(run: Run, *, sleep: Callable[[float], None] = time.sleep, p
     if standing := run.recorded("recovery"):
         return _watched(run, standing, sleep, deadline)
     since = _fixed_at(run)
+    _monitor(run)
     while True:
         verdict = _judge(run, since)
         if verdict["recovered"] is not None or time.monotonic() > deadline:
             break
         sleep(min(run.world.policy.recovery_watch.check_every_s, 1.0))
     if verdict["recovered"] is None:
-        give_up = since + timedelta(minutes=run.world.policy.recovery_watch.give_up_after_min)
-        return {**verdict, "give_up": run.world.now() > give_up}
+        return _not_known_yet(run, verdict, since)
     with run.write() as conn:
         run.note(conn, "recovery", f"Recovery check: {verdict['sentence']}", {"f1": verdict["f1"], "labelled": verdict["labelled"]})
         if verdict["recovered"]:
@@ -202,6 +211,32 @@ def measure_recovery(run: Run, *, sleep: Callable[[float], None] = time.sleep, p
         else:
             incidents.set_status(conn, run.incident_id, Status.INVESTIGATING, why=verdict["sentence"], actor=ACTOR, now=run.world.now())
     return _watched(run, verdict, sleep, deadline) if verdict["recovered"] else verdict
+
+
+def _monitor(run: Run) -> None:
+    """A fix by hand is measured in the same status as one of ours."""
+    if run.recorded("human_resolution") and run.incident().status in (Status.INVESTIGATING, Status.CONTAINED):
+        with run.write() as conn:
+            why = "a person says it is fixed; measuring fresh predictions"
+            incidents.set_status(conn, run.incident_id, Status.MONITORING, why=why, actor=ACTOR, now=run.world.now())
+
+
+def _not_known_yet(run: Run, verdict: dict[str, Any], since: datetime) -> dict[str, Any]:
+    """While predictions flow and only their outcomes are missing, the incident stays in monitoring for as long as they take, and the
+    team lead is told once that they are late. Anything else that cannot be measured in time goes to a human (`give_up`)."""
+    elapsed = run.world.now() - since
+    overdue = elapsed > timedelta(minutes=run.world.policy.recovery_watch.give_up_after_min)
+    if not verdict["waits_for_outcomes"]:
+        return {**verdict, "give_up": overdue}
+    if overdue and not run.recorded("outcomes_overdue"):
+        with run.write() as conn:
+            if not records.get(conn, run.incident_id, "outcomes_overdue"):
+                run.record(conn, "outcomes_overdue", {"sentence": verdict["sentence"]})
+                why = f"outcomes are late, so the recovery cannot be judged: {verdict['sentence']}"
+                todo = "Find out what holds outcomes up. The incident stays in monitoring and is measured as they come."
+                incident = incidents.get(conn, run.incident_id)
+                ask(conn, run.world.policy, incident, Role.ML_TEAM_LEAD, why, now=run.world.now(), key="outcomes", next_step=todo)
+    return {**verdict, "give_up": False, "look_again_s": next_look_s(elapsed.total_seconds(), verdict["label_delay_s"])}
 
 
 def _watched(run: Run, standing: dict[str, Any], sleep: Callable[[float], None], deadline: float) -> dict[str, Any]:
@@ -228,12 +263,14 @@ def _judge(run: Run, since: datetime) -> dict[str, Any]:
     if by_word and not seen.baseline.confusion.f1:
         return _verdict(True, f"resolved on the word of {by_word['by']}: there is no baseline to measure against", None, None)
     before = measured.baseline(run) or seen.baseline.confusion
-    judged = judge_recovery(before, seen.current.confusion, run.world.policy.recovery)
+    judged = judge_recovery(before, seen.current.confusion, run.world.policy.recovery, window=seen.current, usual=seen.baseline)
     shown = replace(figures_of(seen, run.world.policy.costs), f1_baseline=before.f1)
     recovered, sentence = judged.recovered, judged.sentence
     if recovered is not False and (served := serving.recovered(run, since)):
         recovered, sentence = (recovered, f"{sentence}; {served[1]}") if served[0] else served
-    return _verdict(recovered, sentence, before, seen.current.confusion, shown)
+    delay_s = seen.current.label_delay_s if seen.current.label_delay_s is not None else seen.baseline.label_delay_s
+    waiting = {"waits_for_outcomes": judged.waits_for_outcomes, "label_delay_s": delay_s}
+    return _verdict(recovered, sentence, before, seen.current.confusion, shown) | waiting
 
 
 def _verdict(
@@ -246,6 +283,8 @@ def _verdict(
         "f1_baseline": baseline.f1 if baseline else None,
         "labelled": fresh.n if fresh else 0,
         "figures": vars(figures) if figures else None,
+        "waits_for_outcomes": False,
+        "label_delay_s": None,
     }
 
 
@@ -286,17 +325,7 @@ def plan_undo(run: Run) -> dict[str, Any]:
 def reopen(run: Run) -> None:
     """The fix did not work: what was found and planned is put aside, a human decides how to go on."""
     with run.write() as conn:
-        put_aside = (
-            "resolution_plan",
-            "applied",
-            "recovery",
-            "diagnosis",
-            "human_resolution",
-            "request",
-            "features",
-            rollback_target.RECORD,
-        )
-        records.forget(conn, run.incident_id, *put_aside, *promotion.CANDIDATE_RECORDS)
+        records.forget(conn, run.incident_id, *OF_THE_FIX)
         for name in records.with_prefix(conn, run.incident_id, "findings:"):
             records.forget(conn, run.incident_id, name)
         why = "the fix is put aside"

@@ -17,7 +17,7 @@ from mlrunbook.domain.incident import Incident, IncidentType, Severity, Status
 from mlrunbook.domain.performance import ModelMetrics
 from mlrunbook.domain.policy import CostAssumptions, Role
 from mlrunbook.domain.severity import AlertSignal, Assessment, assess
-from mlrunbook.notices import escalate, situation, stop, tell
+from mlrunbook.notices import REOPENED, escalate, situation, stop, tell
 from mlrunbook.ports import ServingStatus
 from mlrunbook.steps import measured
 from mlrunbook.steps.run import ACTOR, Run
@@ -40,6 +40,10 @@ def triage(run: Run, *, sleep: Callable[[float], None] = time.sleep) -> dict[str
     if not assessment.real and (request := run.recorded("request")):  # a person wants a change: there is work to do, whatever is measured
         asked = f"{request['by']} asks for path {request['path']}"
         assessment = replace(assessment, real=True, insufficient=True, reasons=(asked, *assessment.reasons))
+    if again := run.recorded(REOPENED):  # measured: a fix that did not hold is no false alarm
+        unproven = assessment.insufficient or not assessment.real
+        reasons = (f"reopened: {again['why']}", *assessment.reasons)
+        assessment = replace(assessment, real=True, insufficient=unproven, reasons=reasons)
     return _settle(run, assessment, metrics, status)
 
 
@@ -130,7 +134,8 @@ def _tell_people(run: Run, conn: Connection, incident: Incident) -> None:
     post = communication.page(told, Role.ONCALL_ML_ENGINEER, "triage found it real")
     tell(conn, incident, "incidents", "#ml-incidents", post, key="triage", now=now)
     at = now + timedelta(minutes=policy.communication.update_every_min)
-    outbox.put(conn, "update", f"update:{incident.id}:1", {"number": 1}, now=now, incident_id=incident.id, at=at)
+    number = len(outbox.of_incident(conn, incident.id, "update")) + 1  # more than 1 where the incident was reopened
+    outbox.put(conn, "update", f"update:{incident.id}:{number}", {"number": number}, now=now, incident_id=incident.id, at=at)
 
 
 def figures_of(metrics: ModelMetrics | None, costs: CostAssumptions) -> Figures:

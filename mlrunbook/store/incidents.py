@@ -112,6 +112,16 @@ def set_status(conn: Connection, incident_id: str, to: Status, *, why: str, acto
     return get(conn, incident_id)
 
 
+def reopen(conn: Connection, incident_id: str, *, why: str, actor: str, now: datetime) -> Incident:
+    """A closed incident that is not over: investigated again, and its times of resolution and closing are yet to come."""
+    incident = get(conn, incident_id, lock=True)
+    to = transition(incident.status, Status.INVESTIGATING)
+    gone: dict[str, Any] = dict.fromkeys(("resolved_at", "closed_at", "review_due_at"))
+    conn.execute(update(incidents).where(incidents.c.id == incident_id).values(status=to.value, **gone))
+    timeline.append(conn, incident_id, "status", f"Status {incident.status} -> {to}: {why}", actor=actor, at=now, data={"to": to.value})
+    return get(conn, incident_id)
+
+
 def classify(
     conn: Connection,
     incident_id: str,

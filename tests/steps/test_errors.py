@@ -81,7 +81,7 @@ def test_a_defect_of_ours_pages_on_call_and_the_incident_still_goes_on(
 def test_a_recovery_that_nobody_can_measure_in_time_goes_to_a_human(
     world: World, file_world: FileWorld, clock: Clock, notifier: LedgerNotifier, approved: str
 ) -> None:
-    file_world.set(labelled=False)
+    file_world.set(labelled=False, predictions=3)
     assert carry(world, approved, "run-1") == "too early to say"
     clock.advance(minutes=world.policy.recovery_watch.give_up_after_min + 1)
     assert carry(world, approved, "run-2") == "not recovered"

@@ -109,6 +109,9 @@ def evidence(found: Mapping[str, Finding], facts: DiagnosisFacts, now: datetime)
     # Slow answers or failed requests of a model that is wrong as well are the lesser trouble.
     ailing = seen is not None and (seen.trouble is Trouble.DOWN or facts.degraded is not True)
     in_trouble = True if ailing else None if healthy is None else False
+    # Reads that fail are the server's own trouble only where the store is known to answer others.
+    out = suspect(reads, up)
+    store_well = _not(out) if seen is not None and seen.trouble is Trouble.BLIND else out is not True
     served_well = None if facts.status is None and facts.metrics is None else seen is None and not facts.not_loaded
     loads = f"{facts.suspect_version} cannot be loaded" if facts.not_loaded else "the server has loaded what the registry names"
     answers = {True: "the model server answers", False: "the model server does not answer", None: "the server's health is not known"}[
@@ -172,8 +175,8 @@ def evidence(found: Mapping[str, Finding], facts: DiagnosisFacts, now: datetime)
         Cause.SERVING_INFRASTRUCTURE: [
             Line(0.7, in_trouble, seen.sentence if seen else answers, required=True),
             Line(0.15, suspect(logs), told(logs)),
-            Line(0.15, _not(suspect(reads, up)), f"features: {told(reads)}"),
-            Line(0.0, suspect(reads, up) is not True, "no outage of the feature store explains it", required=True),
+            Line(0.15, _not(out), f"features: {told(reads)}"),
+            Line(0.0, store_well, "no outage of the feature store explains it", required=True),
             Line(0.0, not facts.not_loaded, loads, required=True),
         ],
         Cause.LABEL_PROBLEM: [

@@ -89,6 +89,10 @@ class TestDiagnosis:
         d = decide(found(feature_store_connectivity=State.SUSPECT), metrics=failing(features=90))
         assert (d.top.cause, d.path) == (Cause.FEATURE_STORE_OUTAGE, None)
 
+    def test_failing_feature_reads_are_not_restarted_away_while_nobody_knows_of_the_store(self) -> None:
+        unknown = dict.fromkeys(("feature_store_connectivity", "feature_store_availability"), State.UNKNOWN)
+        assert decide(found(**unknown), metrics=failing(features=90)).path is None
+
     def test_a_bad_model_on_a_slow_server_is_first_of_all_a_bad_model(self) -> None:
         d = decide(metrics=metrics(FALLEN, latency_p95_ms=4000.0), changes=[change("deployment", hours_ago=3)])
         assert d.top.cause is not Cause.SERVING_INFRASTRUCTURE

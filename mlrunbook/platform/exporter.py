@@ -23,7 +23,7 @@ from mlrunbook.domain.performance import WindowMetrics
 from mlrunbook.domain.policy import AlertThresholds
 from mlrunbook.platform import alerts, metrics
 
-REFRESH_S = 5.0
+REFRESH_S = 2.0
 CURRENT, BASELINE = "current", "baseline"
 _VERSIONED = ("model", "model_version")
 

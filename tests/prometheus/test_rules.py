@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +18,9 @@ from mlrunbook.domain.monitoring import RULES, Least, Rule
 from mlrunbook.domain.policy import Policy
 from mlrunbook.platform.exporter import FAMILIES
 
+pytestmark = pytest.mark.skipif(
+    shutil.which("promtool") is None and "CI" not in os.environ, reason="no promtool: apt-get install prometheus"
+)
 DEPLOYMENTS = Path(__file__).parents[2] / "deployments/prometheus"
 POLICY = Policy()
 STEP_S = 15

@@ -5,8 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mlrunbook.domain.performance import Confusion
-from mlrunbook.domain.recovery import RecoveryPolicy, judge_recovery
-from tests.domain.builders import BASELINE, FALLEN, HEALTHY
+from mlrunbook.domain.recovery import RecoveryPolicy, judge_confirmation, judge_recovery
+from tests.domain.builders import BASELINE, FALLEN, HEALTHY, window
 
 
 def test_f1_within_5_percent_of_the_baseline_is_recovered() -> None:
@@ -45,3 +45,31 @@ def test_recovered_always_means_measured_within_5_percent_on_enough_outcomes(fre
         assert fresh.f1 is not None
         assert BASELINE.f1 is not None
         assert fresh.f1 >= 0.95 * BASELINE.f1
+
+
+def test_while_predictions_flow_their_outcomes_are_waited_for() -> None:
+    fresh = Confusion(tp=20, fp=1, tn=500)
+    late = judge_recovery(BASELINE, fresh, window=window(fresh, predictions=9000, label_delay_s=3600.0), usual=window(BASELINE))
+    assert (late.recovered, late.waits_for_outcomes) == (None, True)
+    assert "521 of 9,000 predictions have a known outcome; outcomes take 60 min" in late.sentence
+    silent = judge_recovery(BASELINE, Confusion(), window=window(Confusion(), predictions=3), usual=window(BASELINE))
+    assert (silent.recovered, silent.waits_for_outcomes) == (None, False), "a model that predicts nothing waits for no outcome"
+
+
+def test_the_first_outcomes_to_come_are_no_fair_sample() -> None:
+    """Failures are known at once, that nothing happened only at the end of the horizon: all that is known so far are failures."""
+    first = Confusion(tp=80, fn=20)
+    early = judge_recovery(BASELINE, first, window=window(first, predictions=3000), usual=window(BASELINE))
+    assert (early.recovered, early.waits_for_outcomes) == (None, True)
+    assert early.sentence.startswith("too early to say: 50 % of the usual share of outcomes is needed, 3 % is known")
+    sampled = window(BASELINE, predictions=BASELINE.n * 30)  # where one in thirty is usual, it is enough
+    assert judge_recovery(BASELINE, HEALTHY, window=window(HEALTHY, predictions=HEALTHY.n * 30), usual=sampled).recovered is True
+
+
+@pytest.mark.parametrize(
+    ("fresh", "again", "held", "asks"),
+    [(HEALTHY, True, True, False), (FALLEN, False, False, False), (Confusion(), True, None, True), (Confusion(), False, None, False)],
+)
+def test_later_outcomes_agree_disagree_or_are_asked_again_in_time(fresh: Confusion, again: bool, held: bool | None, asks: bool) -> None:
+    said = judge_confirmation(judge_recovery(BASELINE, fresh), may_ask_again=again)
+    assert (said.held, said.ask_again) == (held, asks)

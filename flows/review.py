@@ -2,10 +2,13 @@
 
 from prefect import flow
 
+from tasks.artifacts import publish_drift_report
 from tasks.incidents import write_review
 
 
 @flow(name="draft-review", flow_run_name="draft-review-of-{incident_id}", persist_result=False)
 async def draft_review(incident_id: str) -> str:
-    """The review from the record, in Markdown, due within 48 hours."""
-    return await write_review(incident_id)
+    """The review from the record, in Markdown, due within 48 hours; and the drift report, now that nobody waits for it."""
+    review = await write_review(incident_id)
+    await publish_drift_report(incident_id)
+    return review

@@ -8,14 +8,15 @@ from itertools import groupby
 
 import httpx
 from prefect import task
-from prefect.artifacts import acreate_markdown_artifact
+from prefect.artifacts import acreate_link_artifact, acreate_markdown_artifact
 from prefect.runtime import flow_run
 
 from mlrunbook.domain.actions import Plan
 from mlrunbook.domain.errors import Transient
 from mlrunbook.domain.findings import CHECKLIST, Finding, State
 from mlrunbook.domain.review import md
-from mlrunbook.steps import changes, investigation
+from mlrunbook.settings import settings
+from mlrunbook.steps import changes, drift_report, investigation
 from tasks._policy import RETRY_TRANSIENT, off_loop
 from tasks.run import current_run
 
@@ -46,6 +47,20 @@ async def publish_review(incident_id: str, markdown: str) -> None:
     """The post-incident review, as drafted."""
     key, about = _key(incident_id, "review"), f"Post-incident review of {incident_id}"
     await _once(key, markdown, lambda: acreate_markdown_artifact(markdown=markdown, key=key, description=about))
+
+
+@task(task_run_name="publish-drift-report", **RETRY_TRANSIENT)
+async def publish_drift_report(incident_id: str) -> None:
+    """A link to the inputs before and during the incident, as an HTML page; nothing where it could not be drawn."""
+    name = await off_loop(drift_report.keep, current_run())
+    if name is None:
+        return
+    link = f"{settings().gateway_url.rstrip('/')}/api/v1/incidents/{incident_id}/evidence/{name}"
+    key, about = (
+        _key(incident_id, "drift-report"),
+        "Inputs before and during the incident. Log in with any user name and a token of scope read",
+    )
+    await _once(key, link, lambda: acreate_link_artifact(link=link, link_text="Drift report", key=key, description=about))
 
 
 async def _once(key: str, content: str, create: Callable[[], Awaitable[object]]) -> None:

@@ -17,7 +17,7 @@ from mlrunbook.gateway.webhooks import MODEL_ID
 from mlrunbook.intake import take_in
 from mlrunbook.notices import stop, tell
 from mlrunbook.steps.closing import draft, unexplained
-from mlrunbook.store import incidents, journal, leases, outbox, plans, records, timeline
+from mlrunbook.store import evidence, incidents, journal, leases, outbox, plans, records, timeline
 from mlrunbook.store.incidents import Report
 from mlrunbook.tokens import Identity, Scope
 from mlrunbook.web import require
@@ -34,6 +34,17 @@ Reporter = Annotated[Identity, Depends(require(Scope.INTAKE))]
 Operator = Annotated[Identity, Depends(require(Scope.OPERATE))]
 Approver = Annotated[Identity, Depends(require(Scope.APPROVE))]
 READER = Depends(require(Scope.READ))
+
+# Evidence is written by others. A page of it may run its own scripts, in an origin of its own: it reaches neither this service nor the net.
+EVIDENCE_HEADERS = {
+    "Content-Security-Policy": (
+        "sandbox allow-scripts; default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; "
+        "img-src data: blob:; font-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    ),
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cache-Control": "private, no-store",
+}
 
 # States of a journaled action of which nobody can say yet what it did.
 UNSETTLED = ("intended", "applying", "unknown")
@@ -137,6 +148,21 @@ def _reading(routes: APIRouter, world: World) -> None:
         if review is None:
             raise NotFound(f"the review of {incident_id} is not drafted: the incident is {incident.status}, the draft follows its closing")
         return Response(review["markdown"], media_type="text/markdown")
+
+    @routes.get(
+        "/{id}/evidence/{name}",
+        dependencies=[Depends(require(Scope.READ, basic=True))],  # a browser asks for the token as a password
+        response_class=Response,
+        responses={200: {"content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}}},
+    )
+    def show_evidence(incident_id: IncidentId, name: Annotated[str, Path()]) -> Response:
+        """One piece of the evidence as it was preserved; what there is stands in `evidence` of the incident."""
+        with world.transaction() as conn:
+            incidents.get(conn, incident_id)
+            kept = evidence.content(conn, incident_id, name)
+        if kept is None:
+            raise NotFound(f"{incident_id} has no evidence {name[:100]}; see {OF_ALL}/{incident_id}")
+        return Response(kept[0], media_type=kept[1], headers=EVIDENCE_HEADERS)
 
 
 def _operating(routes: APIRouter, world: World) -> None:

@@ -6,7 +6,7 @@ import hashlib
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, func, select
 from sqlalchemy.dialects.postgresql import insert
 
 from mlrunbook.store.tables import evidence
@@ -38,11 +38,14 @@ def preserve(conn: Connection, incident_id: str, name: str, content: bytes, medi
 
 
 def manifest(conn: Connection, incident_id: str) -> list[Item]:
-    rows = conn.execute(select(evidence).where(evidence.c.incident_id == incident_id).order_by(evidence.c.name))
-    return [Item(r.name, r.media_type, r.sha256, len(r.content), r.taken_at) for r in rows]
+    size = func.octet_length(evidence.c.content)  # not the content itself: a drift report has 4 MB
+    columns = (evidence.c.name, evidence.c.media_type, evidence.c.sha256, size.label("bytes"), evidence.c.taken_at)
+    rows = conn.execute(select(*columns).where(evidence.c.incident_id == incident_id).order_by(evidence.c.name))
+    return [Item(*row) for row in rows]
 
 
-def content(conn: Connection, incident_id: str, name: str) -> bytes | None:
-    return conn.execute(
-        select(evidence.c.content).where(evidence.c.incident_id == incident_id, evidence.c.name == name)
-    ).scalar_one_or_none()
+def content(conn: Connection, incident_id: str, name: str) -> tuple[bytes, str] | None:
+    """The bytes and their media type."""
+    wanted = select(evidence.c.content, evidence.c.media_type).where(evidence.c.incident_id == incident_id, evidence.c.name == name)
+    row = conn.execute(wanted).one_or_none()
+    return (row.content, row.media_type) if row else None

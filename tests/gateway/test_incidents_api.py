@@ -205,6 +205,30 @@ def test_one_incident_is_shown_whole(client: TestClient, world: World, clock: Cl
     assert client.get(f"/api/v1/model-governance/{model}/incidents/{incident_id}").json() == shown
 
 
+def test_a_person_opens_a_piece_of_evidence_in_a_browser_and_it_cannot_reach_the_gateway(
+    client: TestClient, anonymous: TestClient, keys: Keys, world: World, model: str
+) -> None:
+    incident_id = opened(client, model)
+    with world.transaction() as conn:
+        evidence.preserve(conn, incident_id, "drift-report.html", b"<script>1</script>", "text/html", now=world.now())
+        evidence.preserve(conn, incident_id, "drift-report.html", b"another", "text/html", now=world.now())
+    at = f"/api/v1/incidents/{incident_id}/evidence/drift-report.html"
+    seen = anonymous.get(at, auth=("anyone", keys.token("a reader", Scope.READ)))
+    assert (seen.status_code, seen.content) == (200, b"<script>1</script>")
+    assert seen.headers["content-type"].startswith("text/html")
+    assert seen.headers["x-content-type-options"] == "nosniff"
+    rules = seen.headers["content-security-policy"].split("; ")
+    assert {"sandbox allow-scripts", "default-src 'none'"} <= set(rules)
+    assert not any("http" in rule or "'self'" in rule or "*" in rule for rule in rules)
+    assert anonymous.get(at, headers=keys.of("a machine", Scope.READ)).status_code == 200
+    refused = anonymous.get(at)
+    assert refused.status_code == 401
+    assert "Basic" in refused.headers["www-authenticate"]
+    assert anonymous.get(at, auth=("anyone", keys.token("a sensor", Scope.INTAKE))).status_code == 403
+    assert client.get(f"/api/v1/incidents/{incident_id}/evidence/nothing").status_code == 404
+    assert client.get("/api/v1/incidents/incident_0/evidence/drift-report.html").status_code == 404
+
+
 def test_an_incident_of_another_model_or_an_unknown_one_is_404(client: TestClient, model: str) -> None:
     incident_id = opened(client, model)
     for path in ("", "/timeline", "/verify", "/review"):

@@ -25,6 +25,7 @@ from mlrunbook.domain.performance import (
     wilson,
     z_value,
 )
+from mlrunbook.domain.segments import judge_segments
 
 if TYPE_CHECKING:
     from mlrunbook.ports import Change, Prediction
@@ -368,25 +369,17 @@ def error_patterns(recent: Sequence[Prediction] | Missing, *, min_errors: int = 
 
 
 def affected_asset_types(metrics: ModelMetrics | Missing, policy: DropPolicy | None = None) -> Finding:
-    """Which asset types lost performance. Overall F1 often hides one; a type with too few failures is not judged."""
+    """Which asset types lost performance (`segments.judge_segments`). Overall F1 often hides one."""
     key, source = "ground_truth.affected_asset_types", "metrics dashboard"
     if isinstance(metrics, Missing):
         return unknown(key, source, metrics)
-    policy = policy or DropPolicy()
-    graded = {
-        name: grade_drop(metrics.baseline.by_asset_type.get(name, Confusion()), counts, policy)
-        for name, counts in sorted(metrics.current.by_asset_type.items())
+    now, before = metrics.current.by_asset_type, metrics.baseline.by_asset_type
+    verdict = judge_segments(before, now, policy or DropPolicy(), kind="asset type")
+    value = {
+        s.name: {"evidence": s.verdict.evidence, "f1_drop": s.verdict.f1_drop, "adjusted_p": s.adjusted_p} if s.verdict else None
+        for s in verdict.segments
     }
-    judged = {name: verdict for name, verdict in graded.items() if verdict.evidence is not Evidence.INSUFFICIENT}
-    value = {name: {"evidence": v.evidence, "f1_drop": v.f1_drop} for name, v in graded.items()}
-    hit = [f"{name} ({verdict.reason})" for name, verdict in judged.items() if verdict.is_real]
-    if hit:
-        return finding(key, source, True, value, f"affected: {'; '.join(hit)}")
-    skipped = sorted(set(graded) - set(judged))
-    if skipped or not judged:
-        which = ", ".join(skipped) or "any asset type"
-        return finding(key, source, None, value, f"too few known failures to judge {which}")
-    return finding(key, source, False, value, f"no asset type is worse than its baseline ({', '.join(judged)})")
+    return finding(key, source, verdict.fell, value, verdict.sentence)
 
 
 # --- helpers ----------------------------------------------------------------------------------------------------------------

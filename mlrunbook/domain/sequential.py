@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cache
-from math import ceil, exp
+from math import ceil, exp, sqrt
 from statistics import NormalDist
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 _NORMAL = NormalDist()
 PLANNED_POWER = 0.9  # at the planned information, for a drop of the planned size
 # After the planned information the squared score asked for grows by 2 x 5 ln(information / planned): some .7 of the rate is spent by then.
-_GROWTH = 5.0
+_MOST_GROWTH = 5.0
 # On little information never more than the planned score and this is asked for, so that a collapse shows at once (Haybittle 1971), over
 # so many e-folds of information; on less than that, more again.
 _MOST_ABOVE, _EARLY_EFOLDS = 1.25, 2.0
@@ -61,7 +61,7 @@ def critical_value(rate: float) -> float:
     """The score c asked for at the planned information, so that an unchanged share is ever called fallen with probability <= `rate`.
 
     The sum of three upper bounds: 2(1 - Phi(c)) up to there (reflection principle); after it the upcrossings of the rising boundary,
-    the integral of b phi(b) / 2 over log information (Siegmund 1985, ch. IV), in closed form (c phi(c) + 1 - Phi(c)) / (2 x 5); and
+    the integral of b phi(b) / 2 over log information (Siegmund 1985, ch. IV), in closed form (c phi(c) + 1 - Phi(c)) / (2 g); and
     on little information those of the flat one, b phi(b) / 2 an e-fold.
 
     >>> round(critical_value(0.008), 2)
@@ -72,11 +72,22 @@ def critical_value(rate: float) -> float:
         c = (low + high) / 2
         tail, most = 1 - _NORMAL.cdf(c), c + _MOST_ABOVE
         early = most * _NORMAL.pdf(most) / 2 * _EARLY_EFOLDS
-        if 2 * tail + (c * _NORMAL.pdf(c) + tail) / (2 * _GROWTH) + early > rate:
+        if 2 * tail + (c * _NORMAL.pdf(c) + tail) / (2 * _growth(c)) + early > rate:
             low = c
         else:
             high = c
     return high
+
+
+def _planned(c: float) -> float:
+    """The planned information: at a drop of the planned size the score passes c with probability PLANNED_POWER."""
+    z = _NORMAL.inv_cdf(PLANNED_POWER)
+    return (c + z) * (c + z)
+
+
+def _growth(c: float) -> float:
+    """Small enough that what is beyond chance at one rate is so at every higher rate."""
+    return min(_MOST_GROWTH, c * sqrt(_planned(c)) / 2)
 
 
 def needed_score(information: Numbers, rate: float) -> Numbers:
@@ -86,10 +97,10 @@ def needed_score(information: Numbers, rate: float) -> Numbers:
     c = critical_value(rate)
     most = c + _MOST_ABOVE
     with np.errstate(divide="ignore"):
-        fraction = np.asarray(information) / (c + _NORMAL.inv_cdf(PLANNED_POWER)) ** 2
+        fraction = np.asarray(information) / _planned(c)
         flat = most * np.maximum(1, c / most * exp(-_EARLY_EFOLDS / 2) / np.sqrt(fraction))
         early = np.minimum(c / np.sqrt(fraction), flat)
-        return np.where(fraction < 1, early, np.sqrt(c * c + 2 * _GROWTH * np.log(np.maximum(fraction, 1))))
+        return np.where(fraction < 1, early, np.sqrt(c * c + 2 * _growth(c) * np.log(np.maximum(fraction, 1))))
 
 
 def information(before: Numbers, fallen_to: Numbers, trials_before: Numbers, trials: Numbers) -> Numbers:

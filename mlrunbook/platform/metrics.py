@@ -16,7 +16,8 @@ CURRENT = timedelta(minutes=60)
 BASELINE = timedelta(days=7)
 SLICES = 120  # of a window: three are joined where clusters of outcomes are measured, and fewer would measure them worse
 
-# One row for the whole window, one a risk level, one an asset type, one a slice of its time. `mine` narrows to a version and a threshold where asked.
+# One row for the whole window, one a risk level, one an asset type, one a slice of its time. `mine` narrows to a version and a
+# threshold where asked.
 _WINDOW = """
     SELECT p.risk_level, p.asset_type, t.slice,
         GROUPING(p.risk_level) = 0 AS is_risk_level, GROUPING(p.asset_type) = 0 AS is_asset_type, GROUPING(t.slice) = 0 AS is_slice,
@@ -38,7 +39,7 @@ _WINDOW = """
             WHERE e.model = :model AND e.minute >= date_trunc('minute', CAST(:since AS timestamptz)) AND e.minute < :until GROUP BY e.kind
         ) AS by_kind) AS errors
     FROM platform.predictions p, LATERAL (SELECT width_bucket(
-        extract(epoch FROM p.at), extract(epoch FROM CAST(:since AS timestamptz)), extract(epoch FROM CAST(:until AS timestamptz)), :slices
+        CAST(extract(epoch FROM p.at) AS double precision), :since_s, :until_s, :slices
     ) AS slice) AS t WHERE {mine}
     GROUP BY GROUPING SETS ((), (p.risk_level), (p.asset_type), (t.slice))
 """
@@ -66,7 +67,7 @@ def window(
     if threshold is not None:
         mine += " AND p.threshold = :threshold"
     values = {"model": model, "since": since, "until": until, "version": version, "threshold": threshold}
-    values |= {"due": due or until, "slices": SLICES}
+    values |= {"due": due or until, "since_s": since.timestamp(), "until_s": until.timestamp(), "slices": SLICES}
     rows = conn.execute(text(_WINDOW.format(mine=mine, window=in_window)), values).mappings().all()
     total = next(r for r in rows if not (r["is_risk_level"] or r["is_asset_type"] or r["is_slice"]))
     by_slice = {r["slice"]: _confusion(r) for r in rows if r["is_slice"]}

@@ -14,8 +14,10 @@ from typing import TYPE_CHECKING, Annotated
 
 from pydantic import Field
 
+from mlrunbook.domain.fairness import Fairness, FairnessPolicy, FairnessVerdict, judge_groups
 from mlrunbook.domain.incident import IncidentType, Severity
 from mlrunbook.domain.labels import lag_of
+from mlrunbook.domain.outcome_feed import judge_feed
 from mlrunbook.domain.performance import (
     Confusion,
     Count,
@@ -30,6 +32,7 @@ from mlrunbook.domain.performance import (
     z_value,
 )
 from mlrunbook.domain.safety import MISSED_FAILURE_ALERT
+from mlrunbook.domain.segments import judge_segments
 
 if TYPE_CHECKING:
     from mlrunbook.ports import ServingStatus
@@ -97,6 +100,16 @@ class _Signal:
     excessive_false_positives: bool = False
 
 
+@dataclass(frozen=True)
+class _Seen:
+    """What can be measured at this look. `groups` None: the incident is not about fairness, or nothing is known by group."""
+
+    metrics: ModelMetrics | None
+    status: ServingStatus | None
+    policy: SeverityPolicy
+    groups: FairnessVerdict | None
+
+
 def assess(
     *,
     reported_severity: Severity | None,
@@ -106,12 +119,14 @@ def assess(
     status: ServingStatus | None,
     platform_reachable: bool = True,
     policy: SeverityPolicy | None = None,
+    fairness: FairnessPolicy | None = None,
     final_look: bool = False,
 ) -> Assessment:
     """Judge the incident from what was reported and what can be measured.
 
     `reported_severity` is None for incidents that only alerts opened. Call with `final_look` once waiting for more outcomes is
-    over: what is still undecided is then real, without automatic changes.
+    over: what is still undecided is then real, without automatic changes. Incidents of type bias/fairness are judged by group of
+    assets, by `fairness`.
     """
     policy = policy or SeverityPolicy()
     alerts = sorted(alerts, key=lambda a: (not a.is_critical, a.name, str(a.type), a.summary))  # in which order they came says nothing
@@ -123,12 +138,14 @@ def assess(
         reason = f"the model platform cannot be reached, so nothing can be measured: treated as real, {severity}, until it answers"
         return Assessment(True, severity, IncidentType.INFRASTRUCTURE, (reason,), insufficient=True)
 
-    signals = sorted([*missed, *_signals(metrics, status, policy)], key=lambda s: -s.severity.rank)
+    seen = _Seen(metrics, status, policy, _by_group(metrics, fairness) if kind is IncidentType.BIAS_FAIRNESS else None)
+    unfair = _unfair(metrics, policy, seen.groups) if metrics and seen.groups else ()
+    signals = sorted([*missed, *unfair, *_signals(metrics, status, policy)], key=lambda s: -s.severity.rank)
     if signals:
-        return _from_signals(signals, reported_severity, kind, alerts, metrics, status, policy)
+        return _from_signals(signals, reported_severity, kind, alerts, seen)
 
     kind = kind or IncidentType.PERFORMANCE_DEGRADATION
-    said = _performance_words(metrics, policy)
+    said = seen.groups.sentence if seen.groups else _performance_words(metrics, policy)
     if reported_severity is not None:
         claim = kind is IncidentType.PERFORMANCE_DEGRADATION and reported_severity.at_least(Severity.HIGH)
         if claim and _performance_is_fine(metrics, policy):
@@ -140,28 +157,26 @@ def assess(
         if risk:
             reasons.append("a person reports dangerous predictions: treated as a safety risk until someone has looked")
         return Assessment(True, reported_severity, kind, tuple(reasons), safety_risk=risk)
-    return _from_alerts_alone(alerts, kind, metrics, status, policy, said, final_look)
+    return _from_alerts_alone(alerts, kind, seen, said, final_look)
 
 
 def _from_alerts_alone(
     alerts: Sequence[AlertSignal],
     kind: IncidentType,
-    metrics: ModelMetrics | None,
-    status: ServingStatus | None,
-    policy: SeverityPolicy,
+    seen: _Seen,
     said: str,
     final_look: bool,
 ) -> Assessment:
     """No limit is measured as passed and no person has reported anything: do the measurements cover what the alerts claim?"""
     named = ", ".join(f"{a.name} ({a.level.lower()})" for a in alerts) or "no alert"
     critical = any(a.is_critical for a in alerts)
-    severity = policy.unmeasured_critical_alert if critical else policy.unmeasured_alert
-    covers = [_measured(a.name, a.type or kind, metrics, status, policy) for a in alerts or (AlertSignal("", ""),)]
+    severity = seen.policy.unmeasured_critical_alert if critical else seen.policy.unmeasured_alert
+    covers = [_measured(a.name, a.type or kind, seen) for a in alerts or (AlertSignal("", ""),)]
     if all(covers):
         found = "; ".join(dict.fromkeys(_refuted_words(a.name, said) for a in alerts)) or said
         return Assessment(False, severity, kind, (f"false alarm: {named} fired, but {found}",))
     never = None in covers
-    if never or final_look or (metrics is None and critical):
+    if never or final_look or (seen.metrics is None and critical):
         why = "what it claims cannot be measured here" if never else said
         reason = f"{named} fired and {why}: treated as real, {severity}, without automatic changes"
         return Assessment(True, severity, kind, (reason,), insufficient=True)
@@ -177,12 +192,10 @@ def _from_signals(
     reported: Severity | None,
     kind: IncidentType | None,
     alerts: Sequence[AlertSignal],
-    metrics: ModelMetrics | None,
-    status: ServingStatus | None,
-    policy: SeverityPolicy,
+    seen: _Seen,
 ) -> Assessment:
     worst = signals[0]
-    floor, unmeasured = _unmeasured_severity(alerts, kind, metrics, status, policy)
+    floor, unmeasured = _unmeasured_severity(alerts, kind, seen)
     severity = _worst([worst.severity, reported, floor])
     reasons = [s.reason for s in signals]
     if floor is not None and floor.rank > worst.severity.rank:
@@ -195,17 +208,33 @@ def _from_signals(
     reported_danger = kind is IncidentType.PREDICTION_ERROR and reported is Severity.CRITICAL
     missed = any(s.safety_risk for s in signals)
     doubtful = reported is None and severity.rank > worst.severity.rank
-    look_again = not dangerous and not missed and (doubtful or (metrics is not None and _hints_at_danger(metrics, policy)))
+    look_again = not dangerous and not missed and (doubtful or (seen.metrics is not None and _hints_at_danger(seen.metrics, seen.policy)))
     return Assessment(
         True,
         severity,
         kind if stays and kind else worst.type,
-        (*reasons, *_lag(metrics)),
+        (*reasons, *_lag(seen.metrics)),
         dangerous=dangerous,
         safety_risk=dangerous or missed or reported_danger,
         excessive_false_positives=any(s.excessive_false_positives for s in signals),
         may_be_worse=look_again,
     )
+
+
+def _by_group(metrics: ModelMetrics | None, fairness: FairnessPolicy | None) -> FairnessVerdict | None:
+    if metrics is None or not metrics.current.by_asset_type:
+        return None
+    return judge_groups(metrics.current.by_asset_type, fairness, metrics.baseline.by_asset_type or None)
+
+
+def _unfair(metrics: ModelMetrics, policy: SeverityPolicy, groups: FairnessVerdict) -> Iterator[_Signal]:
+    """Groups further apart than allowed are medium; a group that fell as far as a high incident does, beyond chance, is one."""
+    if groups.verdict is Fairness.UNFAIR:
+        yield _Signal(Severity.MEDIUM, IncidentType.BIAS_FAIRNESS, f"{groups.sentence}: medium")
+    segments = judge_segments(metrics.baseline.by_asset_type, metrics.current.by_asset_type, policy.drops, kind="asset type")
+    for fallen in segments.fallen:
+        if fallen.verdict and fallen.verdict.severity:
+            yield _Signal(fallen.verdict.severity, IncidentType.BIAS_FAIRNESS, fallen.sentence)
 
 
 def _missed(alert: AlertSignal) -> _Signal:
@@ -217,16 +246,14 @@ def _missed(alert: AlertSignal) -> _Signal:
 def _unmeasured_severity(
     alerts: Sequence[AlertSignal],
     kind: IncidentType | None,
-    metrics: ModelMetrics | None,
-    status: ServingStatus | None,
-    policy: SeverityPolicy,
+    seen: _Seen,
 ) -> tuple[Severity | None, str]:
     """What the alerts that nothing measures would be graded by themselves, and the name of the worst of them."""
     default = kind or IncidentType.PERFORMANCE_DEGRADATION
-    open_ = [a for a in alerts if a.name != MISSED_FAILURE_ALERT and not _measured(a.name, a.type or default, metrics, status, policy)]
+    open_ = [a for a in alerts if a.name != MISSED_FAILURE_ALERT and not _measured(a.name, a.type or default, seen)]
     if not open_:
         return None, ""
-    return (policy.unmeasured_critical_alert if open_[0].is_critical else policy.unmeasured_alert), open_[0].name
+    return (seen.policy.unmeasured_critical_alert if open_[0].is_critical else seen.policy.unmeasured_alert), open_[0].name
 
 
 def _hints_at_danger(metrics: ModelMetrics, policy: SeverityPolicy) -> bool:
@@ -260,8 +287,10 @@ def _signals(metrics: ModelMetrics | None, status: ServingStatus | None, policy:
         reason = f"the model caught {counts.tp} of {counts.positives} failures: critical, it misses nearly every one"
         yield _Signal(Severity.CRITICAL, IncidentType.PREDICTION_ERROR, reason, dangerous=True)
 
-    verdict = _graded(metrics, policy)
-    if verdict.is_real and verdict.severity is not None:
+    feed, verdict = judge_feed(metrics), _graded(metrics, policy)
+    if feed.stalled:
+        yield _Signal(Severity.MEDIUM, IncidentType.INFRASTRUCTURE, f"outcomes no longer arrive: medium, {feed.sentence}")
+    elif verdict.is_real and verdict.severity is not None:
         # Fewer caught failures AND more false alarms is a bad model, which a higher threshold would make miss even more.
         excessive = verdict.precision_fell and not verdict.recall_fell
         reason = verdict.reason
@@ -294,14 +323,17 @@ _NOT_IN_METRICS = frozenset({"FeatureDrift"})
 FEATURES_OK = "ok"
 
 
-def _measured(
-    alert: str, kind: IncidentType, metrics: ModelMetrics | None, status: ServingStatus | None, policy: SeverityPolicy
-) -> bool | None:
+def _measured(alert: str, kind: IncidentType, seen: _Seen) -> bool | None:
     """Whether what this alert claims was measured: with no limit passed it is then untrue. None: it never can be here."""
+    metrics, status, policy = seen.metrics, seen.status, seen.policy
+    if kind is IncidentType.BIAS_FAIRNESS and seen.groups:
+        return seen.groups.verdict is not Fairness.INSUFFICIENT
     if alert in ("ModelServerDown", "DeploymentFailed"):
         return status is not None
     if alert == "FeatureStoreUnavailable":
         return None if status is None or status.features is None else True
+    if alert == "OutcomesMissing":
+        return metrics is not None and judge_feed(metrics).stalled is not None
     if alert in _NOT_IN_METRICS or kind not in _MEASURABLE:
         return None
     enough = metrics is not None and metrics.current.predictions >= policy.min_predictions
@@ -321,6 +353,8 @@ def _refuted_words(alert: str, said: str) -> str:
         return "the model server has loaded what the registry names"
     if alert == "FeatureStoreUnavailable":
         return "the model server reads features"
+    if alert == "OutcomesMissing":
+        return "outcomes arrive"
     return f"{_RATE_ALERTS[alert].replace('_', ' ')} is within its limit" if alert in _RATE_ALERTS else said
 
 

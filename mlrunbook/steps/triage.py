@@ -72,6 +72,7 @@ def look(run: Run, *, final_look: bool = False) -> tuple[Assessment, ModelMetric
         status=status,
         platform_reachable=reachable,
         policy=run.world.policy.severity,
+        fairness=run.world.policy.fairness,
         final_look=final_look,
     )
     return assessment, metrics, status

@@ -1,15 +1,18 @@
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
+from random import Random
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mlrunbook.domain.incident import IncidentType, Severity
-from mlrunbook.domain.performance import Confusion
+from mlrunbook.domain.performance import Confusion, ModelMetrics
 from mlrunbook.domain.severity import AlertSignal, Assessment, assess
-from tests.domain.builders import FALLEN, HEALTHY, TINY, TOO_MANY_ALARMS, metrics, status
+from tests.domain.builders import BASELINE, FALLEN, HEALTHY, TINY, TOO_MANY_ALARMS, metrics, status
 
 F1_ALERT = AlertSignal("ModelF1Drop", "WARNING", IncidentType.PERFORMANCE_DEGRADATION)
 
@@ -149,6 +152,7 @@ def test_a_security_report_stays_a_security_incident_while_performance_falls_too
 confusions = st.builds(Confusion, *[st.integers(0, 300)] * 4)
 
 
+@settings(deadline=None)
 @given(st.sampled_from(list(Severity)), st.sampled_from(list(IncidentType)), st.none() | confusions, st.booleans(), st.booleans())
 def test_a_reported_severity_is_never_lowered(s: Severity, t: IncidentType, c: Confusion | None, up: bool, final: bool) -> None:
     m = metrics(c) if c is not None else None
@@ -188,3 +192,174 @@ def test_a_handful_of_failures_nearly_all_missed_is_real_and_worth_another_look(
     many = look(metrics=metrics(Confusion(tp=10, fp=150, fn=190, tn=5000)))
     assert (many.severity, many.may_be_worse) == (Severity.CRITICAL, False)
     assert not look(metrics=metrics(FALLEN)).may_be_worse
+
+
+# Critical failures
+
+
+MISSED = AlertSignal("CriticalFailureMissed", "CRITICAL", IncidentType.PREDICTION_ERROR, "critical failure missed: press_1 failed")
+
+
+@pytest.mark.parametrize("seen", [metrics(HEALTHY), metrics(TINY), metrics(Confusion()), None])
+def test_one_missed_critical_failure_is_critical_at_once_whatever_the_averages_say(seen: ModelMetrics | None) -> None:
+    a = look(metrics=seen, alerts=(MISSED,))
+    assert (a.real, a.severity, a.type, a.safety_risk) == (True, Severity.CRITICAL, IncidentType.PREDICTION_ERROR, True)
+    assert (a.insufficient, a.dangerous, a.may_be_worse) == (False, False, False), "nobody waits for another look; the model may be fine"
+    assert a.reasons[0].startswith("critical failure missed: press_1 failed: critical")
+
+
+def test_a_missed_critical_failure_needs_no_platform_to_be_real() -> None:
+    a = look(metrics=None, status=None, platform_reachable=False, alerts=(F1_ALERT, MISSED))
+    assert (a.real, a.severity, a.type) == (True, Severity.CRITICAL, IncidentType.PREDICTION_ERROR)
+
+
+# Late outcomes
+
+
+def test_where_outcomes_lag_triage_says_so() -> None:
+    late = metrics(HEALTHY, predictions=9000, label_delay_s=7200.0)
+    lag = "1,000 of 9,000 predictions have a known outcome; outcomes take 2 h (median of those that have come)"
+    assert lag in look(metrics=late, final_look=True).reasons[0]
+    assert look(metrics=metrics(FALLEN, predictions=9000, label_delay_s=7200.0)).reasons[-1] == lag
+    assert not any("known outcome;" in r for r in look(metrics=metrics(FALLEN)).reasons)
+
+
+# Fairness
+
+GAP = AlertSignal("FairnessGap", "WARNING", IncidentType.BIAS_FAIRNESS)
+L, M, H = Confusion(tp=800, fp=180, fn=220, tn=9000), Confusion(tp=400, fp=90, fn=110, tn=4500), Confusion(tp=120, fp=27, fn=33, tn=900)
+
+
+def by_type(**now: Confusion) -> ModelMetrics:
+    """A fleet of three asset types that were served alike; its overall F1 as before."""
+    before = {"L": L, "M": M, "H": H}
+    seen = metrics(HEALTHY, by_asset_type=before | now)
+    return replace(seen, baseline=replace(seen.baseline, by_asset_type=before))
+
+
+def test_an_asset_type_that_falls_while_the_overall_f1_hides_it_is_real_bias() -> None:
+    a = look(metrics=by_type(H=Confusion(tp=60, fp=40, fn=93, tn=887)), alerts=(GAP,))
+    assert (a.real, a.type, a.severity) == (True, IncidentType.BIAS_FAIRNESS, Severity.HIGH)
+    assert "H" in a.reasons[0]
+
+
+def test_groups_too_far_apart_that_fell_less_than_a_fifth_are_medium() -> None:
+    a = look(metrics=by_type(H=Confusion(tp=900, fp=380, fn=420, tn=9000)), alerts=(GAP,))
+    assert (a.real, a.severity) == (True, Severity.MEDIUM)
+
+
+def test_groups_served_alike_refute_the_alert_and_groups_with_few_failures_do_not() -> None:
+    fair = look(metrics=by_type(), alerts=(GAP,))
+    assert (fair.real, fair.type) == (False, IncidentType.BIAS_FAIRNESS)
+    few = by_type(H=Confusion(tp=8, fp=2, fn=2, tn=90))
+    assert look(metrics=few, alerts=(GAP,)).real is None, "look again"
+    last = look(metrics=few, alerts=(GAP,), final_look=True)
+    assert (last.real, last.severity, last.insufficient) == (True, Severity.MEDIUM, True)
+
+
+def test_a_person_who_reports_bias_is_believed_and_told_what_is_measured() -> None:
+    a = report("high", "bias_fairness", metrics=by_type())
+    assert (a.real, a.severity) == (True, Severity.HIGH)
+    assert any("F1 by group" in r for r in a.reasons)
+
+
+# What holds for every incident
+
+KNOWN = ["ModelF1Drop", "ModelPrecisionDrop", "FeatureNullRateHigh", "FeatureDrift", "InferenceLatencyHigh", "ModelServerDown"]
+KNOWN += ["FeatureStoreUnavailable", "ModelErrorRateHigh", "AllAssetsHighRisk", "CriticalFailureMissed", "FairnessGap", "Custom"]
+alerts = st.lists(
+    st.builds(
+        AlertSignal,
+        st.sampled_from(KNOWN),
+        st.sampled_from(["WARNING", "CRITICAL"]),
+        st.none() | st.sampled_from([t for t in IncidentType if t is not IncidentType.BIAS_FAIRNESS]),
+    ),
+    max_size=4,
+)
+rates = st.none() | st.floats(0, 1)
+baselines = st.sampled_from([BASELINE, Confusion(tp=800, fp=180, fn=220, tn=9000), Confusion(tp=3, fn=1, tn=50)])
+worlds = st.fixed_dictionaries(
+    {
+        "counts": confusions,
+        "baseline": baselines,
+        "flagged_share": rates,
+        "error_rate": rates,
+        "null_rate": rates,
+        "latency_p95_ms": st.none() | st.floats(0, 5000),
+        "server_healthy": st.booleans(),
+        "features": st.sampled_from([None, "ok", "locked"]),
+    }
+)
+
+
+def judged(seen: dict[str, Any], told: Sequence[AlertSignal], **reported: Any) -> Assessment:
+    w = dict(seen)
+    state = status(server_healthy=w.pop("server_healthy"), features=w.pop("features"))
+    values = {"reported_severity": None, "reported_type": None} | reported
+    return assess(alerts=told, metrics=metrics(w.pop("counts"), w.pop("baseline"), **w), status=state, final_look=True, **values)
+
+
+def harm(a: Assessment) -> int:
+    return a.severity.rank + 1 if a.real else 0
+
+
+def worse(seen: dict[str, Any], how: str, n: int) -> dict[str, Any]:
+    c: Confusion = seen["counts"]
+    match how:
+        case "misses more failures":
+            n = min(n, c.tp)
+            return seen | {"counts": Confusion(c.tp - n, c.fp, c.fn + n, c.tn)}
+        case "flags more sound assets":
+            n = min(n, c.tn)
+            return seen | {"counts": Confusion(c.tp, c.fp + n, c.fn, c.tn - n)}
+        case "stops answering":
+            return seen | {"server_healthy": False}
+        case "cannot read features":
+            return seen | {"features": "locked"}
+        case _:
+            value = seen[how]
+            return seen | {how: value if value is None else value + n * (20.0 if how == "latency_p95_ms" else (1 - value) / 300)}
+
+
+HARMS = ["misses more failures", "flags more sound assets", "stops answering", "cannot read features",
+         "flagged_share", "error_rate", "null_rate", "latency_p95_ms"]  # fmt: skip
+
+
+@settings(max_examples=150, deadline=None)
+@given(worlds, alerts, st.sampled_from(HARMS), st.integers(1, 300))
+def test_more_evidence_of_harm_never_lowers_the_severity(seen: dict[str, Any], told: list[AlertSignal], how: str, n: int) -> None:
+    before, after = judged(seen, told), judged(worse(seen, how, n), told)
+    assert harm(after) >= harm(before)
+
+
+@settings(max_examples=100, deadline=None)
+@given(worlds, alerts, st.sampled_from(list(Severity)), st.sampled_from(list(IncidentType)))
+def test_no_measurement_and_no_alert_lowers_a_persons_severity(
+    seen: dict[str, Any], told: list[AlertSignal], said: Severity, kind: IncidentType
+) -> None:
+    assert judged(seen, told, reported_severity=said, reported_type=kind).severity.at_least(said)
+
+
+@settings(max_examples=100, deadline=None)
+@given(worlds, alerts, st.randoms())
+def test_the_order_of_the_alerts_changes_nothing(seen: dict[str, Any], told: list[AlertSignal], random: Random) -> None:
+    shuffled = list(told)
+    random.shuffle(shuffled)
+    assert judged(seen, shuffled) == judged(seen, told)
+
+
+@settings(max_examples=50, deadline=None)
+@given(alerts, st.booleans(), st.booleans())
+def test_where_nothing_can_be_measured_nothing_is_a_false_alarm(told: list[AlertSignal], up: bool, final: bool) -> None:
+    blind = metrics(Confusion(), latency_p95_ms=None, error_rate=None, null_rate=None)
+    for seen in (None, blind):
+        a = assess(
+            reported_severity=None,
+            reported_type=None,
+            alerts=told,
+            metrics=seen,
+            status=None,
+            platform_reachable=up,
+            final_look=final,
+        )
+        assert a.real is not False

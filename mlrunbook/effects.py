@@ -32,12 +32,14 @@ COMPARED = 5_000  # entities of a feature view that are read back: all of a flee
 
 @dataclass(frozen=True)
 class Effect:
-    """`read` returns the state in the words the journal keeps; `repeatable`: applying twice is the same as once."""
+    """`read` returns the state in the words the journal keeps; `repeatable`: applying twice is the same as once. `settles`: how many times
+    `World.settle_s` it may take to show."""
 
     read: Callable[[World, Any], State]
     holds: Callable[[Any, State], bool]
     apply: Callable[[World, Any, str], object]
     repeatable: bool
+    settles: float = 1.0
 
 
 def _read_serving_version(world: World, action: RollBack | Promote) -> State:
@@ -152,6 +154,8 @@ def _read_registered(world: World, action: Register) -> State:
     return {"registered": any(v.version == action.version for v in world.platform.versions(action.model))}
 
 
+A_START = 4.0  # a server that starts imports its libraries and loads its model, on a busy machine for a minute
+
 EFFECTS: dict[str, Effect] = {
     RollBack.kind: Effect(
         read=_read_serving_version,
@@ -169,6 +173,7 @@ EFFECTS: dict[str, Effect] = {
         holds=lambda a, s: s.get("replicas") == a.replicas and s.get("ready_replicas") == a.replicas,
         apply=lambda world, a, _: world.runtime.scale(a.model, replicas=a.replicas),
         repeatable=True,
+        settles=A_START,
     ),
     Configure.kind: Effect(read=_read_config, holds=_configured, apply=_write_config, repeatable=False),
     Restart.kind: Effect(
@@ -176,6 +181,7 @@ EFFECTS: dict[str, Effect] = {
         holds=lambda a, s: s.get("restart_id") == a.restart_id and bool(s.get("ready")),
         apply=lambda world, a, _: world.runtime.restart(a.model, restart_id=a.restart_id),
         repeatable=True,
+        settles=A_START,
     ),
     FlagWorkOrders.kind: Effect(
         read=_read_work_orders,

@@ -86,9 +86,10 @@ def perform(world: World, lease: leases.Lease, plan: Plan, ordinal: int, *, undo
         pass  # reading back tells
     except Refused as error:
         _give_up(world, lease, row, "refused", str(error), cause=error)
-    state = _wait(world, effect, action, settle_s=world.settle_s)
+    settle_s = world.settle_s * effect.settles
+    state = _wait(world, effect, action, settle_s=settle_s)
     if not effect.holds(action, state):
-        _give_up(world, lease, row, "unknown", f"was applied but reads back as {state} after {world.settle_s:g} s")
+        _give_up(world, lease, row, "unknown", f"was applied but reads back as {state} after {settle_s:g} s")
     return _settle(world, lease, row, "done", state)
 
 

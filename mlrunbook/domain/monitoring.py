@@ -14,11 +14,13 @@ from enum import StrEnum
 from typing import TYPE_CHECKING
 
 from mlrunbook.domain.drift import DriftPolicy
+from mlrunbook.domain.outcome_feed import judge_feed
 from mlrunbook.domain.performance import Confusion, ModelMetrics, relative_drop
 from mlrunbook.domain.policy import AlertThresholds
 
 if TYPE_CHECKING:
     from mlrunbook.domain.findings import Finding
+    from mlrunbook.domain.probing import Probing
 
 NOW = "now"
 WINDOW = "the last 60 min"
@@ -56,7 +58,7 @@ class Seen:
     """What one evaluation sees of a model. A part that could not be read is None: the rules that need it say nothing.
 
     `drift` is the checklist's finding on feature distributions, `drift_for` how long it is known to have stood so. `platform_answers` is
-    None where the platform itself evaluates.
+    None where the platform itself evaluates. `probing` is what the newest rows of the prediction log show.
     """
 
     model: str
@@ -65,6 +67,7 @@ class Seen:
     drift: Finding | None = None
     drift_for: timedelta = timedelta(0)
     platform_answers: bool | None = None
+    probing: Probing | None = None
 
 
 @dataclass(frozen=True)
@@ -279,6 +282,16 @@ def _drift(seen: Seen) -> Measured | None:
     return Measured(float(seen.drift.state == "suspect"), f"{seen.model}: {seen.drift.sentence}", seen.drift_for)
 
 
+def _outcomes_missing(seen: Seen) -> Measured | None:
+    feed = judge_feed(seen.metrics) if seen.metrics else None
+    return None if feed is None or feed.stalled is None else Measured(float(feed.stalled), f"{seen.model}: {feed.sentence}")
+
+
+def _probed(seen: Seen) -> Measured | None:
+    found = seen.probing
+    return None if found is None or found.suspicious is None else Measured(float(found.suspicious), f"{seen.model}: {found.sentence}")
+
+
 def _platform_down(seen: Seen) -> Measured | None:
     if seen.platform_answers is None:
         return None
@@ -338,6 +351,9 @@ RULES: tuple[Rule, ...] = (
         "ModelErrorRateHigh", Level.WARNING, "Error rate", _error_rate,
         limit=lambda p: p.error_rate_warning, window=WINDOW,
     ),
+    # Not the runbook's: without outcomes the drops above say nothing, and a caller who probes makes no metric fall.
+    Rule("OutcomesMissing", Level.WARNING, "Outcomes missing", _outcomes_missing, window=WINDOW),
+    Rule("ModelProbed", Level.CRITICAL, "Model probed", _probed, window="10 min"),
     # Not the runbook's: without it a monitor that cannot look would be silent.
     Rule(
         "ModelPlatformDown", Level.WARNING, "Model platform down", _platform_down,

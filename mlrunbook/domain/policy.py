@@ -303,6 +303,8 @@ class Policy(Section):
             "ModelErrorRateHigh": IncidentType.INFRASTRUCTURE,
             "DeploymentFailed": IncidentType.INFRASTRUCTURE,
             "ModelPlatformDown": IncidentType.INFRASTRUCTURE,
+            "OutcomesMissing": IncidentType.INFRASTRUCTURE,
+            "ModelProbed": IncidentType.SECURITY,
         }
     )
     # Types that are one failure seen from two sides share a family, and so one open incident; any other type stands alone.

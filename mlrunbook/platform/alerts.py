@@ -25,6 +25,7 @@ from mlrunbook.domain.findings import Finding
 from mlrunbook.domain.monitoring import Judged, RuleState, Seen, ServerSeen
 from mlrunbook.domain.performance import ModelMetrics
 from mlrunbook.domain.policy import AlertThresholds
+from mlrunbook.domain.probing import Probing
 from mlrunbook.platform import feature_watch, metrics
 from mlrunbook.platform.tables import alerts, models, predictions, production
 
@@ -34,6 +35,7 @@ REPEAT = timedelta(minutes=5)
 LONGEST_WAIT_S = 30
 CLAIM = timedelta(seconds=30)
 NEVER = "0001-01-01T00:00:00Z"  # how Alertmanager writes the end of what has not ended
+Watch = Callable[[ModelMetrics], Probing | None]
 Drift = Callable[[str, ModelMetrics], tuple[Finding | None, timedelta]]  # the newest finding, and how long it has been so
 _ONE_EVALUATOR = 0x6D6C7261  # advisory lock: several API processes, one evaluation at a time
 
@@ -71,13 +73,14 @@ def evaluate(
     server: Callable[[str], ServerSeen],
     environment: str,
     drift: Drift = lambda *_: (None, timedelta(0)),
+    probing: Watch = lambda _: None,
 ) -> None:
     """Judge every model with something in production and update the alerts. Safe to run in several processes."""
     if not conn.execute(text("SELECT pg_try_advisory_xact_lock(:key)"), {"key": _ONE_EVALUATOR}).scalar():
         return
     for model, version, threshold in in_production(conn):
         figures = metrics.compare(conn, model, now=now, version=version, threshold=threshold)
-        seen = Seen(model, figures, server(model), *drift(model, figures))
+        seen = Seen(model, figures, server(model), *drift(model, figures), probing=probing(figures))
         active = [row for row in _active(conn) if row["model"] == model]
         judged = monitoring.evaluate(seen, rules, _states(active, version), now)
         _update(conn, judged, active, model=model, version=version, environment=environment, now=now)
@@ -228,7 +231,8 @@ class Gateway:
 class AlertLoop:
     """Evaluates every `every_s` seconds and delivers every second, in a thread of its own.
 
-    `health` is what the model server that serves a model says of itself, None when it does not answer; `drift` is `DriftWatch`.
+    `health` is what the model server that serves a model says of itself, None when it does not answer; `drift` is `DriftWatch`,
+    `probing` is `ProbingWatch`.
     """
 
     def __init__(
@@ -240,13 +244,15 @@ class AlertLoop:
         stopped_on_purpose: Callable[[], bool],
         send: Callable[[dict[str, Any]], None],
         drift: Drift,
+        probing: Watch,
         rules: AlertThresholds,
         environment: str,
         every_s: float,
         told: Callable[[], None] = lambda: None,
     ) -> None:
         self._on, self._clock, self._health, self._stopped, self._send = on, clock, health, stopped_on_purpose, send
-        self._drift, self._rules, self._environment, self._every_s, self._told = drift, rules, environment, every_s, told
+        self._drift, self._probing, self._rules = drift, probing, rules
+        self._environment, self._every_s, self._told = environment, every_s, told
         self._down_since: dict[str, datetime] = {}
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="alerts", daemon=True)
@@ -261,7 +267,9 @@ class AlertLoop:
     def evaluate(self) -> None:
         now = self._clock()
         with transaction(self._on) as conn:
-            evaluate(conn, now=now, rules=self._rules, server=self._look, environment=self._environment, drift=self._drift)
+            evaluate(
+                conn, now=now, rules=self._rules, server=self._look, environment=self._environment, drift=self._drift, probing=self._probing
+            )
 
     def deliver(self) -> int:
         return deliver_due(self._on, self._send, now=self._clock())

@@ -45,6 +45,7 @@ from mlrunbook.platform import (
     workorders,
 )
 from mlrunbook.platform.drift_watch import DriftWatch
+from mlrunbook.platform.probing_watch import ProbingWatch
 from mlrunbook.settings import Settings, settings
 from mlrunbook.tokens import Identity, Scope
 
@@ -79,7 +80,7 @@ def create_app(
     http = httpx.Client(timeout=DELIVERY_TIMEOUT_S)
     server = ModelServer(http, config.model_server_url.rstrip("/"))
     limits = rules or AlertThresholds()
-    drift = DriftWatch(engine, clock=clock, rules=limits)
+    drift, probing = DriftWatch(engine, clock=clock, rules=limits), ProbingWatch(engine, clock=clock)
 
     def stopped() -> bool:
         return _desired_replicas(config) == 0
@@ -94,6 +95,7 @@ def create_app(
             stopped_on_purpose=stopped,
             send=alerts.Gateway(http, config.gateway_url.rstrip("/"), token),
             drift=drift,
+            probing=probing,
             rules=limits,
             environment=environment,
             every_s=evaluate_every_s,
@@ -119,7 +121,9 @@ def create_app(
     _serving(app, engine, config, clock)
     _features(app, engine, clock)
     _performance(app, engine, clock)
-    figures = exporter.PlatformCollector(engine, clock=clock, health=server.health, stopped_on_purpose=stopped, drift=drift, rules=limits)
+    figures = exporter.PlatformCollector(
+        engine, clock=clock, health=server.health, stopped_on_purpose=stopped, drift=drift, probing=probing, rules=limits
+    )
     exporter.expose(app, figures)
     return app
 

@@ -46,7 +46,7 @@ FAMILIES: dict[str, tuple[str, tuple[str, ...]]] = {
 
 
 class PlatformCollector(Collector):
-    """`health(model)` is what the model server says of itself; `drift` is `DriftWatch`."""
+    """`health(model)` is what the model server says of itself; `drift` is `DriftWatch`, `probing` is `ProbingWatch`."""
 
     def __init__(
         self,
@@ -56,9 +56,11 @@ class PlatformCollector(Collector):
         health: Callable[[str], Mapping[str, Any] | None],
         stopped_on_purpose: Callable[[], bool],
         drift: alerts.Drift,
+        probing: alerts.Watch = lambda _: None,
         rules: AlertThresholds,
     ) -> None:
-        self._on, self._clock, self._health, self._stopped, self._drift, self._rules = on, clock, health, stopped_on_purpose, drift, rules
+        self._on, self._clock, self._health, self._stopped = on, clock, health, stopped_on_purpose
+        self._drift, self._probing, self._rules = drift, probing, rules
         self._lock = threading.Lock()
         self._last: tuple[datetime, list[GaugeMetricFamily]] | None = None
 
@@ -104,7 +106,7 @@ class PlatformCollector(Collector):
                 add("model_feature_store_up", server.features_down_for is None, model)
             add("model_server_up", health is not None, model)
             add("model_server_wanted", wanted, model)
-            seen = Seen(model, figures, server, drift, drift_for)
+            seen = Seen(model, figures, server, drift, drift_for, probing=self._probing(figures))
             for rule in RULES:
                 if reading := rule.read(seen, self._rules):
                     add("model_alert_reading", reading.value, model, rule.alert, rule.level.value)

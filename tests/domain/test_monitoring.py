@@ -15,6 +15,7 @@ from mlrunbook.domain.findings import Finding, State
 from mlrunbook.domain.monitoring import RULES, Level, RuleState, Seen, ServerSeen
 from mlrunbook.domain.performance import Confusion, ModelMetrics, WindowMetrics
 from mlrunbook.domain.policy import AlertThresholds, Policy
+from mlrunbook.domain.probing import Probing
 
 NOW = datetime(2026, 3, 2, 12, tzinfo=UTC)
 LIMITS = AlertThresholds()
@@ -53,6 +54,10 @@ def unloaded(seconds: float) -> ServerSeen:
     return ServerSeen(not_loaded="v2.0.0 cannot score", not_loaded_for=timedelta(seconds=seconds))
 
 
+def probed(suspicious: bool | None) -> Seen:
+    return replace(seen(), probing=Probing(suspicious, 80, 20, 1, ("asset_7",), 2000, "80 requests that hardly differ"))
+
+
 # rule -> (fires, at the limit, well). A baseline of 1000 positives makes drops of exactly 10, 15 and 20 % possible.
 BASE = Confusion(tp=800, fp=200, fn=200, tn=8800)
 
@@ -78,6 +83,12 @@ CASES: dict[str, tuple[Seen, Seen, Seen]] = {
     "FeatureNullRateHigh:warning": (seen(null_rate=0.051), seen(null_rate=0.05), seen(null_rate=0.0)),
     "FeatureDrift:warning": (drifting(15), drifting(14.9), seen(drift=drift(State.OK))),
     "InferenceLatencyHigh:warning": (seen(latency_p95_ms=2001.0), seen(latency_p95_ms=2000.0), seen(latency_p95_ms=40.0)),
+    "OutcomesMissing:warning": (
+        seen(outcomes_due=1000, outcomes_missing=501),
+        seen(outcomes_due=1000, outcomes_missing=500),
+        seen(outcomes_due=1000, outcomes_missing=0),
+    ),
+    "ModelProbed:critical": (probed(True), probed(None), probed(False)),
     "ModelErrorRateHigh:warning": (seen(error_rate=0.011), seen(error_rate=0.01), seen(error_rate=0.0)),
 }
 AT_THE_LIMIT_FIRES = {

@@ -210,8 +210,8 @@ def test_a_warning_that_becomes_critical_is_told_as_critical_before_the_warning_
 
 
 def test_nulls_in_a_feature_fire_from_the_log_itself(engine: Engine, model: str) -> None:
-    log(engine, model, unlabelled=180, version="v2.0.0")
-    log(engine, model, unlabelled=20, version="v2.0.0", features_of=reading(None))
+    log(engine, model, tn=180, version="v2.0.0")
+    log(engine, model, tn=20, version="v2.0.0", features_of=reading(None))
     evaluate(engine)
     (alert,) = active(engine)
     assert (alert["labels"]["alertname"], alert["annotations"]["summary"]) == (

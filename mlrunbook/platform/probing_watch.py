@@ -1,0 +1,52 @@
+"""Whether somebody probes a model, looked at from the newest rows of the prediction log every few seconds."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from datetime import datetime, timedelta
+
+from sqlalchemy import Engine
+
+from mlrunbook.db import transaction
+from mlrunbook.domain.monitoring import DRIFT_PARTS, spread
+from mlrunbook.domain.performance import ModelMetrics
+from mlrunbook.domain.probing import Probing, judge_probing
+from mlrunbook.platform import predictions
+from mlrunbook.ports import Prediction
+
+EVERY, REFERENCE_EVERY = timedelta(seconds=5), timedelta(hours=1)
+RECENT = timedelta(minutes=10)
+ROWS = 2000  # about 50 ms of work
+
+
+class ProbingWatch:
+    """Called by the alert loop and by scrapes; whoever comes first does the work."""
+
+    def __init__(self, on: Engine, *, clock: Callable[[], datetime]) -> None:
+        self._on, self._clock = on, clock
+        self._lock = threading.Lock()
+        self._last: dict[str, tuple[datetime, Probing]] = {}
+        self._reference: dict[str, tuple[datetime, list[Prediction]]] = {}
+
+    def __call__(self, figures: ModelMetrics) -> Probing:
+        with self._lock:
+            model, now = figures.model, self._clock()
+            if model not in self._last or now - self._last[model][0] >= EVERY:
+                with transaction(self._on) as conn:
+                    recent = predictions.recent(conn, model=model, limit=ROWS, since=now - RECENT, until=now)
+                self._last[model] = (now, judge_probing(recent, self._usual(figures, now)))
+            return self._last[model][1]
+
+    def _usual(self, figures: ModelMetrics, now: datetime) -> list[Prediction]:
+        """A sample from all over the baseline, kept for an hour once it holds any rows."""
+        at, rows = self._reference.get(figures.model, (now, []))
+        if rows and now - at < REFERENCE_EVERY:
+            return rows
+        parts, before = spread(figures.baseline.since, figures.baseline.until, DRIFT_PARTS), figures.baseline
+        with transaction(self._on) as conn:
+            limit = ROWS // len(parts)
+            rows = [p for a, b in parts for p in predictions.recent(conn, model=figures.model, limit=limit, since=a, until=b)]
+        if before.predictions:
+            self._reference[figures.model] = (now, rows)
+        return rows

@@ -232,6 +232,8 @@ def feature_distributions(
             return unknown(key, source, sample)
     assert not isinstance(recent, Missing)
     assert not isinstance(reference, Missing)
+    if not recent or not reference:  # a column of no rows is not gone
+        return finding(key, source, None, {}, f"{len(recent)} recent and {len(reference)} reference rows: nothing to compare")
     before, now = in_time_order(reference), in_time_order(recent)
     known = Reference.of(feature_columns(before), entity=[p.asset_id for p in before])
     verdict = known.compare(feature_columns(now), policy, entity=[p.asset_id for p in now])

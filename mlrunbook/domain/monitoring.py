@@ -14,9 +14,11 @@ from enum import StrEnum
 from typing import TYPE_CHECKING
 
 from mlrunbook.domain.drift import DriftPolicy
+from mlrunbook.domain.fairness import Fairness, FairnessPolicy, judge_groups
 from mlrunbook.domain.outcome_feed import judge_feed
 from mlrunbook.domain.performance import Confusion, ModelMetrics, relative_drop
 from mlrunbook.domain.policy import AlertThresholds
+from mlrunbook.domain.safety import MISSED_FAILURE_ALERT, MissedFailure, missed_words
 
 if TYPE_CHECKING:
     from mlrunbook.domain.findings import Finding
@@ -58,7 +60,8 @@ class Seen:
     """What one evaluation sees of a model. A part that could not be read is None: the rules that need it say nothing.
 
     `drift` is the checklist's finding on feature distributions, `drift_for` how long it is known to have stood so. `platform_answers` is
-    None where the platform itself evaluates. `probing` is what the newest rows of the prediction log show.
+    None where the platform itself evaluates. `probing` is what the newest rows of the prediction log show; `missed` are the failures of
+    critical assets that the model called safe.
     """
 
     model: str
@@ -68,6 +71,7 @@ class Seen:
     drift_for: timedelta = timedelta(0)
     platform_answers: bool | None = None
     probing: Probing | None = None
+    missed: tuple[MissedFailure, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -292,6 +296,28 @@ def _probed(seen: Seen) -> Measured | None:
     return None if found is None or found.suspicious is None else Measured(float(found.suspicious), f"{seen.model}: {found.sentence}")
 
 
+def _missed_failures(seen: Seen) -> Measured | None:
+    """One is enough."""
+    if seen.missed is None:
+        return None
+    words = missed_words(seen.missed) if seen.missed else "no critical failure was missed"
+    return Measured(float(len(seen.missed)), f"{seen.model}: {words}")
+
+
+# Stricter than triage's: a monitor looks all day.
+MONITORED_FAIRNESS = FairnessPolicy(confidence=0.99)
+
+
+def _fairness_gap(seen: Seen) -> Measured | None:
+    """Beyond what the gaps between asset types were in the baseline."""
+    if seen.metrics is None:
+        return None
+    found = judge_groups(seen.metrics.current.by_asset_type, MONITORED_FAIRNESS, seen.metrics.baseline.by_asset_type or None)
+    if found.gap is None:
+        return None
+    return Measured(float(found.verdict is Fairness.UNFAIR), f"{seen.model}: {found.sentence}")
+
+
 def _platform_down(seen: Seen) -> Measured | None:
     if seen.platform_answers is None:
         return None
@@ -302,6 +328,8 @@ def _platform_down(seen: Seen) -> Measured | None:
 
 # The most dangerous first: they are told in this order, and the first one opens the incident.
 RULES: tuple[Rule, ...] = (
+    # Not among the runbook's ten: its Severity Levels name it as critical.
+    Rule(MISSED_FAILURE_ALERT, Level.CRITICAL, "Critical failure missed", _missed_failures, window=WINDOW),
     Rule(
         "AllAssetsHighRisk", Level.CRITICAL, "All assets predicted high-risk", _flagged,
         limit=lambda p: p.flagged_share_critical, at_limit=True, least=Least.PREDICTIONS, window=WINDOW,
@@ -340,7 +368,7 @@ RULES: tuple[Rule, ...] = (
     ),
     Rule(
         "FeatureDrift", Level.WARNING, "Feature drift detected", _drift,
-        fires_after_s=lambda p: p.drift_after_s, window=BOTH_WINDOWS,
+        fires_after_s=lambda p: p.drift_after_s, least=Least.PREDICTIONS, window=BOTH_WINDOWS,
     ),
     Rule(
         "InferenceLatencyHigh", Level.WARNING, "Inference latency", _latency_s,
@@ -354,6 +382,7 @@ RULES: tuple[Rule, ...] = (
     # Not the runbook's: without outcomes the drops above say nothing, and a caller who probes makes no metric fall.
     Rule("OutcomesMissing", Level.WARNING, "Outcomes missing", _outcomes_missing, window=WINDOW),
     Rule("ModelProbed", Level.CRITICAL, "Model probed", _probed, window="10 min"),
+    Rule("FairnessGap", Level.WARNING, "Disparate performance across asset types", _fairness_gap, window=BOTH_WINDOWS),
     # Not the runbook's: without it a monitor that cannot look would be silent.
     Rule(
         "ModelPlatformDown", Level.WARNING, "Model platform down", _platform_down,

@@ -166,6 +166,20 @@ def test_a_slow_random_walk_is_not_called_drift() -> None:
     assert f.feature_distributions(walk(1), walk(2)).state is not State.SUSPECT
 
 
+def test_no_rows_on_a_side_are_unknown_not_features_that_went_or_came() -> None:
+    rows = sensors(400, seed=1)
+    assert {f.feature_distributions(recent, before).state for recent, before in (([], rows), (rows, []), ([], []))} == {State.UNKNOWN}
+
+
+def test_the_order_of_the_prediction_log_changes_nothing() -> None:
+    recent, reference = sensors(400, shift=4, seed=1), sensors(800, seed=2)
+    straight = f.feature_distributions(recent, reference)
+    rng = np.random.default_rng(3)
+    for _ in range(5):
+        mixed = [recent[i] for i in rng.permutation(400)], [reference[i] for i in rng.permutation(800)]
+        assert f.feature_distributions(*mixed) == straight
+
+
 def test_empty_and_null_columns_do_not_break_the_drift_check() -> None:
     rows = [prediction(i, features={"a": None, "b": float("nan"), "c": 1.0}) for i in range(80)]
     finding = f.feature_distributions(rows, rows)

@@ -16,6 +16,7 @@ from mlrunbook.domain.monitoring import RULES, Level, RuleState, Seen, ServerSee
 from mlrunbook.domain.performance import Confusion, ModelMetrics, WindowMetrics
 from mlrunbook.domain.policy import AlertThresholds, Policy
 from mlrunbook.domain.probing import Probing
+from mlrunbook.domain.safety import MissedFailure
 
 NOW = datetime(2026, 3, 2, 12, tzinfo=UTC)
 LIMITS = AlertThresholds()
@@ -58,6 +59,16 @@ def probed(suspicious: bool | None) -> Seen:
     return replace(seen(), probing=Probing(suspicious, 80, 20, 1, ("asset_7",), 2000, "80 requests that hardly differ"))
 
 
+def missed(count: int | None) -> Seen:
+    one = MissedFailure(7, "press_1", "H", 0.04, 0.5, NOW - timedelta(hours=3), NOW)
+    return replace(seen(), missed=None if count is None else (one,) * count)
+
+
+def groups(tp: int) -> Seen:
+    """Type H is served as well as L at tp=800, and 0.07 of F1 worse at 730."""
+    return seen(by_asset_type={"L": BASE, "H": Confusion(tp=tp, fp=1000 - tp, fn=1000 - tp, tn=8000)})
+
+
 # rule -> (fires, at the limit, well). A baseline of 1000 positives makes drops of exactly 10, 15 and 20 % possible.
 BASE = Confusion(tp=800, fp=200, fn=200, tn=8800)
 
@@ -88,6 +99,8 @@ CASES: dict[str, tuple[Seen, Seen, Seen]] = {
         seen(outcomes_due=1000, outcomes_missing=500),
         seen(outcomes_due=1000, outcomes_missing=0),
     ),
+    "CriticalFailureMissed:critical": (missed(1), missed(None), missed(0)),
+    "FairnessGap:warning": (groups(600), groups(730), groups(800)),
     "ModelProbed:critical": (probed(True), probed(None), probed(False)),
     "ModelErrorRateHigh:warning": (seen(error_rate=0.011), seen(error_rate=0.01), seen(error_rate=0.0)),
 }
@@ -149,6 +162,7 @@ def test_an_alert_has_its_worst_level(current: Confusion, expected: dict[str, st
         (Seen("m"), "ModelServerDown:critical"),
         (Seen("m"), "ModelErrorRateHigh:warning"),
         (seen(drift=drift(State.UNKNOWN)), "FeatureDrift:warning"),
+        (replace(drifting(60), metrics=seen(predictions=199).metrics), "FeatureDrift:warning"),
     ],
 )
 def test_too_few_data_neither_start_nor_end_an_alert(few: Seen, key: str) -> None:

@@ -205,14 +205,15 @@ def _p_of_more(old: int, n_old: int, new: int, n_new: int) -> float:
 
 
 def _moved(seen: _Compared, old: _Column, new: _Column, n_old: float, n_new: float, policy: DriftPolicy) -> None:
-    from scipy.stats import kstwo
+    from scipy.special import kolmogorov
 
     assert old.ordered is not None
     assert new.ordered is not None
     seen.effect = ks_distance(old.ordered, new.ordered)
     sd, step = float(old.ordered.std()), float(new.ordered.mean() - old.ordered.mean())
-    seen.shift_sd = step / sd if sd > 0 else None
-    p = float(kstwo.sf(seen.effect, max(round(n_old * n_new / (n_old + n_new)), 1)))
+    seen.shift_sd = step / sd if old.ordered[0] < old.ordered[-1] else None  # of a constant, rounding would make a tiny deviation
+    root = (n_old * n_new / (n_old + n_new)) ** 0.5
+    p = float(kolmogorov((root + 0.12 + 0.11 / root) * seen.effect))  # Stephens 1970: the limit, corrected for finite n
     if seen.shift_sd is not None and abs(seen.shift_sd) >= 0.1:
         words = f"{'up' if step > 0 else 'down'} by {abs(seen.shift_sd):.1f} standard deviations"
     else:
@@ -251,8 +252,10 @@ def ks_distance(old: Floats, new: Floats) -> float:
     import numpy as np
 
     steps = np.arange(len(new) + 1) / len(new)
-    up = steps[1:] - np.searchsorted(old, new, side="right") / len(old)
-    down = np.searchsorted(old, new, side="left") / len(old) - steps[:-1]
+    right = np.searchsorted(old, new, side="right")
+    tied = bool(np.any(old[right - 1] == new))  # where right is 0 this is the largest, which is above
+    left = np.searchsorted(old, new, side="left") if tied else right
+    up, down = steps[1:] - right / len(old), left / len(old) - steps[:-1]
     return float(max(up.max(), down.max(), 0.0))
 
 
@@ -348,6 +351,8 @@ def _numbers(values: Any) -> Floats | None:
     plain = {k for k in kinds if issubclass(k, (float, int, np.floating, np.integer)) and k is not bool}
     if kinds <= plain | {type(None)}:
         return np.array(values, dtype=np.float64) if plain else np.full(len(values), np.nan)
+    if not plain:
+        return None
     numbers = np.array([v if type(v) in plain else np.nan for v in values], dtype=np.float64)
     others = sum(type(v) not in plain and v is not None for v in values)
     return numbers if np.isfinite(numbers).sum() > others else None

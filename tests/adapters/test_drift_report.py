@@ -38,7 +38,7 @@ def test_a_page_is_drawn_whatever_the_columns_hold_and_says_what_we_found() -> N
     reference = {name: list(old) for name, (old, _) in columns.items()} | {"gone": [1.0] * N}
     recent = {name: list(new) for name, (_, new) in columns.items()} | {"come": [1.0] * N}
     verdict = compare_features(reference, recent)
-    page = draw(reference, recent, verdict).decode()
+    page = draw(reference, recent, verdict, timeout_s=220).decode()
     assert len(page) > 1_000_000
     body = page.partition("<body>")[2]
     assert verdict.columns["moved"].found

@@ -6,10 +6,12 @@ from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from mlrunbook.domain.outcome_feed import OutcomeFeed, judge_feed
-from mlrunbook.domain.performance import Confusion, DropPolicy, Evidence, ModelMetrics, Verdict, grade_drop, grade_metrics
+from mlrunbook.domain.performance import Confusion, DropPolicy, Evidence, ModelMetrics, Verdict, grade_metrics
+from mlrunbook.domain.segments import judge_segments
 from mlrunbook.domain.serving import Seen, trouble_of
 from mlrunbook.domain.severity import SeverityPolicy
 from mlrunbook.domain.threshold import Replay, best_recovery, replay
@@ -57,7 +59,7 @@ class DiagnosisFacts:
     limits: SeverityPolicy = field(default_factory=SeverityPolicy)  # of latency and errors
     retrain_triggers: frozenset[str] = frozenset()  # causes for which path C may be prepared without being asked for
 
-    @property
+    @cached_property
     def verdict(self) -> Verdict | None:
         if self.metrics is None:
             return None
@@ -77,12 +79,14 @@ class DiagnosisFacts:
     def feed(self) -> OutcomeFeed | None:
         return None if self.metrics is None else judge_feed(self.metrics)
 
-    @property
-    def fallen_types(self) -> Mapping[str, Verdict]:
-        """The asset types whose performance fell while that of all together did not."""
-        if self.metrics is None or (self.verdict and self.verdict.is_real):
+    @cached_property
+    def fallen_types(self) -> Mapping[str, str]:
+        """The asset types whose performance fell while that of all together did not, and the sentence that says so."""
+        metrics = self.metrics
+        if metrics is None or (self.verdict and self.verdict.is_real):
             return {}
-        return fallen_types(self.metrics, self.drop_policy)
+        judged = judge_segments(metrics.baseline.by_asset_type, metrics.current.by_asset_type, self.drop_policy, kind="asset type")
+        return {segment.name: f"asset type {segment.sentence}" for segment in judged.fallen}
 
     @property
     def deployed_in_a_day(self) -> str | None:
@@ -124,20 +128,11 @@ class DiagnosisFacts:
         if self.feed and self.feed.stalled:
             return self.feed.sentence
         if self.fallen_types:
-            return "; ".join(f"asset type {name}: {verdict.reason}" for name, verdict in self.fallen_types.items())
+            return "; ".join(self.fallen_types.values())
         return self.verdict.reason if self.verdict else "performance is not measured"
 
     def _counts(self, at: datetime) -> bool:
         return self.detected_at - WEEK <= at <= self.detected_at
-
-
-def fallen_types(metrics: ModelMetrics, policy: DropPolicy) -> dict[str, Verdict]:
-    """Asset types whose drop is real, by name."""
-    graded = {
-        name: grade_drop(metrics.baseline.by_asset_type.get(name, Confusion()), counts, policy)
-        for name, counts in sorted(metrics.current.by_asset_type.items())
-    }
-    return {name: verdict for name, verdict in graded.items() if verdict.is_real}
 
 
 def last_threshold_change(changes: Sequence[Change], until: datetime) -> ThresholdChange | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import sys
 
-ALL = ("intake", "materialize", "candidates", "training")
+ALL = ("intake", "materialize", "candidates", "training", "drift")
 
 
 def main(names: list[str]) -> int:

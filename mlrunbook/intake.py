@@ -15,6 +15,7 @@ from sqlalchemy import Connection, text
 
 from mlrunbook.domain.incident import Incident, IncidentType, Severity, Status
 from mlrunbook.domain.policy import Policy, Role
+from mlrunbook.domain.safety import MISSED_FAILURE_ALERT
 from mlrunbook.notices import escalate, page
 from mlrunbook.store import alerts as known_alerts
 from mlrunbook.store import incidents, leases, records, timeline
@@ -91,13 +92,18 @@ def take_in_alerts(
     for (_, family), members in sorted(groups.items()):
         recalled = [_doubted(_recall(conn, source, alert), policy, now) for alert in members]
         fresh = [alert for alert, incident in recalled if incident is None]
-        joined = take_in(conn, policy, _report(policy, source, family, fresh, now), now=now, by_alert=True)[0] if fresh else None
+        joined, is_new = (
+            take_in(conn, policy, _report(policy, source, family, fresh, now), now=now, by_alert=True) if fresh else (None, False)
+        )
         for alert, incident in recalled:
             home = incident or joined
             assert home is not None  # a fresh one has joined
             _record(conn, source, alert, home, now=now)
             incidents.count_alert(conn, home.id)
             touched[home.id] = None
+        if joined and not is_new and (missed := next((a for a in fresh if a.name == MISSED_FAILURE_ALERT), None)):
+            key = f"missed-{missed.fingerprint}-{missed.starts_at.isoformat()}"  # triage judges anew, whatever the run is waiting for
+            leases.nudge(conn, joined.id, why=missed.summary, key=key, now=now)
 
     for alert in (a for a in alerts if not a.firing):
         alert, home = _recall(conn, source, alert)
@@ -164,6 +170,8 @@ def _report(policy: Policy, source: str, family: str, alerts: Sequence[Normalise
 
 
 def _severity(alert: NormalisedAlert) -> Severity:
+    if alert.name == MISSED_FAILURE_ALERT:  # no measurement can make it less, so nobody's page waits for one
+        return Severity.CRITICAL
     return FIRST_GUESS.get(alert.level, Severity.MEDIUM)
 
 

@@ -298,6 +298,8 @@ class Policy(Section):
             "FeatureDrift": IncidentType.PERFORMANCE_DEGRADATION,
             "InferenceLatencyHigh": IncidentType.PERFORMANCE_DEGRADATION,
             "AllAssetsHighRisk": IncidentType.PREDICTION_ERROR,
+            "CriticalFailureMissed": IncidentType.PREDICTION_ERROR,
+            "FairnessGap": IncidentType.BIAS_FAIRNESS,
             "FeatureStoreUnavailable": IncidentType.INFRASTRUCTURE,
             "ModelServerDown": IncidentType.INFRASTRUCTURE,
             "ModelErrorRateHigh": IncidentType.INFRASTRUCTURE,

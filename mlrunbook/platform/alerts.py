@@ -26,7 +26,8 @@ from mlrunbook.domain.monitoring import Judged, RuleState, Seen, ServerSeen
 from mlrunbook.domain.performance import ModelMetrics
 from mlrunbook.domain.policy import AlertThresholds
 from mlrunbook.domain.probing import Probing
-from mlrunbook.platform import feature_watch, metrics
+from mlrunbook.domain.safety import SafetyPolicy
+from mlrunbook.platform import feature_watch, metrics, safety_watch
 from mlrunbook.platform.tables import alerts, models, predictions, production
 
 log = logging.getLogger(__name__)
@@ -74,13 +75,15 @@ def evaluate(
     environment: str,
     drift: Drift = lambda *_: (None, timedelta(0)),
     probing: Watch = lambda _: None,
+    safety: SafetyPolicy = SafetyPolicy(),
 ) -> None:
     """Judge every model with something in production and update the alerts. Safe to run in several processes."""
     if not conn.execute(text("SELECT pg_try_advisory_xact_lock(:key)"), {"key": _ONE_EVALUATOR}).scalar():
         return
     for model, version, threshold in in_production(conn):
         figures = metrics.compare(conn, model, now=now, version=version, threshold=threshold)
-        seen = Seen(model, figures, server(model), *drift(model, figures), probing=probing(figures))
+        missed = safety_watch.missed_failures(conn, model, safety, now=now)
+        seen = Seen(model, figures, server(model), *drift(model, figures), probing=probing(figures), missed=missed)
         active = [row for row in _active(conn) if row["model"] == model]
         judged = monitoring.evaluate(seen, rules, _states(active, version), now)
         _update(conn, judged, active, model=model, version=version, environment=environment, now=now)
@@ -249,9 +252,10 @@ class AlertLoop:
         environment: str,
         every_s: float,
         told: Callable[[], None] = lambda: None,
+        safety: SafetyPolicy = SafetyPolicy(),
     ) -> None:
         self._on, self._clock, self._health, self._stopped, self._send = on, clock, health, stopped_on_purpose, send
-        self._drift, self._probing, self._rules = drift, probing, rules
+        self._drift, self._probing, self._rules, self._safety = drift, probing, rules, safety
         self._environment, self._every_s, self._told = environment, every_s, told
         self._down_since: dict[str, datetime] = {}
         self._stop = threading.Event()
@@ -268,7 +272,14 @@ class AlertLoop:
         now = self._clock()
         with transaction(self._on) as conn:
             evaluate(
-                conn, now=now, rules=self._rules, server=self._look, environment=self._environment, drift=self._drift, probing=self._probing
+                conn,
+                now=now,
+                rules=self._rules,
+                server=self._look,
+                environment=self._environment,
+                drift=self._drift,
+                probing=self._probing,
+                safety=self._safety,
             )
 
     def deliver(self) -> int:

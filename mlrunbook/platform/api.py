@@ -30,6 +30,7 @@ from mlrunbook import db, policy_file, statefile, web
 from mlrunbook.db import transaction
 from mlrunbook.domain.errors import Invalid, NotFound, RunbookError
 from mlrunbook.domain.policy import AlertThresholds, Policy
+from mlrunbook.domain.safety import SafetyPolicy
 from mlrunbook.platform import (
     alerts,
     artefacts,
@@ -72,6 +73,7 @@ def create_app(
     engine: Engine,
     *,
     rules: AlertThresholds | None = None,
+    safety: SafetyPolicy = SafetyPolicy(),
     evaluate_every_s: float | None = EVALUATE_EVERY_S,
     environment: str = "production",
     clock: Callable[[], datetime] = utc_now,
@@ -100,6 +102,7 @@ def create_app(
             environment=environment,
             every_s=evaluate_every_s,
             told=_get_ready,
+            safety=safety,
         )
 
     def close() -> None:
@@ -122,7 +125,14 @@ def create_app(
     _features(app, engine, clock)
     _performance(app, engine, clock)
     figures = exporter.PlatformCollector(
-        engine, clock=clock, health=server.health, stopped_on_purpose=stopped, drift=drift, probing=probing, rules=limits
+        engine,
+        clock=clock,
+        health=server.health,
+        stopped_on_purpose=stopped,
+        drift=drift,
+        probing=probing,
+        rules=limits,
+        safety=safety,
     )
     exporter.expose(app, figures)
     return app
@@ -391,10 +401,10 @@ def _performance(app: FastAPI, engine: Engine, clock: Callable[[], datetime]) ->
         return {"recorded": len(given) - len(unknown), "unknown": unknown}
 
 
-def alert_rules(config: Settings) -> AlertThresholds:
-    """The alert thresholds of the policy file, or the runbook's where there is none. Invalid when the file is wrong."""
+def team_policy(config: Settings) -> Policy:
+    """The policy file, or the runbook's rules where there is none. Invalid when the file is wrong."""
     path = config.policy or config.home / "runbook.yaml"
-    return (policy_file.load(path) if config.policy or path.exists() else Policy()).alerts
+    return policy_file.load(path) if config.policy or path.exists() else Policy()
 
 
 def main() -> None:
@@ -410,7 +420,10 @@ def main() -> None:
         if not every.replace(".", "", 1).isdigit() or float(every) <= 0:
             raise Invalid(f"MLRUNBOOK_PLATFORM_EVALUATE_S must be seconds over 0, not {every!r}")
         config = settings()
-        app = create_app(config, db.engine(), rules=alert_rules(config), evaluate_every_s=float(every), environment=environment)
+        policy = team_policy(config)
+        app = create_app(
+            config, db.engine(), rules=policy.alerts, safety=policy.safety, evaluate_every_s=float(every), environment=environment
+        )
     except RunbookError as error:
         sys.exit(f"model platform: {error}")
     uvicorn.run(app, host=args.host, port=args.port, log_level="warning", timeout_graceful_shutdown=2)

@@ -21,7 +21,8 @@ from mlrunbook.db import transaction
 from mlrunbook.domain.monitoring import RULES, Seen
 from mlrunbook.domain.performance import WindowMetrics
 from mlrunbook.domain.policy import AlertThresholds
-from mlrunbook.platform import alerts, metrics
+from mlrunbook.domain.safety import SafetyPolicy
+from mlrunbook.platform import alerts, metrics, safety_watch
 
 REFRESH_S = 2.0
 CURRENT, BASELINE = "current", "baseline"
@@ -58,9 +59,10 @@ class PlatformCollector(Collector):
         drift: alerts.Drift,
         probing: alerts.Watch = lambda _: None,
         rules: AlertThresholds,
+        safety: SafetyPolicy = SafetyPolicy(),
     ) -> None:
         self._on, self._clock, self._health, self._stopped = on, clock, health, stopped_on_purpose
-        self._drift, self._probing, self._rules = drift, probing, rules
+        self._drift, self._probing, self._rules, self._safety = drift, probing, rules, safety
         self._lock = threading.Lock()
         self._last: tuple[datetime, list[GaugeMetricFamily]] | None = None
 
@@ -84,11 +86,15 @@ class PlatformCollector(Collector):
 
         with transaction(self._on) as conn:
             compared = [
-                (version, metrics.compare(conn, model, now=now, version=version, threshold=threshold))
+                (
+                    version,
+                    metrics.compare(conn, model, now=now, version=version, threshold=threshold),
+                    safety_watch.missed_failures(conn, model, self._safety, now=now),
+                )
                 for model, version, threshold in alerts.in_production(conn)
             ]
         wanted = not self._stopped()
-        for version, figures in compared:
+        for version, figures, missed in compared:
             model, current = figures.model, figures.current
             health = self._health(model)
             server = alerts.server_seen(health, down_for=timedelta(0) if wanted and health is None else None, now=now)
@@ -106,7 +112,7 @@ class PlatformCollector(Collector):
                 add("model_feature_store_up", server.features_down_for is None, model)
             add("model_server_up", health is not None, model)
             add("model_server_wanted", wanted, model)
-            seen = Seen(model, figures, server, drift, drift_for, probing=self._probing(figures))
+            seen = Seen(model, figures, server, drift, drift_for, probing=self._probing(figures), missed=missed)
             for rule in RULES:
                 if reading := rule.read(seen, self._rules):
                     add("model_alert_reading", reading.value, model, rule.alert, rule.level.value)

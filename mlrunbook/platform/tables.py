@@ -87,6 +87,7 @@ predictions = Table(
     Column("shadow_version", Text),  # what stood in staging then, and its score: nobody acted on it
     Column("shadow_score", Double),
     Index("predictions_window", "model", "at"),
+    Index("predictions_missed", "model", "outcome_at", postgresql_where=text("outcome AND NOT label")),
     Index("predictions_labelled", "model", "at", postgresql_where=text("outcome IS NOT NULL")),
     schema=SCHEMA,
 )

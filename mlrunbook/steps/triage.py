@@ -16,6 +16,7 @@ from mlrunbook.domain.errors import RunbookError, Transient
 from mlrunbook.domain.incident import Incident, IncidentType, Severity, Status
 from mlrunbook.domain.performance import ModelMetrics
 from mlrunbook.domain.policy import CostAssumptions, Role
+from mlrunbook.domain.safety import MISSED_FAILURE_ALERT
 from mlrunbook.domain.severity import AlertSignal, Assessment, assess
 from mlrunbook.notices import REOPENED, escalate, situation, stop, tell
 from mlrunbook.ports import ServingStatus
@@ -26,7 +27,8 @@ from mlrunbook.store import alerts, incidents, outbox, records
 
 def triage(run: Run, *, sleep: Callable[[float], None] = time.sleep) -> dict[str, Any]:
     """Look until the evidence decides or the looks are used up, then record the outcome and tell people."""
-    if found := run.recorded("triage"):
+    found = run.recorded("triage")
+    if found and not _is_outgrown(run, found):
         return found
     policy = run.world.policy
     for number in range(1, policy.triage.looks + 1):
@@ -45,6 +47,18 @@ def triage(run: Run, *, sleep: Callable[[float], None] = time.sleep) -> dict[str
         reasons = (f"reopened: {again['why']}", *assessment.reasons)
         assessment = replace(assessment, real=True, insufficient=unproven, reasons=reasons)
     return _settle(run, assessment, metrics, status)
+
+
+def _is_outgrown(run: Run, found: dict[str, Any]) -> bool:
+    """A critical failure was missed after triage: what it found is put aside, and so is the containment that followed from it."""
+    with run.world.transaction() as conn:
+        names = {a["body"].get("labels", {}).get("alertname") for a in alerts.of_incident(conn, run.incident_id)}
+    if MISSED_FAILURE_ALERT not in names or affects_safety(found) or run.recorded("applied"):
+        return False
+    with run.write() as conn:
+        run.note(conn, "triage", "A critical failure was missed since: judged and contained anew")
+        records.forget(conn, run.incident_id, "triage", "containment", "contained")
+    return True
 
 
 def look(run: Run, *, final_look: bool = False) -> tuple[Assessment, ModelMetrics | None, ServingStatus | None]:

@@ -2,7 +2,7 @@
 
 from prefect import flow
 
-from tasks.monitor import evaluate_rules, read_drift, read_feature_store, read_metrics, read_status
+from tasks.monitor import evaluate_rules, read_feature_store, read_log, read_metrics, read_status
 
 
 @flow(name="monitor", flow_run_name="monitor-{model}", persist_result=False)
@@ -17,6 +17,6 @@ async def monitor(model: str = "predictive_maintenance") -> str:
     status = await read_status(model)
     metrics = await read_metrics(model, status)
     store = await read_feature_store(model)
-    drift = await read_drift(model, metrics)
-    sentences = await evaluate_rules(model, status, metrics, store, drift)
+    log = await read_log(model, metrics)
+    sentences = await evaluate_rules(model, status, metrics, store, log)
     return f"{model}: {'; '.join(sentences) or 'all is well'}"

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from prefect import get_run_logger, task
 
-from mlrunbook.domain.findings import FeatureServerAnswer, Finding, Missing
+from mlrunbook.domain.findings import FeatureServerAnswer, Missing
 from mlrunbook.domain.performance import ModelMetrics
 from mlrunbook.ports import ServingStatus
 from mlrunbook.steps import monitor
+from mlrunbook.steps.monitor import LogSeen
 from mlrunbook.wiring import world
 from tasks._policy import RETRY_TRANSIENT, off_loop
 
@@ -30,10 +31,10 @@ async def read_feature_store(model: str) -> FeatureServerAnswer | Missing:
     return await off_loop(monitor.read_feature_store, world(), model)
 
 
-@task(task_run_name="read-drift-of-{model}", **RETRY_TRANSIENT)
-async def read_drift(model: str, metrics: ModelMetrics | Missing) -> Finding | Missing:
-    """The features' distributions now against the baseline's."""
-    return await off_loop(monitor.read_drift, world(), model, metrics)
+@task(task_run_name="read-log-of-{model}", **RETRY_TRANSIENT)
+async def read_log(model: str, metrics: ModelMetrics | Missing) -> LogSeen | Missing:
+    """Whether features moved against the baseline's, and whether somebody probes the model."""
+    return await off_loop(monitor.read_log, world(), model, metrics)
 
 
 @task(task_run_name="evaluate-rules-of-{model}", **RETRY_TRANSIENT)
@@ -42,12 +43,12 @@ async def evaluate_rules(
     status: ServingStatus | Missing,
     metrics: ModelMetrics | Missing,
     store: FeatureServerAnswer | Missing,
-    drift: Finding | Missing,
+    log: LogSeen | Missing,
 ) -> list[str]:
     """Judge every rule and take in what fires; a sentence a rule that is not well."""
-    what = await off_loop(monitor.seen, world(), model, status, metrics, store, drift)
+    what = await off_loop(monitor.seen, world(), model, status, metrics, store, log)
     sentences = await off_loop(monitor.evaluate, world(), what)
-    log = get_run_logger()
+    run_log = get_run_logger()
     for sentence in sentences:
-        log.info("%s", sentence)
+        run_log.info("%s", sentence)
     return sentences

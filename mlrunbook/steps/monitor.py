@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from sqlalchemy import Connection, text
@@ -18,7 +19,8 @@ from mlrunbook.domain import monitoring
 from mlrunbook.domain.errors import RunbookError, Transient
 from mlrunbook.domain.findings import FeatureServerAnswer, Finding, Missing
 from mlrunbook.domain.monitoring import Judged, Seen, ServerSeen
-from mlrunbook.domain.performance import ModelMetrics
+from mlrunbook.domain.performance import ModelMetrics, WindowMetrics
+from mlrunbook.domain.probing import Probing, judge_probing
 from mlrunbook.intake import NormalisedAlert, take_in_alerts
 from mlrunbook.ports import Prediction, ServingStatus
 from mlrunbook.steps import features, measured
@@ -29,6 +31,7 @@ from mlrunbook.wiring import World
 SOURCE = "monitor"
 # Whoever else tells an alert repeats it while it fires, at least this often; then nobody needs to hear it from us.
 TOLD_LATELY = timedelta(minutes=15)
+PROBING_WINDOW, PROBING_ROWS = timedelta(minutes=10), 2000
 
 
 def read_status(world: World, model: str) -> ServingStatus | Missing:
@@ -56,21 +59,31 @@ def read_feature_store(world: World, model: str) -> FeatureServerAnswer | Missin
     return features.server_answer(world, model)
 
 
-def read_drift(world: World, model: str, metrics: ModelMetrics | Missing) -> Finding | Missing:
-    """The features of the current window against the baseline's."""
+@dataclass(frozen=True)
+class LogSeen:
+    """What the prediction log shows: whether features moved, and whether somebody probes the model."""
+
+    drift: Finding
+    probing: Probing
+
+
+def read_log(world: World, model: str, metrics: ModelMetrics | Missing) -> LogSeen | Missing:
+    """The features of the current window, and the newest rows, against the baseline's."""
     if isinstance(metrics, Missing):
         return metrics
+    log = world.platform.prediction_log
 
-    def sample(since: datetime, until: datetime) -> list[Prediction]:
-        parts = monitoring.spread(since, until, monitoring.DRIFT_PARTS)
-        return [p for a, b in parts for p in world.platform.prediction_log(model, limit=monitoring.DRIFT_ROWS, since=a, until=b)]
+    def sample(window: WindowMetrics) -> list[Prediction]:
+        parts = monitoring.spread(window.since, window.until, monitoring.DRIFT_PARTS)
+        return [p for a, b in parts for p in log(model, limit=monitoring.DRIFT_ROWS, since=a, until=b)]
 
-    now, before = metrics.current, metrics.baseline
     try:
-        policy = monitoring.drift_policy(world.policy.alerts)
-        return checks.feature_distributions(sample(now.since, now.until), sample(before.since, before.until), policy)
+        usual, current = sample(metrics.baseline), sample(metrics.current)
+        newest = log(model, limit=PROBING_ROWS, since=world.now() - PROBING_WINDOW)
     except RunbookError as error:
         return Missing(str(error))
+    policy = monitoring.drift_policy(world.policy.alerts)
+    return LogSeen(checks.feature_distributions(current, usual, policy), judge_probing(newest, usual))
 
 
 def seen(
@@ -79,13 +92,14 @@ def seen(
     status: ServingStatus | Missing,
     metrics: ModelMetrics | Missing,
     store: FeatureServerAnswer | Missing,
-    drift: Finding | Missing,
+    log: LogSeen | Missing,
 ) -> Seen:
     return Seen(
         model,
         metrics=None if isinstance(metrics, Missing) else metrics,
         server=None if isinstance(status, Missing) else _server(world, status, store),
-        drift=None if isinstance(drift, Missing) else drift,
+        drift=None if isinstance(log, Missing) else log.drift,
+        probing=None if isinstance(log, Missing) else log.probing,
         platform_answers=not isinstance(status, Missing),
     )
 

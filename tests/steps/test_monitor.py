@@ -11,7 +11,7 @@ import pytest
 from sqlalchemy import Connection
 
 from mlrunbook.domain.errors import NotFound
-from mlrunbook.domain.findings import Missing
+from mlrunbook.domain.findings import FeatureServerAnswer, Missing
 from mlrunbook.domain.incident import Incident, IncidentType
 from mlrunbook.intake import NormalisedAlert, take_in_alerts
 from mlrunbook.ports import ServingStatus
@@ -29,8 +29,8 @@ def look(world: World, *, healthy: bool = True) -> list[str]:
     if isinstance(status, ServingStatus) and not healthy:
         status = replace(status, server_healthy=False)
     metrics = monitor.read_metrics(world, MODEL, status)
-    drift = monitor.read_drift(world, MODEL, metrics)
-    return monitor.evaluate(world, monitor.seen(world, MODEL, status, metrics, NO_STORE, drift))
+    log = monitor.read_log(world, MODEL, metrics)
+    return monitor.evaluate(world, monitor.seen(world, MODEL, status, metrics, NO_STORE, log))
 
 
 def opened(world: World) -> list[Incident]:
@@ -117,6 +117,26 @@ def test_a_server_is_down_at_the_second_look_and_one_stopped_on_purpose_never(wo
         clock.advance(minutes=1)
         sentences = look(world, healthy=False)
     assert not [s for s in sentences if "ModelServerDown" in s]
+
+
+@pytest.mark.parametrize(
+    ("store", "word", "failing", "known"),
+    [
+        (FeatureServerAnswer(healthy=True, read_ok=True), "ok", False, True),
+        (FeatureServerAnswer(healthy=True, read_ok=False), "ok", True, True),  # /health stays green while reads fail
+        (NO_STORE, "the lock was not released", True, True),
+        (NO_STORE, "ok", False, True),
+        (NO_STORE, None, False, False),
+    ],
+)
+def test_the_feature_store_is_asked_itself_and_through_the_model_server(
+    world: World, store: FeatureServerAnswer | Missing, word: str | None, failing: bool, known: bool
+) -> None:
+    status = monitor.read_status(world, MODEL)
+    assert isinstance(status, ServingStatus)
+    server = monitor.seen(world, MODEL, replace(status, features=word), NO_STORE, store, NO_STORE).server
+    assert server is not None
+    assert (server.features_down_for is not None, server.features_known) == (failing, known)
 
 
 def test_a_platform_that_does_not_answer_is_an_incident_and_ends_no_alert(world: World, file_world: FileWorld, clock: Clock) -> None:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from mlrunbook.ports import ServingStatus
 
 # After a restart the first requests wait for the feature store and fill caches: nothing is called failed before this is over.
-SETTLES = timedelta(seconds=60)
+SETTLES = timedelta(minutes=2)
 
 
 class Trouble(StrEnum):
@@ -101,7 +101,7 @@ def is_over(
 ) -> tuple[bool | None, str]:
     """Whether the server answers, has loaded what it shall serve, and is within its limits on fresh requests; None: too early to say.
 
-    `fresh` begins with the change; the platform counts failed requests by the minute, so the caller gives a full one.
+    `fresh` begins with the change, or a little later where the first requests would hide how it is by now.
     """
     waits = None if since_change < SETTLES else False
     if status is None or fresh is None:

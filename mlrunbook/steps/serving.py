@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from mlrunbook.domain.causes import Cause
 from mlrunbook.domain.errors import RunbookError
 from mlrunbook.domain.incident import IncidentType
-from mlrunbook.domain.serving import is_over
+from mlrunbook.domain.serving import is_over, trouble_of
 from mlrunbook.steps.run import Run
 
 MINUTE = timedelta(minutes=1)
@@ -22,9 +22,10 @@ def recovered(run: Run, since: datetime) -> tuple[bool | None, str] | None:
     now = run.world.now()
     try:
         status, fresh = platform.status(incident.model), platform.metrics(incident.model, since=since).current
+        # Failed requests are counted by the minute, and the first answers of a new process are slow: what looks bad is measured once
+        # more from the first full minute on.
         full_minute = since.replace(second=0, microsecond=0) + MINUTE
-        if fresh.error_rate is not None and fresh.error_rate > policy.error_rate and now > full_minute:
-            # Failed requests are counted by the minute: those of the change's own minute may have failed before it.
+        if now > full_minute and trouble_of(status, fresh, policy):
             fresh = platform.metrics(incident.model, since=full_minute).current
     except RunbookError as error:
         return None, f"the model server's figures cannot be read: {error}"

@@ -79,7 +79,7 @@ class TestRestart:
         incident_id = report(world)
         assert carry(world, incident_id, "run-1") == "pending"
         approve(world, incident_id)
-        assert carry(world, incident_id, "run-1") == "too early to say", "a server that starts is given a minute"
+        assert carry(world, incident_id, "run-1") == "too early to say", "a server that starts is given two minutes"
         clock.advance(minutes=2)
         assert carry(world, incident_id, "run-1") == "not recovered"
         assert incident_of(world, incident_id).status is Status.INVESTIGATING

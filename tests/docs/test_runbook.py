@@ -155,6 +155,21 @@ def test_the_alerts_and_their_limits_are_the_policys() -> None:
     assert f"`FeatureStoreUnavailable` after {limits.feature_store_down_after_s:.0f} s" in down
 
 
+def test_the_monitoring_page_says_of_every_rule_what_the_policy_does() -> None:
+    limits, rows = Policy().alerts, Page(ROOT / "docs/how-to/monitoring.md").table("The rules")
+    told = {(row[0].strip("`"), row[1]): row for row in rows}
+    assert set(told) == {(rule.alert, rule.level.upper()) for rule in RULES}
+    for rule in RULES:
+        _, _, condition, window, least, after = told[rule.alert, rule.level.upper()]
+        assert condition.startswith(rule.title)
+        if limit := rule.limit(limits):
+            assert f"{'>=' if rule.at_limit else '>'} {limit:g}" in condition
+        if rule.clears_at:
+            assert f"at most {rule.clears_at(limits):g}" in condition
+        assert (window, least, after) == (rule.window, rule.least.words(limits), f"{rule.fires_after_s(limits):g} s")
+    assert f"for {limits.clears_after_s:g} s (`clears_after_s`)" in Page(ROOT / "docs/how-to/monitoring.md").text
+
+
 def test_times_and_limits_of_steps_4_to_6_are_the_policys() -> None:
     policy = Policy()
     assert f"within {policy.communication.initial_within_min} minutes" in RUNBOOK.section(STEPS[4])

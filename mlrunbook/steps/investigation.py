@@ -14,16 +14,17 @@ from mlrunbook.domain.diagnosis_facts import DiagnosisFacts, gather
 from mlrunbook.domain.errors import RunbookError
 from mlrunbook.domain.features import merged
 from mlrunbook.domain.findings import CHECKLIST, Finding, Missing, State
+from mlrunbook.domain.monitoring import spread
 from mlrunbook.domain.probing import judge_probing
 from mlrunbook.domain.upstream import courses
 from mlrunbook.ports import Prediction
 from mlrunbook.steps import features, measured, rollback_target
 from mlrunbook.steps.run import Run
-from mlrunbook.steps.triage import assessment_of, figures_of
+from mlrunbook.steps.triage import assessment_of, figures_of, missed_failure
 from mlrunbook.store import incidents, records
 
 RECENT_ROWS = 4000  # of the prediction log: about 3 s of a busy model, and enough failures for an interval
-REFERENCE_ROWS = 4000
+REFERENCE_ROWS, REFERENCE_PARTS = 4000, 8
 Read = TypeVar("Read")
 
 
@@ -149,6 +150,7 @@ def gathered_facts(run: Run) -> DiagnosisFacts:
         courses=courses(reference or (), recent or ()),
         probing=judge_probing(recent, reference or ()) if recent is not None else None,
         retrain_triggers=run.world.policy.retraining.triggers,
+        missed=missed_failure(run),
         dangerous=assessment_of(triage).dangerous if triage else False,
         drop_policy=run.world.policy.severity.drops,
         limits=run.world.policy.severity,
@@ -174,9 +176,10 @@ def _recent(run: Run, *, labelled_only: bool = False) -> Sequence[Prediction] | 
 
 
 def _reference(run: Run) -> Sequence[Prediction]:
-    """A sample from the baseline's window."""
-    baseline = measured.metrics(run).baseline
-    return run.world.platform.prediction_log(_model(run), limit=REFERENCE_ROWS, since=baseline.since, until=baseline.until)
+    """A sample from all over the baseline's window: its newest rows alone would be one night, or one shift."""
+    baseline, platform = measured.metrics(run).baseline, run.world.platform
+    parts = spread(baseline.since, baseline.until, REFERENCE_PARTS)
+    return [p for a, b in parts for p in platform.prediction_log(_model(run), limit=REFERENCE_ROWS // REFERENCE_PARTS, since=a, until=b)]
 
 
 def _tried(read: Callable[[], Read]) -> Read | Missing:

@@ -45,6 +45,8 @@ features:
   max_lag_s: 10
 retraining:
   watch_s: 3
+safety:
+  critical_assets: [press_1]
 """
 FAST = {"MLRUNBOOK_PLATFORM_EVALUATE_S": "1", "MLRUNBOOK_LEASE_S": "15", "MLRUNBOOK_DISPATCH_EVERY_S": "0.3"}
 

@@ -232,6 +232,7 @@ def evidence(found: Mapping[str, Finding], facts: DiagnosisFacts, now: datetime)
         Cause.NOTHING_WRONG: [
             Line(0.0, served_well, "requests are answered" if served_well else seen.sentence if seen else loads, required=True),
             Line(0.4, calm, facts.degraded_words, required=True),
+            Line(0.0, not facts.missed, facts.missed or "no critical failure was missed", required=True),
             Line(0.0, not nothing, f"{len(nothing)} items are suspect" if nothing else "no checked item is suspect", required=True),
             Line(0.0, _not(probing.suspicious) if probing else None, probing.sentence if probing else "the log was not read"),
             *(sound(group) for group in ("model_performance", "data_quality", "infrastructure", "ground_truth")),

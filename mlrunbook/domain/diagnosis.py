@@ -148,6 +148,8 @@ def _path(cause: Cause, facts: DiagnosisFacts, found: Mapping[str, Finding]) -> 
         Cause.CONCEPT_DRIFT: "find out what changed in the world, then retrain on data from after it (deployment `retrain`)",
         Cause.NOTHING_WRONG: "wait for more outcomes, or close it as a false alarm",
     }.get(cause, "go through the suspect and unknown findings")
+    if cause is Cause.UNKNOWN and facts.missed:
+        look = f"look at the asset, its readings before the failure and what its sensors cannot see ({facts.missed}); the model is no worse"
     return None, None, None, f"No safe automatic path here: {look}"
 
 

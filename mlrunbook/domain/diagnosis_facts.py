@@ -54,6 +54,7 @@ class DiagnosisFacts:
     unseen_types: Mapping[str, float] | None = None  # share of recent predictions by asset type the version never saw; None: not known
     courses: Mapping[str, Course] = field(default_factory=dict)  # how each numeric feature came from the baseline to now
     probing: Probing | None = None  # None: the prediction log was not read
+    missed: str = ""  # the critical failure that was missed, in a sentence
     dangerous: bool = False
     drop_policy: DropPolicy = field(default_factory=DropPolicy)
     limits: SeverityPolicy = field(default_factory=SeverityPolicy)  # of latency and errors
@@ -167,6 +168,7 @@ def gather(
     features: FeatureVerdict | None = None,
     courses: Mapping[str, Course] | None = None,
     probing: Probing | None = None,
+    missed: str = "",
     dangerous: bool = False,
     drop_policy: DropPolicy | None = None,
     limits: SeverityPolicy | None = None,
@@ -186,6 +188,7 @@ def gather(
         unseen_types=unseen_types([p.asset_type for p in predictions], trained_types),
         courses=courses or {},
         probing=probing,
+        missed=missed,
         dangerous=dangerous,
         drop_policy=drop_policy or DropPolicy(),
         limits=limits or SeverityPolicy(),

@@ -19,6 +19,7 @@ from mlrunbook.domain.incident import IncidentType, Severity, Status
 if TYPE_CHECKING:
     import pandas as pd
 
+CRITICAL_ASSET = "press_1"
 Labels = np.ndarray[Any, np.dtype[np.bool_]]
 
 
@@ -140,6 +141,13 @@ class AdversarialBurst(Fault):
 
     near: int
     impossible: int
+
+
+@dataclass(frozen=True)
+class MissedFailure(Fault):
+    """`asset`, which the policy of the exercise calls critical and no ordinary traffic is about, fails right after a low score."""
+
+    asset: str
 
 
 @dataclass(frozen=True)
@@ -344,6 +352,18 @@ FAULTS: dict[str, Fault] = {
             ),
             limits_w=(1000.0, 8000.0),
             asset_type="H",
+        ),
+        MissedFailure(
+            name="missed-critical-failure",
+            truth=Truth(
+                severity=Severity.CRITICAL,
+                type=IncidentType.PREDICTION_ERROR,
+                path=None,  # one missed failure is no bad model: people look at the asset
+                cause="a bearing of press_1 broke in a way that none of its sensors sees",
+                status=Status.CLOSED,
+                diagnosed=Cause.UNKNOWN,
+            ),
+            asset=CRITICAL_ASSET,
         ),
         LateLabels(
             name="late-labels",

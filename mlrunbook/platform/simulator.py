@@ -27,6 +27,7 @@ from mlrunbook.platform.faults import (
     HungServer,
     LateLabels,
     LockedStore,
+    MissedFailure,
     NewType,
     NullFeature,
     OrdinaryWeek,
@@ -48,6 +49,7 @@ if TYPE_CHECKING:
 
 __all__ = ["GOOD_VERSION", "MODEL", "FleetSimulator", "History", "Traffic", "as_features"]
 
+DRAWN = 200  # readings, one of which a critical asset fails with
 MAX_DRAWS = 2000  # honest windows tried for a blip; about one in ten crosses
 LOST = timedelta(microseconds=1)  # a correction is stored after the reading it corrects
 
@@ -130,6 +132,8 @@ class FleetSimulator(FleetTraffic):
             case AdversarialBurst():
                 self._burst = Burst(fault.near, fault.impossible)
                 return f"a caller probes the model with {fault.near + fault.impossible} crafted requests to every batch of ordinary ones"
+            case MissedFailure():
+                return self._miss(fault)
             case OrdinaryWeek():
                 with self._lock:
                     self._fleet().swing(fault.uses_a_day, air_k=fault.air_k, load_nm=fault.load_nm)
@@ -177,6 +181,8 @@ class FleetSimulator(FleetTraffic):
             case LateLabels():
                 self._outcomes_stopped = False
                 return "the feed of outcomes runs again, and what it held back is delivered"
+            case MissedFailure():
+                return f"{fault.asset} is repaired, and inspected by hand until its new sensor is in"
             case AdversarialBurst():
                 self._burst = None
                 return "the caller's token is taken away"
@@ -275,6 +281,16 @@ class FleetSimulator(FleetTraffic):
         while (self._models_dir / self.model / f"{stem}.{number}").exists():
             number += 1
         return f"{stem}.{number}"
+
+    def _miss(self, fault: MissedFailure) -> str:
+        """The reading of a sound asset, which scores lowest, is the critical asset's last one."""
+        serving = artefacts.load(self._models_dir / self.model / GOOD_VERSION)
+        with self._lock:
+            readings = self._source.readings(DRAWN)
+            sound = readings[~readings["failed"].to_numpy(dtype=bool)]
+            last = sound.iloc[[int(np.argmin(serving.score(sound)))]]
+            self._send(last.assign(asset_id=fault.asset, failed=True))
+        return f"{fault.asset}, a critical asset, failed right after a low score"
 
     def _blip(self, fault: Blip) -> str:
         """Send the first honest window that is low by chance, and nothing else for a while."""

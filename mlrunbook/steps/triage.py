@@ -51,14 +51,19 @@ def triage(run: Run, *, sleep: Callable[[float], None] = time.sleep) -> dict[str
 
 def _is_outgrown(run: Run, found: dict[str, Any]) -> bool:
     """A critical failure was missed after triage: what it found is put aside, and so is the containment that followed from it."""
-    with run.world.transaction() as conn:
-        names = {a["body"].get("labels", {}).get("alertname") for a in alerts.of_incident(conn, run.incident_id)}
-    if MISSED_FAILURE_ALERT not in names or affects_safety(found) or run.recorded("applied"):
+    if not missed_failure(run) or affects_safety(found) or run.recorded("applied"):
         return False
     with run.write() as conn:
         run.note(conn, "triage", "A critical failure was missed since: judged and contained anew")
         records.forget(conn, run.incident_id, "triage", "containment", "contained")
     return True
+
+
+def missed_failure(run: Run) -> str:
+    """The critical failure that was missed, as its alert tells it; "" where none was."""
+    with run.world.transaction() as conn:
+        signals = [_signal(run, a["body"]) for a in alerts.of_incident(conn, run.incident_id)]
+    return next((s.summary or s.name for s in signals if s.name == MISSED_FAILURE_ALERT), "")
 
 
 def look(run: Run, *, final_look: bool = False) -> tuple[Assessment, ModelMetrics | None, ServingStatus | None]:

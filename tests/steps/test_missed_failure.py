@@ -38,8 +38,10 @@ def test_a_missed_critical_failure_is_paged_at_once_contained_as_a_safety_risk_a
     assert file_world.state["config"]["auto_work_orders"] is False
     assert all(w["flagged"] for w in file_world.state["work_orders"])
     assert not {"rollback", "promote", "scale:0"} & set(file_world.applied), "one missed failure is no bad model"
+    assert recorded(world, incident_id, "diagnosis")["cause"] == "unknown"
     deliver(world)
     assert {m.channel for m in notifier.sent} >= {"supervisors", "maintenance"}
+    assert any("look at the asset, its readings before the failure" in m.body for m in notifier.pages())
     resolve(world, incident_id, "press_1 has its sensor back")
     clock.advance(minutes=2)
     assert carry(world, incident_id, "run-2") == "closed"

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Any
 
 START: dict[str, Any] = {
     "hung": False,
     "latency_ms": 20.0,
     "errors": {},  # failed requests by kind, of 3,000 asked
+    "errors_until": None,  # in windows that begin before
     "unloadable": None,  # a version that the server cannot load
     "incurable": False,  # a restart does not help
 }
@@ -29,5 +31,6 @@ def not_loaded(s: dict[str, Any]) -> str | None:
     return f"{s['serving']} cannot score" if s["serving"] == s["unloadable"] else None
 
 
-def error_rate(s: dict[str, Any]) -> float:
-    return float(sum(s["errors"].values())) / ASKED
+def errors(s: dict[str, Any], since: datetime) -> dict[str, int]:
+    until = s["errors_until"]
+    return dict(s["errors"]) if until is None or since < datetime.fromisoformat(until) else {}

@@ -179,6 +179,7 @@ class FileWorld(FileRegistry, FileSchedules):
         current = fake_serving.serves(s)
         serving = version or current
         begin = since or self._now() - WINDOW
+        failed = fake_serving.errors(s, begin)
         in_trouble = "degraded" if fake_features.trouble(s["features"]) and begin >= self._now() - 2 * WINDOW else None
         counts = COUNTS[s["bad_versions"].get(serving) or in_trouble]
         mended_late = s["slipped_until"] is not None and begin < datetime.fromisoformat(s["slipped_until"])
@@ -195,12 +196,12 @@ class FileWorld(FileRegistry, FileSchedules):
             counts,
             flagged,
             s["latency_ms"],
-            fake_serving.error_rate(s),
+            sum(failed.values()) / fake_serving.ASKED,
             0.0,
             (serving,),
             {"high": counts},
             {"L": counts},
-            errors=s["errors"],
+            errors=failed,
             label_delay_s=s["label_delay_s"],
         )
         past = Confusion(**s["baseline"]) if "baseline" in s else HEALTHY

@@ -109,6 +109,20 @@ class TestRestart:
         assert carry(world, incident_id, "run-1") == "rejected"
         assert file_world.applied == {}
 
+    def test_requests_that_failed_in_the_minute_of_the_change_do_not_keep_it_from_having_recovered(
+        self, world: World, file_world: FileWorld, clock: Clock
+    ) -> None:
+        """The platform counts them by the minute, so they show in every window that begins within it."""
+        hung(file_world)
+        incident_id = alerted(world, Severity.CRITICAL)
+        carry(world, incident_id, "run-1")
+        approve(world, incident_id)
+        clock.advance(seconds=20)
+        file_world.set(errors={"storage": 600}, errors_until=(clock.at.replace(second=0) + timedelta(minutes=1)).isoformat())
+        assert carry(world, incident_id, "run-1") == "too early to say"
+        clock.advance(seconds=70)
+        assert carry(world, incident_id, "run-1") == "closed"
+
 
 class TestNoRestart:
     def test_requests_that_callers_break_go_to_a_human_who_is_told_to_find_the_caller(

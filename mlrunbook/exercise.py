@@ -88,10 +88,11 @@ class Exercise:
 
     def inject(self) -> str:
         """Break it; one sentence on what was done."""
-        self._before = self._applied()
         self._injected_at = datetime.now(UTC)
         self.injected = time.monotonic()
-        return self._simulator.inject(self.fault)
+        told = self._simulator.inject(self.fault)
+        self._before = self._applied()  # a release that is the fault is no change that the runbook made
+        return told
 
     def follow(self) -> dict[str, Any]:
         """With traffic flowing, until the incident has ended; its summary. Transient when it does not end in time."""

@@ -413,7 +413,7 @@ FAULTS: dict[str, Fault] = {
                 status=Status.CLOSED,
                 diagnosed=Cause.SERVING_INFRASTRUCTURE,
             ),
-            share=0.08,
+            share=0.06,
             period_s=0.5,
         ),
         HungServer(

@@ -248,13 +248,17 @@ def _error_rate(seen: Seen) -> Measured | None:
     return None if rate is None else Measured(rate, f"{rate:.1%} of the predictions asked of {seen.model} failed")
 
 
+def _lately(lasted: timedelta, now: str, long: str) -> str:
+    return f"{long} for {lasted.total_seconds():.0f} s" if lasted >= timedelta(seconds=1) else now
+
+
 def _server_down(seen: Seen) -> Measured | None:
     if seen.server is None:
         return None
     down = seen.server.down_for
     if down is None:
         return Measured(0.0, f"the model server of {seen.model} answers")
-    return Measured(1.0, f"the model server of {seen.model} has not answered for {down.total_seconds():.0f} s", down)
+    return Measured(1.0, f"the model server of {seen.model} {_lately(down, 'does not answer', 'has not answered')}", down)
 
 
 def _features_down(seen: Seen) -> Measured | None:
@@ -263,7 +267,9 @@ def _features_down(seen: Seen) -> Measured | None:
     down = seen.server.features_down_for
     if down is None:
         return Measured(0.0, f"the model server of {seen.model} reads features")
-    return Measured(1.0, f"the model server of {seen.model} has not been able to read features for {down.total_seconds():.0f} s", down)
+    return Measured(
+        1.0, f"the model server of {seen.model} {_lately(down, 'cannot read features', 'has not been able to read features')}", down
+    )
 
 
 def _not_loaded(seen: Seen) -> Measured | None:

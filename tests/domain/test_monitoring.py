@@ -192,6 +192,19 @@ def run(key: str, looks: list[tuple[float, Seen]]) -> list[str]:
     return told
 
 
+@pytest.mark.parametrize(
+    ("server", "words"),
+    [
+        (down(0), "the model server of m does not answer"),
+        (down(31), "the model server of m has not answered for 31 s"),
+        (unread(0), "the model server of m cannot read features"),
+        (unread(12), "the model server of m has not been able to read features for 12 s"),
+    ],
+)
+def test_how_long_it_has_lasted_is_said_only_where_it_is_known(server: ServerSeen, words: str) -> None:
+    assert words in {one.sentence for one in monitoring.evaluate(seen(server=server), LIMITS, {}, NOW)}
+
+
 def test_a_restart_of_the_server_is_no_outage_but_half_a_minute_is() -> None:
     silent, well = seen(server=down(0)), seen()  # a caller that cannot tell for how long
     assert run("ModelServerDown:critical", [(0, silent), (20, silent), (30, silent)]) == ["pending", "pending", "firing"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import sys
 
-ALL = ("intake", "materialize", "candidates", "training", "drift")
+ALL = ("intake", "materialize", "candidates", "training", "decisions", "drift")
 
 
 def main(names: list[str]) -> int:

@@ -241,7 +241,7 @@ def grade_drop(
     if suspected := _suspected(baseline, current, policy, per_one):
         detect = outcomes_to_detect(baseline, baseline.n, policy, drop=policy.f1_high, clustering=per_one)
         enough = f", {detect} outcomes show a drop of {percent(policy.f1_high)}" if detect and detect > current.n else ""
-        chance = f"{suspected} may have fallen, not yet beyond {percent(policy.false_alarm_rate)} false alarms"
+        chance = f"{suspected} may have fallen, not yet beyond chance at a false-alarm rate of {percent(policy.false_alarm_rate)}"
         return verdict(Evidence.INSUFFICIENT, None, f"{moved}: {chance}{enough}: insufficient evidence")
     if drop > policy.f1_medium:
         return verdict(Evidence.FALSE_ALARM, None, f"{moved}, but the interval still holds the baseline: chance explains it")

@@ -27,10 +27,10 @@ _MOST_GROWTH = 5.0
 # On little information never more than the planned score and this is asked for, so that a collapse shows at once (Haybittle 1971), over
 # so many e-folds of information; on less than that, more again.
 _MOST_ABOVE, _EARLY_EFOLDS = 1.25, 2.0
-# F1 decides severity, so it gets most of the rate; together they spend it all (Bonferroni).
-_F1_SHARE, _OTHER_SHARE = 0.8, 0.1
-# A dispersion is measured on joined slices: at most 40 of them, each with this many trials on average, five slices at least.
-_MOST_SLICES, _LEAST_TRIALS, _LEAST_SLICES = 40, 5, 5
+# Shares of the rate (Bonferroni). F1 decides severity; a tenth is left because clustering is an estimate.
+_F1_SHARE, _OTHER_SHARE = 0.8, 0.05
+# A dispersion is measured on joined slices: at most 60 of them, each with this many trials on average, eight slices at least.
+_MOST_SLICES, _LEAST_TRIALS, _LEAST_SLICES = 60, 5, 8
 _RAISED_Z = 2.33  # the current window's clustering counts when it is above the baseline's beyond chance (1 %)
 MOST_OUTCOMES = 10**9
 
@@ -60,19 +60,20 @@ class Falls(NamedTuple):
 def critical_value(rate: float) -> float:
     """The score c asked for at the planned information, so that an unchanged share is ever called fallen with probability <= `rate`.
 
-    The sum of three upper bounds: 2(1 - Phi(c)) up to there (reflection principle); after it the upcrossings of the rising boundary,
-    the integral of b phi(b) / 2 over log information (Siegmund 1985, ch. IV), in closed form (c phi(c) + 1 - Phi(c)) / (2 g); and
-    on little information those of the flat one, b phi(b) / 2 an e-fold.
+    The sum of three parts: 2(1 - Phi(c)) up to there (reflection principle); after it half the upcrossings of a boundary that does not
+    rise, the integral of b phi(b) / 2 over log information (Siegmund 1985, ch. IV), in closed form (c phi(c) + 1 - Phi(c)) / (2 g), for
+    it does rise (on 20,000 simulated walks the part is at most .96 of that half); and on little information the upcrossings of the flat
+    one, b phi(b) / 2 an e-fold.
 
     >>> round(critical_value(0.008), 2)
-    2.8
+    2.75
     """
     low, high = 0.0, 40.0
     for _ in range(80):
         c = (low + high) / 2
         tail, most = 1 - _NORMAL.cdf(c), c + _MOST_ABOVE
         early = most * _NORMAL.pdf(most) / 2 * _EARLY_EFOLDS
-        if 2 * tail + (c * _NORMAL.pdf(c) + tail) / (2 * _growth(c)) + early > rate:
+        if 2 * tail + (c * _NORMAL.pdf(c) + tail) / (4 * _growth(c)) + early > rate:
             low = c
         else:
             high = c
@@ -212,14 +213,15 @@ def dispersion(successes: Numbers, trials: Numbers, joined: int) -> Numbers:
 def clustering_of(before: Numbers, slices_before: Numbers, now: Numbers, slices_now: Numbers) -> Numbers:
     """How many trials count as one, at least 1: the baseline's dispersion, or the current window's where it is higher beyond chance.
 
-    A dispersion measured on few slices is widened by d/(d - 2), the variance of Student's t with d degrees of freedom. The baseline
-    leads because a short window cannot hold the memory of its own stream. `slices_*`: joined slices behind each, 0 for not measured.
+    A dispersion measured on d slices is widened by d/(d - 4): about the square of Student's quantile over the normal one, as far out as
+    the boundary lies. The baseline leads because a short window cannot hold the memory of its own stream. `slices_*`: joined slices
+    behind each, 0 for not measured.
     """
     import numpy as np
 
     def widened(measured: Numbers, slices: Numbers) -> Numbers:
-        d = np.maximum(np.asarray(slices, float), 3.0)
-        return np.where(np.asarray(slices) >= _LEAST_SLICES, np.maximum(measured * d / (d - 2), 1.0), 1.0)
+        d = np.maximum(np.asarray(slices, float), _LEAST_SLICES)
+        return np.where(np.asarray(slices) >= _LEAST_SLICES, np.maximum(measured * d / (d - 4), 1.0), 1.0)
 
     base = widened(before, slices_before)
     with np.errstate(divide="ignore"):

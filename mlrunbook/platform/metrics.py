@@ -14,7 +14,7 @@ from mlrunbook.platform.tables import models
 
 CURRENT = timedelta(minutes=60)
 BASELINE = timedelta(days=7)
-SLICES = 120  # of a window: three are joined where clusters of outcomes are measured, and fewer would measure them worse
+SLICES = 120  # of a window: two are joined where clusters of outcomes are measured, and fewer would measure them worse
 
 # One row for the whole window, one a risk level, one an asset type, one a slice of its time. `mine` narrows to a version and a
 # threshold where asked.

@@ -2,8 +2,9 @@ from __future__ import annotations
 
 import doctest
 
+import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mlrunbook.domain import performance
@@ -49,6 +50,7 @@ def rank(severity: Severity | None) -> int:
     return -1 if severity is None else severity.rank
 
 
+@settings(max_examples=60, deadline=None)
 @given(sound_baselines, counts, st.integers(1, 50), st.integers(1, 50), st.integers(1, 50))
 def test_more_harm_never_lowers_the_severity(baseline: Confusion, c: Confusion, false_alarms: int, missed: int, flipped: int) -> None:
     flipped = min(flipped, c.tp)
@@ -57,11 +59,65 @@ def test_more_harm_never_lowers_the_severity(baseline: Confusion, c: Confusion, 
     assert rank(grade_drop(baseline, worse, policy).severity) >= rank(grade_drop(baseline, c, policy).severity)
 
 
+@settings(max_examples=60, deadline=None)
 @given(sound_baselines, counts)
 def test_only_a_real_drop_has_a_severity_and_every_verdict_a_reason(baseline: Confusion, c: Confusion) -> None:
     verdict = grade_drop(baseline, c, DropPolicy())
     assert (verdict.severity is not None) == verdict.is_real
     assert verdict.reason
+
+
+@settings(max_examples=60, deadline=None)
+@given(sound_baselines, counts, st.integers(1, 50), st.integers(1, 50))
+def test_more_harm_never_makes_the_evidence_weaker(baseline: Confusion, c: Confusion, missed: int, flipped: int) -> None:
+    """Slices of time as they are: the same clusters, worse outcomes."""
+    slices = [Confusion(tp=2, fp=1, fn=1, tn=90), Confusion(tp=4, tn=90), Confusion(tp=1, fn=2, tn=90)] * 20
+    flipped = min(flipped, c.tp)
+    worse = Confusion(c.tp - flipped, c.fp, c.fn + missed + flipped, c.tn)
+    before, after = (grade_drop(baseline, x, DropPolicy(), blocks=slices, baseline_blocks=slices) for x in (c, worse))
+    assert after.is_real or not before.is_real
+    assert rank(after.severity) >= rank(before.severity)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(1, 6))
+def test_the_same_shares_on_more_outcomes_are_never_less_real(times: int) -> None:
+    small, large = (Confusion(tp=9 * k, fp=6 * k, fn=9 * k, tn=500 * k) for k in (times, times + 1))
+    assert grade_drop(BASELINE, large, DropPolicy()).is_real >= grade_drop(BASELINE, small, DropPolicy()).is_real
+
+
+def test_a_drop_that_one_look_would_call_real_asks_for_another_look() -> None:
+    baseline = Confusion(tp=780, fp=171, fn=220, tn=28_829)
+    verdict = grade_drop(baseline, Confusion(tp=44, fp=17, fn=23, tn=2000), DropPolicy())
+    assert verdict.evidence is Evidence.INSUFFICIENT
+    assert "F1 and recall may have fallen, not yet beyond chance at a false-alarm rate of 1 %, " in verdict.reason
+    assert "outcomes show a drop of 20 %" in verdict.reason
+
+
+def test_a_verdict_says_on_how_many_outcomes_and_failures_it_rests() -> None:
+    for counts_ in (HEALTHY, FALLEN, Confusion(tp=12, fp=4, fn=8, tn=300)):
+        assert f"{counts_.positives} failures in {counts_.n} outcomes" in grade_drop(BASELINE, counts_, DropPolicy()).reason
+
+
+def test_outcomes_that_come_in_clusters_count_as_fewer_and_the_sentence_says_so() -> None:
+    bursts = [Confusion(tp=10, tn=290)] * 6 + [Confusion(fp=4, fn=6, tn=290)] * 6
+    clustered = grade_drop(BASELINE, FALLEN, DropPolicy(), blocks=bursts * 10, baseline_blocks=bursts * 10)
+    assert grade_drop(BASELINE, FALLEN, DropPolicy()).is_real
+    assert clustered.evidence is Evidence.INSUFFICIENT
+    assert "102 failures in 1000 outcomes that come in clusters and count as" in clustered.reason
+    even = [Confusion(tp=7, fp=1, fn=2, tn=290)] * 120
+    assert "taken as independent" in grade_drop(BASELINE, FALLEN, DropPolicy()).reason
+    assert "independent" not in grade_drop(BASELINE, FALLEN, DropPolicy(), blocks=even).reason
+
+
+def test_a_healthy_stream_looked_at_all_the_time_is_hardly_ever_called_fallen() -> None:
+    rng = np.random.default_rng(8)
+    shares, called = [0.078, 0.0171, 0.022, 0.8829], 0
+    for _ in range(25):
+        baseline = Confusion(*map(int, rng.multinomial(10_000, shares)))
+        looks = np.cumsum(rng.multinomial(150, shares, size=12), axis=0)
+        called += any(grade_drop(baseline, Confusion(*map(int, seen)), DropPolicy()).is_real for seen in looks)
+    assert called <= 1
 
 
 def test_f1_down_10_to_20_percent_is_medium_and_more_is_high() -> None:

@@ -38,3 +38,10 @@ def test_the_next_look_is_never_at_once_and_never_far(elapsed_s: float, delay_s:
     assert LEAST_WAIT_S <= wait_s <= LONGEST_WAIT_S
     if delay_s is not None and LEAST_WAIT_S <= delay_s - elapsed_s <= LONGEST_WAIT_S:
         assert elapsed_s + wait_s == pytest.approx(delay_s), "when the first outcomes may have come"
+
+
+def test_two_days_of_waiting_for_outcomes_that_take_one_are_a_few_dozen_looks() -> None:
+    elapsed_s, looks = 120.0, 0
+    while elapsed_s < 2 * 86_400:
+        elapsed_s, looks = elapsed_s + next_look_s(elapsed_s, 86_400.0), looks + 1
+    assert looks < 60

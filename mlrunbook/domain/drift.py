@@ -52,7 +52,7 @@ class DriftPolicy:
     fewer than `min_values` independent values on either side is not judged.
     """
 
-    false_alarm_rate: Share = 0.05
+    false_alarm_rate: Share = 0.045
     effect_floor: Share = 0.05
     null_rise: Share = 0.05
     min_values: Annotated[int, Field(ge=20)] = 50

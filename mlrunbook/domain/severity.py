@@ -195,7 +195,8 @@ def _from_signals(
     seen: _Seen,
 ) -> Assessment:
     worst = signals[0]
-    floor, unmeasured = _unmeasured_severity(alerts, kind, seen)
+    claims = alerts if alerts or reported is not None else (AlertSignal("whatever opened the incident", ""),)
+    floor, unmeasured = _unmeasured_severity(claims, kind, seen)
     severity = _worst([worst.severity, reported, floor])
     reasons = [s.reason for s in signals]
     if floor is not None and floor.rank > worst.severity.rank:
@@ -208,7 +209,9 @@ def _from_signals(
     reported_danger = kind is IncidentType.PREDICTION_ERROR and reported is Severity.CRITICAL
     missed = any(s.safety_risk for s in signals)
     doubtful = reported is None and severity.rank > worst.severity.rank
-    look_again = not dangerous and not missed and (doubtful or (seen.metrics is not None and _hints_at_danger(seen.metrics, seen.policy)))
+    look_again = (
+        not dangerous and not missed and (doubtful or (seen.metrics is not None and _hints_at_worse(seen.metrics, seen.policy, worst)))
+    )
     return Assessment(
         True,
         severity,
@@ -254,6 +257,14 @@ def _unmeasured_severity(
     if not open_:
         return None, ""
     return (seen.policy.unmeasured_critical_alert if open_[0].is_critical else seen.policy.unmeasured_alert), open_[0].name
+
+
+def _hints_at_worse(metrics: ModelMetrics, policy: SeverityPolicy, worst: _Signal) -> bool:
+    if worst.type is IncidentType.BIAS_FAIRNESS and not worst.severity.at_least(Severity.HIGH):
+        segments = judge_segments(metrics.baseline.by_asset_type, metrics.current.by_asset_type, policy.drops)
+        drops = (s.verdict.f1_drop for s in segments.segments if s.verdict and not s.fell)
+        return any(drop is not None and drop > policy.drops.f1_high for drop in drops)
+    return _hints_at_danger(metrics, policy)
 
 
 def _hints_at_danger(metrics: ModelMetrics, policy: SeverityPolicy) -> bool:

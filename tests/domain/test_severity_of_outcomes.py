@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from mlrunbook.domain.incident import IncidentType, Severity
@@ -48,3 +50,19 @@ def test_probing_is_a_security_incident_that_no_metric_refutes() -> None:
     found = assess(reported_severity=None, reported_type=None, alerts=(PROBED,), metrics=metrics(HEALTHY), status=status())
     assert (found.real, found.severity, found.type) == (True, Severity.HIGH, IncidentType.SECURITY)
     assert found.insufficient, "nothing is changed automatically"
+
+
+@pytest.mark.parametrize(("times", "again", "severity"), [(1, True, Severity.MEDIUM), (5, False, Severity.HIGH)])
+def test_a_group_that_seems_to_have_fallen_far_is_looked_at_again_before_it_settles_on_medium(
+    times: int, again: bool, severity: Severity
+) -> None:
+    before = {"L": Confusion(tp=600, fp=60, fn=60, tn=10_000), "H": Confusion(tp=170, fp=30, fn=60, tn=2_000)}
+    now = {
+        "L": Confusion(tp=60 * times, fp=6 * times, fn=6 * times, tn=1_000 * times),
+        "H": Confusion(tp=15 * times, fp=3 * times, fn=22 * times, tn=200 * times),
+    }
+    seen = metrics(HEALTHY)
+    seen = replace(seen, current=replace(seen.current, by_asset_type=now), baseline=replace(seen.baseline, by_asset_type=before))
+    gap = AlertSignal("FairnessGap", "warning", IncidentType.BIAS_FAIRNESS)
+    found = assess(reported_severity=None, reported_type=None, alerts=(gap,), metrics=seen, status=status())
+    assert (found.type, found.severity, found.may_be_worse) == (IncidentType.BIAS_FAIRNESS, severity, again)

@@ -49,12 +49,13 @@ def _before_the_first_fix(run: Run) -> Confusion | None:
 
 
 def _before_the_last_incident(run: Run) -> Confusion | None:
-    """The baseline that an incident of the same model recorded less than a baseline's length ago: the bad hours of that incident are
-    in the platform's own baseline now, and would make this one look mild."""
+    """The baseline that an incident of the same model recorded less than a baseline's length ago, also one that is still open: its bad
+    hours are in the platform's own baseline now, and would make this one look mild."""
     incident = run.incident()
     with run.world.transaction() as conn:
-        for earlier in incidents.find(conn, model=incident.model, status=Status.CLOSED, limit=20):
-            if BASELINE >= incident.detected_at - earlier.detected_at > timedelta(0):
+        for earlier in incidents.find(conn, model=incident.model, limit=20):
+            real = earlier.status is not Status.FALSE_ALARM
+            if real and BASELINE >= incident.detected_at - earlier.detected_at > timedelta(0):
                 counts = (records.get(conn, earlier.id, "triage") or {}).get("baseline")
                 if counts:
                     return Confusion(**counts)

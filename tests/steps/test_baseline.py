@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict
 
+from mlrunbook.domain.incident import IncidentType
 from mlrunbook.domain.performance import Confusion
 from mlrunbook.wiring import World
 from tests.fakes import HEALTHY, Clock, FileWorld
@@ -45,3 +46,15 @@ def test_after_a_week_the_platforms_baseline_counts_again(world: World, file_wor
     second = report(world)
     carry(world, second, "run-2")
     assert recorded(world, second, "triage")["baseline"] == asdict(SPOILT)
+
+
+def test_an_incident_that_opens_beside_another_is_measured_against_the_time_before_that_one(
+    world: World, file_world: FileWorld, clock: Clock
+) -> None:
+    first = report(world)
+    carry(world, first, "run-1")
+    clock.advance(minutes=5)
+    file_world.set(baseline=asdict(SPOILT))
+    beside = report(world, type=IncidentType.BIAS_FAIRNESS)
+    carry(world, beside, "run-2")
+    assert recorded(world, beside, "triage")["baseline"] == asdict(HEALTHY)

@@ -54,7 +54,7 @@ def summarise(conn: Connection, incident_id: str, *, fault: str, injected_at: da
         "recommended_path": diagnosis.get("path"),
         "applied_path": done.get("path"),
         "cause": diagnosis.get("cause"),
-        "causes": [c["cause"] for c in diagnosis.get("causes", [])[:3]],
+        "causes": _first_three(diagnosis),
         "candidate": records.get(conn, incident_id, "validation"),
         "f1": {"baseline": during.get("f1_baseline"), "during": during.get("f1_now"), "after": recovery.get("f1")},
         "seconds": _seconds(incident, injected_at),
@@ -68,6 +68,12 @@ def summarise(conn: Connection, incident_id: str, *, fault: str, injected_at: da
         "timeline": [{"at": e.at, "kind": e.kind, "actor": e.actor, "text": e.text} for e in timeline.read(conn, incident_id)],
         "files": [],
     }
+
+
+def _first_three(diagnosis: dict[str, Any]) -> list[str]:
+    """The causes that are not ruled out, best first; `unknown` is the first where none is supported well enough."""
+    leads = [str(lead["cause"]) for lead in diagnosis.get("leads", ())]
+    return list(dict.fromkeys([*([str(diagnosis["cause"])] if diagnosis else []), *leads]))[:3]
 
 
 def nothing_happened(*, fault: str, injected_at: datetime, applied: dict[str, int]) -> dict[str, Any]:

@@ -27,7 +27,8 @@ async def publish_findings(incident_id: str) -> None:
     run = current_run()
     found = await off_loop(investigation.findings, run)
     diagnosis = await off_loop(run.recorded, "diagnosis") or {}
-    text = findings_markdown(incident_id, diagnosis.get("sentence", ""), found)
+    leads = [str(lead["explained"]) for lead in diagnosis.get("leads", ())]
+    text = findings_markdown(incident_id, diagnosis.get("sentence", ""), leads, found)
     key, about = _key(incident_id, "findings"), md(diagnosis.get("headline") or "")
     await _once(key, text, lambda: acreate_markdown_artifact(markdown=text, key=key, description=about))
 
@@ -82,9 +83,12 @@ def _record(step: str) -> None:
         run.record(conn, step, {"at": run.world.now()})
 
 
-def findings_markdown(incident_id: str, diagnosis: str, found: Sequence[Finding]) -> str:
-    """One table a group of the checklist. Not Prefect's own table: that one cuts the sentences and shows ten rows."""
+def findings_markdown(incident_id: str, diagnosis: str, leads: Sequence[str], found: Sequence[Finding]) -> str:
+    """The diagnosis, what else it may be, and one table a group of the checklist. Not Prefect's own table: that one cuts the sentences
+    and shows ten rows."""
     lines = [f"## Findings of {md(incident_id)}", "", md(diagnosis), ""]
+    if leads:
+        lines += ["### Causes by score", "", *(f"{n}. {md(lead)}" for n, lead in enumerate(leads, 1)), ""]
     answers = {f.key: f for f in found}
     for group, items in groupby(CHECKLIST, key=lambda item: item.group):
         lines += [f"### {group}", "", "| Item | State | Finding | Source |", "|---|---|---|---|"]

@@ -17,6 +17,7 @@ from mlrunbook.domain.features import FeatureFault, FeatureVerdict
 from mlrunbook.domain.findings import Finding, State
 from mlrunbook.domain.performance import percent
 from mlrunbook.domain.serving import Trouble
+from mlrunbook.domain.upstream import moved_features
 
 if TYPE_CHECKING:
     from mlrunbook.ports import Change
@@ -98,7 +99,9 @@ def evidence(found: Mapping[str, Finding], facts: DiagnosisFacts, now: datetime)
     changed_in_a_day = None if change is None else facts.detected_at - change.at <= DAY
     deployed = _deployed_words(deployment, history, now)
     no_change = None if not history else deployment is None and change is None
-    inputs_sound = _not(suspect(moved, nulls))
+    drifted = not found[moved].value or bool(moved_features(found[moved])) if suspect(moved) else suspect(moved)
+    drift_words = told(moved) + ("" if drifted or not suspect(moved) else ", too little to explain it")
+    inputs_sound = _not(_any(drifted, suspect(nulls)))
     # A recent threshold change that replays well explains the drop without the deployment.
     unexplained = True if change is None else _not(old_recovers)
     served = facts.metrics.current.versions if facts.metrics else ()
@@ -156,7 +159,7 @@ def evidence(found: Mapping[str, Finding], facts: DiagnosisFacts, now: datetime)
                 0.0, unexplained, "no threshold change explains it" if unexplained else "a threshold change may explain it", required=True
             ),
             Line(0.20, best_fails, _best_words(facts)),
-            Line(0.15, inputs_sound, f"inputs: {told(moved)}; {told(nulls)}"),
+            Line(0.15, inputs_sound, f"inputs: {drift_words}; {told(nulls)}"),
             Line(
                 0.10, version in served if served and version else None, f"predictions come from {', '.join(served) or 'unknown versions'}"
             ),
@@ -183,7 +186,7 @@ def evidence(found: Mapping[str, Finding], facts: DiagnosisFacts, now: datetime)
             Line(0.7, feed.stalled if feed else None, feed.sentence if feed else "performance is not measured", required=True),
             Line(0.0, not facts.dangerous, "measured dangerous" if facts.dangerous else "no danger shows without outcomes", required=True),
             Line(0.2, healthy, answers),
-            Line(0.1, inputs_sound, f"inputs: {told(moved)}; {told(nulls)}"),
+            Line(0.1, inputs_sound, f"inputs: {drift_words}; {told(nulls)}"),
         ],
         Cause.ATTACK: [
             Line(0.6, probing.suspicious if probing else None, probing.sentence if probing else "the log was not read", required=True),
@@ -212,8 +215,9 @@ def evidence(found: Mapping[str, Finding], facts: DiagnosisFacts, now: datetime)
             quiet,
         ],
         Cause.DATA_DRIFT: [
-            Line(0.4, suspect(moved), told(moved), required=True),
+            Line(0.4, drifted, drift_words, required=True),
             degraded(0.2, required=True),
+            Line(0.0, none_better is not False, others.sentence if others else "other versions were not replayed", required=True),
             Line(0.2, fed, "the features arrive", required=True),
             Line(0.0, _refuted(unseen), "no new asset type explains it" if not unseen else "a new asset type explains it", required=True),
             no_probing,
@@ -221,7 +225,7 @@ def evidence(found: Mapping[str, Finding], facts: DiagnosisFacts, now: datetime)
         ],
         Cause.CONCEPT_DRIFT: [
             degraded(0.2, required=True),
-            Line(0.2, inputs_sound, f"inputs: {told(moved)}; {told(nulls)}"),
+            Line(0.2, inputs_sound, f"inputs: {drift_words}; {told(nulls)}"),
             Line(0.1, fed, "the features arrive", required=True),
             Line(0.0, _refuted(unseen), "no new asset type explains it" if not unseen else "a new asset type explains it", required=True),
             Line(0.0, no_change, "nothing was deployed" if no_change else "something was changed before it", required=True),
@@ -285,6 +289,10 @@ def _best_words(facts: DiagnosisFacts) -> str:
 def _hours(age: timedelta) -> str:
     hours = age.total_seconds() / 3600
     return f"{hours:.0f} h" if hours >= 2 else f"{hours * 60:.0f} min"
+
+
+def _any(*values: bool | None) -> bool | None:
+    return True if True in values else None if None in values else False
 
 
 def _not(value: bool | None) -> bool | None:

@@ -23,6 +23,9 @@ LEAST_A_BLOCK = 10
 # A step crosses two neighbouring blocks at most, however it falls; a steady rise crosses a tenth of its way in two of twenty.
 STEP_SHARE = 0.6
 LEAST_FAILURES = 30
+# In KS or Jensen-Shannon distance. Below it the share of rows beyond any value changed by less than a tenth, which explains no fall of F1
+# by a tenth; a fleet of machines that wear moves that much by itself from hour to hour.
+MATERIAL_EFFECT = 0.10
 UNCHANGED_Z = 2.58  # two-sided 1 %: the failure rate counts as unchanged within it
 
 
@@ -51,9 +54,14 @@ class Upstream:
 
 
 def moved_features(distributions: Finding | None) -> tuple[str, ...]:
-    """The features in which the finding on feature distributions found something."""
+    """The features that moved far enough to explain a fall of performance, by the finding on feature distributions."""
     value = distributions.value if distributions else None
-    return tuple(name for name, column in value.items() if column.get("found")) if isinstance(value, dict) else ()
+    return tuple(name for name, column in value.items() if _matters(column)) if isinstance(value, dict) else ()
+
+
+def _matters(column: Mapping[str, Any]) -> bool:
+    found, effect = set(column.get("found", ())), column.get("effect")
+    return bool(found - {"moved"}) or (found == {"moved"} and (effect is None or effect >= MATERIAL_EFFECT))
 
 
 def course_of(reference: Sequence[float], recent: Sequence[float]) -> Course | None:

@@ -124,6 +124,7 @@ def conclude(run: Run) -> dict[str, Any]:
                 "target_threshold": diagnosis.target_threshold,
                 "repair": asdict(diagnosis.repair) if diagnosis.repair else None,
                 "causes": [asdict(c) for c in diagnosis.causes],
+                "leads": [{"cause": str(c.cause), "explained": c.explained} for c in diagnosis.leads],
                 "figures": asdict(figures_of(facts.metrics, run.world.policy.costs)),
             },
         )

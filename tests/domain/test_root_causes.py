@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mlrunbook.domain.actions import Path
+from mlrunbook.domain.candidates import TargetChoice
 from mlrunbook.domain.causes import DISTRIBUTIONS, HEADLINES, Cause, evidence
 from mlrunbook.domain.diagnosis import Diagnosis, diagnose
 from mlrunbook.domain.diagnosis_facts import DiagnosisFacts, gather
@@ -151,6 +152,22 @@ class TestProbing:
         scores = {c.cause: c for c in decide(findings(), metrics=metrics(HEALTHY), probing=None).causes}
         assert scores[Cause.ATTACK].score < 0.5
         assert "the log was not read" in scores[Cause.NOTHING_WRONG].open
+
+
+def test_a_move_too_small_to_explain_a_fall_is_not_its_cause() -> None:
+    slight = [replace(f, value={"tool_wear_min": {"found": ["moved"], "effect": 0.06}}) for f in findings(moved=["tool_wear_min"])]
+    slight = [f if f.key == DISTRIBUTIONS else replace(f, value=None) for f in slight]
+    d = decide(slight)
+    assert d.top.cause is Cause.CONCEPT_DRIFT
+    assert next(c for c in d.causes if c.cause is Cause.DATA_DRIFT).score == 0
+
+
+def test_drift_is_not_the_cause_where_another_version_does_well_on_the_same_requests() -> None:
+    better = TargetChoice("v1.5.0", (), "v1.5.0 does better on the same requests", False, 4000, 130)
+    released = [change("deployment", ref="v2.0.0", hours_ago=1)]
+    d = decide(findings(moved=["torque_nm"]), changes=released, targets=better)
+    assert d.top.cause is Cause.BAD_DEPLOYMENT
+    assert next(c for c in d.causes if c.cause is Cause.DATA_DRIFT).score == 0
 
 
 def test_an_ordinary_week_is_nothing_wrong() -> None:

@@ -95,7 +95,7 @@ class GameDay:
         self._stack = stack
         self._engine = db.engine(stack.database_url)
         settings = Settings(data_dir=stack.data)
-        folders = {"models": settings.models_dir, "serving": settings.serving_state_file.parent}
+        folders = {"models": settings.models_dir, "serving": settings.serving_state_file.parent, "training": stack.data / "training"}
         if stack.lake:
             folders["lake"] = stack.lake
         wait_until_served(stack)

@@ -27,6 +27,7 @@ class Snapshot:
     def __init__(self, on: Engine, folders: dict[str, Path], keep: Path) -> None:
         self._on, self._folders, self._keep = on, folders, keep
         for name, folder in folders.items():
+            folder.mkdir(parents=True, exist_ok=True)
             shutil.copytree(folder, keep / name, copy_function=os.link)
         with transaction(on) as conn:
             conn.execute(text(f"DROP SCHEMA IF EXISTS {KEPT} CASCADE"))

@@ -200,7 +200,7 @@ class FileWorld(FileRegistry, FileSchedules):
             0.0,
             (serving,),
             {"high": counts},
-            {"L": counts},
+            {"L": counts} | {name: Confusion(**cells) for name, cells in s.get("types", {}).items()},
             errors=failed,
             label_delay_s=s["label_delay_s"],
         )
@@ -216,6 +216,7 @@ class FileWorld(FileRegistry, FileSchedules):
             0.0,
             0.0,
             ("v1.5.0",),
+            by_asset_type={"L": past} | {name: Confusion(**cells) for name, cells in s.get("types_before", {}).items()},
         )
         return ModelMetrics(model, window, base)
 

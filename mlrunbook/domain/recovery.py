@@ -3,10 +3,12 @@ hold."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from mlrunbook.domain.labels import lag_of, relative_coverage
-from mlrunbook.domain.performance import Confusion, Count, Share, WindowMetrics, f1_interval, percent
+from mlrunbook.domain.performance import Confusion, Count, DropPolicy, Share, WindowMetrics, f1_interval, percent
+from mlrunbook.domain.segments import judge_segments
 
 
 @dataclass(frozen=True)
@@ -70,6 +72,16 @@ def judge_recovery(
     if high < floor:
         return RecoveryVerdict(False, f"not recovered: {words}, below {floor:.2f}{lag}")
     return RecoveryVerdict(None, f"not there yet: {words}; {floor:.2f} is needed and still possible{lag}")
+
+
+def judge_types(before: Mapping[str, Confusion], fresh: Mapping[str, Confusion], drops: DropPolicy) -> RecoveryVerdict:
+    """Whether every asset type is back: an incident of bias hides in the figure over all of them."""
+    said = judge_segments(before, fresh, drops, kind="asset type")
+    if said.fell:
+        return RecoveryVerdict(False, f"not recovered: {said.sentence}")
+    if said.fell is None:
+        return RecoveryVerdict(None, f"too early to say: {said.sentence}", waits_for_outcomes=True)
+    return RecoveryVerdict(True, f"recovered: {said.sentence}")
 
 
 @dataclass(frozen=True)

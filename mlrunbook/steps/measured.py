@@ -68,6 +68,12 @@ def baseline(run: Run) -> Confusion | None:
     return Confusion(**counts) if counts else None
 
 
+def baseline_by_type(run: Run) -> dict[str, Confusion]:
+    """`baseline` by asset type; empty where the platform does not say."""
+    by_type = (run.recorded("triage") or {}).get("baseline_by_type") or {}
+    return {name: Confusion(**counts) for name, counts in by_type.items()}
+
+
 def is_dangerous(run: Run, version: str) -> bool | None:
     """Did this version flag nearly everything when it served, in the last 30 days? None when that cannot be read."""
     policy = run.world.policy.severity

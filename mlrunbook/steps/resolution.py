@@ -15,11 +15,11 @@ from mlrunbook.domain.containment import undo_plan
 from mlrunbook.domain.diagnosis import Diagnosis, Repair
 from mlrunbook.domain.diagnosis_facts import DiagnosisFacts
 from mlrunbook.domain.errors import NotFound, Refused, RunbookError, Transient
-from mlrunbook.domain.incident import Status
+from mlrunbook.domain.incident import IncidentType, Status
 from mlrunbook.domain.labels import next_look_s
 from mlrunbook.domain.performance import Confusion
 from mlrunbook.domain.policy import Role
-from mlrunbook.domain.recovery import judge_recovery
+from mlrunbook.domain.recovery import judge_recovery, judge_types
 from mlrunbook.domain.resolution import propose, restart_id
 from mlrunbook.notices import REOPENED, ask
 from mlrunbook.ports import ServingState
@@ -264,6 +264,9 @@ def _judge(run: Run, since: datetime) -> dict[str, Any]:
         return _verdict(True, f"resolved on the word of {by_word['by']}: there is no baseline to measure against", None, None)
     before = measured.baseline(run) or seen.baseline.confusion
     judged = judge_recovery(before, seen.current.confusion, run.world.policy.recovery, window=seen.current, usual=seen.baseline)
+    if judged.recovered and run.incident().type is IncidentType.BIAS_FAIRNESS:
+        types_before = measured.baseline_by_type(run) or seen.baseline.by_asset_type
+        judged = judge_types(types_before, seen.current.by_asset_type, run.world.policy.severity.drops)
     shown = replace(figures_of(seen, run.world.policy.costs), f1_baseline=before.f1)
     recovered, sentence = judged.recovered, judged.sentence
     if recovered is not False and (served := serving.recovered(run, since)):

@@ -118,6 +118,7 @@ def _settle(run: Run, found: Assessment, metrics: ModelMetrics | None, status: S
             "summary": summary,
             "assessment": asdict(found),
             "baseline": asdict(metrics.baseline.confusion) if metrics else None,
+            "baseline_by_type": {name: asdict(c) for name, c in metrics.baseline.by_asset_type.items()} if metrics else {},
             "figures": asdict(figures_of(metrics, policy.costs)),
             "affected": {
                 "model": incidents.get(conn, run.incident_id).model,

@@ -238,6 +238,25 @@ class TestHumans:
         deliver(world)
         assert any("the fix did not work" in m.body for m in notifier.pages())
 
+    def test_an_incident_of_bias_has_not_recovered_while_one_asset_type_is_worse_although_the_figure_over_all_is_fine(
+        self, world: World, file_world: FileWorld, clock: Clock
+    ) -> None:
+        sound = {"tp": 170, "fp": 30, "fn": 40, "tn": 2000}
+        file_world.set(serving="v1.5.0", types_before={"H": sound}, types={"H": {"tp": 60, "fp": 40, "fn": 110, "tn": 1500}})
+        incident_id = report(world, type=IncidentType.BIAS_FAIRNESS, by_alert=False)
+        clock.advance(seconds=20)
+        assert carry(world, incident_id, "run-1") == "waiting for a human"
+        resolve(world, incident_id)
+        clock.advance(minutes=5)
+        assert carry(world, incident_id, "run-2") == "not recovered"
+        assert "H" in recorded(world, incident_id, "triage")["summary"]
+
+        file_world.set(types={"H": sound})
+        resolve(world, incident_id)
+        clock.advance(minutes=5)
+        assert carry(world, incident_id, "run-3") == "closed"
+        assert "no asset type is worse" in recorded(world, incident_id, "recovery")["sentence"]
+
     def test_a_fix_that_does_not_work_reopens_the_investigation_and_keeps_the_containment(
         self, world: World, file_world: FileWorld, clock: Clock, notifier: LedgerNotifier
     ) -> None:

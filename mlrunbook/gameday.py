@@ -18,6 +18,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from rich.box import SIMPLE
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
@@ -168,21 +169,22 @@ def score(runs: Sequence[dict[str, Any]]) -> Score:
 
 
 def table(runs: Sequence[dict[str, Any]]) -> Table:
-    """A row a run, for 80 columns."""
-    shown = Table(title="Game day", title_justify="left")
-    for column in ("Fault", "Verdict", "First cause", "Path", "F1 before/during/after", "Detect/contain/resolve s", "Wrong"):
-        shown.add_column(column, overflow="fold")
+    """Two lines a run: what was found, and the figures. For 80 columns."""
+    shown = Table(title="Game day", title_justify="left", box=SIMPLE)
+    shown.add_column("Fault", no_wrap=True)
+    shown.add_column("Found, path, F1 before / during / after, seconds")
     for r in runs:
-        f1, seconds = r["f1"] or {}, r["seconds"] or {}
-        shown.add_row(
-            escape(r["fault"]),
-            "did not end" if r["error"] else f"{r['verdict']}{' ' + r['severity'] if r['verdict'] == 'real' else ''}",
-            _marked(r["cause"] or "-", r["top1"]),
-            _marked(r["path"] or "none", r["right_path"]),
-            "/".join("-" if f1.get(k) is None else f"{f1[k]:.2f}" for k in ("baseline", "during", "after")),
-            "/".join("-" if seconds.get(k) is None else f"{seconds[k]:.0f}" for k in ("to_detect", "to_contain", "to_resolve")),
-            escape(", ".join(r["wrong_actions"])) or "-",
-        )
+        if r["error"]:
+            shown.add_row(escape(r["fault"]), "[red]did not end[/]")
+            continue
+        f1 = " / ".join("-" if r["f1"].get(k) is None else f"{r['f1'][k]:.2f}" for k in ("baseline", "during", "after"))
+        spans = {word: r["seconds"].get(f"to_{word}") for word in ("detect", "contain", "resolve")}
+        times = ", ".join(f"{word} {seconds:.0f} s" for word, seconds in spans.items() if seconds is not None)
+        found = [r["verdict"] + (f" {r['severity']}" if r["verdict"] == "real" else "")]
+        if r["verdict"] == "real" or not r["right_path"]:
+            found += [_marked(r["cause"] or "no cause", r["top1"]), _marked(f"path {r['path'] or 'none'}", r["right_path"])]
+        harm = f"\n[red]wrong: {escape(', '.join(r['wrong_actions']))}[/]" if r["wrong_actions"] else ""
+        shown.add_row(escape(r["fault"]), f"{', '.join(found)}{harm}\n[dim]{f1}; {times or 'no times'}[/]")
     return shown
 
 

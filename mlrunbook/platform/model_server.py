@@ -322,7 +322,9 @@ def _predict(serving: Serving, figures: Figures, engine: Engine, assets: list[wi
             logged: dict[str, Any] = {"version": version, "threshold": threshold, "latency_ms": latency_s * 1000}
             ids = predictions.record(conn, rows, model=model, shadow_version=shadow_version, **logged)
             flagged = [(i, row.asset_id, row.score) for i, row in zip(ids, rows, strict=True) if row.score >= threshold]
-            ordered = workorders.create(conn, flagged, model=model, config=config, at=at)
+            workorders.hold(conn, model)
+            switches = serving.config() or config  # as they are now: creation may have been halted since the request came
+            ordered = workorders.create(conn, flagged, model=model, config=switches, at=at)
     except Transient as error:
         raise _Failed("storage", error) from error
     figures.latency.labels(model).observe(latency_s)

@@ -9,12 +9,18 @@ from sqlalchemy import Connection, func, select, text, update
 from sqlalchemy.dialects.postgresql import insert as pg_insert
 
 from mlrunbook.platform import ledger
-from mlrunbook.platform.tables import work_orders
+from mlrunbook.platform.tables import models, work_orders
 from mlrunbook.ports import ServingConfig, WorkOrder
 
 OPEN = ("pending", "scheduled")
 MOST_SCHEDULED = 50  # open at a time: what the calendar holds; the rest waits, pending, for a planner
 MOST_PER_REQUEST = 100  # the riskiest first: a model gone wild must not bury the maintenance team in one call
+
+
+def hold(conn: Connection, model: str) -> None:
+    """To the end of the transaction nobody flags the open orders. Read the switches after this and before `create`: then whoever halts
+    creation first and flags afterwards has flagged every order there will be."""
+    conn.execute(select(models.c.name).where(models.c.name == model).with_for_update(read=True, key_share=True))
 
 
 def create(conn: Connection, flagged: Sequence[tuple[int, str, float]], *, model: str, config: ServingConfig, at: datetime) -> int:

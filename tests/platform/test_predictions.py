@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -12,6 +14,7 @@ from mlrunbook.db import transaction
 from mlrunbook.platform import ledger, predictions, workorders
 from mlrunbook.ports import ServingConfig
 from tests.platform.kit import HOT, NOW, log, new_model, reading, release
+from tests.waiting import until
 
 NORMAL = ServingConfig(revision=1, threshold=0.5, human_approval=False, auto_work_orders=True, auto_scheduling=True)
 
@@ -79,6 +82,29 @@ def test_halted_creation_makes_no_work_orders(engine: Engine, model: str) -> Non
     with transaction(engine) as conn:
         assert workorders.create(conn, [(1, "asset_1", 0.9)], model=model, config=halted, at=NOW) == 0
         assert workorders.find(conn, model=model) == []
+
+
+def test_who_orders_work_waits_for_a_flagging_so_that_halting_and_then_flagging_leaves_no_order_out(engine: Engine, model: str) -> None:
+    halted = replace(NORMAL, auto_work_orders=False)
+    switches = [NORMAL]
+
+    def order() -> int:
+        with transaction(engine) as conn:
+            workorders.hold(conn, model)
+            return workorders.create(conn, [(1, "asset_1", 0.9)], model=model, config=switches[-1], at=NOW)
+
+    def waits() -> bool:
+        with transaction(engine) as conn:
+            asked = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+            return conn.exec_driver_sql(asked).scalar() == 1
+
+    with ThreadPoolExecutor() as pool:
+        with transaction(engine) as conn:
+            workorders.flag_open(conn, model=model, reason="under suspicion", at=NOW)
+            ordered = pool.submit(order)
+            until(waits)
+            switches.append(halted)
+        assert ordered.result(10) == 0
 
 
 def test_an_asset_has_one_open_work_order_and_a_request_makes_at_most_a_hundred(engine: Engine, model: str) -> None:

@@ -1,7 +1,7 @@
 """The outbox: everything that must happen at or after a time, exactly as long as it takes.
 
 A row is put in the transaction that causes it, claimed by any dispatcher (`FOR UPDATE SKIP LOCKED`), and tried until it is
-delivered or cancelled. A dispatcher that dies holding a claim loses it after `CLAIM_S`: the row then goes out again.
+delivered or cancelled. A dispatcher that dies holding a claim loses it after its time: the row then goes out again.
 """
 
 from __future__ import annotations
@@ -12,12 +12,13 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Connection, or_, select, true, update
+from sqlalchemy import Connection, case, or_, select, true, update
 from sqlalchemy.dialects.postgresql import insert
 
 from mlrunbook.store.tables import outbox
 
 CLAIM_S = 60.0
+CLAIM_OF_PAGES_S = 20.0  # a page may repeat; one that a dead dispatcher held must not wait a minute
 MAX_BACKOFF_S = 60.0
 MAX_BACKOFF_OF_RUNS_S = 5.0  # the Prefect server is ours, and an approved fix waits for it
 
@@ -93,7 +94,12 @@ def claim(conn: Connection, *, now: datetime, kinds: tuple[str, ...] = (), limit
     rows = conn.execute(
         update(outbox)
         .where(outbox.c.id.in_(due))
-        .values(claimed_until=now + timedelta(seconds=CLAIM_S), attempts=outbox.c.attempts + 1)
+        .values(
+            claimed_until=case(
+                (outbox.c.kind == "page", now + timedelta(seconds=CLAIM_OF_PAGES_S)), else_=now + timedelta(seconds=CLAIM_S)
+            ),
+            attempts=outbox.c.attempts + 1,
+        )
         .returning(outbox)
     )
     items = [Item(r.id, r.incident_id, r.kind, r.dedup_key, r.payload, r.attempts) for r in rows]

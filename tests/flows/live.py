@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import astuple
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,7 @@ from mlrunbook.platform.fleet import Fleet
 from mlrunbook.platform.simulator import MODEL, FleetSimulator
 from mlrunbook.processes import MARK, marked
 from mlrunbook.stack import ALL_PARTS, FEATURE_SERVER, Stack
-from mlrunbook.store import incidents, leases, plans, records, timeline
+from mlrunbook.store import incidents, leases, outbox, plans, records, timeline
 from mlrunbook.store.timeline import Entry
 
 CHECKOUT = Path(__file__).parents[2]
@@ -293,6 +294,12 @@ class Live:
 
     def _as(self, token: str) -> dict[str, str]:
         return {"Authorization": f"Bearer {self.stack.token(token)}"}
+
+    def pages_on_their_way(self, incident_id: str) -> list[str]:
+        with self.store() as conn:
+            pages = outbox.of_incident(conn, incident_id, "page")
+        waiting = [row for row in pages if row["delivered_at"] is None and row["cancelled_at"] is None]
+        return [row["dedup_key"] for row in waiting if row["not_before"] <= datetime.now(UTC)]
 
     # -- Prefect
 

@@ -75,11 +75,12 @@ def test_a_row_that_another_dispatcher_is_claiming_is_not_waited_for(store: Engi
 
 
 def test_a_claim_expires_so_that_a_dead_dispatcher_loses_nothing(conn: Connection) -> None:
-    put(conn)
-    [item] = outbox.claim(conn, now=T0)
-    assert outbox.claim(conn, now=after(outbox.CLAIM_S - 1)) == []
-    [again] = outbox.claim(conn, now=after(outbox.CLAIM_S + 1))
-    assert (again.id, again.attempts) == (item.id, 2)
+    for kind, claim_s in (("message", outbox.CLAIM_S), ("page", outbox.CLAIM_OF_PAGES_S)):
+        outbox.put(conn, kind, f"{kind}:1", {}, now=T0)
+        [item] = outbox.claim(conn, now=T0, kinds=(kind,))
+        assert outbox.claim(conn, now=after(claim_s - 1), kinds=(kind,)) == []
+        [again] = outbox.claim(conn, now=after(claim_s + 1), kinds=(kind,))
+        assert (again.id, again.attempts) == (item.id, 2)
 
 
 def test_a_row_is_tried_after_1_2_4_up_to_60_seconds_for_ever(conn: Connection, incident_id: str) -> None:

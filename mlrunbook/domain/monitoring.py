@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from mlrunbook.domain.drift import DriftPolicy
 from mlrunbook.domain.fairness import Fairness, FairnessPolicy, judge_groups
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from mlrunbook.domain.findings import Finding
     from mlrunbook.domain.probing import Probing
 
+Row = TypeVar("Row")
 NOW = "now"
 WINDOW = "the last 60 min"
 BOTH_WINDOWS = "the last 60 min against the baseline's 7 days"
@@ -205,10 +206,10 @@ def firing(judged: Sequence[Judged]) -> dict[str, Judged]:
     return found
 
 
-def spread(since: datetime, until: datetime, parts: int) -> list[tuple[datetime, datetime]]:
-    """Equal parts of [since, until): a sample of each together speaks for the whole window, the newest rows alone do not."""
+def spread(read: Callable[[datetime, datetime], Sequence[Row]], since: datetime, until: datetime, parts: int = DRIFT_PARTS) -> list[Row]:
+    """What `read` gives of each equal part of [since, until): together they speak for the whole window, the newest rows alone do not."""
     step = (until - since) / parts
-    return [(since + i * step, since + (i + 1) * step) for i in range(parts)]
+    return [row for i in range(parts) for row in read(since + i * step, since + (i + 1) * step)]
 
 
 def _drop(name: str, of: Callable[[Confusion], float | None]) -> Callable[[Seen], Measured | None]:

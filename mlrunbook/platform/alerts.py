@@ -11,7 +11,7 @@ import json
 import logging
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -26,7 +26,7 @@ from mlrunbook.domain.monitoring import Judged, RuleState, Seen, ServerSeen
 from mlrunbook.domain.performance import ModelMetrics
 from mlrunbook.domain.policy import AlertThresholds
 from mlrunbook.domain.probing import Probing
-from mlrunbook.domain.safety import SafetyPolicy
+from mlrunbook.domain.safety import MissedFailure, SafetyPolicy
 from mlrunbook.platform import feature_watch, metrics, safety_watch
 from mlrunbook.platform.tables import alerts, models, predictions, production
 
@@ -36,9 +36,43 @@ REPEAT = timedelta(minutes=5)
 LONGEST_WAIT_S = 30
 CLAIM = timedelta(seconds=30)
 NEVER = "0001-01-01T00:00:00Z"  # how Alertmanager writes the end of what has not ended
-Watch = Callable[[ModelMetrics], Probing | None]
-Drift = Callable[[str, ModelMetrics], tuple[Finding | None, timedelta]]  # the newest finding, and how long it has been so
 _ONE_EVALUATOR = 0x6D6C7261  # advisory lock: several API processes, one evaluation at a time
+
+
+@dataclass(frozen=True)
+class Watched:
+    """What rules are judged by besides a model's figures and its server. `drift` is `DriftWatch`: the newest finding, and how long it has
+    been so; `probing` is `ProbingWatch`."""
+
+    drift: Callable[[str, ModelMetrics], tuple[Finding | None, timedelta]] = lambda *_: (None, timedelta(0))
+    probing: Callable[[ModelMetrics], Probing | None] = lambda _: None
+    safety: SafetyPolicy = field(default_factory=SafetyPolicy)
+
+    def counted(self, conn: Connection, now: datetime) -> list[Counted]:
+        """What the database says of every model with something in production."""
+        return [
+            Counted(
+                version,
+                metrics.compare(conn, model, now=now, version=version, threshold=threshold),
+                safety_watch.missed_failures(conn, model, self.safety, now=now),
+            )
+            for model, version, threshold in in_production(conn)
+        ]
+
+    def seen(self, counted: Counted, server: ServerSeen) -> Seen:
+        figures = counted.figures
+        return Seen(
+            figures.model, figures, server, *self.drift(figures.model, figures), probing=self.probing(figures), missed=counted.missed
+        )
+
+
+@dataclass(frozen=True)
+class Counted:
+    """One model's figures, of the version that predicts now, and its missed critical failures."""
+
+    version: str
+    figures: ModelMetrics
+    missed: tuple[MissedFailure, ...]
 
 
 def server_seen(health: Mapping[str, Any] | None, *, down_for: timedelta | None, now: datetime) -> ServerSeen:
@@ -73,17 +107,14 @@ def evaluate(
     rules: AlertThresholds,
     server: Callable[[str], ServerSeen],
     environment: str,
-    drift: Drift = lambda *_: (None, timedelta(0)),
-    probing: Watch = lambda _: None,
-    safety: SafetyPolicy = SafetyPolicy(),
+    watched: Watched = Watched(),
 ) -> None:
     """Judge every model with something in production and update the alerts. Safe to run in several processes."""
     if not conn.execute(text("SELECT pg_try_advisory_xact_lock(:key)"), {"key": _ONE_EVALUATOR}).scalar():
         return
-    for model, version, threshold in in_production(conn):
-        figures = metrics.compare(conn, model, now=now, version=version, threshold=threshold)
-        missed = safety_watch.missed_failures(conn, model, safety, now=now)
-        seen = Seen(model, figures, server(model), *drift(model, figures), probing=probing(figures), missed=missed)
+    for counted in watched.counted(conn, now):
+        model, version = counted.figures.model, counted.version
+        seen = watched.seen(counted, server(model))
         active = [row for row in _active(conn) if row["model"] == model]
         judged = monitoring.evaluate(seen, rules, _states(active, version), now)
         _update(conn, judged, active, model=model, version=version, environment=environment, now=now)
@@ -234,8 +265,7 @@ class Gateway:
 class AlertLoop:
     """Evaluates every `every_s` seconds and delivers every second, in a thread of its own.
 
-    `health` is what the model server that serves a model says of itself, None when it does not answer; `drift` is `DriftWatch`,
-    `probing` is `ProbingWatch`.
+    `health` is what the model server that serves a model says of itself, None when it does not answer.
     """
 
     def __init__(
@@ -246,17 +276,14 @@ class AlertLoop:
         health: Callable[[str], Mapping[str, Any] | None],
         stopped_on_purpose: Callable[[], bool],
         send: Callable[[dict[str, Any]], None],
-        drift: Drift,
-        probing: Watch,
+        watched: Watched,
         rules: AlertThresholds,
         environment: str,
         every_s: float,
         told: Callable[[], None] = lambda: None,
-        safety: SafetyPolicy = SafetyPolicy(),
     ) -> None:
         self._on, self._clock, self._health, self._stopped, self._send = on, clock, health, stopped_on_purpose, send
-        self._drift, self._probing, self._rules, self._safety = drift, probing, rules, safety
-        self._environment, self._every_s, self._told = environment, every_s, told
+        self._watched, self._rules, self._environment, self._every_s, self._told = watched, rules, environment, every_s, told
         self._down_since: dict[str, datetime] = {}
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="alerts", daemon=True)
@@ -271,16 +298,7 @@ class AlertLoop:
     def evaluate(self) -> None:
         now = self._clock()
         with transaction(self._on) as conn:
-            evaluate(
-                conn,
-                now=now,
-                rules=self._rules,
-                server=self._look,
-                environment=self._environment,
-                drift=self._drift,
-                probing=self._probing,
-                safety=self._safety,
-            )
+            evaluate(conn, now=now, rules=self._rules, server=self._look, environment=self._environment, watched=self._watched)
 
     def deliver(self) -> int:
         return deliver_due(self._on, self._send, now=self._clock())

@@ -82,7 +82,7 @@ def create_app(
     http = httpx.Client(timeout=DELIVERY_TIMEOUT_S)
     server = ModelServer(http, config.model_server_url.rstrip("/"))
     limits = rules or AlertThresholds()
-    drift, probing = DriftWatch(engine, clock=clock, rules=limits), ProbingWatch(engine, clock=clock)
+    watched = alerts.Watched(DriftWatch(engine, clock=clock, rules=limits), ProbingWatch(engine, clock=clock), safety)
 
     def stopped() -> bool:
         return _desired_replicas(config) == 0
@@ -96,13 +96,11 @@ def create_app(
             health=server.health,
             stopped_on_purpose=stopped,
             send=alerts.Gateway(http, config.gateway_url.rstrip("/"), token),
-            drift=drift,
-            probing=probing,
+            watched=watched,
             rules=limits,
             environment=environment,
             every_s=evaluate_every_s,
             told=_get_ready,
-            safety=safety,
         )
 
     def close() -> None:
@@ -129,10 +127,8 @@ def create_app(
         clock=clock,
         health=server.health,
         stopped_on_purpose=stopped,
-        drift=drift,
-        probing=probing,
+        watched=watched,
         rules=limits,
-        safety=safety,
     )
     exporter.expose(app, figures)
     return app

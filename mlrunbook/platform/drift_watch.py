@@ -10,7 +10,7 @@ from sqlalchemy import Engine
 
 from mlrunbook.db import transaction
 from mlrunbook.domain.findings import Finding, State, feature_distributions
-from mlrunbook.domain.monitoring import DRIFT_PARTS, DRIFT_ROWS, drift_policy, spread
+from mlrunbook.domain.monitoring import DRIFT_ROWS, drift_policy, spread
 from mlrunbook.domain.performance import ModelMetrics
 from mlrunbook.domain.policy import AlertThresholds
 from mlrunbook.platform import predictions
@@ -45,9 +45,8 @@ class DriftWatch:
     def _look(self, figures: ModelMetrics) -> Finding:
         with transaction(self._on) as conn:
 
-            def sample(since: datetime, until: datetime) -> list[Prediction]:
-                parts = spread(since, until, DRIFT_PARTS)
-                return [p for a, b in parts for p in predictions.recent(conn, model=figures.model, limit=DRIFT_ROWS, since=a, until=b)]
+            def read(since: datetime, until: datetime) -> list[Prediction]:
+                return predictions.recent(conn, model=figures.model, limit=DRIFT_ROWS, since=since, until=until)
 
             now, before = figures.current, figures.baseline
-            return feature_distributions(sample(now.since, now.until), sample(before.since, before.until), self._policy)
+            return feature_distributions(spread(read, now.since, now.until), spread(read, before.since, before.until), self._policy)

@@ -18,11 +18,10 @@ from prometheus_client.registry import Collector
 from sqlalchemy import Engine
 
 from mlrunbook.db import transaction
-from mlrunbook.domain.monitoring import RULES, Seen
+from mlrunbook.domain.monitoring import RULES
 from mlrunbook.domain.performance import WindowMetrics
 from mlrunbook.domain.policy import AlertThresholds
-from mlrunbook.domain.safety import SafetyPolicy
-from mlrunbook.platform import alerts, metrics, safety_watch
+from mlrunbook.platform import alerts
 
 REFRESH_S = 2.0
 CURRENT, BASELINE = "current", "baseline"
@@ -47,7 +46,7 @@ FAMILIES: dict[str, tuple[str, tuple[str, ...]]] = {
 
 
 class PlatformCollector(Collector):
-    """`health(model)` is what the model server says of itself; `drift` is `DriftWatch`, `probing` is `ProbingWatch`."""
+    """`health(model)` is what the model server says of itself."""
 
     def __init__(
         self,
@@ -56,13 +55,11 @@ class PlatformCollector(Collector):
         clock: Callable[[], datetime],
         health: Callable[[str], Mapping[str, Any] | None],
         stopped_on_purpose: Callable[[], bool],
-        drift: alerts.Drift,
-        probing: alerts.Watch = lambda _: None,
+        watched: alerts.Watched,
         rules: AlertThresholds,
-        safety: SafetyPolicy = SafetyPolicy(),
     ) -> None:
         self._on, self._clock, self._health, self._stopped = on, clock, health, stopped_on_purpose
-        self._drift, self._probing, self._rules, self._safety = drift, probing, rules, safety
+        self._watched, self._rules = watched, rules
         self._lock = threading.Lock()
         self._last: tuple[datetime, list[GaugeMetricFamily]] | None = None
 
@@ -85,34 +82,27 @@ class PlatformCollector(Collector):
                 families[name].add_metric(labels, float(value))
 
         with transaction(self._on) as conn:
-            compared = [
-                (
-                    version,
-                    metrics.compare(conn, model, now=now, version=version, threshold=threshold),
-                    safety_watch.missed_failures(conn, model, self._safety, now=now),
-                )
-                for model, version, threshold in alerts.in_production(conn)
-            ]
+            everything = self._watched.counted(conn, now)
         wanted = not self._stopped()
-        for version, figures, missed in compared:
+        for counted in everything:
+            version, figures = counted.version, counted.figures
             model, current = figures.model, figures.current
             health = self._health(model)
             server = alerts.server_seen(health, down_for=timedelta(0) if wanted and health is None else None, now=now)
-            drift, drift_for = self._drift(model, figures)
-            for window, counted, of in ((CURRENT, current, version), (BASELINE, figures.baseline, "")):
-                for outcome, count in _by_outcome(counted).items():
+            seen = self._watched.seen(counted, server)
+            for window, part, of in ((CURRENT, current, version), (BASELINE, figures.baseline, "")):
+                for outcome, count in _by_outcome(part).items():
                     add("model_window_predictions", count, model, of, window, outcome)
             add("model_window_flagged_ratio", current.flagged_share, model, version)
             add("model_window_null_ratio", current.null_rate, model, version)
             add("model_window_latency_p95_seconds", _seconds(current.latency_p95_ms), model, version)
             add("model_window_error_ratio", current.error_rate, model, version)
-            if drift is not None and drift.state != "unknown":
-                add("model_features_drifted", drift.state == "suspect", model)
+            if seen.drift is not None and seen.drift.state != "unknown":
+                add("model_features_drifted", seen.drift.state == "suspect", model)
             if server.features_known:
                 add("model_feature_store_up", server.features_down_for is None, model)
             add("model_server_up", health is not None, model)
             add("model_server_wanted", wanted, model)
-            seen = Seen(model, figures, server, drift, drift_for, probing=self._probing(figures), missed=missed)
             for rule in RULES:
                 if reading := rule.read(seen, self._rules):
                     add("model_alert_reading", reading.value, model, rule.alert, rule.level.value)

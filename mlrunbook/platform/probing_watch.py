@@ -43,10 +43,13 @@ class ProbingWatch:
         at, rows = self._reference.get(figures.model, (now, []))
         if rows and now - at < REFERENCE_EVERY:
             return rows
-        parts, before = spread(figures.baseline.since, figures.baseline.until, DRIFT_PARTS), figures.baseline
+        before = figures.baseline
         with transaction(self._on) as conn:
-            limit = ROWS // len(parts)
-            rows = [p for a, b in parts for p in predictions.recent(conn, model=figures.model, limit=limit, since=a, until=b)]
+
+            def read(since: datetime, until: datetime) -> list[Prediction]:
+                return predictions.recent(conn, model=figures.model, limit=ROWS // DRIFT_PARTS, since=since, until=until)
+
+            rows = spread(read, before.since, before.until)
         if before.predictions:
             self._reference[figures.model] = (now, rows)
         return rows

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any, TypeVar
 
 from mlrunbook.domain import findings as checks
@@ -179,8 +179,12 @@ def _recent(run: Run, *, labelled_only: bool = False) -> Sequence[Prediction] | 
 def _reference(run: Run) -> Sequence[Prediction]:
     """A sample from all over the baseline's window: its newest rows alone would be one night, or one shift."""
     baseline, platform = measured.metrics(run).baseline, run.world.platform
-    parts = spread(baseline.since, baseline.until, REFERENCE_PARTS)
-    return [p for a, b in parts for p in platform.prediction_log(_model(run), limit=REFERENCE_ROWS // REFERENCE_PARTS, since=a, until=b)]
+    limit = REFERENCE_ROWS // REFERENCE_PARTS
+
+    def read(since: datetime, until: datetime) -> Sequence[Prediction]:
+        return platform.prediction_log(_model(run), limit=limit, since=since, until=until)
+
+    return spread(read, baseline.since, baseline.until, REFERENCE_PARTS)
 
 
 def _tried(read: Callable[[], Read]) -> Read | Missing:

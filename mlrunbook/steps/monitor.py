@@ -74,8 +74,7 @@ def read_log(world: World, model: str, metrics: ModelMetrics | Missing) -> LogSe
     log = world.platform.prediction_log
 
     def sample(window: WindowMetrics) -> list[Prediction]:
-        parts = monitoring.spread(window.since, window.until, monitoring.DRIFT_PARTS)
-        return [p for a, b in parts for p in log(model, limit=monitoring.DRIFT_ROWS, since=a, until=b)]
+        return monitoring.spread(lambda a, b: log(model, limit=monitoring.DRIFT_ROWS, since=a, until=b), window.since, window.until)
 
     try:
         usual, current = sample(metrics.baseline), sample(metrics.current)

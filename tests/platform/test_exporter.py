@@ -18,6 +18,7 @@ from mlrunbook.domain.findings import Finding, State
 from mlrunbook.domain.performance import ModelMetrics
 from mlrunbook.domain.policy import AlertThresholds
 from mlrunbook.platform import metrics, predictions
+from mlrunbook.platform.alerts import Watched
 from mlrunbook.platform.api import create_app
 from mlrunbook.platform.drift_watch import DriftWatch
 from mlrunbook.platform.exporter import FAMILIES, REFRESH_S, PlatformCollector
@@ -62,7 +63,7 @@ class Scrape:
                 clock=self.clock,
                 health=counted,
                 stopped_on_purpose=lambda: stopped,
-                drift=drift or (lambda *_: (None, timedelta(0))),
+                watched=Watched(drift) if drift else Watched(),
                 rules=AlertThresholds(),
             )
         )

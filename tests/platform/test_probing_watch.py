@@ -55,7 +55,14 @@ def crafted(n: int) -> list[dict[str, Any]]:
 
 def fired(engine: Engine, watch: ProbingWatch) -> dict[str, str]:
     with transaction(engine) as conn:
-        alerts.evaluate(conn, now=NOW, rules=AlertThresholds(), server=lambda _: alerts.ServerSeen(), environment="test", probing=watch)
+        alerts.evaluate(
+            conn,
+            now=NOW,
+            rules=AlertThresholds(),
+            server=lambda _: alerts.ServerSeen(),
+            environment="test",
+            watched=alerts.Watched(probing=watch),
+        )
         return {a["labels"]["alertname"]: a["labels"]["severity"] for a in alerts.active(conn)}
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
@@ -85,10 +86,12 @@ class FileWorld(FileRegistry, FileSchedules):
                     "route": None,
                     "replicas": 1,
                     "restart_id": None,
+                    "isolated": False,
                     "bad_versions": {"v2.0.0": "degraded"},
                     "config_changes": [],
                     "slipped_until": None,
                     "slipped_counts": "slipped",
+                    "raised_counts": None,  # what is counted at a threshold over 0.5; None: as at 0.5
                     "labelled": True,  # False: next to no outcome of the newest predictions is known yet
                     "predictions": None,  # in the window; None: as many as have an outcome
                     "label_delay_s": None,
@@ -185,6 +188,8 @@ class FileWorld(FileRegistry, FileSchedules):
         mended_late = s["slipped_until"] is not None and begin < datetime.fromisoformat(s["slipped_until"])
         if serving == current and (s["loaded_threshold"] < SLIPPED_BELOW or mended_late):
             counts = COUNTS[s["slipped_counts"]]
+        if serving == current and s["raised_counts"] and s["loaded_threshold"] > 0.5:
+            counts = COUNTS[s["raised_counts"]]
         flagged, predictions = (counts.tp + counts.fp) / counts.n, s["predictions"] if s["predictions"] is not None else counts.n
         if not s["labelled"] and since is not None and not version:
             counts = Confusion(tp=0, fp=0, fn=0, tn=min(10, predictions))
@@ -271,11 +276,11 @@ class FileWorld(FileRegistry, FileSchedules):
     def observe(self, model: str) -> ServingState:
         s = self._answer()
         if not s["replicas"]:
-            return ServingState(0, 0, s["route"], s["restart_id"], None, None)
+            return ServingState(0, 0, s["route"], s["restart_id"], None, None, s["isolated"])
         if s["hung"]:
             raise Transient("the model server gives no answer")
         loaded = ServingConfig(s["config_revision"], s["loaded_threshold"], **{k: v for k, v in s["config"].items() if k != "threshold"})
-        return ServingState(s["replicas"], s["replicas"], s["route"], s["restart_id"], fake_serving.serves(s), loaded)
+        return ServingState(s["replicas"], s["replicas"], s["route"], s["restart_id"], fake_serving.serves(s), loaded, s["isolated"])
 
     def scale(self, model: str, *, replicas: int) -> None:
         """A server that starts reads its config."""
@@ -314,6 +319,15 @@ class FileWorld(FileRegistry, FileSchedules):
     def logs(self, model: str, *, tail: int = 500) -> str:
         self._answer()
         return "INFO started\n"
+
+    def isolate(self, model: str, *, isolated: bool) -> None:
+        if self._answer()["isolated"] != isolated:
+            self._apply(f"isolate:{isolated}", {"isolated": isolated})
+
+    def preserve(self, model: str) -> Mapping[str, bytes]:
+        if self.down:
+            return {"logs/model-server.log.missing": b"nothing answers"}
+        return {"logs/model-server.log": b"INFO started\n", "serving/health.json": json.dumps({"version": self.state["serving"]}).encode()}
 
     def _known(self, model: str) -> dict[str, Any]:
         if model != MODEL:

@@ -254,6 +254,9 @@ def _judge(run: Run, since: datetime) -> dict[str, Any]:
     by_word = run.recorded("human_resolution")
     try:
         seen = run.world.platform.metrics(model, since=since)
+        comes_back = threshold.coming_back(run)
+        if comes_back is not None:  # at the raised one a sound model looks worse than it is
+            seen = threshold.counted_at(run, seen, comes_back)
     except NotFound as error:
         if by_word:
             return _verdict(True, f"resolved on the word of {by_word['by']}: nothing measures {model} ({error})", None, None)
@@ -269,6 +272,8 @@ def _judge(run: Run, since: datetime) -> dict[str, Any]:
         judged = judge_types(types_before, seen.current.by_asset_type, run.world.policy.severity.drops)
     shown = replace(figures_of(seen, run.world.policy.costs), f1_baseline=before.f1)
     recovered, sentence = judged.recovered, judged.sentence
+    if comes_back is not None:
+        sentence += f", at the threshold {comes_back:g} that comes back"
     if recovered is not False and (served := serving.recovered(run, since)):
         recovered, sentence = (recovered, f"{sentence}; {served[1]}") if served[0] else served
     delay_s = seen.current.label_delay_s if seen.current.label_delay_s is not None else seen.baseline.label_delay_s

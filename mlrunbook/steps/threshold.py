@@ -1,18 +1,23 @@
-"""Path D: which threshold, and what it is expected to do to recall and to the number of work orders."""
+"""Which threshold path D sets, what it is expected to do to recall and to the number of work orders, and which one a fix is judged at."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 
+from mlrunbook.domain.actions import Configure, PlanKind
+from mlrunbook.domain.containment import before_containment
 from mlrunbook.domain.diagnosis import Diagnosis
 from mlrunbook.domain.errors import RunbookError
-from mlrunbook.domain.performance import ModelMetrics
-from mlrunbook.domain.threshold import ThresholdEffect, choose_threshold, effect_of
-from mlrunbook.ports import ServingState
+from mlrunbook.domain.performance import Confusion, ModelMetrics
+from mlrunbook.domain.threshold import ThresholdEffect, choose_threshold, counts_at, effect_of
+from mlrunbook.ports import Prediction, ServingState
 from mlrunbook.steps import measured
+from mlrunbook.steps.changes import executed_containment
 from mlrunbook.steps.run import Run
+from mlrunbook.store import plans
 
 REPLAY_ROWS = 4000
+FRESH_ROWS = 10_000  # the most the platform gives at once
 
 
 def chosen(run: Run, diagnosis: Diagnosis, state: ServingState | None) -> Diagnosis:
@@ -45,6 +50,33 @@ def expected(run: Run, target: float, state: ServingState | None) -> ThresholdEf
         per_day = metrics.current.predictions / span_s * 86400
     current = state.config.threshold if state and state.config else None
     return effect_of(*known, current=current, target=target, predictions_per_day=per_day)
+
+
+def coming_back(run: Run) -> float | None:
+    """The threshold from before containment, when containment raised it and it is taken back only once recovery is measured. None when
+    it stays as it is, or the resolution has set it already."""
+    before = before_containment("threshold", executed_containment(run))
+    if before is None:
+        return None
+    if run.recorded("applied"):
+        with run.world.transaction() as conn:
+            resolution = plans.current(conn, run.incident_id, PlanKind.RESOLUTION)
+        if resolution and any(isinstance(a, Configure) and "threshold" in a.settings for a in resolution.actions):
+            return None
+    return float(before)
+
+
+def counted_at(run: Run, seen: ModelMetrics, threshold: float) -> ModelMetrics:
+    """`seen` with the counts of the current window as they would be at `threshold`, from the newest known outcomes of the log."""
+    window = seen.current
+    rows = run.world.platform.prediction_log(seen.model, limit=FRESH_ROWS, since=window.since, until=window.until, labelled_only=True)
+
+    def counts(of: list[Prediction]) -> Confusion:
+        return counts_at([p.score for p in of], [bool(p.outcome) for p in of], threshold)
+
+    known = [p for p in rows if p.outcome is not None]
+    by_type = {name: counts([p for p in known if p.asset_type == name]) for name in sorted({p.asset_type for p in known})}
+    return replace(seen, current=replace(window, confusion=counts(known), by_asset_type=by_type))
 
 
 def _infeasible(diagnosis: Diagnosis, why: str) -> Diagnosis:

@@ -238,6 +238,23 @@ class TestHumans:
         deliver(world)
         assert any("the fix did not work" in m.body for m in notifier.pages())
 
+    def test_a_fix_by_hand_is_measured_at_the_threshold_that_comes_back_not_at_the_one_that_containment_raised(
+        self, world: World, file_world: FileWorld, clock: Clock
+    ) -> None:
+        broken = dict.fromkeys(("v1.4.0", "v2.0.0", "v2.1.0"), "degraded") | {"v1.5.0": "slipped"}
+        long_ago = (clock.at.replace(year=clock.at.year - 1)).isoformat()
+        file_world.set(serving="v1.5.0", previous="v1.4.0", deployed_at=long_ago, bad_versions=broken, raised_counts="degraded")
+        incident_id = report(world)
+        clock.advance(seconds=20)
+        assert carry(world, incident_id, "run-1") == "waiting for a human"
+        assert file_world.state["config"]["threshold"] == 0.7, "containment raised it against the false alarms"
+        file_world.set(bad_versions={})  # the human mends it outside
+        resolve(world, incident_id)
+        clock.advance(minutes=5)
+        assert carry(world, incident_id, "run-2") == "closed"
+        assert "at the threshold 0.5" in recorded(world, incident_id, "recovery")["sentence"]
+        assert file_world.state["config"]["threshold"] == 0.5
+
     def test_an_incident_of_bias_has_not_recovered_while_one_asset_type_is_worse_although_the_figure_over_all_is_fine(
         self, world: World, file_world: FileWorld, clock: Clock
     ) -> None:

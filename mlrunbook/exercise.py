@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-from sqlalchemy import Engine
+from sqlalchemy import Connection, Engine
 
 from mlrunbook import db, summary
 from mlrunbook.domain.errors import Invalid, Transient
@@ -75,7 +75,7 @@ class Exercise:
         self._platform = httpx.Client(base_url=env["MLRUNBOOK_PLATFORM_URL"], timeout=10.0, trust_env=False)
         self.injected = 0.0
         self._known: set[str] = set()  # incidents from before the fault
-        self._shown, self._asked, self._mended = 0, set[str](), False
+        self._shown, self._asked = 0, set[str]()
 
     def prepare(self) -> None:
         """The model serves, and the fleet has been at work for a moment."""
@@ -110,7 +110,7 @@ class Exercise:
         quiet_s = self.fault.truth.quiet_s
         while time.monotonic() < deadline:
             with db.transaction(self._engine) as conn:
-                found = next((i for i in reversed(incidents.find(conn, model=MODEL)) if i.id not in self._known), None)
+                found = next(reversed(self._since_the_fault(conn)), None)
                 entries = timeline.read(conn, found.id, after=self._shown) if found else []
                 ended = found is not None and summary.has_ended(conn, found.id)
             for entry in entries:
@@ -125,13 +125,16 @@ class Exercise:
             time.sleep(0.2)
         raise Transient(f"the incident did not end within {self._patience_s:.0f} s; look at the logs in {self.stack.data / 'logs'}")
 
+    def _since_the_fault(self, conn: Connection) -> list[Incident]:
+        """Newest first."""
+        return [i for i in incidents.find(conn, model=MODEL) if i.id not in self._known]
+
     def _act_as_people(self, incident: Incident, entries: list[Entry]) -> None:
         """Acknowledge when paged; decide when asked; mend what is for people to mend."""
         if any(e.kind == "page" for e in entries) and incident.acknowledged_at is None:
             self._post(f"/api/v1/incidents/{incident.id}/acknowledge", {}, "operator")
         stopped = any(e.kind == "waiting" and e.text.startswith(lifecycle.WAITING_FOR_HUMAN) for e in entries)
-        if stopped and self.fault.truth.path is None and not self._mended:
-            self._mended = True
+        if stopped and self.fault.truth.path is None:  # each time: what was measured too early is said again
             what = self._simulator.repair(self.fault)
             self._post(f"/api/v1/incidents/{incident.id}/resolve", {"what": what, "rootCause": self.fault.truth.cause}, "operator")
         with db.transaction(self._engine) as conn:
@@ -160,7 +163,7 @@ class Exercise:
         with flowing(self._simulator):
             while time.monotonic() < deadline:
                 with db.transaction(self._engine) as conn:
-                    others = [i for i in incidents.find(conn, model=MODEL) if i.id not in self._known and not summary.has_ended(conn, i.id)]
+                    others = [i for i in self._since_the_fault(conn) if not summary.has_ended(conn, i.id)]
                 if not others:
                     return
                 for other in others:

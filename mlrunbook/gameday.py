@@ -227,7 +227,10 @@ def _stack(home: Path, console: Console, seed: int) -> Iterator[GameDay]:
         def seed_history(stack: Stack) -> None:
             simulator_for(stack, Fleet(seed), seed=seed).build_history(db.engine(stack.database_url), now=datetime.now(UTC))
 
-        report = lambda line: console.print(f"  [dim]{escape(line)}") if line.startswith("ready") else None  # noqa: E731
+        def report(line: str) -> None:
+            if line.startswith("ready"):
+                console.print(f"  [dim]{escape(line)}")
+
         with Stack(folder, ports=Ports.free(), home=home, with_approver=True, report=report, meanwhile=seed_history) as stack:
             yield GameDay(stack, seed)
     finally:

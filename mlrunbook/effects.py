@@ -11,6 +11,7 @@ from mlrunbook import progress
 from mlrunbook.domain.actions import (
     Configure,
     FlagWorkOrders,
+    Isolate,
     Materialize,
     Promote,
     Register,
@@ -97,6 +98,30 @@ def _read_restart(world: World, action: Restart) -> State:
     return {"restart_id": seen.restart_id, "ready": seen.ready_replicas > 0}
 
 
+def _read_isolation(world: World, action: Isolate) -> State:
+    """A server that gives no answer can be isolated all the same."""
+    try:
+        return {"isolated": world.runtime.observe(action.model).isolated}
+    except Transient:
+        return {"isolated": None}
+
+
+def _keeps_evidence(world: World, model: str) -> None:
+    """What would end the process of an isolated server is Refused: its memory is evidence."""
+    if _read_isolation(world, Isolate(model, True))["isolated"]:
+        raise Refused(f"{model} is isolated and its process is evidence: a person lifts the isolation first")
+
+
+def _scale(world: World, action: Scale, _id: str) -> None:
+    _keeps_evidence(world, action.model)
+    world.runtime.scale(action.model, replicas=action.replicas)
+
+
+def _restart(world: World, action: Restart, _id: str) -> None:
+    _keeps_evidence(world, action.model)
+    world.runtime.restart(action.model, restart_id=action.restart_id)
+
+
 def _read_work_orders(world: World, action: FlagWorkOrders) -> State:
     pending = world.platform.work_orders(action.model, state="pending")
     return {"pending_unflagged": sum(not w.flagged_for_review for w in pending)}
@@ -171,7 +196,7 @@ EFFECTS: dict[str, Effect] = {
     Scale.kind: Effect(
         read=_read_scale,
         holds=lambda a, s: s.get("replicas") == a.replicas and s.get("ready_replicas") == a.replicas,
-        apply=lambda world, a, _: world.runtime.scale(a.model, replicas=a.replicas),
+        apply=_scale,
         repeatable=True,
         settles=A_START,
     ),
@@ -179,9 +204,15 @@ EFFECTS: dict[str, Effect] = {
     Restart.kind: Effect(
         read=_read_restart,
         holds=lambda a, s: s.get("restart_id") == a.restart_id and bool(s.get("ready")),
-        apply=lambda world, a, _: world.runtime.restart(a.model, restart_id=a.restart_id),
+        apply=_restart,
         repeatable=True,
         settles=A_START,
+    ),
+    Isolate.kind: Effect(
+        read=_read_isolation,
+        holds=lambda a, s: s.get("isolated") is a.isolated,
+        apply=lambda world, a, _: world.runtime.isolate(a.model, isolated=a.isolated),
+        repeatable=True,
     ),
     FlagWorkOrders.kind: Effect(
         read=_read_work_orders,

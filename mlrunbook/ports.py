@@ -213,6 +213,10 @@ class ServingState:
     restart_id: str | None
     version: str | None
     config: ServingConfig | None
+    isolated: bool = False  # reachable for forensics alone
+
+
+MISSING = ".missing"  # a part of `preserve` that could not be read: its name with this, and the reason as content
 
 
 class ServingRuntime(Protocol):
@@ -244,6 +248,16 @@ class ServingRuntime(Protocol):
         ...
 
     def logs(self, model: str, *, tail: int = 500) -> str: ...
+
+    def isolate(self, model: str, *, isolated: bool) -> None:
+        """Cut the model server off from every client but forensics, or connect it again. Its process goes on, with its memory and logs:
+        no pod is deleted, nothing is restarted. `observe` tells whether it holds."""
+        ...
+
+    def preserve(self, model: str) -> Mapping[str, bytes]:
+        """What of the runtime is evidence, by file name ("logs/model-server.log"): logs, specifications, events, config without secret
+        values. Reads alone, and never fails as a whole: a part that cannot be read is `<name>.missing` with the reason."""
+        ...
 
 
 @dataclass(frozen=True)

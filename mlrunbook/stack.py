@@ -387,16 +387,19 @@ class Stack:
                     self._report("PostgreSQL died; starting it again")
                     self._postgres.start()
                 if MODEL_SERVER in self._parts:
-                    self._reconcile_serving()
+                    self.reconcile_serving()
                 complaint = ""
             except Exception as error:  # whatever it is, the next round may go better, and nobody else reconciles
                 if repr(error) != complaint:
                     complaint = repr(error)
                     self._report(str(error) if isinstance(error, RunbookError) else complaint)
 
-    def _reconcile_serving(self) -> None:
+    def reconcile_serving(self) -> None:
+        """Make the model server what the desired state says."""
         desired = desired_state(self._desired_file)
         runs = self.supervisor.has(MODEL_SERVER)
+        if runs and desired["isolated"]:
+            return  # what it has in memory is evidence: it is not ended until a person lifts the isolation
         if runs and (not desired["replicas"] or desired["restart_id"] != self._serving_restart_id):
             self.supervisor.stop(MODEL_SERVER)
             runs = False

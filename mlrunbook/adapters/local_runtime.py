@@ -13,6 +13,7 @@ from typing import Any
 import httpx
 
 from mlrunbook import statefile
+from mlrunbook.adapters import local_evidence
 from mlrunbook.domain.errors import Invalid, NotFound, Transient
 from mlrunbook.platform import serving_config
 from mlrunbook.ports import ServingConfig, ServingState
@@ -23,8 +24,8 @@ _CONFIG_KEYS = {"threshold", *serving_config.SWITCHES}
 
 
 def desired_state(path: Path) -> dict[str, Any]:
-    """What the model server shall be: replicas 0 or 1, route_version, restart_id. One server where nobody has asked for anything."""
-    return {"replicas": 1, "route_version": None, "restart_id": None} | (statefile.read(path) if path.exists() else {})
+    """What the model server shall be: replicas 0 or 1, route_version, restart_id, isolated. One server where nobody asked for anything."""
+    return {"replicas": 1, "route_version": None, "restart_id": None, "isolated": False} | (statefile.read(path) if path.exists() else {})
 
 
 class LocalRuntime:
@@ -49,7 +50,7 @@ class LocalRuntime:
             answer = self._http.get("/health")
             health = answer.json()
         except httpx.ConnectError:
-            return ServingState(int(wanted["replicas"]), 0, wanted["route_version"], None, None, None)
+            return ServingState(int(wanted["replicas"]), 0, wanted["route_version"], None, None, None, wanted["isolated"])
         except (httpx.HTTPError, ValueError) as error:
             raise Transient(f"the model server of {model} at {self._http.base_url} gives no usable answer: {error!r}") from error
         config = health.get("config") or {}
@@ -68,6 +69,7 @@ class LocalRuntime:
             )
             if config
             else None,
+            isolated=bool(health.get("isolated")),
         )
 
     def scale(self, model: str, *, replicas: int) -> None:
@@ -107,6 +109,12 @@ class LocalRuntime:
                 return "".join(deque(lines, maxlen=tail))
         except FileNotFoundError as error:
             raise NotFound(f"the model server of {model} has written no log at {self._config.serving_log_file}") from error
+
+    def isolate(self, model: str, *, isolated: bool) -> None:
+        self._set({"isolated": isolated})
+
+    def preserve(self, model: str) -> dict[str, bytes]:
+        return local_evidence.collect(self._config, self._http)
 
     def _desired(self) -> dict[str, Any]:
         return desired_state(self._config.serving_state_file)

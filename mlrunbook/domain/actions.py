@@ -153,6 +153,22 @@ class Restart(Action):
 
 
 @dataclass(frozen=True)
+class Isolate(Action):
+    """Cut the model server off from every client but forensics; `isolated` False connects it again. No process ends, no version changes."""
+
+    kind: ClassVar[str] = "isolate"
+    isolated: bool
+
+    @property
+    def summary(self) -> str:
+        return f"isolate the {self.model} server, leaving it running" if self.isolated else f"lift the isolation of the {self.model} server"
+
+    @property
+    def past(self) -> str:
+        return "Isolated the model server, which runs on" if self.isolated else "Lifted the isolation of the model server"
+
+
+@dataclass(frozen=True)
 class FlagWorkOrders(Action):
     """Flag every pending predictive work order for human review."""
 
@@ -275,6 +291,7 @@ ACTIONS: dict[str, type[Action]] = {
         Scale,
         Configure,
         Restart,
+        Isolate,
         FlagWorkOrders,
         Materialize,
         ResumeMaterialization,

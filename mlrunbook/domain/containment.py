@@ -11,6 +11,7 @@ from mlrunbook.domain.actions import (
     Action,
     Configure,
     FlagWorkOrders,
+    Isolate,
     Materialize,
     Plan,
     PlanKind,
@@ -278,6 +279,8 @@ def _inverse(
     match action:
         case FlagWorkOrders():
             return None, "flagged work orders stay flagged until the supervisors have reviewed them"
+        case Isolate():
+            return None, "isolation is lifted by a person's decision alone, never because something recovered"
         case Restart():
             return None, "a restart leaves nothing behind to take back"
         case RollBack():

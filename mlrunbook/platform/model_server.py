@@ -3,7 +3,7 @@
 It serves what the registry says, or what the route override says, and notices a change within half a second. The threshold is read
 at the start only, as with the runbook's config map and `rollout restart`; the switches act at once, because stopping the creation of
 work orders must not wait for a restart. Features come from the feature store by asset id, or with the request. The version in staging
-scores the same requests for the log alone.
+scores the same requests for the log alone. While it is isolated it runs on, and answers nobody but those who look at it.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ import os
 import sys
 import threading
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
 import uvicorn
-from fastapi import Depends, FastAPI, HTTPException, Response
+from fastapi import Depends, FastAPI, HTTPException, Request, Response
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Histogram, generate_latest
 from sqlalchemy import Connection, Engine
 
@@ -41,6 +41,7 @@ DEFAULT_MODEL = "predictive_maintenance"
 POLL_S = 0.5
 LOG_EVERY_S = 60.0  # the same kind of failed request of the same caller
 MAX_BODY_BYTES = 8 << 20
+FORENSIC_PATHS = ("/health", "/metrics")  # what an isolated server still answers: they tell of it, and change nothing
 # Predictions make work orders, and alerts are raised from them: not for everybody.
 Intake = Annotated[Identity, Depends(web.require(Scope.INTAKE))]
 
@@ -69,6 +70,7 @@ class Serving:
         self._engine = engine
         self._config: ServingConfig | None = serving_config.read(self._config_file) if self._config_file.exists() else None
         self._seen: tuple[int, int] | None = None
+        self._isolated: tuple[tuple[int, int] | None, bool] = (None, False)
 
     def refresh(self) -> None:
         """Load the wanted version if it is another one. What cannot be loaded leaves the old one serving, and `error` says why."""
@@ -133,6 +135,18 @@ class Serving:
             log.warning("the config file cannot be read, going on with what was loaded: %s", error)
         return self._config
 
+    def isolated(self) -> bool:
+        """As the desired state says now. While it cannot be read, what it said last holds."""
+        try:
+            stat = self._state_file.stat()
+            if self._isolated[0] != (seen := (stat.st_ino, stat.st_mtime_ns)):
+                self._isolated = (seen, statefile.read(self._state_file).get("isolated") is True)
+        except FileNotFoundError:
+            return False
+        except (OSError, RunbookError) as error:
+            log.warning("the desired state cannot be read, isolated stays %s: %s", self._isolated[1], error)
+        return self._isolated[1]
+
     def health(self) -> dict[str, Any]:
         loaded, config = self.loaded, self.config()
         body: dict[str, Any] = {
@@ -142,6 +156,7 @@ class Serving:
             "startedAt": self.started_at,
             "restartId": self.restart_id,
             "routeVersion": self.route,
+            "isolated": self.isolated(),
             "stagingVersion": self.shadow.version,
             "stagingError": self.shadow.error,
             "error": self.error,
@@ -200,6 +215,12 @@ def create_app(
 
     app = FastAPI(title="model server", lifespan=lifespan, docs_url=None, redoc_url=None)
     web.prepare(app, engine=engine, max_body_bytes=MAX_BODY_BYTES)
+
+    @app.middleware("http")
+    async def refuse_while_isolated(request: Request, answer: Callable[[Request], Awaitable[Response]]) -> Response:
+        if request.url.path in FORENSIC_PATHS or not serving.isolated():
+            return await answer(request)
+        return web.problem(503, "Isolated", f"{model} is isolated for a security incident: it answers again when a person has decided so")
 
     @app.get("/health")
     async def health() -> dict[str, Any]:

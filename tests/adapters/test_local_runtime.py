@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import httpx
 import pytest
 
 from mlrunbook.adapters.local_runtime import LocalRuntime, desired_state
@@ -159,3 +161,46 @@ def test_while_no_server_answers_the_route_that_was_asked_for_is_reported(tmp_pa
         assert (seen.replicas, seen.ready_replicas, seen.route_version, seen.version) == (1, 0, "v1.5.0", None)
         runtime.route(MODEL, version=None)
         assert runtime.observe(MODEL).route_version is None
+
+
+def test_an_isolated_server_predicts_for_nobody_keeps_its_process_and_can_still_be_looked_at(
+    runtime: LocalRuntime, small: Stack, config: Settings
+) -> None:
+    predict = f"{config.model_server_url}/api/v1/ml/models/{MODEL}/predict"
+    assert httpx.post(predict, json={"assets": []}).status_code == 401, "connected, it asks who is there"
+    pid = small.supervisor.pid("model-server")
+    runtime.isolate(MODEL, isolated=True)
+    until_observed(runtime, lambda state: state.isolated)
+    refused = httpx.post(predict, json={"assets": []}, headers={"Authorization": f"Bearer {small.token('operator')}"})
+    assert (refused.status_code, refused.json()["title"]) == (503, "Isolated")
+    assert httpx.get(f"{config.model_server_url}/metrics").status_code == 200
+
+    runtime.restart(MODEL, restart_id="restart-while-isolated")
+    runtime.scale(MODEL, replicas=0)
+    small.reconcile_serving()
+    assert small.supervisor.pid("model-server") == pid, "its memory is evidence"
+
+    runtime.scale(MODEL, replicas=1)
+    runtime.isolate(MODEL, isolated=False)
+    until_observed(runtime, lambda state: not state.isolated and state.restart_id == "restart-while-isolated")
+    assert httpx.post(predict, json={"assets": []}).status_code == 401
+
+
+def test_logs_state_config_and_process_are_preserved_without_the_values_of_the_environment(runtime: LocalRuntime, small: Stack) -> None:
+    kept = runtime.preserve(MODEL)
+    assert {"logs/model-server.log", "serving/model-config.json", "serving/health.json", "serving/processes.json"} <= set(kept)
+    process = json.loads(kept["serving/processes.json"])[0]
+    assert process["pid"] == small.supervisor.pid("model-server")
+    assert "MLRUNBOOK_GATEWAY_TOKEN" in process["environment_names"]
+    assert small.token("operator").encode() not in b"".join(kept.values())
+
+
+def test_what_cannot_be_preserved_is_said_and_the_rest_is_kept(tmp_path: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        elsewhere = Settings(data_dir=tmp_path, model_server_url=f"http://127.0.0.1:{taken.getsockname()[1]}")
+        serving_config.ensure(elsewhere.serving_config_file, threshold=0.5)
+        kept = LocalRuntime(elsewhere).preserve(MODEL)
+    assert json.loads(kept["serving/model-config.json"])["threshold"] == 0.5
+    assert kept["serving/processes.json.missing"] == b"not readable: no model server process runs"
+    assert "serving/health.json.missing" in kept

@@ -1,0 +1,84 @@
+"""What of the local runtime is evidence: the model server's logs, what it shall be, what it says it is, and its process."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psutil
+
+from mlrunbook.ports import MISSING
+from mlrunbook.settings import Settings
+
+MODULE = "mlrunbook.platform.model_server"
+MAX_LOG_BYTES = 5_000_000  # the newest of each log
+
+
+def collect(config: Settings, http: httpx.Client) -> dict[str, bytes]:
+    """Name -> content; `http` asks the model server. What cannot be read is named `<name>.missing` and holds the reason."""
+    log = config.serving_log_file
+    sources: dict[str, Callable[[], bytes]] = {
+        "logs/model-server.log": lambda: _end_of(log),
+        "serving/desired.json": config.serving_state_file.read_bytes,
+        "serving/model-config.json": config.serving_config_file.read_bytes,
+        "serving/health.json": lambda: http.get("/health").content,
+        "serving/metrics.txt": lambda: http.get("/metrics").content,
+        "serving/processes.json": lambda: json.dumps(_processes(http.base_url.port), default=str, indent=1).encode(),
+    }
+    rotated = log.with_suffix(".log.1")
+    if rotated.exists():
+        sources["logs/model-server.log.1"] = lambda: _end_of(rotated)
+    found: dict[str, bytes] = {}
+    for name, read in sources.items():
+        try:
+            found[name] = read()
+        except (OSError, httpx.HTTPError, psutil.Error, LookupError) as error:
+            found[name + MISSING] = f"not readable: {error}".encode()
+    return found
+
+
+def _end_of(log: Path) -> bytes:
+    with open(log, "rb") as content:
+        content.seek(max(0, log.stat().st_size - MAX_LOG_BYTES))
+        return content.read()
+
+
+def _processes(port: int | None) -> list[dict[str, Any]]:
+    """The model server's processes as the system sees them: who is connected, what is open. The environment by name alone, its values
+    are secrets. LookupError when none runs."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            argv = process.cmdline()
+            if MODULE not in argv or str(port) not in argv:
+                continue
+            with process.oneshot():
+                found.append(
+                    {
+                        "pid": process.pid,
+                        "argv": argv,
+                        "user": process.username(),
+                        "started_at": datetime.fromtimestamp(process.create_time(), UTC),
+                        "memory_bytes": process.memory_info().rss,
+                        "threads": process.num_threads(),
+                        "open_files": [f.path for f in process.open_files()],
+                        "connections": [
+                            {"local": _address(c.laddr), "remote": _address(c.raddr), "status": c.status}
+                            for c in process.net_connections(kind="inet")
+                        ],
+                        "environment_names": sorted(process.environ()),
+                    }
+                )
+        except (psutil.NoSuchProcess, psutil.AccessDenied):
+            continue
+    if not found:
+        raise LookupError("no model server process runs")
+    return found
+
+
+def _address(at: Any) -> str | None:
+    return f"{at.ip}:{at.port}" if at else None

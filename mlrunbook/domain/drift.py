@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     Floats = NDArray[np.float64]
     Ints = NDArray[np.int64]
 
+STANDARD_ERRORS = 3.0  # of an estimated memory: of 20 columns the unluckiest is off by about two, and alarms if it is taken at its word
 Columns = Mapping[str, Any]  # by name: a sequence or numpy array with a value a row
 Keys = Sequence[Any] | None
 Share = Annotated[float, Field(gt=0, lt=1)]
@@ -372,7 +373,7 @@ def _categories(values: Any) -> tuple[Ints, tuple[str, ...]]:
 def _correlation_time(alike: _Alike, known: Any) -> float:
     """1 + 2 x the sum of the autocorrelations, up to the first that chance explains (Geyer 1992). An AR(1) series has (1+phi)/(1-phi).
 
-    Lags grow by half, with straight lines between them. Two standard errors are added (Madras and Sokal 1988): of 20 columns that remember,
+    Lags grow by half, with straight lines between them. Standard errors are added (Madras and Sokal 1988): of 20 columns that remember,
     some seem to remember less than they do, and those would alarm.
     """
     n, total, lag = len(known), 0.0, 1
@@ -383,7 +384,7 @@ def _correlation_time(alike: _Alike, known: Any) -> float:
             break
         total += (lag - before) * (value_before + value) / 2 + (value - value_before) / 2  # the lags before+1..lag
         before, value_before, lag = lag, value, max(lag + 1, lag * 3 // 2)
-    error = 2 * (2 * (2 * before + 1) / n) ** 0.5 if before else 0.0
+    error = STANDARD_ERRORS * (2 * (2 * before + 1) / n) ** 0.5 if before else 0.0
     return (1 + 2 * max(total, 0.0)) * (1 + error)
 
 

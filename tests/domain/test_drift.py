@@ -233,5 +233,5 @@ def test_without_drift_few_reports_alarm_and_a_third_of_a_deviation_is_seen() ->
     def sample(shift: float = 0.0) -> dict[str, Any]:
         return {f"x{i}": rng.normal(shift if i == 0 else 0, 1, 500) for i in range(20)}
 
-    assert sum(compare_features(sample(), sample()).drifted is True for _ in range(runs)) <= 15
+    assert sum(compare_features(sample(), sample()).drifted is True for _ in range(runs)) <= 24  # 5 %, and what chance may add to it
     assert sum(bool(compare_features(sample(), sample(0.3)).columns["x0"].found) for _ in range(runs)) >= 240

@@ -181,9 +181,9 @@ class ModelPlatform(Protocol):
 
 @dataclass(frozen=True)
 class ServingConfig:
-    """The model server's config file (the runbook's `configmap model-config`). `revision` grows with each write."""
+    """The model server's config (the runbook's `configmap model-config`). `revision` is opaque: another one after each write."""
 
-    revision: int
+    revision: str
     threshold: float
     human_approval: bool
     auto_work_orders: bool
@@ -236,7 +236,7 @@ class ServingRuntime(Protocol):
         """The stored config, which the running server may not have loaded yet."""
         ...
 
-    def write_config(self, model: str, changes: Mapping[str, Any], *, expected_revision: int) -> ServingConfig:
+    def write_config(self, model: str, changes: Mapping[str, Any], *, expected_revision: str) -> ServingConfig:
         """`kubectl edit configmap model-config`. Other keys untouched. Transient when the revision moved meanwhile.
 
         Switches (human_approval, auto_work_orders, auto_scheduling) take effect at once; the threshold at the next restart.

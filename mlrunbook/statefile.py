@@ -25,7 +25,7 @@ def read(path: Path) -> dict[str, Any]:
     return content
 
 
-def patch(path: Path, changes: Mapping[str, Any], *, expected_revision: int | None = None) -> dict[str, Any]:
+def patch(path: Path, changes: Mapping[str, Any], *, expected_revision: str | None = None) -> dict[str, Any]:
     """Merge `changes` into the file (created when missing), leave other keys, add one to "revision".
 
     With `expected_revision`, raise Transient when somebody wrote meanwhile: read again and retry.
@@ -34,7 +34,7 @@ def patch(path: Path, changes: Mapping[str, Any], *, expected_revision: int | No
     with open(path.with_suffix(".lock"), "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         content = read(path) if path.exists() else {"revision": 0}
-        if expected_revision is not None and content.get("revision") != expected_revision:
+        if expected_revision is not None and str(content.get("revision")) != expected_revision:
             raise Transient(f"{path} is at revision {content.get('revision')}, not {expected_revision}: somebody changed it meanwhile")
         content |= dict(changes) | {"revision": content.get("revision", 0) + 1}
         temporary = path.with_suffix(".new")

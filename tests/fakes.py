@@ -279,7 +279,8 @@ class FileWorld(FileRegistry, FileSchedules):
             return ServingState(0, 0, s["route"], s["restart_id"], None, None, s["isolated"])
         if s["hung"]:
             raise Transient("the model server gives no answer")
-        loaded = ServingConfig(s["config_revision"], s["loaded_threshold"], **{k: v for k, v in s["config"].items() if k != "threshold"})
+        switches = {k: v for k, v in s["config"].items() if k != "threshold"}
+        loaded = ServingConfig(str(s["config_revision"]), s["loaded_threshold"], **switches)
         return ServingState(s["replicas"], s["replicas"], s["route"], s["restart_id"], fake_serving.serves(s), loaded, s["isolated"])
 
     def scale(self, model: str, *, replicas: int) -> None:
@@ -293,16 +294,16 @@ class FileWorld(FileRegistry, FileSchedules):
 
     def read_config(self, model: str) -> ServingConfig:
         s = self._answer()
-        return ServingConfig(s["config_revision"], **s["config"])
+        return ServingConfig(str(s["config_revision"]), **s["config"])
 
-    def write_config(self, model: str, changes: Mapping[str, Any], *, expected_revision: int) -> ServingConfig:
+    def write_config(self, model: str, changes: Mapping[str, Any], *, expected_revision: str) -> ServingConfig:
         s = self._answer()
-        if s["config_revision"] != expected_revision:
+        if str(s["config_revision"]) != expected_revision:
             raise Transient("the config moved meanwhile")
         kind = "config:" + ",".join(f"{k}={v}" for k, v in sorted(changes.items()))
         before = {k: s["config"][k] for k in changes}
         made = {"ref": "model-config", "author": "mlrunbook", "at": self._now().isoformat(), "from": before, "to": dict(changes)}
-        written = {"config": {**s["config"], **changes}, "config_revision": expected_revision + 1}
+        written = {"config": {**s["config"], **changes}, "config_revision": s["config_revision"] + 1}
         self._apply(kind, written | {"config_changes": [*s["config_changes"], made]})
         return self.read_config(model)
 

@@ -61,7 +61,7 @@ class LocalRuntime:
             restart_id=health.get("restartId"),
             version=health.get("version"),
             config=ServingConfig(
-                revision=int(health["configRevision"]),
+                revision=str(health["configRevision"]),
                 threshold=float(config["threshold"]),
                 human_approval=config["humanApproval"],
                 auto_work_orders=config["autoWorkOrders"],
@@ -89,7 +89,7 @@ class LocalRuntime:
         except NotFound as error:
             raise NotFound(f"{model} has no config yet: no version of it has been served here") from error
 
-    def write_config(self, model: str, changes: Mapping[str, Any], *, expected_revision: int) -> ServingConfig:
+    def write_config(self, model: str, changes: Mapping[str, Any], *, expected_revision: str) -> ServingConfig:
         if unknown := set(changes) - _CONFIG_KEYS:
             raise Invalid(
                 f"{model}'s config has no {sorted(unknown)[0]!r}; it has {', '.join(sorted(_CONFIG_KEYS))}", field=sorted(unknown)[0]

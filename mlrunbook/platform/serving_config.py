@@ -17,7 +17,7 @@ def read(path: Path) -> ServingConfig:
     """NotFound when there is no file; Invalid, naming the key, when a value is missing or wrong."""
     content = statefile.read(path)
     return ServingConfig(
-        revision=_checked(path, content, "revision", isinstance(content.get("revision"), int), "a whole number"),
+        revision=str(_checked(path, content, "revision", isinstance(content.get("revision"), int), "a whole number")),
         threshold=float(_checked(path, content, "threshold", _is_threshold(content.get("threshold")), "a number over 0 and under 1")),
         **{key: _checked(path, content, key, isinstance(content.get(key), bool), "true or false") for key in SWITCHES},
     )

@@ -79,7 +79,7 @@ class ConfigRequest(CamelModel):
     human_approval: bool | None = None
     auto_work_orders: bool | None = None
     auto_scheduling: bool | None = None
-    expected_revision: int | None = None
+    expected_revision: str | None = None
     changed_by: Person | None = None
 
     @model_validator(mode="after")

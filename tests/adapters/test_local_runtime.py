@@ -69,7 +69,7 @@ def test_zero_replicas_makes_the_port_refuse_connections_and_one_brings_it_back(
 def test_a_new_threshold_takes_effect_at_the_restart_and_is_read_back_from_the_running_server(runtime: LocalRuntime) -> None:
     stored = runtime.read_config(MODEL)
     written = runtime.write_config(MODEL, {"threshold": 0.7}, expected_revision=stored.revision)
-    assert (written.threshold, written.revision) == (0.7, stored.revision + 1)
+    assert (written.threshold, written.revision) == (0.7, str(int(stored.revision) + 1))
     before = runtime.observe(MODEL)
     assert before.config is not None
     assert before.config.threshold == stored.threshold
@@ -116,7 +116,7 @@ def test_switches_act_at_once_and_other_keys_stay(runtime: LocalRuntime) -> None
 def test_a_config_that_somebody_else_wrote_meanwhile_is_transient(runtime: LocalRuntime) -> None:
     stored = runtime.read_config(MODEL)
     with pytest.raises(Transient, match="somebody changed it meanwhile"):
-        runtime.write_config(MODEL, {"human_approval": True}, expected_revision=stored.revision - 1)
+        runtime.write_config(MODEL, {"human_approval": True}, expected_revision=str(int(stored.revision) - 1))
     assert runtime.read_config(MODEL) == stored
 
 

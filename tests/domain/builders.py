@@ -54,7 +54,7 @@ def status(**changes: Any) -> ServingStatus:
 
 def serving(*, threshold: float = 0.5, replicas: int = 1, route: str | None = None, **switches: bool) -> ServingState:
     config = ServingConfig(
-        revision=3,
+        revision="3",
         threshold=threshold,
         human_approval=switches.get("human_approval", False),
         auto_work_orders=switches.get("auto_work_orders", True),

@@ -150,7 +150,7 @@ def test_a_config_change_is_written_recorded_and_only_made_when_it_differs(world
         {"threshold": 0.62, "auto_scheduling": False},
     )
     assert serving_config.read(world.settings.serving_config_file).threshold == 0.62
-    stale = world.api.patch(f"{world.base}/config", json={"threshold": 0.3, "expectedRevision": 0})
+    stale = world.api.patch(f"{world.base}/config", json={"threshold": 0.3, "expectedRevision": "0"})
     assert stale.status_code == 503
     assert world.applied()["config"] == 1  # refused means not recorded either
     statefile.patch(world.settings.serving_config_file, {"threshold": 0.5, "auto_scheduling": True})

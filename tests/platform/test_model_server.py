@@ -83,20 +83,20 @@ def test_many_assets_are_predicted_in_order_and_every_prediction_is_logged(world
 
 def test_the_config_is_created_from_the_manifest_and_shown_as_loaded(world: World, served: httpx.Client) -> None:
     health = served.get("/health").json()
-    assert (health["status"], health["version"], health["restartId"], health["configRevision"]) == ("ok", "v1.5.0", "restart_1", 1)
+    assert (health["status"], health["version"], health["restartId"], health["configRevision"]) == ("ok", "v1.5.0", "restart_1", "1")
     assert health["config"] == {"threshold": 0.5, "humanApproval": False, "autoWorkOrders": True, "autoScheduling": True}
     assert statefile.read(world.settings.serving_config_file)["threshold"] == 0.5
 
 
 def test_a_new_threshold_waits_for_a_restart_and_the_switches_do_not(world: World, served: httpx.Client) -> None:
     statefile.patch(world.settings.serving_config_file, {"threshold": 0.01})
-    assert (served.get("/health").json()["config"]["threshold"], served.get("/health").json()["configRevision"]) == (0.5, 1)
+    assert (served.get("/health").json()["config"]["threshold"], served.get("/health").json()["configRevision"]) == (0.5, "1")
     statefile.patch(world.settings.serving_config_file, {"human_approval": True})
     health = served.get("/health").json()
-    assert (health["config"]["threshold"], health["config"]["humanApproval"], health["configRevision"]) == (0.5, True, 1)
+    assert (health["config"]["threshold"], health["config"]["humanApproval"], health["configRevision"]) == (0.5, True, "1")
     with world.start() as restarted:
         health = restarted.get("/health").json()
-        assert (health["config"]["threshold"], health["configRevision"]) == (0.01, 3)
+        assert (health["config"]["threshold"], health["configRevision"]) == (0.01, "3")
 
 
 def test_a_broken_config_file_leaves_the_running_server_as_it_is(world: World, served: httpx.Client) -> None:

@@ -16,7 +16,7 @@ from mlrunbook.ports import ServingConfig
 from tests.platform.kit import HOT, NOW, log, new_model, reading, release
 from tests.waiting import until
 
-NORMAL = ServingConfig(revision=1, threshold=0.5, human_approval=False, auto_work_orders=True, auto_scheduling=True)
+NORMAL = ServingConfig(revision="1", threshold=0.5, human_approval=False, auto_work_orders=True, auto_scheduling=True)
 
 
 @pytest.fixture
@@ -69,7 +69,7 @@ def test_the_log_is_narrowed_by_time_and_by_label(engine: Engine, model: str) ->
 def test_the_switches_decide_the_state_of_a_new_work_order(
     engine: Engine, model: str, changes: dict[str, bool], state: str, needs_approval: bool
 ) -> None:
-    config = ServingConfig(**NORMAL.as_dict() | {"revision": 1} | changes)
+    config = ServingConfig(**NORMAL.as_dict() | {"revision": "1"} | changes)
     with transaction(engine) as conn:
         assert workorders.create(conn, [(1, "asset_1", 0.9)], model=model, config=config, at=NOW) == 1
         (order,) = workorders.find(conn, model=model)
@@ -78,7 +78,7 @@ def test_the_switches_decide_the_state_of_a_new_work_order(
 
 
 def test_halted_creation_makes_no_work_orders(engine: Engine, model: str) -> None:
-    halted = ServingConfig(**NORMAL.as_dict() | {"revision": 1, "auto_work_orders": False})
+    halted = ServingConfig(**NORMAL.as_dict() | {"revision": "1", "auto_work_orders": False})
     with transaction(engine) as conn:
         assert workorders.create(conn, [(1, "asset_1", 0.9)], model=model, config=halted, at=NOW) == 0
         assert workorders.find(conn, model=model) == []
@@ -125,7 +125,7 @@ def test_auto_scheduling_books_the_riskiest_while_the_calendar_has_room(engine: 
 
 
 def test_flagging_covers_every_open_order_and_is_counted_once(engine: Engine, model: str) -> None:
-    pending = ServingConfig(**NORMAL.as_dict() | {"revision": 1, "auto_scheduling": False})
+    pending = ServingConfig(**NORMAL.as_dict() | {"revision": "1", "auto_scheduling": False})
     with transaction(engine) as conn:
         workorders.create(conn, [(1, "asset_1", 0.9)], model=model, config=pending, at=NOW)
         workorders.create(conn, [(2, "asset_2", 0.9)], model=model, config=NORMAL, at=NOW)

@@ -14,6 +14,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstrai
 
 from mlrunbook.domain.actions import PlanKind
 from mlrunbook.domain.causes import Cause
+from mlrunbook.domain.cluster import ClusterPolicy
 from mlrunbook.domain.containment import ContainmentPolicy
 from mlrunbook.domain.drift import DriftPolicy
 from mlrunbook.domain.fairness import FairnessPolicy
@@ -341,6 +342,7 @@ class Policy(Section):
     training: Training = Training()
     retraining: Retraining = Retraining()
     guardrails: Guardrails = Guardrails()
+    cluster: ClusterPolicy = ClusterPolicy()
     costs: CostAssumptions = CostAssumptions()
 
     @model_validator(mode="after")

@@ -31,7 +31,7 @@ class ServingStatus:
 
 @dataclass(frozen=True)
 class Change:
-    """Something that changed near the model. `kind`: deployment, rollback, config, feature_store, infrastructure, data_pipeline."""
+    """Something that changed near the model. `kind`: deployment, rollback, staging, config, feature_store, infrastructure, data_pipeline."""
 
     kind: str
     ref: str

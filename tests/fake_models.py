@@ -58,10 +58,22 @@ class FileRegistry:
 
     def promote(self, model: str, *, version: str, reason: str, promoted_by: str, idempotency_key: str) -> ServingStatus:
         s = self._known(model)
+        if version not in s["versions"]:
+            raise NotFound(f"{model} has no version {version}")
         if idempotency_key not in s["keys"] and s["serving"] != version:
-            changes = {"serving": version, "previous": s["serving"], "staging": None, "keys": [*s["keys"], idempotency_key]}
-            self._apply(f"promote:{version}", changes | {"deployed_at": self._now().isoformat()})
+            changes = {**self._released(s, version, "deployment"), "staging": None, "keys": [*s["keys"], idempotency_key]}
+            self._apply(f"promote:{version}", changes)
         return self.status(model)
+
+    def _released(self, s: Mapping[str, Any], version: str, kind: str) -> dict[str, Any]:
+        before = {"kind": s["released_by"], "ref": s["serving"], "at": s["deployed_at"]}
+        return {
+            "serving": version,
+            "previous": s["serving"],
+            "deployed_at": self._now().isoformat(),
+            "released_by": kind,
+            "released_before": [before, *s["released_before"]],
+        }
 
     def replay(
         self, model: str, *, versions: Sequence[str], since: datetime | None = None, until: datetime | None = None, limit: int = 4000

@@ -80,6 +80,8 @@ class FileWorld(FileRegistry, FileSchedules):
                     "serving": "v2.0.0",
                     "previous": "v1.5.0",
                     "deployed_at": (now() - timedelta(hours=2)).isoformat(),
+                    "released_by": "deployment",  # or "rollback"
+                    "released_before": [],
                     "config": {"threshold": 0.5, "human_approval": False, "auto_work_orders": True, "auto_scheduling": True},
                     "config_revision": 1,
                     "loaded_threshold": 0.5,
@@ -195,7 +197,7 @@ class FileWorld(FileRegistry, FileSchedules):
             counts = Confusion(tp=0, fp=0, fn=0, tn=min(10, predictions))
         window = WindowMetrics(
             begin,
-            self._now(),
+            until or self._now(),
             predictions,
             counts.n,
             counts,
@@ -250,15 +252,18 @@ class FileWorld(FileRegistry, FileSchedules):
 
     def changes(self, model: str, *, since: datetime) -> Sequence[Change]:
         s = self._known(model)
-        found = [Change("deployment", s["serving"], "release_pipeline", datetime.fromisoformat(s["deployed_at"]), {})]
+        released = [{"kind": s["released_by"], "ref": s["serving"], "at": s["deployed_at"]}, *s["released_before"]]
+        found = [Change(r["kind"], r["ref"], "release_pipeline", datetime.fromisoformat(r["at"]), {}) for r in released]
         for c in s["config_changes"]:
             found.append(Change("config", c["ref"], c["author"], datetime.fromisoformat(c["at"]), {"from": c["from"], "to": c["to"]}))
         return sorted((c for c in found if c.at >= since), key=lambda c: c.at, reverse=True)
 
     def rollback(self, model: str, *, target_version: str, reason: str, rolled_back_by: str, idempotency_key: str) -> ServingStatus:
         s = self._known(model)
+        if target_version not in s["versions"]:
+            raise NotFound(f"{model} has no version {target_version}")
         if idempotency_key not in s["keys"] and s["serving"] != target_version:
-            self._apply("rollback", {"serving": target_version, "previous": s["serving"], "keys": [*s["keys"], idempotency_key]})
+            self._apply("rollback", {**self._released(s, target_version, "rollback"), "keys": [*s["keys"], idempotency_key]})
         return self.status(model)
 
     def work_orders(self, model: str, *, state: str | None = None) -> Sequence[WorkOrder]:

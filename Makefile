@@ -34,6 +34,8 @@ bench: $(INSTALLED)
 
 lock: .venv/bin/python
 	$(UV) pip compile pyproject.toml --extra dev --universal --generate-hashes --no-emit-index-url --quiet -o requirements.lock
+	$(UV) pip compile pyproject.toml --constraint requirements.lock --universal --generate-hashes --no-emit-index-url --quiet \
+		-o deployments/requirements.lock
 
 clean:
 	rm -rf .venv .mypy_cache .ruff_cache .import_linter_cache .hypothesis dist

@@ -41,9 +41,11 @@ def basic(auth: str | None) -> tuple[str, str] | None:
 
 
 def ensure_pool(http: httpx.Client) -> None:
-    """Create the process work pool, or bring its job template up to date."""
+    """Create the process work pool, or bring its job template up to date. A pool of another type (kubernetes) is left as it is."""
     try:
         answer = http.post("/work_pools/", json={"name": POOL, "type": "process", "base_job_template": _BASE_JOB_TEMPLATE})
+        if answer.status_code == 409 and http.get(f"/work_pools/{POOL}").json()["type"] != "process":
+            return
         if answer.status_code == 409:
             answer = http.patch(f"/work_pools/{POOL}", json={"base_job_template": _BASE_JOB_TEMPLATE})
     except httpx.HTTPError as error:

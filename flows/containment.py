@@ -2,6 +2,7 @@
 
 from prefect import flow
 
+from tasks.breach import raise_alarm
 from tasks.changes import apply_containment, preserve_evidence
 from tasks.decisions import announce_containment, approved_mitigation, is_recorded, plan_containment
 
@@ -9,6 +10,7 @@ from tasks.decisions import announce_containment, approved_mitigation, is_record
 @flow(name="contain", flow_run_name="contain-{incident_id}", persist_result=False)
 async def contain(incident_id: str) -> None:
     """Stop or minimise the damage: what policy lets happen by itself now, the rest is proposed to a person."""
+    await raise_alarm(incident_id)  # people first: it needs nothing but the store
     if await is_recorded(incident_id, "contained"):
         return
     await preserve_evidence(incident_id)

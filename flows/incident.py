@@ -15,6 +15,7 @@ from flows.triage import triage
 from mlrunbook.domain.incident import IncidentType, Severity
 from tasks.approvals import approval_state, ask_for_approval, record_form
 from tasks.artifacts import publish_findings, publish_plan, publish_review
+from tasks.breach import lift_isolation, plan_release
 from tasks.candidate import unstage_rejected
 from tasks.decisions import human_resolution, plan_resolution, reopen, why_no_plan
 from tasks.forms import ApprovalForm
@@ -69,6 +70,7 @@ async def follow_runbook(incident_id: str) -> str:
         await investigate(incident_id)  # 3
         await publish_findings(incident_id)
         await mitigate(incident_id)
+        released = await release(incident_id)
         if not await human_resolution(incident_id):
             candidate = await prepare_candidate(incident_id)  # 4, path C: train, validate, shadow
             if candidate["verdict"] == "waiting":
@@ -83,6 +85,9 @@ async def follow_runbook(incident_id: str) -> str:
                 await hand_to_human(incident_id, "the plan was rejected: fix it by hand, or start a path deployment")
                 return f"{incident_id}: waiting for a human, the plan was rejected"
             await resolve(incident_id, digest)
+        if not released and not await release(incident_id):
+            await hand_to_human(incident_id, "the model server stays isolated: take a path, or hand over and close with a reason")
+            return f"{incident_id}: waiting for a human, the model server stays isolated"
         recovery = await verify_recovery(incident_id)
         if recovery["recovered"] is None and not recovery.get("give_up"):
             at = await look_again_later(incident_id, recovery["sentence"], recovery.get("look_again_s", 60.0))
@@ -96,6 +101,17 @@ async def follow_runbook(incident_id: str) -> str:
         await publish_review(incident_id, await draft_review(incident_id))  # 6
         await end(incident_id)
         return f"{incident_id}: closed, {recovery['sentence']}"
+
+
+async def release(incident_id: str) -> bool:
+    """After a breach: True where nothing is isolated, or a named person has had the isolation lifted; False where it is kept."""
+    digest = await plan_release(incident_id)
+    if digest is None:
+        return True
+    if await approval(incident_id, digest) == "rejected":
+        return False
+    await lift_isolation(incident_id, digest)
+    return True
 
 
 async def approval(incident_id: str, digest: str) -> str:

@@ -13,7 +13,8 @@ from typing import Any
 
 from sqlalchemy import Connection, text
 
-from mlrunbook.domain.incident import Incident, IncidentType, Severity, Status
+from mlrunbook.domain.breach import subtype_for
+from mlrunbook.domain.incident import Incident, IncidentType, Severity, Status, Subtype
 from mlrunbook.domain.policy import Policy, Role
 from mlrunbook.domain.safety import MISSED_FAILURE_ALERT
 from mlrunbook.notices import escalate, page
@@ -23,6 +24,7 @@ from mlrunbook.store.incidents import Report
 
 # An alert's level is not the incident's severity, only a first guess until triage has measured. Unknown: medium, so that it pages.
 FIRST_GUESS = {"critical": Severity.HIGH, "warning": Severity.MEDIUM, "info": Severity.LOW, "none": Severity.LOW}
+_STATED = "subtype:"  # the record of each kind of breach that a person has named
 PLAUSIBLE_SINCE = datetime(2000, 1, 1, tzinfo=UTC)
 
 
@@ -53,7 +55,10 @@ def take_in(
     Whoever accepts the report answers 2xx only after this transaction commits. `by_alert`: the severity is only a first guess from
     the alert's level; a person's is a floor. `start=False`: the caller is the run itself.
     """
+    subtype = subtype_for(report.type, report.subtype)
     incident, is_new = incidents.open_or_join(conn, report, now=now)
+    if subtype:
+        records.put(conn, incident.id, _STATED + subtype, {"by": report.reported_by, "at": now}, now=now)
     if is_new:
         records.put(conn, incident.id, "report", {"by_alert": by_alert, "severity": report.severity, "type": report.type}, now=now)
         # Critical is paged at once; otherwise triage gets a moment to recognise a false alarm, then the page goes out anyway.
@@ -66,11 +71,18 @@ def take_in(
         return incident, True
     words = f"Reported again by {report.reported_by}: {report.description}"
     timeline.append(conn, incident.id, "reported", words, actor=report.reported_by, at=now)
+    if subtype:  # what follows from it does not wait for whatever the run is waiting for
+        leases.nudge(conn, incident.id, why=f"{report.reported_by} reports {subtype.words}", key=f"subtype-{subtype}", now=now)
     if report.severity.rank > incident.severity.rank:  # how severe it is, triage or a person decides; they must hear of it now
         why = f"{report.reported_by} reports {report.severity}, it is handled as {incident.severity}: {report.description}"
         for role in (Role.ONCALL_ML_ENGINEER, Role.ML_TEAM_LEAD):
             page(conn, policy, incident, role, why, now=now, key=f"reported-{report.severity}:{role}")
     return incident, False
+
+
+def stated_subtypes(conn: Connection, incident_id: str) -> frozenset[Subtype]:
+    """The kinds of breach that people have named in their reports."""
+    return frozenset(Subtype(step.removeprefix(_STATED)) for step in records.with_prefix(conn, incident_id, _STATED))
 
 
 def take_in_alerts(

@@ -20,7 +20,7 @@ from mlrunbook.domain.escalation import ladder
 from mlrunbook.domain.incident import Incident, Severity, Status
 from mlrunbook.domain.policy import Contact, Policy, Role
 from mlrunbook.ports import WorkOrder
-from mlrunbook.store import incidents, journal, outbox, plans, records
+from mlrunbook.store import clocks, incidents, journal, outbox, plans, records
 from mlrunbook.store.journal import SETTLED
 
 REOPENED = "reopened"  # the record of the last reopening: number, at, since, why, baseline
@@ -146,6 +146,7 @@ def situation(conn: Connection, policy: Policy, incident: Incident, *, now: date
         since_detection=now - incident.detected_at,
         update_every_min=policy.communication.update_every_min,
         respond_by=response_deadline(incident, policy, opened_at=_opened_at(conn, incident)),
+        deadlines=[clock.sentence(now) for clock in clocks.of_incident(conn, incident.id)],
     )
 
 
@@ -172,7 +173,7 @@ def actions_taken(conn: Connection, incident_id: str) -> list[str]:
 
 
 def _next_steps(conn: Connection, incident: Incident) -> Sequence[str]:
-    for kind in ("resolution", "mitigation"):
+    for kind in ("release", "resolution", "mitigation"):
         plan = plans.current(conn, incident.id, PlanKind(kind))
         if plan and not any(r.plan_digest == plan.digest for r in journal.of_incident(conn, incident.id)):
             return [f"Waiting for a decision: {a.summary}" for a in plan.actions]

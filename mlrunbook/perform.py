@@ -16,7 +16,7 @@ from typing import Any
 from sqlalchemy import Connection
 
 from mlrunbook.approvals import standing_approval
-from mlrunbook.domain.actions import Action, Plan, PlanKind, Scale
+from mlrunbook.domain.actions import Action, Isolate, Plan, PlanKind, Promote, RollBack, RouteTraffic, Scale, Stage
 from mlrunbook.domain.approval import POLICY_RULE
 from mlrunbook.domain.errors import NotApproved, Refused, RunbookError, Transient, Unknown
 from mlrunbook.domain.incident import Severity
@@ -28,6 +28,7 @@ from mlrunbook.store.plans import StoredApproval
 from mlrunbook.wiring import World
 
 LOOK_EVERY_S = 0.2
+WHAT_SERVES = (RollBack, RouteTraffic, Promote, Stage)
 
 
 def perform(world: World, lease: leases.Lease, plan: Plan, ordinal: int, *, undo_of: str | None = None) -> journal.Row:
@@ -48,6 +49,8 @@ def perform(world: World, lease: leases.Lease, plan: Plan, ordinal: int, *, undo
     if stuck is not None or approval is None:
         return _look_once_more(world, lease, stuck, effect, action)
 
+    if row is None and approval.door == POLICY_RULE and isinstance(action, WHAT_SERVES):
+        _not_isolated(world, action)
     state = effect.read(world, action)
     with world.transaction() as conn:
         leases.check(conn, lease)
@@ -120,12 +123,22 @@ def _within_guardrails(conn: Connection, world: World, plan: Plan, action: Actio
     if broken is None:
         return
     incident = incidents.get(conn, plan.incident_id)
-    if incident.severity is not Severity.CRITICAL and plan.kind is not PlanKind.UNDO:
+    if incident.severity is not Severity.CRITICAL and plan.kind is not PlanKind.UNDO and not isinstance(action, Isolate):
         raise Refused(f"{action.summary}: stopped by {broken}; wait, or change the policy")
-    what = "taking containment back" if plan.kind is PlanKind.UNDO else "a critical stop"
+    what = "taking containment back" if plan.kind is PlanKind.UNDO else "an isolation" if isinstance(action, Isolate) else "a critical stop"
     why = f"guardrail overridden for {what}: {action.summary}, despite {broken}"
     timeline.append(conn, plan.incident_id, "guardrail", why.capitalize(), actor="mlrunbook", at=now)
     page(conn, policy, incident, Role.ML_TEAM_LEAD, why, now=now, key=f"guardrail:{plan.digest[:12]}:{action.kind}")
+
+
+def _not_isolated(world: World, action: Action) -> None:
+    """While a model server is isolated, its process and its version are evidence: no rule changes what serves, a person may."""
+    try:
+        isolated = world.runtime.observe(action.model).isolated
+    except Transient:
+        return  # the effect's own reading tells
+    if isolated:
+        raise Refused(f"{action.summary}: the model server is isolated, nothing but a person's decision changes what it serves")
 
 
 def _look_once_more(world: World, lease: leases.Lease, row: journal.Row | None, effect: Effect, action: Action) -> journal.Row:

@@ -63,7 +63,7 @@ def test_all_errors_come_at_once_in_the_order_of_the_file() -> None:
         "runbook.yaml:1: tirage: unknown key; did you mean triage?",
         'runbook.yaml:3: response_min.critical: must be a whole number, not "soon"',
         "runbook.yaml:6: approvals.undo.roles[0]: must be one of oncall_ml_engineer, ml_team_lead, engineering_manager, "
-        'vp_engineering, compliance_officer, not "ml_teem_lead"; did you mean ml_team_lead?',
+        'vp_engineering, compliance_officer, security_officer, not "ml_teem_lead"; did you mean ml_team_lead?',
     ]
 
 

@@ -59,6 +59,15 @@ class Gateway:
     def review(self, incident_id: str) -> str:
         return self._ask("GET", f"{_one(incident_id)}/review").text
 
+    def evidence(self, incident_id: str, name: str) -> bytes:
+        return self._ask("GET", f"{_one(incident_id)}/evidence/{quote(name)}").content
+
+    def state_case(self, incident_id: str, clock: str, body: Mapping[str, Any]) -> dict[str, Any]:
+        return self._json("POST", f"{_one(incident_id)}/clocks/{clock}", json=body)
+
+    def notified(self, incident_id: str, clock: str, body: Mapping[str, Any]) -> dict[str, Any]:
+        return self._json("POST", f"{_one(incident_id)}/clocks/{clock}/notification", json=body)
+
     def acknowledge(self, incident_id: str) -> dict[str, Any]:
         return self._json("POST", f"{_one(incident_id)}/acknowledge")
 

@@ -13,13 +13,15 @@ import typer
 
 from mlrunbook.commands import show
 from mlrunbook.domain.errors import Invalid, Refused, Transient
-from mlrunbook.domain.incident import IncidentType, Severity, Status
+from mlrunbook.domain.incident import Case, ClockName, IncidentType, Severity, Status, Subtype
 
 if TYPE_CHECKING:
     from mlrunbook.commands.gateway_client import Gateway
 
 # A timeline may still get its review after the incident is over: `--follow` ends after this many looks without news.
 QUIET_LOOKS = 3
+
+TIMES = ["%Y-%m-%dT%H:%M:%S", "%Y-%m-%dT%H:%M", "%Y-%m-%d %H:%M"]
 
 app = typer.Typer(no_args_is_help=True, help="Look at incidents, acknowledge, decide, resolve, close.")
 
@@ -36,13 +38,15 @@ def report(
     description: Annotated[str, typer.Option("--description", help="What is wrong.")],
     impact: Annotated[str, typer.Option("--impact", help="What it does to the business.")] = "",
     reported_by: Annotated[str | None, typer.Option("--reported-by", help="Default: the name of the token.")] = None,
+    subtype: Annotated[Subtype | None, typer.Option("--subtype", help="What kind of security or compliance incident.")] = None,
     token_file: TokenFile = None,
     json: AsJson = False,
 ) -> None:
     """Report an incident: opens one, or joins the one that is open."""
     body = {"severity": severity.value, "type": type.value, "description": description, "impact": impact}
     with _gateway(token_file) as gateway:
-        made = gateway.report(model, body | ({"reportedBy": reported_by} if reported_by else {}))
+        more = ({"reportedBy": reported_by} if reported_by else {}) | ({"subtype": subtype.value} if subtype else {})
+        made = gateway.report(model, body | more)
     if json:
         show.as_json(made)
         return
@@ -109,14 +113,17 @@ def review(incident_id: IncidentId) -> None:
 
 @app.command()
 def verify(incident_id: IncidentId) -> None:
-    """Check that nobody has edited the timeline."""
+    """Check that nobody has edited the timeline or the evidence."""
     with _gateway() as gateway:
         chain = gateway.verify(incident_id)
-    if not chain["intact"]:
+    if chain["brokenAt"] is not None:
         raise Refused(
             f"the timeline of {incident_id} was changed after it was written, from entry {chain['brokenAt']} on: compare with a backup"
         )
-    typer.echo(f"intact: {chain['entries']} entries, each fits the hash chain")
+    if chain["evidenceFaults"]:
+        raise Refused(f"the evidence of {incident_id} was changed after it was written: {'; '.join(chain['evidenceFaults'])}")
+    kept = "no evidence was preserved" if chain["evidenceFaults"] is None else "the evidence fits its manifest"
+    typer.echo(f"intact: {chain['entries']} entries, each fits the hash chain; {kept}")
 
 
 @app.command()
@@ -170,6 +177,59 @@ def close(incident_id: IncidentId, reason: Reason = "", token_file: TokenFile = 
     with _gateway(token_file) as gateway:
         one = gateway.close(incident_id, reason)
     typer.echo(show.plain(f"{one['id']} is {one['status'].replace('_', ' ')}"))
+
+
+@app.command()
+def evidence(
+    incident_id: IncidentId,
+    out: Annotated[Path | None, typer.Option("--out", metavar="DIR", help="Write the files there, each checked.")] = None,
+) -> None:
+    """List what was preserved before anything was altered, or write it out with its SHA256SUMS."""
+    from mlrunbook.commands import bundle
+
+    with _gateway() as gateway:
+        one = gateway.incident(incident_id)
+        if not one["evidence"]:
+            raise Refused(f"{incident_id} has no evidence: nothing has been preserved yet")
+        if out is None:
+            show.console().print(show.evidence_table(one["evidence"]))
+            return
+        written = bundle.write(out, one["evidence"], lambda name: gateway.evidence(incident_id, name))
+    typer.echo(show.plain(f"{written} files in {out}, each fits its SHA-256; check again: cd {out} && sha256sum --check SHA256SUMS"))
+
+
+@app.command()
+def notified(
+    incident_id: IncidentId,
+    clock: Annotated[ClockName, typer.Option("--clock", help="Which law.")],
+    reference: Annotated[str, typer.Option("--reference", help="Of the notification, such as the authority's case number.")] = "",
+    not_required: Annotated[str, typer.Option("--not-required", metavar="WHY", help="Instead: why no notification is required.")] = "",
+    at: Annotated[datetime | None, typer.Option("--at", help="When, in UTC; default: now.", formats=TIMES)] = None,
+    token_file: TokenFile = None,
+) -> None:
+    """Record that the authority was notified, or why nobody need be: the reminders end."""
+    body = {"reference": reference, "notRequired": not_required, "at": _utc(at)}
+    with _gateway(token_file) as gateway:
+        made = gateway.notified(incident_id, clock.value, body)
+    typer.echo(show.plain(made["sentence"]))
+
+
+@app.command("clock")
+def clock_(
+    incident_id: IncidentId,
+    clock: Annotated[ClockName, typer.Option("--clock", help="Which law.")],
+    case: Annotated[Case, typer.Option("--case", help="What the incident is to that law.")],
+    aware_at: Annotated[datetime | None, typer.Option("--aware-at", help="Since when it is known, in UTC.", formats=TIMES)] = None,
+    token_file: TokenFile = None,
+) -> None:
+    """Say what the incident is to a law: starts its clock, or moves the deadline. Not legal advice."""
+    with _gateway(token_file) as gateway:
+        made = gateway.state_case(incident_id, clock.value, {"case": case.value, "awareAt": _utc(aware_at)})
+    typer.echo(show.plain(made["sentence"]))
+
+
+def _utc(at: datetime | None) -> str | None:
+    return at.replace(tzinfo=UTC).isoformat() if at else None
 
 
 def _gateway(token_file: Path | None = None) -> Gateway:

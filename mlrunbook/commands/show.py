@@ -126,13 +126,16 @@ def incident_page(one: Mapping[str, Any], now: datetime) -> Iterable[Any]:
     yield Text("  ").join([styled(one["id"], "bold"), severity(one["severity"]), status(one["status"])])
     version = f" {one['modelVersion']}" if one["modelVersion"] else ""
     alerts = f", {one['alertCount']} alert(s)" if one["alertCount"] else ""
-    yield styled(f"{one['model']}{version}, {one['type']}, reported by {one['reportedBy']}{alerts}")
+    kinds = f" ({', '.join(k.replace('_', ' ') for k in one['subtypes'])})" if one["subtypes"] else ""
+    yield styled(f"{one['model']}{version}, {one['type']}{kinds}, reported by {one['reportedBy']}{alerts}")
     yield Text()
     yield styled(one["description"])
     if one["impact"]:
         yield styled(f"Impact: {one['impact']}")
     yield Text()
     yield _times(one, now)
+    if one["clocks"]:
+        yield from _section("Regulatory deadlines", (_clock(clock) for clock in one["clocks"]))
     if one["diagnosis"] or one["findings"]:
         yield from _section("Investigation", _investigation(one))
     for plan in one["plans"]:
@@ -177,6 +180,19 @@ def timeline_row(entry: Mapping[str, Any]) -> Table:
     style = KIND_STYLES.get(entry["kind"], "")
     table.add_row(f"{parsed(entry['at']):%H:%M:%S}", styled(entry["kind"].partition("_")[0], style), styled(entry["text"]))
     return table
+
+
+def evidence_table(files: Sequence[Mapping[str, Any]]) -> Table:
+    table = grid(None, 10, 64)
+    for file in files:
+        table.add_row(styled(file["name"]), styled(file["bytes"]), styled(file["sha256"]))
+    return table
+
+
+def _clock(clock: Mapping[str, Any]) -> Text:
+    left = clock["secondsLeft"]
+    style = "green" if left is None else "bold red" if left < 86_400 else "yellow"
+    return styled(clock["sentence"], style)
 
 
 def _times(one: Mapping[str, Any], now: datetime) -> Table:

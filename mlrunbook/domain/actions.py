@@ -21,6 +21,7 @@ class PlanKind(StrEnum):
     STAGING = "staging"  # a retrained version scores live requests that nobody acts on
     RESOLUTION = "resolution"
     UNDO = "undo"  # taking containment back after verified recovery
+    RELEASE = "release"  # lifting an isolation: a named person's decision, never a measurement's
 
 
 class Path(StrEnum):
@@ -169,6 +170,22 @@ class Isolate(Action):
 
 
 @dataclass(frozen=True)
+class UndoRollout(Action):
+    """Put the pod template of a former revision of the rollout history back: `kubectl rollout undo --to-revision=N`."""
+
+    kind: ClassVar[str] = "undo_rollout"
+    revision: int
+
+    @property
+    def summary(self) -> str:
+        return f"undo the rollout of {self.model}, back to revision {self.revision}"
+
+    @property
+    def past(self) -> str:
+        return f"Undid the rollout, back to revision {self.revision}"
+
+
+@dataclass(frozen=True)
 class FlagWorkOrders(Action):
     """Flag every pending predictive work order for human review."""
 
@@ -291,6 +308,7 @@ ACTIONS: dict[str, type[Action]] = {
         Scale,
         Configure,
         Restart,
+        UndoRollout,
         Isolate,
         FlagWorkOrders,
         Materialize,

@@ -12,9 +12,10 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
 from mlrunbook.domain.clocks import NOT_MEASURED, in_words
-from mlrunbook.domain.incident import Severity, Status
+from mlrunbook.domain.incident import Incident, Severity, Status
 from mlrunbook.domain.labels import lag_words
 from mlrunbook.domain.policy import CostAssumptions, Role
+from mlrunbook.domain.regulatory import Clock
 
 NOT_ESTIMATED = "not estimated"
 LINE_LIMIT = 500
@@ -89,6 +90,7 @@ class Situation:
     since_detection: timedelta | None = None
     update_every_min: int = 30
     respond_by: datetime | None = None
+    deadlines: Sequence[str] = ()  # what the law asks, and the time left
 
     @property
     def title(self) -> str:
@@ -115,6 +117,7 @@ class ResolutionFacts:
     resolution: Sequence[str]
     preventive_measures: Sequence[str] = ()
     figures: Figures = field(default_factory=Figures)
+    deadlines: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -140,6 +143,7 @@ def initial_notification(s: Situation) -> Rendered:
             _paragraph("Summary:", line(s.summary), f"F1 score: {s.figures.f1_words}."),
             _paragraph("Impact:", *_bullets([*s.impact, s.figures.unnecessary_words, f"Estimated cost: {s.figures.cost_words}"])),
             _paragraph("Actions Taken:", *_bullets(s.actions_taken, "None yet")),
+            *_deadlines(s.deadlines),
             f"Expected Resolution: {line(s.expected_resolution or NOT_ESTIMATED)}",
             f"Updates will be provided every {s.update_every_min} minutes.",
         ),
@@ -155,6 +159,7 @@ def update_notification(s: Situation) -> Rendered:
             _paragraph("Summary:", line(s.summary), f"F1 score: {s.figures.f1_words}."),
             _paragraph("Actions Taken:", *_bullets(s.actions_taken, "None yet")),
             _paragraph("Next Steps:", *_bullets(s.next_steps, "To be decided")),
+            *_deadlines(s.deadlines),
             f"Expected Resolution: {line(s.expected_resolution or NOT_ESTIMATED)}",
             f"The next update follows in {s.update_every_min} minutes.",
         ),
@@ -171,6 +176,7 @@ def resolution_notification(r: ResolutionFacts) -> Rendered:
             _paragraph("Root Cause:", line(r.root_cause or "Not established yet; the post-incident review will look for it.")),
             _paragraph("Resolution:", *_bullets([*r.resolution, measured])),
             _paragraph("Preventive Measures:", *_bullets(r.preventive_measures, "To be agreed in the post-incident review")),
+            *_deadlines(r.deadlines),
             "Incident closed.",
         ),
     )
@@ -228,6 +234,50 @@ def emergency_alert(s: Situation) -> Rendered:
             "Do not act, and do not hold back maintenance, on this model's predictions until the resolution notice arrives.",
         ),
     )
+
+
+def breach_notice(s: Situation, what: str, reported: str) -> Rendered:
+    """Step 2, "If data breach suspected": to the security team and the compliance officer, immediately."""
+    return Rendered(
+        f"[{what.upper()}] {s.title} - {s.severity.title()}",
+        _text(
+            _head(s),
+            _paragraph("Reported:", line(reported)),
+            _paragraph(
+                "Runbook, Data Breach Suspected:",
+                "- Preserve logs: done by itself before anything is altered",
+                "- Isolate affected systems: done by itself or proposed to a person, see the incident",
+                "- Notify security team and compliance officer immediately: this message",
+            ),
+            *_deadlines(s.deadlines),
+            _paragraph(
+                f"See how it stands: mlrunbook incidents show {line(s.incident_id)}",
+                f"Take the evidence: mlrunbook incidents evidence {line(s.incident_id)} --out bundle",
+                f"Record a notification: mlrunbook incidents notified {line(s.incident_id)} --clock gdpr --reference ...",
+            ),
+            "Do not restart the model server: its memory is evidence. A named person decides when the isolation ends.",
+        ),
+    )
+
+
+def regulatory_reminder(incident: Incident, clock: Clock, now: datetime) -> Rendered:
+    """To the compliance officer, until the notification is recorded."""
+    left = "OVERDUE" if clock.left(now) < timedelta(0) else "DEADLINE"
+    return Rendered(
+        f"[{left}] {clock.law}: {model_name(incident.model)}, {line(incident.id)}",
+        _text(
+            line(clock.sentence(now)),
+            _paragraph("Why it runs:", line(clock.why), f"Aware since {clock.aware_at.astimezone(UTC):%Y-%m-%d %H:%M} UTC."),
+            _paragraph(
+                f"Notified: mlrunbook incidents notified {line(incident.id)} --clock {clock.name} --reference ...",
+                f"Not required: mlrunbook incidents notified {line(incident.id)} --clock {clock.name} --not-required 'why'",
+            ),
+        ),
+    )
+
+
+def _deadlines(sentences: Sequence[str]) -> list[str]:
+    return [_paragraph("Regulatory Deadlines:", *_bullets(sentences))] if sentences else []
 
 
 def model_name(model: str) -> str:

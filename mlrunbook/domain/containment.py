@@ -20,6 +20,7 @@ from mlrunbook.domain.actions import (
     RollBack,
     RouteTraffic,
     Scale,
+    UndoRollout,
 )
 from mlrunbook.domain.incident import IncidentType, Severity
 from mlrunbook.domain.performance import Share
@@ -40,6 +41,7 @@ class Rule(StrEnum):
     RAISE_THRESHOLD = "containment.high.raise_threshold"
     HUMAN_APPROVAL = "containment.high.human_approval"
     DISABLE_AUTO_SCHEDULING = "containment.high.disable_auto_scheduling"
+    ISOLATE = "containment.security.isolate"
 
 
 @dataclass(frozen=True)
@@ -51,12 +53,11 @@ class ContainmentPolicy:
 
 
 class Containment(NamedTuple):
-    """`automatic` rests on its named rules, `mitigation` waits for a person; `notify` names contacts of the policy."""
+    """`automatic` rests on its named rules, `mitigation` waits for a person."""
 
     automatic: Plan | None
     mitigation: Plan | None
     reasons: tuple[str, ...]
-    notify: tuple[str, ...]
 
 
 class _Step(NamedTuple):
@@ -78,35 +79,38 @@ def plan_containment(
     raise_to: float | None = None,
     recent_deployment: bool | None = None,
     blind: str | None = None,
+    isolate: tuple[bool, str] | None = None,
 ) -> Containment:
     """Decide containment by severity and kind (runbook, Step 2).
+
+    `isolate` is the verdict of `breach.isolation`, None where the incident is no breach. An isolated server predicts nothing, so beside
+    isolation nothing about the model is changed.
 
     `raise_to` is the threshold a score replay asks for, None without one. `recent_deployment`: the model was deployed within
     24 h; False leaves the temporary rollback out. `blind` says why features are not what they should be: then no version can do better.
     `previous_is_dangerous` None: nothing is known against it.
     """
     policy = policy or ContainmentPolicy()
-    notify = _notify(assessment)
     severity = assessment.severity
     if assessment.real is not True:
-        return Containment(None, None, ("not established as real: nothing is changed",), ())
+        return Containment(None, None, ("not established as real: nothing is changed",))
+    if isolate:
+        return _isolation(incident_id, model, assessment, isolate, pending_work_orders, policy)
     if severity is Severity.LOW:
-        return Containment(None, None, ("severity low: a ticket, nothing is changed",), notify)
+        return Containment(None, None, ("severity low: a ticket, nothing is changed",))
     if severity is Severity.MEDIUM:
-        return Containment(None, None, ("severity medium: no automatic change; investigate, then propose a plan",), notify)
+        return Containment(None, None, ("severity medium: no automatic change; investigate, then propose a plan",))
     if assessment.insufficient:
-        return Containment(None, None, ("no measurement backs the severity: people are told, nothing is changed automatically",), notify)
+        return Containment(None, None, ("no measurement backs the severity: people are told, nothing is changed automatically",))
     if assessment.type not in (IncidentType.PREDICTION_ERROR, IncidentType.PERFORMANCE_DEGRADATION) and not assessment.safety_risk:
-        return Containment(None, None, (f"no containment step of the runbook applies by itself to {assessment.type}",), notify)
+        return Containment(None, None, (f"no containment step of the runbook applies by itself to {assessment.type}",))
 
     steps: list[_Step] = []
     notes: list[str] = []
     if severity is Severity.CRITICAL and assessment.dangerous:
         steps.append(_stop_danger(model, status, previous_is_dangerous, blind))
     if assessment.safety_risk:
-        why = f"safety risk: no work order may come of these predictions, and the {pending_work_orders} pending ones are checked"
-        halt = (Configure(model, {"auto_work_orders": False}), FlagWorkOrders(model, reason=f"{incident_id}: predictions are not safe"))
-        steps.append(_Step(Rule.HALT_WORK_ORDERS, halt, why))
+        steps.append(_halt_work_orders(incident_id, model, pending_work_orders))
     if not assessment.dangerous:
         steps += _limit_damage(incident_id, model, assessment, state, policy, raise_to, notes)
 
@@ -123,8 +127,41 @@ def plan_containment(
         if proposals
         else None,
         (*(s.reason for s in steps), *notes),
-        notify,
     )
+
+
+def _isolation(
+    incident_id: str,
+    model: str,
+    assessment: Assessment,
+    isolate: tuple[bool, str],
+    pending_work_orders: int,
+    policy: ContainmentPolicy,
+) -> Containment:
+    at_once, why = isolate
+    if assessment.dangerous:
+        at_once, why = True, f"dangerous predictions: the model server is cut off; {why}"
+    steps = [_Step(Rule.ISOLATE, (Isolate(model, True),), why)]
+    if assessment.safety_risk:
+        steps.append(_halt_work_orders(incident_id, model, pending_work_orders))
+    automatic = [s for s in steps if s.rule in policy.automatic and (at_once or s.rule is not Rule.ISOLATE)]
+    proposed = [s for s in steps if s not in automatic]
+    actions = tuple(action for s in proposed for action in s.actions)
+    expected = "nobody reaches the model server but those who look into it; a named person decides how it goes on"
+    mitigation = Plan(
+        incident_id, PlanKind.MITIGATION, model, actions, (*assessment.reasons, *(s.reason for s in proposed)), expected=expected
+    )
+    return Containment(
+        _plan(incident_id, PlanKind.CONTAINMENT, model, automatic),
+        mitigation if proposed else None,
+        tuple(s.reason for s in steps),
+    )
+
+
+def _halt_work_orders(incident_id: str, model: str, pending_work_orders: int) -> _Step:
+    why = f"safety risk: no work order may come of these predictions, and the {pending_work_orders} pending ones are checked"
+    halt = (Configure(model, {"auto_work_orders": False}), FlagWorkOrders(model, reason=f"{incident_id}: predictions are not safe"))
+    return _Step(Rule.HALT_WORK_ORDERS, halt, why)
 
 
 _EXPECTED = "less harm while the cause is looked for; taken back, or kept with a reason, once recovery is measured"
@@ -196,19 +233,6 @@ def _temporary_rollback(
     if assessment.type not in (IncidentType.PREDICTION_ERROR, IncidentType.PERFORMANCE_DEGRADATION):
         return ()
     return (RollBack(model, previous, reason="temporary mitigation"),)
-
-
-def _notify(assessment: Assessment) -> tuple[str, ...]:
-    if assessment.real is not True:
-        return ()
-    names: list[str] = []
-    if assessment.safety_risk:
-        names += ["supervisors", "maintenance"]
-    if assessment.type is IncidentType.SECURITY:
-        names += ["security", "compliance_officer"]
-    if assessment.type is IncidentType.COMPLIANCE:
-        names.append("compliance_officer")
-    return tuple(names)
 
 
 # --- taking it back ---------------------------------------------------------------------------------------------------------
@@ -283,6 +307,8 @@ def _inverse(
             return None, "isolation is lifted by a person's decision alone, never because something recovered"
         case Restart():
             return None, "a restart leaves nothing behind to take back"
+        case UndoRollout():
+            return None, "the rollout undone is the suspect; rolling it out again is a new deployment, decided by people"
         case RollBack():
             return None, "the version rolled back from is the suspect; serving it again is a new deployment, decided by people"
         case _ if not before:

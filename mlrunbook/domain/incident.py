@@ -36,6 +36,43 @@ class IncidentType(StrEnum):
     INFRASTRUCTURE = "infrastructure"
 
 
+class Subtype(StrEnum):
+    """What kind of security or compliance incident it is (runbook, "Incident Types", 4 and 5)."""
+
+    UNAUTHORISED_ACCESS = "unauthorised_access"
+    ADVERSARIAL_ATTACK = "adversarial_attack"
+    DATA_LEAKAGE = "data_leakage"
+    REGULATORY_VIOLATION = "regulatory_violation"
+    PRIVACY_BREACH = "privacy_breach"
+    AUDIT_FAILURE = "audit_failure"
+
+    @property
+    def words(self) -> str:
+        return self.value.replace("_", " ")
+
+    @property
+    def type(self) -> IncidentType:
+        security = (Subtype.UNAUTHORISED_ACCESS, Subtype.ADVERSARIAL_ATTACK, Subtype.DATA_LEAKAGE)
+        return IncidentType.SECURITY if self in security else IncidentType.COMPLIANCE
+
+
+class ClockName(StrEnum):
+    """The laws that give a deadline for telling an authority: see `mlrunbook.domain.regulatory`."""
+
+    GDPR = "gdpr"
+    AI_ACT = "ai_act"
+
+
+class Case(StrEnum):
+    """What the incident is to such a law. Only a person can say that it is more than `general`."""
+
+    PERSONAL_DATA = "personal_data"  # GDPR
+    GENERAL = "general"  # AI Act, and so the rest
+    CRITICAL_INFRASTRUCTURE = "critical_infrastructure"
+    WIDESPREAD = "widespread"
+    DEATH = "death"
+
+
 class Status(StrEnum):
     DETECTED = "detected"
     INVESTIGATING = "investigating"

@@ -13,6 +13,7 @@ from typing import Annotated, Self
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
 from mlrunbook.domain.actions import PlanKind
+from mlrunbook.domain.breach import BreachPolicy
 from mlrunbook.domain.causes import Cause
 from mlrunbook.domain.cluster import ClusterPolicy
 from mlrunbook.domain.containment import ContainmentPolicy
@@ -21,6 +22,7 @@ from mlrunbook.domain.fairness import FairnessPolicy
 from mlrunbook.domain.features import FeatureStorePolicy
 from mlrunbook.domain.incident import IncidentType, Severity
 from mlrunbook.domain.recovery import RecoveryPolicy
+from mlrunbook.domain.regulatory import RegulatoryPolicy
 from mlrunbook.domain.safety import SafetyPolicy
 from mlrunbook.domain.severity import SeverityPolicy
 
@@ -37,13 +39,14 @@ class Section(BaseModel):
 
 
 class Role(StrEnum):
-    """Runbook, "Contact Information"."""
+    """Runbook, "Contact Information", and the security team of Step 2 as a role that can decide."""
 
     ONCALL_ML_ENGINEER = "oncall_ml_engineer"
     ML_TEAM_LEAD = "ml_team_lead"
     ENGINEERING_MANAGER = "engineering_manager"
     VP_ENGINEERING = "vp_engineering"
     COMPLIANCE_OFFICER = "compliance_officer"
+    SECURITY_OFFICER = "security_officer"
 
     @property
     def words(self) -> str:
@@ -54,6 +57,7 @@ class Role(StrEnum):
             Role.ENGINEERING_MANAGER: "Engineering Manager",
             Role.VP_ENGINEERING: "VP Engineering",
             Role.COMPLIANCE_OFFICER: "Compliance Officer",
+            Role.SECURITY_OFFICER: "Security Officer",
         }[self]
 
 
@@ -133,6 +137,7 @@ class Escalation(Section):
     engineering_manager: Responder = Responder(email="eng-manager@example.com", after_min=60, at_once_from=Severity.CRITICAL)
     vp_engineering: Responder = Responder(email="vp-eng@example.com", after_min=120)
     compliance_officer: Responder = Responder(email="compliance@example.com", channels=("compliance",))
+    security_officer: Responder = Responder(email="security@example.com", channels=("security",))
 
     @model_validator(mode="after")
     def _somebody_is_paged(self) -> Self:
@@ -185,6 +190,10 @@ class Approvals(Section):
     staging: ApprovalRule = ApprovalRule(roles=_LEAD_AND_ABOVE)
     resolution: ApprovalRule = ApprovalRule(roles=_LEAD_AND_ABOVE)
     undo: ApprovalRule = ApprovalRule(roles=_RESPONDERS)
+    # A breach is no engineer's to declare over.
+    release: ApprovalRule = ApprovalRule(
+        roles=(Role.SECURITY_OFFICER, Role.COMPLIANCE_OFFICER, Role.ENGINEERING_MANAGER, Role.VP_ENGINEERING)
+    )
 
     def of(self, kind: PlanKind) -> ApprovalRule:
         rule: ApprovalRule = getattr(self, kind.value)
@@ -329,6 +338,8 @@ class Policy(Section):
         }
     )
     containment: ContainmentPolicy = ContainmentPolicy()
+    breach: BreachPolicy = BreachPolicy()
+    regulatory: RegulatoryPolicy = RegulatoryPolicy()
     approvals: Approvals = Approvals()
     communication: Communication = Communication()
     severity: SeverityPolicy = SeverityPolicy()

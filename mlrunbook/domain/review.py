@@ -39,7 +39,7 @@ class ReviewFacts:
 
     `root_cause` is a sentence, `cause` its kind. `chain`: "Why X? Because Y", from the symptom down. `during` and `after`:
     figures before and after the fix. `containment_left`: containment still in force and why. `updates_due` counts the updates
-    that fell due, `updates_on_time` those sent in time.
+    that fell due, `updates_on_time` those sent in time. `deadlines`: what the law asks, and how it stands.
     """
 
     incident: Incident
@@ -56,6 +56,7 @@ class ReviewFacts:
     updates_on_time: int = 0
     containment_left: Sequence[str] = ()
     business_impact: str | None = None
+    deadlines: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -276,6 +277,7 @@ def draft(facts: ReviewFacts, items: Sequence[ActionItem], policy: Policy) -> st
             f"- **Time to Containment:** {_noted(took.to_contain, 'from detection')}",
             f"- **Total Resolution Time:** {in_words(took.to_resolve)}",
             f"- **Business Impact:** {md(facts.business_impact or NOT_ESTIMATED)}",
+            *(f"- **Regulatory Deadline:** {md(deadline)}" for deadline in facts.deadlines),
             "",
             "## Lessons Learned",
             "",

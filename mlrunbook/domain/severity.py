@@ -136,7 +136,8 @@ def assess(
     if not platform_reachable and not missed:
         severity = _worst([Severity.HIGH, reported_severity])
         reason = f"the model platform cannot be reached, so nothing can be measured: treated as real, {severity}, until it answers"
-        return Assessment(True, severity, IncidentType.INFRASTRUCTURE, (reason,), insufficient=True)
+        stays = kind in (IncidentType.SECURITY, IncidentType.COMPLIANCE)  # a breach is no outage, whatever answers
+        return Assessment(True, severity, kind if stays and kind else IncidentType.INFRASTRUCTURE, (reason,), insufficient=True)
 
     seen = _Seen(metrics, status, policy, _by_group(metrics, fairness) if kind is IncidentType.BIAS_FAIRNESS else None)
     unfair = _unfair(metrics, policy, seen.groups) if metrics and seen.groups else ()

@@ -17,14 +17,14 @@ from mlrunbook.domain.errors import NotFound, Refused, RunbookError
 from mlrunbook.domain.incident import Status
 from mlrunbook.notices import page_text, update_notice
 from mlrunbook.ports import Message
-from mlrunbook.steps import confirmation
+from mlrunbook.steps import confirmation, regulatory
 from mlrunbook.store import incidents, leases, outbox, timeline
 from mlrunbook.wiring import World
 
 log = logging.getLogger("mlrunbook.dispatcher")
 
 RESPOND = "respond"
-URGENT: tuple[str, ...] = ("page", "start_run", "resume_run")
+URGENT: tuple[str, ...] = ("page", "start_run", "resume_run", regulatory.TIMER)
 ORDINARY: tuple[str, ...] = ("message", "update", "expire_approval", confirmation.TIMER)
 LOOK_AGAIN_S = 300.0  # how often a run that waits for a human is checked to be still there
 TRY_AGAIN_S = 30.0  # when it could not be checked
@@ -48,6 +48,7 @@ class Dispatcher:
             "resume_run": self._resume_run,
             "expire_approval": self._expire_approval,
             confirmation.TIMER: self._confirm_recovery,
+            regulatory.TIMER: self._remind_of_clock,
         }
 
     def run(self) -> None:
@@ -159,6 +160,9 @@ class Dispatcher:
 
     def _confirm_recovery(self, item: outbox.Item) -> None:
         confirmation.confirm(self._world, item)
+
+    def _remind_of_clock(self, item: outbox.Item) -> None:
+        regulatory.remind(self._world, item)
 
     def _revive(self) -> int:
         with self._world.transaction() as conn:

@@ -11,12 +11,16 @@ from mlrunbook import approvals
 from mlrunbook.domain import communication
 from mlrunbook.domain.clocks import review_due
 from mlrunbook.domain.errors import Invalid, NotFound, Refused
-from mlrunbook.domain.incident import Incident, Severity, Status
+from mlrunbook.domain.incident import ClockName, Incident, Severity, Status
+from mlrunbook.domain.policy import Role
 from mlrunbook.gateway import wire
 from mlrunbook.gateway.webhooks import MODEL_ID
 from mlrunbook.intake import take_in
 from mlrunbook.notices import stop, tell
+from mlrunbook.steps import regulatory
+from mlrunbook.steps.breach import isolations
 from mlrunbook.steps.closing import draft, unexplained
+from mlrunbook.steps.evidence import check as check_evidence
 from mlrunbook.store import evidence, incidents, journal, leases, outbox, plans, records, timeline
 from mlrunbook.store.incidents import Report
 from mlrunbook.tokens import Identity, Scope
@@ -64,6 +68,7 @@ def router(world: World) -> APIRouter:
     one = APIRouter()
     _reading(one, world)
     _operating(one, world)
+    _clocks(one, world)
     routes.include_router(one, prefix=OF_ALL)
     routes.include_router(one, prefix=OF_MODEL, dependencies=[Depends(of_this_model)])
     return routes
@@ -85,6 +90,7 @@ def _reporting(routes: APIRouter, world: World) -> None:
             description=body.description,
             impact=body.impact,
             reported_by=body.reported_by or who.name,
+            subtype=body.subtype,
         )
         with world.transaction() as conn:
             incident, is_new = take_in(conn, world.policy, report, now=world.now())
@@ -128,11 +134,13 @@ def _reading(routes: APIRouter, world: World) -> None:
 
     @routes.get("/{id}/verify", dependencies=[READER])
     def verify_timeline(incident_id: IncidentId) -> wire.ChainOut:
-        """Whether the timeline is as it was written."""
+        """Whether the timeline and the evidence are as they were written."""
         with world.transaction() as conn:
             incidents.get(conn, incident_id)
             broken_at = timeline.broken_at(conn, incident_id)
-            return wire.ChainOut(intact=broken_at is None, entries=len(timeline.read(conn, incident_id)), broken_at=broken_at)
+            entries = len(timeline.read(conn, incident_id))
+        wrong = check_evidence(world, incident_id)
+        return wire.ChainOut(intact=broken_at is None and not wrong, entries=entries, broken_at=broken_at, evidence_faults=wrong)
 
     @routes.get(
         "/{id}/review",
@@ -150,7 +158,7 @@ def _reading(routes: APIRouter, world: World) -> None:
         return Response(review["markdown"], media_type="text/markdown")
 
     @routes.get(
-        "/{id}/evidence/{name}",
+        "/{id}/evidence/{name:path}",
         dependencies=[Depends(require(Scope.READ, basic=True))],  # a browser asks for the token as a password
         response_class=Response,
         responses={200: {"content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}}},
@@ -231,9 +239,34 @@ def _operating(routes: APIRouter, world: World) -> None:
         with world.transaction() as conn:
             incident = incidents.get(conn, incident_id, lock=True)
             if incident.status.is_open:
-                incident = _close(conn, world, incident, by=who.name, reason=body.reason if body else "")
+                incident = _close(conn, world, incident, who, reason=body.reason if body else "")
         out: wire.IncidentOut = wire.IncidentOut.of(incident)
         return out
+
+
+def _clocks(routes: APIRouter, world: World) -> None:
+    """Also of an incident that is over: the law does not ask."""
+
+    @routes.post("/{id}/clocks/{clock}")
+    def state_case(incident_id: IncidentId, clock: ClockName, body: wire.CaseIn, who: Operator) -> wire.ClockOut:
+        """Say what the incident is to that law; the deadline follows. Starts a clock that does not run."""
+        now = world.now()
+        with world.transaction() as conn:
+            made = regulatory.state_case(conn, world.policy, incident_id, clock, body.case, aware_at=body.aware_at, by=_named(who), now=now)
+        return wire.ClockOut.of(made, now)
+
+    @routes.post("/{id}/clocks/{clock}/notification")
+    def record_notification(incident_id: IncidentId, clock: ClockName, body: wire.NotificationIn, who: Operator) -> wire.ClockOut:
+        """Record that the authority was notified, or why nobody need be: reminders end."""
+        now = world.now()
+        said = {"reference": body.reference, "not_required": body.not_required}
+        with world.transaction() as conn:
+            made = regulatory.end(conn, incident_id, clock, at=body.at, by=_named(who), now=now, **said)
+        return wire.ClockOut.of(made, now)
+
+
+def _named(who: Identity) -> str:
+    return f"{who.name} ({Role(who.role).words})" if who.role in set(Role) else who.name
 
 
 def _open(conn: Connection, incident_id: str) -> Incident:
@@ -253,9 +286,10 @@ def _digest(conn: Connection, incident_id: str, prefix: str) -> str:
     return found[0]
 
 
-def _close(conn: Connection, world: World, incident: Incident, *, by: str, reason: str) -> Incident:
-    now = world.now()
-    if incident.status is not Status.RESOLVED:
+def _close(conn: Connection, world: World, incident: Incident, who: Identity, *, reason: str) -> Incident:
+    by, now = who.name, world.now()
+    handed_over = _keep_isolated(conn, world, incident, who, reason)
+    if incident.status is not Status.RESOLVED and not handed_over:
         if incident.severity is not Severity.LOW and _is_measured(conn, incident.id):
             raise Refused(
                 f"{incident.id} is {incident.status} and its model is measured: the recovery check closes it. "
@@ -279,6 +313,22 @@ def _close(conn: Connection, world: World, incident: Incident, *, by: str, reaso
     tell(conn, closed, "incidents", "#ml-incidents", message, key="closed", now=now)
     draft(conn, world.policy, incident.id, now=now)
     return closed
+
+
+def _keep_isolated(conn: Connection, world: World, incident: Incident, who: Identity, reason: str) -> bool:
+    """A breach handed over: who may lift the isolation may also close and leave it in force, for a reason that is kept with it."""
+    rows = [row for row in isolations(conn, incident.id) if row.kept_because is None]
+    if not rows:
+        return False
+    roles = world.policy.approvals.release.roles
+    if who.role not in roles:
+        may = " or ".join(sorted(roles))
+        raise Refused(f"{incident.id} cannot close: {incident.model} is isolated; {may} may close it with a reason and leave it so")
+    if not reason:
+        raise Invalid(f"{incident.model} stays isolated: closing {incident.id} needs a reason", field="reason")
+    for row in rows:
+        journal.set_kept(conn, row.id, f"handed over by {who.name}: {reason}")
+    return True
 
 
 def _is_measured(conn: Connection, incident_id: str) -> bool:

@@ -7,17 +7,19 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, StringConstraints
+from pydantic import AfterValidator, AwareDatetime, Field, StringConstraints
 from pydantic.alias_generators import to_camel
 from sqlalchemy import Connection
 
 from mlrunbook.approvals import is_rejected, standing_approval
 from mlrunbook.domain.actions import Plan, PlanKind
 from mlrunbook.domain.clocks import response_deadline, times
-from mlrunbook.domain.incident import Incident, IncidentType, Severity, Status
+from mlrunbook.domain.incident import Case, ClockName, Incident, IncidentType, Severity, Status, Subtype
 from mlrunbook.domain.policy import Policy
+from mlrunbook.domain.regulatory import Clock
 from mlrunbook.gateway.text import MAX_TEXT, clean
-from mlrunbook.store import evidence, items, journal, plans, records
+from mlrunbook.steps.breach import kinds_of
+from mlrunbook.store import clocks, evidence, items, journal, plans, records
 from mlrunbook.store.plans import StoredApproval
 from mlrunbook.store.timeline import Entry
 from mlrunbook.web import CamelModel
@@ -45,6 +47,7 @@ class ReportIn(CamelModel):
     description: Said
     impact: Words = ""
     reported_by: Name | None = Field(None, description="Default: the name of the token")
+    subtype: Subtype | None = Field(None, description="What kind of security or compliance incident it is; null: not known")
 
 
 class ApprovalIn(CamelModel):
@@ -65,6 +68,21 @@ class ResolutionIn(CamelModel):
 
 class ClosingIn(CamelModel):
     reason: Words = ""
+
+
+class CaseIn(CamelModel):
+    """What the incident is to the law of a clock."""
+
+    case: Case
+    aware_at: AwareDatetime | None = Field(None, description="Since when it is known; default: as before, or the detection")
+
+
+class NotificationIn(CamelModel):
+    """An authority was notified, or nobody need be: exactly one of the two."""
+
+    reference: Words = Field("", description="Of the notification, such as the authority's case number")
+    not_required: Words = Field("", description="Why no notification is required")
+    at: AwareDatetime | None = Field(None, description="When it was notified; default: now")
 
 
 class IncidentOut(CamelModel):
@@ -213,6 +231,29 @@ class ActionItemOut(CamelModel):
     status: str
 
 
+class ClockOut(CamelModel):
+    """A deadline of the law. Not legal advice."""
+
+    clock: ClockName
+    case: Case
+    law: str
+    aware_at: datetime
+    deadline: datetime
+    seconds_left: float | None = Field(description="Negative when overdue; null when it has ended")
+    why: str
+    ended_at: datetime | None
+    ended_by: str | None
+    reference: str
+    not_required: str
+    sentence: str
+
+    @classmethod
+    def of(cls, clock: Clock, now: datetime) -> ClockOut:
+        left = clock.left(now).total_seconds() if clock.runs else None
+        known = {k: v for k, v in clock.as_dict().items() if k != "name"}
+        return cls(clock=clock.name, law=clock.law, seconds_left=left, sentence=clock.sentence(now), **known)
+
+
 class EvidenceOut(CamelModel):
     name: str
     media_type: str
@@ -236,6 +277,8 @@ class IncidentDetail(IncidentOut):
     human_resolution: dict[str, Any] | None
     action_items: list[ActionItemOut]
     evidence: list[EvidenceOut]
+    subtypes: list[Subtype] = Field(description="The kinds of a security or compliance incident, as far as known")
+    clocks: list[ClockOut] = Field(description="The nearest deadline first")
 
 
 class EntryOut(CamelModel):
@@ -256,11 +299,12 @@ class TimelineOut(CamelModel):
 
 
 class ChainOut(CamelModel):
-    """Whether the timeline is as it was written."""
+    """Whether the timeline and the evidence are as they were written."""
 
     intact: bool
     entries: int
     broken_at: int | None = Field(description="The first entry that does not fit the hash chain")
+    evidence_faults: list[str] | None = Field(description="What no longer fits the manifest; null: no evidence was preserved")
 
 
 def detail(conn: Connection, policy: Policy, incident: Incident, *, now: datetime) -> IncidentDetail:
@@ -281,6 +325,8 @@ def detail(conn: Connection, policy: Policy, incident: Incident, *, now: datetim
             for row in items.of_incident(conn, incident.id)
         ],
         evidence=[EvidenceOut(**vars(item)) for item in evidence.manifest(conn, incident.id)],
+        subtypes=sorted(kinds_of(conn, policy, incident)),
+        clocks=[ClockOut.of(clock, now) for clock in clocks.of_incident(conn, incident.id)],
         **{step: camel(data) for step, data in recorded.items()},
     )
     return whole

@@ -24,6 +24,7 @@ from typing import Any
 from mlrunbook.approvals import approve_by_rule, is_rejected
 from mlrunbook.domain import candidates
 from mlrunbook.domain.actions import Path, Plan, PlanKind, Register, Stage
+from mlrunbook.domain.breach import BREACH_TYPES
 from mlrunbook.domain.candidates import Decision, compare_shadow
 from mlrunbook.domain.clocks import utc
 from mlrunbook.domain.errors import Fenced, NotFound, Refused, Transient
@@ -74,6 +75,8 @@ def wanted(run: Run) -> dict[str, Any] | None:
     if standing := run.recorded("retrain"):
         return standing
     request, diagnosis = run.recorded("request"), run.recorded("diagnosis")
+    if request is None and run.incident().type in BREACH_TYPES:  # nothing about the model changes by itself but its isolation
+        return None
     if (request or diagnosis or {}).get("path") != Path.RETRAIN:
         return None
     asked = request or {}

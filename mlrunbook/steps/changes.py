@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from mlrunbook.domain.actions import Plan, PlanKind
+from sqlalchemy import Connection
+
+from mlrunbook.domain.actions import Action, Isolate, Plan, PlanKind
 from mlrunbook.domain.containment import Executed
-from mlrunbook.domain.errors import Fenced, Refused, Unknown
+from mlrunbook.domain.errors import Fenced, Refused, Transient, Unknown
+from mlrunbook.domain.incident import Incident
 from mlrunbook.domain.policy import Role
 from mlrunbook.notices import page
 from mlrunbook.perform import perform
@@ -35,6 +38,9 @@ def carry_out_or_report(run: Run, digest: str, ordinal: int, undo_of: str | None
         return carry_out(run, digest, ordinal, undo_of)
     except Fenced:
         raise
+    except Transient as error:
+        _say_that_isolation_waits(run, digest, ordinal, error)
+        raise
     except (Refused, Unknown) as error:  # NotApproved too: somebody rejected an automatic plan
         plan = plan_of(run, digest)
         what = plan.actions[ordinal].summary
@@ -46,8 +52,27 @@ def carry_out_or_report(run: Run, digest: str, ordinal: int, undo_of: str | None
             for action_id in filter(None, (row.id if row else None, undo_of)):
                 journal.set_kept(conn, action_id, f"{what} could not be done ({error}); a person was asked")
             incident = incidents.get(conn, run.incident_id)
-            page(conn, run.world.policy, incident, Role.ONCALL_ML_ENGINEER, why, now=run.world.now(), key=key)
+            _page_about(run, conn, incident, plan.actions[ordinal], why, key=key)
         return "failed"
+
+
+def _say_that_isolation_waits(run: Run, digest: str, ordinal: int, error: Transient) -> None:
+    """A breach goes on while the runtime does not answer: people hear of it now, and it is tried again."""
+    action, key = plan_of(run, digest).actions[ordinal], f"isolation-waits:{digest[:12]}:{ordinal}"
+    if not isinstance(action, Isolate) or run.recorded(key):
+        return
+    why = f"not done yet, it is tried again until it is: {action.summary}: {error}"
+    with run.write() as conn:
+        run.record(conn, key, {"error": str(error)})
+        run.note(conn, "action", why[:1].upper() + why[1:])
+        _page_about(run, conn, incidents.get(conn, run.incident_id), action, why, key=key)
+
+
+def _page_about(run: Run, conn: Connection, incident: Incident, action: Action, why: str, *, key: str) -> None:
+    """The engineer on call; of an isolation the security officer too."""
+    page(conn, run.world.policy, incident, Role.ONCALL_ML_ENGINEER, why, now=run.world.now(), key=key)
+    if isinstance(action, Isolate):
+        page(conn, run.world.policy, incident, Role.SECURITY_OFFICER, why, now=run.world.now(), key=f"{key}:security")
 
 
 def executed_containment(run: Run) -> list[Executed]:

@@ -18,7 +18,7 @@ from mlrunbook.domain.review import Event, ReviewFacts
 from mlrunbook.notices import actions_taken, figures, stop, tell_stakeholders
 from mlrunbook.steps import confirmation
 from mlrunbook.steps.run import ACTOR, Run
-from mlrunbook.store import incidents, items, journal, outbox, plans, records, timeline
+from mlrunbook.store import clocks, incidents, items, journal, outbox, plans, records, timeline
 
 REVIEW_EVENTS = frozenset(
     {
@@ -35,6 +35,9 @@ REVIEW_EVENTS = frozenset(
         "recovery",
         "run",
         "reported",
+        "breach",
+        "clock",
+        "evidence",
     }
 )
 
@@ -64,6 +67,7 @@ def announce_resolution(run: Run) -> None:
                 resolution=resolution_words(conn, incident.id),
                 preventive_measures=followed,
                 figures=figures(recovery.get("figures")),
+                deadlines=[clock.sentence(now) for clock in clocks.of_incident(conn, incident.id)],
             )
         )
         tell_stakeholders(conn, incident, message, key="resolved", now=now)
@@ -103,6 +107,7 @@ def draft(conn: Connection, policy: Policy, incident_id: str, *, now: datetime) 
         updates_due=len(updates),
         updates_on_time=sum(1 for u in updates if _in_time(u)),
         containment_left=[f"{r.summary} ({r.kept_because})" for r in rows if r.kept_because],
+        deadlines=[clock.sentence(now) for clock in clocks.of_incident(conn, incident.id)],
         business_impact=_business_impact(incident.impact, figures(triage.get("figures"))),
     )
     todo = review.action_items(facts.cause, incident.resolved_at or now)

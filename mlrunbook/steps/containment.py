@@ -7,17 +7,17 @@ from datetime import timedelta
 from typing import Any
 
 from mlrunbook.approvals import approve_by_rule, request, standing_approval
-from mlrunbook.domain.actions import PlanKind
+from mlrunbook.domain.actions import Isolate, PlanKind
 from mlrunbook.domain.communication import initial_notification
-from mlrunbook.domain.containment import plan_containment
+from mlrunbook.domain.containment import Containment, plan_containment
 from mlrunbook.domain.errors import RunbookError
 from mlrunbook.domain.findings import State
 from mlrunbook.domain.incident import IncidentType, Severity, Status
-from mlrunbook.domain.policy import Role
+from mlrunbook.domain.severity import Assessment
 from mlrunbook.domain.threshold import choose_threshold
-from mlrunbook.notices import page, reopening, safety_notices, situation, tell_contact, tell_stakeholders
+from mlrunbook.notices import reopening, safety_notices, situation, tell_stakeholders
 from mlrunbook.ports import ServingState, ServingStatus
-from mlrunbook.steps import features, investigation
+from mlrunbook.steps import breach, features, investigation
 from mlrunbook.steps.changes import is_carried_out, plan_of
 from mlrunbook.steps.measured import is_dangerous, metrics
 from mlrunbook.steps.run import ACTOR, Run
@@ -32,24 +32,9 @@ def plan(run: Run) -> dict[str, Any]:
     if found := run.recorded("containment"):
         return found
     triage = run.recorded("triage") or {}
-    assessment = assessment_of(triage)
-    model, world = run.incident().model, run.world
-    if assessment.severity is Severity.HIGH:
-        _check_first(run)
-    status, state = _status(run), _state(run)
-    decided = plan_containment(
-        run.incident_id,
-        model,
-        assessment,
-        status,
-        state,
-        is_dangerous(run, status.previous_version) if status and status.previous_version else None,
-        triage["affected"]["pending_work_orders"] or 0,
-        world.policy.containment,
-        raise_to=_threshold_to_raise_to(run, state) if assessment.excessive_false_positives else None,
-        recent_deployment=_deployed_within_a_day(run),
-        blind=_blind(run) if assessment.dangerous else None,
-    )
+    assessment, world = assessment_of(triage), run.world
+    pending, isolate = triage["affected"]["pending_work_orders"] or 0, breach.verdict(run)
+    decided = _contain_failure(run, assessment, pending) if isolate is None else _contain_breach(run, assessment, pending, isolate)
     with run.write() as conn:
         if standing := records.get(conn, run.incident_id, "containment"):
             return standing
@@ -68,12 +53,38 @@ def plan(run: Run) -> dict[str, Any]:
             digests["mitigation"] = plans.propose(conn, mitigation, now=now)
             request(conn, world.policy, mitigation, now=now)
         run.note(conn, "containment", "Containment: " + "; ".join(decided.reasons or ("no step applies",)))
-        data = {"reasons": decided.reasons, "notify": decided.notify, **digests}
+        isolates = decided.automatic is not None and any(isinstance(a, Isolate) for a in decided.automatic.actions)
+        data = {"reasons": decided.reasons, "isolates": isolates, **digests}
         return run.record(conn, "containment", data)
 
 
+def _contain_failure(run: Run, assessment: Assessment, pending_work_orders: int) -> Containment:
+    if assessment.severity is Severity.HIGH:
+        _check_first(run)
+    status, state = _status(run), _state(run)
+    return plan_containment(
+        run.incident_id,
+        run.incident().model,
+        assessment,
+        status,
+        state,
+        is_dangerous(run, status.previous_version) if status and status.previous_version else None,
+        pending_work_orders,
+        run.world.policy.containment,
+        raise_to=_threshold_to_raise_to(run, state) if assessment.excessive_false_positives else None,
+        recent_deployment=_deployed_within_a_day(run),
+        blind=_blind(run) if assessment.dangerous else None,
+    )
+
+
+def _contain_breach(run: Run, assessment: Assessment, pending_work_orders: int, isolate: tuple[bool, str]) -> Containment:
+    """Without a look at the world: it could only delay."""
+    model, policy = run.incident().model, run.world.policy.containment
+    return plan_containment(run.incident_id, model, assessment, None, None, None, pending_work_orders, policy, isolate=isolate)
+
+
 def announce(run: Run) -> None:
-    """Status, the people containment concerns, and the initial notification (runbook, Step 5: within 1 hour)."""
+    """Status, the people of a safety risk, and the initial notification (runbook, Step 5: within 1 hour)."""
     triage, contained = run.recorded("triage") or {}, run.recorded("containment") or {}
     if run.recorded("contained"):
         return
@@ -86,15 +97,8 @@ def announce(run: Run) -> None:
         incident = incidents.get(conn, run.incident_id)
         if affects_safety(triage):
             safety_notices(conn, policy, incident, pending, now=now)
-        message = initial_notification(situation(conn, policy, incident, now=now))
-        for name in contained.get("notify", []):
-            if name in ("supervisors", "maintenance"):
-                continue  # told above, with the list
-            if name in {str(r) for r in Role}:
-                page(conn, policy, incident, Role(name), f"{incident.type} incident", now=now, key=name)
-            else:
-                tell_contact(conn, incident, getattr(policy.contacts, name), f"{name} contact", message, key="initial", now=now)
         if incident.severity is not Severity.LOW:
+            message = initial_notification(situation(conn, policy, incident, now=now))
             tell_stakeholders(conn, incident, message, key="initial", now=now)
         run.record(conn, "contained", {"at": now})
 

@@ -44,6 +44,13 @@ def manifest(conn: Connection, incident_id: str) -> list[Item]:
     return [Item(*row) for row in rows]
 
 
+def digests(conn: Connection, incident_id: str) -> dict[str, str]:
+    """Name -> SHA-256 of the content as it is now, not as it was noted."""
+    of_content = func.encode(func.sha256(evidence.c.content), "hex")
+    rows = conn.execute(select(evidence.c.name, of_content).where(evidence.c.incident_id == incident_id))
+    return {name: digest for name, digest in rows}
+
+
 def content(conn: Connection, incident_id: str, name: str) -> tuple[bytes, str] | None:
     """The bytes and their media type."""
     wanted = select(evidence.c.content, evidence.c.media_type).where(evidence.c.incident_id == incident_id, evidence.c.name == name)

@@ -10,7 +10,7 @@ from sqlalchemy import Connection, Row, insert, select, text, update
 from sqlalchemy.dialects.postgresql import insert as upsert
 
 from mlrunbook.domain.errors import NotFound
-from mlrunbook.domain.incident import Incident, IncidentType, Severity, Status, transition
+from mlrunbook.domain.incident import Incident, IncidentType, Severity, Status, Subtype, transition
 from mlrunbook.store import timeline
 from mlrunbook.store.tables import ONE_OPEN, incidents, leases
 
@@ -32,6 +32,7 @@ class Report:
     impact: str = ""
     model_version: str | None = None
     started_at: datetime | None = None
+    subtype: Subtype | None = None
 
 
 def open_or_join(conn: Connection, report: Report, *, now: datetime) -> tuple[Incident, bool]:

@@ -123,7 +123,7 @@ def test_the_escalation_matrix_is_the_policys() -> None:
 
 
 def test_every_automatic_rule_is_told() -> None:
-    assert set(re.findall(r"`(containment\.(?:critical|high)\.\w+)`", RUNBOOK.text)) == set(Rule)
+    assert set(re.findall(r"`(containment\.(?:critical|high|security)\.\w+)`", RUNBOOK.text)) == set(Rule)
     section = RUNBOOK.section("Step 2: Immediate Containment")
     rails = Policy().guardrails
     assert f"at most {Policy().containment.max_threshold_step:.2f}" in section
@@ -185,7 +185,7 @@ def test_times_and_limits_of_steps_4_to_6_are_the_policys() -> None:
 
 def test_who_may_approve_is_the_policys() -> None:
     short = {"on-call engineer": Role.ONCALL_ML_ENGINEER, "team lead": Role.ML_TEAM_LEAD, "engineering manager": Role.ENGINEERING_MANAGER}
-    short |= {"VP": Role.VP_ENGINEERING}
+    short |= {"VP": Role.VP_ENGINEERING, "security officer": Role.SECURITY_OFFICER, "compliance officer": Role.COMPLIANCE_OFFICER}
     page = Page(ROOT / "docs/how-to/approve.md")
     rows = page.table("Who may")
     assert [re.findall(r"`(\w+)`", row[0])[0] for row in rows] == list(type(Policy().approvals).model_fields)

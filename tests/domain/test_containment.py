@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mlrunbook.domain.actions import Configure, FlagWorkOrders, Plan, PlanKind, Restart, RollBack, RouteTraffic, Scale
+from mlrunbook.domain.actions import Configure, FlagWorkOrders, Isolate, Plan, PlanKind, Restart, RollBack, RouteTraffic, Scale
 from mlrunbook.domain.containment import Containment, ContainmentPolicy, Executed, Rule, plan_containment, undo_plan
 from mlrunbook.domain.incident import IncidentType, Severity
 from mlrunbook.domain.severity import Assessment
@@ -56,11 +56,10 @@ def test_without_a_safe_previous_version_serving_stops(previous: str | None, dan
     assert "serving stops" in c.reasons[0]
 
 
-def test_a_safety_risk_halts_work_orders_flags_the_pending_ones_and_tells_supervisors_and_maintenance() -> None:
+def test_a_safety_risk_halts_work_orders_and_flags_the_pending_ones() -> None:
     c = contain(DANGEROUS)
     assert Configure(MODEL, {"auto_work_orders": False}) in actions(c.automatic)
     assert any(isinstance(a, FlagWorkOrders) for a in actions(c.automatic))
-    assert c.notify == ("supervisors", "maintenance")
 
 
 def test_a_critical_outage_of_the_server_changes_nothing_by_itself() -> None:
@@ -68,9 +67,34 @@ def test_a_critical_outage_of_the_server_changes_nothing_by_itself() -> None:
     assert (c.automatic, c.mitigation) == (None, None)
 
 
-def test_a_reported_breach_goes_to_security_and_compliance() -> None:
-    assert contain(judged("critical", "security")).notify == ("security", "compliance_officer")
-    assert contain(judged("high", "compliance")).notify == ("compliance_officer",)
+@pytest.mark.parametrize("severity", ["medium", "high", "critical"])
+def test_a_breach_isolates_by_its_named_rule_and_changes_nothing_else_about_the_model(severity: str) -> None:
+    c = contain(judged(severity, "security", insufficient=True), isolate=(True, "data leakage"))
+    assert (actions(c.automatic), c.mitigation) == ([Isolate(MODEL, True)], None)
+    assert c.automatic is not None
+    assert c.automatic.rule == "containment.security.isolate"
+
+
+def test_a_breach_that_a_person_decides_about_is_proposed() -> None:
+    c = contain(judged("high", "compliance"), isolate=(False, "audit failure"))
+    assert (c.automatic, actions(c.mitigation)) == (None, [Isolate(MODEL, True)])
+
+
+def test_where_policy_takes_the_rule_away_every_isolation_is_proposed() -> None:
+    c = contain(judged("high", "security"), isolate=(True, "data leakage"), policy=ContainmentPolicy(automatic=frozenset()))
+    assert (c.automatic, actions(c.mitigation)) == (None, [Isolate(MODEL, True)])
+
+
+def test_a_dangerous_model_in_a_breach_is_isolated_not_rerouted_and_its_work_orders_are_halted() -> None:
+    c = contain(judged("critical", "compliance", dangerous=True, safety_risk=True), isolate=(False, "audit failure"))
+    assert [type(a) for a in actions(c.automatic)] == [Isolate, Configure, FlagWorkOrders]
+    assert c.mitigation is None
+
+
+def test_recovery_never_lifts_an_isolation() -> None:
+    back = undo_plan(INC, MODEL, [Executed("a1", Isolate(MODEL, True), {"isolated": False})])
+    assert back.plan is None
+    assert "by a person's decision alone" in back.kept["a1"]
 
 
 # --- high

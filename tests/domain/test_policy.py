@@ -25,6 +25,7 @@ def test_the_escalation_matrix_is_the_runbooks() -> None:
         ("Engineering Manager", "eng-manager@example.com", 60),
         ("VP Engineering", "vp-eng@example.com", 120),
         ("Compliance Officer", "compliance@example.com", None),
+        ("Security Officer", "security@example.com", None),
     ]
     assert {r.name for _, r in rows} == {"[Name]"}
 

@@ -247,10 +247,11 @@ def test_the_timeline_is_read_from_an_entry_on_and_verified(client: TestClient, 
     assert [e["kind"] for e in entries] == ["detected", "reported"]
     assert client.get(f"/api/v1/incidents/{incident_id}/timeline?after=1").json()["entries"] == entries[1:]
     assert client.get(f"/api/v1/incidents/{incident_id}/timeline?after=-1").status_code == 422
-    assert client.get(f"/api/v1/incidents/{incident_id}/verify").json() == {"intact": True, "entries": 2, "brokenAt": None}
+    intact = {"intact": True, "entries": 2, "brokenAt": None, "evidenceFaults": None}
+    assert client.get(f"/api/v1/incidents/{incident_id}/verify").json() == intact
     with world.transaction() as conn:
         conn.execute(text("UPDATE timeline SET text = 'all is well' WHERE incident_id = :i AND seq = 2"), {"i": incident_id})
-    assert client.get(f"/api/v1/incidents/{incident_id}/verify").json() == {"intact": False, "entries": 2, "brokenAt": 2}
+    assert client.get(f"/api/v1/incidents/{incident_id}/verify").json() == {"intact": False, "entries": 2, "brokenAt": 2, "evidenceFaults": None}
 
 
 def test_the_review_is_markdown_once_it_is_drafted(client: TestClient, world: World, model: str) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 from mlrunbook.approvals import decide
 from mlrunbook.domain.actions import Plan, PlanKind
-from mlrunbook.domain.incident import Incident, IncidentType, Severity
+from mlrunbook.domain.incident import Incident, IncidentType, Severity, Subtype
 from mlrunbook.gateway.dispatcher import Dispatcher
 from mlrunbook.intake import take_in
 from mlrunbook.store import incidents, leases, plans, records, timeline
@@ -22,10 +22,11 @@ def report(
     *,
     by_alert: bool = True,
     description: str = "F1 fell 40 %",
+    subtype: Subtype | None = None,
 ) -> str:
     """An alert says F1 fell; or, without `by_alert`, a person reports something."""
     reporter = "alertmanager" if by_alert else "a user"
-    told = Report(MODEL, type, world.policy.family_of(type), severity, description, reporter)
+    told = Report(MODEL, type, world.policy.family_of(type), severity, description, reporter, subtype=subtype)
     with world.transaction() as conn:
         return take_in(conn, world.policy, told, now=world.now(), by_alert=by_alert)[0].id
 
@@ -35,7 +36,9 @@ def plan(world: World, incident_id: str, kind: PlanKind = PlanKind.RESOLUTION) -
         return plans.current(conn, incident_id, kind)
 
 
-def say(world: World, incident_id: str, decision: str, kind: PlanKind = PlanKind.RESOLUTION, *, by: str = "the lead") -> None:
+def say(
+    world: World, incident_id: str, decision: str, kind: PlanKind = PlanKind.RESOLUTION, *, by: str = "the lead", role: str = "ml_team_lead"
+) -> None:
     with world.transaction() as conn:
         asked = plans.current(conn, incident_id, kind)
         assert asked is not None, f"there is no {kind} plan to decide about"
@@ -46,7 +49,7 @@ def say(world: World, incident_id: str, decision: str, kind: PlanKind = PlanKind
             asked.digest,
             decision=decision,
             approver=by,
-            role="ml_team_lead",
+            role=role,
             door="rest",
             verified=True,
             reason="",

@@ -6,6 +6,7 @@ from typing import Any
 
 from mlrunbook.domain.errors import Fenced
 from mlrunbook.steps import (
+    breach,
     candidate,
     changes,
     closing,
@@ -45,6 +46,7 @@ def follow(run: Run) -> str:
     if not found["real"]:
         lifecycle.done(run)
         return "false alarm"
+    breach.alarm(run)
     evidence.preserve(run)
     contained = containment.plan(run)
     if contained.get("automatic"):
@@ -56,6 +58,8 @@ def follow(run: Run) -> str:
     investigation.conclude(run)
     if mitigation := containment.approved_mitigation(run):
         contain(run, mitigation)
+    if (released := release(run)) is None:
+        return "pending"
     if not run.recorded("human_resolution"):
         if prepare_candidate(run)["verdict"] == "waiting":
             lifecycle.look_again_later(run, reason="the candidate is in the shadow", after_s=60.0)
@@ -75,6 +79,11 @@ def follow(run: Run) -> str:
         resolution.begin(run, digest)
         apply(run, digest)
         resolution.applied(run, digest)
+    if not released and not (again := release(run)):
+        if again is None:
+            return "pending"
+        lifecycle.stop_for_human(run, reason="the model server stays isolated: take a path, or hand over and close with a reason")
+        return "still isolated"
     recovery = resolution.measure_recovery(run, sleep=no_sleep, patience_s=0)
     if recovery["recovered"] is None and not recovery.get("give_up"):
         lifecycle.look_again_later(run, reason=recovery["sentence"], after_s=recovery.get("look_again_s", 60.0))
@@ -91,6 +100,20 @@ def follow(run: Run) -> str:
     closing.draft_review(run)
     lifecycle.done(run)
     return "closed"
+
+
+def release(run: Run) -> bool | None:
+    """As `flows.incident.release`; None: it waits for the decision."""
+    digest = breach.plan_release(run)
+    if digest is None:
+        return True
+    state = lifecycle.approval_state(run, digest)
+    if state == "pending":
+        lifecycle.wait_for_approval(run, digest)
+        return None
+    if state == "approved":
+        breach.lift(run, digest)
+    return state == "approved"
 
 
 def prepare_candidate(run: Run) -> dict[str, Any]:

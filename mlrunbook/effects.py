@@ -21,8 +21,9 @@ from mlrunbook.domain.actions import (
     RouteTraffic,
     Scale,
     Stage,
+    UndoRollout,
 )
-from mlrunbook.domain.errors import Refused, Transient
+from mlrunbook.domain.errors import NotFound, Refused, Transient
 from mlrunbook.domain.features import CLOCK_SKEW, PASSING, ViewState
 from mlrunbook.ports import FeatureStore
 from mlrunbook.wiring import World
@@ -41,6 +42,7 @@ class Effect:
     apply: Callable[[World, Any, str], object]
     repeatable: bool
     settles: float = 1.0
+    failed: Callable[[State], str | None] = lambda state: state.get("failed")  # why it will not come true, where that is known
 
 
 def _read_serving_version(world: World, action: RollBack | Promote) -> State:
@@ -68,7 +70,16 @@ def _routed(action: RouteTraffic, state: State) -> bool:
 
 def _read_scale(world: World, action: Scale) -> State:
     seen = world.runtime.observe(action.model)
-    return {"replicas": seen.replicas, "ready_replicas": seen.ready_replicas}
+    state = {"replicas": seen.replicas, "ready_replicas": seen.ready_replicas}
+    return state | ({"autoscaler": seen.autoscaler} if seen.autoscaler else {})
+
+
+def _scaled(action: Scale, state: State) -> bool:
+    """Nothing is stopped while an autoscaler may start it again; and where one is at work, it says how many servers there are."""
+    replicas, ready, autoscaler = state.get("replicas"), state.get("ready_replicas"), state.get("autoscaler")
+    if action.replicas and autoscaler == "active":
+        return bool(replicas) and bool(ready)
+    return replicas == ready == action.replicas and autoscaler != ("suspended" if action.replicas else "active")
 
 
 def _read_config(world: World, action: Configure) -> State:
@@ -95,15 +106,18 @@ def _read_restart(world: World, action: Restart) -> State:
         seen = world.runtime.observe(action.model)
     except Transient:
         return {"restart_id": None, "ready": False}
-    return {"restart_id": seen.restart_id, "ready": seen.ready_replicas > 0}
+    state = {"restart_id": seen.restart_id, "ready": seen.ready_replicas > 0}
+    failed = seen.rollout and seen.rollout.state == "failed" and seen.rollout.restart_id == action.restart_id
+    return state | ({"failed": seen.rollout.sentence} if failed and seen.rollout else {})
 
 
 def _read_isolation(world: World, action: Isolate) -> State:
     """A server that gives no answer can be isolated all the same."""
     try:
-        return {"isolated": world.runtime.observe(action.model).isolated}
+        seen = world.runtime.observe(action.model)
     except Transient:
         return {"isolated": None}
+    return {"isolated": seen.isolated} | ({"caveats": list(seen.caveats)} if seen.caveats else {})
 
 
 def _keeps_evidence(world: World, model: str) -> None:
@@ -120,6 +134,26 @@ def _scale(world: World, action: Scale, _id: str) -> None:
 def _restart(world: World, action: Restart, _id: str) -> None:
     _keeps_evidence(world, action.model)
     world.runtime.restart(action.model, restart_id=action.restart_id)
+
+
+def _read_revision(world: World, action: UndoRollout) -> State:
+    """The revision in place, and whether its rollout is done. NotFound when the history no longer has the target."""
+    revisions = world.runtime.revisions(action.model)
+    if not any(r.has(action.revision) for r in revisions):
+        known = ", ".join(str(r.number) for r in revisions) or "none"
+        raise NotFound(f"{action.model} has no revision {action.revision} in its rollout history: {known}")
+    current = next((r for r in revisions if r.current), None)
+    seen = world.runtime.observe(action.model)
+    return {
+        "revision": current.number if current else None,
+        "in_place": current is not None and current.has(action.revision),
+        "ready": seen.replicas == seen.ready_replicas,
+    }
+
+
+def _undo_rollout(world: World, action: UndoRollout, _id: str) -> None:
+    _keeps_evidence(world, action.model)
+    world.runtime.undo_rollout(action.model, revision=action.revision)
 
 
 def _read_work_orders(world: World, action: FlagWorkOrders) -> State:
@@ -195,7 +229,7 @@ EFFECTS: dict[str, Effect] = {
     ),
     Scale.kind: Effect(
         read=_read_scale,
-        holds=lambda a, s: s.get("replicas") == a.replicas and s.get("ready_replicas") == a.replicas,
+        holds=_scaled,
         apply=_scale,
         repeatable=True,
         settles=A_START,
@@ -213,6 +247,13 @@ EFFECTS: dict[str, Effect] = {
         holds=lambda a, s: s.get("isolated") is a.isolated,
         apply=lambda world, a, _: world.runtime.isolate(a.model, isolated=a.isolated),
         repeatable=True,
+    ),
+    UndoRollout.kind: Effect(
+        read=_read_revision,
+        holds=lambda a, s: bool(s.get("in_place")) and bool(s.get("ready")),
+        apply=_undo_rollout,
+        repeatable=True,
+        settles=A_START,
     ),
     FlagWorkOrders.kind: Effect(
         read=_read_work_orders,

@@ -10,7 +10,7 @@ again; a state that is neither the one before nor the target means somebody else
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from sqlalchemy import Connection
@@ -51,7 +51,7 @@ def perform(world: World, lease: leases.Lease, plan: Plan, ordinal: int, *, undo
 
     if row is None and approval.door == POLICY_RULE and isinstance(action, WHAT_SERVES):
         _not_isolated(world, action)
-    state = effect.read(world, action)
+    state = _read_back(world, lease, row, lambda: effect.read(world, action))
     with world.transaction() as conn:
         leases.check(conn, lease)
         if other := journal.other_incident_acting(conn, plan.incident_id, action.model):
@@ -72,7 +72,7 @@ def perform(world: World, lease: leases.Lease, plan: Plan, ordinal: int, *, undo
         return _settle(world, lease, row, "done" if row.state == "applying" else "already_held", state)
 
     if row.state == "applying":  # an earlier attempt died: it may still be on its way
-        state = _wait(world, effect, action, settle_s=world.settle_s / 3)
+        state = _read_back(world, lease, row, lambda: _wait(world, effect, action, settle_s=world.settle_s / 3))
         if effect.holds(action, state):
             return _settle(world, lease, row, "done", state)
         if state != row.before and not effect.repeatable:
@@ -90,8 +90,10 @@ def perform(world: World, lease: leases.Lease, plan: Plan, ordinal: int, *, undo
     except Refused as error:
         _give_up(world, lease, row, "refused", str(error), cause=error)
     settle_s = world.settle_s * effect.settles
-    state = _wait(world, effect, action, settle_s=settle_s)
+    state = _read_back(world, lease, row, lambda: _wait(world, effect, action, settle_s=settle_s), applied=True)
     if not effect.holds(action, state):
+        if why := effect.failed(state):
+            _give_up(world, lease, row, "refused", why)
         _give_up(world, lease, row, "unknown", f"was applied but reads back as {state} after {settle_s:g} s")
     return _settle(world, lease, row, "done", state)
 
@@ -150,13 +152,26 @@ def _look_once_more(world: World, lease: leases.Lease, row: journal.Row | None, 
     return _settle(world, lease, row, "done", state)
 
 
+def _read_back(
+    world: World, lease: leases.Lease, row: journal.Row | None, read: Callable[[], Mapping[str, Any]], *, applied: bool = False
+) -> Mapping[str, Any]:
+    """What may have been applied and may no longer be read (a token has expired, an object is gone) is unknown, and a person looks."""
+    try:
+        return read()
+    except Refused as error:
+        if row is None or not (applied or row.state == "applying"):
+            raise
+        _give_up(world, lease, row, "unknown", f"cannot be read back: {error}", cause=error)
+        raise  # pragma: no cover - giving up raises
+
+
 def _wait(world: World, effect: Effect, action: Action, *, settle_s: float) -> Mapping[str, Any]:
     """Read back until the target holds or the time is over. Raises Transient when it cannot be read then: that is no outcome yet."""
     deadline = time.monotonic() + settle_s
     while True:
         try:
             state = effect.read(world, action)
-            if effect.holds(action, state) or time.monotonic() > deadline:
+            if effect.holds(action, state) or effect.failed(state) or time.monotonic() > deadline:
                 return state
         except Transient:
             if time.monotonic() > deadline:
@@ -173,7 +188,8 @@ def _settle(world: World, lease: leases.Lease, row: journal.Row, state: str, aft
             journal.set_undone(conn, row.undo_of, row.id)
         verb = "Done, read back" if state == "done" else "Already so, nothing changed"
         data = {"action": row.id, "before": row.before, "after": after, "approval": row.approval_id}
-        timeline.append(conn, row.incident_id, "action", f"{verb}: {row.summary}", actor="mlrunbook", at=now, data=data)
+        said = ": ".join([f"{verb}: {row.summary}", *after.get("caveats", ())])
+        timeline.append(conn, row.incident_id, "action", said, actor="mlrunbook", at=now, data=data)
         settled = journal.find(conn, row.incident_id, row.plan_digest, row.ordinal)
     assert settled is not None
     return settled

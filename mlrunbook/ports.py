@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Protocol
 
+from mlrunbook.domain.actions import Action
 from mlrunbook.domain.features import FeatureStoreState
 from mlrunbook.domain.performance import ModelMetrics
 
@@ -31,7 +32,10 @@ class ServingStatus:
 
 @dataclass(frozen=True)
 class Change:
-    """Something that changed near the model. `kind`: deployment, rollback, staging, config, feature_store, infrastructure, data_pipeline."""
+    """Something that changed near the model.
+
+    `kind`: deployment, rollback, staging, config, feature_store, infrastructure, data_pipeline.
+    """
 
     kind: str
     ref: str
@@ -199,6 +203,50 @@ class ServingConfig:
 
 
 @dataclass(frozen=True)
+class Rollout:
+    """The newest rollout of the model server. `state`: done, progressing, failed; `sentence` says how far it is, or why it failed."""
+
+    restart_id: str | None  # the restart that it carries out, if it is one of ours
+    state: str
+    sentence: str
+
+
+@dataclass(frozen=True)
+class Instance:
+    """One server process or pod. `problem`: why it does not serve, or why it died before; None: nothing is known against it."""
+
+    name: str
+    ready: bool
+    restarts: int
+    problem: str | None
+
+
+@dataclass(frozen=True)
+class Resources:
+    """Shares 0..1 of what the model server may use, of the fullest instance; None: not limited, or not measured."""
+
+    cpu: float | None
+    memory: float | None
+
+
+@dataclass(frozen=True)
+class Revision:
+    """One pod template of the rollout history. It got `number` when it was last put in place, and had the `former` ones before."""
+
+    number: int
+    former: tuple[int, ...]
+    name: str  # of the ReplicaSet: what stays the same when the number changes
+    images: tuple[str, ...]
+    version: str | None
+    at: datetime  # when this template was first in place
+    cause: str | None
+    current: bool
+
+    def has(self, number: int) -> bool:
+        return number == self.number or number in self.former
+
+
+@dataclass(frozen=True)
 class ServingState:
     """What the runtime runs now, as observed, not as asked for.
 
@@ -214,6 +262,9 @@ class ServingState:
     version: str | None
     config: ServingConfig | None
     isolated: bool = False  # reachable for forensics alone
+    caveats: tuple[str, ...] = ()  # what may keep the isolation from holding, in words
+    autoscaler: str | None = None  # what scales the server by itself: "active" or "suspended"; None: nothing does
+    rollout: Rollout | None = None  # None: this runtime has no rollouts
 
 
 MISSING = ".missing"  # a part of `preserve` that could not be read: its name with this, and the reason as content
@@ -247,7 +298,29 @@ class ServingRuntime(Protocol):
         """`kubectl rollout restart`. The same `restart_id` again is no second restart."""
         ...
 
-    def logs(self, model: str, *, tail: int = 500) -> str: ...
+    def logs(self, model: str, *, tail: int = 500) -> str:
+        """The newest `tail` lines of every instance, also of the one that ran before it crashed."""
+        ...
+
+    def instances(self, model: str) -> Sequence[Instance]:
+        """`kubectl get pods -l app=model-server`, with why those that do not serve do not."""
+        ...
+
+    def resources(self, model: str) -> Resources:
+        """CPU and memory use. NotFound where nothing measures it."""
+        ...
+
+    def revisions(self, model: str) -> Sequence[Revision]:
+        """`kubectl rollout history`, newest first. Empty where the runtime keeps none."""
+        ...
+
+    def undo_rollout(self, model: str, *, revision: int) -> None:
+        """`kubectl rollout undo --to-revision=N`: put that revision's pod template back. NotFound when the history no longer has it."""
+        ...
+
+    def rehearse(self, model: str, actions: Sequence[Action]) -> None:
+        """Let the runtime check each of its actions without carrying one out. Refused, with its words, when it would refuse one."""
+        ...
 
     def isolate(self, model: str, *, isolated: bool) -> None:
         """Cut the model server off from every client but forensics, or connect it again. Its process goes on, with its memory and logs:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from functools import cache
 from pathlib import Path
+from typing import Literal
 
 from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -33,7 +34,9 @@ class Settings(BaseSettings):
     prefect_api_url: str | None = Field(default=None, validation_alias="PREFECT_API_URL")
     prefect_auth: SecretStr | None = Field(default=None, validation_alias="PREFECT_API_AUTH_STRING")
 
-    runtime: str = Field(default="local", pattern="^local$", description="Where the model server runs")
+    runtime: Literal["local", "kubernetes"] = Field(default="local", description="Where the model server runs")
+    kube_context: str | None = Field(default=None, description="Context of the kubeconfig; default its current one, or the pod's account")
+    kube_namespace: str | None = Field(default=None, description="Namespace of the model's objects; default the context's, or the pod's")
     lease_s: float = Field(default=30.0, gt=0, description="A flow silent for this long is taken to be dead")
     dispatch_every_s: float = Field(default=1.0, gt=0)
     http_timeout_s: float = Field(default=10.0, gt=0)

@@ -7,6 +7,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cache
+from typing import TYPE_CHECKING
 
 from sqlalchemy import Connection, Engine
 
@@ -14,6 +15,9 @@ from mlrunbook import db
 from mlrunbook.domain.policy import Policy
 from mlrunbook.ports import FeatureStore, ModelPlatform, Notifier, Orchestrator, ServingRuntime, Trainer
 from mlrunbook.settings import Settings, channel_address, settings
+
+if TYPE_CHECKING:
+    from mlrunbook.adapters.kubernetes_cluster import Login
 
 
 @dataclass(frozen=True)
@@ -44,7 +48,6 @@ def utc_now() -> datetime:
 def world() -> World:
     """The process's world."""
     from mlrunbook.adapters.feast_store import FeastStore
-    from mlrunbook.adapters.local_runtime import LocalRuntime
     from mlrunbook.adapters.notify import ChannelNotifier
     from mlrunbook.adapters.platform import HttpPlatform
     from mlrunbook.adapters.prefect_api import PrefectApi
@@ -54,7 +57,7 @@ def world() -> World:
     return World(
         engine=db.engine(),
         platform=HttpPlatform(config.platform_url, _secret(config), timeout_s=config.http_timeout_s),
-        runtime=LocalRuntime(config),
+        runtime=runtime(config, policy()),
         notifier=ChannelNotifier(config.messages_dir, channel_address),
         orchestrator=PrefectApi(
             config.prefect_api_url or "http://127.0.0.1:4200/api", config.prefect_auth.get_secret_value() if config.prefect_auth else None
@@ -65,6 +68,21 @@ def world() -> World:
         trainer=TrainingProcess(policy().training, config.data / "training", home=config.home),
         features=FeastStore(config.feature_repo, policy().features) if config.feature_repo else None,
     )
+
+
+def runtime(config: Settings, policy: Policy) -> ServingRuntime:
+    """Where the model server runs, by MLRUNBOOK_RUNTIME. Nothing is asked yet, so a cluster that is away fails no start."""
+    if config.runtime == "local":
+        from mlrunbook.adapters.local_runtime import LocalRuntime
+
+        return LocalRuntime(config)
+    from mlrunbook.adapters.kubernetes import KubernetesRuntime
+    from mlrunbook.adapters.kubernetes_cluster import Cluster, login
+
+    def sign_in() -> Login:
+        return login(config.kube_context, config.kube_namespace)
+
+    return KubernetesRuntime(Cluster(sign_in, timeout_s=config.http_timeout_s), policy.cluster)
 
 
 @cache

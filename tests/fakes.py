@@ -12,10 +12,22 @@ from typing import Any
 from sqlalchemy import Engine
 
 from mlrunbook import db, statefile
+from mlrunbook.domain.actions import Action
 from mlrunbook.domain.errors import NotFound, Refused, Transient, Unknown
 from mlrunbook.domain.performance import Confusion, ModelMetrics, WindowMetrics
 from mlrunbook.domain.policy import Policy
-from mlrunbook.ports import Change, Message, Prediction, ServingConfig, ServingState, ServingStatus, WorkOrder
+from mlrunbook.ports import (
+    Change,
+    Instance,
+    Message,
+    Prediction,
+    Resources,
+    Revision,
+    ServingConfig,
+    ServingState,
+    ServingStatus,
+    WorkOrder,
+)
 from mlrunbook.wiring import World
 from tests import fake_features, fake_models, fake_serving
 from tests.fake_features import FileFeatures, FileSchedules
@@ -321,6 +333,27 @@ class FileWorld(FileRegistry, FileSchedules):
         threshold = s["config"]["threshold"]
         mended = s["loaded_threshold"] < SLIPPED_BELOW <= threshold
         return {"loaded_threshold": threshold} | ({"slipped_until": self._now().isoformat()} if mended else {})
+
+    def instances(self, model: str) -> Sequence[Instance]:
+        s = self._answer()
+        return [Instance("model-server", not s["hung"], 0, "it does not answer" if s["hung"] else None)] * s["replicas"]
+
+    def resources(self, model: str) -> Resources:
+        self._answer()
+        return Resources(0.2, 0.3)
+
+    def revisions(self, model: str) -> Sequence[Revision]:
+        self._answer()
+        return []
+
+    def undo_rollout(self, model: str, *, revision: int) -> None:
+        raise Refused("there is no rollout history")
+
+    def rehearse(self, model: str, actions: Sequence[Action]) -> None:
+        """`refuses`: action kinds that a dry run would refuse."""
+        for action in actions:
+            if action.kind in self._answer().get("refuses", ()):
+                raise Refused(f"the server refuses to {action.summary}")
 
     def logs(self, model: str, *, tail: int = 500) -> str:
         self._answer()

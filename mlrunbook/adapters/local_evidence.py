@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -11,10 +12,12 @@ from typing import Any
 import httpx
 import psutil
 
-from mlrunbook.ports import MISSING
+from mlrunbook.domain.errors import NotFound
+from mlrunbook.ports import MISSING, Resources
 from mlrunbook.settings import Settings
 
 MODULE = "mlrunbook.platform.model_server"
+MEASURED_FOR_S = 0.2
 MAX_LOG_BYTES = 5_000_000  # the newest of each log
 
 
@@ -39,6 +42,20 @@ def collect(config: Settings, http: httpx.Client) -> dict[str, bytes]:
         except (OSError, httpx.HTTPError, psutil.Error, LookupError) as error:
             found[name + MISSING] = f"not readable: {error}".encode()
     return found
+
+
+def resources(http: httpx.Client) -> Resources:
+    """CPU over a fifth of a second and memory, as shares of this machine's. NotFound when no model server runs."""
+    try:
+        running = [psutil.Process(found["pid"]) for found in _processes(http.base_url.port)]
+        for process in running:
+            process.cpu_percent()
+        time.sleep(MEASURED_FOR_S)
+        cpu = sum(process.cpu_percent() for process in running) / 100 / (psutil.cpu_count() or 1)
+        memory = sum(process.memory_info().rss for process in running) / psutil.virtual_memory().total
+    except (LookupError, psutil.Error) as error:
+        raise NotFound(f"CPU and memory use cannot be measured: {error}") from error
+    return Resources(cpu=round(min(cpu, 1.0), 3), memory=round(memory, 3))
 
 
 def _end_of(log: Path) -> bytes:

@@ -5,8 +5,9 @@ Verbs change `<data>/serving/desired.json` and the config file; `observe` asks t
 
 from __future__ import annotations
 
+import contextlib
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +15,13 @@ import httpx
 
 from mlrunbook import statefile
 from mlrunbook.adapters import local_evidence
-from mlrunbook.domain.errors import Invalid, NotFound, Transient
+from mlrunbook.domain.actions import Action, Configure, Scale, UndoRollout
+from mlrunbook.domain.errors import Invalid, NotFound, Refused, Transient
 from mlrunbook.platform import serving_config
-from mlrunbook.ports import ServingConfig, ServingState
+from mlrunbook.ports import Instance, Resources, Revision, ServingConfig, ServingState
 from mlrunbook.settings import Settings
 
 ANSWERS_WITHIN_S = 3.0  # on the same machine: one that takes longer hangs
-_CONFIG_KEYS = {"threshold", *serving_config.SWITCHES}
 
 
 def desired_state(path: Path) -> dict[str, Any]:
@@ -73,8 +74,7 @@ class LocalRuntime:
         )
 
     def scale(self, model: str, *, replicas: int) -> None:
-        if replicas not in (0, 1):
-            raise Invalid(f"one machine runs 0 or 1 servers of {model}, not {replicas}", field="replicas")
+        _one_or_none(model, replicas)
         self._set({"replicas": replicas})
 
     def route(self, model: str, *, version: str | None) -> None:
@@ -90,16 +90,7 @@ class LocalRuntime:
             raise NotFound(f"{model} has no config yet: no version of it has been served here") from error
 
     def write_config(self, model: str, changes: Mapping[str, Any], *, expected_revision: str) -> ServingConfig:
-        if unknown := set(changes) - _CONFIG_KEYS:
-            raise Invalid(
-                f"{model}'s config has no {sorted(unknown)[0]!r}; it has {', '.join(sorted(_CONFIG_KEYS))}", field=sorted(unknown)[0]
-            )
-        threshold = changes.get("threshold", 0.5)
-        if isinstance(threshold, bool) or not isinstance(threshold, int | float) or not 0 < threshold < 1:
-            raise Invalid(f"{model}'s threshold must be a number over 0 and under 1, not {threshold!r}", field="threshold")
-        for key in serving_config.SWITCHES:
-            if not isinstance(changes.get(key, True), bool):
-                raise Invalid(f"{model}'s {key} must be true or false, not {changes[key]!r}", field=key)
+        serving_config.check_changes(model, changes)
         statefile.patch(self._config.serving_config_file, changes, expected_revision=expected_revision)
         return self.read_config(model)
 
@@ -111,7 +102,38 @@ class LocalRuntime:
             raise NotFound(f"the model server of {model} has written no log at {self._config.serving_log_file}") from error
 
     def isolate(self, model: str, *, isolated: bool) -> None:
+        """NotFound when the server here serves another model: that one has done nothing wrong."""
+        with contextlib.suppress(httpx.HTTPError, ValueError):
+            served = self._http.get("/health").json().get("model")
+            if served not in (None, model):
+                raise NotFound(f"no server of {model} runs on this machine, only one of {served}: isolate it where it runs")
         self._set({"isolated": isolated})
+
+    def instances(self, model: str) -> list[Instance]:
+        seen = self.observe(model)
+        if not seen.replicas:
+            return []
+        ready = bool(seen.ready_replicas)
+        return [Instance("model-server", ready, 0, None if ready else "it does not answer, or has no version to serve")]
+
+    def resources(self, model: str) -> Resources:
+        """Of the whole machine: the process has no limit of its own."""
+        return local_evidence.resources(self._http)
+
+    def revisions(self, model: str) -> list[Revision]:
+        return []
+
+    def undo_rollout(self, model: str, *, revision: int) -> None:
+        raise Refused(f"this machine keeps no rollout history of {model}: roll back to a registered version instead")
+
+    def rehearse(self, model: str, actions: Sequence[Action]) -> None:
+        for action in actions:
+            if isinstance(action, Scale):
+                _one_or_none(model, action.replicas)
+            elif isinstance(action, Configure):
+                serving_config.check_changes(model, action.settings)
+            elif isinstance(action, UndoRollout):
+                self.undo_rollout(model, revision=action.revision)
 
     def preserve(self, model: str) -> dict[str, bytes]:
         return local_evidence.collect(self._config, self._http)
@@ -124,3 +146,8 @@ class LocalRuntime:
         current = self._desired()
         if any(current[key] != value for key, value in changes.items()):
             statefile.patch(self._config.serving_state_file, changes)
+
+
+def _one_or_none(model: str, replicas: int) -> None:
+    if replicas not in (0, 1):
+        raise Invalid(f"one machine runs 0 or 1 servers of {model}, not {replicas}", field="replicas")

@@ -28,7 +28,7 @@ from mlrunbook.domain.performance import (
 from mlrunbook.domain.segments import judge_segments
 
 if TYPE_CHECKING:
-    from mlrunbook.ports import Change, Prediction
+    from mlrunbook.ports import Change, Instance, Prediction, Resources
 
 
 class State(StrEnum):
@@ -112,14 +112,6 @@ class FeatureServerAnswer:
     healthy: bool
     read_ok: bool | None = None
     detail: str = ""
-
-
-@dataclass(frozen=True)
-class Resources:
-    """Shares 0..1 of what the model server may use."""
-
-    cpu: float
-    memory: float
 
 
 def finding(key: str, source: str, suspect: bool | None, value: Any, sentence: str) -> Finding:
@@ -289,9 +281,19 @@ def feature_store(answer: FeatureServerAnswer | Missing) -> list[Finding]:
 _BAD_LINE = re.compile(r"(?<![\w/.])(?:ERROR|CRITICAL|FATAL|Traceback \(most recent call last\))(?![\w/.])")
 
 
-def server_logs(text: str | Missing) -> Finding:
-    """Error and traceback lines in the tail of the model server's log."""
+def server_logs(text: str | Missing, instances: Sequence[Instance] = ()) -> Finding:
+    """Error and traceback lines in the tail of the model server's log, and why instances of it do not serve."""
     key, source = "infrastructure.server_logs", "model server log"
+    troubled = [i for i in instances if i.problem]
+    if troubled:
+        lines = [] if isinstance(text, Missing) else text.splitlines()
+        value = {
+            "lines": len(lines),
+            "errors": sum(bool(_BAD_LINE.search(line)) for line in lines),
+            "problems": [i.problem for i in troubled],
+        }
+        first = f"{troubled[0].name}: {troubled[0].problem}"
+        return finding(key, source, True, value, f"{len(troubled)} of {len(instances)} servers have trouble, {first[:200]}")
     if isinstance(text, Missing):
         return unknown(key, source, text)
     lines = text.splitlines()
@@ -308,8 +310,11 @@ def resource_utilization(resources: Resources | Missing, *, limit: float = 0.9) 
     if isinstance(resources, Missing):
         return unknown(key, source, resources)
     value = {"cpu": resources.cpu, "memory": resources.memory}
-    sentence = f"CPU {percent(resources.cpu)}, memory {percent(resources.memory)} of what the server may use"
-    return finding(key, source, max(resources.cpu, resources.memory) > limit, value, sentence)
+    known = [(name, share) for name, share in (("CPU", resources.cpu), ("memory", resources.memory)) if share is not None]
+    if not known:
+        return unknown(key, source, Missing("the server has no limit of CPU or memory that its use could be compared with"))
+    sentence = ", ".join(f"{name} {percent(share)}" for name, share in known) + " of what the server may use"
+    return finding(key, source, max(share for _, share in known) > limit, value, sentence)
 
 
 def inference_latency(metrics: ModelMetrics | Missing, *, limit_ms: float = 2000.0) -> Finding:

@@ -55,9 +55,10 @@ def check_data_quality(run: Run) -> list[Finding]:
 
 def check_infrastructure(run: Run) -> list[Finding]:
     """`kubectl logs -l app=model-server --tail=500`, and what the server uses."""
+    runtime, model = run.world.runtime, _model(run)
     return [
-        checks.server_logs(_tried(lambda: run.world.runtime.logs(_model(run), tail=500))),
-        checks.resource_utilization(Missing("this runtime reports no CPU and memory use")),
+        checks.server_logs(_tried(lambda: runtime.logs(model, tail=500)), _or_none(_tried(lambda: runtime.instances(model))) or ()),
+        checks.resource_utilization(_tried(lambda: runtime.resources(model))),
     ]
 
 

@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mlrunbook.domain import findings as f
-from mlrunbook.domain.findings import CHECKLIST, FeatureServerAnswer, Finding, Missing, Resources, State
+from mlrunbook.domain.findings import CHECKLIST, FeatureServerAnswer, Finding, Missing, State
 from mlrunbook.domain.performance import Confusion, ModelMetrics
-from mlrunbook.ports import Prediction
+from mlrunbook.ports import Prediction, Resources
 from tests.domain.builders import BASELINE, FALLEN, HEALTHY, MODEL, NOW, TINY, change, metrics, prediction, window
 
 MISSING = Missing("connection refused")

@@ -142,7 +142,7 @@ def test_every_variable_is_a_setting() -> None:
     prefects = {"PREFECT_HOME", "DO_NOT_TRACK"} | _prefect_settings()
     named = {env["name"] for _, _, container in containers() for env in container.get("env", ())}
     named |= {key for name in ("mlrunbook", "model-platform") for key in find("ConfigMap", name)["data"]}
-    assert not named - ours - prefects - {"MLRUNBOOK_KUBE_NAMESPACE"}
+    assert not named - ours - prefects
 
 
 def _prefect_settings() -> set[str]:

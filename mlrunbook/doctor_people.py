@@ -1,0 +1,73 @@
+"""The policy, and whether the people it names can be reached. Nothing is sent."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from mlrunbook.doctor import CALL_S, Ask, Finding, fail, ok, warn
+from mlrunbook.domain.policy import Role, channel_variable
+
+_PORTS = {"http": 80, "https": 443}
+
+
+def channels(ask: Ask) -> Iterator[Finding]:
+    """Addresses are read by apprise, and a connection is opened and closed where it says which host it would call."""
+    bare = [name for name in ask.policy.channels if name not in ask.addresses]
+    for name, address in sorted(ask.addresses.items()):
+        yield _channel(name, address)
+    people = {role.words: ask.policy.escalation.of(role).channels for role in Role}
+    people |= {name: getattr(ask.policy.contacts, name).channels for name in type(ask.policy.contacts).model_fields}
+    if unreached := {who: names for who, names in people.items() if set(names) <= set(bare)}:
+        variables = ", ".join(sorted({channel_variable(name) for names in unreached.values() for name in names}))
+        yield warn("who is reached", f"nobody calls {', '.join(unreached)}: their messages are only files", f"set {variables}")
+    else:
+        yield ok("who is reached", "every role and contact has a channel with an address")
+
+
+def _channel(name: str, address: str) -> Finding:
+    import apprise
+
+    where = f"channel {name}"
+    target = apprise.Apprise.instantiate(address)
+    if target is None:
+        return fail(where, "its address is none that apprise knows", f"write {channel_variable(name)} as in slack://... or mailto://...")
+    service = str(target.service_name or type(target).__name__)
+    found = _host(target)
+    if found is None:
+        return ok(where, f"{service}; whom it calls is not known before, so no connection was tried")
+    host, port = found
+    try:
+        socket.create_connection((host, port), timeout=CALL_S).close()
+    except OSError as error:
+        return fail(
+            where, f"{service} at {host}:{port} is not reachable ({type(error).__name__})", "open the way there: a proxy or firewall?"
+        )
+    return ok(where, f"{service} at {host}:{port} takes connections; nothing was sent")
+
+
+def _host(target: Any) -> tuple[str, int] | None:
+    """Where a plugin would connect: its mail server, the host of its address, or the URL it has built in."""
+    if smtp := getattr(target, "smtp_host", None):
+        return str(smtp), int(target.port or (465 if target.secure else 587))
+    for attribute in ("notify_url", "webhook_url", "api_url", "service_url"):
+        parts = urlsplit(str(getattr(target, attribute, "") or ""))
+        if parts.scheme in _PORTS and parts.hostname and "{" not in parts.hostname:
+            return parts.hostname, parts.port or _PORTS[parts.scheme]
+    host = str(getattr(target, "host", None) or "")
+    return (host, int(target.port or (443 if target.secure else 80))) if "." in host or host == "localhost" else None
+
+
+def policy(ask: Ask, source: Path | None) -> Iterator[Finding]:
+    yield ok("policy", str(source) if source else "no file: the defaults, which are the runbook")
+    unknown = sorted(name for name in os.environ if name.startswith("MLRUNBOOK_CHANNEL_") and _unnamed(ask, name))
+    if unknown:
+        yield warn("channels", f"{', '.join(unknown)} belong to no channel of the policy", "correct the name, or add the channel")
+
+
+def _unnamed(ask: Ask, variable: str) -> bool:
+    return variable not in {channel_variable(name) for name in ask.policy.channels}

@@ -1,0 +1,350 @@
+"""`mlrunbook doctor` against a real store, gateway and platform, and against Prefect, a cluster and channels that are served here."""
+
+from __future__ import annotations
+
+import json
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from fastapi import FastAPI, Request
+from fastapi.responses import JSONResponse
+from sqlalchemy import Engine
+
+from mlrunbook.adapters.kubernetes_access import NEEDED
+from mlrunbook.doctor import Ask, Check, Level, examine, ok
+from mlrunbook.doctor_clock import skew
+from mlrunbook.domain.policy import Policy, Role
+from mlrunbook.embedded_postgres import EmbeddedPostgres
+from mlrunbook.platform.api import create_app
+from mlrunbook.settings import Settings
+from mlrunbook.tokens import Scope
+from tests.cli.conftest import Cli
+from tests.docs.pages import ROOT
+from tests.platform.kit import log, new_model, release, running, settings_for
+
+Findings = dict[str, dict[str, str]]
+
+
+def looked(cli: Cli, *args: str, **env: str) -> tuple[int, Findings]:
+    done = cli("doctor", *args, "--json", **env)
+    return done.exit_code, {found["name"]: found for found in json.loads(done.stdout)}
+
+
+@contextmanager
+def prefect(*, clock: Callable[[], datetime] = lambda: datetime.now(UTC), **changes: Any) -> Iterator[str]:
+    """What doctor asks of a Prefect server, all as it should be but for `changes`."""
+    app = FastAPI()
+    deployments = {d["name"]: d["entrypoint"] for d in yaml.safe_load((ROOT / "prefect.yaml").read_text())["deployments"]}
+    state = {"auth": None, "pool": {"type": "process", "is_paused": False}, "workers": [{}], "deployments": deployments} | changes
+
+    @app.api_route("/api/{path:path}", methods=["GET", "POST"])
+    def everything(path: str, request: Request) -> Any:
+        if state["auth"] and request.headers.get("authorization") != state["auth"]:
+            return JSONResponse({}, 401)
+        headers = {"date": format_datetime(clock(), usegmt=True)}
+        if path == "admin/version":
+            return JSONResponse("3.8.8", headers=headers)
+        if path.endswith("/workers/filter"):
+            return state["workers"]
+        if path.startswith("work_pools/"):
+            return state["pool"] or JSONResponse({}, 404)
+        name = path.rpartition("/")[2]
+        known = state["deployments"].get(name)
+        return {"entrypoint": known} if known else JSONResponse({}, 404)
+
+    import uvicorn
+
+    from tests.waiting import until
+
+    server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="warning", date_header=False, timeout_graceful_shutdown=1))
+    thread = threading.Thread(target=server.run, daemon=True)
+    thread.start()
+    until(lambda: server.started)
+    yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}/api"
+    server.should_exit = True
+    thread.join(timeout=5)
+
+
+@pytest.fixture(scope="module")
+def platform(engine: Engine, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, str]]:
+    settings, model = settings_for(tmp_path_factory.mktemp("data"), engine, model_server_url="http://127.0.0.1:9"), new_model()
+    release(engine, settings.models_dir, model, "v1.5.0", "v2.0.0")
+    log(engine, model, tp=3, tn=20, at=datetime.now(UTC) - timedelta(minutes=5), version="v2.0.0")
+    with running(create_app(settings, engine, evaluate_every_s=None), {}) as client:
+        yield str(client.base_url).rstrip("/"), model
+
+
+def test_where_all_is_well_nothing_fails(cli: Cli, platform: tuple[str, str], token: Callable[..., str]) -> None:
+    """As after `mlrunbook up` with a model: what no laptop has (a pager, a feature store) is a warning."""
+    url, model = platform
+    token("a lead", Scope.APPROVE, role="ml_team_lead")
+    with prefect() as api:
+        code, found = looked(
+            cli,
+            "--model",
+            model,
+            PREFECT_API_URL=api,
+            MLRUNBOOK_PLATFORM_URL=url,
+            MLRUNBOOK_PLATFORM_TOKEN=token("flows", Scope.OPERATE),
+            MLRUNBOOK_HOME=str(ROOT),
+        )
+    assert (code, {name for name, f in found.items() if f["level"] == "fail"}) == (0, set())
+    well = {"policy", "database", "schema", "database writable", "platform token", "gateway token", "gateway", "platform", "Prefect"}
+    well |= {"work pool", "worker", "deployments", "clock of the database", "clock of Prefect"}
+    assert well <= {name for name, f in found.items() if f["level"] == "ok"}
+    assert {"feature store", "who is reached", "runtime"} <= {name for name, f in found.items() if f["level"] == "warn"}
+    assert all(f["fix"] for f in found.values() if f["level"] != "ok")
+
+
+def test_what_is_dead_is_named_with_what_to_do_and_costs_seconds(cli: Cli, dead_port: int) -> None:
+    dead = f"http://127.0.0.1:{dead_port}"
+    with socket.create_server(("127.0.0.1", 0)) as silent:  # takes connections, never answers
+        hanging = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        begun = time.monotonic()
+        code, found = looked(
+            cli,
+            PREFECT_API_URL=f"{hanging}/api",
+            MLRUNBOOK_DATABASE_URL=f"postgresql://me:s3cret-word@127.0.0.1:{dead_port}/x",
+            MLRUNBOOK_PLATFORM_URL=dead,
+            MLRUNBOOK_GATEWAY_URL=dead,
+        )
+        assert time.monotonic() - begun < 30
+    assert code == 1
+    assert {"database", "Prefect", "platform", "gateway"} <= {name for name, f in found.items() if f["level"] == "fail"}
+    assert "start PostgreSQL" in found["database"]["fix"]
+
+
+def test_a_secret_is_never_printed(cli: Cli, dead_port: int) -> None:
+    secrets = ("s3cret-word", "mlrb_aaaa_bbbbbbbb", "login-word", "hook-word")
+    done = cli(
+        "doctor",
+        MLRUNBOOK_DATABASE_URL=f"postgresql://me:s3cret-word@127.0.0.1:{dead_port}/s3cret-word",
+        MLRUNBOOK_PLATFORM_TOKEN="mlrb_aaaa_bbbbbbbb",
+        PREFECT_API_URL=f"http://127.0.0.1:{dead_port}/login-word",
+        PREFECT_API_AUTH_STRING="mlrunbook:login-word",
+        MLRUNBOOK_CHANNEL_PAGE="nonsense://hook-word",
+    )
+    assert done.exit_code == 1
+    assert not [secret for secret in secrets if secret in done.output]
+    assert "channel page: its address is none that apprise knows" in done.stdout
+
+
+def test_a_secret_in_an_error_is_taken_out() -> None:
+    def leaking(_: Ask) -> Iterator[Any]:
+        raise OSError("cannot reach https://hook.example/hook-word")
+        yield
+
+    ask = Ask(Settings(), Policy(), "m", {"page": "https://hook.example/hook-word"})
+    (found,) = examine([Check("x", leaking)], ask)
+    assert (found.level, found.said) == (Level.FAIL, "OSError: cannot reach ***")
+
+
+def test_a_check_that_hangs_is_left_behind() -> None:
+    never = threading.Event()
+
+    def hanging(_: Ask) -> Iterator[Any]:
+        yield ok("first", "answered")
+        never.wait(20)
+
+    found = examine([Check("slow", hanging, timeout_s=0.1), Check("fast", lambda _: [ok("fast", "well")])], Ask(Settings(), Policy(), "m"))
+    never.set()
+    assert [(f.name, f.level) for f in found] == [("first", Level.OK), ("slow", Level.FAIL), ("fast", Level.OK)]
+
+
+@pytest.mark.parametrize(
+    ("changes", "name", "said", "fix"),
+    [
+        ({"auth": "Basic bm9ib2R5"}, "Prefect", "refuses our credentials", "PREFECT_API_AUTH_STRING"),
+        ({"pool": None}, "work pool", "no work pool", "mlrunbook deploy"),
+        ({"pool": {"type": "process", "is_paused": True}}, "work pool", "paused", "resume"),
+        ({"workers": []}, "worker", "none has polled", "prefect worker start"),
+        ({"deployments": {"respond": "flows.incident.respond"}}, "deployments", "rollback is not deployed", "mlrunbook deploy"),
+        ({"deployments": {"respond": "old.py:respond"}}, "deployments", "respond starts old.py:respond", "mlrunbook deploy"),
+    ],
+)
+def test_what_keeps_runs_from_starting_is_found(cli: Cli, changes: dict[str, Any], name: str, said: str, fix: str) -> None:
+    from mlrunbook.doctor_services import prefect as check
+
+    with prefect(**changes) as api:
+        found = {f.name: f for f in examine([Check("Prefect", check)], Ask(Settings(prefect_api_url=api, home=ROOT), Policy(), "m"))}
+    assert found[name].level is Level.FAIL
+    assert said in found[name].said
+    assert fix in found[name].fix
+
+
+def test_a_flow_that_is_not_in_the_checkout_is_found(tmp_path: Path) -> None:
+    from mlrunbook.doctor_services import prefect as check
+
+    (tmp_path / "prefect.yaml").write_text((ROOT / "prefect.yaml").read_text())
+    with prefect() as api:
+        found = {f.name: f for f in examine([Check("Prefect", check)], Ask(Settings(prefect_api_url=api, home=tmp_path), Policy(), "m"))}
+    assert "flows.incident.respond is not in" in found["deployments"].said
+
+
+def test_a_clock_that_is_off_is_found(cli: Cli) -> None:
+    from mlrunbook.doctor_services import prefect as check
+
+    with prefect(clock=lambda: datetime.now(UTC) - timedelta(seconds=90)) as api:
+        found = {f.name: f for f in examine([Check("Prefect", check)], Ask(Settings(prefect_api_url=api, home=ROOT), Policy(), "m"))}
+    assert found["clock of Prefect"].level is Level.FAIL
+    assert "behind this machine's" in found["clock of Prefect"].said
+
+
+@pytest.mark.parametrize(
+    ("theirs_s", "level"),
+    [(0, Level.OK), (1.9, Level.OK), (5.9, Level.OK), (8, Level.WARN), (-2.9, Level.OK), (-3.1, Level.WARN), (40, Level.FAIL)],
+)
+def test_a_slow_answer_is_no_wrong_clock(theirs_s: float, level: Level) -> None:
+    """Sent at 0, received at 4 s, their reading cut to whole seconds: only what no clock in time can say counts."""
+    at = datetime(2026, 3, 29, tzinfo=UTC)
+    assert skew("c", at + timedelta(seconds=theirs_s), at, at + timedelta(seconds=4), resolution_s=1.0).level is level
+
+
+def test_a_schema_that_is_not_there_or_old_is_told(cli: Cli, postgres: EmbeddedPostgres) -> None:
+    from sqlalchemy import create_engine, text
+
+    from mlrunbook.db import normalise_url
+
+    name = "doctor_empty"
+    postgres.create_database(name)
+    _, found = looked(cli, MLRUNBOOK_DATABASE_URL=postgres.url(name))
+    assert (found["schema"]["level"], found["schema"]["fix"]) == ("fail", "mlrunbook db upgrade")
+    with create_engine(normalise_url(postgres.url(name))).begin() as conn:
+        conn.execute(text("CREATE TABLE alembic_version (version_num text)"))
+        conn.execute(text("INSERT INTO alembic_version VALUES ('9999')"))
+    _, found = looked(cli, MLRUNBOOK_DATABASE_URL=postgres.url(name))
+    assert "the schema is newer" in found["schema"]["fix"]
+
+
+def test_nobody_who_may_approve_is_a_warning_with_the_command(cli: Cli, postgres: EmbeddedPostgres) -> None:
+    from sqlalchemy import create_engine
+
+    from mlrunbook import db
+
+    postgres.create_database("doctor_bare")
+    db.upgrade(create_engine(db.normalise_url(postgres.url("doctor_bare"))))
+    _, found = looked(cli, MLRUNBOOK_DATABASE_URL=postgres.url("doctor_bare"))
+    assert found["approvers"]["level"] == "warn"
+    assert found["approvers"]["fix"].startswith("mlrunbook token create")
+    assert (found["gateway token"]["level"], found["gateway token"]["said"]) == ("fail", "unknown to this database, or revoked")
+
+
+def test_channels_are_tried_and_nothing_is_sent(cli: Cli, dead_port: int) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as pager:
+        said: list[bytes] = []
+
+        def take() -> None:
+            connection, _ = pager.accept()
+            said.append(connection.recv(100))
+            connection.close()
+
+        thread = threading.Thread(target=take, daemon=True)
+        thread.start()
+        port = pager.getsockname()[1]
+        page, mail = f"json://localhost:{port}/hook-word", f"mailto://me:pass-word@localhost:{dead_port}?smtp=127.0.0.1"
+        _, found = looked(cli, MLRUNBOOK_CHANNEL_PAGE=page, MLRUNBOOK_CHANNEL_EMAIL=mail, MLRUNBOOK_CHANNEL_PAGER="json://x.example")
+        thread.join(5)
+    assert (found["channel page"]["level"], said) == ("ok", [b""])
+    assert found["channel email"]["level"] == "fail"
+    assert "MLRUNBOOK_CHANNEL_PAGER" in found["channels"]["said"]
+    assert Role.COMPLIANCE_OFFICER.words in found["who is reached"]["said"]
+    assert Role.ONCALL_ML_ENGINEER.words not in found["who is reached"]["said"]
+
+
+def test_a_wrong_policy_is_one_failure_and_the_rest_is_looked_at(cli: Cli, tmp_path: Path) -> None:
+    (tmp_path / "runbook.yaml").write_text("nonsense: 1\n")
+    code, found = looked(cli)
+    assert (code, found["policy"]["level"], found["policy"]["fix"]) == (1, "fail", "mlrunbook policy check")
+    assert found["database"]["level"] == "ok"
+
+
+@contextmanager
+def cluster(folder: Path, *, lacking: tuple[str, str] | None = None, missing: str = "", status: int = 200) -> Iterator[dict[str, str]]:
+    """The environment for an API server that knows the runbook's objects, and may forbid one verb or miss one object."""
+    app = FastAPI()
+    reviewed: list[dict[str, Any]] = []
+
+    @app.get("/version/")
+    def version() -> Any:
+        if status != 200:
+            return JSONResponse({"kind": "Status", "message": "Unauthorized"}, status)
+        words = ("buildDate", "compiler", "gitCommit", "gitTreeState", "goVersion", "major", "minor", "platform")
+        return {"gitVersion": "v1.20.2"} | dict.fromkeys(words, "-")
+
+    @app.post("/apis/authorization.k8s.io/v1/selfsubjectaccessreviews")
+    async def review(request: Request) -> Any:
+        spec = (await request.json())["spec"]
+        reviewed.append(spec["resourceAttributes"])
+        asked = spec["resourceAttributes"]
+        return JSONResponse({"spec": spec, "status": {"allowed": (asked["verb"], asked["resource"]) != lacking}}, 201)
+
+    @app.get("/{path:path}")
+    def read(path: str) -> Any:
+        name = path.rpartition("/")[2]
+        if name == missing:
+            return JSONResponse({"kind": "Status", "message": f"{name} not found"}, 404)
+        if name in ("pods", "horizontalpodautoscalers"):
+            return {"items": [{"status": {"conditions": [{"type": "Ready", "status": "True"}]}}] if name == "pods" else []}
+        return {
+            "metadata": {"name": name},
+            "data": {"model-config.json": "{}"},
+            "spec": {"template": {"metadata": {"labels": {"app": "model-server"}}}},
+        }
+
+    with running(app, {}) as client:
+        config = {
+            "apiVersion": "v1",
+            "kind": "Config",
+            "current-context": "test",
+            "clusters": [{"name": "c", "cluster": {"server": str(client.base_url).rstrip("/")}}],
+            "users": [{"name": "u", "user": {"token": "cluster-token"}}],
+            "contexts": [{"name": "test", "context": {"cluster": "c", "user": "u", "namespace": "elsewhere"}}],
+        }
+        (folder / "kubeconfig").write_text(yaml.safe_dump(config))
+        yield {"KUBECONFIG": str(folder / "kubeconfig"), "MLRUNBOOK_RUNTIME": "kubernetes", "MLRUNBOOK_KUBE_NAMESPACE": "ml-serving"}
+    assert all(asked["namespace"] == "ml-serving" for asked in reviewed)
+    if status == 200:
+        assert {(a["group"], a["resource"], a["subresource"], a["verb"]) for a in reviewed} == {
+            (access.api_group, access.resource, access.subresource, access.verb) for access in NEEDED
+        }
+
+
+def runtime(cli: Cli, env: dict[str, str]) -> Findings:
+    return looked(cli, **env)[1]
+
+
+def test_every_permission_is_asked_for_and_the_objects_looked_up(cli: Cli, tmp_path: Path) -> None:
+    with cluster(tmp_path) as env:
+        found = runtime(cli, env)
+    assert found["runtime"]["said"] == "Kubernetes v1.20.2, namespace ml-serving"
+    assert found["permissions"]["said"] == f"all {len(NEEDED)} verbs that the runbook uses in ml-serving"
+    assert found["cluster objects"]["level"] == found["model server's pods"]["level"] == found["autoscaler"]["level"] == "ok"
+
+
+def test_a_verb_that_the_role_lacks_is_named_with_the_rule_to_add(cli: Cli, tmp_path: Path) -> None:
+    with cluster(tmp_path, lacking=("patch", "services")) as env:
+        found = runtime(cli, env)
+    assert found["patch services"]["level"] == "fail"
+    assert 'apiGroups: [""], resources: ["services"], verbs: ["patch"]' in found["patch services"]["fix"]
+    assert "permissions" not in found
+
+
+def test_an_object_that_the_policy_names_and_the_cluster_lacks_is_named(cli: Cli, tmp_path: Path) -> None:
+    with cluster(tmp_path, missing="model-service") as env:
+        found = runtime(cli, env)
+    assert (found["cluster objects"]["level"], "service/model-service" in found["cluster objects"]["said"]) == ("fail", True)
+
+
+def test_an_expired_login_says_so(cli: Cli, tmp_path: Path) -> None:
+    with cluster(tmp_path, status=401) as env:
+        found = runtime(cli, env)
+    assert (found["runtime"]["level"], found["runtime"]["fix"]) == ("fail", "log in again, or renew the token of the kubeconfig")

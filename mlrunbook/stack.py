@@ -48,7 +48,10 @@ TOKENS: dict[str, tuple[frozenset[Scope], str | None]] = {
     "simulator": (frozenset({Scope.INTAKE, Scope.OPERATE}), None),  # outcomes and releases of the fleet simulator
     "operator": (frozenset({Scope.READ, Scope.OPERATE, Scope.INTAKE}), None),  # the CLI
 }
-APPROVER = {"approver": (frozenset({Scope.APPROVE, Scope.READ}), "ml_team_lead")}
+APPROVER = {
+    "approver": (frozenset({Scope.APPROVE, Scope.READ}), "ml_team_lead"),
+    "security-officer": (frozenset({Scope.APPROVE, Scope.READ}), "security_officer"),
+}
 
 
 class Stack:

@@ -192,7 +192,7 @@ def evidence(
         if not one["evidence"]:
             raise Refused(f"{incident_id} has no evidence: nothing has been preserved yet")
         if out is None:
-            show.console().print(show.evidence_table(one["evidence"]))
+            typer.echo("\n".join(show.plain(f"{file['sha256']}  {file['name']} ({file['bytes']} bytes)") for file in one["evidence"]))
             return
         written = bundle.write(out, one["evidence"], lambda name: gateway.evidence(incident_id, name))
     typer.echo(show.plain(f"{written} files in {out}, each fits its SHA-256; check again: cd {out} && sha256sum --check SHA256SUMS"))

@@ -182,13 +182,6 @@ def timeline_row(entry: Mapping[str, Any]) -> Table:
     return table
 
 
-def evidence_table(files: Sequence[Mapping[str, Any]]) -> Table:
-    table = grid(None, 10, 64)
-    for file in files:
-        table.add_row(styled(file["name"]), styled(file["bytes"]), styled(file["sha256"]))
-    return table
-
-
 def _clock(clock: Mapping[str, Any]) -> Text:
     left = clock["secondsLeft"]
     style = "green" if left is None else "bold red" if left < 86_400 else "yellow"

@@ -136,7 +136,7 @@ def assess(
     if not platform_reachable and not missed:
         severity = _worst([Severity.HIGH, reported_severity])
         reason = f"the model platform cannot be reached, so nothing can be measured: treated as real, {severity}, until it answers"
-        stays = kind in (IncidentType.SECURITY, IncidentType.COMPLIANCE)  # a breach is no outage, whatever answers
+        stays = kind in _BREACHES  # a breach is no outage, whatever answers
         return Assessment(True, severity, kind if stays and kind else IncidentType.INFRASTRUCTURE, (reason,), insufficient=True)
 
     seen = _Seen(metrics, status, policy, _by_group(metrics, fairness) if kind is IncidentType.BIAS_FAIRNESS else None)
@@ -179,12 +179,13 @@ def _from_alerts_alone(
     never = None in covers
     if never or final_look or (seen.metrics is None and critical):
         why = "what it claims cannot be measured here" if never else said
-        reason = f"{named} fired and {why}: treated as real, {severity}, without automatic changes"
+        reason = f"{named} fired and {why}: treated as real, {severity}" + ("" if kind in _BREACHES else ", without automatic changes")
         return Assessment(True, severity, kind, (reason,), insufficient=True)
     reason = f"{named} fired, but {said}: look again when more outcomes are known"
     return Assessment(None, severity, kind, (reason,), insufficient=True)
 
 
+_BREACHES = (IncidentType.SECURITY, IncidentType.COMPLIANCE)
 _MEASURABLE = frozenset({IncidentType.PREDICTION_ERROR, IncidentType.PERFORMANCE_DEGRADATION, IncidentType.INFRASTRUCTURE})
 
 

@@ -6,7 +6,8 @@ from datetime import datetime
 
 from sqlalchemy import Connection
 
-from mlrunbook.domain.regulatory import Clock, ClockName
+from mlrunbook.domain.incident import ClockName
+from mlrunbook.domain.regulatory import Clock
 from mlrunbook.store import records
 
 _PREFIX = "clock:"

@@ -186,6 +186,12 @@ def test_an_isolated_server_predicts_for_nobody_keeps_its_process_and_can_still_
     assert httpx.post(predict, json={"assets": []}).status_code == 401
 
 
+def test_a_breach_of_another_model_leaves_this_server_alone(runtime: LocalRuntime) -> None:
+    with pytest.raises(NotFound, match="no server of pump_pressure runs on this machine"):
+        runtime.isolate("pump_pressure", isolated=True)
+    assert not runtime.observe(MODEL).isolated
+
+
 def test_logs_state_config_and_process_are_preserved_without_the_values_of_the_environment(runtime: LocalRuntime, small: Stack) -> None:
     kept = runtime.preserve(MODEL)
     assert {"logs/model-server.log", "serving/model-config.json", "serving/health.json", "serving/processes.json"} <= set(kept)

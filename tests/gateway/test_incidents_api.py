@@ -251,7 +251,12 @@ def test_the_timeline_is_read_from_an_entry_on_and_verified(client: TestClient, 
     assert client.get(f"/api/v1/incidents/{incident_id}/verify").json() == intact
     with world.transaction() as conn:
         conn.execute(text("UPDATE timeline SET text = 'all is well' WHERE incident_id = :i AND seq = 2"), {"i": incident_id})
-    assert client.get(f"/api/v1/incidents/{incident_id}/verify").json() == {"intact": False, "entries": 2, "brokenAt": 2, "evidenceFaults": None}
+    assert client.get(f"/api/v1/incidents/{incident_id}/verify").json() == {
+        "intact": False,
+        "entries": 2,
+        "brokenAt": 2,
+        "evidenceFaults": None,
+    }
 
 
 def test_the_review_is_markdown_once_it_is_drafted(client: TestClient, world: World, model: str) -> None:

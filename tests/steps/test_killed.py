@@ -15,13 +15,16 @@ import pytest
 from sqlalchemy import Connection, Engine, create_engine, event
 
 from mlrunbook import db
-from mlrunbook.domain.incident import Status
+from mlrunbook.domain.actions import PlanKind
+from mlrunbook.domain.incident import IncidentType, Severity, Status, Subtype
 from mlrunbook.domain.policy import Policy, Retraining
-from mlrunbook.store import incidents, leases, records, timeline
+from mlrunbook.steps import evidence as evidence_step
+from mlrunbook.steps import regulatory
+from mlrunbook.store import clocks, evidence, incidents, leases, outbox, records, timeline
 from mlrunbook.wiring import World
 from tests.fakes import Clock, FileWorld, empty_store, world_of
 from tests.steps import test_bad_release, test_by_severity, test_paths_b_and_c, test_serving, test_threshold_slip
-from tests.steps.people import approve, report
+from tests.steps.people import approve, plan, report, resolve, say
 from tests.steps.protocol import carry
 
 
@@ -84,7 +87,29 @@ def walk(engine: Engine, state: Path, incident_id: str, holder: str, now: dateti
     return killer.count
 
 
-def killed_at(engine: Engine, state: Path, incident_id: str, holder: str, now: datetime, kill_at: int) -> bool:
+def walk_breach(engine: Engine, state: Path, incident_id: str, holder: str, now: datetime, kill_at: int | None = None) -> int:
+    """Isolated, lifted by the security officer, fixed by hand; the points it passed."""
+    killer = Killer(kill_at)
+    clock = Clock(now)
+    base = world_of(engine, FileWorld(state, clock, killer), clock)
+    world = _Tapped(**base.__dict__)
+    world.__dict__["tap"] = killer
+    for _ in range(4):
+        if (ended := carry(world, incident_id, holder)) == "pending":
+            assert plan(base, incident_id, PlanKind.RELEASE)
+            say(base, incident_id, "approved", PlanKind.RELEASE, by="Security", role="security_officer")
+        elif ended == "waiting for a human":
+            resolve(base, incident_id, "revoked the stolen token")
+        else:
+            break
+        clock.advance(seconds=61)
+    return killer.count
+
+
+Walk = Callable[..., int]
+
+
+def killed_at(engine: Engine, state: Path, incident_id: str, holder: str, now: datetime, kill_at: int, walk: Walk = walk) -> bool:
     """`walk` in a process of its own; whether it was killed there."""
     pid = os.fork()
     if pid == 0:
@@ -143,4 +168,42 @@ def test_killed_at_every_point_the_incident_still_closes_and_every_change_is_app
             reviewed, lease = records.get(conn, incident_id, "review") is not None, leases.get(conn, incident_id).state
         if (killed, status, applied, chain, reviewed, lease) != (True, Status.CLOSED, expected, None, True, "done"):
             wrong.append(f"point {at}: killed {killed}, {status}, reviewed {reviewed}, {lease}, {applied}, chain broken at {chain}")
+    assert wrong == []
+
+
+def test_killed_at_every_point_a_breach_is_isolated_once_preserved_once_and_lifted_by_the_decision_alone(
+    engine: Engine, world: World, tmp_path: Path, clock: Clock
+) -> None:
+    def fresh(name: str) -> tuple[Path, str]:
+        empty_store(engine)
+        FileWorld(tmp_path / name, clock).set(bad_versions={})
+        leak = {"by_alert": False, "description": "Names were sent to a stranger", "subtype": Subtype.DATA_LEAKAGE}
+        return tmp_path / name, report(world, Severity.HIGH, IncidentType.SECURITY, **leak)  # type: ignore[arg-type]
+
+    state, rehearsal = fresh("rehearsal.json")
+    points = walk_breach(engine, state, rehearsal, "run-0", clock.at + timedelta(seconds=1))
+    assert points > 25, "the protocol was not tapped"
+    with world.transaction() as conn:
+        bundle = {item.name for item in evidence.manifest(conn, rehearsal)}
+    wrong: list[str] = []
+    for at in range(1, points + 1, 3):
+        state, incident_id = fresh(f"world-{at}.json")
+        now = clock.at + timedelta(seconds=1)
+        killed = killed_at(engine, state, incident_id, "run-1", now, at, walk_breach)
+        for holder in ("run-1" if at % 2 else "run-2", "run-3"):
+            now += timedelta(minutes=10)
+            _revive(world, now)
+            walk_breach(engine, state, incident_id, holder, now)
+        applied = FileWorld(state, clock).applied
+        with world.transaction() as conn:
+            status, chain = incidents.get(conn, incident_id).status, timeline.broken_at(conn, incident_id)
+            kept = {item.name for item in evidence.manifest(conn, incident_id)}
+            preserved = sum(e.kind == "evidence" and "manifest" in e.data for e in timeline.read(conn, incident_id))
+            running = {c.name for c in clocks.of_incident(conn, incident_id)}
+            timers = len(outbox.of_incident(conn, incident_id, regulatory.TIMER))
+            officers = [r for r in outbox.of_incident(conn, incident_id, "page") if ":alarm:" in r["dedup_key"]]
+        whole = kept == bundle and evidence_step.check(world, incident_id) == []
+        found = (killed, status, applied, chain, preserved, whole, running, timers, len(officers))
+        if found != (True, Status.CLOSED, {"isolate:True": 1, "isolate:False": 1}, None, 1, True, {"gdpr", "ai_act"}, 2, 2):
+            wrong.append(f"point {at}: {found}, kept {sorted(kept)}")
     assert wrong == []

@@ -12,7 +12,7 @@ from flows.investigation import investigate
 from flows.resolution import resolve, undo_containment, verify_recovery
 from flows.review import draft_review
 from flows.triage import triage
-from mlrunbook.domain.incident import IncidentType, Severity
+from mlrunbook.domain.incident import IncidentType, Severity, Subtype
 from tasks.approvals import approval_state, ask_for_approval, record_form
 from tasks.artifacts import publish_findings, publish_plan, publish_review
 from tasks.breach import lift_isolation, plan_release
@@ -37,6 +37,7 @@ async def respond(
     description: str = "",
     impact: str = "",
     reportedBy: str = "",
+    subtype: Subtype | None = None,
 ) -> str:
     """Carry one incident from alert to review.
 
@@ -51,9 +52,10 @@ async def respond(
         description: What you see. Needed for a new incident.
         impact: Whom it harms and how, as far as you know.
         reportedBy: Your name or role. Needed for a new incident.
+        subtype: What kind of security or compliance incident it is, if you know.
     """
     if not incident_id:
-        incident_id = await open_or_join(model, severity, type, description, impact, reportedBy)
+        incident_id = await open_or_join(model, severity, type, description, impact, reportedBy, subtype=subtype)
     return await follow_runbook(incident_id)
 
 

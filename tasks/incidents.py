@@ -7,7 +7,7 @@ from typing import Any
 from prefect import task
 from prefect.runtime import flow_run
 
-from mlrunbook.domain.incident import IncidentType, Severity
+from mlrunbook.domain.incident import IncidentType, Severity, Subtype
 from mlrunbook.steps import closing, lifecycle, opening
 from mlrunbook.steps import triage as triage_steps
 from mlrunbook.wiring import world
@@ -24,10 +24,12 @@ async def open_or_join(
     impact: str,
     reported_by: str,
     request: dict[str, Any] | None = None,
+    subtype: Subtype | None = None,
 ) -> str:
     """Open an incident, or join the one open for this model and failure family; returns its id."""
     by_run = str(flow_run.id)
-    return await off_loop(opening.open_or_join, world(), model, severity, type, description, impact, reported_by, request, by_run=by_run)
+    told = (model, severity, type, description, impact, reported_by, request)
+    return await off_loop(opening.open_or_join, world(), *told, by_run=by_run, subtype=subtype)
 
 
 @task(task_run_name="triage-{incident_id}", **RETRY_TRANSIENT)

@@ -15,7 +15,7 @@ from mlrunbook.domain.incident import Incident, Subtype
 from mlrunbook.domain.policy import Policy, Role
 from mlrunbook.domain.regulatory import clocks_for
 from mlrunbook.intake import stated_subtypes
-from mlrunbook.notices import page, situation, tell, tell_contact
+from mlrunbook.notices import page, reopening, situation, tell, tell_contact
 from mlrunbook.perform import perform
 from mlrunbook.steps import regulatory
 from mlrunbook.steps.run import ACTOR, Run
@@ -63,7 +63,9 @@ def alarm(run: Run) -> None:
         what = breach.in_words(kinds, incident.type)
         for clock in clocks_for(kinds, incident.severity, incident.detected_at, policy.regulatory, what=what):
             regulatory.begin(conn, policy, incident, clock, by=ACTOR, now=now)
-        key = f"alarm:{hashlib.sha256(what.encode()).hexdigest()[:12]}"
+        again = reopening(conn, run.incident_id) or {}
+        said = f"{what}, {again.get('at')}"
+        key = f"alarm:{hashlib.sha256(said.encode()).hexdigest()[:12]}"
         if records.get(conn, run.incident_id, key):
             return
         run.record(conn, key, {"kinds": sorted(kinds)})

@@ -7,7 +7,7 @@ import json
 from typing import Any
 
 from mlrunbook.domain.errors import Invalid
-from mlrunbook.domain.incident import IncidentType, Severity
+from mlrunbook.domain.incident import IncidentType, Severity, Subtype
 from mlrunbook.intake import take_in
 from mlrunbook.steps.promotion import CANDIDATE_RECORDS
 from mlrunbook.store import leases, records, timeline
@@ -26,6 +26,7 @@ def open_or_join(
     request: dict[str, Any] | None = None,
     *,
     by_run: str | None = None,
+    subtype: Subtype | None = None,
 ) -> str:
     """The id of the incident. A run that begins again from the top (resumed, retried) gets the one it has opened, and asks no second
     time: `by_run` is its id. `request` names a path a person asks for ({"path", "by", "reason", ...}): it goes the same way
@@ -41,6 +42,7 @@ def open_or_join(
         description=description.strip(),
         impact=impact.strip(),
         reported_by=reported_by.strip(),
+        subtype=subtype,
     )
     with world.transaction() as conn:
         if by_run and (opened := records.incident_with(conn, f"opened_by:{by_run}")):

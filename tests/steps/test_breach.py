@@ -307,6 +307,25 @@ class TestDecision:
         assert any("nothing but a person's decision changes what it serves" in entry for entry in told(world, other, "action"))
         assert file_world.state["config"]["auto_work_orders"] is False, "work orders are halted all the same"
 
+    def test_a_breach_that_outcomes_reopen_is_told_isolated_and_decided_anew(
+        self, world: World, file_world: FileWorld, clock: Clock, notifier: LedgerNotifier
+    ) -> None:
+        incident_id = breach(world, Subtype.DATA_LEAKAGE)
+        carry(world, incident_id, "run-1")
+        release(world, incident_id)
+        carry(world, incident_id, "run-1")
+        resolve(world, incident_id)
+        clock.advance(minutes=5)
+        assert carry(world, incident_id, "run-2") == "closed"
+        file_world.set(bad_versions={"v2.0.0": "degraded"})
+        clock.advance(days=1, minutes=5)
+        deliver(world)
+        assert incident_of(world, incident_id).status is Status.INVESTIGATING
+        assert carry(world, incident_id, "run-3") == "pending"
+        deliver(world)
+        assert file_world.applied == {"isolate:True": 2, "isolate:False": 1}
+        assert sum(m.subject.startswith("[DATA LEAKAGE]") and m.channel == "security" for m in notifier.sent) == 2
+
 
 class TestClocks:
     def gdpr(self, world: World, incident_id: str) -> str:

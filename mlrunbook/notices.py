@@ -173,7 +173,7 @@ def actions_taken(conn: Connection, incident_id: str) -> list[str]:
 
 
 def _next_steps(conn: Connection, incident: Incident) -> Sequence[str]:
-    for kind in ("release", "resolution", "mitigation"):
+    for kind in ("isolation", "resolution", "mitigation"):
         plan = plans.current(conn, incident.id, PlanKind(kind))
         if plan and not any(r.plan_digest == plan.digest for r in journal.of_incident(conn, incident.id)):
             return [f"Waiting for a decision: {a.summary}" for a in plan.actions]

@@ -34,7 +34,7 @@ def waiting_for_decision(conn: Connection, incident_id: str) -> str | None:
 
 def waiting_for_release(conn: Connection, incident_id: str) -> str | None:
     """The digest of the plan to lift an isolation that nobody has decided about."""
-    plan = plans.current(conn, incident_id, PlanKind.RELEASE)
+    plan = plans.current(conn, incident_id, PlanKind.ISOLATION)
     if plan is None or leases.get(conn, incident_id).state != "waiting":
         return None
     return None if plans.approvals_of(conn, incident_id, plan.digest) else plan.digest
@@ -169,7 +169,7 @@ def _afterwards(row: journal.Row, names: dict[str, str], kind: PlanKind) -> str 
         return f"taken back: {names.get(row.undone_by, row.undone_by)}"
     if row.kept_because:
         return f"kept: {row.kept_because}"
-    if kind is PlanKind.RELEASE:
+    if kind is PlanKind.ISOLATION and not row.target.get("isolated"):
         return "stays: a named person's decision"
     if kind is PlanKind.STAGING:
         return "stays: nothing serves it by that"

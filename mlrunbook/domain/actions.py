@@ -21,7 +21,7 @@ class PlanKind(StrEnum):
     STAGING = "staging"  # a retrained version scores live requests that nobody acts on
     RESOLUTION = "resolution"
     UNDO = "undo"  # taking containment back after verified recovery
-    RELEASE = "release"  # lifting an isolation: a named person's decision, never a measurement's
+    ISOLATION = "isolation"  # what people decide about isolating: to begin it where no rule does, and always to lift it
 
 
 class Path(StrEnum):
@@ -298,6 +298,10 @@ class Promote(Action):
     @property
     def past(self) -> str:
         return f"Promoted {self.version} to production"
+
+
+def lifts_isolation(action: Action) -> bool:
+    return isinstance(action, Isolate) and not action.isolated
 
 
 ACTIONS: dict[str, type[Action]] = {

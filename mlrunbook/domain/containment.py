@@ -149,7 +149,7 @@ def _isolation(
     actions = tuple(action for s in proposed for action in s.actions)
     expected = "nobody reaches the model server but those who look into it; a named person decides how it goes on"
     mitigation = Plan(
-        incident_id, PlanKind.MITIGATION, model, actions, (*assessment.reasons, *(s.reason for s in proposed)), expected=expected
+        incident_id, PlanKind.ISOLATION, model, actions, (*assessment.reasons, *(s.reason for s in proposed)), expected=expected
     )
     return Containment(
         _plan(incident_id, PlanKind.CONTAINMENT, model, automatic),

@@ -190,8 +190,8 @@ class Approvals(Section):
     staging: ApprovalRule = ApprovalRule(roles=_LEAD_AND_ABOVE)
     resolution: ApprovalRule = ApprovalRule(roles=_LEAD_AND_ABOVE)
     undo: ApprovalRule = ApprovalRule(roles=_RESPONDERS)
-    # A breach is no engineer's to declare over.
-    release: ApprovalRule = ApprovalRule(
+    # A breach is no engineer's to judge, nor to declare over.
+    isolation: ApprovalRule = ApprovalRule(
         roles=(Role.SECURITY_OFFICER, Role.COMPLIANCE_OFFICER, Role.ENGINEERING_MANAGER, Role.VP_ENGINEERING)
     )
 

@@ -320,7 +320,7 @@ def _keep_isolated(conn: Connection, world: World, incident: Incident, who: Iden
     rows = [row for row in isolations(conn, incident.id) if row.kept_because is None]
     if not rows:
         return False
-    roles = world.policy.approvals.release.roles
+    roles = world.policy.approvals.isolation.roles
     if who.role not in roles:
         may = " or ".join(sorted(roles))
         raise Refused(f"{incident.id} cannot close: {incident.model} is isolated; {may} may close it with a reason and leave it so")

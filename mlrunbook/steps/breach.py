@@ -131,7 +131,7 @@ def _release(run: Run, conn: Connection, rows: list[journal.Row], since: dict[st
     ]
     return Plan(
         run.incident_id,
-        PlanKind.RELEASE,
+        PlanKind.ISOLATION,
         incident.model,
         (Isolate(incident.model, False),),
         tuple(r for r in reasons if r),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from sqlalchemy import Connection
 
-from mlrunbook.domain.actions import Action, Isolate, Plan, PlanKind
+from mlrunbook.domain.actions import Action, Isolate, Plan, PlanKind, lifts_isolation
 from mlrunbook.domain.containment import Executed
 from mlrunbook.domain.errors import Fenced, Refused, Transient, Unknown
 from mlrunbook.domain.incident import Incident
@@ -83,8 +83,14 @@ def executed_containment(run: Run) -> list[Executed]:
     return [
         Executed(row.id, kinds[row.plan_digest].actions[row.ordinal], row.before)
         for row in rows
-        if row.state == "done" and row.undone_by is None and kinds[row.plan_digest].kind in (PlanKind.CONTAINMENT, PlanKind.MITIGATION)
+        if row.state == "done" and row.undone_by is None and limits_damage(kinds[row.plan_digest], row.ordinal)
     ]
+
+
+def limits_damage(plan: Plan, ordinal: int) -> bool:
+    """The action is of those that are to be taken back, or kept with a reason."""
+    kinds = (PlanKind.CONTAINMENT, PlanKind.MITIGATION, PlanKind.ISOLATION)
+    return plan.kind in kinds and not lifts_isolation(plan.actions[ordinal])
 
 
 def is_carried_out(run: Run, plan: Plan) -> bool:

@@ -17,6 +17,7 @@ from mlrunbook.domain.policy import Policy
 from mlrunbook.domain.review import Event, ReviewFacts
 from mlrunbook.notices import actions_taken, figures, stop, tell_stakeholders
 from mlrunbook.steps import confirmation
+from mlrunbook.steps.changes import limits_damage
 from mlrunbook.steps.run import ACTOR, Run
 from mlrunbook.store import clocks, incidents, items, journal, outbox, plans, records, timeline
 
@@ -124,7 +125,7 @@ def unexplained(conn: Connection, incident_id: str) -> list[str]:
     """Containment and mitigation that is, or may be, in force, that nobody has taken back, and no reason says why."""
     maybe = ("intended", "applying", "done", "unknown")
     rows = [r for r in journal.of_incident(conn, incident_id) if r.state in maybe and r.undone_by is None and r.kept_because is None]
-    return [r.summary for r in rows if plans.get(conn, incident_id, r.plan_digest).kind in ("containment", "mitigation")]
+    return [r.summary for r in rows if limits_damage(plans.get(conn, incident_id, r.plan_digest), r.ordinal)]
 
 
 def root_cause(conn: Connection, incident_id: str) -> str | None:

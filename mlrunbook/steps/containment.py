@@ -7,7 +7,7 @@ from datetime import timedelta
 from typing import Any
 
 from mlrunbook.approvals import approve_by_rule, request, standing_approval
-from mlrunbook.domain.actions import Isolate, PlanKind
+from mlrunbook.domain.actions import Isolate, PlanKind, lifts_isolation
 from mlrunbook.domain.communication import initial_notification
 from mlrunbook.domain.containment import Containment, plan_containment
 from mlrunbook.domain.errors import RunbookError
@@ -104,12 +104,16 @@ def announce(run: Run) -> None:
 
 
 def approved_mitigation(run: Run) -> str | None:
-    """The digest of a mitigation a person has approved and that is not carried out yet."""
-    with run.world.transaction() as conn:
-        proposed = plans.current(conn, run.incident_id, PlanKind.MITIGATION)
-        if proposed is None or not standing_approval(conn, run.world.policy, proposed, now=run.world.now())[0]:
-            return None
-    return None if is_carried_out(run, proposed) else proposed.digest
+    """The digest of a mitigation, or of an isolation, that a person has approved and that is not carried out yet."""
+    for kind in (PlanKind.MITIGATION, PlanKind.ISOLATION):
+        with run.world.transaction() as conn:
+            proposed = plans.current(conn, run.incident_id, kind)
+            if proposed is None or any(lifts_isolation(action) for action in proposed.actions):
+                continue
+            approved = standing_approval(conn, run.world.policy, proposed, now=run.world.now())[0]
+        if approved and not is_carried_out(run, proposed):
+            return proposed.digest
+    return None
 
 
 def _check_first(run: Run) -> None:

@@ -36,7 +36,8 @@ def breach(world: World, kind: Subtype | None, severity: Severity = Severity.HIG
 
 
 def release(world: World, incident_id: str, decision: str = "approved") -> None:
-    say(world, incident_id, decision, PlanKind.RELEASE, by="Security", role="security_officer")
+    """What security says to the plan that stands: to lift the isolation, or to begin it."""
+    say(world, incident_id, decision, PlanKind.ISOLATION, by="Security", role="security_officer")
 
 
 @pytest.fixture(autouse=True)
@@ -68,10 +69,10 @@ class TestAtOnce:
         incident_id = breach(world, kind)
         assert carry(world, incident_id, "run-1") == "waiting for a human"
         assert file_world.applied == {}
-        offered = plan(world, incident_id, PlanKind.MITIGATION)
+        offered = plan(world, incident_id, PlanKind.ISOLATION)
         assert offered is not None
         assert offered.actions == (Isolate(MODEL, True),)
-        approve(world, incident_id, PlanKind.MITIGATION)
+        release(world, incident_id)
         clock.advance(minutes=1)
         assert carry(world, incident_id, "run-1") == "pending"
         assert file_world.applied == ISOLATED
@@ -162,7 +163,7 @@ class TestPeople:
     ) -> None:
         incident_id = breach(world, Subtype.DATA_LEAKAGE)
         carry(world, incident_id, "run-1")
-        proposed = plan(world, incident_id, PlanKind.RELEASE)
+        proposed = plan(world, incident_id, PlanKind.ISOLATION)
         assert proposed is not None
         with world.transaction() as conn, pytest.raises(Refused, match="is decided by compliance_officer or engineering_manager"):
             decide(
@@ -251,11 +252,11 @@ class TestDecision:
         release(world, incident_id, "rejected")
         assert carry(world, incident_id, "run-1") == "waiting for a human"
         assert file_world.state["isolated"]
-        first = plan(world, incident_id, PlanKind.RELEASE)
+        first = plan(world, incident_id, PlanKind.ISOLATION)
         clock.advance(minutes=20)
         resolve(world, incident_id)
         assert carry(world, incident_id, "run-2") == "pending", "asked again: something has changed"
-        second = plan(world, incident_id, PlanKind.RELEASE)
+        second = plan(world, incident_id, PlanKind.ISOLATION)
         assert first is not None
         assert second is not None
         assert first.digest != second.digest

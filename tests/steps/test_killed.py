@@ -96,8 +96,8 @@ def walk_breach(engine: Engine, state: Path, incident_id: str, holder: str, now:
     world.__dict__["tap"] = killer
     for _ in range(4):
         if (ended := carry(world, incident_id, holder)) == "pending":
-            assert plan(base, incident_id, PlanKind.RELEASE)
-            say(base, incident_id, "approved", PlanKind.RELEASE, by="Security", role="security_officer")
+            assert plan(base, incident_id, PlanKind.ISOLATION)
+            say(base, incident_id, "approved", PlanKind.ISOLATION, by="Security", role="security_officer")
         elif ended == "waiting for a human":
             resolve(base, incident_id, "revoked the stolen token")
         else:

@@ -155,7 +155,7 @@ class KubernetesRuntime:
             if not pods:
                 labels = ",".join(f"{k}={v}" for k, v in sorted(wanted.items()))
                 raise Refused(
-                    f"no ready pod has the labels {labels}: service/{objects.service} would lead nowhere; start that version first"
+                    f"no ready pod has {labels}: service/{objects.service} would lead nowhere; start that version first"
                 )
         self._cluster.patch("services", objects.service, {"spec": {"selector": {objects.version_label: version}}}, dry_run=dry_run)
 

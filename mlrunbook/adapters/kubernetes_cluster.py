@@ -51,8 +51,8 @@ class Login:
     namespace: str
 
 
-def login(context: str | None, namespace: str | None) -> Login:
-    """KUBECONFIG or a context named in the settings: that kubeconfig; else, in a pod, its service account; else ~/.kube/config.
+def login(context: str | None, namespace: str | None, *, config_file: str | None = None) -> Login:
+    """`config_file`, KUBECONFIG or a context of the settings: that kubeconfig; else, in a pod, its service account; else ~/.kube/config.
 
     Raises Invalid where none is usable, with what to set.
     """
@@ -60,13 +60,13 @@ def login(context: str | None, namespace: str | None) -> Login:
 
     configuration = client.Configuration()
     configuration.retries = False  # what is tried again, and when, is decided here
-    in_pod = os.environ.get("KUBERNETES_SERVICE_HOST") and not os.environ.get("KUBECONFIG") and not context
+    in_pod = os.environ.get("KUBERNETES_SERVICE_HOST") and not os.environ.get("KUBECONFIG") and not context and not config_file
     try:
         if in_pod:
             config.load_incluster_config(client_configuration=configuration)  # type: ignore[no-untyped-call]
             own = (_IN_POD / "namespace").read_text().strip()
         else:
-            file = os.environ.get("KUBECONFIG")  # as it is now: the client looks once, when it is imported
+            file = config_file or os.environ.get("KUBECONFIG")  # as it is now: the client looks once, when it is imported
             config.load_kube_config(file, context=context, client_configuration=configuration)  # type: ignore[no-untyped-call]
             contexts, current = config.list_kube_config_contexts(file)  # type: ignore[no-untyped-call]
             chosen = next((c for c in contexts if c["name"] == context), current)

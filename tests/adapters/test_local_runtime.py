@@ -19,6 +19,7 @@ from mlrunbook.platform import serving_config
 from mlrunbook.ports import ServingState
 from mlrunbook.settings import Settings
 from mlrunbook.stack import Stack
+from tests.adapters.runtime_contract import Case, RuntimeContract
 from tests.waiting import until
 
 MODEL = "predictive_maintenance"
@@ -41,6 +42,18 @@ def config(small: Stack) -> Settings:
 @pytest.fixture(scope="module")
 def runtime(config: Settings) -> LocalRuntime:
     return LocalRuntime(config)
+
+
+class TestContract(RuntimeContract):
+    @pytest.fixture
+    def case(self, runtime: LocalRuntime, small: Stack) -> Case:
+        pids: set[int | None] = set()
+
+        def restarts() -> int:
+            pids.add(small.supervisor.pid("model-server"))
+            return len(pids)
+
+        return Case(runtime, MODEL, restarts)
 
 
 def until_observed(runtime: LocalRuntime, wanted: Callable[[ServingState], bool]) -> None:
@@ -95,39 +108,6 @@ def test_a_crashed_server_is_back_with_the_same_restart_id(runtime: LocalRuntime
     until(lambda: small.supervisor.pid("model-server") not in (None, pid))
     until_observed(runtime, lambda state: state.config is not None)
     assert runtime.observe(MODEL).restart_id == wanted
-
-
-def test_a_route_is_followed_and_removed(runtime: LocalRuntime) -> None:
-    runtime.route(MODEL, version="v1.5.0")
-    until_observed(runtime, lambda state: state.route_version == "v1.5.0")
-    runtime.route(MODEL, version=None)
-    until_observed(runtime, lambda state: state.route_version is None)
-
-
-def test_switches_act_at_once_and_other_keys_stay(runtime: LocalRuntime) -> None:
-    stored = runtime.read_config(MODEL)
-    runtime.write_config(MODEL, {"auto_scheduling": False}, expected_revision=stored.revision)
-    observed = runtime.observe(MODEL).config
-    assert observed is not None
-    assert not observed.auto_scheduling
-    assert observed.auto_work_orders == stored.auto_work_orders
-
-
-def test_a_config_that_somebody_else_wrote_meanwhile_is_transient(runtime: LocalRuntime) -> None:
-    stored = runtime.read_config(MODEL)
-    with pytest.raises(Transient, match="somebody changed it meanwhile"):
-        runtime.write_config(MODEL, {"human_approval": True}, expected_revision=str(int(stored.revision) - 1))
-    assert runtime.read_config(MODEL) == stored
-
-
-@pytest.mark.parametrize(
-    ("changes", "field"),
-    [({"treshold": 0.4}, "treshold"), ({"threshold": 1.5}, "threshold"), ({"human_approval": "yes"}, "human_approval")],
-)
-def test_a_wrong_config_is_refused_by_the_name_of_its_key(runtime: LocalRuntime, changes: dict[str, object], field: str) -> None:
-    with pytest.raises(Invalid, match=field) as refused:
-        runtime.write_config(MODEL, changes, expected_revision=runtime.read_config(MODEL).revision)
-    assert refused.value.field == field
 
 
 def test_the_log_is_readable_and_an_absent_one_says_so(runtime: LocalRuntime, tmp_path: Path) -> None:

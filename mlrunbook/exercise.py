@@ -29,6 +29,8 @@ from mlrunbook.store.timeline import Entry
 from mlrunbook.traffic import BATCH, flowing, wait_until_served
 
 SETTLED_TICKS = 1  # of ordinary traffic before the fault
+ALARMED_WITHIN_S = 2.0  # what that traffic sets off is told by then
+SEEN_MENDED_AFTER_S = 3.0  # whoever mends looks at the first good readings before saying so
 # The fleet being busy, recovery is judged on more failures than the least that will do; its readings are seconds old, and a promotion is
 # watched for as long as an audience waits.
 POLICY = """
@@ -76,15 +78,23 @@ class Exercise:
         self.injected = 0.0
         self._known: set[str] = set()  # incidents from before the fault
         self._shown, self._asked = 0, set[str]()
+        self._mended: tuple[float, str] | None = None  # when, and what was done
 
     def prepare(self) -> None:
-        """The model serves, and the fleet has been at work for a moment."""
+        """The model serves, the fleet has been at work for a moment, and nothing that it set off is still open: an incident from before
+        the fault would be carried on as if it were about the fault."""
         wait_until_served(self.stack)
-        with db.transaction(self._engine) as conn:
-            self._known = {i.id for i in incidents.find(conn, model=MODEL)}
+        self._know_all()
         if self.fault.truth.status is not Status.FALSE_ALARM:  # a blip is a small window: nothing may come before it
             for _ in range(SETTLED_TICKS):
                 self._simulator.tick(BATCH)
+            time.sleep(ALARMED_WITHIN_S)
+            self.settle()
+            self._know_all()
+
+    def _know_all(self) -> None:
+        with db.transaction(self._engine) as conn:
+            self._known = {i.id for i in incidents.find(conn, model=MODEL)}
 
     def inject(self) -> str:
         """Break it; one sentence on what was done."""
@@ -103,6 +113,11 @@ class Exercise:
             about: dict[str, Any] = {"fault": self.fault.name, "injected_at": self._injected_at, "applied": applied}
             with db.transaction(self._engine) as conn:
                 return summary.summarise(conn, incident_id, **about) if incident_id else summary.nothing_happened(**about)
+
+    def timelines(self) -> dict[str, list[Entry]]:
+        """Of every incident since the fault, as far as they have come."""
+        with db.transaction(self._engine) as conn:
+            return {i.id: timeline.read(conn, i.id) for i in self._since_the_fault(conn)}
 
     def _until_ended(self) -> str | None:
         """The first incident since the fault: what follows from it may open others. None when none came, and none was to come."""
@@ -135,7 +150,9 @@ class Exercise:
             self._post(f"/api/v1/incidents/{incident.id}/acknowledge", {}, "operator")
         stopped = any(e.kind == "waiting" and e.text.startswith(lifecycle.WAITING_FOR_HUMAN) for e in entries)
         if stopped and self.fault.truth.path is None:  # each time: what was measured too early is said again
-            what = self._simulator.repair(self.fault)
+            self._mended = time.monotonic(), self._simulator.repair(self.fault)
+        if self._mended and time.monotonic() - self._mended[0] >= SEEN_MENDED_AFTER_S:
+            what, self._mended = self._mended[1], None
             self._post(f"/api/v1/incidents/{incident.id}/resolve", {"what": what, "rootCause": self.fault.truth.cause}, "operator")
         with db.transaction(self._engine) as conn:
             digest, release = summary.waiting_for_decision(conn, incident.id), summary.waiting_for_release(conn, incident.id)

@@ -107,6 +107,7 @@ class GameDay:
         begun = time.monotonic()
         row: dict[str, Any] = {"fault": chosen.name, "seed": seed, "truth": _truth_words(chosen.truth), "error": None}
         facts: dict[str, Any] | None = None
+        attempt: Exercise | None = None
         try:
             self._snapshot.restore()
             simulator = simulator_for(self._stack, Fleet(seed + OTHER_FLEET), seed=seed)
@@ -122,6 +123,8 @@ class GameDay:
             row["error"] = str(error)
             out.mkdir(parents=True, exist_ok=True)
             shutil.copytree(self._stack.data / "logs", out / "logs", dirs_exist_ok=True)
+            told = attempt.timelines() if attempt else {}
+            (out / "timelines.json").write_text(json.dumps({i: [asdict(e) for e in told[i]] for i in told}, indent=2, default=str))
         return row | judged(facts, chosen.truth) | {"took_s": round(time.monotonic() - begun, 1)}
 
 

@@ -9,6 +9,7 @@ from datetime import datetime, timedelta
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+from mlrunbook.domain.fairness import Fairness, FairnessPolicy, judge_groups
 from mlrunbook.domain.outcome_feed import OutcomeFeed, judge_feed
 from mlrunbook.domain.performance import Confusion, DropPolicy, Evidence, ModelMetrics, Verdict, grade_metrics
 from mlrunbook.domain.segments import judge_segments
@@ -58,6 +59,7 @@ class DiagnosisFacts:
     dangerous: bool = False
     drop_policy: DropPolicy = field(default_factory=DropPolicy)
     limits: SeverityPolicy = field(default_factory=SeverityPolicy)  # of latency and errors
+    fairness: FairnessPolicy = field(default_factory=FairnessPolicy)
     retrain_triggers: frozenset[str] = frozenset()  # causes for which path C may be prepared without being asked for
 
     @cached_property
@@ -82,12 +84,18 @@ class DiagnosisFacts:
 
     @cached_property
     def fallen_types(self) -> Mapping[str, str]:
-        """The asset types whose performance fell while that of all together did not, and the sentence that says so."""
+        """The asset types whose performance fell while that of all together did not, and the sentence that says so.
+
+        One that is too rare to be proven fallen by itself may be proven to have fallen behind another.
+        """
         metrics = self.metrics
         if metrics is None or (self.verdict and self.verdict.is_real):
             return {}
         judged = judge_segments(metrics.baseline.by_asset_type, metrics.current.by_asset_type, self.drop_policy, kind="asset type")
-        return {segment.name: f"asset type {segment.sentence}" for segment in judged.fallen}
+        if judged.fallen or not metrics.baseline.by_asset_type:
+            return {segment.name: f"asset type {segment.sentence}" for segment in judged.fallen}
+        groups = judge_groups(metrics.current.by_asset_type, self.fairness, metrics.baseline.by_asset_type)
+        return {groups.gap.worse: groups.sentence} if groups.verdict is Fairness.UNFAIR and groups.gap else {}
 
     @property
     def deployed_in_a_day(self) -> str | None:
@@ -172,6 +180,7 @@ def gather(
     dangerous: bool = False,
     drop_policy: DropPolicy | None = None,
     limits: SeverityPolicy | None = None,
+    fairness: FairnessPolicy | None = None,
     retrain_triggers: Sequence[str] = (),
 ) -> DiagnosisFacts:
     """Assemble the facts; replay other thresholds on the labelled predictions of the version the incident is about, whose training
@@ -192,6 +201,7 @@ def gather(
         dangerous=dangerous,
         drop_policy=drop_policy or DropPolicy(),
         limits=limits or SeverityPolicy(),
+        fairness=fairness or FairnessPolicy(),
         retrain_triggers=frozenset(map(str, retrain_triggers)),
     )
     hit = facts.fallen_types

@@ -10,6 +10,8 @@ from mlrunbook.domain.labels import lag_of, relative_coverage
 from mlrunbook.domain.performance import Confusion, Count, DropPolicy, Share, WindowMetrics, f1_interval, percent
 from mlrunbook.domain.segments import judge_segments
 
+LOOKS = 20  # while a recovery is watched; a fix that works must not be put aside because one of them was low by chance
+
 
 @dataclass(frozen=True)
 class RecoveryPolicy:
@@ -48,8 +50,8 @@ def judge_recovery(
 ) -> RecoveryVerdict:
     """Compare F1 on fresh predictions with the baseline. `window` and `usual` are the windows that the counts and the baseline come from.
 
-    Recovered: within the tolerance. Not recovered: the interval's upper bound is still outside it. In between, or on too few
-    outcomes: not known yet.
+    Recovered: within the tolerance. Not recovered: the interval's upper bound is still outside it, at a confidence that holds although
+    the figure is looked at again and again (`LOOKS`, Bonferroni). In between, or on too few outcomes: not known yet.
     """
     policy = policy or RecoveryPolicy()
     if not baseline.f1:
@@ -65,11 +67,12 @@ def judge_recovery(
         return RecoveryVerdict(None, f"too early to say: {need}{lag}", waits_for_outcomes=True)
     f1 = fresh.f1 or 0.0  # defined: there are failures
     low, high = f1_interval(fresh, policy.confidence)
+    surely_under = f1_interval(fresh, 1 - (1 - policy.confidence) / LOOKS)[1]
     floor = baseline.f1 * (1 - policy.tolerance)
     words = f"F1 {f1:.2f} (interval {low:.2f}-{high:.2f}) against the baseline {baseline.f1:.2f}, on {fresh.n} fresh predictions"
     if f1 >= floor:
         return RecoveryVerdict(True, f"recovered: {words}, within {percent(policy.tolerance)}{lag}")
-    if high < floor:
+    if surely_under < floor:
         return RecoveryVerdict(False, f"not recovered: {words}, below {floor:.2f}{lag}")
     return RecoveryVerdict(None, f"not there yet: {words}; {floor:.2f} is needed and still possible{lag}")
 

@@ -156,6 +156,7 @@ def gathered_facts(run: Run) -> DiagnosisFacts:
         dangerous=assessment_of(triage).dangerous if triage else False,
         drop_policy=run.world.policy.severity.drops,
         limits=run.world.policy.severity,
+        fairness=run.world.policy.fairness,
     )
 
 

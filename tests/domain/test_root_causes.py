@@ -100,6 +100,16 @@ class TestOneAssetType:
         assert "asset type H: F1 fell" in d.sentence
         assert d.chain[0].startswith("Why did performance fall? Because v2.0.0 is wrong about asset type H")
 
+    def test_a_type_too_rare_to_be_proven_fallen_is_found_by_how_far_it_fell_behind_another(self) -> None:
+        whole = metrics(HEALTHY)
+        now = {"M": Confusion(tp=260, fp=35, fn=40, tn=5000), "H": Confusion(tp=22, fp=12, fn=28, tn=1300)}
+        before = {"M": Confusion(tp=2000, fp=300, fn=300, tn=40_000), "H": Confusion(tp=80, fp=15, fn=25, tn=6000)}
+        rare = replace(whole, current=replace(whole.current, by_asset_type=now), baseline=replace(whole.baseline, by_asset_type=before))
+        d = decide(findings(), metrics=rare)
+        assert (d.top.cause, d.path) == (Cause.CONCEPT_DRIFT, None)
+        assert "look at asset type H alone" in d.advice
+        assert "for H and 0.87 for M" in d.sentence
+
     def test_other_thresholds_are_replayed_on_the_type_alone(self) -> None:
         best = facts(metrics=one_type_fell()).replay_best
         assert best is not None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 import signal
 import socket
 import stat
@@ -205,6 +207,25 @@ def test_the_whole_stack_answers_and_the_prefect_server_wants_its_password(stack
     own = foreign | {"Origin": f"http://localhost:{stack.ports.prefect}"}
     assert httpx.options(filters, headers=own).headers["access-control-allow-origin"] == own["Origin"]
     assert httpx.get(f"http://127.0.0.1:{stack.ports.prefect}/").is_success
+
+
+@pytest.mark.stack
+def test_on_a_stack_that_has_just_started_the_doctor_finds_nothing_that_fails(stack: Stack) -> None:
+    """No model, no pager, nobody with a token to approve: worth a warning each."""
+    env = {key: value for key, value in os.environ.items() if not key.startswith(("MLRUNBOOK_", "PREFECT_"))} | stack.env()
+    done = subprocess.run(
+        [sys.executable, "-m", "mlrunbook.cli", "doctor", "--model", "of_nobody", "--json"],
+        env=env,
+        cwd=stack.home,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    found = {one["name"]: one for one in json.loads(done.stdout)}
+    assert (done.returncode, [one for one in found.values() if one["level"] == "fail"]) == (0, [])
+    assert {"runtime", "worker", "deployments", "schema", "gateway"} <= {name for name, one in found.items() if one["level"] == "ok"}
+    assert not [secret for secret in (stack.token("platform"), stack.token("operator"), stack.prefect_auth or "") if secret in done.stdout]
 
 
 def test_the_feature_store_of_the_stack_serves_what_has_landed_and_its_password_is_private(scratch: Path) -> None:

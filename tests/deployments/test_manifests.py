@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shlex
+import shutil
 from typing import Any
 
 import pytest
@@ -23,6 +25,9 @@ from mlrunbook.wiring import World
 from tests.deployments.manifests import BASE, FOLDER, PRODUCTION, Manifest, containers, every_file, find, of_kind, pods, rendered
 from tests.docs.pages import ROOT
 
+pytestmark = pytest.mark.skipif(
+    shutil.which("kubectl") is None and "CI" not in os.environ, reason="renders with kubectl (Debian: apt-get install kubernetes-client)"
+)
 MODELS = {
     ("v1", "Namespace"): client.V1Namespace,
     ("v1", "ServiceAccount"): client.V1ServiceAccount,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import secrets
 import shutil
 import sys
 import tempfile
@@ -27,10 +28,12 @@ from mlrunbook.domain.errors import Invalid
 from mlrunbook.exercise import FAST, POLICY, Exercise, keep
 from mlrunbook.platform.faults import Fault, fault
 from mlrunbook.platform.simulator import FleetSimulator
+from mlrunbook.settings import Settings
 from mlrunbook.stack import Stack, stop_on_signals
 from mlrunbook.store.timeline import Entry
-from mlrunbook.traffic import simulator_for, source_of
+from mlrunbook.traffic import simulator_for, source_of, wait_until_served
 
+KUBERNETES = "kubernetes"
 GIVE_UP_S = {"auto": 180.0, "ask": 1800.0, "ui": 1800.0}  # people take their time
 TEXT_LIMIT = 240
 STYLES = {
@@ -44,7 +47,7 @@ STYLES = {
 }
 
 
-def run(fault_name: str, *, approve: str, data: Path | None, out: Path | None, seed: int, home: Path) -> int:
+def run(fault_name: str, *, approve: str, data: Path | None, out: Path | None, seed: int, home: Path, runtime: str = "local") -> int:
     """0 only if the incident ended as the fault's known truth says."""
     chosen = fault(fault_name)
     console = Console(highlight=False)
@@ -56,7 +59,7 @@ def run(fault_name: str, *, approve: str, data: Path | None, out: Path | None, s
     source = source_of(data, seed)
     with _folder() as folder, stop_on_signals():
         begun = time.monotonic()
-        _settings(folder)
+        _settings(folder, runtime)
         console.rule(f"[bold]mlrunbook demo: {chosen.name}")
         fleet: list[FleetSimulator] = []
 
@@ -75,7 +78,8 @@ def run(fault_name: str, *, approve: str, data: Path | None, out: Path | None, s
         with stack:
             code = 1
             try:
-                code = Demo(stack, chosen, fleet[0], approve, out, console, begun).play()
+                with _serving(stack, runtime, console):
+                    code = Demo(stack, chosen, fleet[0], approve, out, console, begun).play()
             finally:
                 if code and out:
                     shutil.copytree(stack.data / "logs", out / "logs", dirs_exist_ok=True)
@@ -152,11 +156,32 @@ def _print_summary(console: Console, facts: dict[str, Any]) -> None:
     console.print(f"Pages {len(facts['pages'])}, approvals {len(facts['approvals'])}")
 
 
-def _settings(folder: Path) -> None:
+def _settings(folder: Path, runtime: str) -> None:
     """The demo's own settings: its policy, fast alert evaluation, a short lease. Nothing of the caller's own is used."""
     policy = folder / "demo-policy.yaml"
-    policy.write_text(POLICY)
-    os.environ |= FAST | {"MLRUNBOOK_STACK": str(folder), "MLRUNBOOK_POLICY": str(policy)}
+    os.environ |= FAST | {"MLRUNBOOK_STACK": str(folder), "MLRUNBOOK_POLICY": str(policy), "MLRUNBOOK_RUNTIME": runtime}
+    if runtime != KUBERNETES:
+        policy.write_text(POLICY)
+        return
+    from mlrunbook.platform import cluster_node
+
+    policy.write_text(POLICY + cluster_node.POLICY)
+    os.environ["MLRUNBOOK_KUBE_NAMESPACE"] = f"mlrunbook-demo-{secrets.token_hex(3)}"
+
+
+@contextlib.contextmanager
+def _serving(stack: Stack, runtime: str, console: Console) -> Iterator[None]:
+    """On a cluster: the model's objects there, which the model server of this machine obeys."""
+    if runtime != KUBERNETES:
+        yield
+        return
+    from mlrunbook.platform.cluster_node import ClusterNode
+
+    wait_until_served(stack)
+    config = Settings(data_dir=stack.data, model_server_url=stack.env()["MLRUNBOOK_MODEL_SERVER_URL"])
+    with ClusterNode(config, os.environ["MLRUNBOOK_KUBE_NAMESPACE"]) as node:
+        console.print(f"  Serving objects in the cluster: [cyan]kubectl -n {node.namespace} get deploy,pods,svc,cm,netpol[/]")
+        yield
 
 
 @contextlib.contextmanager

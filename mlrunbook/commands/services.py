@@ -31,6 +31,11 @@ class Approve(StrEnum):
     UI = "ui"
 
 
+class Runtime(StrEnum):
+    LOCAL = "local"
+    KUBERNETES = "kubernetes"
+
+
 def up(
     home: Annotated[
         Path | None, typer.Option("--home", help="Data folder; default MLRUNBOOK_DATA_DIR, else ~/.local/share/mlrunbook.")
@@ -146,11 +151,15 @@ def demo(
     data: Annotated[Path | None, typer.Option("--data", help="The AI4I 2020 table as CSV instead of the simulated fleet.")] = None,
     out: Annotated[Path | None, typer.Option("--out", help="Keep summary, review, messages and timeline here.")] = None,
     seed: Annotated[int, typer.Option("--seed")] = 0,
+    runtime: Annotated[
+        Runtime, typer.Option("--runtime", help="Where the model's serving objects are: here, or in the kubeconfig's (test) cluster.")
+    ] = Runtime.LOCAL,
 ) -> None:
     """Break a model and watch the runbook carry the incident from alert to review."""
     from mlrunbook import demo
 
-    raise typer.Exit(demo.run(fault, approve=approve.value, data=data, out=out, seed=seed, home=running.checkout()))
+    code = demo.run(fault, approve=approve.value, data=data, out=out, seed=seed, home=running.checkout(), runtime=runtime.value)
+    raise typer.Exit(code)
 
 
 def gameday(

@@ -186,7 +186,7 @@ def test_killed_at_every_point_a_breach_is_isolated_once_preserved_once_and_lift
     with world.transaction() as conn:
         bundle = {item.name for item in evidence.manifest(conn, rehearsal)}
     wrong: list[str] = []
-    for at in range(1, points + 1, 3):
+    for at in range(1, points + 1, 4):
         state, incident_id = fresh(f"world-{at}.json")
         now = clock.at + timedelta(seconds=1)
         killed = killed_at(engine, state, incident_id, "run-1", now, at, walk_breach)

@@ -210,7 +210,8 @@ def test_the_platforms_shapes_are_what_the_adapter_reads_and_sends() -> None:
 
 
 def test_only_the_effects_call_what_changes_the_world() -> None:
-    verbs = "scale|route|write_config|restart|isolate|rollback|flag_pending_work_orders|register|stage|promote|resume_feature_schedules|materialize"
+    verbs = "scale|route|write_config|restart|undo_rollout|isolate|rollback|flag_pending_work_orders|register|stage|promote"
+    verbs += "|resume_feature_schedules|materialize"
     changing = re.compile(rf"\b(?:platform|runtime|features)\.(?:{verbs})\(")
     sources = [path for folder in ("mlrunbook", "flows", "tasks") for path in (ROOT / folder).rglob("*.py")]
     # The contract's suite asks a platform what changes it, for a model that a person names: no incident, no plan, nothing to undo.

@@ -80,6 +80,7 @@ def plan_containment(
     recent_deployment: bool | None = None,
     blind: str | None = None,
     isolate: tuple[bool, str] | None = None,
+    no_route: str | None = None,
 ) -> Containment:
     """Decide containment by severity and kind (runbook, Step 2).
 
@@ -88,7 +89,8 @@ def plan_containment(
 
     `raise_to` is the threshold a score replay asks for, None without one. `recent_deployment`: the model was deployed within
     24 h; False leaves the temporary rollback out. `blind` says why features are not what they should be: then no version can do better.
-    `previous_is_dangerous` None: nothing is known against it.
+    `previous_is_dangerous` None: nothing is known against it. `no_route` says why traffic cannot go to the previous version: nobody
+    serves it, say.
     """
     policy = policy or ContainmentPolicy()
     severity = assessment.severity
@@ -108,7 +110,7 @@ def plan_containment(
     steps: list[_Step] = []
     notes: list[str] = []
     if severity is Severity.CRITICAL and assessment.dangerous:
-        steps.append(_stop_danger(model, status, previous_is_dangerous, blind))
+        steps.append(_stop_danger(model, status, previous_is_dangerous, blind, no_route))
     if assessment.safety_risk:
         steps.append(_halt_work_orders(incident_id, model, pending_work_orders))
     if not assessment.dangerous:
@@ -175,7 +177,9 @@ def _plan(incident_id: str, kind: PlanKind, model: str, steps: Sequence[_Step]) 
     return Plan(incident_id, kind, model, actions, tuple(s.reason for s in steps), rule=rule, expected=_EXPECTED)
 
 
-def _stop_danger(model: str, status: ServingStatus | None, previous_is_dangerous: bool | None, blind: str | None) -> _Step:
+def _stop_danger(
+    model: str, status: ServingStatus | None, previous_is_dangerous: bool | None, blind: str | None, no_route: str | None
+) -> _Step:
     if blind:
         why = f"dangerous predictions, and {blind}: another version would be as blind, so serving stops"
         return _Step(Rule.STOP_SERVING, (Scale(model, 0),), why)
@@ -184,6 +188,9 @@ def _stop_danger(model: str, status: ServingStatus | None, previous_is_dangerous
         return _Step(Rule.STOP_SERVING, (Scale(model, 0),), "dangerous predictions and no previous version: serving stops")
     if previous_is_dangerous:
         return _Step(Rule.STOP_SERVING, (Scale(model, 0),), f"dangerous predictions, and {previous} is dangerous too: serving stops")
+    if no_route:
+        why = f"dangerous predictions, and traffic cannot go to {previous}, so serving stops: {no_route}"
+        return _Step(Rule.STOP_SERVING, (Scale(model, 0),), why)
     known = "is not dangerous" if previous_is_dangerous is False else "served before and nothing is known against it"
     return _Step(Rule.ROUTE_PREVIOUS, (RouteTraffic(model, previous),), f"dangerous predictions: traffic goes to {previous}, which {known}")
 

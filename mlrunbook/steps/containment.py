@@ -7,7 +7,7 @@ from datetime import timedelta
 from typing import Any
 
 from mlrunbook.approvals import approve_by_rule, request, standing_approval
-from mlrunbook.domain.actions import Isolate, PlanKind, lifts_isolation
+from mlrunbook.domain.actions import Isolate, PlanKind, RouteTraffic, lifts_isolation
 from mlrunbook.domain.communication import initial_notification
 from mlrunbook.domain.containment import Containment, plan_containment
 from mlrunbook.domain.errors import RunbookError
@@ -17,7 +17,7 @@ from mlrunbook.domain.severity import Assessment
 from mlrunbook.domain.threshold import choose_threshold
 from mlrunbook.notices import reopening, safety_notices, situation, tell_stakeholders
 from mlrunbook.ports import ServingState, ServingStatus
-from mlrunbook.steps import breach, features, investigation
+from mlrunbook.steps import breach, features, investigation, rehearsal
 from mlrunbook.steps.changes import is_carried_out, plan_of
 from mlrunbook.steps.measured import is_dangerous, metrics
 from mlrunbook.steps.run import ACTOR, Run
@@ -35,6 +35,8 @@ def plan(run: Run) -> dict[str, Any]:
     assessment, world = assessment_of(triage), run.world
     pending, isolate = triage["affected"]["pending_work_orders"] or 0, breach.verdict(run)
     decided = _contain_failure(run, assessment, pending) if isolate is None else _contain_breach(run, assessment, pending, isolate)
+    if decided.mitigation and (refused := rehearsal.refusal(run, decided.mitigation)):
+        decided = decided._replace(mitigation=None, reasons=(*decided.reasons, refused))
     with run.write() as conn:
         if standing := records.get(conn, run.incident_id, "containment"):
             return standing
@@ -74,7 +76,13 @@ def _contain_failure(run: Run, assessment: Assessment, pending_work_orders: int)
         raise_to=_threshold_to_raise_to(run, state) if assessment.excessive_false_positives else None,
         recent_deployment=_deployed_within_a_day(run),
         blind=_blind(run) if assessment.dangerous else None,
+        no_route=_no_route(run, status.previous_version) if assessment.dangerous and status and status.previous_version else None,
     )
+
+
+def _no_route(run: Run, version: str) -> str | None:
+    model = run.incident().model
+    return rehearsal.refused(run, model, [RouteTraffic(model, version)])
 
 
 def _contain_breach(run: Run, assessment: Assessment, pending_work_orders: int, isolate: tuple[bool, str]) -> Containment:

@@ -17,7 +17,7 @@ from mlrunbook.domain.findings import CHECKLIST, Finding, Missing, State
 from mlrunbook.domain.monitoring import spread
 from mlrunbook.domain.probing import judge_probing
 from mlrunbook.domain.upstream import courses
-from mlrunbook.ports import Prediction
+from mlrunbook.ports import Change, Prediction
 from mlrunbook.steps import features, measured, rollback_target
 from mlrunbook.steps.run import Run
 from mlrunbook.steps.triage import assessment_of, figures_of, missed_failure
@@ -30,7 +30,17 @@ Read = TypeVar("Read")
 
 def check_recent_changes(run: Run) -> list[Finding]:
     now = run.world.now()
-    return checks.recent_changes(_tried(lambda: run.world.platform.changes(_model(run), since=now - timedelta(days=7))), now)
+    changes = _tried(lambda: run.world.platform.changes(_model(run), since=now - timedelta(days=7)))
+    return checks.recent_changes(changes if isinstance(changes, Missing) else [*changes, *_rollouts(run)], now)
+
+
+def _rollouts(run: Run) -> list[Change]:
+    """The rollout history of the runtime; a new pod template may be a release, a restart or another setting."""
+    history = _or_none(_tried(lambda: run.world.runtime.revisions(_model(run)))) or ()
+    return [
+        Change("infrastructure", f"rollout revision {r.number} ({', '.join(r.images)})", r.cause or "nobody who is noted", r.at)
+        for r in history
+    ]
 
 
 def check_model_performance(run: Run) -> list[Finding]:

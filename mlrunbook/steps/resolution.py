@@ -23,7 +23,7 @@ from mlrunbook.domain.recovery import judge_recovery, judge_types
 from mlrunbook.domain.resolution import propose, restart_id
 from mlrunbook.notices import REOPENED, ask
 from mlrunbook.ports import ServingState
-from mlrunbook.steps import measured, promotion, serving, threshold
+from mlrunbook.steps import measured, promotion, rehearsal, serving, threshold
 from mlrunbook.steps.changes import executed_containment, plan_of
 from mlrunbook.steps.confirmation import OF_THE_FIX
 from mlrunbook.steps.investigation import rediagnosed
@@ -64,6 +64,8 @@ def plan(run: Run) -> str | None:
     )
     if proposed and (again := run.recorded(REOPENED)):  # decided anew: the yes to the plan that did not hold covers no second attempt
         proposed = replace(proposed, reasons=(*proposed.reasons, f"reopened at {again['at']}: {again['why']}"))
+    if proposed and (refused := rehearsal.refusal(run, proposed)):
+        proposed, why_not = None, f"{diagnosis.headline}. {diagnosis.advice}: {refused}"
     with run.write() as conn:
         if standing := records.get(conn, run.incident_id, "resolution_plan"):
             return _digest(standing)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+import os
 import threading
 from datetime import UTC, datetime
 from types import TracebackType
@@ -68,7 +69,7 @@ class ClusterNode:
         connect: Any = config.new_client_from_config  # without types
         talk: Any = DynamicClient
         try:
-            cluster = talk(connect(context=self._config.kube_context))
+            cluster = talk(connect(config_file=os.environ.get("KUBECONFIG"), context=self._config.kube_context))
         except Exception as error:  # whatever it is: nothing was created yet, and the reason is in the words
             raise Refused(f"the kubeconfig's cluster cannot be reached: {error}; `kubectl get nodes` must work first") from error
         self._delete = client.V1DeleteOptions(grace_period_seconds=0)

@@ -154,9 +154,7 @@ class KubernetesRuntime:
             pods = [p for p in self._cluster.find("pods", labels=wanted) if reading.is_ready(p)]
             if not pods:
                 labels = ",".join(f"{k}={v}" for k, v in sorted(wanted.items()))
-                raise Refused(
-                    f"no ready pod has {labels}: service/{objects.service} would lead nowhere; start that version first"
-                )
+                raise Refused(f"no ready pod has {labels}: service/{objects.service} would lead nowhere; start that version first")
         self._cluster.patch("services", objects.service, {"spec": {"selector": {objects.version_label: version}}}, dry_run=dry_run)
 
     def _restart(self, objects: ClusterObjects, restart_id: str, *, dry_run: bool) -> None:

@@ -315,7 +315,7 @@ def serving(fake: FakeKubernetes) -> Iterator[str]:
     """Its address, for as long as it serves."""
 
     class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
+        protocol_version, disable_nagle_algorithm = "HTTP/1.1", True
 
         def _answer(self) -> None:
             length = int(self.headers.get("Content-Length") or 0)

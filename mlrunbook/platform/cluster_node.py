@@ -43,6 +43,7 @@ class ClusterNode:
         self._http = httpx.Client(base_url=config.model_server_url, timeout=2.0, trust_env=False)
         self._stop, self._ready = threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._run, name="cluster-node", daemon=True)
+        self._seen: dict[str, int] = {}  # pods in the order in which they came
         self._first: str | None = None  # the pod that the running server was taken over for
         self._agreed: Object = {}  # the config as file and ConfigMap both had it last
         self._beat = datetime.min.replace(tzinfo=UTC)
@@ -129,7 +130,9 @@ class ClusterNode:
             if pod["metadata"].get("deletionTimestamp"):
                 self._of["Pod"].delete(name=pod["metadata"]["name"], namespace=self.namespace, body=self._delete)
         living = [pod for pod in pods if not pod["metadata"].get("deletionTimestamp")]
-        newest = max(living, key=lambda p: (p["metadata"]["creationTimestamp"], p["metadata"]["name"]), default=None)
+        for pod in living:  # creation times are whole seconds
+            self._seen.setdefault(pod["metadata"]["name"], len(self._seen))
+        newest = max(living, key=lambda p: self._seen[p["metadata"]["name"]], default=None)
         self._configure()
         self._obey(newest)
         if newest:

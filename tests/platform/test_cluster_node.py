@@ -51,6 +51,27 @@ def config(tmp_path: Path) -> Iterator[Settings]:
     server.shutdown()
 
 
+@pytest.fixture(scope="module", autouse=True)
+def controllers() -> None:
+    """An API server alone, without the controllers, makes no pods."""
+    from kubernetes import client
+    from kubernetes import config as kubeconfig
+
+    api = kubeconfig.new_client_from_config(config_file=REAL)
+    core, apps, name = client.CoreV1Api(api), client.AppsV1Api(api), f"mlrunbook-test-node-{os.getpid()}"
+    core.create_namespace({"metadata": {"name": name}})
+    labels = {"app": "probe"}
+    pod = {"metadata": {"labels": labels}, "spec": {"containers": [{"name": "probe", "image": "probe"}]}}
+    spec = {"replicas": 0, "selector": {"matchLabels": labels}, "template": pod}
+    apps.create_namespaced_deployment(name, {"metadata": {"name": "probe"}, "spec": spec})
+    try:
+        until(lambda: bool(apps.read_namespaced_deployment("probe", name).status.observed_generation))
+    except AssertionError:
+        pytest.skip("no controller manager looks after Deployments in this cluster")
+    finally:
+        core.delete_namespace(name)
+
+
 @pytest.fixture
 def node(config: Settings, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> Iterator[ClusterNode]:
     monkeypatch.setenv("KUBECONFIG", str(REAL))

@@ -170,9 +170,10 @@ def _from_alerts_alone(
 ) -> Assessment:
     """No limit is measured as passed and no person has reported anything: do the measurements cover what the alerts claim?"""
     named = ", ".join(f"{a.name} ({a.level.lower()})" for a in alerts) or "no alert"
-    critical = any(a.is_critical for a in alerts)
-    severity = seen.policy.unmeasured_critical_alert if critical else seen.policy.unmeasured_alert
     covers = [_measured(a.name, a.type or kind, seen) for a in alerts or (AlertSignal("", ""),)]
+    # What is measured and refuted grades nothing, while something else is still open.
+    critical = any(a.is_critical for a in [a for a, known in zip(alerts, covers, strict=False) if not known] or alerts)
+    severity = seen.policy.unmeasured_critical_alert if critical else seen.policy.unmeasured_alert
     if all(covers):
         found = "; ".join(dict.fromkeys(_refuted_words(a.name, said) for a in alerts)) or said
         return Assessment(False, severity, kind, (f"false alarm: {named} fired, but {found}",))

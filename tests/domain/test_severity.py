@@ -321,6 +321,12 @@ def worse(seen: dict[str, Any], how: str, n: int) -> dict[str, Any]:
             return seen | {how: value if value is None else value + n * (20.0 if how == "latency_p95_ms" else (1 - value) / 300)}
 
 
+def test_an_alert_that_the_measurement_refutes_does_not_grade_what_another_claims() -> None:
+    told = [AlertSignal("ModelF1Drop", "CRITICAL", None), AlertSignal("FeatureNullRateHigh", "WARNING", None)]
+    sound = judged({"counts": Confusion(tp=31), "baseline": BASELINE, "null_rate": None, "server_healthy": True, "features": None}, told)
+    assert (sound.real, sound.severity) == (True, Severity.MEDIUM), "nobody can tell the null rate; F1 is fine"
+
+
 HARMS = ["misses more failures", "flags more sound assets", "stops answering", "cannot read features",
          "flagged_share", "error_rate", "null_rate", "latency_p95_ms"]  # fmt: skip
 

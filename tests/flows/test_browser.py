@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,7 +18,7 @@ from mlrunbook.store import plans
 from tests.flows.live import Live
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Page
+    from playwright.sync_api import Locator, Page
 
 CHROMIUM = Path("/usr/bin/chromium")
 ARGUMENTS = [
@@ -89,6 +89,23 @@ def report(page: Page) -> None:
     page.get_by_role("button", name="Submit").click()
 
 
+def open_form(page: Page, run: str) -> Locator:
+    """The dialog with the plan. A page opened in the moment of suspending may still show the run without its form: then it is reloaded."""
+    from playwright.sync_api import TimeoutError
+
+    for patience_ms in (5_000, 15_000):
+        page.goto(run)
+        page.get_by_text("Suspended").first.wait_for()
+        shot(page, "2-run-waits")
+        page.locator("main button:has(svg.lucide-ellipsis-vertical)").first.click()
+        page.get_by_role("menuitem", name="Resume").click()
+        form = page.get_by_role("dialog")
+        with suppress(TimeoutError):
+            form.get_by_text("roll predictive_maintenance back to v1.5.0").first.wait_for(timeout=patience_ms)
+            return form
+    raise AssertionError(f"the form shows no plan: {page.get_by_role('dialog').all_inner_texts()}")
+
+
 def test_a_person_reports_and_approves_in_the_prefect_ui(live: Live, page: Page) -> None:
     known = {i.id for i in live.incidents()}
     live.release_badly()
@@ -103,13 +120,8 @@ def test_a_person_reports_and_approves_in_the_prefect_ui(live: Live, page: Page)
 
     run, plan = live.wait_until_suspended(incident_id), live.plan(incident_id)
     assert plan is not None
-    page.goto(f"http://127.0.0.1:{live.stack.ports.prefect}/v2/runs/flow-run/{run}")
-    page.get_by_text("Suspended").first.wait_for()
-    shot(page, "2-run-waits")
-    page.locator("main button:has(svg.lucide-ellipsis-vertical)").first.click()
-    page.get_by_role("menuitem", name="Resume").click()
-    form = page.get_by_role("dialog")
-    form.get_by_text("roll predictive_maintenance back to v1.5.0").first.wait_for()
+    assert "roll predictive_maintenance back to v1.5.0" in [a.summary for a in plan.actions]
+    form = open_form(page, f"http://127.0.0.1:{live.stack.ports.prefect}/v2/runs/flow-run/{run}")
     shot(page, "3-form")
     form.get_by_label("Your name").fill("Team Lead")
     form.get_by_label("Comment").fill("the findings name the release")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from mlrunbook.commands import database, doctor, incidents, platform_contract, policy, services, train
+from mlrunbook.commands import database, doctor, incidents, platform_contract, policy, runbook, services, train
 from mlrunbook.commands.errors import OneLineErrors
 
 app = typer.Typer(
@@ -22,6 +22,7 @@ app.command()(services.gameday)
 app.command()(incidents.report)
 app.add_typer(incidents.app, name="incidents")
 app.add_typer(policy.app, name="policy")
+app.add_typer(runbook.app, name="runbook")
 app.command()(doctor.doctor)
 app.command("platform-contract")(platform_contract.platform_contract)
 app.add_typer(database.token, name="token")

@@ -6,16 +6,17 @@ import hashlib
 import secrets
 from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 
-from sqlalchemy import Column, Connection, DateTime, Table, Text, insert, select, update
+from sqlalchemy import Column, Connection, DateTime, Table, Text, func, insert, select, update
 from sqlalchemy.dialects.postgresql import ARRAY
 
 from mlrunbook.db import metadata
 from mlrunbook.domain.errors import Invalid, NotFound
 
 PREFIX = "mlrb_"
+USED_WITHIN = timedelta(hours=1)  # how exactly the last use is kept: not a write a request
 
 
 class Scope(StrEnum):
@@ -35,6 +36,7 @@ tokens = Table(
     Column("sha256", Text, nullable=False),
     Column("created_at", DateTime(timezone=True), nullable=False),
     Column("revoked_at", DateTime(timezone=True)),
+    Column("last_used_at", DateTime(timezone=True)),  # to the hour; None: never since it is kept
 )
 
 
@@ -63,12 +65,16 @@ def create(conn: Connection, *, name: str, scopes: Iterable[Scope], role: str | 
 
 
 def verify(conn: Connection, presented: str) -> Identity | None:
-    """The token's owner, or None. Compares digests in constant time."""
+    """The token's owner, or None. Compares digests in constant time, and notes the use of a valid one."""
     token_id, _, secret = presented.removeprefix(PREFIX).partition("_")
     row = conn.execute(select(tokens).where(tokens.c.id == token_id, tokens.c.revoked_at.is_(None))).one_or_none()
     stored = row.sha256 if row else _digest("")
     if not (secrets.compare_digest(stored, _digest(secret)) and row is not None and presented.startswith(PREFIX)):
         return None
+    now = datetime.now(UTC)
+    if row.last_used_at is None or row.last_used_at < now - USED_WITHIN:
+        used = func.greatest(tokens.c.last_used_at, now)
+        conn.execute(update(tokens).where(tokens.c.id == row.id).values(last_used_at=used))
     return Identity(row.id, row.name, row.role, frozenset(Scope(s) for s in row.scopes))
 
 

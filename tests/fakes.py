@@ -60,6 +60,8 @@ STORE_TABLES = frozenset(
         "evidence",
         "action_items",
         "rule_states",
+        "audits",
+        "drills",
     }
 )
 

@@ -89,6 +89,38 @@ quarantine = Table(
     Column("body", LargeBinary, nullable=False),
     Column("error", Text, nullable=False),
     _time("received_at", required=True),
+    Column("headers", JSONB, nullable=False, server_default="{}"),  # those that a normaliser reads: without them the body says nothing
+    Column("sender", Text, nullable=False, server_default=""),
+    _time("replayed_at"),
+    Column("replayed_into", JSONB),  # the receipt
+)
+
+# What a sender numbered itself, with what it was answered: the same delivery again is answered the same and changes nothing.
+deliveries = Table(
+    "deliveries",
+    metadata,
+    Column("source", Text, primary_key=True),
+    Column("id", Text, primary_key=True),
+    Column("receipt", JSONB, nullable=False),
+    _time("received_at", required=True),
+    Index("deliveries_by_age", "received_at"),
+)
+
+# Changes of a model's world that other systems told us of; the model platform keeps its own.
+changes = Table(
+    "changes",
+    metadata,
+    Column("id", BigInteger, Identity(), primary_key=True),
+    Column("model", Text, nullable=False),
+    Column("kind", Text, nullable=False),
+    Column("ref", Text, nullable=False),
+    Column("author", Text, nullable=False),
+    _time("at", required=True),
+    Column("source", Text, nullable=False),
+    Column("detail", JSONB, nullable=False, server_default="{}"),
+    _time("received_at", required=True),
+    UniqueConstraint("model", "kind", "ref", "at", name="one_row_per_change"),
+    Index("changes_of_model", "model", "at"),
 )
 
 # What each rule of the monitor flow remembers between its runs.
@@ -237,4 +269,32 @@ action_items = Table(
     _time("due_at", required=True),
     Column("status", Text, nullable=False, server_default="not started"),
     UniqueConstraint("incident_id", "action", name="one_item_per_action"),
+)
+
+# One audit of one model and period, with the report as it was written.
+audits = Table(
+    "audits",
+    metadata,
+    Column("id", BigInteger, Identity(), primary_key=True),
+    Column("model", Text, nullable=False),
+    Column("kind", Text, nullable=False),  # weekly, monthly, quarterly, annual
+    Column("period", Text, nullable=False),
+    _time("since", required=True),
+    _time("until", required=True),
+    _time("at", required=True),
+    Column("verdict", Text, nullable=False),  # pass, fail, not_enough_data
+    Column("sections", JSONB, nullable=False),
+    Column("report", LargeBinary, nullable=False),
+    Column("sha256", Text, nullable=False),
+    UniqueConstraint("model", "kind", "period", name="one_audit_per_period"),
+)
+
+drills = Table(
+    "drills",
+    metadata,
+    Column("id", BigInteger, Identity(), primary_key=True),
+    _time("held_at", required=True),
+    Column("what", Text, nullable=False),
+    Column("result", Text, nullable=False),
+    UniqueConstraint("held_at", "what", name="one_drill_per_time"),
 )

@@ -13,6 +13,7 @@ from typing import Annotated, Self
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
 from mlrunbook.domain.actions import PlanKind
+from mlrunbook.domain.audit.limits import AuditPolicy
 from mlrunbook.domain.breach import BreachPolicy
 from mlrunbook.domain.causes import Cause
 from mlrunbook.domain.cluster import ClusterPolicy
@@ -21,6 +22,7 @@ from mlrunbook.domain.drift import DriftPolicy
 from mlrunbook.domain.fairness import FairnessPolicy
 from mlrunbook.domain.features import FeatureStorePolicy
 from mlrunbook.domain.incident import IncidentType, Severity
+from mlrunbook.domain.intake import IntakePolicy
 from mlrunbook.domain.recovery import RecoveryPolicy
 from mlrunbook.domain.regulatory import RegulatoryPolicy
 from mlrunbook.domain.safety import SafetyPolicy
@@ -59,6 +61,11 @@ class Role(StrEnum):
             Role.COMPLIANCE_OFFICER: "Compliance Officer",
             Role.SECURITY_OFFICER: "Security Officer",
         }[self]
+
+    @classmethod
+    def named(cls, text: str) -> str:
+        """A role's words for its name; any other text as it is."""
+        return cls(text).words if text in set(cls) else text
 
 
 class ResponseTimes(Section):
@@ -206,6 +213,15 @@ class Communication(Section):
     initial_within_min: Minutes = 60
     update_every_min: Minutes = 30
     review_due_h: Count = 48
+    action_remind_before_h: Count = 48
+    action_overdue_every_h: Count = 168
+
+
+class Signatures(Section):
+    """Step 6, "Approvals": whose signature counts. Who approves a review is another person than who reviewed it."""
+
+    reviewed: tuple[Role, ...] = (Role.ML_TEAM_LEAD, Role.ENGINEERING_MANAGER)
+    approved: tuple[Role, ...] = (Role.ENGINEERING_MANAGER, Role.VP_ENGINEERING)
 
 
 class FreezeWindow(Section):
@@ -342,6 +358,7 @@ class Policy(Section):
     regulatory: RegulatoryPolicy = RegulatoryPolicy()
     approvals: Approvals = Approvals()
     communication: Communication = Communication()
+    review: Signatures = Signatures()
     severity: SeverityPolicy = SeverityPolicy()
     safety: SafetyPolicy = SafetyPolicy()
     triage: Triage = Triage()
@@ -354,6 +371,8 @@ class Policy(Section):
     retraining: Retraining = Retraining()
     guardrails: Guardrails = Guardrails()
     cluster: ClusterPolicy = ClusterPolicy()
+    intake: IntakePolicy = IntakePolicy()
+    audits: AuditPolicy = AuditPolicy()
     costs: CostAssumptions = CostAssumptions()
 
     @model_validator(mode="after")

@@ -1,0 +1,71 @@
+"""What a team decides about incoming alerts: which model they are about, and where its own JSON keeps what an alert needs."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+
+MODEL_LABELS = ("model", "model_name", "modelId")
+MODEL_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+
+
+@dataclass(frozen=True)
+class GenericFields:
+    """Dotted paths into a message of `/webhooks/generic`; a number picks from a list, as in `alerts.0.name`.
+
+    `alerts` is where a list of alerts stands; None: the message is one alert, and all other paths start at its top. `firing` and
+    `resolved` are the words of the field `status`, in small letters; a message without a status fires.
+    """
+
+    alerts: str | None = None
+    model: str = "model"
+    model_version: str = "model_version"
+    name: str = "kind"
+    level: str = "severity"
+    status: str = "status"
+    summary: str = "summary"
+    started_at: str = "started_at"
+    fingerprint: str = "dedup_key"
+    incident_type: str = "incident_type"
+    firing: tuple[str, ...] = ("firing", "triggered", "alerting", "open", "active")
+    resolved: tuple[str, ...] = ("resolved", "recovered", "ok", "closed", "normal")
+
+
+@dataclass(frozen=True)
+class IntakePolicy:
+    """Section `intake`.
+
+    models                what an alert says -> model id, for alerts without a label `model`: "service:Pump API" is the label or field
+                          `service` with that value; `*` and `?` stand for any text
+    replay_window_s       a signature with a timestamp further away than this is refused (Slack's and Stripe's schemes use 300)
+    cloudevents_per_min   events a minute that one sender of CloudEvents is granted; above it is told to wait (429)
+    production_aliases    aliases of the MLflow registry whose move is a deployment
+    """
+
+    models: Mapping[str, str] = field(default_factory=dict)
+    generic: GenericFields = GenericFields()
+    replay_window_s: float = 300.0
+    cloudevents_per_min: int = 100
+    production_aliases: tuple[str, ...] = ("champion", "production")
+
+    def __post_init__(self) -> None:
+        if self.replay_window_s <= 0 or self.cloudevents_per_min < 1:
+            raise ValueError("replay_window_s must be over 0 and cloudevents_per_min at least 1")
+        for pattern, model in self.models.items():
+            if ":" not in pattern:
+                raise ValueError(f"models: {pattern!r} must be a label and its value, as in 'service:Pump API'")
+            if not MODEL_ID.fullmatch(model):
+                raise ValueError(f"models: {model!r} is no model id: letters, digits, '.', '_' and '-', 100 at most")
+
+    def model_of(self, said: Mapping[str, str]) -> str | None:
+        """The model an alert is about: a label of its own first, then the first pattern that fits; None when nothing names one.
+
+        >>> IntakePolicy(models={"service:Pump*": "pump_failure"}).model_of({"service": "Pump API"})
+        'pump_failure'
+        """
+        if named := next((said[label] for label in MODEL_LABELS if said.get(label)), None):
+            return named
+        pairs = [f"{name}:{value}" for name, value in said.items()]
+        return next((model for pattern, model in self.models.items() if any(fnmatchcase(p, pattern) for p in pairs)), None)

@@ -298,8 +298,8 @@ class ServingRuntime(Protocol):
         """`kubectl rollout restart`. The same `restart_id` again is no second restart."""
         ...
 
-    def logs(self, model: str, *, tail: int = 500) -> str:
-        """The newest `tail` lines of every instance, also of the one that ran before it crashed."""
+    def logs(self, model: str, *, tail: int = 500, since: datetime | None = None) -> str:
+        """The newest `tail` lines of every instance, also of the one that ran before it crashed; none written before `since`."""
         ...
 
     def instances(self, model: str) -> Sequence[Instance]:

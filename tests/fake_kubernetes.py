@@ -62,7 +62,7 @@ class FakeKubernetes:
     tokens: set[str] = field(default_factory=lambda: {"admin", "worker"})
     calls: list[tuple[str, str, str]] = field(default_factory=list)
     writes: list[tuple[str, str, str]] = field(default_factory=list)
-    logs: dict[tuple[str, bool], str] = field(default_factory=dict)  # (container, previous)
+    logs: dict[tuple[str, bool], list[tuple[int, str]]] = field(default_factory=dict)  # (container, previous): (age in seconds, line)
     usage: dict[str, str] | None = None  # None: no metrics.k8s.io
     stuck: bool = False  # new pods never become ready, and the deadline passes
     before: Callable[[tuple[str, str, str]], None] = lambda call: None
@@ -117,7 +117,7 @@ class FakeKubernetes:
         if key not in self.objects:
             raise Answer(404, "NotFound", f'{res} "{name}" not found')
         if sub == "log":
-            return self.logs.get((query["container"], query.get("previous") == "true"), "")
+            return self.log(query)
         if verb == "get":
             return _scale(self.objects[key]) if sub == "scale" else self.objects[key]
         if verb == "delete":
@@ -163,6 +163,14 @@ class FakeKubernetes:
         new["metadata"]["resourceVersion"] = str(self.version)
         self.objects[key] = new
         return _scale(new) if sub == "scale" else new
+
+    def log(self, query: Object) -> str:
+        since_s, tail = query.get("sinceSeconds"), query.get("tailLines")
+        if since_s is not None and int(since_s) < 1:
+            raise Answer(422, "Invalid", "PodLogOptions is invalid: sinceSeconds: Invalid value: must be greater than 0")
+        written = self.logs.get((query["container"], query.get("previous") == "true"), [])
+        lines = [line for age_s, line in written if since_s is None or age_s <= int(since_s)]
+        return "".join(f"{line}\n" for line in (lines[-int(tail) :] if tail else lines))
 
     def measured(self, ns: str) -> Object:
         if self.usage is None:

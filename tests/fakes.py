@@ -357,9 +357,11 @@ class FileWorld(FileRegistry, FileSchedules):
             if action.kind in self._answer().get("refuses", ()):
                 raise Refused(f"the server refuses to {action.summary}")
 
-    def logs(self, model: str, *, tail: int = 500) -> str:
-        self._answer()
-        return "INFO started\n"
+    def logs(self, model: str, *, tail: int = 500, since: datetime | None = None) -> str:
+        """`log`: (ISO time, line)."""
+        written = self._answer().get("log", [(T0.replace(year=2025).isoformat(), "INFO started")])
+        lines = [line for at, line in written if since is None or datetime.fromisoformat(at) >= since]
+        return "".join(f"{line}\n" for line in lines[-tail:])
 
     def isolate(self, model: str, *, isolated: bool) -> None:
         if self._answer()["isolated"] != isolated:

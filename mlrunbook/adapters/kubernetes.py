@@ -79,13 +79,13 @@ class KubernetesRuntime:
     def isolate(self, model: str, *, isolated: bool) -> None:
         self._isolate(model, isolated, dry_run=False)
 
-    def logs(self, model: str, *, tail: int = 500) -> str:
+    def logs(self, model: str, *, tail: int = 500, since: datetime | None = None) -> str:
         """Each pod's model server container, under a line with its name, also of the one that ran before."""
         objects = self._policy.of(model)
         pods = self._cluster.find("pods", labels=objects.pod_selector)
         if not pods:
             raise NotFound(f"no pod of {model} runs in namespace {self._cluster.namespace}: it has no log")
-        return kubernetes_evidence.logs(self._cluster, pods, objects.container, tail=tail)
+        return kubernetes_evidence.logs(self._cluster, pods, objects.container, tail=tail, since=since)
 
     def instances(self, model: str) -> list[Instance]:
         return [reading.instance(pod) for pod in self._cluster.find("pods", labels=self._policy.of(model).pod_selector)]

@@ -107,10 +107,11 @@ class Cluster:
     def delete(self, resource: str, name: str, *, dry_run: bool = False) -> None:
         self._json(resource, "delete", name, **({"dry_run": "All"} if dry_run else {}))
 
-    def log(self, pod: str, container: str, *, previous: bool = False, tail: int | None = None) -> str:
+    def log(self, pod: str, container: str, *, previous: bool = False, tail: int | None = None, since_s: int | None = None) -> str:
         """The end of a container's log, or of the one that ran before it crashed. "" where nothing was written."""
         access = _BY_NAME["", "pods", "get", "log"]
         options: Object = {"container": container, "previous": previous} | ({"tail_lines": tail} if tail else {})
+        options |= {"since_seconds": since_s} if since_s else {}
 
         def read(api: Any) -> Any:
             return api.read_namespaced_pod_log(pod, self.namespace, **options, **self._raw())

@@ -7,8 +7,10 @@ to Secrets stay, they hold no value; no Secret is ever read.
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
 from typing import Any
 
 from mlrunbook.adapters.kubernetes_cluster import Cluster, Object
@@ -24,23 +26,25 @@ _IN_URL = re.compile(r"(://[^:/@\s]*:)[^@\s]+@")
 _COPY = "kubectl.kubernetes.io/last-applied-configuration"
 
 
-def logs(cluster: Cluster, pods: Sequence[Object], container: str, *, tail: int) -> str:
+def logs(cluster: Cluster, pods: Sequence[Object], container: str, *, tail: int, since: datetime | None = None) -> str:
     """The newest lines of each pod's `container` (of all its containers where none has that name), each under a line that names it."""
     parts = []
+    # The API takes an age of at least one second, by the node's clock.
+    since_s = None if since is None else max(math.ceil((datetime.now(UTC) - since).total_seconds()), 1)
     for pod in pods:
         name = pod["metadata"]["name"]
         present = [c["name"] for c in pod["spec"]["containers"]]
         for chosen in [container] if container in present else present:
             if _restarts(pod, chosen):
-                parts.append(_log(cluster, name, chosen, tail, previous=True))
-            parts.append(_log(cluster, name, chosen, tail, previous=False))
+                parts.append(_log(cluster, name, chosen, tail, since_s, previous=True))
+            parts.append(_log(cluster, name, chosen, tail, since_s, previous=False))
     return "".join(parts)
 
 
-def _log(cluster: Cluster, pod: str, container: str, tail: int, *, previous: bool) -> str:
+def _log(cluster: Cluster, pod: str, container: str, tail: int, since_s: int | None, *, previous: bool) -> str:
     """A container that has not started has no log: the server's words stand for it."""
     try:
-        text = cluster.log(pod, container, previous=previous, tail=tail)
+        text = cluster.log(pod, container, previous=previous, tail=tail, since_s=since_s)
     except Refused as error:
         if "Role lacks" in str(error):
             raise

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 import time
+from collections import deque
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,6 +22,8 @@ from mlrunbook.settings import Settings
 MODULE = "mlrunbook.platform.model_server"
 MEASURED_FOR_S = 0.2
 MAX_LOG_BYTES = 5_000_000  # the newest of each log
+_STAMP = "%Y-%m-%d %H:%M:%S"  # as the model server's log has it, in UTC
+_STAMPED = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d")
 
 
 def collect(config: Settings, http: httpx.Client) -> dict[str, bytes]:
@@ -56,6 +61,25 @@ def resources(http: httpx.Client) -> Resources:
     except (LookupError, psutil.Error) as error:
         raise NotFound(f"CPU and memory use cannot be measured: {error}") from error
     return Resources(cpu=round(min(cpu, 1.0), 3), memory=round(memory, 3))
+
+
+def tail_of(log: Path, lines: int, since: datetime | None) -> str:
+    """The newest lines, none of a record made before `since`. FileNotFoundError without a log.
+
+    The time stands on the first line of a record; the lines after it (a traceback) are of that record. Words without a time of their
+    own, such as a crash's, count as written when the file last was.
+    """
+    with open(log, errors="replace") as content:
+        kept = list(deque(content, maxlen=lines))
+        written = datetime.fromtimestamp(os.fstat(content.fileno()).st_mtime, UTC)
+    if since is None:
+        return "".join(kept)
+    if written < since:
+        return ""
+    made = [(i, datetime.strptime(at[0], _STAMP).replace(tzinfo=UTC)) for i, line in enumerate(kept) if (at := _STAMPED.match(line))]
+    fresh = next((i for i, at in made if at >= since.replace(microsecond=0)), None)
+    old = max((i for i, at in made), default=-1)
+    return "".join(kept[old + 1 if fresh is None else fresh :])
 
 
 def _end_of(log: Path) -> bytes:

@@ -6,8 +6,8 @@ Verbs change `<data>/serving/desired.json` and the config file; `observe` asks t
 from __future__ import annotations
 
 import contextlib
-from collections import deque
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -94,10 +94,9 @@ class LocalRuntime:
         statefile.patch(self._config.serving_config_file, changes, expected_revision=expected_revision)
         return self.read_config(model)
 
-    def logs(self, model: str, *, tail: int = 500) -> str:
+    def logs(self, model: str, *, tail: int = 500, since: datetime | None = None) -> str:
         try:
-            with open(self._config.serving_log_file, errors="replace") as lines:
-                return "".join(deque(lines, maxlen=tail))
+            return local_evidence.tail_of(self._config.serving_log_file, tail, since)
         except FileNotFoundError as error:
             raise NotFound(f"the model server of {model} has written no log at {self._config.serving_log_file}") from error
 

@@ -281,12 +281,14 @@ def feature_store(answer: FeatureServerAnswer | Missing) -> list[Finding]:
 _BAD_LINE = re.compile(r"(?<![\w/.])(?:ERROR|CRITICAL|FATAL|Traceback \(most recent call last\))(?![\w/.])")
 
 
-def server_logs(text: str | Missing, instances: Sequence[Instance] = ()) -> Finding:
-    """Error and traceback lines in the tail of the model server's log, and why instances of it do not serve."""
+def server_logs(text: str | Missing, instances: Sequence[Instance] = (), since: datetime | None = None) -> Finding:
+    """Error and traceback lines in the tail of the model server's log (`since`: none older was read), and why instances of it do not
+    serve. A server that has written nothing since then has no error there."""
     key, source = "infrastructure.server_logs", "model server log"
+    began = f" since {since:%Y-%m-%d %H:%M:%S} UTC" if since else ""
     troubled = [i for i in instances if i.problem]
     if troubled:
-        lines = [] if isinstance(text, Missing) else text.splitlines()
+        lines = [] if isinstance(text, Missing) else _lines(text)
         value = {
             "lines": len(lines),
             "errors": sum(bool(_BAD_LINE.search(line)) for line in lines),
@@ -296,13 +298,19 @@ def server_logs(text: str | Missing, instances: Sequence[Instance] = ()) -> Find
         return finding(key, source, True, value, f"{len(troubled)} of {len(instances)} servers have trouble, {first[:200]}")
     if isinstance(text, Missing):
         return unknown(key, source, text)
-    lines = text.splitlines()
+    lines = _lines(text)
     if not lines:
-        return finding(key, source, None, None, "the model server's log is empty")
+        empty = f"the model server has logged nothing{began}" if since else "the model server's log is empty"
+        return finding(key, source, False if since else None, {"lines": 0, "errors": 0, "last": None} if since else None, empty)
     bad = [line for line in lines if _BAD_LINE.search(line)]
     value = {"lines": len(lines), "errors": len(bad), "last": bad[-1][:300] if bad else None}
-    sentence = f"{len(bad)} error lines in the last {len(lines)}" + (f", the last: {bad[-1].strip()[:120]}" if bad else "")
+    sentence = f"{len(bad)} error lines in the last {len(lines)}{began}" + (f", the last: {bad[-1].strip()[:120]}" if bad else "")
     return finding(key, source, bool(bad), value, sentence)
+
+
+def _lines(text: str) -> list[str]:
+    """Without the titles that tell the logs of several servers apart."""
+    return [line for line in text.splitlines() if not line.startswith("==> ")]
 
 
 def resource_utilization(resources: Resources | Missing, *, limit: float = 0.9) -> Finding:

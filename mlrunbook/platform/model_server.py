@@ -376,6 +376,7 @@ def main() -> None:
     parser.add_argument("--port", type=int, default=8080)
     parser.add_argument("--model", default=DEFAULT_MODEL)
     args = parser.parse_args()
+    logging.Formatter.converter = time.gmtime  # the log is read from a moment on, in UTC
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     try:
         app = create_app(settings(), db.engine(), model=args.model, restart_id=os.environ.get("MLRUNBOOK_RESTART_ID"))

@@ -25,6 +25,7 @@ from mlrunbook.store import incidents, records
 
 RECENT_ROWS = 4000  # of the prediction log: about 3 s of a busy model, and enough failures for an interval
 REFERENCE_ROWS, REFERENCE_PARTS = 4000, 8
+LOG_LINES = 500
 Read = TypeVar("Read")
 
 
@@ -64,10 +65,11 @@ def check_data_quality(run: Run) -> list[Finding]:
 
 
 def check_infrastructure(run: Run) -> list[Finding]:
-    """`kubectl logs -l app=model-server --tail=500`, and what the server uses."""
-    runtime, model = run.world.runtime, _model(run)
+    """`kubectl logs -l app=model-server --tail=500` since the failure began, and what the server uses."""
+    runtime, model, began = run.world.runtime, _model(run), measured.failing_since(run)
+    log = _tried(lambda: runtime.logs(model, tail=LOG_LINES, since=began))
     return [
-        checks.server_logs(_tried(lambda: runtime.logs(model, tail=500)), _or_none(_tried(lambda: runtime.instances(model))) or ()),
+        checks.server_logs(log, _or_none(_tried(lambda: runtime.instances(model))) or (), began),
         checks.resource_utilization(_tried(lambda: runtime.resources(model))),
     ]
 

@@ -35,6 +35,12 @@ def window_start(run: Run) -> datetime:
     return max([hour_ago, *(c.at for c in changes if c.kind in CHANGES and c.at <= incident.detected_at)])
 
 
+def failing_since(run: Run) -> datetime:
+    """The earliest moment that the failure may have begun at: what the alerts say, or the start of what is measured."""
+    began, measured = run.incident().started_at, window_start(run)
+    return min(began, measured) if began else measured
+
+
 def metrics(run: Run, *, version: str | None = None) -> ModelMetrics:
     """Of the version the incident is about (`version` before triage has recorded it)."""
     incident = run.incident()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -25,6 +26,7 @@ class Case:
     restarts: Callable[[], int]
     started: Callable[[], None] = lambda: None
     waits_s: float = 30.0
+    writes_log: bool = True
 
     def observed(self, wanted: Callable[[ServingState], bool]) -> ServingState:
         """Wait for a state; a server that is caught while it starts or stops gives no usable answer, which tasks retry too."""
@@ -119,8 +121,14 @@ class RuntimeContract:
         assert any(name.startswith("logs/") for name in kept)
         assert any("config" in name for name in kept)
 
-    def test_logs_are_text(self, case: Case) -> None:
-        assert isinstance(case.runtime.logs(case.model, tail=5), str)
+    def test_logs_since_a_moment_have_nothing_that_was_written_before(self, case: Case) -> None:
+        def lines(since: datetime | None = None, tail: int = 500) -> int:
+            return sum(not line.startswith("==>") for line in case.runtime.logs(case.model, tail=tail, since=since).splitlines())
+
+        assert lines() > 0 or not case.writes_log
+        assert lines(datetime.now(UTC) - timedelta(days=365)) == lines()
+        assert lines(datetime.now(UTC) + timedelta(days=1)) == 0
+        assert lines(tail=1) <= 2 * len(case.runtime.instances(case.model))
 
     def test_use_of_cpu_and_memory_is_a_share_or_said_not_to_be_known(self, case: Case) -> None:
         try:

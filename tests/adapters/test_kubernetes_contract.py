@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -41,6 +42,7 @@ def kit(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Kit]:
         fake, url = request.getfixturevalue("fake_url")
         fake.objects.clear()
         fake.allowed, fake.usage = ALLOWED, {"cpu": "250m", "memory": "128Mi"}
+        fake.logs = {("model-server", False): [(60, "INFO ready"), (2, "INFO v2.0.0 serves")]}
         made = Kit(kubeconfig(tmp_path / "admin", url, "admin"), kubeconfig(tmp_path / "worker", url, "worker"))
     try:
         made.seed(autoscaled=True)
@@ -53,7 +55,8 @@ def kit(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Kit]:
 
 @pytest.fixture
 def case(kit: Kit) -> Case:
-    return Case(kit.runtime(), MODEL, restarts=lambda: _revisions(kit), started=kit.start_pods)
+    fake = kit.config_file.name == "admin"
+    return Case(kit.runtime(), MODEL, restarts=lambda: _revisions(kit), started=kit.start_pods, writes_log=fake)
 
 
 def _revisions(kit: Kit) -> int:
@@ -187,12 +190,12 @@ def test_the_log_has_what_the_server_wrote_also_before_it_crashed(case: Case, ki
     case.serving()
     if kit.config_file.name != "admin":
         pytest.skip("needs a kubelet and a server that writes a log and crashes")
-    fake_url[0].logs = {("model-server", False): "started again\n", ("model-server", True): "MemoryError\n"}
+    fake_url[0].logs = {("model-server", False): [(5, "started again")], ("model-server", True): [(900, "started"), (6, "MemoryError")]}
     pod = kit.core.list_namespaced_pod(kit.namespace).items[0].metadata.name
     died = {"terminated": {"reason": "OOMKilled", "exitCode": 137}}
     state = {"name": "model-server", "image": "x", "imageID": "", "ready": True, "restartCount": 1, "lastState": died}
     kit.core.patch_namespaced_pod_status(pod, kit.namespace, {"status": {"containerStatuses": [state]}})
-    text = case.runtime.logs(MODEL)
+    text = case.runtime.logs(MODEL, since=datetime.now(UTC) - timedelta(minutes=1))
     assert f"==> {pod} model-server before its last restart <==\nMemoryError\n==> {pod} model-server <==\nstarted again\n" in text
     assert next(i.problem for i in case.runtime.instances(MODEL) if i.name == pod) == "model-server ended before: OOMKilled, exit code 137"
 

@@ -7,11 +7,13 @@ import os
 import signal
 import socket
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import httpx
 import pytest
 
+from mlrunbook.adapters.local_evidence import tail_of
 from mlrunbook.adapters.local_runtime import LocalRuntime, desired_state
 from mlrunbook.addresses import Ports
 from mlrunbook.domain.errors import Invalid, NotFound, Transient
@@ -46,8 +48,10 @@ def runtime(config: Settings) -> LocalRuntime:
 
 class TestContract(RuntimeContract):
     @pytest.fixture
-    def case(self, runtime: LocalRuntime, small: Stack) -> Case:
+    def case(self, runtime: LocalRuntime, small: Stack, config: Settings) -> Case:
         pids: set[int | None] = set()
+        with open(config.serving_log_file, "a") as log:  # a server without a model has nothing to say
+            log.write("INFO a word of its own\n")
 
         def restarts() -> int:
             pids.add(small.supervisor.pid("model-server"))
@@ -110,8 +114,38 @@ def test_a_crashed_server_is_back_with_the_same_restart_id(runtime: LocalRuntime
     assert runtime.observe(MODEL).restart_id == wanted
 
 
-def test_the_log_is_readable_and_an_absent_one_says_so(runtime: LocalRuntime, tmp_path: Path) -> None:
-    assert isinstance(runtime.logs(MODEL, tail=5), str)
+def _written(log: Path, text: str, at: str) -> Path:
+    log.write_text(text)
+    written = datetime.fromisoformat(at).replace(tzinfo=UTC).timestamp()
+    os.utime(log, (written, written))
+    return log
+
+
+RECORDS = "2026-03-02 11:00:00,120 ERROR old\nTraceback of the old one\n2026-03-02 12:00:00,900 ERROR new\nTraceback of the new one\n"
+
+
+@pytest.mark.parametrize(
+    ("since", "expected"),
+    [
+        ("2026-03-02T10:59:59", 4),
+        ("2026-03-02T11:00:01", 2),
+        ("2026-03-02T12:00:00.500", 2),
+        ("2026-03-02T12:00:01", 0),
+    ],
+)
+def test_a_record_is_read_whole_or_not_at_all_by_the_time_on_its_first_line(tmp_path: Path, since: str, expected: int) -> None:
+    log = _written(tmp_path / "model-server.log", RECORDS, "2026-03-02T12:00:00.900")
+    text = tail_of(log, 500, datetime.fromisoformat(since).replace(tzinfo=UTC))
+    assert text.splitlines() == RECORDS.splitlines()[4 - expected :]
+
+
+def test_the_words_of_a_crash_are_read_though_they_have_no_time_of_their_own(tmp_path: Path) -> None:
+    log = _written(tmp_path / "model-server.log", "2026-03-02 11:00:00,120 INFO ready\nFatal Python error\n", "2026-03-02T12:00:00")
+    assert tail_of(log, 500, datetime(2026, 3, 2, 11, 30, tzinfo=UTC)) == "Fatal Python error\n"
+    assert tail_of(log, 500, datetime(2026, 3, 2, 12, 30, tzinfo=UTC)) == ""
+
+
+def test_an_absent_log_says_so(tmp_path: Path) -> None:
     with pytest.raises(NotFound, match="has written no log"):
         LocalRuntime(Settings(data_dir=tmp_path)).logs(MODEL)
 

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import json
 import re
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 import numpy as np
 import pytest
@@ -217,6 +217,15 @@ def test_error_lines_and_tracebacks_are_counted() -> None:
     assert (finding.state, finding.value["errors"]) == (State.SUSPECT, 2)
     assert f.server_logs("INFO ready\n").state is State.OK
     assert f.server_logs("").state is State.UNKNOWN
+
+
+def test_a_server_that_logged_nothing_since_the_failure_began_has_no_error_there() -> None:
+    since = datetime(2026, 3, 2, 12, tzinfo=UTC)
+    quiet = f.server_logs("==> pod-1 model-server <==\n", since=since)
+    assert (quiet.state, quiet.sentence) == (State.OK, "the model server has logged nothing since 2026-03-02 12:00:00 UTC")
+    assert f.server_logs("ERROR cannot score\n", since=since).sentence.startswith(
+        "1 error lines in the last 1 since 2026-03-02 12:00:00 UTC"
+    )
 
 
 def test_latency_and_resources_over_their_limits_are_suspect() -> None:

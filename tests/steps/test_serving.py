@@ -124,6 +124,19 @@ class TestRestart:
         assert carry(world, incident_id, "run-1") == "closed"
 
 
+def test_an_error_that_was_logged_before_the_failure_began_is_not_held_against_the_server(
+    world: World, file_world: FileWorld, clock: Clock
+) -> None:
+    """The release was two hours ago, so the failure is looked for in the last hour."""
+    incident_id = report(world)
+    clock.advance(seconds=20)
+    began = clock.at - timedelta(hours=1)
+    file_world.set(log=[((began - timedelta(minutes=5)).isoformat(), "ERROR an old one")])
+    carry(world, incident_id, "run-1")
+    [found] = [x for x in recorded(world, incident_id, "findings:infrastructure")["findings"] if x["key"].endswith("server_logs")]
+    assert (found["state"], found["sentence"]) == ("ok", f"the model server has logged nothing since {began:%Y-%m-%d %H:%M:%S} UTC")
+
+
 class TestNoRestart:
     def test_requests_that_callers_break_go_to_a_human_who_is_told_to_find_the_caller(
         self, world: World, file_world: FileWorld, clock: Clock, notifier: LedgerNotifier

@@ -1,0 +1,1 @@
+"""The runbook's "Regular Audits": weekly, monthly, quarterly, annual. Each line of them is a `section.Section`."""

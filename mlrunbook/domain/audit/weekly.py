@@ -238,8 +238,6 @@ def _segments(metrics: ModelMetrics | Missing, policy: Policy) -> Section:
     rows = tuple((name, str(c.n), str(c.positives), figure(c.f1), said.get(name, "")) for name, c in sorted(now.items()))
     severities = [s.verdict.severity for s in found.fallen if s.verdict and s.verdict.severity]
     worst = max(severities, key=lambda s: s.rank, default=Severity.MEDIUM)
-        (s.verdict.severity for s in found.fallen if s.verdict and s.verdict.severity), key=lambda s: s.rank, default=Severity.MEDIUM
-    )
     return Section(
         key,
         title,

@@ -12,7 +12,7 @@ import secrets
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
 
 from mlrunbook.domain.errors import NotFound, Refused, RunbookError
 from mlrunbook.domain.performance import WindowMetrics
@@ -21,6 +21,7 @@ from mlrunbook.ports import Change, ModelPlatform, Prediction, ViewSchedule
 NOBODY = "mlrunbook-contract-no-such-model"
 NO_VERSION = "v0.0.0-mlrunbook-contract"
 ROWS = 20
+DAYS = 14
 KINDS = {"deployment", "rollback", "config", "infrastructure", "feature_store", "data_pipeline", "staging"}
 STATES = {"pending", "scheduled", "done", "cancelled"}
 A_MOMENT = timedelta(seconds=2)  # platforms may keep whole seconds
@@ -107,6 +108,25 @@ def _window(name: str, window: WindowMetrics) -> None:
         expect(value is None or 0 <= value <= 1, f"{name}.{_camel(share)} from 0 to 1", value)
     blocks = sum(block.n for block in window.blocks)
     expect(not window.blocks or blocks == cells, f"{name}.blocks to add up to its confusionMatrix ({cells})", blocks)
+
+
+def _history(platform: ModelPlatform, on: Subject) -> str:
+    try:
+        found = platform.history(on.model, days=DAYS)
+    except NotFound as error:
+        raise NotRun(f"the platform keeps no history by day ({error}): audits draw none") from error
+    _ordered([day.day for day in found], "oldest first")
+    today = on.now.date()
+    outside = [day.day for day in found if not today - timedelta(days=DAYS) <= day.day <= today + timedelta(days=1)]
+    expect(not outside, f"the last {DAYS} days when that many are asked for", outside)
+    for day in found:
+        expect(day.confusion.n <= day.predictions, f"labelled at most predictions on {day.day}", f"{day.confusion.n} of {day.predictions}")
+        for share in ("flagged_share", "error_rate", "null_rate"):
+            value = getattr(day, share)
+            expect(value is None or 0 <= value <= 1, f"{_camel(share)} from 0 to 1 on {day.day}", value)
+    earlier = platform.history(on.model, days=1, until=on.now - timedelta(days=2))
+    expect(len(earlier) <= 1, "at most one day for days=1", [day.day for day in earlier])
+    return f"{len(found)} of the last {DAYS} days"
 
 
 def _alerts(platform: ModelPlatform, on: Subject) -> str:
@@ -279,6 +299,7 @@ def _flag_pending_work_orders(platform: ModelPlatform, on: Subject) -> str:
 CHECKS: tuple[Check, ...] = (
     Check("status", "what serves, and 404 for a model that is not there", _status),
     Check("metrics", "two windows whose figures agree; since, until and version respected", _metrics),
+    Check("history", "figures by day, oldest first; days and until respected; 404 where none are kept", _history),
     Check("alerts", "alerts as Alertmanager writes one", _alerts),
     Check("prediction_log", "rows newest first; limit, since, until and labelledOnly respected", _prediction_log),
     Check("changes", "changes newest first, of a known kind; since respected", _changes),
@@ -348,7 +369,7 @@ def _put_back(platform: ModelPlatform, on: Subject, version: str) -> Iterator[No
             platform.promote(on.model, version=version, promoted_by=BY, idempotency_key=f"{key}-{secrets.token_hex(2)}", **who)
 
 
-def _ordered(times: Sequence[datetime], how: str, *, reverse: bool = False) -> None:
+def _ordered(times: Sequence[datetime] | Sequence[date], how: str, *, reverse: bool = False) -> None:
     expect(list(times) == sorted(times, reverse=reverse), how, "another order")
 
 

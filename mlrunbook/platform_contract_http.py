@@ -98,6 +98,7 @@ def _examine(check: Check, on: Subject, url: str, token: str | None, timeout_s: 
 _CALLS: dict[str, Callable[[ModelPlatform, str], object]] = {
     "status": lambda p, m: p.status(m),
     "metrics": lambda p, m: p.metrics(m),
+    "history": lambda p, m: p.history(m, days=1),
     "alerts": lambda p, m: p.alerts(m),
     "prediction_log": lambda p, m: p.prediction_log(m),
     "changes": lambda p, m: p.changes(m, since=datetime.now(UTC)),

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 from mlrunbook.domain.actions import Action
 from mlrunbook.domain.features import FeatureStoreState
+from mlrunbook.domain.history import DayFigures
 from mlrunbook.domain.performance import ModelMetrics
 
 
@@ -127,6 +128,11 @@ class ModelPlatform(Protocol):
     def metrics(
         self, model: str, *, since: datetime | None = None, until: datetime | None = None, version: str | None = None
     ) -> ModelMetrics: ...
+
+    def history(self, model: str, *, days: int, until: datetime | None = None) -> Sequence[DayFigures]:
+        """Figures by day of UTC, oldest first: the day that `until` (now) is in, up to `until`, and the days before it, `days` in all;
+        those on which nothing was asked for are left out. NotFound where the platform keeps none."""
+        ...
 
     def alerts(self, model: str | None = None) -> Sequence[Mapping[str, Any]]: ...
 

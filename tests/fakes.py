@@ -14,6 +14,7 @@ from sqlalchemy import Engine
 from mlrunbook import db, statefile
 from mlrunbook.domain.actions import Action
 from mlrunbook.domain.errors import NotFound, Refused, Transient, Unknown
+from mlrunbook.domain.history import DayFigures
 from mlrunbook.domain.performance import Confusion, ModelMetrics, WindowMetrics
 from mlrunbook.domain.policy import Policy
 from mlrunbook.ports import (
@@ -240,6 +241,16 @@ class FileWorld(FileRegistry, FileSchedules):
             by_asset_type={"L": past} | {name: Confusion(**cells) for name, cells in s.get("types_before", {}).items()},
         )
         return ModelMetrics(model, window, base)
+
+    def history(self, model: str, *, days: int, until: datetime | None = None) -> Sequence[DayFigures]:
+        """Every day as good as the baseline, the last one as the model is now."""
+        self._known(model)
+        last, now = (until or self._now()).date(), self.metrics(model).current
+        counts = [*([HEALTHY] * (days - 1)), now.confusion]
+        return [
+            DayFigures(last - timedelta(days=days - 1 - i), c.n, c, (c.tp + c.fp) / c.n, 20.0, 0.0, 0.0, now.versions)
+            for i, c in enumerate(counts)
+        ]
 
     def alerts(self, model: str | None = None) -> Sequence[Mapping[str, Any]]:
         return []

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from typing import Any, TypeVar
 from urllib.parse import quote
 
 import httpx
 
 from mlrunbook.domain.errors import NotFound, Refused, Transient, Unknown
+from mlrunbook.domain.history import DayFigures
 from mlrunbook.domain.performance import Confusion, ModelMetrics, WindowMetrics
 from mlrunbook.ports import (
     Change,
@@ -51,6 +52,10 @@ class HttpPlatform:
     ) -> ModelMetrics:
         params = {"since": _iso(since), "until": _iso(until), "version": version}
         return self._read(f"/api/v1/model-performance/metrics/{quote(model, safe='')}", _metrics, params)
+
+    def history(self, model: str, *, days: int, until: datetime | None = None) -> Sequence[DayFigures]:
+        params = {"days": days, "until": _iso(until)}
+        return self._read(f"/api/v1/model-performance/history/{quote(model, safe='')}", lambda b: [_day(d) for d in b["days"]], params)
 
     def alerts(self, model: str | None = None) -> Sequence[Mapping[str, Any]]:
         return self._read("/api/v1/model-performance/alerts", lambda b: [dict(a) for a in b["alerts"]], {"model": model})
@@ -233,6 +238,19 @@ def _window(b: Any) -> WindowMetrics:
         outcomes_due=b.get("outcomesDue"),
         outcomes_missing=b.get("outcomesMissing"),
         blocks=tuple(Confusion(*(int(count) for count in counts)) for counts in b.get("blocks") or ()),
+    )
+
+
+def _day(b: Any) -> DayFigures:
+    return DayFigures(
+        day=date.fromisoformat(b["day"]),
+        predictions=int(b["predictions"]),
+        confusion=_confusion(b),
+        flagged_share=b.get("flaggedShare"),
+        latency_p95_ms=b.get("latencyP95Ms"),
+        error_rate=b.get("errorRate"),
+        null_rate=b.get("nullRate"),
+        versions=tuple(b.get("versions", ())),
     )
 
 

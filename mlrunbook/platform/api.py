@@ -36,6 +36,7 @@ from mlrunbook.platform import (
     artefacts,
     exporter,
     feature_schedules,
+    history,
     ledger,
     metrics,
     predictions,
@@ -354,6 +355,13 @@ def _performance(app: FastAPI, engine: Engine, clock: Callable[[], datetime]) ->
     def model_metrics(model: str, since: When = None, until: When = None, version: str | None = None) -> Body:
         with transaction(engine) as conn:
             return wire.metrics(metrics.compare(conn, model, now=clock(), since=since, until=until, version=version))
+
+    @app.get(f"{base}/history/{{model}}")
+    def by_day(model: str, days: Annotated[int, Query(ge=1, le=wire.MOST_DAYS)] = 28, until: When = None) -> Body:
+        """The figures of each day of UTC, oldest first; days on which nothing was asked for are left out."""
+        with transaction(engine) as conn:
+            found = history.by_day(conn, model, days=days, until=until or clock())
+        return {"model": model, "days": [wire.day(d) for d in found]}
 
     @app.put(f"{base}/metrics/{{model}}/baseline")
     def pin_baseline(model: str, body: wire.BaselineRequest, who: Operator) -> Body:

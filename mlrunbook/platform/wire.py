@@ -7,6 +7,7 @@ from typing import Annotated, Any, Self
 
 from pydantic import AwareDatetime, Field, StringConstraints, model_validator
 
+from mlrunbook.domain.history import DayFigures
 from mlrunbook.domain.performance import Confusion, ModelMetrics, WindowMetrics
 from mlrunbook.domain.retraining import NAME
 from mlrunbook.platform.feature_schedules import Schedule
@@ -23,6 +24,7 @@ MOST_OUTCOMES = 10_000
 MOST_VIEWS = 1000
 MOST_REPLAYED = 10_000
 MOST_VERSIONS = 50
+MOST_DAYS = 800  # two years, for a comparison
 
 
 class Asset(CamelModel):
@@ -229,6 +231,20 @@ def _window(w: WindowMetrics) -> dict[str, Any]:
         "byRiskLevel": _groups(w.by_risk_level),
         "byAssetType": _groups(w.by_asset_type),
         "blocks": [[c.tp, c.fp, c.fn, c.tn] for c in w.blocks],
+    }
+
+
+def day(d: DayFigures) -> dict[str, Any]:
+    return {
+        "day": d.day,
+        "predictions": d.predictions,
+        "labelled": d.confusion.n,
+        **_ratios(d.confusion),
+        "flaggedShare": d.flagged_share,
+        "latencyP95Ms": d.latency_p95_ms,
+        "errorRate": d.error_rate,
+        "nullRate": d.null_rate,
+        "versions": list(d.versions),
     }
 
 

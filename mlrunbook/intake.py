@@ -13,11 +13,12 @@ from typing import Any
 
 from sqlalchemy import Connection, text
 
+from mlrunbook.cadence import escalate, schedule_update
 from mlrunbook.domain.breach import subtype_for
 from mlrunbook.domain.incident import Incident, IncidentType, Severity, Status, Subtype
 from mlrunbook.domain.policy import Policy, Role
 from mlrunbook.domain.safety import MISSED_FAILURE_ALERT
-from mlrunbook.notices import escalate, page
+from mlrunbook.notices import page
 from mlrunbook.store import alerts as known_alerts
 from mlrunbook.store import incidents, leases, records, timeline
 from mlrunbook.store.incidents import Report
@@ -32,6 +33,9 @@ PLAUSIBLE_SINCE = datetime(2000, 1, 1, tzinfo=UTC)
 class NormalisedAlert:
     """One alert of any format. (fingerprint, starts_at) is its identity; `level` and `incident_type` are the sender's words.
 
+    `start_is_stated` False: the sender names no start that stays the same. Then what fires goes on with the alert of this fingerprint that
+    has not been resolved, and `starts_at` is only the start of a new one.
+
     `body` holds what is kept of it: at least "labels" and "annotations", each string to string.
     """
 
@@ -45,6 +49,7 @@ class NormalisedAlert:
     summary: str
     starts_at: datetime
     body: Mapping[str, Any]
+    start_is_stated: bool = True
 
 
 def take_in(
@@ -64,6 +69,8 @@ def take_in(
         # Critical is paged at once; otherwise triage gets a moment to recognise a false alarm, then the page goes out anyway.
         grace = timedelta(0) if report.severity is Severity.CRITICAL else timedelta(seconds=policy.triage.page_anyway_after_s)
         escalate(conn, policy, incident, now=now, hold_first_until=now + grace)
+        # Where triage never comes, stakeholders still hear of it in time; triage sets the update every 30 min.
+        schedule_update(conn, policy, incident, now=now, at=now + timedelta(minutes=policy.communication.initial_within_min))
         if not start:
             leases.expect(conn, incident.id, now=now)
         else:
@@ -97,6 +104,7 @@ def take_in_alerts(
     for model in sorted({a.model for a in alerts}):
         conn.execute(text("SELECT pg_advisory_xact_lock(hashtextextended(:model, 0))"), {"model": f"alerts of {model}"})
 
+    alerts = [alert if alert.start_is_stated else _going_on(conn, source, alert) for alert in alerts]
     touched: dict[str, None] = {}
     groups: dict[tuple[str, str], list[NormalisedAlert]] = defaultdict(list)
     for alert in (a for a in alerts if a.firing):
@@ -131,6 +139,13 @@ def take_in_alerts(
             words = f"{truncated} further alert{'s were' if truncated > 1 else ' was'} cut off by the sender"
             _note_once(conn, incident_id, source, words, f"truncated:{truncated}", now=now)
     return list(touched)
+
+
+def _going_on(conn: Connection, source: str, alert: NormalisedAlert) -> NormalisedAlert:
+    """The alert with the start it had when it came first; a repeat of a known one (same start too) stays what it is."""
+    same = known_alerts.find(conn, source=source, fingerprint=alert.fingerprint, starts_at=alert.starts_at)
+    since = None if same else known_alerts.firing_since(conn, source=source, fingerprint=alert.fingerprint)
+    return replace(alert, starts_at=since) if since else alert
 
 
 def _recall(conn: Connection, source: str, alert: NormalisedAlert) -> tuple[NormalisedAlert, Incident | None]:

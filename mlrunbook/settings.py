@@ -75,6 +75,13 @@ def channel_address(name: str) -> str | None:
     return os.environ.get("MLRUNBOOK_CHANNEL_" + name.upper().replace("-", "_")) or None
 
 
+def webhook_secrets(format_name: str) -> tuple[str, ...]:
+    """What senders of an alert format prove themselves with: environment MLRUNBOOK_WEBHOOK_SECRET_<FORMAT>, several by commas while
+    one replaces another. A secret itself holds no comma."""
+    given = os.environ.get("MLRUNBOOK_WEBHOOK_SECRET_" + format_name.upper(), "")
+    return tuple(secret.strip() for secret in given.split(",") if secret.strip())
+
+
 @cache
 def settings() -> Settings:
     return Settings()

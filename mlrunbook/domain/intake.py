@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 
 MODEL_LABELS = ("model", "model_name", "modelId")
+CHANGE_KINDS = ("deployment", "rollback", "staging", "config", "feature_store", "infrastructure", "data_pipeline")
+OWN_KEY = "mlrunbook:"  # what our pages are known by elsewhere begins with it
 MODEL_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 

@@ -15,15 +15,15 @@ from starlette.concurrency import run_in_threadpool
 
 from mlrunbook import __version__, web
 from mlrunbook.domain.errors import Transient
-from mlrunbook.gateway import alertmanager, incidents_api, webhooks
+from mlrunbook.gateway import incidents_api, webhooks
 from mlrunbook.gateway.dispatcher import Dispatcher
+from mlrunbook.gateway.formats import FORMATS
 from mlrunbook.wiring import World
 
 log = logging.getLogger(__name__)
 
 MAX_BODY_BYTES = 4 << 20  # Alertmanager sends a whole group at once and does not try again after a 413
 STOP_S = 5.0
-FORMATS = {"alertmanager": alertmanager.normalise}
 
 PAGE = """<!doctype html>
 <html lang="en"><meta charset="utf-8"><title>mlrunbook</title>
@@ -72,8 +72,8 @@ def create_app(world: World, *, dispatcher: Dispatcher | None = None, prefect_ui
         return HTMLResponse(PAGE.format(prefect=link))
 
     app.include_router(incidents_api.router(world))
-    for source, normalise in FORMATS.items():
-        app.include_router(webhooks.router(world, source, normalise))
+    for form in FORMATS.values():
+        app.include_router(webhooks.router(world, form))
     return app
 
 

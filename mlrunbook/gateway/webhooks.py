@@ -1,89 +1,91 @@
-"""What every alert format shares: read the body, normalise, store all of it in one transaction, answer 202.
+"""`POST /webhooks/{format}`: prove the sender, read the message, store all of it in one transaction, answer 202.
 
-A format is one file with a `normalise(payload)`; `router` gives it its endpoint. What a trusted sender sent is never lost: an
-alert we can use goes into `mlrunbook.intake`, and anything else is quarantined.
+What a trusted sender sent is never lost: an alert we can use goes into `mlrunbook.intake`, and anything else is quarantined.
 """
 
 from __future__ import annotations
 
-import json
-import logging
-import re
+import math
 from collections.abc import Callable
-from dataclasses import dataclass
-from datetime import datetime
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Request
-from pydantic import Field
-from sqlalchemy import Connection
+from fastapi import APIRouter, Depends, HTTPException, Request
 
-from mlrunbook.gateway.text import clean
-from mlrunbook.intake import NormalisedAlert, take_in_alerts
-from mlrunbook.store import alerts as known_alerts
+from mlrunbook.gateway import events_api, signatures
+from mlrunbook.gateway.reading import Format
+from mlrunbook.gateway.reception import Receipt, received, take
+from mlrunbook.settings import webhook_secrets
 from mlrunbook.tokens import Identity, Scope
-from mlrunbook.web import CamelModel, require
+from mlrunbook.web import require
 from mlrunbook.wiring import World
 
-log = logging.getLogger(__name__)
-
-MODEL_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
-
-
-@dataclass(frozen=True)
-class Unusable:
-    """A part of a message that is no alert of ours, and the sentence that says why."""
-
-    part: Any
-    reason: str
-
-
-Normalised = tuple[list[NormalisedAlert], list[Unusable], int]
-
-
-class Receipt(CamelModel):
-    """What became of a message: all of it is stored when this is answered."""
-
-    accepted: int = Field(description="Alerts taken in, repeats and resolved ones too")
-    quarantined: int = Field(description="Parts that were kept aside because they cannot be used")
-    incidents: list[str] = Field(description="Ids of the incidents the alerts belong to")
+TOKEN = require(Scope.INTAKE, basic=True)
+PROBLEMS: dict[int | str, dict[str, Any]] = {
+    401: {"description": "The sender is not proven"},
+    403: {"description": "The token lacks the scope intake"},
+    413: {"description": "The body is too large"},
+    503: {"description": "The store is away: send it again"},
+}
 
 
 async def raw(request: Request) -> bytes:
     return await request.body()
 
 
-def router(world: World, source: str, normalise: Callable[[Any], Normalised]) -> APIRouter:
-    """`POST /webhooks/{source}`."""
+Body = Annotated[bytes, Depends(raw)]
+
+
+def sender_of(world: World, form: Format) -> Callable[[Request, bytes], Identity]:
+    """A dependency: who sent this. By the format's own proof, else by a token of ours, which every format may use; else 401."""
+
+    def sender(request: Request, body: Body) -> Identity:
+        if form.token_in_query and "authorization" not in request.headers and (token := request.query_params.get("access_token")):
+            given = (b"authorization", f"Bearer {token}".encode("latin-1", "replace"))
+            request = Request({**request.scope, "headers": [*request.scope["headers"], given]})
+        secrets = webhook_secrets(form.name)
+        proof = signatures.Signed(request.headers, body, secrets, world.now(), world.policy.intake.replay_window_s)
+        why = signatures.prove(form.name, proof)
+        if why is None:
+            return Identity("", form.name, None, frozenset({Scope.INTAKE}))
+        try:
+            return TOKEN(request)
+        except HTTPException as error:
+            shown = [name for name in signatures.OF_FORMAT.get(form.name, ()) if name in request.headers and name != "authorization"]
+            if error.status_code != 401 or not shown:
+                raise
+            variable = f"MLRUNBOOK_WEBHOOK_SECRET_{form.name.upper()}"
+            reason = f"{why}; check {variable}" if secrets else f"{shown[0]} cannot be checked: {variable} is not set"
+            raise HTTPException(401, reason, error.headers) from error
+
+    return sender
+
+
+def router(world: World, form: Format) -> APIRouter:
+    """The endpoint of one format."""
     routes = APIRouter(tags=["webhooks"])
+    proven = Depends(sender_of(world, form))
+    content = {media_type: {"schema": {"type": "object"}} for media_type in form.media_types}
+    pace = events_api.Pace(world.policy.intake.cloudevents_per_min) if form.is_paced else None
+    problems = PROBLEMS | {
+        415: {"description": "Another content type"},
+        429: {"description": "Too many a minute: wait for Retry-After seconds"},
+    }
 
     @routes.post(
-        f"/webhooks/{source}",
+        f"/webhooks/{form.name}",
         status_code=202,
-        operation_id=f"receive_{source}",
-        openapi_extra={"requestBody": {"required": True, "content": {"application/json": {"schema": {"type": "object"}}}}},
+        operation_id=f"receive_{form.name}",
+        openapi_extra={"requestBody": {"required": True, "content": content}},
+        responses=problems if pace else PROBLEMS,
     )
-    def receive(body: Annotated[bytes, Depends(raw)], sender: Annotated[Identity, Depends(require(Scope.INTAKE, basic=True))]) -> Receipt:
-        """Take in one message. A bearer token, or HTTP basic with the token as password."""
-        try:
-            usable, unusable, truncated = normalise(json.loads(body))
-        except (ValueError, RecursionError) as error:
-            usable, unusable, truncated = [], [Unusable(body, f"not JSON: {error}")], 0
-        now = world.now()
-        with world.transaction() as conn:
-            ids = take_in_alerts(conn, world.policy, source, usable, truncated=truncated, now=now)
-            for one in unusable:
-                _quarantine(conn, source, one, body, now=now)
-        if unusable:
-            log.warning("quarantined %d part(s) of a message of %s: %s", len(unusable), sender.name, clean(unusable[0].reason, 300))
-        return Receipt(accepted=len(usable), quarantined=len(unusable), incidents=ids)
+    def receive(request: Request, body: Body, sender: Identity = proven) -> Receipt:
+        """Take in one message. The format's own proof, a bearer token, or HTTP basic with the token as password."""
+        if not form.accepts(request.headers):
+            raise HTTPException(415, f"send Content-Type {' or '.join(form.media_types[:2])}, or the event's attributes as ce- headers")
+        if pace and (wait_s := pace.wait_s(sender.name)) is not None:
+            raise HTTPException(429, "too many messages a minute", {"Retry-After": str(math.ceil(wait_s))})
+        return take(world, form, received(body, request.headers, world), body, sender=sender.name)
 
+    if form.is_paced:
+        routes.include_router(events_api.handshake(f"/webhooks/{form.name}", world.policy.intake.cloudevents_per_min))
     return routes
-
-
-def _quarantine(conn: Connection, source: str, one: Unusable, message: bytes, *, now: datetime) -> None:
-    try:
-        body = one.part if isinstance(one.part, bytes) else json.dumps(one.part).encode()
-    except (ValueError, RecursionError):  # nested as deep as could just be read
-        body = message
-    known_alerts.keep_unreadable(conn, source=source, body=body, error=clean(one.reason, 500), now=now)

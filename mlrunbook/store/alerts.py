@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, exists, insert, select, update
+from sqlalchemy import Connection, exists, select, update
 from sqlalchemy.dialects.postgresql import insert as upsert
 
-from mlrunbook.store.tables import alerts, incidents, quarantine
+from mlrunbook.store.tables import alerts, incidents
 
 
 def record(
@@ -92,7 +92,23 @@ def told_by_others(conn: Connection, *, name: str, model: str, source: str, sinc
     )
 
 
-def keep_unreadable(conn: Connection, *, source: str, body: bytes, error: str, now: datetime) -> int:
-    """Quarantine what a trusted sender sent and we cannot use; returns the row's id."""
-    row = insert(quarantine).values(source=source, body=body, error=error, received_at=now).returning(quarantine.c.id)
-    return int(conn.execute(row).scalar_one())
+def firing_since(conn: Connection, *, source: str, fingerprint: str) -> datetime | None:
+    """The start of this sender's alert that is not told as resolved, the newest of several."""
+    newest = (
+        select(alerts.c.starts_at)
+        .where(alerts.c.source == source, alerts.c.fingerprint == fingerprint, alerts.c.status == "firing")
+        .order_by(alerts.c.starts_at.desc())
+        .limit(1)
+    )
+    return conn.execute(newest).scalar_one_or_none()
+
+
+def incident_of(conn: Connection, *, source: str, fingerprint: str) -> str | None:
+    """The incident that this sender's alert belongs to; the newest, where it came more than once."""
+    newest = (
+        select(alerts.c.incident_id)
+        .where(alerts.c.source == source, alerts.c.fingerprint == fingerprint, alerts.c.incident_id.is_not(None))
+        .order_by(alerts.c.starts_at.desc(), alerts.c.id.desc())
+        .limit(1)
+    )
+    return conn.execute(newest).scalar_one_or_none()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -15,8 +16,10 @@ from hypothesis import strategies as st
 from sqlalchemy import text
 
 from mlrunbook.domain.incident import Status
-from mlrunbook.gateway.alertmanager import normalise
+from mlrunbook.domain.intake import IntakePolicy
+from mlrunbook.gateway.alertmanager import read
 from mlrunbook.gateway.app import create_app
+from mlrunbook.gateway.reading import Received, Unusable
 from mlrunbook.intake import NormalisedAlert
 from mlrunbook.store import alerts, incidents, timeline
 from mlrunbook.wiring import World
@@ -291,7 +294,7 @@ def test_an_authenticated_body_that_is_no_message_is_quarantined(client: TestCli
     before = len(quarantined(world))
     answer = client.post("/webhooks/alertmanager", content=content)
     assert answer.status_code == 202
-    assert answer.json() == {"accepted": 0, "quarantined": 1, "incidents": []}
+    assert answer.json() == {"accepted": 0, "quarantined": 1, "changes": 0, "incidents": [], "duplicate": False}
     assert len(quarantined(world)) == before + 1
 
 
@@ -310,7 +313,7 @@ def test_odd_text_in_an_alert_is_stored_without_what_breaks_a_store_or_a_termina
 
 
 def test_an_empty_group_is_accepted(client: TestClient) -> None:
-    assert send(client) == {"accepted": 0, "quarantined": 0, "incidents": []}
+    assert send(client) == {"accepted": 0, "quarantined": 0, "changes": 0, "incidents": [], "duplicate": False}
 
 
 def test_nothing_of_a_message_is_stored_when_part_of_it_cannot_be(client: TestClient, world: World, model: str) -> None:
@@ -328,6 +331,12 @@ def test_nothing_of_a_message_is_stored_when_part_of_it_cannot_be(client: TestCl
 
 
 # The normaliser alone
+
+
+def normalise(payload: Any) -> tuple[Sequence[NormalisedAlert], Sequence[Unusable], int]:
+    (reading,) = read(Received(payload, {}, datetime(2026, 3, 2, 9, tzinfo=UTC), IntakePolicy()))
+    return reading.alerts, reading.unusable, reading.truncated
+
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20),

@@ -1,0 +1,51 @@
+"""What CloudEvents asks of an HTTP receiver beyond the POST: the handshake, and to be told to wait (cloudevents/spec, http-webhook.md)."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+
+from fastapi import APIRouter, HTTPException, Request, Response
+
+from mlrunbook.gateway.text import clean
+
+MINUTE_S = 60.0
+
+
+def handshake(path: str, allowed_per_min: int) -> APIRouter:
+    """`OPTIONS`: any origin may ask; what it then sends still has to prove itself."""
+    routes = APIRouter(tags=["webhooks"])
+
+    @routes.options(path, operation_id="validate_cloudevents_sender", responses={400: {"description": "No WebHook-Request-Origin"}})
+    def validate(request: Request) -> Response:
+        """Say that events may be sent here, and how many a minute."""
+        origin = clean(request.headers.get("webhook-request-origin", ""), 300).replace("\n", "")
+        if not origin or not origin.isascii():
+            raise HTTPException(400, "the handshake needs the header WebHook-Request-Origin")
+        asked = request.headers.get("webhook-request-rate", "")
+        rate = min(int(asked), allowed_per_min) if asked.isascii() and asked.isdigit() and 0 < len(asked) < 10 else allowed_per_min
+        return Response(headers={"Allow": "POST", "WebHook-Allowed-Origin": origin, "WebHook-Allowed-Rate": str(max(rate, 1))})
+
+    return routes
+
+
+class Pace:
+    """At most so many requests a minute of one sender, counted in this process."""
+
+    def __init__(self, per_min: int, clock: Callable[[], float] = time.monotonic) -> None:
+        self._per_min, self._clock = per_min, clock
+        self._seen: dict[str, deque[float]] = {}
+        self._lock = threading.Lock()
+
+    def wait_s(self, sender: str) -> float | None:
+        """None: go on, and it is counted. Else how long to wait."""
+        with self._lock:
+            now, seen = self._clock(), self._seen.setdefault(sender, deque())
+            while seen and now - seen[0] >= MINUTE_S:
+                seen.popleft()
+            if len(seen) >= self._per_min:
+                return MINUTE_S - (now - seen[0])
+            seen.append(now)
+            return None

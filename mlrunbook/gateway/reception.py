@@ -1,0 +1,167 @@
+"""Takes in what a format has read out of a message: incidents, changes, words about incidents, and what must be kept aside.
+
+The webhooks, the mailbox and the replay of the quarantine share it. All of one message is one transaction.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Mapping
+from datetime import datetime
+
+from pydantic import Field
+from sqlalchemy import Connection
+
+from mlrunbook.domain.errors import NotFound, Refused
+from mlrunbook.domain.incident import Incident
+from mlrunbook.domain.policy import Policy, Role
+from mlrunbook.gateway.reading import Format, Reading, Received, ToldChange, Unusable, Word
+from mlrunbook.gateway.text import clean
+from mlrunbook.intake import take_in_alerts
+from mlrunbook.store import alerts as known_alerts
+from mlrunbook.store import changes, deliveries, incidents, outbox, quarantine, timeline
+from mlrunbook.web import CamelModel
+from mlrunbook.wiring import World
+
+log = logging.getLogger(__name__)
+
+
+class Receipt(CamelModel):
+    """What became of a message: all of it is stored when this is answered."""
+
+    accepted: int = Field(default=0, description="Alerts taken in, repeats and resolved ones too")
+    quarantined: int = Field(default=0, description="Parts that were kept aside because they cannot be used")
+    changes: int = Field(default=0, description="Changes near a model that were taken in")
+    incidents: list[str] = Field(default_factory=list, description="Ids of the incidents the message belongs to")
+    duplicate: bool = Field(default=False, description="This delivery came before; it is answered as it was then")
+
+    def __add__(self, other: Receipt) -> Receipt:
+        return Receipt(
+            accepted=self.accepted + other.accepted,
+            quarantined=self.quarantined + other.quarantined,
+            changes=self.changes + other.changes,
+            incidents=list(dict.fromkeys(self.incidents + other.incidents)),
+            duplicate=self.duplicate or other.duplicate,
+        )
+
+
+def received(body: bytes, headers: Mapping[str, str], world: World) -> Received:
+    """The message with its JSON read, if it is any."""
+    try:
+        payload, problem = json.loads(body), None
+    except (ValueError, RecursionError) as error:
+        payload, problem = None, f"not JSON: {error}"
+    return Received(payload, headers, world.now(), world.policy.intake, problem)
+
+
+def take(world: World, form: Format, message: Received, body: bytes, *, sender: str) -> Receipt:
+    """Read the message and store all of it, or nothing: an error of the store is the sender's reason to send it again."""
+    readings = form.read(message)
+    total = Receipt()
+    with world.transaction() as conn:
+        for reading in readings:
+            total += _take_one(conn, world.policy, form, reading, message, body, sender)
+    unusable = [one for reading in readings for one in reading.unusable]
+    if unusable:
+        reason = clean(unusable[0].reason, 300).replace("\n", " ")
+        log.warning("quarantined %d part(s) of a %s message of %s: %s", len(unusable), form.name, sender, reason)
+    return total
+
+
+def _take_one(conn: Connection, policy: Policy, form: Format, reading: Reading, message: Received, body: bytes, sender: str) -> Receipt:
+    delivery = clean(reading.delivery_id, 300) if reading.delivery_id else None
+    if delivery and (before := deliveries.begin(conn, form.name, delivery, now=message.at)) is not None:
+        return Receipt.model_validate(before).model_copy(update={"duplicate": True})
+    receipt = store(conn, policy, form, reading, now=message.at)
+    for one in reading.unusable:
+        kept = headers_kept(form, message.headers)
+        reason = clean(one.reason, 500)
+        quarantine.keep(conn, source=form.name, body=_bytes(one, body), error=reason, now=message.at, sender=sender, headers=kept)
+    if delivery:
+        deliveries.answered(conn, form.name, delivery, receipt.model_dump(mode="json", by_alias=True))
+    return receipt
+
+
+def store(conn: Connection, policy: Policy, form: Format, reading: Reading, *, now: datetime) -> Receipt:
+    """What can be used of the reading; what cannot is only counted."""
+    ids = dict.fromkeys(take_in_alerts(conn, policy, form.name, reading.alerts, truncated=reading.truncated, now=now))
+    for told in reading.changes:
+        take_change(conn, told, source=form.name, now=now)
+    for word in reading.words:
+        if about := _take_word(conn, form.name, word, now=now):
+            ids[about] = None
+    return Receipt(accepted=len(reading.alerts), quarantined=len(reading.unusable), changes=len(reading.changes), incidents=list(ids))
+
+
+def take_change(conn: Connection, told: ToldChange, *, source: str, now: datetime) -> bool:
+    """Keep a change and note it on what is open about that model. False when it is known."""
+    change = told.change
+    if not changes.put(conn, told.model, change, source=source, now=now):
+        return False
+    for incident in incidents.find(conn, model=told.model, only_open=True):
+        incidents.get(conn, incident.id, lock=True)
+        words = f"{source} tells of a change: {change.kind.replace('_', ' ')} {change.ref} by {change.author} at {change.at.isoformat()}"
+        timeline.append(conn, incident.id, "change", words, actor=source, at=now)
+    return True
+
+
+def _take_word(conn: Connection, source: str, word: Word, *, now: datetime) -> str | None:
+    """The incident that the word is about; None when nothing here is."""
+    incident_id = word.incident_id or known_alerts.incident_of(conn, source=source, fingerprint=word.fingerprint or "")
+    try:
+        incident = incidents.get(conn, incident_id, lock=True) if incident_id else None
+    except NotFound:
+        incident = None
+    if incident is None:
+        return None
+    if word.kind == "acknowledged" and incident.status.is_open:
+        acknowledge(conn, incident, by=word.by, role=Role.ONCALL_ML_ENGINEER, now=now)
+    elif not any(e.data.get("key") == word.key for e in timeline.read(conn, incident.id)):
+        timeline.append(conn, incident.id, "alert", clean(word.text, 1000), actor=source, at=now, data={"key": word.key})
+    return incident.id
+
+
+def acknowledge(conn: Connection, incident: Incident, *, by: str, role: str | None, now: datetime) -> Incident:
+    """Somebody has it: ends the paging of that role, not the escalation to the others."""
+    acknowledged = incidents.acknowledge(conn, incident.id, by=by, now=now)
+    if role:
+        outbox.cancel(conn, now=now, incident_id=incident.id, key_prefix=f"page:{incident.id}:{role}:")
+    return acknowledged
+
+
+def replay(world: World, form: Format, number: int) -> Receipt:
+    """Read a quarantined message again, after the policy names its model for example. Refused, with the reason, while it cannot be used."""
+    with world.transaction() as conn:
+        kept = quarantine.get(conn, number, lock=True)
+        if kept.replayed_at is not None:
+            raise Refused(f"number {number} was replayed at {kept.replayed_at.isoformat()}")
+        message = received(kept.body, kept.headers, world)
+        whole = Received(form.whole(message.payload), message.headers, kept.received_at, message.policy, message.problem)
+        readings = form.read(whole)
+        if wrong := next((one.reason for reading in readings for one in reading.unusable), None):
+            raise Refused(f"number {number} still cannot be used: {clean(wrong, 500)}")
+        total = Receipt()
+        for reading in readings:
+            total += store(conn, world.policy, form, reading, now=world.now())
+        quarantine.mark_replayed(conn, number, total.model_dump(mode="json", by_alias=True), now=world.now())
+    return total
+
+
+def headers_kept(form: Format, headers: Mapping[str, str]) -> dict[str, str]:
+    """What a normaliser reads, and nothing that proves the sender."""
+    prefix = form.header_prefix
+    return {
+        name: clean(value, 1000)
+        for name, value in headers.items()
+        if name in ("content-type", *form.header_names) or (prefix and name.startswith(prefix))
+    }
+
+
+def _bytes(one: Unusable, message: bytes) -> bytes:
+    if one.part is None:
+        return message
+    try:
+        return json.dumps(one.part).encode()
+    except (ValueError, RecursionError):  # nested as deep as could just be read
+        return message

@@ -1,0 +1,68 @@
+"""What a trusted sender sent and we could not use: kept as it came, until somebody has it read again."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Connection, func, insert, select, update
+
+from mlrunbook.domain.errors import NotFound
+from mlrunbook.store.tables import quarantine
+
+WAITING = quarantine.c.replayed_at.is_(None)
+
+
+@dataclass(frozen=True)
+class Quarantined:
+    """`replayed_into` is the receipt of the replay."""
+
+    id: int
+    source: str
+    sender: str
+    body: bytes
+    headers: Mapping[str, str]
+    error: str
+    received_at: datetime
+    replayed_at: datetime | None
+    replayed_into: Mapping[str, Any] | None
+
+
+def keep(
+    conn: Connection, *, source: str, body: bytes, error: str, now: datetime, sender: str = "", headers: Mapping[str, str] | None = None
+) -> int:
+    """Keep one message or part of one; returns the row's number."""
+    values = {"source": source, "body": body, "error": error, "received_at": now, "sender": sender, "headers": dict(headers or {})}
+    return int(conn.execute(insert(quarantine).values(**values).returning(quarantine.c.id)).scalar_one())
+
+
+def waiting(conn: Connection) -> int:
+    return int(conn.execute(select(func.count()).select_from(quarantine).where(WAITING)).scalar_one())
+
+
+def find(conn: Connection, *, replayed: bool = False, source: str | None = None, limit: int = 100) -> list[Quarantined]:
+    """Newest first; those that wait, and with `replayed` the others too."""
+    query = select(quarantine).order_by(quarantine.c.id.desc()).limit(limit)
+    if not replayed:
+        query = query.where(WAITING)
+    if source:
+        query = query.where(quarantine.c.source == source)
+    return [_row(r) for r in conn.execute(query)]
+
+
+def get(conn: Connection, number: int, *, lock: bool = False) -> Quarantined:
+    query = select(quarantine).where(quarantine.c.id == number)
+    row = conn.execute(query.with_for_update() if lock else query).one_or_none()
+    if row is None:
+        raise NotFound(f"nothing with the number {number} is quarantined; see `mlrunbook quarantine list`")
+    return _row(row)
+
+
+def mark_replayed(conn: Connection, number: int, receipt: Mapping[str, Any], *, now: datetime) -> None:
+    conn.execute(update(quarantine).where(quarantine.c.id == number).values(replayed_at=now, replayed_into=dict(receipt)))
+
+
+def _row(r: Any) -> Quarantined:
+    return Quarantined(r.id, r.source, r.sender, bytes(r.body), r.headers, r.error, r.received_at, r.replayed_at, r.replayed_into)

@@ -16,7 +16,6 @@ from mlrunbook.domain import communication
 from mlrunbook.domain.actions import PlanKind
 from mlrunbook.domain.clocks import in_words, response_deadline, times
 from mlrunbook.domain.communication import Figures, Rendered, Situation
-from mlrunbook.domain.escalation import ladder
 from mlrunbook.domain.incident import Incident, Severity, Status
 from mlrunbook.domain.policy import Contact, Policy, Role
 from mlrunbook.ports import WorkOrder
@@ -24,6 +23,7 @@ from mlrunbook.store import clocks, incidents, journal, outbox, plans, records
 from mlrunbook.store.journal import SETTLED
 
 REOPENED = "reopened"  # the record of the last reopening: number, at, since, why, baseline
+SEVERITY_SET = "severity_set"  # the record of the last change of severity after triage's: number, at, from, to, by, why, by_person
 
 
 def reopening(conn: Connection, incident_id: str) -> dict[str, Any] | None:
@@ -31,29 +31,23 @@ def reopening(conn: Connection, incident_id: str) -> dict[str, Any] | None:
     return records.get(conn, incident_id, REOPENED)
 
 
-def _round(conn: Connection, incident_id: str) -> str:
+def round_of(conn: Connection, incident_id: str) -> str:
     """Ends the keys of what is sent: a reopened incident tells people anew."""
     again = reopening(conn, incident_id)
     return f":reopened-{again['number']}" if again else ""
 
 
-def _opened_at(conn: Connection, incident: Incident) -> datetime:
+def opened_at(conn: Connection, incident: Incident) -> datetime:
     again = reopening(conn, incident.id)
     return datetime.fromisoformat(again["at"]) if again else incident.detected_at
 
 
-def escalate(conn: Connection, policy: Policy, incident: Incident, *, now: datetime, hold_first_until: datetime | None = None) -> None:
-    """Put the runbook's escalation ladder, or set it anew after the severity was measured; what went out stays out.
-
-    With `hold_first_until`, what would be paged at once waits until then: triage gets a moment to tell a false alarm, and if
-    triage never comes (Prefect is down) the dispatcher pages by itself.
-    """
-    rungs = ladder(incident.severity, _opened_at(conn, incident), policy)
-    for role in {Role(r) for r in Role} - {rung.role for rung in rungs}:
-        outbox.cancel(conn, now=now, incident_id=incident.id, key_prefix=f"page:{incident.id}:{role}:")
-    for rung in rungs:
-        at = max(rung.at, hold_first_until) if hold_first_until else rung.at
-        page(conn, policy, incident, rung.role, rung.reason, now=now, key=str(rung.role), at=at)
+def respond_by(conn: Connection, policy: Policy, incident: Incident) -> datetime:
+    """When a human must have answered, counted anew where the severity was changed on the way."""
+    since = opened_at(conn, incident)
+    if changed := records.get(conn, incident.id, SEVERITY_SET):
+        since = max(since, datetime.fromisoformat(changed["at"]))
+    return response_deadline(incident, policy, opened_at=since)
 
 
 def page(
@@ -69,7 +63,7 @@ def page(
     next_step: str | None = None,
 ) -> None:
     """One page to a role, by every channel the policy gives it; a second with the same key moves the first if it still waits."""
-    round_ = _round(conn, incident.id)
+    round_ = round_of(conn, incident.id)
     for channel in policy.escalation.of(role).channels:
         dedup = f"page:{incident.id}:{key}{round_}:{channel}"
         payload = {"role": str(role), "to": role.words, "reason": reason, "channel": channel, "next_step": next_step}
@@ -96,7 +90,7 @@ def tell(conn: Connection, incident: Incident, channel: str, to: str, message: R
     """One message by one channel."""
     payload = {"channel": channel, "to": to, "subject": message.subject, "body": message.body}
     outbox.put(
-        conn, "message", f"message:{incident.id}:{key}{_round(conn, incident.id)}:{channel}", payload, now=now, incident_id=incident.id
+        conn, "message", f"message:{incident.id}:{key}{round_of(conn, incident.id)}:{channel}", payload, now=now, incident_id=incident.id
     )
 
 
@@ -145,7 +139,7 @@ def situation(conn: Connection, policy: Policy, incident: Incident, *, now: date
         expected_resolution=_usual_resolution(conn, incident),
         since_detection=now - incident.detected_at,
         update_every_min=policy.communication.update_every_min,
-        respond_by=response_deadline(incident, policy, opened_at=_opened_at(conn, incident)),
+        respond_by=respond_by(conn, policy, incident),
         deadlines=[clock.sentence(now) for clock in clocks.of_incident(conn, incident.id)],
     )
 
@@ -185,5 +179,5 @@ def stop(conn: Connection, incident_id: str, *, now: datetime) -> None:
 
     But for the page about a step that could not be done (steps/changes): what it could not take back outlives the incident.
     """
-    kinds = ("page", "update", "expire_approval")
+    kinds = ("page", "update", "response_due", "expire_approval")
     outbox.cancel(conn, now=now, incident_id=incident_id, kinds=kinds, spare_prefix=f"page:{incident_id}:failed:")

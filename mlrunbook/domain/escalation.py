@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from mlrunbook.domain.clocks import in_words
+from mlrunbook.domain.clocks import in_words, utc
 from mlrunbook.domain.incident import Severity
 from mlrunbook.domain.policy import Policy, Role
 
@@ -25,8 +25,21 @@ class Rung:
 
 def ladder(severity: Severity, opened_at: datetime, policy: Policy) -> list[Rung]:
     """Who is paged when, earliest first. A low incident is a ticket: nobody is paged (runbook, "Severity Levels")."""
-    if severity is Severity.LOW:
-        return []
+    return [] if severity is Severity.LOW else _rungs(severity, utc(opened_at), policy)  # in UTC: on local clocks an hour may be none
+
+
+def unanswered(severity: Severity, opened_at: datetime, deadline: datetime, policy: Policy) -> Rung:
+    """Who is asked when nobody has acknowledged by the response time (runbook, "Severity Levels"): the next role of the ladder, which is
+    the first that was not paged before the deadline, or the last one where all were. Of a low incident it is the second role."""
+    deadline = utc(deadline)
+    rungs = _rungs(severity, utc(opened_at), policy)
+    late = "nobody has acknowledged it within the response time"
+    ahead = rungs[1:2] if severity is Severity.LOW else [rung for rung in rungs if rung.at >= deadline]
+    role = (ahead or rungs[-1:])[0].role
+    return Rung(role, deadline, f"{late} ({in_words(policy.response_min.of(severity))}): the {role.words} is asked")
+
+
+def _rungs(severity: Severity, opened_at: datetime, policy: Policy) -> list[Rung]:
     rungs = []
     for role in Role:
         responder = policy.escalation.of(role)

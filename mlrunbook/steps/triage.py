@@ -10,6 +10,7 @@ from typing import Any
 
 from sqlalchemy import Connection
 
+from mlrunbook.cadence import escalate, schedule_update
 from mlrunbook.domain import communication
 from mlrunbook.domain.communication import Figures
 from mlrunbook.domain.errors import RunbookError, Transient
@@ -18,11 +19,11 @@ from mlrunbook.domain.performance import ModelMetrics
 from mlrunbook.domain.policy import CostAssumptions, Role
 from mlrunbook.domain.safety import MISSED_FAILURE_ALERT
 from mlrunbook.domain.severity import AlertSignal, Assessment, assess
-from mlrunbook.notices import REOPENED, escalate, situation, stop, tell
+from mlrunbook.notices import REOPENED, situation, stop, tell
 from mlrunbook.ports import ServingStatus
 from mlrunbook.steps import measured
 from mlrunbook.steps.run import ACTOR, Run
-from mlrunbook.store import alerts, incidents, outbox, records
+from mlrunbook.store import alerts, incidents, records
 
 
 def triage(run: Run, *, sleep: Callable[[float], None] = time.sleep) -> dict[str, Any]:
@@ -155,8 +156,7 @@ def _tell_people(run: Run, conn: Connection, incident: Incident) -> None:
     post = communication.page(told, Role.ONCALL_ML_ENGINEER, "triage found it real")
     tell(conn, incident, "incidents", "#ml-incidents", post, key="triage", now=now)
     at = now + timedelta(minutes=policy.communication.update_every_min)
-    number = len(outbox.of_incident(conn, incident.id, "update")) + 1  # more than 1 where the incident was reopened
-    outbox.put(conn, "update", f"update:{incident.id}:{number}", {"number": number}, now=now, incident_id=incident.id, at=at)
+    schedule_update(conn, policy, incident, now=now, at=at)
 
 
 def figures_of(metrics: ModelMetrics | None, costs: CostAssumptions) -> Figures:

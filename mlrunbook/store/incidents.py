@@ -147,16 +147,20 @@ def classify(
     return get(conn, incident_id)
 
 
-def acknowledge(conn: Connection, incident_id: str, *, by: str, now: datetime) -> Incident:
-    """Record who has it. The first one counts for the response time; a later one is a hand-over on the timeline."""
+def acknowledge(
+    conn: Connection, incident_id: str, *, by: str, now: datetime, role: str | None = None, since: datetime | None = None
+) -> Incident:
+    """Record who has it. The first one counts for the response time; a later one is a hand-over on the timeline. Said again by the
+    same person it adds nothing, unless the incident was opened again `since`."""
     incident = get(conn, incident_id, lock=True)
-    if incident.acknowledged_by == by:
+    said = [e for e in timeline.read(conn, incident_id) if e.kind == "acknowledged" and (since is None or e.at >= since)]
+    if said and incident.acknowledged_by == by:
         return incident
     first = incident.acknowledged_at is None
     changes: dict[str, Any] = {"acknowledged_by": by} | ({"acknowledged_at": now} if first else {})
     conn.execute(update(incidents).where(incidents.c.id == incident_id).values(**changes))
-    words = f"Acknowledged by {by}" if first else f"Handed over from {incident.acknowledged_by} to {by}"
-    timeline.append(conn, incident_id, "acknowledged", words, actor=by, at=now)
+    words = f"Handed over from {incident.acknowledged_by} to {by}" if said else f"Acknowledged by {by}"
+    timeline.append(conn, incident_id, "acknowledged", words, actor=by, at=now, data={"role": role} if role else None)
     return get(conn, incident_id)
 
 

@@ -121,6 +121,11 @@ def failed(conn: Connection, item: Item, error: str, *, now: datetime) -> None:
     )
 
 
+def stands(conn: Connection, item: Item) -> bool:
+    """It is still to be delivered: nobody has cancelled it meanwhile."""
+    return conn.execute(select(outbox.c.id).where(outbox.c.id == item.id, PENDING)).first() is not None
+
+
 def is_delivered(conn: Connection, dedup_key: str) -> bool:
     return conn.execute(select(outbox.c.id).where(outbox.c.dedup_key == dedup_key, outbox.c.delivered_at.is_not(None))).first() is not None
 

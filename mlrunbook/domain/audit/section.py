@@ -33,7 +33,7 @@ class Table:
 
 @dataclass(frozen=True)
 class Lines:
-    """One value a day (or month) and series; None where there is none. `limit` is drawn across."""
+    """One value a day (or month) and series; None where there is none. `limit` is drawn across; the audited period begins at `since`."""
 
     title: str
     at: tuple[date, ...]
@@ -41,6 +41,7 @@ class Lines:
     unit: str = ""
     limit: float | None = None
     limit_name: str = ""
+    since: date | None = None
 
 
 @dataclass(frozen=True)
@@ -163,7 +164,8 @@ def missing(key: str, title: str, why: Missing, group: str = "") -> Section:
 def at_most(what: str, value: float | None, limit: float, n: int, least: int, words: Callable[[float | None], str]) -> tuple[Verdict, str]:
     """Is a measured rate within its limit? Not judged on fewer than `least` requests. `words` writes value and limit."""
     if n < least or value is None:
-        return Verdict.NOT_ENOUGH_DATA, f"{what}: only {n} requests, {least} needed" if n < least else f"{what} is not measured"
+        few = f"{what}: {counted(n, 'request') if n else 'no request'} in the period, {least} needed"
+        return Verdict.NOT_ENOUGH_DATA, few if n < least else f"{what} is not measured"
     is_, limit_is = words(value), words(limit)
     return (Verdict.FAIL, f"{what} {is_}, over {limit_is}") if value > limit else (Verdict.PASS, f"{what} {is_}, within {limit_is}")
 

@@ -100,6 +100,7 @@ def performance(metrics: ModelMetrics | Missing, history: Sequence[DayFigures] |
                 series,
                 limit=limit,
                 limit_name="F1 limit",
+                since=metrics.current.since.date(),
             )
         )
     if now.n:
@@ -110,7 +111,7 @@ def performance(metrics: ModelMetrics | Missing, history: Sequence[DayFigures] |
         verdict,
         graded.reason,
         tuple(charts),
-        (_ratios(now, before, policy.severity.drops.confidence),),
+        (_ratios(now, before, policy.severity.drops.confidence),) if now.n else (),
         opens=Opens(DEGRADED, graded.severity) if graded.severity else None,
     )
 
@@ -146,7 +147,7 @@ def _rates(facts: WeeklyFacts, policy: Policy) -> tuple[Section, ...]:
     asked = n + sum(now.errors.values())  # a server that fails every request makes no prediction
     latency_s = None if now.latency_p95_ms is None else now.latency_p95_ms / 1000
     judged = {
-        "latency": at_most("p95 latency", latency_s, alerts.latency_warning_s, n, least, seconds),
+        "latency": at_most("latency (p95)", latency_s, alerts.latency_warning_s, n, least, seconds),
         "errors": at_most("error rate", now.error_rate, alerts.error_rate_warning, asked, least, share),
         "nulls": at_most("worst feature's null rate", now.null_rate, alerts.null_rate_warning, n, least, share),
     }
@@ -161,9 +162,10 @@ def _rates(facts: WeeklyFacts, policy: Policy) -> tuple[Section, ...]:
         "nulls": Opens(DEGRADED, Severity.LOW),
     }
     made = []
+    since = now.since.date()
     for key, title in titles.items():
         chart_title, unit, values, limit = series[key]
-        charts = (Lines(chart_title, at, {title: values}, unit, limit, "limit"),) if any(v is not None for v in values) else ()
+        charts = (Lines(chart_title, at, {title: values}, unit, limit, since=since),) if any(v is not None for v in values) else ()
         made.append(Section(key, title, *judged[key], charts=charts, opens=opens[key]))
     return tuple(made)
 
@@ -264,7 +266,7 @@ def _drift(drift: DriftVerdict | Missing, policy: Policy) -> Section:
     if judged:
         parts = {"distance": tuple(c.effect or 0.0 for _, c in judged)}
         names = tuple(name for name, _ in judged)
-        charts = (Bars("Distance from the baseline, by feature", names, parts, limit=policy.alerts.drift_effect, limit_name="limit"),)
+        charts = (Bars("Distance from the baseline, by feature", names, parts, limit=policy.alerts.drift_effect),)
     rows = tuple((name, figure(c.effect), "-" if c.shift_sd is None else f"{c.shift_sd:+.1f}", c.sentence) for name, c in columns)
     tables = (Table("Features", ("Feature", "KS or JS distance", "Shift, sd", "Judgement"), rows),) if rows else ()
     return Section(key, title, verdict, drift.sentence, charts, tables, Opens(DEGRADED, Severity.MEDIUM))

@@ -1,0 +1,163 @@
+"""Three pasts for the audits: none, one day, and one year with its troubles. Drawn from a fixed seed: always the same."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from datetime import UTC, date, datetime, timedelta
+
+import numpy as np
+
+from mlrunbook.domain.action_items import Item, ItemStatus
+from mlrunbook.domain.audit.period import Kind, Period, complete
+from mlrunbook.domain.audit.section import Section
+from mlrunbook.domain.audit.weekly import FiringAlert, WeeklyFacts, weekly
+from mlrunbook.domain.drift import compare_features
+from mlrunbook.domain.findings import Missing
+from mlrunbook.domain.history import DayFigures, between, total
+from mlrunbook.domain.incident import Incident, IncidentType, Severity, Status
+from mlrunbook.domain.performance import Confusion, ModelMetrics, WindowMetrics
+from mlrunbook.domain.policy import Policy
+
+MODEL = "predictive_maintenance"
+NOW = datetime(2026, 1, 5, 6, 0, tzinfo=UTC)  # a Monday; the year before it is 2025
+PERIODS: Mapping[Kind, Period] = {kind: complete(kind, NOW) for kind in Kind}
+A_DAY = 4000  # predictions
+TYPES = {"L": 0.6, "M": 0.3, "H": 0.1}
+BAD = date(2025, 12, 30)  # a bad release served from here on for four days
+SLOW = date(2025, 6, 10)
+
+
+def counts(rng: np.random.Generator, n: int, recall: float = 0.78, precision: float = 0.82, failing: float = 0.033) -> Confusion:
+    positives = int(rng.binomial(n, failing))
+    tp = int(rng.binomial(positives, recall))
+    fp = int(rng.binomial(n - positives, failing * recall * (1 - precision) / precision / (1 - failing)))
+    return Confusion(tp, fp, positives - tp, n - positives - fp)
+
+
+def history(days: int, *, last: date = date(2026, 1, 4), seed: int = 1) -> list[DayFigures]:
+    rng = np.random.default_rng(seed)
+    made = []
+    for i in range(days):
+        day = last - timedelta(days=days - 1 - i)
+        recall = 0.4 if BAD <= day <= date(2026, 1, 2) else 0.78
+        seen = counts(rng, A_DAY, recall)
+        latency = 1900.0 if day == SLOW else float(rng.lognormal(np.log(35), 0.15))
+        rates = {"error_rate": float(rng.beta(1, 900)), "null_rate": float(rng.beta(2, 400))}
+        flagged = (seen.tp + seen.fp) / seen.n
+        made.append(DayFigures(day, A_DAY, seen, flagged, latency, versions=("v1.5.0",), **rates))
+    return made
+
+
+def window(
+    days: list[DayFigures], since: datetime, until: datetime, *, seed: int = 2, lower: Mapping[str, float] | None = None
+) -> WindowMetrics:
+    """The days of [since, until) as one window. `lower`: by how much recall of an asset type is lower."""
+    inside = between(days, since.date(), until.date())
+    whole, n = total(inside), sum(d.predictions for d in inside)
+    rng = np.random.default_rng(seed)
+    types = {name: counts(rng, int(n * part), 0.78 - (lower or {}).get(name, 0.0)) for name, part in TYPES.items()} if n else {}
+    levels = {"high": Confusion(tp=whole.tp, fp=whole.fp), "low": Confusion(fn=whole.fn, tn=whole.tn)} if n else {}
+    return WindowMetrics(
+        since,
+        until,
+        n,
+        whole.n,
+        whole,
+        flagged_share=(whole.tp + whole.fp) / n if n else None,
+        latency_p95_ms=max(d.latency_p95_ms or 0 for d in inside) if inside else None,
+        error_rate=0.002 if n else None,
+        null_rate=0.006 if n else None,
+        versions=("v1.5.0",) if n else (),
+        by_risk_level=levels,
+        by_asset_type=types,
+        errors={"scoring": int(n * 0.002)} if n else {},
+        label_delay_s=30.0 if n else None,
+        outcomes_due=n,
+        outcomes_missing=0,
+        blocks=tuple(d.confusion for d in inside),
+    )
+
+
+def metrics(days: list[DayFigures], period: Period, **of_now: Mapping[str, float]) -> ModelMetrics:
+    """The period against the seven days before it."""
+    before = window(days, period.since - timedelta(days=7), period.since, seed=3)
+    return ModelMetrics(MODEL, window(days, period.since, period.until, **of_now), before)
+
+
+def incident(number: int, at: datetime, **changes: object) -> Incident:
+    one = Incident(
+        id=f"incident_{number}",
+        model=MODEL,
+        type=IncidentType.PERFORMANCE_DEGRADATION,
+        family="performance",
+        severity=Severity.HIGH,
+        status=Status.CLOSED,
+        description="F1 fell 31 %",
+        impact="",
+        reported_by="alertmanager",
+        detected_at=at,
+        started_at=at - timedelta(minutes=7),
+        acknowledged_at=at + timedelta(minutes=11),
+        acknowledged_by="Ada Example",
+        contained_at=at + timedelta(minutes=25),
+        resolved_at=at + timedelta(hours=2),
+        closed_at=at + timedelta(hours=2),
+    )
+    return replace(one, **changes)  # type: ignore[arg-type]
+
+
+def item(number: int, due: datetime, **changes: object) -> Item:
+    one = Item(number, f"incident_{number}", "Alert on the age of the online rows", "oncall_ml_engineer", due)
+    return replace(one, **changes)  # type: ignore[arg-type]
+
+
+def drift(moved: bool) -> object:
+    rng = np.random.default_rng(4)
+    old = {
+        name: rng.normal(m, s, 2000)
+        for name, (m, s) in {"torque_nm": (40, 10), "air_temperature_k": (300, 2), "tool_wear_min": (108, 63)}.items()
+    }
+    new = {name: rng.normal(v.mean() + (0.8 * v.std() if moved and name == "torque_nm" else 0), v.std(), 2000) for name, v in old.items()}
+    return compare_features(old, new, Policy().drift)
+
+
+def weekly_facts(past: str) -> WeeklyFacts:
+    """`past`: nothing, day, year."""
+    period = PERIODS[Kind.WEEKLY]
+    if past == "nothing":
+        return WeeklyFacts(NOW, metrics([], period), [], Missing("no prediction is logged in the period"), [])
+    if past == "day":
+        days = history(1)
+        return WeeklyFacts(NOW, metrics(days, period), days, Missing("too few rows in the baseline"), [])
+    days = history(28)
+    monday = datetime(2025, 12, 29, 9, 12, tzinfo=UTC)
+    happened = [
+        incident(41, monday + timedelta(days=1)),
+        incident(
+            42,
+            monday + timedelta(days=3),
+            severity=Severity.MEDIUM,
+            contained_at=None,
+            acknowledged_at=monday + timedelta(days=3, hours=9),
+            resolved_at=monday + timedelta(days=3, hours=11),
+        ),
+        incident(43, monday + timedelta(days=4), status=Status.FALSE_ALARM, acknowledged_at=None, contained_at=None, resolved_at=None),
+    ]
+    return WeeklyFacts(
+        NOW,
+        metrics(days, period, lower={"M": 0.3}),
+        days,
+        drift(True),  # type: ignore[arg-type]
+        [FiringAlert("FeatureDrift", "warning", NOW - timedelta(hours=40), "torque_nm moved")],
+        happened,
+        [item(41, NOW - timedelta(days=2)), item(42, NOW + timedelta(days=9)), item(43, NOW, status=ItemStatus.DONE, ended_at=NOW)],
+        {"incident_41": "the release v2.0.0", "incident_42": "stale features"},
+    )
+
+
+def sections(kind: Kind, past: str) -> tuple[Section, ...]:
+    match Kind(kind):
+        case Kind.WEEKLY:
+            return weekly(weekly_facts(past), Policy())
+    raise AssertionError(kind)

@@ -215,6 +215,7 @@ class Rollout:
     restart_id: str | None  # the restart that it carries out, if it is one of ours
     state: str
     sentence: str
+    deployment: str = ""
 
 
 @dataclass(frozen=True)
@@ -247,6 +248,8 @@ class Revision:
     at: datetime  # when this template was first in place
     cause: str | None
     current: bool
+    ready: int = 0  # servers of it that answer
+    spec: str = ""  # equal where the same runs: a restart gives a new revision, and changes nothing else
 
     def has(self, number: int) -> bool:
         return number == self.number or number in self.former

@@ -37,7 +37,7 @@ KINDS = {
     "nodes": "Node",
 }
 MERGED_BY = {"containers": "name", "env": "name", "ports": "containerPort"}
-NOW = "2026-03-02T12:00:00Z"
+NOW = "2026-03-02T12:00:00Z"  # when what a test has no other time for was created
 
 
 class Answer(Exception):
@@ -69,6 +69,7 @@ class FakeKubernetes:
     after: Callable[[tuple[str, str, str]], None] = lambda call: None
     lock: threading.RLock = field(default_factory=threading.RLock)
     version: int = 0
+    now: str = NOW
 
     def handle(self, method: str, url: str, headers: Any, body: Any) -> Any:
         parts = urlsplit(url)
@@ -133,7 +134,13 @@ class FakeKubernetes:
         if key in self.objects:
             raise Answer(409, "AlreadyExists", f'{res} "{key[2]}" already exists')
         made = copy.deepcopy(body)
-        made["metadata"] |= {"uid": str(uuid.uuid4()), "namespace": ns, "creationTimestamp": NOW, "generation": 1, "resourceVersion": "0"}
+        made["metadata"] |= {
+            "uid": str(uuid.uuid4()),
+            "namespace": ns,
+            "creationTimestamp": self.now,
+            "generation": 1,
+            "resourceVersion": "0",
+        }
         _validated(res, made)
         if not dry:
             self.version += 1
@@ -225,6 +232,10 @@ class FakeKubernetes:
             self.objects.pop(key)
             del old[key]
         available = ready + sum(map(_ready, old.values()))
+        for key, replica_set in self.objects.items():
+            if key[:2] == (ns, "replicasets") and _owner(replica_set) == deployment["metadata"]["uid"]:
+                serve = sum(_ready(p) and k[2].rsplit("-", 1)[0] == key[2] for k, p in {**new, **old}.items())
+                replica_set["status"] = {"readyReplicas": serve} if serve else {}
         late = self.stuck and ready < wanted
         progressing = {
             "type": "Progressing",
@@ -238,7 +249,7 @@ class FakeKubernetes:
     def _put(self, key: tuple[str, str, str], made: Object) -> Object:
         self.version += 1
         own = {"name": key[2], "namespace": key[0], "uid": str(uuid.uuid4()), "resourceVersion": str(self.version)}
-        made["metadata"] |= own | {"creationTimestamp": NOW, "generation": 1}
+        made["metadata"] |= own | {"creationTimestamp": self.now, "generation": 1}
         self.objects[key] = made
         return made
 

@@ -22,7 +22,6 @@ from mlrunbook.domain.errors import Invalid, NotFound, Refused
 from mlrunbook.ports import Instance, Resources, Revision, ServingConfig, ServingState
 
 REPLICAS_BEFORE = "mlrunbook/replicas-before"  # annotation of a stopped Deployment, for people: the journal has it too
-RESTARTED_AT = "kubectl.kubernetes.io/restartedAt"
 CONFLICTS = 5  # how often an object that others keep changing is read again before the task is asked to wait
 Done = TypeVar("Done")
 
@@ -167,7 +166,7 @@ class KubernetesRuntime:
             noted = deployment["spec"]["template"].get("metadata", {}).get("annotations") or {}
             if noted.get(reading.RESTART_ID) == restart_id:
                 return
-            fresh = {reading.RESTART_ID: restart_id, RESTARTED_AT: datetime.now(UTC).isoformat(timespec="seconds")}
+            fresh = {reading.RESTART_ID: restart_id, reading.RESTARTED_AT: datetime.now(UTC).isoformat(timespec="seconds")}
             body = {"metadata": {"resourceVersion": _version(deployment)}, "spec": {"template": {"metadata": {"annotations": fresh}}}}
             self._cluster.patch("deployments", name, body, dry_run=dry_run)
 

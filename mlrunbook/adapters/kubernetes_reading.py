@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from decimal import Decimal
@@ -11,6 +13,7 @@ from mlrunbook.ports import Instance, Revision, Rollout
 
 Object = Mapping[str, Any]
 RESTART_ID = "mlrunbook/restart-id"  # on the pod template
+RESTARTED_AT = "kubectl.kubernetes.io/restartedAt"
 _REVISION = "deployment.kubernetes.io/revision"
 _FORMER = "deployment.kubernetes.io/revision-history"
 _CAUSE = "kubernetes.io/change-cause"
@@ -44,14 +47,15 @@ def rollout(deployment: Object, pods: Sequence[Object] = ()) -> Rollout:
     updated, total, available = (int(status.get(key) or 0) for key in ("updatedReplicas", "replicas", "availableReplicas"))
     words = f"{updated} of {wanted} pods of {meta['name']} are new, {available} available, {total - updated} old ones left"
     if int(status.get("observedGeneration") or 0) < int(meta.get("generation") or 0):
-        return Rollout(restart_id, "progressing", f"the rollout of {meta['name']} has not begun")
+        return Rollout(restart_id, "progressing", f"the rollout of {meta['name']} has not begun", meta["name"])
     progressing: Object = next((c for c in status.get("conditions") or () if c["type"] == "Progressing"), {})
     if progressing.get("reason") == "ProgressDeadlineExceeded":
         seen = (instance(pod) for pod in pods)
         reasons = "; ".join(f"{i.name}: {i.problem}" for i in seen if i.problem) or "its pods give no reason"
-        return Rollout(restart_id, "failed", f"the rollout of {meta['name']} made no progress in time ({words}): {reasons}")
+        said = f"the rollout of {meta['name']} made no progress in time ({words}): {reasons}"
+        return Rollout(restart_id, "failed", said, meta["name"])
     done = updated == total == available == wanted
-    return Rollout(restart_id, "done" if done else "progressing", words)
+    return Rollout(restart_id, "done" if done else "progressing", words, meta["name"])
 
 
 def instance(pod: Object) -> Instance:
@@ -118,6 +122,8 @@ def revisions(deployment: Object, replica_sets: Sequence[Object]) -> list[Revisi
                 at=moment(owned["metadata"]["creationTimestamp"]),
                 cause=noted.get(_CAUSE),
                 current=number == current,
+                ready=int((owned.get("status") or {}).get("readyReplicas") or 0),
+                spec=_digest(template_of(owned)),
             )
         )
     return sorted(found, key=lambda r: r.number, reverse=True)
@@ -133,6 +139,14 @@ def template_of(replica_set: Object) -> dict[str, Any]:
     meta = dict(template.get("metadata") or {})
     meta["labels"] = {key: value for key, value in (meta.get("labels") or {}).items() if key != _HASH}
     return template | {"metadata": meta}
+
+
+def _digest(template: dict[str, Any]) -> str:
+    """Of a pod template without the marks of a restart."""
+    meta = template["metadata"]
+    kept = {key: value for key, value in (meta.get("annotations") or {}).items() if key not in (RESTART_ID, RESTARTED_AT)}
+    bare = template | {"metadata": {"labels": meta["labels"], "annotations": kept}}
+    return hashlib.sha256(json.dumps(bare, sort_keys=True).encode()).hexdigest()[:12]
 
 
 def moment(text: str) -> datetime:

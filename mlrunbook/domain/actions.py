@@ -25,13 +25,14 @@ class PlanKind(StrEnum):
 
 
 class Path(StrEnum):
-    """Runbook, Step 4; and the infrastructure action, for a server that a new process mends."""
+    """Runbook, Step 4; and the infrastructure actions, for a server that a new process or the pod template before mends."""
 
     ROLLBACK = "rollback"  # A
     MATERIALIZE = "materialize"  # B
     RETRAIN = "retrain"  # C
     THRESHOLD = "threshold"  # D
     RESTART = "restart"
+    UNDO_ROLLOUT = "undo_rollout"
 
 
 @dataclass(frozen=True)

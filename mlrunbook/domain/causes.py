@@ -35,6 +35,7 @@ class Cause(StrEnum):
     FEATURE_STORE_OUTAGE = "feature_store_outage"
     NULL_OR_BROKEN_FEATURE = "null_or_broken_feature"
     STALE_FEATURES = "stale_features"
+    BAD_ROLLOUT = "bad_rollout"
     BAD_DEPLOYMENT = "bad_deployment"
     SERVING_INFRASTRUCTURE = "serving_infrastructure"
     LABEL_PROBLEM = "label_problem"
@@ -51,6 +52,7 @@ HEADLINES = {
     Cause.FEATURE_STORE_OUTAGE: "the feature store is out",
     Cause.NULL_OR_BROKEN_FEATURE: "a feature is missing or broken",
     Cause.STALE_FEATURES: "the model reads stale features",
+    Cause.BAD_ROLLOUT: "a rollout of the model server went wrong",
     Cause.BAD_DEPLOYMENT: "{version} is a bad release",
     Cause.SERVING_INFRASTRUCTURE: "serving is in trouble",
     Cause.LABEL_PROBLEM: "outcomes no longer arrive",
@@ -175,12 +177,17 @@ def evidence(found: Mapping[str, Finding], facts: DiagnosisFacts, now: datetime)
                 required=True,
             ),
         ],
+        Cause.BAD_ROLLOUT: [
+            Line(0.7, facts.rollout.bad, facts.rollout.sentence, required=True),
+            Line(0.3, in_trouble, seen.sentence if seen else answers),
+        ],
         Cause.SERVING_INFRASTRUCTURE: [
             Line(0.7, in_trouble, seen.sentence if seen else answers, required=True),
             Line(0.15, suspect(logs), told(logs)),
             Line(0.15, _not(out), f"features: {told(reads)}"),
             Line(0.0, store_well, "no outage of the feature store explains it", required=True),
             Line(0.0, not facts.not_loaded, loads, required=True),
+            Line(0.0, not facts.rollout.bad, "no rollout explains it", required=True),
         ],
         Cause.LABEL_PROBLEM: [
             Line(0.7, feed.stalled if feed else None, feed.sentence if feed else "performance is not measured", required=True),

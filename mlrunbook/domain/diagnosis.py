@@ -65,6 +65,7 @@ class Diagnosis:
     began_at: datetime | None = None
     target_version: str | None = None
     target_threshold: float | None = None
+    target_revision: int | None = None  # of the rollout history
     repair: Repair | None = None
     advice: str = ""  # the end of `sentence`: what follows from it
 
@@ -92,10 +93,27 @@ def diagnose(findings: Sequence[Finding], facts: DiagnosisFacts, now: datetime) 
     if facts.degraded and facts.degraded_words not in short:
         short += f"; {facts.degraded_words}"
     sentence = f"{headline}: {'; '.join(top.supports)}. {advice}"
-    began = {Cause.BAD_DEPLOYMENT: facts.deployment, Cause.THRESHOLD_CHANGE: facts.threshold_change}.get(top.cause)
+    change = {
+        Cause.BAD_DEPLOYMENT: facts.deployment,
+        Cause.THRESHOLD_CHANGE: facts.threshold_change,
+        Cause.BAD_ROLLOUT: facts.rollout.suspect,
+    }.get(top.cause)
     chain = _chain(top.cause, facts, states)
     repair = repair_of(facts.features) if path is Path.MATERIALIZE and facts.features else None
-    return Diagnosis(tuple(causes), path, chain, sentence, short, began.at if began else None, version, threshold, repair, advice)
+    back = facts.rollout.target if path is Path.UNDO_ROLLOUT else None
+    return Diagnosis(
+        tuple(causes),
+        path,
+        chain,
+        sentence,
+        short,
+        began_at=change.at if change else None,
+        target_version=version,
+        target_threshold=threshold,
+        target_revision=back.number if back else None,
+        repair=repair,
+        advice=advice,
+    )
 
 
 def repair_of(features: FeatureVerdict) -> Repair:
@@ -121,6 +139,12 @@ def _path(cause: Cause, facts: DiagnosisFacts, found: Mapping[str, Finding]) -> 
     change, features = facts.threshold_change, facts.features
     if cause is Cause.BAD_DEPLOYMENT:
         return _to_what_loads(facts) if facts.not_loaded else _back(facts)
+    if cause is Cause.BAD_ROLLOUT:
+        back = facts.rollout.target
+        if back is None:
+            return None, None, None, f"No safe automatic path here: {facts.rollout.why}; roll out a fixed template"
+        advice = f"Undo the rollout, back to revision {back.number} ({', '.join(back.images)}), {facts.rollout.why}"
+        return Path.UNDO_ROLLOUT, None, None, advice
     if cause is Cause.SERVING_INFRASTRUCTURE and facts.trouble:
         restart, advice = answer(facts.trouble, deployed=facts.deployed_in_a_day)
         return (Path.RESTART, None, None, advice) if restart else (None, None, None, f"No safe automatic path here: {advice}")
@@ -210,6 +234,9 @@ def _chain(cause: Cause, facts: DiagnosisFacts, found: Mapping[str, Finding]) ->
     """Why-because lines, as far as the facts reach; the review asks on from there."""
     counts = facts.metrics.current.confusion if facts.metrics else None
     version, deployment, change = facts.model_version or "the model", facts.deployment, facts.threshold_change
+    if cause is Cause.BAD_ROLLOUT:
+        served = f"Why did requests not get their predictions? Because {facts.trouble.sentence}" if facts.trouble else ""
+        return tuple(line for line in (served, f"Why is the model server not well? Because {facts.rollout.sentence}") if line)
     if cause is Cause.SERVING_INFRASTRUCTURE and facts.trouble:
         return (f"Why did requests not get their predictions in time? Because {facts.trouble.sentence}",)
     if cause is Cause.BAD_DEPLOYMENT and facts.not_loaded:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from mlrunbook.domain.fairness import Fairness, FairnessPolicy, judge_groups
 from mlrunbook.domain.outcome_feed import OutcomeFeed, judge_feed
 from mlrunbook.domain.performance import Confusion, DropPolicy, Evidence, ModelMetrics, Verdict, grade_metrics
+from mlrunbook.domain.rollouts import NO_HISTORY, RolloutVerdict
 from mlrunbook.domain.segments import judge_segments
 from mlrunbook.domain.serving import Seen, trouble_of
 from mlrunbook.domain.severity import SeverityPolicy
@@ -55,6 +56,7 @@ class DiagnosisFacts:
     unseen_types: Mapping[str, float] | None = None  # share of recent predictions by asset type the version never saw; None: not known
     courses: Mapping[str, Course] = field(default_factory=dict)  # how each numeric feature came from the baseline to now
     probing: Probing | None = None  # None: the prediction log was not read
+    rollout: RolloutVerdict = NO_HISTORY
     missed: str = ""  # the critical failure that was missed, in a sentence
     dangerous: bool = False
     drop_policy: DropPolicy = field(default_factory=DropPolicy)
@@ -176,6 +178,7 @@ def gather(
     features: FeatureVerdict | None = None,
     courses: Mapping[str, Course] | None = None,
     probing: Probing | None = None,
+    rollout: RolloutVerdict = NO_HISTORY,
     missed: str = "",
     dangerous: bool = False,
     drop_policy: DropPolicy | None = None,
@@ -197,6 +200,7 @@ def gather(
         unseen_types=unseen_types([p.asset_type for p in predictions], trained_types),
         courses=courses or {},
         probing=probing,
+        rollout=rollout,
         missed=missed,
         dangerous=dangerous,
         drop_policy=drop_policy or DropPolicy(),

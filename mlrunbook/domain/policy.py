@@ -25,6 +25,7 @@ from mlrunbook.domain.incident import IncidentType, Severity
 from mlrunbook.domain.intake import IntakePolicy
 from mlrunbook.domain.recovery import RecoveryPolicy
 from mlrunbook.domain.regulatory import RegulatoryPolicy
+from mlrunbook.domain.rollouts import RolloutPolicy
 from mlrunbook.domain.safety import SafetyPolicy
 from mlrunbook.domain.severity import SeverityPolicy
 
@@ -371,6 +372,7 @@ class Policy(Section):
     retraining: Retraining = Retraining()
     guardrails: Guardrails = Guardrails()
     cluster: ClusterPolicy = ClusterPolicy()
+    rollouts: RolloutPolicy = RolloutPolicy()
     intake: IntakePolicy = IntakePolicy()
     audits: AuditPolicy = AuditPolicy()
     costs: CostAssumptions = CostAssumptions()

@@ -19,6 +19,7 @@ from mlrunbook.domain.actions import (
     RollBack,
     RouteTraffic,
     Scale,
+    UndoRollout,
 )
 from mlrunbook.domain.containment import Executed, before_containment
 from mlrunbook.domain.diagnosis import Diagnosis, Repair
@@ -73,6 +74,13 @@ def propose(
         threshold = before_containment("threshold", executed) or (state.config.threshold if state and state.config else None)
         if threshold is not None:
             expected += f", at the threshold {threshold:g} that it was validated with"
+    elif diagnosis.path is Path.UNDO_ROLLOUT and diagnosis.target_revision is not None:
+        reasons = []
+        actions = [UndoRollout(model, diagnosis.target_revision), *_serve_again(model, state, executed, reasons)]
+        expected = (
+            f"the pods of revision {diagnosis.target_revision} are ready, latency and error rate within their limits, "
+            f"F1 back within 5 % of {_baseline(facts)}"
+        )
     elif diagnosis.path is Path.RESTART:
         actions, reasons = _anew(incident_id, model, state, executed)
         expected = f"the server answers, latency and error rate within their limits, F1 back within 5 % of {_baseline(facts)}"

@@ -88,6 +88,15 @@ _PREVENTION = {
         "Treat configuration as a release",
         "Watch the share of flagged assets next to precision",
     ),
+    Cause.BAD_ROLLOUT: _Prevention(
+        (
+            ("Mend the pod template that was undone, and try it where nobody is served", Role.ONCALL_ML_ENGINEER, 7),
+            ("Let a rollout of the model server stop by itself: readiness probe, maxUnavailable, progress deadline", Role.ML_TEAM_LEAD, 14),
+        ),
+        "The server's pod template is a release too",
+        "Infrastructure changes need the model owner's eye",
+        "Alert when a rollout makes no progress, before the old pods are gone",
+    ),
     Cause.SERVING_INFRASTRUCTURE: _Prevention(
         (
             ("Mend what took the model server down, and test that it restarts by itself", Role.ONCALL_ML_ENGINEER, 7),

@@ -16,6 +16,7 @@ from mlrunbook.domain.features import merged
 from mlrunbook.domain.findings import CHECKLIST, Finding, Missing, State
 from mlrunbook.domain.monitoring import spread
 from mlrunbook.domain.probing import judge_probing
+from mlrunbook.domain.rollouts import NO_HISTORY, RolloutVerdict, judge_rollout
 from mlrunbook.domain.upstream import courses
 from mlrunbook.ports import Change, Prediction
 from mlrunbook.steps import features, measured, rollback_target
@@ -135,6 +136,7 @@ def conclude(run: Run) -> dict[str, Any]:
                 "chain": diagnosis.chain,
                 "target_version": diagnosis.target_version,
                 "target_threshold": diagnosis.target_threshold,
+                "target_revision": diagnosis.target_revision,
                 "repair": asdict(diagnosis.repair) if diagnosis.repair else None,
                 "causes": [asdict(c) for c in diagnosis.causes],
                 "leads": [{"cause": str(c.cause), "explained": c.explained} for c in diagnosis.leads],
@@ -163,6 +165,7 @@ def gathered_facts(run: Run) -> DiagnosisFacts:
         features=features.recorded_verdict(run),
         courses=courses(reference or (), recent or ()),
         probing=judge_probing(recent, reference or ()) if recent is not None else None,
+        rollout=_rollout(run),
         retrain_triggers=run.world.policy.retraining.triggers,
         missed=missed_failure(run),
         dangerous=assessment_of(triage).dangerous if triage else False,
@@ -170,6 +173,18 @@ def gathered_facts(run: Run) -> DiagnosisFacts:
         limits=run.world.policy.severity,
         fairness=run.world.policy.fairness,
     )
+
+
+def _rollout(run: Run) -> RolloutVerdict:
+    runtime, incident = run.world.runtime, run.incident()
+    try:
+        if not (history := runtime.revisions(incident.model)):
+            return NO_HISTORY
+        rollout, pods = runtime.observe(incident.model).rollout, runtime.instances(incident.model)
+    except RunbookError as error:
+        return RolloutVerdict(None, f"the rollout history cannot be read: {error}")
+    now, policy = run.world.now(), run.world.policy.rollouts
+    return judge_rollout(history, rollout, pods, detected_at=incident.detected_at, now=now, policy=policy)
 
 
 def rediagnosed(run: Run) -> tuple[Diagnosis, DiagnosisFacts]:

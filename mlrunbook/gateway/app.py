@@ -10,14 +10,15 @@ from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
 from fastapi.responses import HTMLResponse
-from sqlalchemy import text
+from pydantic import Field
 from starlette.concurrency import run_in_threadpool
 
 from mlrunbook import __version__, web
 from mlrunbook.domain.errors import Transient
-from mlrunbook.gateway import incidents_api, webhooks
+from mlrunbook.gateway import audits_api, incidents_api, intake_api, webhooks
 from mlrunbook.gateway.dispatcher import Dispatcher
 from mlrunbook.gateway.formats import FORMATS
+from mlrunbook.store import quarantine
 from mlrunbook.wiring import World
 
 log = logging.getLogger(__name__)
@@ -39,6 +40,7 @@ class Health(web.CamelModel):
     status: str
     store: str
     dispatcher: str
+    quarantined: int = Field(description="Messages of trusted senders that could not be used and wait for a person")
 
 
 def create_app(world: World, *, dispatcher: Dispatcher | None = None, prefect_ui_url: str | None = None) -> FastAPI:
@@ -60,10 +62,10 @@ def create_app(world: World, *, dispatcher: Dispatcher | None = None, prefect_ui
     def health() -> Health:
         """200 while the store answers and the dispatcher of this process, if it has one, is alive; else 503."""
         with world.transaction() as conn:
-            conn.execute(text("SELECT 1"))
+            quarantined = quarantine.waiting(conn)
         if keeper and not keeper.alive:
             raise Transient("the dispatcher of this gateway has stopped: nobody is paged by it; restart the gateway")
-        return Health(status="ok", store="reachable", dispatcher="alive" if keeper else "off")
+        return Health(status="ok", store="reachable", dispatcher="alive" if keeper else "off", quarantined=quarantined)
 
     link = f'<li><a href="{html.escape(prefect_ui_url)}">Prefect</a>: the flow runs</li>' if prefect_ui_url else ""
 
@@ -72,6 +74,8 @@ def create_app(world: World, *, dispatcher: Dispatcher | None = None, prefect_ui
         return HTMLResponse(PAGE.format(prefect=link))
 
     app.include_router(incidents_api.router(world))
+    app.include_router(audits_api.router(world))
+    app.include_router(intake_api.router(world))
     for form in FORMATS.values():
         app.include_router(webhooks.router(world, form))
     return app

@@ -116,7 +116,8 @@ def prove(name: str, m: Signed) -> str | None:
     present = [header for header in OF_FORMAT.get(name, ()) if header in m.headers]
     if not m.secrets or not present:
         return "it proves nothing"
-    return next((why for header in present if (why := SIGNATURES[header](m)) is not None), None)
+    said = [SIGNATURES[header](m) for header in present]
+    return None if None in said else said[0]
 
 
 def _hex(secret: str, message: bytes) -> str:

@@ -19,7 +19,7 @@ from tasks.breach import lift_isolation, plan_release
 from tasks.candidate import unstage_rejected
 from tasks.decisions import human_resolution, plan_resolution, reopen, why_no_plan
 from tasks.forms import ApprovalForm
-from tasks.incidents import end, hand_to_human, look_again_later, open_or_join
+from tasks.incidents import end, grade_again, hand_to_human, look_again_later, open_or_join
 from tasks.run import carrying
 
 
@@ -70,6 +70,8 @@ async def follow_runbook(incident_id: str) -> str:
             return f"{incident_id}: false alarm, {triaged['summary']}"
         await contain(incident_id)  # 2
         await investigate(incident_id)  # 3
+        if await grade_again(incident_id):
+            await contain(incident_id)  # 2 again: it is worse than triage knew
         await publish_findings(incident_id)
         await mitigate(incident_id)
         released = await release(incident_id)

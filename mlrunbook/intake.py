@@ -13,6 +13,7 @@ from typing import Any
 
 from sqlalchemy import Connection, text
 
+from mlrunbook import regrading
 from mlrunbook.cadence import escalate, schedule_update
 from mlrunbook.domain.breach import subtype_for
 from mlrunbook.domain.incident import Incident, IncidentType, Severity, Status, Subtype
@@ -80,7 +81,11 @@ def take_in(
     timeline.append(conn, incident.id, "reported", words, actor=report.reported_by, at=now)
     if subtype:  # what follows from it does not wait for whatever the run is waiting for
         leases.nudge(conn, incident.id, why=f"{report.reported_by} reports {subtype.words}", key=f"subtype-{subtype}", now=now)
-    if report.severity.rank > incident.severity.rank:  # how severe it is, triage or a person decides; they must hear of it now
+    if report.severity.rank > incident.severity.rank and not by_alert:  # a person's severity is a floor
+        incident = regrading.say(conn, policy, incident.id, report.severity, by=report.reported_by, why=report.description, now=now)
+    elif report.severity.rank > incident.severity.rank:  # an alert's level is a guess: triage measures, people must hear of it now
+        records.put(conn, incident.id, regrading.DOUBT, {"severity": report.severity, "at": now}, now=now)
+        leases.nudge(conn, incident.id, why=report.description, key=f"worse-{report.severity}-{now.isoformat()}", now=now)
         why = f"{report.reported_by} reports {report.severity}, it is handled as {incident.severity}: {report.description}"
         for role in (Role.ONCALL_ML_ENGINEER, Role.ML_TEAM_LEAD):
             page(conn, policy, incident, role, why, now=now, key=f"reported-{report.severity}:{role}")

@@ -38,6 +38,12 @@ async def triage_incident(incident_id: str) -> dict[str, Any]:
     return await off_loop(triage_steps.triage, current_run())
 
 
+@task(task_run_name="grade-{incident_id}-again", **RETRY_TRANSIENT)
+async def grade_again(incident_id: str) -> bool:
+    """Whether the investigation has seen more harm than triage: the severity then rises."""
+    return await off_loop(triage_steps.grade_again, current_run())
+
+
 @task(task_run_name="hand-{incident_id}-to-a-human", **RETRY_TRANSIENT)
 async def hand_to_human(incident_id: str, reason: str) -> None:
     """Page, and stop until a human acts."""

@@ -12,17 +12,18 @@ from mlrunbook.domain.communication import initial_notification
 from mlrunbook.domain.containment import Containment, plan_containment
 from mlrunbook.domain.errors import RunbookError
 from mlrunbook.domain.findings import State
-from mlrunbook.domain.incident import IncidentType, Severity, Status
+from mlrunbook.domain.incident import TRANSITIONS, IncidentType, Severity, Status
 from mlrunbook.domain.severity import Assessment
 from mlrunbook.domain.threshold import choose_threshold
-from mlrunbook.notices import reopening, safety_notices, situation, tell_stakeholders
+from mlrunbook.notices import SEVERITY_SET, reopening, safety_notices, situation, tell_stakeholders
 from mlrunbook.ports import ServingState, ServingStatus
+from mlrunbook.regrading import assessment_of
 from mlrunbook.steps import breach, features, investigation, rehearsal
-from mlrunbook.steps.changes import is_carried_out, plan_of
+from mlrunbook.steps.changes import carry_out_or_report, is_carried_out, limits_damage, plan_of
 from mlrunbook.steps.measured import is_dangerous, metrics
 from mlrunbook.steps.run import ACTOR, Run
-from mlrunbook.steps.triage import affects_safety, assessment_of
-from mlrunbook.store import incidents, plans, records
+from mlrunbook.steps.triage import affects_safety
+from mlrunbook.store import incidents, journal, plans, records
 
 REPLAY_ROWS = 5000
 
@@ -31,6 +32,7 @@ def plan(run: Run) -> dict[str, Any]:
     """Decide the containment once: an automatic plan on named rules, and perhaps a mitigation for a person to decide."""
     if found := run.recorded("containment"):
         return found
+    _finish_what_began(run)
     triage = run.recorded("triage") or {}
     assessment, world = assessment_of(triage), run.world
     pending, isolate = triage["affected"]["pending_work_orders"] or 0, breach.verdict(run)
@@ -42,11 +44,12 @@ def plan(run: Run) -> dict[str, Any]:
             return standing
         now = world.now()
         digests = {}
-        # A reopened incident is contained anew: a plan of the same words would count as carried out.
-        again = reopening(conn, run.incident_id)
+        # Contained anew where it was reopened or got worse: a plan of the same words would count as carried out, or as asked about.
+        again, worse = reopening(conn, run.incident_id), records.get(conn, run.incident_id, SEVERITY_SET)
+        anew = [f"reopened at {again['at']}"] if again else []
+        anew += [f"{worse['to']} since {worse['at']}"] if worse else []
         automatic, mitigation = (
-            replace(p, reasons=(*p.reasons, f"reopened at {again['at']}")) if p and again else p
-            for p in (decided.automatic, decided.mitigation)
+            replace(p, reasons=(*p.reasons, *anew)) if p and anew else p for p in (decided.automatic, decided.mitigation)
         )
         if automatic:
             digests["automatic"] = plans.propose(conn, automatic, now=now)
@@ -58,6 +61,16 @@ def plan(run: Run) -> dict[str, Any]:
         isolates = decided.automatic is not None and any(isinstance(a, Isolate) for a in decided.automatic.actions)
         data = {"reasons": decided.reasons, "isolates": isolates, **digests}
         return run.record(conn, "containment", data)
+
+
+def _finish_what_began(run: Run) -> None:
+    """A containment that a rise of the severity interrupted: an action that may have been applied is settled before another plan."""
+    with run.world.transaction() as conn:
+        rows = [r for r in journal.of_incident(conn, run.incident_id) if r.state in ("intended", "applying")]
+        planned = {r.plan_digest: plans.get(conn, run.incident_id, r.plan_digest) for r in rows}
+    for row in rows:
+        if limits_damage(planned[row.plan_digest], row.ordinal):
+            carry_out_or_report(run, row.plan_digest, row.ordinal)
 
 
 def _contain_failure(run: Run, assessment: Assessment, pending_work_orders: int) -> Containment:
@@ -100,7 +113,8 @@ def announce(run: Run) -> None:
     is_contained = bool(contained.get("automatic")) and is_carried_out(run, plan_of(run, contained["automatic"]))
     with run.write() as conn:
         policy, now = run.world.policy, run.world.now()
-        if is_contained:
+        may_be_said = Status.CONTAINED in TRANSITIONS[incidents.get(conn, run.incident_id).status]  # not while a fix is measured
+        if is_contained and may_be_said:
             incidents.set_status(conn, run.incident_id, Status.CONTAINED, why="every containment action is read back", actor=ACTOR, now=now)
         incident = incidents.get(conn, run.incident_id)
         if affects_safety(triage):
@@ -160,7 +174,7 @@ def _deployed_within_a_day(run: Run) -> bool | None:
     incident = run.incident()
     try:
         since = incident.detected_at - timedelta(hours=24)
-        return any(c.kind == "deployment" for c in run.world.platform.changes(incident.model, since=since))
+        return any(c.kind == "deployment" for c in recent_changes.of_model(run.world, incident.model, since=since))
     except RunbookError:
         return None
 

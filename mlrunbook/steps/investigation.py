@@ -19,9 +19,10 @@ from mlrunbook.domain.probing import judge_probing
 from mlrunbook.domain.rollouts import NO_HISTORY, RolloutVerdict, judge_rollout
 from mlrunbook.domain.upstream import courses
 from mlrunbook.ports import Change, Prediction
+from mlrunbook.regrading import assessment_of
 from mlrunbook.steps import features, measured, rollback_target
 from mlrunbook.steps.run import Run
-from mlrunbook.steps.triage import assessment_of, figures_of, missed_failure
+from mlrunbook.steps.triage import figures_of, missed_failure
 from mlrunbook.store import incidents, records
 
 RECENT_ROWS = 4000  # of the prediction log: about 3 s of a busy model, and enough failures for an interval
@@ -32,7 +33,7 @@ Read = TypeVar("Read")
 
 def check_recent_changes(run: Run) -> list[Finding]:
     now = run.world.now()
-    changes = _tried(lambda: run.world.platform.changes(_model(run), since=now - timedelta(days=7)))
+    changes = _tried(lambda: recent_changes.of_model(run.world, _model(run), since=now - timedelta(days=7)))
     return checks.recent_changes(changes if isinstance(changes, Missing) else [*changes, *_rollouts(run)], now)
 
 
@@ -156,7 +157,7 @@ def gathered_facts(run: Run) -> DiagnosisFacts:
     return gather(
         detected_at=incident.detected_at,
         metrics=_or_none(_tried(lambda: measured.metrics(run))),
-        changes=_or_none(_tried(lambda: platform.changes(incident.model, since=incident.detected_at - timedelta(days=7)))),
+        changes=_or_none(_tried(lambda: recent_changes.of_model(run.world, incident.model, since=incident.detected_at - timedelta(days=7)))),
         status=_or_none(_tried(lambda: platform.status(incident.model))),
         predictions=_or_none(_recent(run, labelled_only=True)) or [],
         model_version=incident.model_version,

@@ -14,23 +14,30 @@ from mlrunbook.cadence import escalate, schedule_update
 from mlrunbook.domain import communication
 from mlrunbook.domain.communication import Figures
 from mlrunbook.domain.errors import RunbookError, Transient
-from mlrunbook.domain.incident import Incident, IncidentType, Severity, Status
+from mlrunbook.domain.incident import Incident, Severity, Status
 from mlrunbook.domain.performance import ModelMetrics
 from mlrunbook.domain.policy import CostAssumptions, Role
+from mlrunbook.domain.regrading import is_measured_as_it_was, risen
 from mlrunbook.domain.safety import MISSED_FAILURE_ALERT
 from mlrunbook.domain.severity import AlertSignal, Assessment, assess
-from mlrunbook.notices import REOPENED, situation, stop, tell
+from mlrunbook.notices import REOPENED, SEVERITY_SET, situation, stop, tell
 from mlrunbook.ports import ServingStatus
+from mlrunbook.regrading import DOUBT, lowered_from, regrade
 from mlrunbook.steps import measured
+from mlrunbook.steps.changes import executed_containment
 from mlrunbook.steps.run import ACTOR, Run
 from mlrunbook.store import alerts, incidents, records
+
+GRADED_AGAIN = "graded_again"  # once an investigation
 
 
 def triage(run: Run, *, sleep: Callable[[float], None] = time.sleep) -> dict[str, Any]:
     """Look until the evidence decides or the looks are used up, then record the outcome and tell people."""
     found = run.recorded("triage")
     if found and not _is_outgrown(run, found):
-        return found
+        if run.recorded(DOUBT):
+            look_again(run)
+        return run.recorded("triage") or found
     policy = run.world.policy
     for number in range(1, policy.triage.looks + 1):
         final = number == policy.triage.looks
@@ -60,6 +67,36 @@ def _is_outgrown(run: Run, found: dict[str, Any]) -> bool:
     return True
 
 
+def grade_again(run: Run) -> bool:
+    """Step 3, once the checklist is answered: True when the severity rose, and containment is to be planned anew."""
+    if run.recorded(GRADED_AGAIN):
+        return False
+    rose = look_again(run)
+    with run.write() as conn:
+        run.record(conn, GRADED_AGAIN, {"rose": rose})
+    return rose
+
+
+def look_again(run: Run) -> bool:
+    """One more look, where what is measured is still the failure and not what was done about it."""
+    found = run.recorded("triage") or {}
+    with run.write() as conn:
+        records.forget(conn, run.incident_id, DOUBT)  # what comes from here on is another doubt
+    if not found.get("real") or run.recorded("applied") or not is_measured_as_it_was([e.action for e in executed_containment(run)]):
+        return False
+    seen, metrics, status = look(run, final_look=True)
+    if metrics is None or status is None or not status.server_healthy or not seen.real:
+        return False  # a platform or a server that does not answer is an incident of its own
+    with run.write() as conn:
+        incident = incidents.get(conn, run.incident_id, lock=True)
+        to = risen(incident.severity, seen.severity, lowered_from(conn, run.incident_id))
+        if to is incident.severity:
+            return False
+        words = f"measured again, it is {to} and no longer {incident.severity}: {'; '.join(seen.reasons)}"
+        regrade(conn, run.world.policy, incident, to, replace(seen, severity=to), words=words, by=ACTOR, now=run.world.now())
+    return True
+
+
 def missed_failure(run: Run) -> str:
     """The critical failure that was missed, as its alert tells it; "" where none was."""
     with run.world.transaction() as conn:
@@ -72,6 +109,7 @@ def look(run: Run, *, final_look: bool = False) -> tuple[Assessment, ModelMetric
     with run.world.transaction() as conn:
         incident = incidents.get(conn, run.incident_id)
         reported = records.get(conn, run.incident_id, "report") or {}
+        by_person = (records.get(conn, run.incident_id, SEVERITY_SET) or {}).get("by_person", False)
         fired = [a["body"] for a in alerts.of_incident(conn, run.incident_id)]
     metrics = status = None
     reachable = True
@@ -83,7 +121,7 @@ def look(run: Run, *, final_look: bool = False) -> tuple[Assessment, ModelMetric
     except RunbookError as error:  # it answers, but has nothing on this model: judge by the report
         with run.write() as conn:
             run.note(conn, "triage", f"The model platform has no metrics for {incident.model}: {error}")
-    by_alert = bool(reported.get("by_alert"))
+    by_alert = bool(reported.get("by_alert")) and not by_person
     assessment = assess(
         reported_severity=None if by_alert else incident.severity,
         reported_type=None if by_alert else incident.type,
@@ -111,6 +149,8 @@ def _settle(run: Run, found: Assessment, metrics: ModelMetrics | None, status: S
         if standing := records.get(conn, run.incident_id, "triage"):
             return standing
         policy, now = run.world.policy, run.world.now()
+        if lowered := lowered_from(conn, run.incident_id):  # a person's word before triage spoke
+            found = replace(found, severity=risen(incidents.get(conn, run.incident_id).severity, found.severity, lowered))
         summary = "; ".join(found.reasons)
         data = {
             "real": bool(found.real),
@@ -190,11 +230,3 @@ def _pending_work_orders(run: Run) -> int | None:
 
 def affects_safety(recorded: dict[str, Any]) -> bool:
     return bool(recorded["assessment"].get("safety_risk"))
-
-
-def assessment_of(recorded: dict[str, Any]) -> Assessment:
-    """The assessment as it was recorded."""
-    body = recorded["assessment"]
-    return Assessment(
-        **{**body, "severity": Severity(body["severity"]), "type": IncidentType(body["type"]), "reasons": tuple(body["reasons"])}
-    )

@@ -46,16 +46,13 @@ def follow(run: Run) -> str:
     if not found["real"]:
         lifecycle.done(run)
         return "false alarm"
-    breach.alarm(run)
-    evidence.preserve(run)
-    contained = containment.plan(run)
-    if contained.get("automatic"):
-        contain(run, contained["automatic"])
-    containment.announce(run)
+    step_2(run)
     rollback_target.choose(run)
     for name in investigation.CHECKS:
         investigation.check(run, name)
     investigation.conclude(run)
+    if triage.grade_again(run):
+        step_2(run)
     if mitigation := containment.approved_mitigation(run):
         contain(run, mitigation)
     if (released := release(run)) is None:
@@ -100,6 +97,17 @@ def follow(run: Run) -> str:
     closing.draft_review(run)
     lifecycle.done(run)
     return "closed"
+
+
+def step_2(run: Run) -> None:
+    breach.alarm(run)
+    if run.recorded("contained"):
+        return
+    evidence.preserve(run)
+    contained = containment.plan(run)
+    if contained.get("automatic"):
+        contain(run, contained["automatic"])
+    containment.announce(run)
 
 
 def release(run: Run) -> bool | None:

@@ -4,7 +4,20 @@ from __future__ import annotations
 
 import typer
 
-from mlrunbook.commands import database, doctor, incidents, platform_contract, policy, runbook, services, train
+from mlrunbook.commands import (
+    actions,
+    audit,
+    database,
+    doctor,
+    incidents,
+    platform_contract,
+    policy,
+    quarantine,
+    runbook,
+    services,
+    train,
+    webhook,
+)
 from mlrunbook.commands.errors import OneLineErrors
 
 app = typer.Typer(
@@ -21,8 +34,12 @@ app.command()(services.demo)
 app.command()(services.gameday)
 app.command()(incidents.report)
 app.add_typer(incidents.app, name="incidents")
+app.add_typer(actions.app, name="actions")
+app.add_typer(quarantine.app, name="quarantine")
+app.add_typer(webhook.app, name="webhook")
 app.add_typer(policy.app, name="policy")
 app.add_typer(runbook.app, name="runbook")
+app.add_typer(audit.app, name="audit")
 app.command()(doctor.doctor)
 app.command("platform-contract")(platform_contract.platform_contract)
 app.add_typer(database.token, name="token")

@@ -6,7 +6,6 @@ from itertools import groupby
 
 from mlrunbook.adapters.svg import draw, escape
 from mlrunbook.domain.audit.section import Audit, Section, Table, Verdict
-from mlrunbook.domain.review import md
 
 MEDIA_TYPE = "text/html; charset=utf-8"
 MOST_WORDS = 150  # characters of a sentence in the summary, which must stay one page; the section has it whole
@@ -119,16 +118,3 @@ def _came_of(one: Section) -> str:
 
 def _cut(sentence: str) -> str:
     return sentence if len(sentence) <= MOST_WORDS else f"{sentence[: MOST_WORDS - 1].rstrip()}…"
-
-
-def markdown(audit: Audit, link: str) -> str:
-    """The summary for Prefect's artifact."""
-    said = f"{md(audit.model)}, {md(audit.period.name)}: **{audit.verdict.words}**. {md(audit.sentence)}."
-    lines = [f"## {audit.period.kind.words}", "", said, ""]
-    lines += [f"[The whole report]({link}): log in with any user name and a token of scope read", ""]
-    lines += ["| Verdict | Line | What was found | Since the last |", "|---|---|---|---|"]
-    for one in audit.sections:
-        verdict = "**fail**" if one.verdict is Verdict.FAIL else one.verdict.words
-        found = f"{one.sentence} ({one.incident_id})" if one.incident_id else one.sentence
-        lines.append(f"| {verdict} | {md(one.title)} | {md(found)} | {md(audit.change(one)) or '-'} |")
-    return "\n".join(lines)

@@ -27,10 +27,11 @@ def open_or_join(
     *,
     by_run: str | None = None,
     subtype: Subtype | None = None,
+    start: bool = False,
 ) -> str:
     """The id of the incident. A run that begins again from the top (resumed, retried) gets the one it has opened, and asks no second
     time: `by_run` is its id. `request` names a path a person asks for ({"path", "by", "reason", ...}): it goes the same way
-    through plan, approval and journal, only the diagnosis does not choose it."""
+    through plan, approval and journal, only the diagnosis does not choose it. `start`: the caller is not the run of the incident."""
     for name, value in (("model", model), ("description", description), ("reportedBy", reported_by)):
         if not value.strip():
             raise Invalid(f"{name} is empty: give an incident id, or model, description and reportedBy", field=name)
@@ -47,7 +48,7 @@ def open_or_join(
     with world.transaction() as conn:
         if by_run and (opened := records.incident_with(conn, f"opened_by:{by_run}")):
             return opened
-        incident, is_new = take_in(conn, world.policy, report, now=world.now(), start=False)
+        incident, is_new = take_in(conn, world.policy, report, now=world.now(), start=start)
         if by_run:
             records.put(conn, incident.id, f"opened_by:{by_run}", {"new": is_new}, now=world.now())
         if request:

@@ -1,0 +1,27 @@
+"""The runbook's "Regular Audits". `prefect.yaml` says when each is held; by hand, start one from the UI or with `mlrunbook audit`."""
+
+from prefect import flow
+
+from tasks.audit import examine, file_report, open_incidents, period, publish_audit, read_record
+
+
+@flow(name="weekly-audit", flow_run_name="weekly-audit-of-{model}", persist_result=False)
+async def weekly_audit(model: str = "predictive_maintenance", up_to_now: bool = False) -> str:
+    """Weekly: review the performance metrics of the last week.
+
+    Args:
+        model: The model to review, such as predictive_maintenance.
+        up_to_now: Look at the seven days up to this minute instead of the last calendar week.
+    """
+    return await hold("weekly", model, up_to_now)
+
+
+async def hold(kind: str, model: str, up_to_now: bool) -> str:
+    """One audit from start to end. Started again, it shows what is filed."""
+    of = period(kind, up_to_now)
+    filed = await read_record(model, of)
+    if filed is None:
+        audit = await examine(model, of)
+        audit = await open_incidents(audit)
+        filed = await file_report(audit)
+    return await publish_audit(filed)

@@ -1,0 +1,127 @@
+"""Audits as they were filed, and the drills that were held. An audit's record is written once and never changed."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Connection, Row, select
+from sqlalchemy.dialects.postgresql import insert
+
+from mlrunbook.domain.audit.period import Kind
+from mlrunbook.domain.audit.section import Audit, Verdict
+from mlrunbook.domain.errors import NotFound
+from mlrunbook.store.tables import audits, drills
+
+_SHOWN = [c for c in audits.c if c.name != "report"]  # the report is some 100 KB
+
+
+@dataclass(frozen=True)
+class Filed:
+    """The record of one audit. `sections` in their order: key, title, verdict, sentence, change, incident_id."""
+
+    id: int
+    model: str
+    kind: Kind
+    period: str
+    since: datetime
+    until: datetime
+    at: datetime
+    verdict: Verdict
+    sections: Sequence[Mapping[str, Any]]
+    sha256: str
+
+    @property
+    def verdicts(self) -> dict[str, Verdict]:
+        return {s["key"]: Verdict(s["verdict"]) for s in self.sections}
+
+    @property
+    def incident_ids(self) -> list[str]:
+        return list(dict.fromkeys(s["incident_id"] for s in self.sections if s["incident_id"]))
+
+
+@dataclass(frozen=True)
+class Drill:
+    held_at: datetime
+    what: str
+    result: str
+
+
+def file(conn: Connection, audit: Audit, report: bytes) -> Filed:
+    """Write the record unless that period is filed already; return what stands."""
+    period = audit.period
+    body = [
+        {
+            "key": s.key,
+            "title": s.title,
+            "verdict": s.verdict.value,
+            "sentence": s.sentence,
+            "change": audit.change(s),
+            "incident_id": s.incident_id,
+        }
+        for s in audit.sections
+    ]
+    values = {
+        "model": audit.model,
+        "kind": period.kind.value,
+        "period": period.name,
+        "since": period.since,
+        "until": period.until,
+        "at": audit.at,
+        "verdict": audit.verdict.value,
+        "sections": body,
+        "report": report,
+        "sha256": hashlib.sha256(report).hexdigest(),
+    }
+    conn.execute(insert(audits).values(**values).on_conflict_do_nothing())
+    filed = of_period(conn, audit.model, period.kind, period.name)
+    assert filed is not None  # the insert wrote it, or found it
+    return filed
+
+
+def of_period(conn: Connection, model: str, kind: Kind, period: str) -> Filed | None:
+    row = conn.execute(select(*_SHOWN).where(audits.c.model == model, audits.c.kind == kind.value, audits.c.period == period)).one_or_none()
+    return _filed(row) if row else None
+
+
+def last_before(conn: Connection, model: str, kind: Kind, until: datetime) -> Filed | None:
+    """The one to compare with: of a period that ended before `until`."""
+    query = select(*_SHOWN).where(audits.c.model == model, audits.c.kind == kind.value, audits.c.until < until)
+    row = conn.execute(query.order_by(audits.c.until.desc(), audits.c.id.desc()).limit(1)).one_or_none()
+    return _filed(row) if row else None
+
+
+def find(conn: Connection, *, model: str | None = None, since: datetime | None = None, limit: int = 1000) -> list[Filed]:
+    """Newest first; `since`: whose period ended after it."""
+    query = select(*_SHOWN).order_by(audits.c.until.desc(), audits.c.id.desc()).limit(limit)
+    if model:
+        query = query.where(audits.c.model == model)
+    if since:
+        query = query.where(audits.c.until > since)
+    return [_filed(row) for row in conn.execute(query)]
+
+
+def report(conn: Connection, audit_id: int) -> bytes:
+    row = conn.execute(select(audits.c.report).where(audits.c.id == audit_id)).one_or_none()
+    if row is None:
+        raise NotFound(f"there is no audit {audit_id}; list them with `mlrunbook audit list`")
+    return bytes(row.report)
+
+
+def note_drill(conn: Connection, drill: Drill) -> None:
+    """The same drill again adds nothing."""
+    conn.execute(insert(drills).values(held_at=drill.held_at, what=drill.what, result=drill.result).on_conflict_do_nothing())
+
+
+def drills_held(conn: Connection, *, since: datetime) -> list[Drill]:
+    """Newest first."""
+    query = select(drills.c.held_at, drills.c.what, drills.c.result).where(drills.c.held_at >= since)
+    return [Drill(*row) for row in conn.execute(query.order_by(drills.c.held_at.desc()))]
+
+
+def _filed(row: Row[Any]) -> Filed:
+    values = dict(row._mapping)
+    return Filed(**{**values, "kind": Kind(values["kind"]), "verdict": Verdict(values["verdict"])})

@@ -1,0 +1,126 @@
+"""Audits on a store: one record a period, one incident a finding, whatever befalls the run."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+
+import pytest
+from sqlalchemy import Engine, select
+
+from mlrunbook.domain.audit.period import Kind, complete, up_to
+from mlrunbook.domain.audit.section import Verdict
+from mlrunbook.domain.errors import NotFound, Transient
+from mlrunbook.domain.history import DayFigures
+from mlrunbook.domain.incident import IncidentType, Severity, Status
+from mlrunbook.steps import audit as steps
+from mlrunbook.store import audits, incidents
+from mlrunbook.store.audits import Filed
+from mlrunbook.store.incidents import Report
+from mlrunbook.store.tables import outbox
+from mlrunbook.wiring import World
+from tests.fakes import MODEL, T0, Clock, FileWorld
+
+LAST_WEEK = complete(Kind.WEEKLY, T0)
+
+
+def held(world: World, period: object = LAST_WEEK) -> Filed:
+    """As the flow holds one."""
+    audit = steps.open_incidents(world, steps.examine(world, MODEL, period))  # type: ignore[arg-type]
+    return steps.file(world, audit)[0]
+
+
+def sections(one: Filed) -> dict[str, dict[str, object]]:
+    return {s["key"]: dict(s) for s in one.sections}
+
+
+def all_incidents(world: World) -> list[object]:
+    with world.transaction() as conn:
+        return list(incidents.find(conn))
+
+
+def close(world: World, incident_id: str, at: datetime) -> None:
+    with world.transaction() as conn:
+        for status in (Status.RESOLVED, Status.CLOSED):
+            incidents.set_status(conn, incident_id, status, why="mended", actor="a test", now=at)
+
+
+def test_a_week_within_its_limits_is_filed_and_opens_nothing(world: World, file_world: FileWorld) -> None:
+    file_world.set(serving="v1.5.0")
+    one = held(world)
+    assert sections(one)["performance"]["verdict"] == Verdict.PASS
+    assert (one.period, one.incident_ids, all_incidents(world)) == ("2026-W12", [], [])
+    with world.transaction() as conn:
+        assert b"<!DOCTYPE html>" in audits.report(conn, one.id)
+
+
+def test_a_broken_limit_opens_an_incident_of_its_type_that_is_worked_on(world: World, engine: Engine) -> None:
+    one = held(world)
+    (incident,) = all_incidents(world)
+    assert (incident.type, incident.severity, incident.reported_by) == (  # type: ignore[attr-defined]
+        IncidentType.PERFORMANCE_DEGRADATION,
+        Severity.HIGH,
+        "weekly audit",
+    )
+    assert sections(one)["performance"]["incident_id"] == incident.id  # type: ignore[attr-defined]
+    with engine.begin() as conn:
+        kinds = set(conn.execute(select(outbox.c.kind).where(outbox.c.incident_id == incident.id)).scalars())  # type: ignore[attr-defined]
+    assert {"start_run", "page"} <= kinds
+
+
+def test_killed_after_it_opened_and_after_it_filed_it_leaves_one_incident_and_one_record(world: World) -> None:
+    steps.open_incidents(world, steps.examine(world, MODEL, LAST_WEEK))  # killed here
+    first, again = held(world), held(world)
+    assert first == again
+    assert steps.filed(world, MODEL, LAST_WEEK) == first
+    assert len(all_incidents(world)) == 1
+
+
+def test_a_second_look_in_the_same_week_opens_no_second_incident_even_when_the_first_is_closed(world: World, clock: Clock) -> None:
+    one = held(world, up_to(Kind.WEEKLY, clock()))
+    close(world, one.incident_ids[0], clock())
+    clock.advance(hours=1)
+    again = held(world, up_to(Kind.WEEKLY, clock()))
+    assert again.id != one.id
+    assert again.incident_ids == one.incident_ids
+    assert len(all_incidents(world)) == 1
+
+
+def test_a_failure_that_was_an_incident_of_that_week_and_is_over_opens_no_other(world: World) -> None:
+    report = Report(MODEL, IncidentType.PREDICTION_ERROR, "performance", Severity.HIGH, "F1 fell", "alertmanager")
+    with world.transaction() as conn:
+        incident, _ = incidents.open_or_join(conn, report, now=LAST_WEEK.since + timedelta(days=1))
+    close(world, incident.id, LAST_WEEK.since + timedelta(days=2))
+    audit = steps.open_incidents(world, steps.examine(world, MODEL, LAST_WEEK))
+    (found,) = [s for s in audit.sections if s.key == "performance"]
+    assert (found.verdict, found.incident_id) == (Verdict.FAIL, None)
+    assert found.note.startswith(f"{incident.id}, which is over")
+    assert len(all_incidents(world)) == 1
+
+
+def test_what_passed_the_last_time_and_fails_now_is_said(world: World, file_world: FileWorld) -> None:
+    before = complete(Kind.WEEKLY, T0 - timedelta(days=7))
+    file_world.set(serving="v1.5.0")
+    held(world, before)
+    file_world.set(serving="v2.0.0")
+    assert sections(held(world))["performance"]["change"] == "was pass, now fail"
+
+
+def test_a_platform_that_keeps_no_history_is_judged_by_what_it_has(
+    world: World, file_world: FileWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def none(model: str, *, days: int, until: datetime | None = None) -> Sequence[DayFigures]:
+        raise NotFound("no such endpoint")
+
+    monkeypatch.setattr(file_world, "history", none)
+    audit = steps.examine(world, MODEL, LAST_WEEK)
+    (found,) = [s for s in audit.sections if s.key == "performance"]
+    assert found.verdict is Verdict.FAIL
+    assert [type(c).__name__ for c in found.charts] == ["Matrix"]
+
+
+def test_a_platform_that_does_not_answer_is_asked_again_later_and_nothing_is_filed(world: World, file_world: FileWorld) -> None:
+    file_world.down = True
+    with pytest.raises(Transient):
+        held(world)
+    assert steps.filed(world, MODEL, LAST_WEEK) is None

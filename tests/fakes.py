@@ -61,6 +61,7 @@ STORE_TABLES = frozenset(
         "evidence",
         "action_items",
         "rule_states",
+        "changes",
         "audits",
         "drills",
     }

@@ -139,7 +139,7 @@ def recent_changes(
     changes: Sequence[Change] | Missing, now: datetime, *, recorded: frozenset[str] = _PLATFORM_RECORDS, days: int = 7
 ) -> list[Finding]:
     """The four items of Recent Changes. `recorded` names the kinds the source writes down: silence about any other kind is unknown."""
-    source = "change history of the model platform"
+    source = "change history of the model platform, and what other systems told"
     if isinstance(changes, Missing):
         return [unknown(key, source, changes) for key in _KINDS]
     since = now - timedelta(days=days)

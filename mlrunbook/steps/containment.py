@@ -9,7 +9,7 @@ from typing import Any
 from mlrunbook.approvals import approve_by_rule, request, standing_approval
 from mlrunbook.domain.actions import Isolate, PlanKind, RouteTraffic, lifts_isolation
 from mlrunbook.domain.communication import initial_notification
-from mlrunbook.domain.containment import Containment, plan_containment
+from mlrunbook.domain.containment import Containment, ContainmentPolicy, plan_containment
 from mlrunbook.domain.errors import RunbookError
 from mlrunbook.domain.findings import State
 from mlrunbook.domain.incident import TRANSITIONS, IncidentType, Severity, Status
@@ -17,8 +17,9 @@ from mlrunbook.domain.severity import Assessment
 from mlrunbook.domain.threshold import choose_threshold
 from mlrunbook.notices import SEVERITY_SET, reopening, safety_notices, situation, tell_stakeholders
 from mlrunbook.ports import ServingState, ServingStatus
+from mlrunbook.recurrence import automation_held
 from mlrunbook.regrading import assessment_of
-from mlrunbook.steps import breach, features, investigation, rehearsal
+from mlrunbook.steps import breach, features, investigation, recent_changes, rehearsal
 from mlrunbook.steps.changes import carry_out_or_report, is_carried_out, limits_damage, plan_of
 from mlrunbook.steps.measured import is_dangerous, metrics
 from mlrunbook.steps.run import ACTOR, Run
@@ -36,7 +37,12 @@ def plan(run: Run) -> dict[str, Any]:
     triage = run.recorded("triage") or {}
     assessment, world = assessment_of(triage), run.world
     pending, isolate = triage["affected"]["pending_work_orders"] or 0, breach.verdict(run)
-    decided = _contain_failure(run, assessment, pending) if isolate is None else _contain_breach(run, assessment, pending, isolate)
+    with world.transaction() as conn:
+        held = automation_held(conn, run.incident_id, now=world.now())
+    rules = replace(world.policy.containment, automatic=frozenset()) if held else world.policy.containment
+    decided = (
+        _contain_failure(run, assessment, pending, rules) if isolate is None else _contain_breach(run, assessment, pending, isolate, rules)
+    )
     if decided.mitigation and (refused := rehearsal.refusal(run, decided.mitigation)):
         decided = decided._replace(mitigation=None, reasons=(*decided.reasons, refused))
     with run.write() as conn:
@@ -57,7 +63,8 @@ def plan(run: Run) -> dict[str, Any]:
         if mitigation:
             digests["mitigation"] = plans.propose(conn, mitigation, now=now)
             request(conn, world.policy, mitigation, now=now)
-        run.note(conn, "containment", "Containment: " + "; ".join(decided.reasons or ("no step applies",)))
+        waits = (f"nothing is done by itself: {held}",) if held else ()
+        run.note(conn, "containment", "Containment: " + "; ".join([*waits, *decided.reasons] or ["no step applies"]))
         isolates = decided.automatic is not None and any(isinstance(a, Isolate) for a in decided.automatic.actions)
         data = {"reasons": decided.reasons, "isolates": isolates, **digests}
         return run.record(conn, "containment", data)
@@ -73,7 +80,7 @@ def _finish_what_began(run: Run) -> None:
             carry_out_or_report(run, row.plan_digest, row.ordinal)
 
 
-def _contain_failure(run: Run, assessment: Assessment, pending_work_orders: int) -> Containment:
+def _contain_failure(run: Run, assessment: Assessment, pending_work_orders: int, rules: ContainmentPolicy) -> Containment:
     if assessment.severity is Severity.HIGH:
         _check_first(run)
     status, state = _status(run), _state(run)
@@ -85,7 +92,7 @@ def _contain_failure(run: Run, assessment: Assessment, pending_work_orders: int)
         state,
         is_dangerous(run, status.previous_version) if status and status.previous_version else None,
         pending_work_orders,
-        run.world.policy.containment,
+        rules,
         raise_to=_threshold_to_raise_to(run, state) if assessment.excessive_false_positives else None,
         recent_deployment=_deployed_within_a_day(run),
         blind=_blind(run) if assessment.dangerous else None,
@@ -98,10 +105,12 @@ def _no_route(run: Run, version: str) -> str | None:
     return rehearsal.refused(run, model, [RouteTraffic(model, version)])
 
 
-def _contain_breach(run: Run, assessment: Assessment, pending_work_orders: int, isolate: tuple[bool, str]) -> Containment:
+def _contain_breach(
+    run: Run, assessment: Assessment, pending_work_orders: int, isolate: tuple[bool, str], rules: ContainmentPolicy
+) -> Containment:
     """Without a look at the world: it could only delay."""
-    model, policy = run.incident().model, run.world.policy.containment
-    return plan_containment(run.incident_id, model, assessment, None, None, None, pending_work_orders, policy, isolate=isolate)
+    model = run.incident().model
+    return plan_containment(run.incident_id, model, assessment, None, None, None, pending_work_orders, rules, isolate=isolate)
 
 
 def announce(run: Run) -> None:

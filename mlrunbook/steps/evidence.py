@@ -12,7 +12,7 @@ from typing import Any
 from mlrunbook.domain.errors import RunbookError
 from mlrunbook.domain.evidence import MANIFEST, Bundle, File, faults, manifest, without_secrets
 from mlrunbook.ports import MISSING
-from mlrunbook.steps import breach
+from mlrunbook.steps import breach, recent_changes
 from mlrunbook.steps.run import Run
 from mlrunbook.store import alerts, evidence, records, timeline
 from mlrunbook.wiring import World
@@ -76,7 +76,7 @@ def _collect(run: Run) -> Bundle:
     }
     if grave:
         since = world.now() - CHANGES_BACK
-        sources["changes.json"] = lambda: [asdict(c) for c in world.platform.changes(model, since=since)]
+        sources["changes.json"] = lambda: [asdict(c) for c in recent_changes.of_model(world, model, since=since)]
     else:
         sources["model-server.log"] = lambda: world.runtime.logs(model, tail=LOG_LINES)
     files: list[File] = []

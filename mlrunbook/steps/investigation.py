@@ -20,7 +20,7 @@ from mlrunbook.domain.rollouts import NO_HISTORY, RolloutVerdict, judge_rollout
 from mlrunbook.domain.upstream import courses
 from mlrunbook.ports import Change, Prediction
 from mlrunbook.regrading import assessment_of
-from mlrunbook.steps import features, measured, rollback_target
+from mlrunbook.steps import features, measured, recent_changes, rollback_target
 from mlrunbook.steps.run import Run
 from mlrunbook.steps.triage import figures_of, missed_failure
 from mlrunbook.store import incidents, records
@@ -152,12 +152,12 @@ def conclude(run: Run) -> dict[str, Any]:
 
 def gathered_facts(run: Run) -> DiagnosisFacts:
     incident, platform = run.incident(), run.world.platform
-    triage = run.recorded("triage") or {}
+    triage, week_ago = run.recorded("triage") or {}, incident.detected_at - timedelta(days=7)
     recent, reference = _or_none(_recent(run)), _or_none(_tried(lambda: _reference(run)))
     return gather(
         detected_at=incident.detected_at,
         metrics=_or_none(_tried(lambda: measured.metrics(run))),
-        changes=_or_none(_tried(lambda: recent_changes.of_model(run.world, incident.model, since=incident.detected_at - timedelta(days=7)))),
+        changes=_or_none(_tried(lambda: recent_changes.of_model(run.world, incident.model, since=week_ago))),
         status=_or_none(_tried(lambda: platform.status(incident.model))),
         predictions=_or_none(_recent(run, labelled_only=True)) or [],
         model_version=incident.model_version,

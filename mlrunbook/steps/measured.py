@@ -9,6 +9,7 @@ from mlrunbook.domain.errors import RunbookError
 from mlrunbook.domain.incident import Status
 from mlrunbook.domain.performance import Confusion, ModelMetrics
 from mlrunbook.notices import REOPENED
+from mlrunbook.steps import recent_changes
 from mlrunbook.steps.run import Run
 from mlrunbook.store import incidents, records
 
@@ -29,7 +30,7 @@ def window_start(run: Run) -> datetime:
     incident = run.incident()
     hour_ago = run.world.now() - WINDOW
     try:
-        changes = run.world.platform.changes(incident.model, since=incident.detected_at - WINDOW)
+        changes = recent_changes.of_model(run.world, incident.model, since=incident.detected_at - WINDOW)
     except RunbookError:
         return hour_ago
     return max([hour_ago, *(c.at for c in changes if c.kind in CHANGES and c.at <= incident.detected_at)])

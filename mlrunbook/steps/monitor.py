@@ -23,7 +23,7 @@ from mlrunbook.domain.performance import ModelMetrics, WindowMetrics
 from mlrunbook.domain.probing import Probing, judge_probing
 from mlrunbook.intake import NormalisedAlert, take_in_alerts
 from mlrunbook.ports import Prediction, ServingStatus
-from mlrunbook.steps import features, measured
+from mlrunbook.steps import features, measured, recent_changes
 from mlrunbook.store import alerts as known_alerts
 from mlrunbook.store import rule_states
 from mlrunbook.wiring import World
@@ -48,7 +48,7 @@ def read_metrics(world: World, model: str, status: ServingStatus | Missing) -> M
         return status
     now = world.now()
     try:
-        changes = world.platform.changes(model, since=now - measured.WINDOW)
+        changes = recent_changes.of_model(world, model, since=now - measured.WINDOW)
         since = max([now - measured.WINDOW, *(c.at for c in changes if c.kind in measured.CHANGES and c.at < now)])
         return world.platform.metrics(model, since=since, version=status.server_version or status.serving_version)
     except RunbookError as error:

@@ -117,7 +117,7 @@ def _tokens(conn: Connection, ask: Ask) -> Iterator[Finding]:
             yield warn(name, f"{variable} is not set", f"{CREATE} {' --scope '.join(sorted(wanted))}, and set it")
         elif not secret.get_secret_value().startswith(tokens.PREFIX):
             yield ok(name, "of another system, which alone can tell what it may")
-        elif (owner := tokens.verify(conn, secret.get_secret_value())) is None:
+        elif (owner := tokens.verify(conn, secret.get_secret_value(), note_use=False)) is None:
             yield fail(name, "unknown to this database, or revoked", f"{CREATE} {' --scope '.join(sorted(wanted))}, and set {variable}")
         elif missing := wanted - owner.scopes:
             yield fail(name, f"lacks the scope {', '.join(missing)}", f"{CREATE} {' --scope '.join(sorted(wanted))}, and set {variable}")

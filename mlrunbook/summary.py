@@ -12,6 +12,7 @@ from mlrunbook.domain.clocks import times
 from mlrunbook.domain.incident import Incident, Status
 from mlrunbook.platform.faults import Truth
 from mlrunbook.platform.fleet_traffic import MODEL
+from mlrunbook.steps.reviews import DRAFT, current
 from mlrunbook.store import incidents, journal, leases, outbox, plans, records, timeline
 
 TOLERANCE = 0.05  # F1 counts as back within this share of the baseline
@@ -41,7 +42,7 @@ def waiting_for_release(conn: Connection, incident_id: str) -> str | None:
 
 
 def review_of(conn: Connection, incident_id: str) -> str | None:
-    return (records.get(conn, incident_id, "review") or {}).get("markdown")
+    return current(conn, incident_id) if records.get(conn, incident_id, DRAFT) else None
 
 
 def summarise(conn: Connection, incident_id: str, *, fault: str, injected_at: datetime, applied: dict[str, int]) -> dict[str, Any]:

@@ -64,15 +64,15 @@ def create(conn: Connection, *, name: str, scopes: Iterable[Scope], role: str | 
     return f"{PREFIX}{token_id}_{secret}"
 
 
-def verify(conn: Connection, presented: str) -> Identity | None:
-    """The token's owner, or None. Compares digests in constant time, and notes the use of a valid one."""
+def verify(conn: Connection, presented: str, *, note_use: bool = True) -> Identity | None:
+    """The token's owner, or None. Compares digests in constant time, and notes the use of a valid one where that is asked."""
     token_id, _, secret = presented.removeprefix(PREFIX).partition("_")
     row = conn.execute(select(tokens).where(tokens.c.id == token_id, tokens.c.revoked_at.is_(None))).one_or_none()
     stored = row.sha256 if row else _digest("")
     if not (secrets.compare_digest(stored, _digest(secret)) and row is not None and presented.startswith(PREFIX)):
         return None
     now = datetime.now(UTC)
-    if row.last_used_at is None or row.last_used_at < now - USED_WITHIN:
+    if note_use and (row.last_used_at is None or row.last_used_at < now - USED_WITHIN):
         used = func.greatest(tokens.c.last_used_at, now)
         conn.execute(update(tokens).where(tokens.c.id == row.id).values(last_used_at=used))
     return Identity(row.id, row.name, row.role, frozenset(Scope(s) for s in row.scopes))

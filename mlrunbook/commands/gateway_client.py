@@ -15,6 +15,7 @@ from mlrunbook.domain.errors import Invalid, NotApproved, NotFound, Refused, Tra
 
 TIMEOUT_S = 15.0
 OF_ALL = "/api/v1/incidents"
+ACTIONS = "/api/v1/actions"
 HOW_TO = {
     "approve": '`mlrunbook token create "Your Name" --scope approve --scope read --role ml_team_lead`',
     "operate": '`mlrunbook token create "Your Name" --scope operate --scope read`',
@@ -58,6 +59,21 @@ class Gateway:
 
     def review(self, incident_id: str) -> str:
         return self._ask("GET", f"{_one(incident_id)}/review").text
+
+    def edit_review(self, incident_id: str, markdown: str) -> str:
+        return self._ask("POST", f"{_one(incident_id)}/review", json={"markdown": markdown}).text
+
+    def sign_review(self, incident_id: str, part: str) -> str:
+        return self._ask("POST", f"{_one(incident_id)}/review/signatures", json={"part": part}).text
+
+    def action_items(self, **query: bool) -> list[dict[str, Any]]:
+        return list(self._json("GET", ACTIONS, params=query)["items"])
+
+    def add_action_item(self, incident_id: str, body: Mapping[str, Any]) -> dict[str, Any]:
+        return self._json("POST", f"{_one(incident_id)}/actions", json=body)
+
+    def move_action_item(self, item: int, body: Mapping[str, Any]) -> dict[str, Any]:
+        return self._json("POST", f"{ACTIONS}/{item}", json=body)
 
     def evidence(self, incident_id: str, name: str) -> bytes:
         return self._ask("GET", f"{_one(incident_id)}/evidence/{quote(name)}").content

@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Mapping
 from datetime import UTC, date, datetime
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -22,6 +23,12 @@ if TYPE_CHECKING:
 QUIET_LOOKS = 3
 
 TIMES = ["%Y-%m-%dT%H:%M:%S", "%Y-%m-%dT%H:%M", "%Y-%m-%d %H:%M"]
+
+
+class Part(StrEnum):
+    REVIEWED = "reviewed"
+    APPROVED = "approved"
+
 
 app = typer.Typer(no_args_is_help=True, help="Look at incidents, acknowledge, decide, resolve, close.")
 
@@ -44,7 +51,7 @@ def report(
 ) -> None:
     """Report an incident: opens one, or joins the one that is open."""
     body = {"severity": severity.value, "type": type.value, "description": description, "impact": impact}
-    with _gateway(token_file) as gateway:
+    with connect(token_file) as gateway:
         more = ({"reportedBy": reported_by} if reported_by else {}) | ({"subtype": subtype.value} if subtype else {})
         made = gateway.report(model, body | more)
     if json:
@@ -63,7 +70,7 @@ def list_(
     json: AsJson = False,
 ) -> None:
     """List incidents, newest first."""
-    with _gateway() as gateway:
+    with connect() as gateway:
         found = gateway.incidents(model, status=status.value if status else None, open=only_open or None, limit=limit)
     if json:
         show.as_json(found)
@@ -76,7 +83,7 @@ def list_(
 @app.command("show")
 def show_(incident_id: IncidentId, json: AsJson = False) -> None:
     """Show one incident: what was reported, found, planned, decided and done."""
-    with _gateway() as gateway:
+    with connect() as gateway:
         one = gateway.incident(incident_id)
     if json:
         show.as_json(one)
@@ -94,7 +101,7 @@ def timeline(
     json: Annotated[bool, typer.Option("--json", help="For scripts; with --follow one object a line.")] = False,
 ) -> None:
     """Show the timeline, times in UTC."""
-    with _gateway() as gateway:
+    with connect() as gateway:
         if follow:
             _follow(gateway, incident_id, every, as_lines=json)
         elif json:
@@ -104,17 +111,33 @@ def timeline(
 
 
 @app.command()
-def review(incident_id: IncidentId) -> None:
-    """Print the post-incident review, in Markdown."""
-    with _gateway() as gateway:
-        text = gateway.review(incident_id)
+def review(
+    incident_id: IncidentId,
+    from_: Annotated[Path | None, typer.Option("--from", metavar="FILE", help="Put this text in its place; signatures end.")] = None,
+    token_file: TokenFile = None,
+) -> None:
+    """Print the post-incident review, in Markdown; or put your text in its place."""
+    with connect(token_file) as gateway:
+        text = gateway.edit_review(incident_id, _read(from_)) if from_ else gateway.review(incident_id)
     typer.echo("\n".join(show.plain(line) for line in text.splitlines()))
+
+
+@app.command("sign-review")
+def sign_review(
+    incident_id: IncidentId,
+    as_: Annotated[Part, typer.Option("--as", help="Who approves is another person than who reviewed.")],
+    token_file: TokenFile = None,
+) -> None:
+    """Sign the review: Reviewed By, then Approved By. Ends the reminders of its deadline."""
+    with connect(token_file) as gateway:
+        gateway.sign_review(incident_id, as_.value)
+    typer.echo(show.plain(f"the review of {incident_id} is {as_.value}"))
 
 
 @app.command()
 def verify(incident_id: IncidentId) -> None:
     """Check that nobody has edited the timeline or the evidence."""
-    with _gateway() as gateway:
+    with connect() as gateway:
         chain = gateway.verify(incident_id)
     if chain["brokenAt"] is not None:
         raise Refused(
@@ -129,7 +152,7 @@ def verify(incident_id: IncidentId) -> None:
 @app.command()
 def ack(incident_id: IncidentId, token_file: TokenFile = None) -> None:
     """Say that you have it."""
-    with _gateway(token_file) as gateway:
+    with connect(token_file) as gateway:
         one = gateway.acknowledge(incident_id)
     typer.echo(show.plain(f"{one['id']} acknowledged by {one['acknowledgedBy']}"))
 
@@ -166,7 +189,7 @@ def resolve(
     token_file: TokenFile = None,
 ) -> None:
     """Say that a human fixed it: the recovery is measured next."""
-    with _gateway(token_file) as gateway:
+    with connect(token_file) as gateway:
         one = gateway.resolve(incident_id, what, root_cause)
     typer.echo(show.plain(f"{one['id']}: noted; it is resolved once the recovery is measured"))
 
@@ -174,7 +197,7 @@ def resolve(
 @app.command()
 def close(incident_id: IncidentId, reason: Reason = "", token_file: TokenFile = None) -> None:
     """Close a resolved incident, or with a reason one that nothing measures."""
-    with _gateway(token_file) as gateway:
+    with connect(token_file) as gateway:
         one = gateway.close(incident_id, reason)
     typer.echo(show.plain(f"{one['id']} is {one['status'].replace('_', ' ')}"))
 
@@ -187,7 +210,7 @@ def evidence(
     """List what was preserved before anything was altered, or write it out with its SHA256SUMS."""
     from mlrunbook.commands import bundle
 
-    with _gateway() as gateway:
+    with connect() as gateway:
         one = gateway.incident(incident_id)
         if not one["evidence"]:
             raise Refused(f"{incident_id} has no evidence: nothing has been preserved yet")
@@ -209,7 +232,7 @@ def notified(
 ) -> None:
     """Record that the authority was notified, or why nobody need be: the reminders end."""
     body = {"reference": reference, "notRequired": not_required, "at": _utc(at)}
-    with _gateway(token_file) as gateway:
+    with connect(token_file) as gateway:
         made = gateway.notified(incident_id, clock.value, body)
     typer.echo(show.plain(made["sentence"]))
 
@@ -223,16 +246,23 @@ def clock_(
     token_file: TokenFile = None,
 ) -> None:
     """Say what the incident is to a law: starts its clock, or moves the deadline. Not legal advice."""
-    with _gateway(token_file) as gateway:
+    with connect(token_file) as gateway:
         made = gateway.state_case(incident_id, clock.value, {"case": case.value, "awareAt": _utc(aware_at)})
     typer.echo(show.plain(made["sentence"]))
+
+
+def _read(file: Path) -> str:
+    try:
+        return file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise Invalid(f"cannot read {file}: {error}") from error
 
 
 def _utc(at: datetime | None) -> str | None:
     return at.replace(tzinfo=UTC).isoformat() if at else None
 
 
-def _gateway(token_file: Path | None = None) -> Gateway:
+def connect(token_file: Path | None = None) -> Gateway:
     from mlrunbook.commands.gateway_client import Gateway
 
     return Gateway(token_file)
@@ -240,7 +270,7 @@ def _gateway(token_file: Path | None = None) -> Gateway:
 
 def _decide(incident_id: str, wanted: str | None, decision: str, reason: str, yes: bool, token_file: Path | None) -> None:
     console = show.console()
-    with _gateway(token_file) as gateway:
+    with connect(token_file) as gateway:
         plan = _chosen(gateway.incident(incident_id), wanted)
         console.print(show.styled(f"{incident_id}: {plan['kind']} plan", "bold"))
         for part in show.plan_page(plan):

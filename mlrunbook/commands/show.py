@@ -119,6 +119,20 @@ def incident_table(incidents: Sequence[Mapping[str, Any]], now: datetime) -> Tab
     return table
 
 
+def item_table(items: Sequence[Mapping[str, Any]]) -> Table:
+    from mlrunbook.domain.policy import Role  # Pydantic: not for --help
+
+    table = grid(5, 12, 10, 11, None)
+    table.add_row(*(styled(title, "bold") for title in ("Item", "Incident", "Due", "Status", "What, and who")))
+    for one in items:
+        style = "bold red" if one["overdue"] else "green" if one["endedAt"] else ""
+        what = f"{one['action']} ({Role.named(one['ownerRole'])})" + (f": {one['note']}" if one["note"] else "")
+        table.add_row(
+            str(one["id"]), styled(one["incidentId"]), styled(one["dueAt"][:10], style), styled(one["status"], style), styled(what)
+        )
+    return table
+
+
 def incident_page(one: Mapping[str, Any], now: datetime) -> Iterable[Any]:
     """Everything about one incident, part by part, for a console to print."""
     from rich.text import Text
@@ -146,7 +160,11 @@ def incident_page(one: Mapping[str, Any], now: datetime) -> Iterable[Any]:
         yield from _section("Decisions", (_decision(row, now) for row in one["approvals"]))
     if one["actionItems"]:
         yield from _section(
-            "Action items", (f"{i['action']} ({i['ownerRole']}, due {i['dueAt'][:10]}): {i['status']}" for i in one["actionItems"])
+            "Action items",
+            (
+                f"{i['id']}. {i['action']} ({i['ownerRole'].replace('_', ' ')}, due {i['dueAt'][:10]}): {i['status']}"
+                for i in one["actionItems"]
+            ),
         )
     for plan in waiting(one):
         yield Text()

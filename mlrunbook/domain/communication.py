@@ -11,6 +11,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
+from mlrunbook.domain.action_items import Item
 from mlrunbook.domain.clocks import NOT_MEASURED, in_words
 from mlrunbook.domain.incident import Incident, Severity, Status
 from mlrunbook.domain.labels import lag_words
@@ -271,6 +272,22 @@ def regulatory_reminder(incident: Incident, clock: Clock, now: datetime) -> Rend
             _paragraph(
                 f"Notified: mlrunbook incidents notified {line(incident.id)} --clock {clock.name} --reference ...",
                 f"Not required: mlrunbook incidents notified {line(incident.id)} --clock {clock.name} --not-required 'why'",
+            ),
+        ),
+    )
+
+
+def action_item_reminder(item: Item, now: datetime) -> Rendered:
+    """To whoever owns the item, until it is done or dropped."""
+    left = "OVERDUE" if item.is_overdue(now) else "DUE SOON"
+    return Rendered(
+        f"[{left}] Action item {item.id} of {line(item.incident_id)}, {line(Role.named(item.owner_role))}",
+        _text(
+            line(item.action),
+            f"It is {line(item.standing(now))}.",
+            _paragraph(
+                f"Done: mlrunbook actions done {item.id} --note 'what was done'",
+                f"Not needed any more: mlrunbook actions drop {item.id} --note 'why'",
             ),
         ),
     )

@@ -73,6 +73,19 @@ class Case(StrEnum):
     DEATH = "death"
 
 
+class ItemStatus(StrEnum):
+    """What may become of an action item of a review."""
+
+    NOT_STARTED = "not started"
+    IN_PROGRESS = "in progress"
+    DONE = "done"
+    DROPPED = "dropped"  # not done, for a reason
+
+    @property
+    def is_open(self) -> bool:
+        return self in (ItemStatus.NOT_STARTED, ItemStatus.IN_PROGRESS)
+
+
 class Status(StrEnum):
     DETECTED = "detected"
     INVESTIGATING = "investigating"

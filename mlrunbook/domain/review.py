@@ -14,6 +14,7 @@ from mlrunbook.domain.incident import Incident, Severity
 from mlrunbook.domain.policy import Policy, Role
 
 IN_THE_MEETING = "To be answered in the review meeting"
+ACTION_ITEMS, APPROVALS = "## Action Items", "## Approvals"
 WHYS = 5
 
 
@@ -27,10 +28,19 @@ class Event:
 
 @dataclass(frozen=True)
 class ActionItem:
+    """`owner`: a role of the policy, or what the meeting wrote."""
+
     action: str
-    owner: Role
+    owner: str
     due_on: date
     status: str = "Not Started"
+
+
+@dataclass(frozen=True)
+class Signature:
+    by: str
+    role: str
+    at: datetime
 
 
 @dataclass(frozen=True)
@@ -184,11 +194,14 @@ _PREVENTION = {
 _CAUSE_OPEN = _Prevention((("Agree on the cause and on what prevents it", Role.ML_TEAM_LEAD, 7),))
 
 
-def action_items(cause: Cause | None, resolved_at: datetime) -> tuple[ActionItem, ...]:
-    """What prevents this failure, by its cause (None: not established), and the runbook's own upkeep ("After each major incident")."""
-    upkeep = ("Record in the runbook what this incident taught", Role.ML_TEAM_LEAD, 7)
+def action_items(cause: Cause | None, severity: Severity, resolved_at: datetime) -> tuple[ActionItem, ...]:
+    """What prevents this failure, by its cause (None: not established; of a low incident it need not be), and after a major one, high
+    or critical, the runbook's own upkeep ("Update Trigger: After each major incident")."""
+    if cause is None and severity is Severity.LOW:
+        return ()
+    upkeep = (("Update the runbook with what this incident taught", Role.ML_TEAM_LEAD, 7),) if severity.at_least(Severity.HIGH) else ()
     day = resolved_at.astimezone(UTC).date()
-    return tuple(ActionItem(action, owner, day + timedelta(days=days)) for action, owner, days in (*_prevention(cause).items, upkeep))
+    return tuple(ActionItem(action, owner, day + timedelta(days=days)) for action, owner, days in (*_prevention(cause).items, *upkeep))
 
 
 def _prevention(cause: Cause | None) -> _Prevention:
@@ -273,11 +286,9 @@ def draft(facts: ReviewFacts, items: Sequence[ActionItem], policy: Policy) -> st
             "### What Could Be Improved?",
             *_bullets(improve),
             "",
-            "## Action Items",
+            ACTION_ITEMS,
             "",
-            "| Action | Owner | Due Date | Status |",
-            "|--------|-------|----------|--------|",
-            *(f"| {md(i.action)} | {i.owner.words} | {i.due_on:%Y-%m-%d} | {md(i.status)} |" for i in items),
+            *_item_table(items),
             "",
             "## Metrics",
             "",
@@ -294,14 +305,43 @@ def draft(facts: ReviewFacts, items: Sequence[ActionItem], policy: Policy) -> st
             f"2. **Process:** {lessons.process}",
             f"3. **Monitoring:** {lessons.monitoring}",
             "",
-            "## Approvals",
+            APPROVALS,
             "",
-            "- **Reviewed By:** [ML Team Lead]",
-            "- **Approved By:** [Engineering Manager]",
-            "- **Date:** YYYY-MM-DD",
+            *_approvals(None, None),
             "",
         ]
     )
+
+
+def standing(markdown: str, items: Sequence[ActionItem], reviewed: Signature | None, approved: Signature | None) -> str:
+    """The review with its action items and signatures as they are now; a section that people have taken out comes back at the end."""
+    text = _with_section(markdown, ACTION_ITEMS, _item_table(items))
+    return _with_section(text, APPROVALS, _approvals(reviewed, approved))
+
+
+def _with_section(markdown: str, heading: str, body: Sequence[str]) -> str:
+    rows = markdown.splitlines()
+    rows += [] if heading in rows or not rows or not rows[-1] else [""]
+    start = rows.index(heading) if heading in rows else len(rows)
+    end = next((n for n in range(start + 1, len(rows)) if rows[n].startswith("## ")), len(rows))
+    return "\n".join([*rows[:start], heading, "", *body, "", *rows[end:]]) + ("" if rows[end:] else "\n")
+
+
+def _item_table(items: Sequence[ActionItem]) -> list[str]:
+    rows = [f"| {md(i.action)} | {md(Role.named(i.owner))} | {i.due_on:%Y-%m-%d} | {md(i.status)} |" for i in items]
+    return ["| Action | Owner | Due Date | Status |", "|--------|-------|----------|--------|", *rows]
+
+
+def _approvals(reviewed: Signature | None, approved: Signature | None) -> list[str]:
+    return [
+        f"- **Reviewed By:** {_signed(reviewed) or '[ML Team Lead]'}",
+        f"- **Approved By:** {_signed(approved) or '[Engineering Manager]'}",
+        f"- **Date:** {_day(approved.at) if approved else 'YYYY-MM-DD'}",
+    ]
+
+
+def _signed(signature: Signature | None) -> str:
+    return f"{md(signature.by)} ({md(signature.role)}), {_day(signature.at)}" if signature else ""
 
 
 def md(text: str) -> str:

@@ -17,7 +17,7 @@ from mlrunbook.domain.errors import NotFound, Refused, RunbookError
 from mlrunbook.domain.incident import Status
 from mlrunbook.notices import page_text, update_notice
 from mlrunbook.ports import Message
-from mlrunbook.steps import confirmation, regulatory
+from mlrunbook.steps import action_items, confirmation, regulatory
 from mlrunbook.store import incidents, leases, outbox, timeline
 from mlrunbook.wiring import World
 
@@ -25,7 +25,7 @@ log = logging.getLogger("mlrunbook.dispatcher")
 
 RESPOND = "respond"
 URGENT: tuple[str, ...] = ("page", "start_run", "resume_run", regulatory.TIMER)
-ORDINARY: tuple[str, ...] = ("message", "update", "expire_approval", confirmation.TIMER)
+ORDINARY: tuple[str, ...] = ("message", "update", "expire_approval", confirmation.TIMER, action_items.TIMER)
 LOOK_AGAIN_S = 300.0  # how often a run that waits for a human is checked to be still there
 TRY_AGAIN_S = 30.0  # when it could not be checked
 
@@ -49,6 +49,7 @@ class Dispatcher:
             "expire_approval": self._expire_approval,
             confirmation.TIMER: self._confirm_recovery,
             regulatory.TIMER: self._remind_of_clock,
+            action_items.TIMER: self._remind_of_action,
         }
 
     def run(self) -> None:
@@ -163,6 +164,9 @@ class Dispatcher:
 
     def _remind_of_clock(self, item: outbox.Item) -> None:
         regulatory.remind(self._world, item)
+
+    def _remind_of_action(self, item: outbox.Item) -> None:
+        action_items.remind(self._world, item)
 
     def _revive(self) -> int:
         with self._world.transaction() as conn:

@@ -12,8 +12,8 @@ from mlrunbook.domain import communication
 from mlrunbook.domain.clocks import review_due
 from mlrunbook.domain.errors import Invalid, NotFound, Refused
 from mlrunbook.domain.incident import ClockName, Incident, Severity, Status
-from mlrunbook.domain.policy import Role
-from mlrunbook.gateway import wire
+from mlrunbook.gateway import reviews_api, wire
+from mlrunbook.gateway.callers import OF_ALL, READER, Approver, IncidentId, Operator, Reporter, named
 from mlrunbook.gateway.webhooks import MODEL_ID
 from mlrunbook.intake import take_in
 from mlrunbook.notices import stop, tell
@@ -28,16 +28,10 @@ from mlrunbook.web import require
 from mlrunbook.wiring import World
 
 OF_MODEL = "/api/v1/model-governance/{modelId}/incidents"
-OF_ALL = "/api/v1/incidents"
 
 ModelId = Annotated[str, Path(alias="modelId", pattern=f"^{MODEL_ID.pattern}$")]
-IncidentId = Annotated[str, Path(alias="id")]
 Limit = Annotated[int, Query(ge=1, le=1000)]
 After = Annotated[int, Query(ge=0, lt=2**31, description="Only entries after this number")]
-Reporter = Annotated[Identity, Depends(require(Scope.INTAKE))]
-Operator = Annotated[Identity, Depends(require(Scope.OPERATE))]
-Approver = Annotated[Identity, Depends(require(Scope.APPROVE))]
-READER = Depends(require(Scope.READ))
 
 # Evidence is written by others. A page of it may run its own scripts, in an origin of its own: it reaches neither this service nor the net.
 EVIDENCE_HEADERS = {
@@ -59,6 +53,7 @@ def router(world: World) -> APIRouter:
     routes = APIRouter(tags=["incidents"])
     _reporting(routes, world)
     _lists(routes, world)
+    reviews_api.of_all(routes, world)
 
     def of_this_model(model: ModelId, incident_id: IncidentId) -> None:
         with world.transaction() as conn:
@@ -69,6 +64,7 @@ def router(world: World) -> APIRouter:
     _reading(one, world)
     _operating(one, world)
     _clocks(one, world)
+    reviews_api.of_incident(one, world)
     routes.include_router(one, prefix=OF_ALL)
     routes.include_router(one, prefix=OF_MODEL, dependencies=[Depends(of_this_model)])
     return routes
@@ -141,21 +137,6 @@ def _reading(routes: APIRouter, world: World) -> None:
             entries = len(timeline.read(conn, incident_id))
         wrong = check_evidence(world, incident_id)
         return wire.ChainOut(intact=broken_at is None and not wrong, entries=entries, broken_at=broken_at, evidence_faults=wrong)
-
-    @routes.get(
-        "/{id}/review",
-        dependencies=[READER],
-        response_class=Response,
-        responses={200: {"content": {"text/markdown": {"schema": {"type": "string"}}}}},
-    )
-    def show_review(incident_id: IncidentId) -> Response:
-        """The post-incident review in Markdown. 404 until it is drafted."""
-        with world.transaction() as conn:
-            incident = incidents.get(conn, incident_id)
-            review = records.get(conn, incident_id, "review")
-        if review is None:
-            raise NotFound(f"the review of {incident_id} is not drafted: the incident is {incident.status}, the draft follows its closing")
-        return Response(review["markdown"], media_type="text/markdown")
 
     @routes.get(
         "/{id}/evidence/{name:path}",
@@ -252,7 +233,7 @@ def _clocks(routes: APIRouter, world: World) -> None:
         """Say what the incident is to that law; the deadline follows. Starts a clock that does not run."""
         now = world.now()
         with world.transaction() as conn:
-            made = regulatory.state_case(conn, world.policy, incident_id, clock, body.case, aware_at=body.aware_at, by=_named(who), now=now)
+            made = regulatory.state_case(conn, world.policy, incident_id, clock, body.case, aware_at=body.aware_at, by=named(who), now=now)
         return wire.ClockOut.of(made, now)
 
     @routes.post("/{id}/clocks/{clock}/notification")
@@ -261,12 +242,8 @@ def _clocks(routes: APIRouter, world: World) -> None:
         now = world.now()
         said = {"reference": body.reference, "not_required": body.not_required}
         with world.transaction() as conn:
-            made = regulatory.end(conn, incident_id, clock, at=body.at, by=_named(who), now=now, **said)
+            made = regulatory.end(conn, incident_id, clock, at=body.at, by=named(who), now=now, **said)
         return wire.ClockOut.of(made, now)
-
-
-def _named(who: Identity) -> str:
-    return f"{who.name} ({Role(who.role).words})" if who.role in set(Role) else who.name
 
 
 def _open(conn: Connection, incident_id: str) -> Incident:

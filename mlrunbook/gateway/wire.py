@@ -12,9 +12,10 @@ from pydantic.alias_generators import to_camel
 from sqlalchemy import Connection
 
 from mlrunbook.approvals import is_rejected, standing_approval
+from mlrunbook.domain.action_items import Item
 from mlrunbook.domain.actions import Plan, PlanKind
 from mlrunbook.domain.clocks import response_deadline, times
-from mlrunbook.domain.incident import Case, ClockName, Incident, IncidentType, Severity, Status, Subtype
+from mlrunbook.domain.incident import Case, ClockName, Incident, IncidentType, ItemStatus, Severity, Status, Subtype
 from mlrunbook.domain.policy import Policy
 from mlrunbook.domain.regulatory import Clock
 from mlrunbook.gateway.text import MAX_TEXT, clean
@@ -225,10 +226,20 @@ class FindingOut(CamelModel):
 
 
 class ActionItemOut(CamelModel):
+    id: int
+    incident_id: str
     action: str
     owner_role: str
     due_at: datetime
-    status: str
+    status: ItemStatus
+    ended_at: datetime | None
+    ended_by: str | None
+    note: str
+    overdue: bool
+
+    @classmethod
+    def of(cls, item: Item, now: datetime) -> ActionItemOut:
+        return cls(**vars(item), overdue=item.is_overdue(now))
 
 
 class ClockOut(CamelModel):
@@ -320,10 +331,7 @@ def detail(conn: Connection, policy: Policy, incident: Incident, *, now: datetim
         approvals=[ApprovalOut.of(row) for row in plans.approvals_of(conn, incident.id)],
         actions=[JournalOut.of(row) for row in journal.of_incident(conn, incident.id)],
         findings=[FindingOut(**f) for part in found for f in part["findings"]],
-        action_items=[
-            ActionItemOut(**{k: v for k, v in row.items() if k in ActionItemOut.model_fields})
-            for row in items.of_incident(conn, incident.id)
-        ],
+        action_items=[ActionItemOut.of(item, now) for item in items.of_incident(conn, incident.id)],
         evidence=[EvidenceOut(**vars(item)) for item in evidence.manifest(conn, incident.id)],
         subtypes=sorted(kinds_of(conn, policy, incident)),
         clocks=[ClockOut.of(clock, now) for clock in clocks.of_incident(conn, incident.id)],

@@ -17,9 +17,10 @@ from mlrunbook.domain.policy import Policy
 from mlrunbook.domain.review import Event, ReviewFacts
 from mlrunbook.notices import actions_taken, figures, stop, tell_stakeholders
 from mlrunbook.steps import confirmation
+from mlrunbook.steps.action_items import add_drafted
 from mlrunbook.steps.changes import limits_damage
 from mlrunbook.steps.run import ACTOR, Run
-from mlrunbook.store import clocks, incidents, items, journal, outbox, plans, records, timeline
+from mlrunbook.store import clocks, incidents, journal, outbox, plans, records, timeline
 
 REVIEW_EVENTS = frozenset(
     {
@@ -57,7 +58,7 @@ def announce_resolution(run: Run) -> None:
         incident = incidents.set_status(conn, run.incident_id, Status.RESOLVED, why=why, actor=ACTOR, now=now)
         assert incident.resolved_at is not None
         stop(conn, run.incident_id, now=now)
-        followed = [i.action for i in review.action_items(_cause(conn, run.incident_id), incident.resolved_at)]
+        followed = [i.action for i in review.action_items(_cause(conn, run.incident_id), incident.severity, incident.resolved_at)]
         message = resolution_notification(
             ResolutionFacts(
                 incident_id=incident.id,
@@ -111,10 +112,10 @@ def draft(conn: Connection, policy: Policy, incident_id: str, *, now: datetime) 
         deadlines=[clock.sentence(now) for clock in clocks.of_incident(conn, incident.id)],
         business_impact=_business_impact(incident.impact, figures(triage.get("figures"))),
     )
-    todo = review.action_items(facts.cause, incident.resolved_at or now)
+    todo = review.action_items(facts.cause, incident.severity, incident.resolved_at or now)
     markdown = review.draft(facts, todo, policy)
     for item in todo:
-        items.add(conn, incident.id, item.action, owner_role=str(item.owner), due_on=item.due_on)
+        add_drafted(conn, policy, incident.id, item.action, owner_role=item.owner, due_on=item.due_on, by=ACTOR, now=now)
     due = incident.review_due_at
     said = f"Review drafted, due {due:%Y-%m-%d %H:%M} UTC" if due else "Review drafted"
     timeline.append(conn, incident_id, "review", said, actor=ACTOR, at=now)

@@ -21,6 +21,7 @@ from mlrunbook.notices import REOPENED, escalate, tell_stakeholders
 from mlrunbook.steps import rollback_target
 from mlrunbook.steps.measured import CHANGES
 from mlrunbook.steps.promotion import CANDIDATE_RECORDS
+from mlrunbook.steps.reviews import OF_THE_REVIEW
 from mlrunbook.steps.run import ACTOR
 from mlrunbook.store import incidents, leases, outbox, records, timeline
 from mlrunbook.wiring import World
@@ -39,7 +40,7 @@ OF_THE_FIX = (
     rollback_target.RECORD,
     *CANDIDATE_RECORDS,
 )
-OF_THE_RESPONSE = ("triage", "containment", "contained", "undo", "review", REOPENED)
+OF_THE_RESPONSE = ("triage", "containment", "contained", "undo", *OF_THE_REVIEW, REOPENED)
 
 
 def schedule(conn: Connection, policy: Policy, incident_id: str, *, now: datetime) -> None:

@@ -268,6 +268,9 @@ action_items = Table(
     Column("owner_role", Text, nullable=False),
     _time("due_at", required=True),
     Column("status", Text, nullable=False, server_default="not started"),
+    _time("ended_at"),
+    Column("ended_by", Text),
+    Column("note", Text, nullable=False, server_default=""),
     UniqueConstraint("incident_id", "action", name="one_item_per_action"),
 )
 

@@ -11,7 +11,7 @@ from mlrunbook.domain.causes import Cause
 from mlrunbook.domain.communication import Figures
 from mlrunbook.domain.incident import Incident, IncidentType, Severity, Status
 from mlrunbook.domain.policy import Policy, Role
-from mlrunbook.domain.review import Event, ReviewFacts, action_items, assess, draft, md
+from mlrunbook.domain.review import Event, ReviewFacts, Signature, action_items, assess, draft, md, standing
 
 T0 = datetime(2026, 3, 2, 9, 0, tzinfo=UTC)
 
@@ -50,7 +50,7 @@ FACTS = ReviewFacts(
     updates_due=1,
     updates_on_time=1,
 )
-ITEMS = action_items(Cause.BAD_DEPLOYMENT, after(42))
+ITEMS = action_items(Cause.BAD_DEPLOYMENT, Severity.HIGH, after(42))
 
 
 def test_the_review_has_every_heading_of_the_runbook_in_order() -> None:
@@ -172,14 +172,47 @@ def test_nobody_answering_and_nothing_contained_is_improved_upon() -> None:
 
 @pytest.mark.parametrize("cause", [*Cause, None])
 def test_every_cause_gives_action_items_with_an_owner_and_a_date_after_resolution(cause: Cause | None) -> None:
-    items = action_items(cause, after(42))
+    items = action_items(cause, Severity.HIGH, after(42))
     assert len(items) >= 2
-    assert items[-1].owner is Role.ML_TEAM_LEAD
+    assert items[-1].owner == Role.ML_TEAM_LEAD
     assert all(item.due_on > date(2026, 3, 2) and item.status == "Not Started" for item in items)
 
 
 def test_action_items_stand_in_the_table() -> None:
-    assert "| Record in the runbook what this incident taught | ML Team Lead | 2026-03-09 | Not Started |" in draft(FACTS, ITEMS, Policy())
+    row = "| Update the runbook with what this incident taught | ML Team Lead | 2026-03-09 | Not Started |"
+    assert row in draft(FACTS, ITEMS, Policy())
+
+
+def test_only_after_a_major_incident_the_runbook_is_to_be_updated() -> None:
+    def upkeep(severity: Severity) -> bool:
+        return any("Update the runbook" in item.action for item in action_items(Cause.BAD_DEPLOYMENT, severity, after(42)))
+
+    assert {s for s in Severity if upkeep(s)} == {Severity.CRITICAL, Severity.HIGH}
+
+
+def test_a_low_incident_without_a_cause_leaves_nothing_to_do() -> None:
+    assert action_items(None, Severity.LOW, after(42)) == ()
+    assert action_items(None, Severity.MEDIUM, after(42))
+
+
+def test_the_review_shows_its_items_and_signatures_as_they_are_now() -> None:
+    lead = Signature("Lee", "ML Team Lead", after(60))
+    manager = Signature("Max | <b>", "Engineering Manager", after(90))
+    done = replace(ITEMS[0], status="Done")
+    drafted = draft(FACTS, ITEMS, Policy())
+    now = standing(drafted, [done], lead, manager)
+    assert f"| {done.action} | ML Team Lead | 2026-03-16 | Done |" in now
+    assert ITEMS[1].action not in now
+    assert "- **Reviewed By:** Lee (ML Team Lead), 2026-03-02" in now
+    assert "- **Approved By:** Max \\| &lt;b> (Engineering Manager), 2026-03-02" in now
+    assert [r for r in now.splitlines() if r.startswith("#")] == [r for r in drafted.splitlines() if r.startswith("#")]
+    assert standing(now, [done], lead, manager) == now
+
+
+def test_a_section_that_people_took_out_comes_back() -> None:
+    now = standing("# Post-Incident Review: ours\n\nOur own words.", ITEMS, None, None)
+    assert now.startswith("# Post-Incident Review: ours\n\nOur own words.")
+    assert now.count("## Action Items") == now.count("## Approvals") == 1
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ from mlrunbook.domain.causes import DISTRIBUTIONS, HEADLINES, Cause, evidence
 from mlrunbook.domain.diagnosis import Diagnosis, diagnose
 from mlrunbook.domain.diagnosis_facts import DiagnosisFacts, gather
 from mlrunbook.domain.findings import CHECKLIST, Finding, State
+from mlrunbook.domain.incident import Severity
 from mlrunbook.domain.performance import Confusion, ModelMetrics
 from mlrunbook.domain.probing import Probing
 from mlrunbook.domain.review import action_items
@@ -260,7 +261,7 @@ def test_every_diagnosis_has_a_path_or_says_what_a_human_should_look_at(states: 
 @pytest.mark.parametrize("cause", Cause)
 def test_every_cause_has_a_headline_and_what_prevents_it(cause: Cause) -> None:
     assert HEADLINES[cause]
-    items = [item.action for item in action_items(cause, NOW + timedelta(hours=1))]
+    items = [item.action for item in action_items(cause, Severity.HIGH, NOW + timedelta(hours=1))]
     assert len(items) >= 2
     weighed = set(evidence({}, facts(), NOW))
     assert cause in weighed or cause is Cause.UNKNOWN

@@ -268,7 +268,7 @@ def test_the_review_is_markdown_once_it_is_drafted(client: TestClient, world: Wo
         records.put(conn, incident_id, "review", {"markdown": "# Post-Incident Review\n"}, now=world.now())
     review = client.get(f"/api/v1/incidents/{incident_id}/review")
     assert review.headers["content-type"].startswith("text/markdown")
-    assert review.text == "# Post-Incident Review\n"
+    assert review.text.startswith("# Post-Incident Review\n\n## Action Items\n")
 
 
 # Acknowledge

@@ -12,9 +12,9 @@ from mlrunbook.domain import communication
 from mlrunbook.domain.clocks import review_due
 from mlrunbook.domain.errors import Invalid, NotFound, Refused
 from mlrunbook.domain.incident import ClockName, Incident, Severity, Status
+from mlrunbook.domain.intake import MODEL_ID
 from mlrunbook.gateway import reviews_api, wire
 from mlrunbook.gateway.callers import OF_ALL, READER, Approver, IncidentId, Operator, Reporter, named
-from mlrunbook.gateway.webhooks import MODEL_ID
 from mlrunbook.intake import take_in
 from mlrunbook.notices import stop, tell
 from mlrunbook.steps import regulatory

@@ -18,7 +18,6 @@ from mlrunbook.wiring import World
 from tests.gateway.conftest import Clock, Keys
 from tests.gateway.test_incidents_api import opened, say
 
-
 TICKETS, CHANNEL = "tickets", "incidents"
 
 

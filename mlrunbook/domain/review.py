@@ -64,6 +64,7 @@ class ReviewFacts:
     paged_at: datetime | None = None
     updates_due: int = 0
     updates_on_time: int = 0
+    late_updates: Sequence[str] = ()
     containment_left: Sequence[str] = ()
     business_impact: str | None = None
     deadlines: Sequence[str] = ()
@@ -237,7 +238,7 @@ def assess(facts: ReviewFacts, policy: Policy) -> tuple[list[str], list[str]]:
         improve.append("No containment is on record")
 
     if facts.updates_due:
-        sent = f"{facts.updates_on_time} of {facts.updates_due} updates went out in time"
+        sent = "; ".join([f"{facts.updates_on_time} of {facts.updates_due} updates went out in time", *facts.late_updates])
         (well if facts.updates_on_time >= facts.updates_due else improve).append(sent)
     f1, baseline = facts.after.f1_now, facts.after.f1_baseline
     if f1 is None:

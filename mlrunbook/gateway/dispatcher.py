@@ -10,12 +10,11 @@ import logging
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from datetime import timedelta
 
+from mlrunbook import cadence
 from mlrunbook.approvals import expire
 from mlrunbook.domain.errors import NotFound, Refused, RunbookError
-from mlrunbook.domain.incident import Status
-from mlrunbook.notices import page_text, update_notice
+from mlrunbook.notices import page_text
 from mlrunbook.ports import Message
 from mlrunbook.steps import action_items, confirmation, regulatory
 from mlrunbook.store import incidents, leases, outbox, timeline
@@ -24,7 +23,7 @@ from mlrunbook.wiring import World
 log = logging.getLogger("mlrunbook.dispatcher")
 
 RESPOND = "respond"
-URGENT: tuple[str, ...] = ("page", "start_run", "resume_run", regulatory.TIMER)
+URGENT: tuple[str, ...] = ("page", "start_run", "resume_run", cadence.RESPONSE, regulatory.TIMER)
 ORDINARY: tuple[str, ...] = ("message", "update", "expire_approval", confirmation.TIMER, action_items.TIMER)
 LOOK_AGAIN_S = 300.0  # how often a run that waits for a human is checked to be still there
 TRY_AGAIN_S = 30.0  # when it could not be checked
@@ -43,7 +42,8 @@ class Dispatcher:
         self._deliver = {
             "page": self._send,
             "message": self._send,
-            "update": self._send_update,
+            cadence.UPDATE: self._send_update,
+            cadence.RESPONSE: self._answer_is_due,
             "start_run": self._start_run,
             "resume_run": self._resume_run,
             "expire_approval": self._expire_approval,
@@ -104,6 +104,8 @@ class Dispatcher:
         is_page = item.kind == "page"
         if is_page:
             with self._world.transaction() as conn:
+                if not outbox.stands(conn, item):  # resolved or acknowledged since it was claimed
+                    return
                 incident = incidents.get(conn, incident_id)
                 text = page_text(conn, self._world.policy, p, incident, now=self._world.now())
             p |= {"subject": text.subject, "body": text.body}
@@ -115,18 +117,13 @@ class Dispatcher:
             outbox.delivered(conn, item, now=now)  # after the incident: everybody locks it before rows of the outbox
 
     def _send_update(self, item: outbox.Item) -> None:
-        """The update every 30 min: written from the store at this moment; puts the next one."""
         with self._world.transaction() as conn:
-            now = self._world.now()
-            incident = incidents.get(conn, str(item.incident_id), lock=True)
-            if incident.status.is_open and incident.status is not Status.RESOLVED:
-                number = int(item.payload["number"])
-                update_notice(conn, self._world.policy, incident, number=number, now=now)
-                at = now + timedelta(minutes=self._world.policy.communication.update_every_min)
-                outbox.put(
-                    conn, "update", f"update:{incident.id}:{number + 1}", {"number": number + 1}, now=now, incident_id=incident.id, at=at
-                )
-            outbox.delivered(conn, item, now=now)
+            cadence.send_update(conn, self._world.policy, item, now=self._world.now())
+
+    def _answer_is_due(self, item: outbox.Item) -> None:
+        with self._world.transaction() as conn:
+            cadence.answer_is_due(conn, self._world.policy, item, now=self._world.now())
+            outbox.delivered(conn, item, now=self._world.now())
 
     def _start_run(self, item: outbox.Item) -> None:
         incident_id, generation = str(item.incident_id), int(item.payload["generation"])

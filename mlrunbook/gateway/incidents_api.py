@@ -8,6 +8,7 @@ from fastapi import APIRouter, Depends, Path, Query, Response
 from sqlalchemy import Connection
 
 from mlrunbook import approvals
+from mlrunbook.cadence import acknowledge
 from mlrunbook.domain import communication
 from mlrunbook.domain.clocks import review_due
 from mlrunbook.domain.errors import Invalid, NotFound, Refused
@@ -160,9 +161,7 @@ def _operating(routes: APIRouter, world: World) -> None:
         """Say that you have it. Ends the paging of your role, not the escalation to the others."""
         with world.transaction() as conn:
             _open(conn, incident_id)
-            incident = incidents.acknowledge(conn, incident_id, by=who.name, now=world.now())
-            if who.role:
-                outbox.cancel(conn, now=world.now(), incident_id=incident_id, key_prefix=f"page:{incident_id}:{who.role}:")
+            incident = acknowledge(conn, incident_id, by=who.name, role=who.role, now=world.now())
         out: wire.IncidentOut = wire.IncidentOut.of(incident)
         return out
 

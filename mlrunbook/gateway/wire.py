@@ -14,11 +14,12 @@ from sqlalchemy import Connection
 from mlrunbook.approvals import is_rejected, standing_approval
 from mlrunbook.domain.action_items import Item
 from mlrunbook.domain.actions import Plan, PlanKind
-from mlrunbook.domain.clocks import response_deadline, times
+from mlrunbook.domain.clocks import times
 from mlrunbook.domain.incident import Case, ClockName, Incident, IncidentType, ItemStatus, Severity, Status, Subtype
 from mlrunbook.domain.policy import Policy
 from mlrunbook.domain.regulatory import Clock
 from mlrunbook.gateway.text import MAX_TEXT, clean
+from mlrunbook.notices import respond_by
 from mlrunbook.steps.breach import kinds_of
 from mlrunbook.store import clocks, evidence, items, journal, plans, records
 from mlrunbook.store.plans import StoredApproval
@@ -325,7 +326,7 @@ def detail(conn: Connection, policy: Policy, incident: Incident, *, now: datetim
     spans = {name: span.total_seconds() if span else None for name, span in vars(times(incident)).items()}
     whole: IncidentDetail = IncidentDetail.of(
         incident,
-        respond_by=response_deadline(incident, policy),
+        respond_by=respond_by(conn, policy, incident),
         seconds=SecondsOut(**spans),
         plans=[PlanOut.of(conn, policy, plan, now=now) for plan in standing],
         approvals=[ApprovalOut.of(row) for row in plans.approvals_of(conn, incident.id)],

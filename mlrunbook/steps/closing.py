@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any
 
 from sqlalchemy import Connection
 
+from mlrunbook.cadence import updates
 from mlrunbook.domain import review
+from mlrunbook.domain.cadence import late_updates
 from mlrunbook.domain.causes import Cause
 from mlrunbook.domain.clocks import review_due, times
 from mlrunbook.domain.communication import Figures, ResolutionFacts, resolution_notification
@@ -20,7 +21,7 @@ from mlrunbook.steps import confirmation
 from mlrunbook.steps.action_items import add_drafted
 from mlrunbook.steps.changes import limits_damage
 from mlrunbook.steps.run import ACTOR, Run
-from mlrunbook.store import clocks, incidents, journal, outbox, plans, records, timeline
+from mlrunbook.store import clocks, incidents, journal, plans, records, timeline
 
 REVIEW_EVENTS = frozenset(
     {
@@ -32,6 +33,7 @@ REVIEW_EVENTS = frozenset(
         "approval",
         "action",
         "acknowledged",
+        "response",
         "diagnosis",
         "candidate",
         "recovery",
@@ -94,7 +96,7 @@ def draft(conn: Connection, policy: Policy, incident_id: str, *, now: datetime) 
     recovery = records.get(conn, incident_id, "recovery") or {}
     triage = records.get(conn, incident_id, "triage") or {}
     rows = journal.of_incident(conn, incident_id)
-    updates = [u for u in outbox.of_incident(conn, incident_id, "update") if u["not_before"] <= (incident.resolved_at or now)]
+    sent = updates(conn, incident_id, until=incident.resolved_at or now)
     facts = ReviewFacts(
         incident=incident,
         events=[Event(e.at, e.text) for e in entries if e.kind in REVIEW_EVENTS],
@@ -106,8 +108,9 @@ def draft(conn: Connection, policy: Policy, incident_id: str, *, now: datetime) 
         after=figures(recovery.get("figures")),
         detected_automatically=bool((records.get(conn, incident.id, "report") or {}).get("by_alert")),
         paged_at=next((e.at for e in entries if e.kind == "page"), None),
-        updates_due=len(updates),
-        updates_on_time=sum(1 for u in updates if _in_time(u)),
+        updates_due=len(sent),
+        updates_on_time=sum(update.in_time for update in sent),
+        late_updates=late_updates(sent),
         containment_left=[f"{r.summary} ({r.kept_because})" for r in rows if r.kept_because],
         deadlines=[clock.sentence(now) for clock in clocks.of_incident(conn, incident.id)],
         business_impact=_business_impact(incident.impact, figures(triage.get("figures"))),
@@ -144,11 +147,6 @@ def resolution_words(conn: Connection, incident_id: str) -> list[str]:
 def _cause(conn: Connection, incident_id: str) -> Cause | None:
     diagnosis = records.get(conn, incident_id, "diagnosis")
     return Cause(diagnosis["cause"]) if diagnosis else None
-
-
-def _in_time(update: dict[str, Any]) -> bool:
-    sent: datetime | None = update["delivered_at"]
-    return sent is not None and (sent - update["not_before"]).total_seconds() <= 60
 
 
 def _business_impact(reported: str, measured: Figures) -> str | None:

@@ -11,18 +11,21 @@ from typing import Any
 
 from sqlalchemy import Connection
 
+from mlrunbook.cadence import escalate
 from mlrunbook.domain import communication
 from mlrunbook.domain.errors import NotFound, Refused
 from mlrunbook.domain.incident import Incident, Status
 from mlrunbook.domain.performance import Confusion
 from mlrunbook.domain.policy import Policy
 from mlrunbook.domain.recovery import Confirmation, RecoveryVerdict, judge_confirmation, judge_recovery
-from mlrunbook.notices import REOPENED, escalate, tell_stakeholders
-from mlrunbook.steps import rollback_target
+from mlrunbook.notices import REOPENED, tell_stakeholders
+from mlrunbook.regrading import DOUBT
+from mlrunbook.steps import recent_changes, rollback_target
 from mlrunbook.steps.measured import CHANGES
 from mlrunbook.steps.promotion import CANDIDATE_RECORDS
 from mlrunbook.steps.reviews import OF_THE_REVIEW
 from mlrunbook.steps.run import ACTOR
+from mlrunbook.steps.triage import GRADED_AGAIN
 from mlrunbook.store import incidents, leases, outbox, records, timeline
 from mlrunbook.wiring import World
 
@@ -36,6 +39,8 @@ OF_THE_FIX = (
     "diagnosis",
     "human_resolution",
     "request",
+    GRADED_AGAIN,
+    DOUBT,
     "features",
     rollback_target.RECORD,
     *CANDIDATE_RECORDS,
@@ -82,7 +87,7 @@ def _measure(world: World, incident: Incident, item: outbox.Item, closed_at: dat
     """Predictions made since the fix, up to whatever came over them: another release or setting, or another incident."""
     since = datetime.fromisoformat(str(item.payload["since"]))
     try:
-        changed = [c.at for c in world.platform.changes(incident.model, since=closed_at) if c.kind in CHANGES and c.at > closed_at]
+        changed = [c.at for c in recent_changes.of_model(world, incident.model, since=closed_at) if c.kind in CHANGES and c.at > closed_at]
         with world.transaction() as conn:
             later = [i for i in incidents.find(conn, model=incident.model, limit=50) if i.detected_at > closed_at]
         until = min([world.now(), *changed, *(min(i.started_at or i.detected_at, i.detected_at) for i in later)])

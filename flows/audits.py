@@ -16,6 +16,17 @@ async def weekly_audit(model: str = "predictive_maintenance", up_to_now: bool = 
     return await hold("weekly", model, up_to_now)
 
 
+@flow(name="monthly-audit", flow_run_name="monthly-audit-of-{model}", persist_result=False)
+async def monthly_audit(model: str = "predictive_maintenance", up_to_now: bool = False) -> str:
+    """Monthly: assess bias and fairness over the last month.
+
+    Args:
+        model: The model to assess, such as predictive_maintenance.
+        up_to_now: Look at the thirty days up to this minute instead of the last calendar month.
+    """
+    return await hold("monthly", model, up_to_now)
+
+
 async def hold(kind: str, model: str, up_to_now: bool) -> str:
     """One audit from start to end. Started again, it shows what is filed."""
     of = period(kind, up_to_now)

@@ -184,7 +184,8 @@ def _intervals(chart: Intervals) -> str:
     least = min([*(e.low for e in shown), *(e.before for e in shown if e.before is not None), 0.9])
     low = floor(least * 10) / 10 if shown else 0.0
     left, row, top = 150, 30, 30
-    ticks = [low + (1 - low) * i / 4 for i in range(5)]
+    step = 0.1 if low >= 0.4 else 0.2
+    ticks = [1 - step * i for i in range(round((1 - low) / step) + 1) if 1 - step * i >= low - 1e-9]
     bottom = top + row * len(chart.estimates)
 
     def x(value: float) -> float:

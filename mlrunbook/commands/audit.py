@@ -33,6 +33,12 @@ def weekly(model: Model = PREDICTIVE, out: Out = None, json: Json = False, compl
     _hold("weekly", model, out, as_json=json, complete=complete, dry_run=dry_run)
 
 
+@app.command()
+def monthly(model: Model = PREDICTIVE, out: Out = None, json: Json = False, complete: Complete = False, dry_run: DryRun = False) -> None:
+    """Assess bias and fairness over thirty days: every asset type against the others. Exit code: 1 when a limit is broken."""
+    _hold("monthly", model, out, as_json=json, complete=complete, dry_run=dry_run)
+
+
 @app.command("list")
 def list_(
     model: Annotated[str | None, typer.Option("--model", help="Only of this model.")] = None,

@@ -8,6 +8,7 @@ from __future__ import annotations
 from sqlalchemy import Connection
 
 from mlrunbook.adapters.audit_report import render
+from mlrunbook.domain.audit.monthly import monthly
 from mlrunbook.domain.audit.period import Kind, Period
 from mlrunbook.domain.audit.section import Audit, Section, Verdict
 from mlrunbook.domain.audit.weekly import weekly
@@ -46,6 +47,9 @@ def _judged(world: World, model: str, period: Period) -> tuple[str, tuple[Sectio
         case Kind.WEEKLY:
             facts = audit_facts.weekly(world, model, period)
             return audit_facts.versions(facts.metrics), weekly(facts, world.policy)
+        case Kind.MONTHLY:
+            fairness = audit_facts.monthly(world, model, period)
+            return fairness.version, monthly(fairness, world.policy)
     raise NotImplementedError(period.kind)
 
 

@@ -10,6 +10,7 @@ from sqlalchemy import Connection
 
 from mlrunbook.domain import monitoring
 from mlrunbook.domain.action_items import Item
+from mlrunbook.domain.audit.monthly import MonthlyFacts
 from mlrunbook.domain.audit.period import Period
 from mlrunbook.domain.audit.weekly import FiringAlert, WeeklyFacts
 from mlrunbook.domain.clocks import utc
@@ -42,6 +43,19 @@ def weekly(world: World, model: str, period: Period) -> WeeklyFacts:
             items=items_of(conn, model),
             causes={i.id: root_cause(conn, i.id) or "" for i in happened},
         )
+
+
+def monthly(world: World, model: str, period: Period) -> MonthlyFacts:
+    now = world.platform.metrics(model, since=period.since, until=period.until).current
+    before = world.platform.metrics(model, since=period.since - period.length, until=period.since).current
+    serving = _or_missing(lambda: world.platform.status(model).serving_version)
+    if isinstance(serving, Missing):
+        return MonthlyFacts(now.by_asset_type, before.by_asset_type, serving)
+
+    def seen_in_training() -> Sequence[str] | None:
+        return next((v.asset_types for v in world.platform.versions(model) if v.version == serving), None)
+
+    return MonthlyFacts(now.by_asset_type, before.by_asset_type, _or_missing(seen_in_training), serving)
 
 
 def versions(metrics: ModelMetrics | Missing) -> str:

@@ -9,6 +9,7 @@ from datetime import UTC, date, datetime, timedelta
 import numpy as np
 
 from mlrunbook.domain.action_items import Item, ItemStatus
+from mlrunbook.domain.audit.monthly import MonthlyFacts, monthly
 from mlrunbook.domain.audit.period import Kind, Period, complete
 from mlrunbook.domain.audit.section import Section
 from mlrunbook.domain.audit.weekly import FiringAlert, WeeklyFacts, weekly
@@ -156,8 +157,22 @@ def weekly_facts(past: str) -> WeeklyFacts:
     )
 
 
+def monthly_facts(past: str) -> MonthlyFacts:
+    if past == "nothing":
+        return MonthlyFacts({}, {}, None, "")
+    if past == "day":
+        rng = np.random.default_rng(5)
+        return MonthlyFacts({name: counts(rng, int(A_DAY * part)) for name, part in TYPES.items()}, {}, ("L", "M", "H"), "v1.5.0")
+    rng = np.random.default_rng(6)
+    usual = {name: counts(rng, int(31 * A_DAY * part)) for name, part in TYPES.items()}
+    now = {name: counts(rng, int(31 * A_DAY * part), 0.5 if name == "M" else 0.78) for name, part in TYPES.items()}
+    return MonthlyFacts(now | {"X": counts(rng, 700)}, usual, ("L", "M", "H"), "v2.0.0")
+
+
 def sections(kind: Kind, past: str) -> tuple[Section, ...]:
     match Kind(kind):
         case Kind.WEEKLY:
             return weekly(weekly_facts(past), Policy())
+        case Kind.MONTHLY:
+            return monthly(monthly_facts(past), Policy())
     raise AssertionError(kind)

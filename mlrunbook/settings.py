@@ -34,6 +34,9 @@ class Settings(BaseSettings):
     prefect_api_url: str | None = Field(default=None, validation_alias="PREFECT_API_URL")
     prefect_auth: SecretStr | None = Field(default=None, validation_alias="PREFECT_API_AUTH_STRING")
 
+    smtp_port: int | None = Field(default=None, ge=0, le=65535, description="Port the gateway takes alerts by mail on; none: it takes none")
+    smtp_host: str = Field(default="127.0.0.1", description="Address the gateway takes mail on")
+
     runtime: Literal["local", "kubernetes"] = Field(default="local", description="Where the model server runs")
     kube_context: str | None = Field(default=None, description="Context of the kubeconfig; default its current one, or the pod's account")
     kube_namespace: str | None = Field(default=None, description="Namespace of the model's objects; default the context's, or the pod's")

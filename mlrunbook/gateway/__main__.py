@@ -7,7 +7,7 @@ import contextlib
 import logging
 import socket
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from mlrunbook.domain.errors import Invalid, RunbookError
@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 
 def serve(host: str = "127.0.0.1", port: int = 8090, *, dispatch: bool = True) -> None:
     """Serve until SIGINT or SIGTERM. Invalid when the port is taken or the settings are incomplete."""
-    with _listening(host, port) as listener, contextlib.suppress(KeyboardInterrupt):  # uvicorn raises SIGINT anew once it has stopped
+    # uvicorn raises SIGINT anew once it has stopped
+    with _listening(host, port) as listener, _taking_mail(), contextlib.suppress(KeyboardInterrupt):
         _server(dispatch).run(sockets=[listener])
 
 
@@ -39,6 +40,26 @@ def _server(dispatch: bool) -> uvicorn.Server:
         prefect_ui_url=config.prefect_api_url.removesuffix("/").removesuffix("/api") if config.prefect_api_url else None,
     )
     return uvicorn.Server(uvicorn.Config(app, log_config=None, access_log=False, timeout_graceful_shutdown=5))
+
+
+@contextlib.contextmanager
+def _taking_mail() -> Iterator[None]:
+    """Alerts by mail, where MLRUNBOOK_SMTP_PORT says so."""
+    from mlrunbook.settings import settings
+
+    config = settings()
+    if config.smtp_port is None:
+        yield
+        return
+    from mlrunbook.gateway.mail import Mailbox
+    from mlrunbook.wiring import world
+
+    mailbox = Mailbox(world(), config.smtp_host, config.smtp_port)
+    mailbox.start()
+    try:
+        yield
+    finally:
+        mailbox.stop()
 
 
 def _listening(host: str, port: int) -> socket.socket:

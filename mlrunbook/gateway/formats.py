@@ -1,9 +1,9 @@
-"""Every alert format the gateway takes, by the name of its webhook."""
+"""Every alert format the gateway takes: the webhooks by name, and mail."""
 
 from __future__ import annotations
 
 from mlrunbook.domain.errors import NotFound
-from mlrunbook.gateway import alertmanager, cloudevents, datadog, generic, grafana, mlflow, opsgenie, pagerduty
+from mlrunbook.gateway import alertmanager, cloudevents, datadog, generic, grafana, mail, mlflow, opsgenie, pagerduty
 from mlrunbook.gateway.reading import Format
 
 _MODULES = (alertmanager, grafana, datadog, pagerduty, opsgenie, cloudevents, mlflow, generic)
@@ -11,6 +11,8 @@ FORMATS: dict[str, Format] = {one.FORMAT.name: one.FORMAT for one in _MODULES}
 
 
 def of(name: str) -> Format:
-    if name not in FORMATS:
-        raise NotFound(f"there is no format {name[:50]}; known are {', '.join(FORMATS)}")
-    return FORMATS[name]
+    """Also mail, which has a door of its own."""
+    known = FORMATS | {mail.FORMAT.name: mail.FORMAT}
+    if name not in known:
+        raise NotFound(f"there is no format {name[:50]}; known are {', '.join(known)}")
+    return known[name]

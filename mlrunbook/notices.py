@@ -162,7 +162,7 @@ def actions_taken(conn: Connection, incident_id: str) -> list[str]:
         plan = plans.get(conn, incident_id, row.plan_digest)
         if row.state in SETTLED and plan.kind is not PlanKind.UNDO:
             note = " (taken back)" if row.undone_by else " (was so already)" if row.state == "already_held" else ""
-            told.append(plan.actions[row.ordinal].past + note)
+            told.append("; ".join([plan.actions[row.ordinal].past + note, *(() if row.undone_by else row.caveats)]))
     return told
 
 

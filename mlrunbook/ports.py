@@ -327,8 +327,9 @@ class ServingRuntime(Protocol):
         """`kubectl rollout undo --to-revision=N`: put that revision's pod template back. NotFound when the history no longer has it."""
         ...
 
-    def rehearse(self, model: str, actions: Sequence[Action]) -> None:
-        """Let the runtime check each of its actions without carrying one out. Refused, with its words, when it would refuse one."""
+    def rehearse(self, model: str, actions: Sequence[Action]) -> Sequence[str]:
+        """Let the runtime check each of its actions without carrying one out; what people should know of them before they decide.
+        Refused, with its words, when it would refuse one; Transient where it cannot be tried."""
         ...
 
     def isolate(self, model: str, *, isolated: bool) -> None:

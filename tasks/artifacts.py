@@ -124,6 +124,8 @@ def plan_markdown(plan: Plan) -> str:
     lines += ["### What to expect", "", md(plan.expected) or "-", ""]
     if checks := plan.facts.get("candidate"):
         lines += ["### What the candidate has shown", "", *(f"- {md(check)}" for check in checks), ""]
+    if tried := plan.facts.get("dry_run"):
+        lines += ["### What a Dry Run Found", "", *(f"- {md(sentence)}" for sentence in tried), ""]
     doubts = [
         f"- {word}: {md(text)}"
         for key, word in (("against", "Against it"), ("not_checked", "Not checked"))

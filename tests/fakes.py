@@ -312,7 +312,9 @@ class FileWorld(FileRegistry, FileSchedules):
             raise Transient("the model server gives no answer")
         switches = {k: v for k, v in s["config"].items() if k != "threshold"}
         loaded = ServingConfig(str(s["config_revision"]), s["loaded_threshold"], **switches)
-        return ServingState(s["replicas"], s["replicas"], s["route"], s["restart_id"], fake_serving.serves(s), loaded, s["isolated"])
+        caveats = tuple(s.get("caveats", ())) if s["isolated"] else ()
+        serves = fake_serving.serves(s)
+        return ServingState(s["replicas"], s["replicas"], s["route"], s["restart_id"], serves, loaded, s["isolated"], caveats)
 
     def scale(self, model: str, *, replicas: int) -> None:
         """A server that starts reads its config."""
@@ -363,11 +365,12 @@ class FileWorld(FileRegistry, FileSchedules):
     def undo_rollout(self, model: str, *, revision: int) -> None:
         raise Refused("there is no rollout history")
 
-    def rehearse(self, model: str, actions: Sequence[Action]) -> None:
+    def rehearse(self, model: str, actions: Sequence[Action]) -> Sequence[str]:
         """`refuses`: action kinds that a dry run would refuse."""
         for action in actions:
             if action.kind in self._answer().get("refuses", ()):
                 raise Refused(f"the server refuses to {action.summary}")
+        return []
 
     def logs(self, model: str, *, tail: int = 500, since: datetime | None = None) -> str:
         """`log`: (ISO time, line)."""

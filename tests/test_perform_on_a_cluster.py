@@ -68,7 +68,7 @@ def test_it_is_done_once_and_read_back(scene: Scene, fake: FakeKubernetes, actio
 
 def test_people_are_told_what_an_isolation_rests_on(scene: Scene, fake: FakeKubernetes) -> None:
     scene.do(scene.approved(Isolate(MODEL, True)))
-    assert any("whether it is enforced depends on the cluster's network plugin" in text for text in scene.said())
+    assert any("whether a NetworkPolicy is enforced depends on the cluster's network plugin" in text for text in scene.said())
 
 
 def test_serving_that_starts_again_has_its_autoscaler_back(scene: Scene, fake: FakeKubernetes) -> None:

@@ -18,10 +18,11 @@ from mlrunbook.adapters.kubernetes_cluster import JSON, Cluster, Object, matches
 from mlrunbook.adapters.kubernetes_errors import Conflict
 from mlrunbook.domain.actions import Action, Configure, Isolate, Restart, RouteTraffic, Scale, UndoRollout
 from mlrunbook.domain.cluster import ClusterObjects, ClusterPolicy
-from mlrunbook.domain.errors import Invalid, NotFound, Refused
+from mlrunbook.domain.errors import Invalid, NotFound, Refused, Transient
 from mlrunbook.ports import Instance, Resources, Revision, ServingConfig, ServingState
 
 REPLICAS_BEFORE = "mlrunbook/replicas-before"  # annotation of a stopped Deployment, for people: the journal has it too
+_NO_DRY_RUN = "does not support dry run"  # what the API server answers where an admission webhook has side effects
 CONFLICTS = 5  # how often an object that others keep changing is read again before the task is asked to wait
 Done = TypeVar("Done")
 
@@ -105,23 +106,32 @@ class KubernetesRuntime:
     def preserve(self, model: str) -> Mapping[str, bytes]:
         return kubernetes_evidence.collect(self._cluster, self._policy.of(model))
 
-    def rehearse(self, model: str, actions: Sequence[Action]) -> None:
+    def rehearse(self, model: str, actions: Sequence[Action]) -> list[str]:
         """A server-side dry run of each action: admission, validation and permissions as for the real one, and nothing is stored."""
+        try:
+            return [said for action in actions for said in self._rehearsed(model, action)]
+        except Refused as error:
+            if _NO_DRY_RUN in str(error):  # that says nothing about the real request
+                raise Transient(f"the cluster cannot try it without doing it: {error}") from error
+            raise
+
+    def _rehearsed(self, model: str, action: Action) -> Sequence[str]:
         objects = self._policy.of(model)
-        for action in actions:
-            match action:
-                case Scale():
-                    self._scale(objects, action.replicas, dry_run=True)
-                case RouteTraffic():
-                    self._route(objects, action.version, dry_run=True)
-                case Configure():
-                    kubernetes_config.write(self._cluster, objects, action.settings, expected_revision=None, dry_run=True)
-                case Restart():
-                    self._restart(objects, action.restart_id, dry_run=True)
-                case UndoRollout():
-                    self._undo(objects, action.revision, dry_run=True)
-                case Isolate():
-                    self._isolate(model, action.isolated, dry_run=True)
+        match action:
+            case Scale():
+                self._scale(objects, action.replicas, dry_run=True)
+            case RouteTraffic():
+                self._route(objects, action.version, dry_run=True)
+            case Configure():
+                kubernetes_config.write(self._cluster, objects, action.settings, expected_revision=None, dry_run=True)
+            case Restart():
+                self._restart(objects, action.restart_id, dry_run=True)
+            case UndoRollout():
+                self._undo(objects, action.revision, dry_run=True)
+            case Isolate():
+                self._isolate(model, action.isolated, dry_run=True)
+                return self._caveats(model) if action.isolated else ()
+        return ()
 
     def _scale(self, objects: ClusterObjects, replicas: int, *, dry_run: bool) -> None:
         if isinstance(replicas, bool) or replicas < 0:
@@ -200,6 +210,11 @@ class KubernetesRuntime:
             isolation.isolate(self._cluster, model, self._policy.of(model), dry_run=dry_run)
         else:
             isolation.lift(self._cluster, model, dry_run=dry_run)
+
+    def _caveats(self, model: str) -> tuple[str, ...]:
+        cluster, objects = self._cluster, self._policy.of(model)
+        policies, pods = cluster.find("networkpolicies"), cluster.find("pods", labels=objects.pod_selector)
+        return (isolation.ENFORCED_BY, *isolation.gaps(policies, pods, model, objects))
 
     def _deployments(self, objects: ClusterObjects) -> tuple[Object, Object]:
         scaled = self._cluster.get("deployments", objects.scaled_deployment)

@@ -18,7 +18,7 @@ from mlrunbook.domain.cluster import ClusterObjects
 from mlrunbook.domain.errors import NotFound
 
 _OWNER = {"app.kubernetes.io/managed-by": "mlrunbook"}
-ENFORCED_BY = "created; whether it is enforced depends on the cluster's network plugin"
+ENFORCED_BY = "whether a NetworkPolicy is enforced depends on the cluster's network plugin"
 
 
 def name_of(model: str) -> str:

@@ -125,7 +125,7 @@ class LocalRuntime:
     def undo_rollout(self, model: str, *, revision: int) -> None:
         raise Refused(f"this machine keeps no rollout history of {model}: roll back to a registered version instead")
 
-    def rehearse(self, model: str, actions: Sequence[Action]) -> None:
+    def rehearse(self, model: str, actions: Sequence[Action]) -> list[str]:
         for action in actions:
             if isinstance(action, Scale):
                 _one_or_none(model, action.replicas)
@@ -133,6 +133,7 @@ class LocalRuntime:
                 serving_config.check_changes(model, action.settings)
             elif isinstance(action, UndoRollout):
                 self.undo_rollout(model, revision=action.revision)
+        return []
 
     def preserve(self, model: str) -> dict[str, bytes]:
         return local_evidence.collect(self._config, self._http)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -240,6 +240,14 @@ def _temporary_rollback(
     if assessment.type not in (IncidentType.PREDICTION_ERROR, IncidentType.PERFORMANCE_DEGRADATION):
         return ()
     return (RollBack(model, previous, reason="temporary mitigation"),)
+
+
+def feasible(actions: Sequence[Action], refused: Collection[int]) -> list[int]:
+    """The positions of what is left to do when these are refused. A threshold and the restart that loads it go together: one without the
+    other would change nothing, or something else than was decided."""
+    pair = {i for i, a in enumerate(actions) if isinstance(a, Restart) or (isinstance(a, Configure) and "threshold" in a.settings)}
+    dropped = set(refused) | (pair if pair & set(refused) else set())
+    return [i for i in range(len(actions)) if i not in dropped]
 
 
 # --- taking it back ---------------------------------------------------------------------------------------------------------

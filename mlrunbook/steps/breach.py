@@ -17,7 +17,7 @@ from mlrunbook.domain.regulatory import clocks_for
 from mlrunbook.intake import stated_subtypes
 from mlrunbook.notices import page, reopening, situation, tell, tell_contact
 from mlrunbook.perform import perform
-from mlrunbook.steps import regulatory
+from mlrunbook.steps import regulatory, rehearsal
 from mlrunbook.steps.run import ACTOR, Run
 from mlrunbook.store import alerts, clocks, evidence, incidents, journal, plans, records
 from mlrunbook.store.journal import SETTLED
@@ -106,12 +106,13 @@ def plan_release(run: Run) -> str | None:
     rows = isolating(run)
     if not rows:
         return None
+    tried = rehearsal.rehearse(run, rows[-1].model, [Isolate(rows[-1].model, False)])
     with run.write() as conn:
         since = records.get(conn, run.incident_id, "human_resolution") or records.get(conn, run.incident_id, "applied") or {}
         key = f"release:{rows[-1].id}:{since.get('at', '')}"
         if standing := records.get(conn, run.incident_id, key):
             return str(standing["digest"])
-        proposed = _release(run, conn, rows, since)
+        proposed = tried.shown(_release(run, conn, rows, since))
         digest = plans.propose(conn, proposed, now=run.world.now())
         run.record(conn, key, {"digest": digest})
         return digest
@@ -124,7 +125,7 @@ def _release(run: Run, conn: Connection, rows: list[journal.Row], since: dict[st
     kept = {item.name: item.sha256 for item in evidence.manifest(conn, run.incident_id)}
     fixed = f"{since['by']} says it is fixed: {since['what']}" if since.get("by") else "the approved plan is carried out" if since else ""
     reasons = [
-        f"{what}; isolated since {rows[-1].done_at or rows[-1].intended_at:%Y-%m-%d %H:%M:%S} UTC",
+        "; ".join([f"{what}; isolated since {rows[-1].done_at or rows[-1].intended_at:%Y-%m-%d %H:%M:%S} UTC", *rows[-1].caveats]),
         diagnosis.get("sentence", ""),
         f"since then: {fixed}" if fixed else "nothing has been fixed yet",
         "approve: it serves again, and the incident goes on; reject: it stays isolated, and people take a path or hand over",

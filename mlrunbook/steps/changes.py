@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+
 from sqlalchemy import Connection
 
 from mlrunbook.domain.actions import Action, Isolate, Plan, PlanKind, lifts_isolation
@@ -66,6 +68,14 @@ def _say_that_isolation_waits(run: Run, digest: str, ordinal: int, error: Transi
         run.record(conn, key, {"error": str(error)})
         run.note(conn, "action", why[:1].upper() + why[1:])
         _page_about(run, conn, incidents.get(conn, run.incident_id), action, why, key=key)
+
+
+def report_left_out(run: Run, conn: Connection, action: Action, why: str) -> None:
+    """A dry run of this step was refused: it is not tried, the others are, and people hear of it."""
+    said = f"a step was left out, do it by hand or leave it: {action.summary}: a dry run of it was refused: {why}"
+    run.note(conn, "action", said[:1].upper() + said[1:])
+    key = f"failed:left-out:{hashlib.sha256(action.summary.encode()).hexdigest()[:12]}"
+    _page_about(run, conn, incidents.get(conn, run.incident_id), action, said, key=key)
 
 
 def _page_about(run: Run, conn: Connection, incident: Incident, action: Action, why: str, *, key: str) -> None:

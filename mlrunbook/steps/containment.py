@@ -7,9 +7,9 @@ from datetime import timedelta
 from typing import Any
 
 from mlrunbook.approvals import approve_by_rule, request, standing_approval
-from mlrunbook.domain.actions import Isolate, PlanKind, RouteTraffic, lifts_isolation
+from mlrunbook.domain.actions import Action, Isolate, PlanKind, RouteTraffic, lifts_isolation
 from mlrunbook.domain.communication import initial_notification
-from mlrunbook.domain.containment import Containment, ContainmentPolicy, plan_containment
+from mlrunbook.domain.containment import Containment, ContainmentPolicy, feasible, plan_containment
 from mlrunbook.domain.errors import RunbookError
 from mlrunbook.domain.findings import State
 from mlrunbook.domain.incident import TRANSITIONS, IncidentType, Severity, Status
@@ -20,7 +20,7 @@ from mlrunbook.ports import ServingState, ServingStatus
 from mlrunbook.recurrence import automation_held
 from mlrunbook.regrading import assessment_of
 from mlrunbook.steps import breach, features, investigation, recent_changes, rehearsal
-from mlrunbook.steps.changes import carry_out_or_report, is_carried_out, limits_damage, plan_of
+from mlrunbook.steps.changes import carry_out_or_report, is_carried_out, limits_damage, plan_of, report_left_out
 from mlrunbook.steps.measured import is_dangerous, metrics
 from mlrunbook.steps.run import ACTOR, Run
 from mlrunbook.steps.triage import affects_safety
@@ -43,12 +43,13 @@ def plan(run: Run) -> dict[str, Any]:
     decided = (
         _contain_failure(run, assessment, pending, rules) if isolate is None else _contain_breach(run, assessment, pending, isolate, rules)
     )
-    if decided.mitigation and (refused := rehearsal.refusal(run, decided.mitigation)):
-        decided = decided._replace(mitigation=None, reasons=(*decided.reasons, refused))
+    decided, left_out = _rehearsed(run, decided)
     with run.write() as conn:
         if standing := records.get(conn, run.incident_id, "containment"):
             return standing
         now = world.now()
+        for action, why in left_out:
+            report_left_out(run, conn, action, why)
         digests = {}
         # Contained anew where it was reopened or got worse: a plan of the same words would count as carried out, or as asked about.
         again, worse = reopening(conn, run.incident_id), records.get(conn, run.incident_id, SEVERITY_SET)
@@ -80,6 +81,25 @@ def _finish_what_began(run: Run) -> None:
             carry_out_or_report(run, row.plan_digest, row.ordinal)
 
 
+def _rehearsed(run: Run, decided: Containment) -> tuple[Containment, list[tuple[Action, str]]]:
+    """What a dry run refuses is left out of the automatic plan, where it must not hold the rest up, with the reason; and is not offered."""
+    left_out: list[tuple[Action, str]] = []
+    if automatic := decided.automatic:
+        tried = rehearsal.rehearse(run, automatic.model, automatic.actions)
+        keep, why = feasible(automatic.actions, tried.refused), "; ".join(tried.refused.values())
+        left_out = [(a, tried.refused.get(i, why)) for i, a in enumerate(automatic.actions) if i not in keep]
+        carried = replace(automatic, actions=tuple(automatic.actions[i] for i in keep)) if keep else None
+        decided = decided._replace(automatic=carried)
+    if offer := decided.mitigation:
+        tried = rehearsal.rehearse(run, offer.model, offer.actions)
+        refused = rehearsal.refusal(offer, tried)
+        if refused and offer.kind is not PlanKind.ISOLATION:  # officers are asked in any case, and read what must be mended first
+            decided = decided._replace(mitigation=None, reasons=(*decided.reasons, refused))
+        else:
+            decided = decided._replace(mitigation=tried.shown(offer))
+    return decided, left_out
+
+
 def _contain_failure(run: Run, assessment: Assessment, pending_work_orders: int, rules: ContainmentPolicy) -> Containment:
     if assessment.severity is Severity.HIGH:
         _check_first(run)
@@ -102,7 +122,7 @@ def _contain_failure(run: Run, assessment: Assessment, pending_work_orders: int,
 
 def _no_route(run: Run, version: str) -> str | None:
     model = run.incident().model
-    return rehearsal.refused(run, model, [RouteTraffic(model, version)])
+    return rehearsal.rehearse(run, model, [RouteTraffic(model, version)]).refused.get(0)
 
 
 def _contain_breach(

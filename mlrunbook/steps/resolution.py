@@ -9,9 +9,9 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from mlrunbook.approvals import approve_by_rule, decide
-from mlrunbook.domain.actions import Configure, Path, PlanKind, Promote, Restart, RollBack
+from mlrunbook.domain.actions import Action, Configure, Path, PlanKind, Promote, Restart, RollBack
 from mlrunbook.domain.communication import Figures
-from mlrunbook.domain.containment import undo_plan
+from mlrunbook.domain.containment import Undo, feasible, undo_plan
 from mlrunbook.domain.diagnosis import Diagnosis, Repair
 from mlrunbook.domain.diagnosis_facts import DiagnosisFacts
 from mlrunbook.domain.errors import NotFound, Refused, RunbookError, Transient
@@ -24,7 +24,7 @@ from mlrunbook.domain.resolution import propose, restart_id
 from mlrunbook.notices import REOPENED, ask
 from mlrunbook.ports import ServingState
 from mlrunbook.steps import measured, promotion, rehearsal, serving, threshold
-from mlrunbook.steps.changes import executed_containment, plan_of
+from mlrunbook.steps.changes import executed_containment, plan_of, report_left_out
 from mlrunbook.steps.confirmation import OF_THE_FIX
 from mlrunbook.steps.investigation import rediagnosed
 from mlrunbook.steps.run import ACTOR, Run
@@ -64,8 +64,12 @@ def plan(run: Run) -> str | None:
     )
     if proposed and (again := run.recorded(REOPENED)):  # decided anew: the yes to the plan that did not hold covers no second attempt
         proposed = replace(proposed, reasons=(*proposed.reasons, f"reopened at {again['at']}: {again['why']}"))
-    if proposed and (refused := rehearsal.refusal(run, proposed)):
-        proposed, why_not = None, f"{diagnosis.headline}. {diagnosis.advice}: {refused}"
+    if proposed:
+        tried = rehearsal.rehearse(run, incident.model, proposed.actions)
+        if refused := rehearsal.refusal(proposed, tried):
+            proposed, why_not = None, f"{diagnosis.headline}. {diagnosis.advice}: {refused}"
+        else:
+            proposed = tried.shown(proposed)
     with run.write() as conn:
         if standing := records.get(conn, run.incident_id, "resolution_plan"):
             return _digest(standing)
@@ -315,9 +319,12 @@ def plan_undo(run: Run) -> dict[str, Any]:
         resolution = plans.current(conn, run.incident_id, PlanKind.RESOLUTION)
     executed = executed_containment(run)
     undo = undo_plan(run.incident_id, incident.model, executed, resolution=resolution, state=_observed(run))
+    undo, left_out = _feasible(run, undo)
     with run.write() as conn:
         if standing := records.get(conn, run.incident_id, "undo"):
             return standing
+        for action, why in left_out:
+            report_left_out(run, conn, action, why)
         digest = None
         if undo.plan:
             ruled = replace(undo.plan, rule=UNDO_RULE)
@@ -330,6 +337,20 @@ def plan_undo(run: Run) -> dict[str, Any]:
             kept = "; ".join(f"{names[i]} ({why})" for i, why in undo.kept.items())
             run.note(conn, "containment", f"Kept: {kept}")
         return run.record(conn, "undo", {"digest": digest, "undoes": undo.undoes, "kept": dict(undo.kept)})
+
+
+def _feasible(run: Run, undo: Undo) -> tuple[Undo, list[tuple[Action, str]]]:
+    """Without what a dry run refuses: that stays in force, with this reason, and the rest is taken back."""
+    if undo.plan is None:
+        return undo, []
+    actions = undo.plan.actions
+    tried = rehearsal.rehearse(run, undo.plan.model, actions)
+    keep, why = feasible(actions, tried.refused), "; ".join(tried.refused.values())
+    left_out = [(a, tried.refused.get(i, why)) for i, a in enumerate(actions) if i not in keep]
+    reason = f"a dry run of taking it back was refused ({why}); a person was asked"
+    kept = {**undo.kept, **{u: reason for i, u in enumerate(undo.undoes) if u and i not in keep}}
+    plan = replace(undo.plan, actions=tuple(actions[i] for i in keep)) if keep else None
+    return Undo(plan, tuple(undo.undoes[i] for i in keep), kept), left_out
 
 
 def reopen(run: Run) -> None:

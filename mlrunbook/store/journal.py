@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -39,6 +39,11 @@ class Row:
     error: str | None
     intended_at: datetime
     done_at: datetime | None
+
+    @property
+    def caveats(self) -> Sequence[str]:
+        """What may keep the change from holding, as it was read back."""
+        return tuple((self.after or {}).get("caveats", ()))
 
     @property
     def settled(self) -> bool:

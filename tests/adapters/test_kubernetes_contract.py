@@ -15,9 +15,10 @@ from pathlib import Path
 import pytest
 
 from mlrunbook.adapters.kubernetes_access import NEEDED
-from mlrunbook.domain.errors import NotFound, Refused
+from mlrunbook.domain.actions import Isolate
+from mlrunbook.domain.errors import NotFound, Refused, Transient
 from tests.adapters.runtime_contract import FORMER, Case, RuntimeContract
-from tests.fake_kubernetes import FakeKubernetes, kubeconfig, serving
+from tests.fake_kubernetes import Answer, FakeKubernetes, kubeconfig, serving
 from tests.kubernetes_kit import CONFIG, MODEL, Kit, pod_template
 
 REAL = os.environ.get("MLRUNBOOK_TEST_KUBECONFIG")
@@ -160,11 +161,37 @@ def test_isolation_says_what_a_cluster_cannot_promise(case: Case, kit: Kit) -> N
     kit.networking.create_namespaced_network_policy(kit.namespace, {"metadata": {"name": "let-callers-in"}, "spec": spec})
     case.runtime.isolate(MODEL, isolated=True)
     said = case.runtime.observe(MODEL).caveats
-    assert said[0] == "created; whether it is enforced depends on the cluster's network plugin"
+    assert said[0] == "whether a NetworkPolicy is enforced depends on the cluster's network plugin"
     assert said[1] == "NetworkPolicy let-callers-in still lets traffic through to them"
     kit.apps.patch_namespaced_deployment("model-server", kit.namespace, {"spec": {"replicas": 0}})
     kit.apps.patch_namespaced_deployment("model-server-former", kit.namespace, {"spec": {"replicas": 0}})
     assert "it selects no pod" in case.observed(lambda state: len(state.caveats) == 2 and "no pod" in state.caveats[1]).caveats[1]
+
+
+def test_the_rehearsal_of_an_isolation_finds_what_would_let_callers_in(case: Case, kit: Kit) -> None:
+    case.serving()
+    spec = {"podSelector": {}, "ingress": [{}], "policyTypes": ["Ingress"]}
+    kit.networking.create_namespaced_network_policy(kit.namespace, {"metadata": {"name": "let-callers-in"}, "spec": spec})
+    assert case.runtime.rehearse(MODEL, [Isolate(MODEL, True)])[1] == "NetworkPolicy let-callers-in still lets traffic through to them"
+    assert case.runtime.rehearse(MODEL, [Isolate(MODEL, False)]) == []
+
+
+def test_a_webhook_that_knows_no_dry_run_refuses_nothing(case: Case, fake_url: tuple[FakeKubernetes, str], kit: Kit) -> None:
+    """The words of the API server for an admission webhook with side effects; it would say nothing of the kind to the real request."""
+    case.serving()
+    if kit.config_file.name != "admin":
+        pytest.skip("needs an admission webhook")
+
+    def refuse(call: tuple[str, str, str]) -> None:
+        if call[2] == "create":
+            raise Answer(400, "BadRequest", 'admission webhook "guard.example.com" does not support dry run')
+
+    fake_url[0].before = refuse
+    try:
+        with pytest.raises(Transient, match="the cluster cannot try it without doing it"):
+            case.runtime.rehearse(MODEL, [Isolate(MODEL, True)])
+    finally:
+        fake_url[0].before = lambda call: None
 
 
 def test_an_isolation_that_somebody_opened_is_none_until_it_is_asked_for_again(case: Case, kit: Kit) -> None:

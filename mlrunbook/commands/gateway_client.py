@@ -15,6 +15,7 @@ from mlrunbook.domain.errors import Invalid, NotApproved, NotFound, Refused, Tra
 
 TIMEOUT_S = 15.0
 OF_ALL = "/api/v1/incidents"
+QUARANTINE = "/api/v1/quarantine"
 ACTIONS = "/api/v1/actions"
 HOW_TO = {
     "approve": '`mlrunbook token create "Your Name" --scope approve --scope read --role ml_team_lead`',
@@ -96,6 +97,20 @@ class Gateway:
 
     def close(self, incident_id: str, reason: str) -> dict[str, Any]:
         return self._json("POST", f"{_one(incident_id)}/close", json={"reason": reason})
+
+    def quarantine(self, **query: Any) -> dict[str, Any]:
+        return self._json("GET", QUARANTINE, params={key: value for key, value in query.items() if value is not None})
+
+    def quarantined(self, number: int) -> dict[str, Any]:
+        return self._json("GET", f"{QUARANTINE}/{number}")
+
+    def replay(self, number: int) -> dict[str, Any]:
+        return self._json("POST", f"{QUARANTINE}/{number}/replay")
+
+    def webhook(self, form: str, body: bytes, headers: Mapping[str, str], *, signed: bool) -> dict[str, Any]:
+        """Post as a sender would; `signed`: by `headers` alone, without the token."""
+        without_token = {"Authorization": ""} if signed else {}
+        return self._json("POST", f"/webhooks/{form}", content=body, headers=without_token | dict(headers))
 
     def _json(self, method: str, path: str, **how: Any) -> dict[str, Any]:
         try:

@@ -65,6 +65,16 @@ def as_json(value: Any) -> None:
     typer.echo(json.dumps(value, indent=2))
 
 
+def receipt(got: Mapping[str, Any]) -> str:
+    """What the gateway made of a message."""
+    parts = [f"{got['accepted']} alert(s) taken in", f"{got['changes']} change(s)", f"{got['quarantined']} quarantined"]
+    if got["quarantined"]:
+        parts.append("see `mlrunbook quarantine list`")
+    if got["duplicate"]:
+        parts.append("it came before")
+    return plain("; ".join([*parts, f"incidents: {', '.join(got['incidents'])}" if got["incidents"] else "no incident"]))
+
+
 def parsed(at: str) -> datetime:
     return datetime.fromisoformat(at).astimezone(UTC)
 

@@ -19,7 +19,7 @@ from tasks.breach import lift_isolation, plan_release
 from tasks.candidate import unstage_rejected
 from tasks.decisions import human_resolution, plan_resolution, reopen, why_no_plan
 from tasks.forms import ApprovalForm
-from tasks.incidents import end, grade_again, hand_to_human, look_again_later, open_or_join
+from tasks.incidents import automation_held, end, grade_again, hand_to_human, look_again_later, open_or_join
 from tasks.run import carrying
 
 
@@ -100,6 +100,9 @@ async def follow_runbook(incident_id: str) -> str:
             await reopen(incident_id)
             await hand_to_human(incident_id, f"the fix did not work: {recovery['sentence']}")
             return f"{incident_id}: waiting for a human, {recovery['sentence']}"
+        if held := await automation_held(incident_id):
+            await hand_to_human(incident_id, f"recovered, but {held}")
+            return f"{incident_id}: waiting for a human, {held}"
         await undo_containment(incident_id)
         await announce_resolution(incident_id)  # 5
         await publish_review(incident_id, await draft_review(incident_id))  # 6

@@ -45,6 +45,9 @@ triage:
   seconds_between_looks: 2
 features:
   max_lag_s: 10
+recurrence: # one exercise after another
+  reopen_within_min: 0
+  flapping_after: 1000
 retraining:
   watch_s: 3
 safety:

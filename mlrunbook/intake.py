@@ -13,7 +13,7 @@ from typing import Any
 
 from sqlalchemy import Connection, text
 
-from mlrunbook import regrading
+from mlrunbook import recurrence, regrading
 from mlrunbook.cadence import escalate, schedule_update
 from mlrunbook.domain.breach import subtype_for
 from mlrunbook.domain.incident import Incident, IncidentType, Severity, Status, Subtype
@@ -62,6 +62,10 @@ def take_in(
     the alert's level; a person's is a floor. `start=False`: the caller is the run itself.
     """
     subtype = subtype_for(report.type, report.subtype)
+    if by_alert and (closed := recurrence.find_closed(conn, policy, report.model, report.family, now=now)):
+        back = recurrence.reopen_for_alert(conn, policy, closed, why=report.description, by=report.reported_by, now=now)
+        recurrence.note_opening(conn, policy, back, now=now)
+        return back, True
     incident, is_new = incidents.open_or_join(conn, report, now=now)
     if subtype:
         records.put(conn, incident.id, _STATED + subtype, {"by": report.reported_by, "at": now}, now=now)
@@ -76,6 +80,7 @@ def take_in(
             leases.expect(conn, incident.id, now=now)
         else:
             leases.request_start(conn, incident.id, why=f"opened by {report.reported_by}", now=now)
+        recurrence.note_opening(conn, policy, incident, now=now)
         return incident, True
     words = f"Reported again by {report.reported_by}: {report.description}"
     timeline.append(conn, incident.id, "reported", words, actor=report.reported_by, at=now)

@@ -177,7 +177,7 @@ def _next_steps(conn: Connection, incident: Incident) -> Sequence[str]:
 def stop(conn: Connection, incident_id: str, *, now: datetime) -> None:
     """Resolved or a false alarm: nothing more goes out that was planned for an open incident.
 
-    But for the page about a step that could not be done (steps/changes): what it could not take back outlives the incident.
+    But for two pages that outlive it: about a step that could not be done (steps/changes), and about alerts that open it again and again.
     """
     kinds = ("page", "update", "response_due", "expire_approval")
-    outbox.cancel(conn, now=now, incident_id=incident_id, kinds=kinds, spare_prefix=f"page:{incident_id}:failed:")
+    outbox.cancel(conn, now=now, incident_id=incident_id, kinds=kinds, spare=(f"page:{incident_id}:failed:", f"page:{incident_id}:flapping:"))

@@ -20,6 +20,7 @@ from mlrunbook.domain.severity import Assessment
 from mlrunbook.notices import SEVERITY_SET, tell_stakeholders
 from mlrunbook.store import incidents, journal, leases, plans, records
 
+GRADED_AGAIN = "graded_again"  # measured once more, once an investigation
 DOUBT = "severity_doubted"  # a worse alert has come: triage looks again
 
 

@@ -44,6 +44,12 @@ async def grade_again(incident_id: str) -> bool:
     return await off_loop(triage_steps.grade_again, current_run())
 
 
+@task(task_run_name="may-{incident_id}-go-on-by-itself", **RETRY_TRANSIENT)
+async def automation_held(incident_id: str) -> str | None:
+    """Why nothing more happens by itself; None where it does."""
+    return await off_loop(lifecycle.held, current_run())
+
+
 @task(task_run_name="hand-{incident_id}-to-a-human", **RETRY_TRANSIENT)
 async def hand_to_human(incident_id: str, reason: str) -> None:
     """Page, and stop until a human acts."""

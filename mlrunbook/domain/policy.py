@@ -24,6 +24,7 @@ from mlrunbook.domain.features import FeatureStorePolicy
 from mlrunbook.domain.incident import IncidentType, Severity
 from mlrunbook.domain.intake import IntakePolicy
 from mlrunbook.domain.recovery import RecoveryPolicy
+from mlrunbook.domain.recurrence import RecurrencePolicy
 from mlrunbook.domain.regulatory import RegulatoryPolicy
 from mlrunbook.domain.rollouts import RolloutPolicy
 from mlrunbook.domain.safety import SafetyPolicy
@@ -365,6 +366,7 @@ class Policy(Section):
     triage: Triage = Triage()
     recovery: RecoveryPolicy = RecoveryPolicy()
     recovery_watch: RecoveryWatch = RecoveryWatch()
+    recurrence: RecurrencePolicy = RecurrencePolicy()
     drift: DriftPolicy = DriftPolicy()
     fairness: FairnessPolicy = FairnessPolicy()
     features: FeatureStorePolicy = FeatureStorePolicy()

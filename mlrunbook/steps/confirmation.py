@@ -19,33 +19,14 @@ from mlrunbook.domain.performance import Confusion
 from mlrunbook.domain.policy import Policy
 from mlrunbook.domain.recovery import Confirmation, RecoveryVerdict, judge_confirmation, judge_recovery
 from mlrunbook.notices import REOPENED, tell_stakeholders
-from mlrunbook.regrading import DOUBT
-from mlrunbook.steps import recent_changes, rollback_target
+from mlrunbook.steps import recent_changes
 from mlrunbook.steps.measured import CHANGES
-from mlrunbook.steps.promotion import CANDIDATE_RECORDS
-from mlrunbook.steps.reviews import OF_THE_REVIEW
+from mlrunbook.steps.reopening import put_aside
 from mlrunbook.steps.run import ACTOR
-from mlrunbook.steps.triage import GRADED_AGAIN
 from mlrunbook.store import incidents, leases, outbox, records, timeline
 from mlrunbook.wiring import World
 
 TIMER = "confirm_recovery"
-# What was found, planned and done about a failure that is not over. What it led to stays on the timeline and in the journal.
-OF_THE_FIX = (
-    "resolution_plan",
-    "applied",
-    "recovery",
-    "outcomes_overdue",
-    "diagnosis",
-    "human_resolution",
-    "request",
-    GRADED_AGAIN,
-    DOUBT,
-    "features",
-    rollback_target.RECORD,
-    *CANDIDATE_RECORDS,
-)
-OF_THE_RESPONSE = ("triage", "containment", "contained", "undo", *OF_THE_REVIEW, REOPENED)
 
 
 def schedule(conn: Connection, policy: Policy, incident_id: str, *, now: datetime) -> None:
@@ -121,7 +102,8 @@ def _reopen(conn: Connection, policy: Policy, incident: Incident, why: str, *, s
     """The incident begins again at triage: what was planned for it did not hold, and its containment was taken back."""
     earlier = records.get(conn, incident.id, REOPENED) or {}
     baseline = (records.get(conn, incident.id, "triage") or {}).get("baseline")
-    records.forget(conn, incident.id, *OF_THE_FIX, *OF_THE_RESPONSE, *records.with_prefix(conn, incident.id, "findings:"))
+    records.forget(conn, incident.id, "triage", REOPENED)
+    put_aside(conn, incident.id)
     number = int(earlier.get("number", 0)) + 1
     said = {"number": number, "at": now, "since": since, "why": why, "baseline": baseline}
     records.put(conn, incident.id, REOPENED, said, now=now)

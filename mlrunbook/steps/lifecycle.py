@@ -8,6 +8,7 @@ from mlrunbook.approvals import is_rejected, request, standing_approval
 from mlrunbook.domain.errors import Refused, Transient, Unknown
 from mlrunbook.domain.policy import Role
 from mlrunbook.notices import ask, page
+from mlrunbook.recurrence import automation_held
 from mlrunbook.steps.changes import is_carried_out, plan_of
 from mlrunbook.steps.run import Run
 from mlrunbook.store import incidents, leases, plans, records
@@ -58,6 +59,12 @@ def stop_for_human(run: Run, *, reason: str, role: Role = Role.ML_TEAM_LEAD) -> 
         run.note(conn, "waiting", f"{WAITING_FOR_HUMAN}: {reason}")
         ask(conn, run.world.policy, incident, role, reason, now=run.world.now(), key=key, next_step=todo)
         leases.let_go(conn, run.lease, "free", now=run.world.now())
+
+
+def held(run: Run) -> str | None:
+    """Why nothing more happens by itself: it opens again and again. None where it does."""
+    with run.world.transaction() as conn:
+        return automation_held(conn, run.incident_id, now=run.world.now())
 
 
 def look_again_later(run: Run, *, reason: str, after_s: float) -> datetime:

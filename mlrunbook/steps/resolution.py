@@ -25,8 +25,8 @@ from mlrunbook.notices import REOPENED, ask
 from mlrunbook.ports import ServingState
 from mlrunbook.steps import measured, promotion, rehearsal, serving, threshold
 from mlrunbook.steps.changes import executed_containment, plan_of, report_left_out
-from mlrunbook.steps.confirmation import OF_THE_FIX
 from mlrunbook.steps.investigation import rediagnosed
+from mlrunbook.steps.reopening import OF_THE_FIX
 from mlrunbook.steps.run import ACTOR, Run
 from mlrunbook.steps.triage import figures_of
 from mlrunbook.store import incidents, journal, leases, plans, records
@@ -327,7 +327,9 @@ def plan_undo(run: Run) -> dict[str, Any]:
             report_left_out(run, conn, action, why)
         digest = None
         if undo.plan:
-            ruled = replace(undo.plan, rule=UNDO_RULE)
+            again = records.get(conn, run.incident_id, REOPENED)  # a plan of the same words would count as carried out
+            anew = (f"reopened at {again['at']}",) if again else ()
+            ruled = replace(undo.plan, rule=UNDO_RULE, reasons=(*undo.plan.reasons, *anew))
             digest = plans.propose(conn, ruled, now=run.world.now())
             approve_by_rule(conn, ruled, now=run.world.now())
         for action_id, why in undo.kept.items():

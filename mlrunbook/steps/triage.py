@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import asdict, replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy import Connection
@@ -22,13 +22,13 @@ from mlrunbook.domain.safety import MISSED_FAILURE_ALERT
 from mlrunbook.domain.severity import AlertSignal, Assessment, assess
 from mlrunbook.notices import REOPENED, SEVERITY_SET, situation, stop, tell
 from mlrunbook.ports import ServingStatus
-from mlrunbook.regrading import DOUBT, lowered_from, regrade
+from mlrunbook.recurrence import close_as_it_was
+from mlrunbook.regrading import DOUBT, GRADED_AGAIN, lowered_from, regrade
 from mlrunbook.steps import measured
 from mlrunbook.steps.changes import executed_containment
+from mlrunbook.steps.reopening import is_unproven, put_aside
 from mlrunbook.steps.run import ACTOR, Run
 from mlrunbook.store import alerts, incidents, records
-
-GRADED_AGAIN = "graded_again"  # once an investigation
 
 
 def triage(run: Run, *, sleep: Callable[[float], None] = time.sleep) -> dict[str, Any]:
@@ -50,7 +50,8 @@ def triage(run: Run, *, sleep: Callable[[float], None] = time.sleep) -> dict[str
     if not assessment.real and (request := run.recorded("request")):  # a person wants a change: there is work to do, whatever is measured
         asked = f"{request['by']} asks for path {request['path']}"
         assessment = replace(assessment, real=True, insufficient=True, reasons=(asked, *assessment.reasons))
-    if again := run.recorded(REOPENED):  # measured: a fix that did not hold is no false alarm
+    again = run.recorded(REOPENED)
+    if again and not is_unproven(again):  # measured: a fix that did not hold is no false alarm
         unproven = assessment.insufficient or not assessment.real
         reasons = (f"reopened: {again['why']}", *assessment.reasons)
         assessment = replace(assessment, real=True, insufficient=unproven, reasons=reasons)
@@ -110,7 +111,9 @@ def look(run: Run, *, final_look: bool = False) -> tuple[Assessment, ModelMetric
         incident = incidents.get(conn, run.incident_id)
         reported = records.get(conn, run.incident_id, "report") or {}
         by_person = (records.get(conn, run.incident_id, SEVERITY_SET) or {}).get("by_person", False)
-        fired = [a["body"] for a in alerts.of_incident(conn, run.incident_id)]
+        again = records.get(conn, run.incident_id, REOPENED)
+        begun = datetime.fromisoformat(again["at"]) if again and is_unproven(again) else incident.detected_at
+        fired = [a["body"] for a in alerts.of_incident(conn, run.incident_id) if a["last_seen_at"] >= begun]
     metrics = status = None
     reachable = True
     try:
@@ -169,6 +172,13 @@ def _settle(run: Run, found: Assessment, metrics: ModelMetrics | None, status: S
             },
         }
         recorded = run.record(conn, "triage", data)
+        again = records.get(conn, run.incident_id, REOPENED)
+        if not found.real and is_unproven(again):
+            close_as_it_was(conn, run.incident_id, why=summary, actor=ACTOR, now=now)
+            stop(conn, run.incident_id, now=now)
+            return recorded
+        if is_unproven(again):
+            put_aside(conn, run.incident_id)
         if not found.real:
             incidents.set_status(conn, run.incident_id, Status.FALSE_ALARM, why=summary, actor=ACTOR, now=now)
             stop(conn, run.incident_id, now=now)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -13,9 +14,11 @@ from mlrunbook.domain.errors import NotFound
 from mlrunbook.domain.incident import Incident, IncidentType, Severity, Status, Subtype, transition
 from mlrunbook.store import timeline
 from mlrunbook.store.tables import ONE_OPEN, incidents, leases
+from mlrunbook.store.tables import timeline as timeline_table
 
 OPEN = incidents.c.status.not_in([s.value for s in Status if not s.is_open])
 NEXT_NUMBER = text("SELECT nextval(pg_get_serial_sequence('incidents', 'number'))")
+ENDED = ("resolved_at", "closed_at", "review_due_at")  # what an incident that opens again no longer has
 FIELDS = [c for c in incidents.c if c.name != "number"]
 
 
@@ -40,7 +43,7 @@ def open_or_join(conn: Connection, report: Report, *, now: datetime) -> tuple[In
 
     Two reporters at once get the same incident: the unique index decides, the loser joins.
     """
-    existing = _open_of(conn, report.model, report.family)
+    existing = open_of(conn, report.model, report.family)
     if existing:
         return existing, False
     number = conn.execute(NEXT_NUMBER).scalar_one()
@@ -65,7 +68,7 @@ def open_or_join(conn: Connection, report: Report, *, now: datetime) -> tuple[In
         .returning(incidents.c.id)
     ).scalar_one_or_none()
     if made is None:
-        joined = _open_of(conn, report.model, report.family)
+        joined = open_of(conn, report.model, report.family)
         if joined is None:  # it closed between our two looks
             return open_or_join(conn, report, now=now)
         return joined, False
@@ -113,13 +116,34 @@ def set_status(conn: Connection, incident_id: str, to: Status, *, why: str, acto
     return get(conn, incident_id)
 
 
+def close_again(
+    conn: Connection, incident_id: str, ended: Mapping[str, datetime | None], *, why: str, actor: str, now: datetime
+) -> Incident:
+    """What was opened again by mistake ends when it had ended: `ended` holds its times (`ENDED`)."""
+    set_status(conn, incident_id, Status.RESOLVED, why=why, actor=actor, now=now)
+    closed = set_status(conn, incident_id, Status.CLOSED, why=why, actor=actor, now=now)
+    conn.execute(update(incidents).where(incidents.c.id == incident_id).values(**{k: ended[k] for k in ENDED}))
+    return get(conn, closed.id)
+
+
+def openings(conn: Connection, model: str, family: str, *, since: datetime) -> list[datetime]:
+    """When incidents of this model and family were opened, and opened again, after `since`; oldest first."""
+    is_opening = (timeline_table.c.kind == "detected") | (timeline_table.c.data["reopened"].astext == "true")
+    query = (
+        select(timeline_table.c.at)
+        .join(incidents, timeline_table.c.incident_id == incidents.c.id)
+        .where(incidents.c.model == model, incidents.c.family == family, timeline_table.c.at > since, is_opening)
+    )
+    return list(conn.execute(query.order_by(timeline_table.c.at)).scalars())
+
+
 def reopen(conn: Connection, incident_id: str, *, why: str, actor: str, now: datetime) -> Incident:
     """A closed incident that is not over: investigated again, and its times of resolution and closing are yet to come."""
     incident = get(conn, incident_id, lock=True)
     to = transition(incident.status, Status.INVESTIGATING)
-    gone: dict[str, Any] = dict.fromkeys(("resolved_at", "closed_at", "review_due_at"))
-    conn.execute(update(incidents).where(incidents.c.id == incident_id).values(status=to.value, **gone))
-    timeline.append(conn, incident_id, "status", f"Status {incident.status} -> {to}: {why}", actor=actor, at=now, data={"to": to.value})
+    conn.execute(update(incidents).where(incidents.c.id == incident_id).values(status=to.value, **dict.fromkeys(ENDED)))
+    data = {"to": to.value, "reopened": True}
+    timeline.append(conn, incident_id, "status", f"Status {incident.status} -> {to}: {why}", actor=actor, at=now, data=data)
     return get(conn, incident_id)
 
 
@@ -177,7 +201,7 @@ def set_review_due(conn: Connection, incident_id: str, due_at: datetime) -> None
     conn.execute(update(incidents).where(incidents.c.id == incident_id).values(review_due_at=due_at))
 
 
-def _open_of(conn: Connection, model: str, family: str) -> Incident | None:
+def open_of(conn: Connection, model: str, family: str) -> Incident | None:
     row = conn.execute(
         select(*FIELDS).where(incidents.c.model == model, incidents.c.family == family, OPEN).with_for_update()
     ).one_or_none()

@@ -64,16 +64,16 @@ def reschedule(conn: Connection, dedup_key: str, at: datetime, payload: Mapping[
 
 
 def cancel(
-    conn: Connection, *, now: datetime, incident_id: str, kinds: tuple[str, ...] = (), key_prefix: str = "", spare_prefix: str = ""
+    conn: Connection, *, now: datetime, incident_id: str, kinds: tuple[str, ...] = (), key_prefix: str = "", spare: tuple[str, ...] = ()
 ) -> int:
-    """Cancel what of this incident has not gone out, except keys under `spare_prefix`; a claimed row may still arrive once."""
+    """Cancel what of this incident has not gone out, except keys that begin like one of `spare`; a claimed row may still arrive once."""
     query = update(outbox).where(outbox.c.incident_id == incident_id, PENDING)
     if kinds:
         query = query.where(outbox.c.kind.in_(kinds))
     if key_prefix:
         query = query.where(outbox.c.dedup_key.startswith(key_prefix, autoescape=True))
-    if spare_prefix:
-        query = query.where(~outbox.c.dedup_key.startswith(spare_prefix, autoescape=True))
+    for prefix in spare:
+        query = query.where(~outbox.c.dedup_key.startswith(prefix, autoescape=True))
     return conn.execute(query.values(cancelled_at=now)).rowcount
 
 

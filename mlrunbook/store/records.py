@@ -10,7 +10,7 @@ from typing import Any
 from sqlalchemy import Connection, delete, select
 from sqlalchemy.dialects.postgresql import insert
 
-from mlrunbook.store.tables import records
+from mlrunbook.store.tables import incidents, records
 
 
 def get(conn: Connection, incident_id: str, step: str) -> dict[str, Any] | None:
@@ -37,6 +37,13 @@ def with_prefix(conn: Connection, incident_id: str, prefix: str) -> dict[str, di
 def incident_with(conn: Connection, step: str) -> str | None:
     """The incident that has recorded `step`, for steps whose name is unique."""
     return conn.execute(select(records.c.incident_id).where(records.c.step == step)).scalar_one_or_none()
+
+
+def of_family(conn: Connection, step: str, *, model: str, family: str) -> list[dict[str, Any]]:
+    """What all incidents of one model and family have recorded under `step`."""
+    query = select(records.c.data).join(incidents, records.c.incident_id == incidents.c.id)
+    rows = conn.execute(query.where(records.c.step == step, incidents.c.model == model, incidents.c.family == family))
+    return [dict(r.data) for r in rows]
 
 
 def forget(conn: Connection, incident_id: str, *steps: str) -> None:

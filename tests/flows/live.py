@@ -49,6 +49,9 @@ triage:
   seconds_between_looks: 0.5
 recovery_watch:
   check_every_s: 1
+recurrence: # one test after another on one stack
+  reopen_within_min: 0
+  flapping_after: 1000
 """
 SCRIPT = """
 import sys

@@ -90,6 +90,9 @@ def follow(run: Run) -> str:
         resolution.reopen(run)
         lifecycle.stop_for_human(run, reason=f"the fix did not work: {recovery['sentence']}")
         return "not recovered"
+    if why := lifecycle.held(run):
+        lifecycle.stop_for_human(run, reason=f"recovered, but {why}")
+        return "held"
     undo = resolution.plan_undo(run)
     if undo["digest"]:
         contain(run, undo["digest"], undo["undoes"])

@@ -1,0 +1,131 @@
+"""A failure that comes back: a closed incident that an alert opens again, and automation that stops while incidents flap.
+
+An alert is no measurement. It opens the incident again for triage, which either finds it real, and then what was found and done before is
+put aside, or closes it as it was.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+
+from sqlalchemy import Connection
+
+from mlrunbook import regrading
+from mlrunbook.cadence import DISPATCHER, escalate, is_unresolved, schedule_update
+from mlrunbook.domain.errors import Refused
+from mlrunbook.domain.incident import Incident, Severity, Status
+from mlrunbook.domain.policy import Policy, Role
+from mlrunbook.domain.recurrence import is_back, judge_flapping, quiet_at
+from mlrunbook.notices import REOPENED, ask
+from mlrunbook.store import incidents, leases, outbox, records, timeline
+
+FLAPPING = "flapping"  # the record of an incident whose automation has stopped: at, why, quiet_at
+GO_ON = "flapping_go_on"  # a person's word about it: by, at, note
+TIMER = "automation_back"
+
+
+def find_closed(conn: Connection, policy: Policy, model: str, family: str, *, now: datetime) -> Incident | None:
+    """The incident of this model and family that closed so recently that the same failure is a part of it; None where one is open."""
+    if incidents.open_of(conn, model, family):
+        return None
+    recent = incidents.find(conn, model=model, status=Status.CLOSED, limit=20)
+    back = [i for i in recent if i.family == family and is_back(i.closed_at, now, policy.recurrence)]
+    return max(back, key=lambda i: i.closed_at or now, default=None)
+
+
+def reopen_for_alert(conn: Connection, policy: Policy, incident: Incident, *, why: str, by: str, now: datetime) -> Incident:
+    """Triage has to look again. Pages wait for it for a moment, as for any alert; nothing that was found before is lost yet."""
+    earlier = records.get(conn, incident.id, REOPENED) or {}
+    triage = records.get(conn, incident.id, "triage") or {}
+    records.forget(conn, incident.id, "triage", REOPENED)
+    before = {k: getattr(incident, k) and getattr(incident, k).isoformat() for k in incidents.ENDED}
+    number = int(earlier.get("number", 0)) + 1
+    said = {"number": number, "at": now, "since": incident.closed_at, "why": why, "baseline": triage.get("baseline")}
+    records.put(conn, incident.id, REOPENED, said | {"measured": False, "before": before, "triage": triage}, now=now)
+    reopened = incidents.reopen(conn, incident.id, why=f"an alert again: {why}", actor=by, now=now)
+    grace = timedelta(0) if incident.severity is Severity.CRITICAL else timedelta(seconds=policy.triage.page_anyway_after_s)
+    escalate(conn, policy, reopened, now=now, hold_first_until=now + grace)
+    schedule_update(conn, policy, reopened, now=now, at=now + timedelta(minutes=policy.communication.initial_within_min))
+    leases.request_start(conn, incident.id, why=f"opened again by {by}", now=now)
+    return reopened
+
+
+def close_as_it_was(conn: Connection, incident_id: str, *, why: str, actor: str, now: datetime) -> Incident:
+    """Triage has measured that the alert is a false alarm: the incident ended when it ended."""
+    again = records.get(conn, incident_id, REOPENED) or {}
+    records.forget(conn, incident_id, "triage")
+    if again["triage"]:
+        records.put(conn, incident_id, "triage", again["triage"], now=now)
+    before = {k: datetime.fromisoformat(at) if at else None for k, at in again["before"].items()}
+    return incidents.close_again(conn, incident_id, before, why=f"the alert is a false alarm: {why}", actor=actor, now=now)
+
+
+# --- flapping
+
+
+def note_opening(conn: Connection, policy: Policy, incident: Incident, *, now: datetime) -> None:
+    """It was opened, perhaps once too often. The page goes out once; whatever opens meanwhile only moves the end."""
+    back = now - timedelta(minutes=policy.recurrence.flapping_within_min)
+    told = _of_family(conn, incident, FLAPPING)
+    since = max([back, *(datetime.fromisoformat(r["at"]) for r in _of_family(conn, incident, GO_ON))])
+    openings = incidents.openings(conn, incident.model, incident.family, since=since)
+    flapping, said = judge_flapping(openings, now, policy.recurrence)
+    if not flapping:
+        return
+    quiet = quiet_at(now, policy.recurrence)
+    records.forget(conn, incident.id, FLAPPING)
+    records.put(conn, incident.id, FLAPPING, {"at": now.isoformat(), "why": said, "quiet_at": quiet.isoformat()}, now=now)
+    text = f"Flapping: {said}. Automatic containment and automatic closing wait for a person"
+    timeline.append(conn, incident.id, "flapping", text, actor=DISPATCHER, at=now)
+    key = f"automation-back:{incident.id}:{now.isoformat()}"
+    outbox.put(conn, TIMER, key, {"quiet_at": quiet.isoformat()}, now=now, incident_id=incident.id, at=quiet)
+    if not any(datetime.fromisoformat(r["at"]) > since for r in told):
+        todo = f"Look, then: mlrunbook incidents go-on {incident.id}"
+        for role in (Role.ONCALL_ML_ENGINEER, Role.ML_TEAM_LEAD):
+            ask(conn, policy, incident, role, text, now=now, key=f"flapping:{role}:{now.isoformat()}", next_step=todo)
+
+
+def automation_held(conn: Connection, incident_id: str, *, now: datetime) -> str | None:
+    """Why nothing happens by itself on this incident; None where it does."""
+    flapping = records.get(conn, incident_id, FLAPPING)
+    if flapping is None or datetime.fromisoformat(flapping["quiet_at"]) <= now:
+        return None
+    said = records.get(conn, incident_id, GO_ON)
+    if said and datetime.fromisoformat(said["at"]) >= datetime.fromisoformat(flapping["at"]):
+        return None
+    return f"it is flapping ({flapping['why']}): a person looks, then says `mlrunbook incidents go-on {incident_id}`"
+
+
+def go_on(conn: Connection, incident_id: str, *, by: str, note: str, now: datetime) -> Incident:
+    """A person lets automation go on. Refused where it has not stopped."""
+    incident = incidents.get(conn, incident_id, lock=True)
+    if automation_held(conn, incident_id, now=now) is None:
+        raise Refused(f"{incident_id}: automation has not stopped, there is nothing to let go on")
+    records.forget(conn, incident_id, GO_ON)
+    records.put(conn, incident_id, GO_ON, {"by": by, "at": now.isoformat(), "note": note}, now=now)
+    words = f"{by} lets automation go on" + (f": {note}" if note else "")
+    timeline.append(conn, incident_id, "flapping", words, actor=by, at=now)
+    _resume(conn, incident, why=words, now=now)
+    return incident
+
+
+def quiet(conn: Connection, item: outbox.Item, *, now: datetime) -> None:
+    """The window is over. Where nothing opened meanwhile, automation is back."""
+    incident = incidents.get(conn, str(item.incident_id), lock=True)
+    flapping = records.get(conn, incident.id, FLAPPING) or {}
+    if flapping.get("quiet_at") != item.payload["quiet_at"] or not is_unresolved(incident) or outbox.is_delivered(conn, item.dedup_key):
+        return
+    words = "Nothing has opened since: automation goes on"
+    timeline.append(conn, incident.id, "flapping", words, actor=DISPATCHER, at=now)
+    _resume(conn, incident, why=words, now=now)
+
+
+def _resume(conn: Connection, incident: Incident, *, why: str, now: datetime) -> None:
+    if not any(records.get(conn, incident.id, fix) for fix in ("applied", "human_resolution")):  # else it is over but for the closing
+        records.forget(conn, incident.id, "containment", "contained")
+    if is_unresolved(incident):
+        regrading.start_over(conn, incident.id, why=why, now=now)
+
+
+def _of_family(conn: Connection, incident: Incident, step: str) -> list[dict[str, str]]:
+    return records.of_family(conn, step, model=incident.model, family=incident.family)

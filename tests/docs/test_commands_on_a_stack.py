@@ -37,7 +37,7 @@ MODEL = "pump_of_the_documentation"
 SIGN_IN = ". .venv/bin/activate; set -a; . ~/.local/share/mlrunbook/env; set +a; "
 # `make demo` has its own end-to-end test, `make test` is this one, and `mlrunbook up` is the stack that runs.
 NOT_TYPED = {"make demo", "make test", "mlrunbook up"}
-APPROVE, OPERATE, ALERTMANAGER = (Page(ROOT / "docs/how-to" / f"{name}.md") for name in ("approve", "operate", "receive-alertmanager"))
+APPROVE, OPERATE, ALERTMANAGER = (Page(ROOT / "docs/how-to" / f"{name}.md") for name in ("approve", "operate", "receive-alerts"))
 
 
 @dataclass
@@ -157,8 +157,11 @@ def test_the_commands_of_the_operating_page_work(shell: Shell) -> None:
 
 
 def test_a_token_for_alertmanager_opens_the_webhook_and_nothing_else(shell: Shell) -> None:
-    (create,) = ALERTMANAGER.shell_commands
-    shell.type(create)
+    create = next(command for command in ALERTMANAGER.shell_commands if command.startswith("mlrunbook token create"))
+    typed = {command: shell.type(command) for command in ALERTMANAGER.shell_commands}
+    assert "1 alert(s) taken in" in typed["mlrunbook webhook test --format grafana"]
+    assert json.loads(next(said for command, said in typed.items() if "/api/v1/changes" in command))["ref"] == "etl-7"
+    assert (shell.folder / create.rpartition("> ")[2]).exists()
     ask = 'curl -sS -o answer -w "%{{http_code}}" -H @- {} <<< "Authorization: Bearer $(cat alertmanager.token)"'
     message = """-d '{"version": "4", "alerts": []}' -H "Content-Type: application/json" """
     assert shell.type(ask.format(message + '"$MLRUNBOOK_GATEWAY_URL/webhooks/alertmanager"')) == "202"

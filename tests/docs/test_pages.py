@@ -17,6 +17,7 @@ from sqlalchemy import create_engine
 from mlrunbook.cli import app
 from mlrunbook.domain.policy import Policy, Role, channel_variable
 from mlrunbook.gateway import app as gateway_app
+from mlrunbook.gateway.formats import FORMATS
 from mlrunbook.platform import api, model_server
 from mlrunbook.settings import Settings
 from mlrunbook.tokens import Scope
@@ -127,6 +128,7 @@ def test_every_make_target_exists(page: Page) -> None:
 def test_every_variable_is_a_setting(page: Page) -> None:
     settings = {f"MLRUNBOOK_{name.upper()}" for name, field in Settings.model_fields.items() if not field.validation_alias}
     channels = {channel_variable(name) for name in Policy().channels} | {"MLRUNBOOK_CHANNEL_"}
+    channels |= {f"MLRUNBOOK_WEBHOOK_SECRET_{name.upper()}" for name in (*FORMATS, "")}
     named = set(re.findall(r"MLRUNBOOK_[A-Z_]+", page.text))
     assert not named - settings - channels - OTHER_VARIABLES
 
@@ -220,8 +222,8 @@ def test_only_the_effects_call_what_changes_the_world() -> None:
 
 
 def test_the_alertmanager_receiver_can_be_pasted(routes: set[tuple[str, str]]) -> None:
-    page = Page(ROOT / "docs/how-to/receive-alertmanager.md")
-    (config,) = (yaml.safe_load(block) for block in page.blocks("yaml"))
+    page = Page(ROOT / "docs/how-to/receive-alerts.md")
+    (config,) = (found for block in page.blocks("yaml") if "receivers" in (found := yaml.safe_load(block)))
     (hook,) = next(r for r in config["receivers"] if r["name"] == "mlrunbook")["webhook_configs"]
     assert hook["url"] == "http://127.0.0.1:8090/webhooks/alertmanager"
     assert ("POST", "/webhooks/alertmanager") in routes

@@ -11,7 +11,6 @@ import typer
 
 from mlrunbook.commands import show
 from mlrunbook.commands.incidents import AsJson, TokenFile, connect
-from mlrunbook.settings import webhook_secrets
 
 app = typer.Typer(no_args_is_help=True, help="Try the webhooks that alerts come in by.")
 
@@ -42,6 +41,7 @@ def try_(
     Signed with the first secret of MLRUNBOOK_WEBHOOK_SECRET_<FORMAT> where that is set, else with your token.
     """
     from mlrunbook.gateway import samples
+    from mlrunbook.settings import webhook_secrets
 
     now, secrets = datetime.now(UTC), webhook_secrets(format)
     body = json_module.dumps(samples.sample(format, model, now=now, firing=firing)).encode()

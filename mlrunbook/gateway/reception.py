@@ -13,14 +13,14 @@ from datetime import datetime
 from pydantic import Field
 from sqlalchemy import Connection
 
+from mlrunbook.cadence import acknowledge
 from mlrunbook.domain.errors import NotFound, Refused
-from mlrunbook.domain.incident import Incident
 from mlrunbook.domain.policy import Policy, Role
 from mlrunbook.gateway.reading import Format, Reading, Received, ToldChange, Unusable, Word
 from mlrunbook.gateway.text import clean
 from mlrunbook.intake import take_in_alerts
 from mlrunbook.store import alerts as known_alerts
-from mlrunbook.store import changes, deliveries, incidents, outbox, quarantine, timeline
+from mlrunbook.store import changes, deliveries, incidents, quarantine, timeline
 from mlrunbook.web import CamelModel
 from mlrunbook.wiring import World
 
@@ -116,18 +116,10 @@ def _take_word(conn: Connection, source: str, word: Word, *, now: datetime) -> s
     if incident is None:
         return None
     if word.kind == "acknowledged" and incident.status.is_open:
-        acknowledge(conn, incident, by=word.by, role=Role.ONCALL_ML_ENGINEER, now=now)
+        acknowledge(conn, incident.id, by=word.by, role=Role.ONCALL_ML_ENGINEER, now=now)
     elif not any(e.data.get("key") == word.key for e in timeline.read(conn, incident.id)):
         timeline.append(conn, incident.id, "alert", clean(word.text, 1000), actor=source, at=now, data={"key": word.key})
     return incident.id
-
-
-def acknowledge(conn: Connection, incident: Incident, *, by: str, role: str | None, now: datetime) -> Incident:
-    """Somebody has it: ends the paging of that role, not the escalation to the others."""
-    acknowledged = incidents.acknowledge(conn, incident.id, by=by, now=now)
-    if role:
-        outbox.cancel(conn, now=now, incident_id=incident.id, key_prefix=f"page:{incident.id}:{role}:")
-    return acknowledged
 
 
 def replay(world: World, form: Format, number: int) -> Receipt:

@@ -106,10 +106,11 @@ def test_a_datadog_cycle_is_one_alert_from_trigger_to_recovery(client: TestClien
     assert len([t for t in texts(world, first) if t.startswith("Alert resolved")]) == 1
 
 
-def test_the_next_datadog_cycle_after_the_incident_opens_another(client: TestClient, world: World, model: str) -> None:
+def test_the_next_datadog_cycle_after_the_incident_opens_another(client: TestClient, world: World, clock: Clock, model: str) -> None:
     first = only(send(client, "datadog", payload("datadog_webhook_triggered", model)))
     send(client, "datadog", payload("datadog_webhook_recovered", model))
     finish(world, first)
+    clock.pass_(minutes=world.policy.recurrence.reopen_within_min + 1)
     again = payload("datadog_webhook_triggered", model) | {"alert_cycle_key": f"next-{model}"}
     assert only(send(client, "datadog", again)) != first
 
@@ -325,7 +326,7 @@ def test_a_message_of_a_team_s_own_is_read_as_the_policy_says(client: TestClient
     assert only(send(client, "generic", message)) == first, "a repeat needs no start"
     assert only(send(client, "generic", message | {"status": "resolved"})) == first
     finish(world, first)
-    clock.pass_(minutes=1)
+    clock.pass_(minutes=world.policy.recurrence.reopen_within_min + 1)
     assert only(send(client, "generic", message)) != first, "what was resolved and fires again is new"
 
 

@@ -14,9 +14,10 @@ from prefect.runtime import flow_run
 from mlrunbook.domain.actions import Plan
 from mlrunbook.domain.errors import Transient
 from mlrunbook.domain.findings import CHECKLIST, Finding, State
+from mlrunbook.domain.precedents import Case
 from mlrunbook.domain.review import md
 from mlrunbook.settings import settings
-from mlrunbook.steps import changes, drift_report, investigation
+from mlrunbook.steps import changes, drift_report, investigation, precedents
 from tasks._policy import RETRY_TRANSIENT, off_loop
 from tasks.run import current_run
 
@@ -37,7 +38,7 @@ async def publish_findings(incident_id: str) -> None:
 async def publish_plan(incident_id: str, digest: str) -> str:
     """The plan as the approver reads it; also returned, for the form."""
     plan = await off_loop(changes.plan_of, current_run(), digest)
-    text = plan_markdown(plan)
+    text = plan_markdown(plan, await off_loop(precedents.of_run, current_run()))
     key, about = _key(incident_id, "plan"), f"What a person decides about: {'; '.join(a.summary for a in plan.actions)}"
     await _once(key, text, lambda: acreate_markdown_artifact(markdown=text, key=key, description=about))
     return text
@@ -115,7 +116,7 @@ NUMBERS = {
 }
 
 
-def plan_markdown(plan: Plan) -> str:
+def plan_markdown(plan: Plan, past: Sequence[Case] = ()) -> str:
     """What is proposed, why, what to expect, and how to decide elsewhere. Free text is escaped: an alert wrote some of it."""
     lines = [f"## {plan.kind.capitalize()} plan for {md(plan.model)}", ""]
     lines += [f"Incident **{md(plan.incident_id)}**, plan `{plan.digest[:12]}`", ""]
@@ -133,6 +134,8 @@ def plan_markdown(plan: Plan) -> str:
     ]
     if doubts:
         lines += ["### Doubts", "", *doubts, ""]
+    if past:
+        lines += ["### Incidents like it, and what fixed them", "", *(f"- {md(case.sentence)}" for case in past), ""]
     if measured := [(title, plan.facts[key]) for key, title in NUMBERS.items() if plan.facts.get(key) is not None]:
         lines += ["### Numbers", "", "| Measured | Value |", "|---|---|"]
         lines += [f"| {title} | {f'{value:.2f}' if isinstance(value, float) else md(str(value))} |" for title, value in measured] + [""]

@@ -271,9 +271,10 @@ def connect(token_file: Path | None = None) -> Gateway:
 def _decide(incident_id: str, wanted: str | None, decision: str, reason: str, yes: bool, token_file: Path | None) -> None:
     console = show.console()
     with connect(token_file) as gateway:
-        plan = _chosen(gateway.incident(incident_id), wanted)
+        one = gateway.incident(incident_id)
+        plan = _chosen(one, wanted)
         console.print(show.styled(f"{incident_id}: {plan['kind']} plan", "bold"))
-        for part in show.plan_page(plan):
+        for part in (*show.plan_page(plan), *show.precedents(one)):
             console.print(part)
         if not yes:
             if not sys.stdin.isatty():

@@ -20,6 +20,7 @@ from mlrunbook.domain.policy import Policy
 from mlrunbook.domain.regulatory import Clock
 from mlrunbook.gateway.text import MAX_TEXT, clean
 from mlrunbook.notices import respond_by
+from mlrunbook.steps import precedents
 from mlrunbook.steps.breach import kinds_of
 from mlrunbook.store import clocks, evidence, items, journal, plans, records
 from mlrunbook.store.plans import StoredApproval
@@ -291,6 +292,7 @@ class IncidentDetail(IncidentOut):
     evidence: list[EvidenceOut]
     subtypes: list[Subtype] = Field(description="The kinds of a security or compliance incident, as far as known")
     clocks: list[ClockOut] = Field(description="The nearest deadline first")
+    precedents: list[str] = Field(description="Closed incidents like it and what fixed them, the most telling first")
 
 
 class EntryOut(CamelModel):
@@ -336,6 +338,7 @@ def detail(conn: Connection, policy: Policy, incident: Incident, *, now: datetim
         evidence=[EvidenceOut(**vars(item)) for item in evidence.manifest(conn, incident.id)],
         subtypes=sorted(kinds_of(conn, policy, incident)),
         clocks=[ClockOut.of(clock, now) for clock in clocks.of_incident(conn, incident.id)],
+        precedents=[case.sentence for case in precedents.of(conn, incident)],
         **{step: camel(data) for step, data in recorded.items()},
     )
     return whole

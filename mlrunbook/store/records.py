@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -32,6 +32,14 @@ def with_prefix(conn: Connection, incident_id: str, prefix: str) -> dict[str, di
         .order_by(records.c.recorded_at, records.c.step)
     )
     return {r.step: dict(r.data) for r in rows}
+
+
+def of_step(conn: Connection, step: str, incident_ids: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """What these incidents have recorded of one step, by incident; those without it are left out."""
+    rows = conn.execute(
+        select(records.c.incident_id, records.c.data).where(records.c.step == step, records.c.incident_id.in_(incident_ids))
+    )
+    return {r.incident_id: dict(r.data) for r in rows}
 
 
 def incident_with(conn: Connection, step: str) -> str | None:

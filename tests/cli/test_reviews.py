@@ -26,7 +26,7 @@ def test_an_item_is_listed_done_and_gone_from_the_list(cli: Cli, closed: str) ->
     assert "Add a probe (ML Team Lead)" in " ".join(cli("actions", "list").stdout.split())
     assert cli("actions", "done", str(item["id"]), "--note", "in the chart").stdout == f"action item {item['id']} is done: Add a probe\n"
     assert "Add a probe" not in cli("actions", "list").stdout
-    assert "in the chart" in cli("actions", "list", "--all").stdout
+    assert "Add a probe (ML Team Lead): in the chart" in " ".join(cli("actions", "list", "--all").stdout.split())
 
 
 def test_dropping_without_a_word_is_refused(cli: Cli, closed: str) -> None:

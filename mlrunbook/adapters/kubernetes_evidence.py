@@ -11,14 +11,17 @@ import math
 import re
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 from mlrunbook.adapters.kubernetes_cluster import Cluster, Object
 from mlrunbook.domain.cluster import ClusterObjects
 from mlrunbook.domain.errors import Refused, RunbookError
 from mlrunbook.ports import MISSING
+from mlrunbook.reads import read_all
 
 LOG_LINES = 20_000  # of each container
+WITHIN_S = 25.0  # for what is listed, and for the logs: both together within what a bundle of evidence may take
 MASKED = "(masked)"
 _SECRET = re.compile(r"(?i)secret|token|passw|pwd|api_?key|access_?key|_key$|credential|auth|dsn|connection|private")
 _OPTION = re.compile(r"(?i)(--?[\w-]*(?:secret|token|passw|credential|api-?key)[\w-]*)(=.*)?$")
@@ -55,39 +58,34 @@ def _log(cluster: Cluster, pod: str, container: str, tail: int, since_s: int | N
 
 def collect(cluster: Cluster, objects: ClusterObjects) -> dict[str, bytes]:
     """Name -> content. What cannot be read is named `<name>.missing` and holds the reason."""
-    found: dict[str, bytes] = {}
-    pods: list[Object] = []
-
-    def keep(name: str, read: Callable[[], Any]) -> Any:
-        try:
-            value = read()
-        except RunbookError as error:
-            found[name + MISSING] = str(error).encode()
-            return None
-        found[name] = value.encode() if isinstance(value, str) else json.dumps(_masked(value), indent=1, sort_keys=True).encode()
-        return value
-
-    pods = keep("cluster/pods.json", lambda: cluster.find("pods", labels=objects.pod_selector)) or []
-    for pod in pods:
+    sources: dict[str, Callable[[], Any]] = {
+        "cluster/pods.json": lambda: cluster.find("pods", labels=objects.pod_selector),
+        "cluster/replicasets.json": lambda: cluster.find("replicasets"),
+        "cluster/events.json": lambda: cluster.find("events"),
+        "cluster/service.json": lambda: cluster.get("services", objects.service),
+        "cluster/configmap.json": lambda: cluster.get("configmaps", objects.config_map),
+        "cluster/networkpolicies.json": lambda: cluster.find("networkpolicies"),
+        "cluster/horizontalpodautoscalers.json": lambda: cluster.find("horizontalpodautoscalers"),
+    }
+    for deployment in sorted({objects.scaled_deployment, objects.restarted_deployment}):
+        sources[f"cluster/deployment-{deployment}.json"] = partial(cluster.get, "deployments", deployment)
+    read = read_all(sources, within_s=WITHIN_S)
+    pods = read["cluster/pods.json"]
+    logs: dict[str, Callable[[], Any]] = {}
+    for pod in () if isinstance(pods, RunbookError) else pods:
         name = pod["metadata"]["name"]
         for container in [*(pod["spec"].get("initContainers") or ()), *pod["spec"]["containers"]]:
             each = container["name"]
-            keep(f"logs/{name}/{each}.log", _reader(cluster, name, each, previous=False))
+            logs[f"logs/{name}/{each}.log"] = partial(cluster.log, name, each, tail=LOG_LINES)
             if _restarts(pod, each):
-                keep(f"logs/{name}/{each}.previous.log", _reader(cluster, name, each, previous=True))
-    for deployment in sorted({objects.scaled_deployment, objects.restarted_deployment}):
-        keep(f"cluster/deployment-{deployment}.json", lambda name=deployment: cluster.get("deployments", name))  # type: ignore[misc]
-    keep("cluster/replicasets.json", lambda: cluster.find("replicasets"))
-    keep("cluster/events.json", lambda: cluster.find("events"))
-    keep("cluster/service.json", lambda: cluster.get("services", objects.service))
-    keep("cluster/configmap.json", lambda: cluster.get("configmaps", objects.config_map))
-    keep("cluster/networkpolicies.json", lambda: cluster.find("networkpolicies"))
-    keep("cluster/horizontalpodautoscalers.json", lambda: cluster.find("horizontalpodautoscalers"))
-    return found
+                logs[f"logs/{name}/{each}.previous.log"] = partial(cluster.log, name, each, previous=True, tail=LOG_LINES)
+    return dict(_kept(name, value) for name, value in (read | read_all(logs, within_s=WITHIN_S)).items())
 
 
-def _reader(cluster: Cluster, pod: str, container: str, *, previous: bool) -> Callable[[], str]:
-    return lambda: cluster.log(pod, container, previous=previous, tail=LOG_LINES)
+def _kept(name: str, value: Any) -> tuple[str, bytes]:
+    if isinstance(value, RunbookError):
+        return name + MISSING, str(value).encode()
+    return name, value.encode() if isinstance(value, str) else json.dumps(_masked(value), indent=1, sort_keys=True).encode()
 
 
 def _restarts(pod: Object, container: str) -> int:

@@ -12,6 +12,7 @@ from typing import Any
 from mlrunbook.domain.errors import RunbookError
 from mlrunbook.domain.evidence import MANIFEST, Bundle, File, faults, manifest, without_secrets
 from mlrunbook.ports import MISSING
+from mlrunbook.reads import read_all
 from mlrunbook.steps import breach, recent_changes
 from mlrunbook.steps.run import Run
 from mlrunbook.store import alerts, evidence, records, timeline
@@ -20,20 +21,22 @@ from mlrunbook.wiring import World
 SAMPLE_ROWS, SAMPLE_ROWS_OF_BREACH = 500, 5_000
 LOG_LINES = 500
 CHANGES_BACK = timedelta(days=7)
+WITHIN_S = 60.0  # isolation waits for the evidence, and nothing answers for longer that is not hung
+RUNTIME = "runtime"
 
 
-def preserve(run: Run) -> list[str]:
+def preserve(run: Run, *, within_s: float = WITHIN_S) -> list[str]:
     """Metrics, prediction sample, config, serving state, registry state, logs and the alerts into the store, with a manifest; of a breach
     also recent changes, more of the prediction log, and all that the runtime has to show.
 
-    A source that cannot be read is named in the manifest with the reason: that, too, is evidence. Secrets are blacked out. It is kept
-    whole or not at all, and what is kept stands; a second call adds nothing. Returns the names kept.
+    A source that cannot be read, or not `within_s` seconds, is named in the manifest with the reason: that, too, is evidence. Secrets
+    are blacked out. It is kept whole or not at all, and what is kept stands; a second call adds nothing. Returns the names kept.
     """
     with run.world.transaction() as conn:
         kept = evidence.manifest(conn, run.incident_id)
     if kept:
         return [item.name for item in kept]
-    bundle = _collect(run)
+    bundle = _collect(run, within_s)
     now = run.world.now()
     listed = manifest(run.incident_id, bundle, taken_at=now)
     with run.write() as conn:
@@ -63,7 +66,7 @@ def check(world: World, incident_id: str) -> list[str] | None:
         return faults(listed[0], evidence.digests(conn, incident_id), digest=str(noted.data["manifest"]))
 
 
-def _collect(run: Run) -> Bundle:
+def _collect(run: Run, within_s: float) -> Bundle:
     model, world, grave = run.incident().model, run.world, breach.is_breach(run)
     rows = SAMPLE_ROWS_OF_BREACH if grave else SAMPLE_ROWS
     sources: dict[str, Callable[[], Any]] = {
@@ -77,26 +80,22 @@ def _collect(run: Run) -> Bundle:
     if grave:
         since = world.now() - CHANGES_BACK
         sources["changes.json"] = lambda: [asdict(c) for c in recent_changes.of_model(world, model, since=since)]
+        sources[RUNTIME] = lambda: world.runtime.preserve(model)
     else:
         sources["model-server.log"] = lambda: world.runtime.logs(model, tail=LOG_LINES)
     files: list[File] = []
     missing: dict[str, str] = {}
-    for name, read in sources.items():
-        try:
-            files.append(_file(name, read()))
-        except RunbookError as error:
-            missing[name] = str(error)
-    if grave:
-        _add_runtime(world, model, files, missing)
+    for name, found in read_all(sources, within_s=within_s).items():
+        if isinstance(found, RunbookError):
+            missing[name] = str(found)
+        elif name == RUNTIME:
+            _add_runtime(found, files, missing)
+        else:
+            files.append(_file(name, found))
     return Bundle(files, missing)
 
 
-def _add_runtime(world: World, model: str, files: list[File], missing: dict[str, str]) -> None:
-    try:
-        found: Mapping[str, bytes] = world.runtime.preserve(model)
-    except RunbookError as error:
-        missing["runtime"] = str(error)
-        return
+def _add_runtime(found: Mapping[str, bytes], files: list[File], missing: dict[str, str]) -> None:
     for name, content in found.items():
         if name.endswith(MISSING):
             missing[f"runtime/{name.removesuffix(MISSING)}"] = content.decode(errors="replace")

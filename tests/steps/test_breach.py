@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import threading
+from dataclasses import replace
 from datetime import timedelta
+from typing import Any
 
 import pytest
 from sqlalchemy import text
@@ -16,8 +19,9 @@ from mlrunbook.domain.evidence import MANIFEST
 from mlrunbook.domain.incident import Case, ClockName, IncidentType, Severity, Status, Subtype
 from mlrunbook.intake import NormalisedAlert, take_in_alerts
 from mlrunbook.steps import evidence as evidence_step
-from mlrunbook.steps import regulatory
+from mlrunbook.steps import lifecycle, regulatory
 from mlrunbook.steps.closing import unexplained
+from mlrunbook.steps.run import Run
 from mlrunbook.store import clocks, evidence, journal, outbox, plans, timeline
 from mlrunbook.wiring import World
 from tests.fakes import MODEL, Clock, FileWorld, LedgerNotifier
@@ -222,6 +226,31 @@ class TestEvidence:
         body = json.loads(listed[0])
         assert {m["name"]: m["why"] for m in body["missing"]}["runtime/logs/model-server.log"] == "nothing answers"
         assert "alerts.json" in {f["name"] for f in body["files"]}
+
+
+def test_a_source_that_hangs_is_named_and_holds_up_neither_the_rest_nor_the_isolation(
+    world: World, file_world: FileWorld, clock: Clock
+) -> None:
+    answer, lease = threading.Event(), lifecycle.take(world, breach(world, Subtype.DATA_LEAKAGE), "run-1")
+    assert lease is not None
+
+    class Hung(FileWorld):
+        def metrics(self, *args: Any, **kwargs: Any) -> Any:
+            answer.wait()
+            return super().metrics(*args, **kwargs)
+
+    hung = Run(replace(world, platform=Hung(file_world.path, clock)), lease.lease)
+    try:
+        kept = evidence_step.preserve(hung, within_s=2.0)
+    finally:
+        answer.set()
+    with world.transaction() as conn:
+        listed = evidence.content(conn, hung.incident_id, MANIFEST)
+    assert listed is not None
+    body = json.loads(listed[0])
+    assert body["missing"] == [{"name": "metrics.json", "why": "no answer within 2 s"}]
+    assert {"alerts.json", "predictions.json", "runtime/logs/model-server.log"} < set(kept)
+    assert sorted(f["name"] for f in body["files"]) == sorted(set(kept) - {MANIFEST})
 
 
 class TestDecision:

@@ -13,6 +13,7 @@ from mlrunbook.commands import (
     platform_contract,
     policy,
     quarantine,
+    response,
     runbook,
     services,
     train,
@@ -33,6 +34,9 @@ app.command()(services.up)
 app.command()(services.demo)
 app.command()(services.gameday)
 app.command()(incidents.report)
+incidents.app.command()(response.severity)
+incidents.app.command()(response.handover)
+incidents.app.command("go-on")(response.go_on)
 app.add_typer(incidents.app, name="incidents")
 app.add_typer(actions.app, name="actions")
 app.add_typer(quarantine.app, name="quarantine")

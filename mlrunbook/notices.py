@@ -17,13 +17,16 @@ from mlrunbook.domain.actions import PlanKind
 from mlrunbook.domain.clocks import in_words, response_deadline, times
 from mlrunbook.domain.communication import Figures, Rendered, Situation
 from mlrunbook.domain.incident import Incident, Severity, Status
-from mlrunbook.domain.policy import Contact, Policy, Role
+from mlrunbook.domain.policy import UNNAMED, Contact, Policy, Role
+from mlrunbook.domain.roles import Assigned, Duty, role_of
 from mlrunbook.ports import WorkOrder
 from mlrunbook.store import clocks, incidents, journal, outbox, plans, records
 from mlrunbook.store.journal import SETTLED
 
 REOPENED = "reopened"  # the record of the last reopening: number, at, since, why, baseline
 SEVERITY_SET = "severity_set"  # the record of the last change of severity after triage's: number, at, from, to, by, why, by_person
+
+HOLDER = "holder:"  # the record of who has taken a role or a duty over: to, by, note, at
 
 
 def reopening(conn: Connection, incident_id: str) -> dict[str, Any] | None:
@@ -141,7 +144,23 @@ def situation(conn: Connection, policy: Policy, incident: Incident, *, now: date
         update_every_min=policy.communication.update_every_min,
         respond_by=respond_by(conn, policy, incident),
         deadlines=[clock.sentence(now) for clock in clocks.of_incident(conn, incident.id)],
+        duties=[duty.words for duty in assigned(conn, policy, incident)],
+        holders=_holders(conn, incident.id),
     )
+
+
+def assigned(conn: Connection, policy: Policy, incident: Incident) -> list[Assigned]:
+    """Who leads and who approves now: by the last hand-over of the duty, else of its role, else as the policy names the role."""
+    holders, found = _holders(conn, incident.id), []
+    for duty in Duty:
+        role = role_of(duty, incident.severity, policy)
+        named = policy.escalation.of(role).name
+        found.append(Assigned(duty, role, holders.get(duty) or holders.get(role) or ("" if named == UNNAMED else named)))
+    return found
+
+
+def _holders(conn: Connection, incident_id: str) -> dict[str, str]:
+    return {step.removeprefix(HOLDER): said["to"] for step, said in records.with_prefix(conn, incident_id, HOLDER).items()}
 
 
 def _usual_resolution(conn: Connection, incident: Incident) -> str | None:
@@ -180,4 +199,6 @@ def stop(conn: Connection, incident_id: str, *, now: datetime) -> None:
     But for two pages that outlive it: about a step that could not be done (steps/changes), and about alerts that open it again and again.
     """
     kinds = ("page", "update", "response_due", "expire_approval")
-    outbox.cancel(conn, now=now, incident_id=incident_id, kinds=kinds, spare=(f"page:{incident_id}:failed:", f"page:{incident_id}:flapping:"))
+    outbox.cancel(
+        conn, now=now, incident_id=incident_id, kinds=kinds, spare=(f"page:{incident_id}:failed:", f"page:{incident_id}:flapping:")
+    )

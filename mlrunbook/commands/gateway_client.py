@@ -95,6 +95,15 @@ class Gateway:
     def resolve(self, incident_id: str, what: str, root_cause: str) -> dict[str, Any]:
         return self._json("POST", f"{_one(incident_id)}/resolve", json={"what": what, "rootCause": root_cause})
 
+    def set_severity(self, incident_id: str, severity: str, reason: str) -> dict[str, Any]:
+        return self._json("POST", f"{_one(incident_id)}/severity", json={"severity": severity, "reason": reason})
+
+    def hand_over(self, incident_id: str, role: str, to: str, note: str) -> dict[str, Any]:
+        return self._json("POST", f"{_one(incident_id)}/handover", json={"role": role, "to": to, "note": note})
+
+    def go_on(self, incident_id: str, note: str) -> dict[str, Any]:
+        return self._json("POST", f"{_one(incident_id)}/go-on", json={"note": note})
+
     def close(self, incident_id: str, reason: str) -> dict[str, Any]:
         return self._json("POST", f"{_one(incident_id)}/close", json={"reason": reason})
 

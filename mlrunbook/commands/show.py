@@ -158,11 +158,11 @@ def incident_page(one: Mapping[str, Any], now: datetime) -> Iterable[Any]:
         yield styled(f"Impact: {one['impact']}")
     yield Text()
     yield _times(one, now)
+    yield _duties(one)
     if one["clocks"]:
         yield from _section("Regulatory deadlines", (_clock(clock) for clock in one["clocks"]))
     if one["diagnosis"] or one["findings"]:
         yield from _section("Investigation", _investigation(one))
-    yield from precedents(one)
     for plan in one["plans"]:
         yield from _section(f"{plan['kind'].capitalize()} plan {plan['digest'][:SHORT_DIGEST]}", plan_page(plan))
     if one["actions"]:
@@ -204,11 +204,6 @@ def plan_page(plan: Mapping[str, Any]) -> Iterable[Any]:
     yield table
 
 
-def precedents(one: Mapping[str, Any]) -> Iterable[Any]:
-    if one["precedents"]:
-        yield from _section("Incidents like it, and what fixed them", one["precedents"])
-
-
 def timeline_row(entry: Mapping[str, Any]) -> Table:
     table = grid(8, 12, None)
     style = KIND_STYLES.get(entry["kind"], "")
@@ -240,6 +235,14 @@ def _times(one: Mapping[str, Any], now: datetime) -> Table:
         if at:
             after = f", after {took:.0f} s" if took is not None else ""
             table.add_row(label, styled(f"{clock(at, now)}{more}{after}"))
+    return table
+
+
+def _duties(one: Mapping[str, Any]) -> Table:
+    table = grid(22, None)
+    for duty in one["duties"]:
+        role = duty["role"].replace("_", " ")
+        table.add_row(duty["duty"].replace("_", " ").capitalize(), styled(f"{duty['name']} ({role})" if duty["name"] else role))
     return table
 
 

@@ -7,7 +7,7 @@ a line of its own, nor hide behind control characters, nor become a second mail 
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
@@ -92,6 +92,8 @@ class Situation:
     update_every_min: int = 30
     respond_by: datetime | None = None
     deadlines: Sequence[str] = ()  # what the law asks, and the time left
+    duties: Sequence[str] = ()  # who leads and who approves
+    holders: Mapping[str, str] = field(default_factory=dict)  # role -> who has taken it over
 
     @property
     def title(self) -> str:
@@ -145,6 +147,7 @@ def initial_notification(s: Situation) -> Rendered:
             _paragraph("Impact:", *_bullets([*s.impact, s.figures.unnecessary_words, f"Estimated cost: {s.figures.cost_words}"])),
             _paragraph("Actions Taken:", *_bullets(s.actions_taken, "None yet")),
             *_deadlines(s.deadlines),
+            *_duties(s),
             f"Expected Resolution: {line(s.expected_resolution or NOT_ESTIMATED)}",
             f"Updates will be provided every {s.update_every_min} minutes.",
         ),
@@ -161,6 +164,7 @@ def update_notification(s: Situation) -> Rendered:
             _paragraph("Actions Taken:", *_bullets(s.actions_taken, "None yet")),
             _paragraph("Next Steps:", *_bullets(s.next_steps, "To be decided")),
             *_deadlines(s.deadlines),
+            *_duties(s),
             f"Expected Resolution: {line(s.expected_resolution or NOT_ESTIMATED)}",
             f"The next update follows in {s.update_every_min} minutes.",
         ),
@@ -189,7 +193,7 @@ def page(s: Situation, role: Role, reason: str, *, next_step: str | None = None)
     return Rendered(
         f"[{s.severity.upper()}] {s.title}: {line(s.summary, 120)}",
         _paragraph(
-            f"{role.words}: {line(reason)}",
+            f"{role.words}{f' ({line(holder)})' if (holder := s.holders.get(role)) else ''}: {line(reason)}",
             f"Incident {line(s.incident_id)}, {s.versioned_model}, {_status(s.status).lower()}.",
             f"Respond by {s.respond_by_words}.",
             line(todo),
@@ -291,6 +295,10 @@ def action_item_reminder(item: Item, now: datetime) -> Rendered:
             ),
         ),
     )
+
+
+def _duties(s: Situation) -> list[str]:
+    return [_paragraph(*(line(duty) for duty in s.duties))] if s.duties else []
 
 
 def _deadlines(sentences: Sequence[str]) -> list[str]:

@@ -26,6 +26,8 @@ from mlrunbook.domain.intake import IntakePolicy
 from mlrunbook.domain.recovery import RecoveryPolicy
 from mlrunbook.domain.recurrence import RecurrencePolicy
 from mlrunbook.domain.regulatory import RegulatoryPolicy
+from mlrunbook.domain.roles import Role as Role
+from mlrunbook.domain.roles import RolesPolicy
 from mlrunbook.domain.rollouts import RolloutPolicy
 from mlrunbook.domain.safety import SafetyPolicy
 from mlrunbook.domain.severity import SeverityPolicy
@@ -40,34 +42,6 @@ Text = Annotated[str, StringConstraints(min_length=1)]
 
 class Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-
-class Role(StrEnum):
-    """Runbook, "Contact Information", and the security team of Step 2 as a role that can decide."""
-
-    ONCALL_ML_ENGINEER = "oncall_ml_engineer"
-    ML_TEAM_LEAD = "ml_team_lead"
-    ENGINEERING_MANAGER = "engineering_manager"
-    VP_ENGINEERING = "vp_engineering"
-    COMPLIANCE_OFFICER = "compliance_officer"
-    SECURITY_OFFICER = "security_officer"
-
-    @property
-    def words(self) -> str:
-        """The role as the runbook writes it."""
-        return {
-            Role.ONCALL_ML_ENGINEER: "On-Call ML Engineer",
-            Role.ML_TEAM_LEAD: "ML Team Lead",
-            Role.ENGINEERING_MANAGER: "Engineering Manager",
-            Role.VP_ENGINEERING: "VP Engineering",
-            Role.COMPLIANCE_OFFICER: "Compliance Officer",
-            Role.SECURITY_OFFICER: "Security Officer",
-        }[self]
-
-    @classmethod
-    def named(cls, text: str) -> str:
-        """A role's words for its name; any other text as it is."""
-        return cls(text).words if text in set(cls) else text
 
 
 class ResponseTimes(Section):
@@ -121,10 +95,13 @@ class AlertThresholds(Section):
         return self
 
 
+UNNAMED = "[Name]"
+
+
 class Contact(Section):
     """Someone who is told. The real name and address stay out of the repository: `channels` lead to them."""
 
-    name: Text = "[Name]"
+    name: Text = UNNAMED
     email: Text
     channels: tuple[ChannelName, ...]
 
@@ -343,6 +320,7 @@ class Policy(Section):
     )
     escalation: Escalation = Escalation()
     contacts: Contacts = Contacts()
+    roles: RolesPolicy = RolesPolicy()
     channels: dict[ChannelName, Text] = Field(  # name -> how people call it
         default={
             "incidents": "#ml-incidents",

@@ -5,8 +5,12 @@ from __future__ import annotations
 from typing import Annotated
 
 from fastapi import Depends, Path
+from sqlalchemy import Connection
 
+from mlrunbook.domain.errors import Refused
+from mlrunbook.domain.incident import Incident
 from mlrunbook.domain.policy import Role
+from mlrunbook.store import incidents
 from mlrunbook.tokens import Identity, Scope
 from mlrunbook.web import require
 
@@ -22,3 +26,12 @@ READER = Depends(require(Scope.READ))
 def named(who: Identity) -> str:
     """A caller's name for the record, with the role of the token."""
     return f"{who.name} ({Role(who.role).words})" if who.role in set(Role) else who.name
+
+
+def still_open(conn: Connection, incident_id: str) -> Incident:
+    """The incident, locked. Refused when it is over."""
+    incident = incidents.get(conn, incident_id, lock=True)
+    if not incident.status.is_open:
+        words = str(incident.status).replace("_", " ")
+        raise Refused(f"{incident_id} is over ({words}); report it again if the trouble is back")
+    return incident

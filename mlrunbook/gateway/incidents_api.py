@@ -14,8 +14,8 @@ from mlrunbook.domain.clocks import review_due
 from mlrunbook.domain.errors import Invalid, NotFound, Refused
 from mlrunbook.domain.incident import ClockName, Incident, Severity, Status
 from mlrunbook.domain.intake import MODEL_ID
-from mlrunbook.gateway import reviews_api, wire
-from mlrunbook.gateway.callers import OF_ALL, READER, Approver, IncidentId, Operator, Reporter, named
+from mlrunbook.gateway import response_api, reviews_api, wire
+from mlrunbook.gateway.callers import OF_ALL, READER, Approver, IncidentId, Operator, Reporter, named, still_open
 from mlrunbook.intake import take_in
 from mlrunbook.notices import stop, tell
 from mlrunbook.steps import regulatory
@@ -66,6 +66,7 @@ def router(world: World) -> APIRouter:
     _operating(one, world)
     _clocks(one, world)
     reviews_api.of_incident(one, world)
+    response_api.of_incident(one, world)
     routes.include_router(one, prefix=OF_ALL)
     routes.include_router(one, prefix=OF_MODEL, dependencies=[Depends(of_this_model)])
     return routes
@@ -160,7 +161,7 @@ def _operating(routes: APIRouter, world: World) -> None:
     def acknowledge_incident(incident_id: IncidentId, who: Operator) -> wire.IncidentOut:
         """Say that you have it. Ends the paging of your role, not the escalation to the others."""
         with world.transaction() as conn:
-            _open(conn, incident_id)
+            still_open(conn, incident_id)
             incident = acknowledge(conn, incident_id, by=who.name, role=who.role, now=world.now())
         out: wire.IncidentOut = wire.IncidentOut.of(incident)
         return out
@@ -170,7 +171,7 @@ def _operating(routes: APIRouter, world: World) -> None:
         """Approve or reject exactly the plan of this digest."""
         policy, now = world.policy, world.now()
         with world.transaction() as conn:
-            _open(conn, incident_id)
+            still_open(conn, incident_id)
             digest = _digest(conn, incident_id, body.plan_digest)
             plan = plans.get(conn, incident_id, digest)
             if body.decision == "approved" and approvals.is_rejected(conn, policy, plan):
@@ -198,7 +199,7 @@ def _operating(routes: APIRouter, world: World) -> None:
         said = {"by": who.name, "what": body.what, "root_cause": body.root_cause or None}
         now = world.now()
         with world.transaction() as conn:
-            incident = _open(conn, incident_id)
+            incident = still_open(conn, incident_id)
             if incident.status is Status.RESOLVED:
                 raise Refused(f"{incident_id} is resolved already; close it with `mlrunbook incidents close {incident_id}`")
             before = records.get(conn, incident_id, "human_resolution") or {}
@@ -243,14 +244,6 @@ def _clocks(routes: APIRouter, world: World) -> None:
         with world.transaction() as conn:
             made = regulatory.end(conn, incident_id, clock, at=body.at, by=named(who), now=now, **said)
         return wire.ClockOut.of(made, now)
-
-
-def _open(conn: Connection, incident_id: str) -> Incident:
-    incident = incidents.get(conn, incident_id, lock=True)
-    if not incident.status.is_open:
-        words = str(incident.status).replace("_", " ")
-        raise Refused(f"{incident_id} is over ({words}); report it again if the trouble is back")
-    return incident
 
 
 def _digest(conn: Connection, incident_id: str, prefix: str) -> str:

@@ -18,9 +18,9 @@ from mlrunbook.domain.clocks import times
 from mlrunbook.domain.incident import Case, ClockName, Incident, IncidentType, ItemStatus, Severity, Status, Subtype
 from mlrunbook.domain.policy import Policy
 from mlrunbook.domain.regulatory import Clock
+from mlrunbook.domain.roles import Duty, Role
 from mlrunbook.gateway.text import MAX_TEXT, clean
-from mlrunbook.notices import respond_by
-from mlrunbook.steps import precedents
+from mlrunbook.notices import assigned, respond_by
 from mlrunbook.steps.breach import kinds_of
 from mlrunbook.store import clocks, evidence, items, journal, plans, records
 from mlrunbook.store.plans import StoredApproval
@@ -275,6 +275,14 @@ class EvidenceOut(CamelModel):
     taken_at: datetime
 
 
+class DutyOut(CamelModel):
+    """Who leads, and who approves."""
+
+    duty: Duty
+    role: Role = Field(description="The role it falls to at this severity")
+    name: str = Field(description="The person, where the policy or a hand-over names one")
+
+
 class IncidentDetail(IncidentOut):
     """The whole incident. `triage`, `diagnosis`, `recovery`, `humanResolution`: what the steps recorded; null: not (yet)."""
 
@@ -290,9 +298,9 @@ class IncidentDetail(IncidentOut):
     human_resolution: dict[str, Any] | None
     action_items: list[ActionItemOut]
     evidence: list[EvidenceOut]
+    duties: list[DutyOut]
     subtypes: list[Subtype] = Field(description="The kinds of a security or compliance incident, as far as known")
     clocks: list[ClockOut] = Field(description="The nearest deadline first")
-    precedents: list[str] = Field(description="Closed incidents like it and what fixed them, the most telling first")
 
 
 class EntryOut(CamelModel):
@@ -336,9 +344,9 @@ def detail(conn: Connection, policy: Policy, incident: Incident, *, now: datetim
         findings=[FindingOut(**f) for part in found for f in part["findings"]],
         action_items=[ActionItemOut.of(item, now) for item in items.of_incident(conn, incident.id)],
         evidence=[EvidenceOut(**vars(item)) for item in evidence.manifest(conn, incident.id)],
+        duties=[DutyOut(**vars(one)) for one in assigned(conn, policy, incident)],
         subtypes=sorted(kinds_of(conn, policy, incident)),
         clocks=[ClockOut.of(clock, now) for clock in clocks.of_incident(conn, incident.id)],
-        precedents=[case.sentence for case in precedents.of(conn, incident)],
         **{step: camel(data) for step, data in recorded.items()},
     )
     return whole

@@ -34,6 +34,8 @@ REVIEW_EVENTS = frozenset(
         "action",
         "acknowledged",
         "response",
+        "handover",
+        "flapping",
         "diagnosis",
         "candidate",
         "recovery",

@@ -202,9 +202,10 @@ def test_an_alert_that_still_fires_long_after_a_false_alarm_opens_a_new_incident
     assert only(send(client, alert(model))) == second, "only a false alarm is doubted"
 
 
-def test_the_alert_starting_anew_opens_a_new_incident(client: TestClient, world: World, model: str) -> None:
+def test_the_alert_starting_anew_opens_a_new_incident(client: TestClient, world: World, model: str, clock: Clock) -> None:
     first = only(send(client, alert(model)))
     finish(world, first)
+    clock.pass_(minutes=world.policy.recurrence.reopen_within_min + 1)
     second = only(send(client, alert(model, starts="2026-03-03T08:15:00Z")))
     assert second != first
     assert shown(client, second)["status"] == "detected"

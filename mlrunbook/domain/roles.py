@@ -1,0 +1,89 @@
+"""Who is who in an incident: the roles of the escalation matrix, and the duties that the runbook gives them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TYPE_CHECKING
+
+from mlrunbook.domain.incident import Severity
+
+if TYPE_CHECKING:
+    from mlrunbook.domain.policy import Policy
+
+
+class Role(StrEnum):
+    """Runbook, "Contact Information", and the security team of Step 2 as a role that can decide."""
+
+    ONCALL_ML_ENGINEER = "oncall_ml_engineer"
+    ML_TEAM_LEAD = "ml_team_lead"
+    ENGINEERING_MANAGER = "engineering_manager"
+    VP_ENGINEERING = "vp_engineering"
+    COMPLIANCE_OFFICER = "compliance_officer"
+    SECURITY_OFFICER = "security_officer"
+
+    @property
+    def words(self) -> str:
+        """The role as the runbook writes it."""
+        return {
+            Role.ONCALL_ML_ENGINEER: "On-Call ML Engineer",
+            Role.ML_TEAM_LEAD: "ML Team Lead",
+            Role.ENGINEERING_MANAGER: "Engineering Manager",
+            Role.VP_ENGINEERING: "VP Engineering",
+            Role.COMPLIANCE_OFFICER: "Compliance Officer",
+            Role.SECURITY_OFFICER: "Security Officer",
+        }[self]
+
+    @classmethod
+    def named(cls, text: str) -> str:
+        """A role's words for its name; any other text as it is."""
+        return cls(text).words if text in set(cls) else text
+
+
+class Duty(StrEnum):
+    """What somebody does in an incident (runbook, "Who" of Steps 2, 4 and 5)."""
+
+    INCIDENT_COMMANDER = "incident_commander"
+    CONTAINMENT_APPROVER = "containment_approver"
+    RESOLUTION_APPROVER = "resolution_approver"
+
+    @property
+    def words(self) -> str:
+        return self.value.replace("_", " ").title()
+
+
+@dataclass(frozen=True)
+class RolesPolicy:
+    """Step 5: the incident commander is the team lead, or from `manager_from` on `incident_commander_then`.
+
+    Who approves is in `approvals`: the first role of `containment` (Step 2) and of `resolution` (Step 4) is the one that is asked.
+    """
+
+    incident_commander: Role = Role.ML_TEAM_LEAD
+    manager_from: Severity = Severity.CRITICAL
+    incident_commander_then: Role = Role.ENGINEERING_MANAGER
+
+
+@dataclass(frozen=True)
+class Assigned:
+    """A duty, the role it falls to, and the person who has taken it ("": the policy names none)."""
+
+    duty: Duty
+    role: Role
+    name: str = ""
+
+    @property
+    def words(self) -> str:
+        return f"{self.duty.words}: {self.name or self.role.words}" + (f" ({self.role.words})" if self.name else "")
+
+
+def role_of(duty: Duty, severity: Severity, policy: Policy) -> Role:
+    """The role that a duty falls to at this severity."""
+    match duty:
+        case Duty.INCIDENT_COMMANDER:
+            rules = policy.roles
+            return rules.incident_commander_then if severity.at_least(rules.manager_from) else rules.incident_commander
+        case Duty.CONTAINMENT_APPROVER:
+            return policy.approvals.containment.roles[0]
+        case Duty.RESOLUTION_APPROVER:
+            return policy.approvals.resolution.roles[0]

@@ -1,0 +1,61 @@
+"""How an incident is handled, over HTTP: its severity, who has which role, and whether automation goes on."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter
+
+from mlrunbook import handover, recurrence, regrading
+from mlrunbook.domain.incident import Severity
+from mlrunbook.domain.roles import Duty, Role
+from mlrunbook.gateway.callers import IncidentId, Operator, named, still_open
+from mlrunbook.gateway.wire import IncidentOut, Name, Said, Words
+from mlrunbook.web import CamelModel
+from mlrunbook.wiring import World
+
+
+class SeverityIn(CamelModel):
+    severity: Severity
+    reason: Said
+
+
+class HandoverIn(CamelModel):
+    """Of a role of the escalation matrix, or of a duty in this incident."""
+
+    role: Role | Duty
+    to: Name
+    note: Words = ""
+
+
+class GoOnIn(CamelModel):
+    note: Words = ""
+
+
+def of_incident(routes: APIRouter, world: World) -> None:
+    """Below one incident."""
+
+    @routes.post("/{id}/severity")
+    def set_severity(incident_id: IncidentId, body: SeverityIn, who: Operator) -> IncidentOut:
+        """Raise or lower the severity. A higher one begins containment again and voids what was approved for less and has not begun."""
+        with world.transaction() as conn:
+            still_open(conn, incident_id)
+            made = regrading.say(conn, world.policy, incident_id, body.severity, by=named(who), why=body.reason, now=world.now())
+        out: IncidentOut = IncidentOut.of(made)
+        return out
+
+    @routes.post("/{id}/handover")
+    def hand_over(incident_id: IncidentId, body: HandoverIn, who: Operator) -> IncidentOut:
+        """Record who has a role now: pages to it, and notices, name that person."""
+        with world.transaction() as conn:
+            still_open(conn, incident_id)
+            made = handover.hand_over(conn, incident_id, body.role, to=body.to, note=body.note, by=named(who), now=world.now())
+        out: IncidentOut = IncidentOut.of(made)
+        return out
+
+    @routes.post("/{id}/go-on")
+    def go_on(incident_id: IncidentId, who: Operator, body: GoOnIn | None = None) -> IncidentOut:
+        """Let automation go on after an incident that opened again and again."""
+        with world.transaction() as conn:
+            still_open(conn, incident_id)
+            made = recurrence.go_on(conn, incident_id, by=named(who), note=body.note if body else "", now=world.now())
+        out: IncidentOut = IncidentOut.of(made)
+        return out

@@ -1,0 +1,100 @@
+"""Severity, hand-over and going on by hand, over HTTP."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from fastapi.testclient import TestClient
+
+from mlrunbook.notices import page_text
+from mlrunbook.store import incidents, outbox, timeline
+from mlrunbook.tokens import Scope
+from mlrunbook.wiring import World
+from tests.gateway.conftest import Clock, Keys
+
+
+@pytest.fixture
+def incident(client: TestClient, model: str) -> str:
+    body = {"severity": "medium", "type": "performance_degradation", "description": "F1 fell"}
+    return str(client.post(f"/api/v1/model-governance/{model}/incidents", json=body).json()["id"])
+
+
+def shown(client: TestClient, incident: str) -> dict[str, Any]:
+    return dict(client.get(f"/api/v1/incidents/{incident}").json())
+
+
+def said(world: World, incident: str, kind: str) -> list[str]:
+    with world.transaction() as conn:
+        return [e.text for e in timeline.read(conn, incident) if e.kind == kind]
+
+
+def test_a_person_raises_the_severity_with_a_reason(client: TestClient, world: World, incident: str) -> None:
+    answer = client.post(f"/api/v1/incidents/{incident}/severity", json={"severity": "critical", "reason": "a gearbox broke"})
+    assert (answer.status_code, answer.json()["severity"]) == (200, "critical")
+    assert "the lead (ML Team Lead) raises it from medium to critical: a gearbox broke" in said(world, incident, "severity")[-1]
+
+
+def test_without_a_reason_nothing_changes(client: TestClient, incident: str) -> None:
+    assert client.post(f"/api/v1/incidents/{incident}/severity", json={"severity": "low", "reason": " "}).status_code == 422
+    assert shown(client, incident)["severity"] == "medium"
+
+
+def test_who_may_not_operate_may_not_change_it(client: TestClient, keys: Keys, incident: str) -> None:
+    reader = keys.of("a reader", Scope.READ, Scope.INTAKE, Scope.APPROVE)
+    for path, body in (("severity", {"severity": "low", "reason": "x"}), ("handover", {"role": "ml_team_lead", "to": "Me"}), ("go-on", {})):
+        assert client.post(f"/api/v1/incidents/{incident}/{path}", json=body, headers=reader).status_code == 403
+
+
+def test_an_incident_that_is_over_is_not_changed(client: TestClient, incident: str) -> None:
+    client.post(f"/api/v1/incidents/{incident}/close", json={"reason": "a test"})
+    answer = client.post(f"/api/v1/incidents/{incident}/severity", json={"severity": "critical", "reason": "late"})
+    assert answer.status_code == 409
+
+
+def test_the_answer_is_due_by_the_severity_that_it_has_now(client: TestClient, clock: Clock, incident: str) -> None:
+    clock.pass_(minutes=20)
+    client.post(f"/api/v1/incidents/{incident}/severity", json={"severity": "critical", "reason": "a gearbox broke"})
+    detail = shown(client, incident)
+    assert detail["respondBy"].startswith(f"{clock.at.replace(microsecond=0) + timedelta(minutes=15):%Y-%m-%dT%H:%M}")
+
+
+def test_roles_are_those_of_the_runbook_until_somebody_takes_one_over(client: TestClient, world: World, incident: str) -> None:
+    duties = {d["duty"]: (d["role"], d["name"]) for d in shown(client, incident)["duties"]}
+    assert duties == {
+        "incident_commander": ("ml_team_lead", ""),
+        "containment_approver": ("oncall_ml_engineer", ""),
+        "resolution_approver": ("ml_team_lead", ""),
+    }
+    client.post(f"/api/v1/incidents/{incident}/severity", json={"severity": "critical", "reason": "a gearbox broke"})
+    assert shown(client, incident)["duties"][0]["role"] == "engineering_manager"
+    body = {"role": "oncall_ml_engineer", "to": "Night Shift", "note": "until six"}
+    assert client.post(f"/api/v1/incidents/{incident}/handover", json=body).status_code == 200
+    client.post(f"/api/v1/incidents/{incident}/handover", json={"role": "incident_commander", "to": "The Deputy"})
+    names = {d["duty"]: d["name"] for d in shown(client, incident)["duties"]}
+    assert names == {"incident_commander": "The Deputy", "containment_approver": "Night Shift", "resolution_approver": ""}
+    assert said(world, incident, "handover") == [
+        "On-Call ML Engineer handed over to Night Shift by the lead (ML Team Lead): until six",
+        "Incident Commander handed over to The Deputy by the lead (ML Team Lead)",
+    ]
+
+
+def test_pages_to_a_role_name_who_has_it_now(client: TestClient, world: World, clock: Clock, incident: str) -> None:
+    hostile = "Eve\u202e <script>"
+    client.post(f"/api/v1/incidents/{incident}/handover", json={"role": "oncall_ml_engineer", "to": hostile})
+    client.post(f"/api/v1/incidents/{incident}/handover", json={"role": "oncall_ml_engineer", "to": hostile})
+    assert len(said(world, incident, "handover")) == 1, "the same words again are no second hand-over"
+    with world.transaction() as conn:
+        page = next(r for r in outbox.of_incident(conn, incident, "page") if r["payload"]["role"] == "oncall_ml_engineer")
+        text = page_text(conn, world.policy, page["payload"], incidents.get(conn, incident), now=clock())
+    assert text.body.startswith("On-Call ML Engineer (Eve <script>):")
+
+
+def test_a_role_that_the_runbook_does_not_know_is_refused(client: TestClient, incident: str) -> None:
+    answer = client.post(f"/api/v1/incidents/{incident}/handover", json={"role": "the boss", "to": "Me"})
+    assert answer.status_code == 422
+
+
+def test_there_is_nothing_to_let_go_on_where_nothing_has_stopped(client: TestClient, incident: str) -> None:
+    assert client.post(f"/api/v1/incidents/{incident}/go-on").status_code == 409

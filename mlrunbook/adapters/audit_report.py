@@ -88,7 +88,7 @@ def _section(one: Section) -> str:
     charts = "".join(f"<figure><figcaption>{escape(chart.title)}</figcaption>{draw(chart)}</figure>" for chart in one.charts)
     return (
         f'<section id="{escape(one.key)}"><header><h3>{escape(one.title)}</h3>{_badge(one.verdict)}</header>'
-        f"<p>{escape(one.sentence[:1].upper() + one.sentence[1:])}.{_came_of(one)}</p>{charts}{''.join(map(_table, one.tables))}</section>"
+        f"<p>{escape(_capital(one.sentence))}.{_came_of(one)}</p>{charts}{''.join(map(_table, one.tables))}</section>"
     )
 
 
@@ -114,6 +114,11 @@ def _badge(verdict: Verdict) -> str:
 def _came_of(one: Section) -> str:
     said = f"Opened {one.incident_id}. {one.note}" if one.incident_id else one.note
     return f" <strong>{escape(said.strip())}</strong>" if said.strip() else ""
+
+
+def _capital(sentence: str) -> str:
+    """Begun with a capital, unless a path or a figure begins it."""
+    return sentence[:1].upper() + sentence[1:] if sentence.split(" ", 1)[0].isalpha() else sentence
 
 
 def _cut(sentence: str) -> str:

@@ -16,6 +16,7 @@ WIDTH = 680
 # Dark enough for text on white (WCAG 2.1, 4.5:1), and told apart by shape and dash too.
 COLOURS = ("#0b5cad", "#b34700", "#00695c", "#6a3d9a", "#8c2d4f")
 DASHES = ("", "7 3", "2 3", "9 3 2 3", "4 2")
+SEVERITY = {"critical": "#8c1023", "high": "#c2570c", "medium": "#0b5cad", "low": "#8a939d"}
 GRID, MUTED, LIMIT = "#d8dee4", "#57606a", "#a40e26"
 _LEFT, _RIGHT, _TOP, _BOTTOM = 52, 14, 10, 28
 _MARKED = 40  # more points than this are drawn without markers
@@ -183,7 +184,7 @@ def _intervals(chart: Intervals) -> str:
     shown = [e for e in chart.estimates if e.value is not None]
     least = min([*(e.low for e in shown), *(e.before for e in shown if e.before is not None), 0.9])
     low = floor(least * 10) / 10 if shown else 0.0
-    left, row, top = 150, 30, 30
+    left, row, top = 250 if any(len(e.name) > 20 for e in chart.estimates) else 150, 30, 30
     step = 0.1 if low >= 0.4 else 0.2
     ticks = [1 - step * i for i in range(round((1 - low) / step) + 1) if 1 - step * i >= low - 1e-9]
     bottom = top + row * len(chart.estimates)
@@ -223,7 +224,11 @@ def _bars(chart: Bars) -> str:
         return _empty(chart.title)
     most = max([*totals, chart.limit or 0.0]) or 1.0
     ticks = _steps(most)
-    left, row, top = 180, 24, 26 if len(chart.parts) > 1 or chart.limit is not None else 8
+    left, row, top = (
+        250 if any(len(name) > 24 for name in chart.names) else 180,
+        24,
+        26 if len(chart.parts) > 1 or chart.limit is not None else 8,
+    )
     bottom = top + row * len(chart.names)
 
     def x(value: float) -> float:
@@ -232,6 +237,7 @@ def _bars(chart: Bars) -> str:
     parts = []
     for tick in ticks:
         parts += [_rule(x(tick), top, x(tick), bottom), _text(x(tick), bottom + 15, number(tick, chart.unit), "middle", MUTED, 11)]
+    colours = [SEVERITY.get(part, COLOURS[n % len(COLOURS)]) for n, part in enumerate(chart.parts)]
     for i, name in enumerate(chart.names):
         y, reached = top + row * i, 0.0
         parts.append(_text(left - 10, y + row / 2 + 4, _short(name), "end"))
@@ -239,14 +245,13 @@ def _bars(chart: Bars) -> str:
             if values[i] > 0:
                 width = x(reached + values[i]) - x(reached)
                 parts.append(
-                    f'<rect x="{x(reached):.1f}" y="{y + 4:.1f}" width="{width:.1f}" height="{row - 8}" fill="{COLOURS[n % len(COLOURS)]}"'
-                    f' stroke="#fff"/>'
+                    f'<rect x="{x(reached):.1f}" y="{y + 4:.1f}" width="{width:.1f}" height="{row - 8}" fill="{colours[n]}" stroke="#fff"/>'
                 )
             reached += values[i]
         parts.append(_text(x(reached) + 5, y + row / 2 + 4, number(totals[i], chart.unit), colour=MUTED, size=11))
     if len(chart.parts) > 1:
         for n, name in enumerate(chart.parts):
-            parts.append(f'<rect x="{left + n * 120}" y="6" width="12" height="12" fill="{COLOURS[n % len(COLOURS)]}"/>')
+            parts.append(f'<rect x="{left + n * 120}" y="6" width="12" height="12" fill="{colours[n]}"/>')
             parts.append(_text(left + n * 120 + 17, 16, name, size=11))
     if chart.limit is not None:
         parts.append(_rule(x(chart.limit), top - 6, x(chart.limit), bottom, LIMIT, 'stroke-dasharray="6 4" stroke-width="1.3"'))
@@ -285,5 +290,5 @@ def _empty(title: str) -> str:
     return _svg(40, title, "nothing to draw", _text(WIDTH / 2, 24, "nothing to draw yet", "middle", MUTED))
 
 
-def _short(name: str, most: int = 22) -> str:
+def _short(name: str, most: int = 36) -> str:
     return name if len(name) <= most else f"{name[: most - 1]}…"

@@ -8,17 +8,30 @@ from datetime import UTC, date, datetime, timedelta
 
 import numpy as np
 
-from mlrunbook.domain.action_items import Item, ItemStatus
+from mlrunbook.domain.action_items import Item
+from mlrunbook.domain.audit.annual import AnnualFacts, annual
 from mlrunbook.domain.audit.monthly import MonthlyFacts, monthly
 from mlrunbook.domain.audit.period import Kind, Period, complete
-from mlrunbook.domain.audit.section import Section
+from mlrunbook.domain.audit.quarterly import (
+    AuditSeen,
+    ChangeMade,
+    DrillSeen,
+    QuarterlyFacts,
+    ReviewSeen,
+    TokenSeen,
+    due_audits,
+    quarterly,
+)
+from mlrunbook.domain.audit.section import Section, Verdict
 from mlrunbook.domain.audit.weekly import FiringAlert, WeeklyFacts, weekly
 from mlrunbook.domain.drift import compare_features
 from mlrunbook.domain.findings import Missing
 from mlrunbook.domain.history import DayFigures, between, total
-from mlrunbook.domain.incident import Incident, IncidentType, Severity, Status
+from mlrunbook.domain.incident import Case, ClockName, Incident, IncidentType, ItemStatus, Severity, Status
 from mlrunbook.domain.performance import Confusion, ModelMetrics, WindowMetrics
 from mlrunbook.domain.policy import Policy
+from mlrunbook.domain.regulatory import Clock
+from mlrunbook.domain.upkeep import Upkeep
 
 MODEL = "predictive_maintenance"
 NOW = datetime(2026, 1, 5, 6, 0, tzinfo=UTC)  # a Monday; the year before it is 2025
@@ -161,12 +174,123 @@ def monthly_facts(past: str) -> MonthlyFacts:
     if past == "nothing":
         return MonthlyFacts({}, {}, None, "")
     if past == "day":
-        rng = np.random.default_rng(5)
+        rng = np.random.default_rng(7)
         return MonthlyFacts({name: counts(rng, int(A_DAY * part)) for name, part in TYPES.items()}, {}, ("L", "M", "H"), "v1.5.0")
     rng = np.random.default_rng(6)
     usual = {name: counts(rng, int(31 * A_DAY * part)) for name, part in TYPES.items()}
     now = {name: counts(rng, int(31 * A_DAY * part), 0.5 if name == "M" else 0.78) for name, part in TYPES.items()}
     return MonthlyFacts(now | {"X": counts(rng, 700)}, usual, ("L", "M", "H"), "v2.0.0")
+
+
+CARD = "docs/models/predictive_maintenance.md"
+WHOLE_CARD = "".join(f"## {heading}\n\nSaid.\n\n" for heading in Policy().audits.model_card_headings)
+CAUSES = ("bad_deployment", "stale_features", "data_drift", "threshold_change", "feature_store_outage", "new_segment")
+
+
+def year_of_incidents(year: int, n: int, *, slower: float = 1.0) -> tuple[list[Incident], dict[str, str]]:
+    """`n` incidents over a year, and their causes. `slower` stretches the times of all."""
+    rng = np.random.default_rng(year)
+    made, causes = [], {}
+    for i in range(n):
+        at = datetime(year, 1, 1, tzinfo=UTC) + timedelta(days=float(rng.uniform(0, 364)))
+        severity = [Severity.LOW, Severity.MEDIUM, Severity.HIGH, Severity.CRITICAL][int(rng.choice(4, p=[0.2, 0.4, 0.3, 0.1]))]
+        took = [timedelta(minutes=float(rng.lognormal(np.log(m), 0.6)) * slower) for m in (6, 9, 20, 140)]
+        one = incident(
+            100 * (year - 2000) + i,
+            at,
+            severity=severity,
+            started_at=at - took[0],
+            acknowledged_at=at + took[1],
+            contained_at=at + took[2] if severity.at_least(Severity.HIGH) else None,
+            resolved_at=at + took[3],
+            closed_at=at + took[3],
+            status=Status.FALSE_ALARM if i % 9 == 8 else Status.CLOSED,
+            type=list(IncidentType)[int(rng.choice(6, p=[0.15, 0.4, 0.1, 0.05, 0.05, 0.25]))],
+        )
+        made.append(one)
+        causes[one.id] = CAUSES[int(rng.choice(6, p=[0.3, 0.25, 0.15, 0.1, 0.1, 0.1]))]
+    return sorted(made, key=lambda i: i.detected_at), causes
+
+
+def tokens_of_a_team() -> list[TokenSeen]:
+    old, new = NOW - timedelta(days=500), NOW - timedelta(days=100)
+    return [
+        TokenSeen("a1b2c3d4", "Ada Example", "ml_team_lead", ("approve", "operate", "read"), new, NOW - timedelta(days=1)),
+        TokenSeen("b1b2c3d4", "Ben Example", "oncall_ml_engineer", ("approve", "operate", "read"), new, NOW - timedelta(days=3)),
+        TokenSeen("c1b2c3d4", "Cleo Example", "engineering_manager", ("approve", "read"), old, NOW - timedelta(days=2)),
+        TokenSeen("d1b2c3d4", "alertmanager", None, ("intake",), new, NOW),
+        TokenSeen("e1b2c3d4", "a script", None, ("approve",), new, None),
+    ]
+
+
+def changes_of(incidents: list[Incident]) -> list[ChangeMade]:
+    grave = [i for i in incidents if i.severity.at_least(Severity.HIGH) and i.status is not Status.FALSE_ALARM]
+    return [ChangeMade(i.id, i.detected_at + timedelta(minutes=30), "roll back to v1.5.0", "Ada Example") for i in grave]
+
+
+def clock_of(one: Incident) -> Clock:
+    aware = one.detected_at
+    notified = {"ended_at": aware + timedelta(hours=30), "ended_by": "Dora Example", "reference": "2025/118"}
+    return Clock(ClockName.GDPR, Case.PERSONAL_DATA, aware, aware + timedelta(hours=72), "personal data may have leaked", **notified)  # type: ignore[arg-type]
+
+
+def quarterly_facts(past: str) -> QuarterlyFacts:
+    there: dict[str, str | None] = dict.fromkeys(Policy().audits.documents, "text")
+    upkeep = Upkeep("ML Team Lead", "Quarterly", date(2025, 11, 23))
+    if past == "nothing":
+        return QuarterlyFacts(NOW, there, (CARD, WHOLE_CARD), upkeep, tokens=tokens_of_a_team()[:1])
+    if past == "day":
+        return QuarterlyFacts(NOW, there, (CARD, WHOLE_CARD), upkeep, history=history(1), tokens=tokens_of_a_team()[:4])
+    period = PERIODS[Kind.QUARTERLY]
+    incidents = [i for i in year_of_incidents(2025, 40)[0] if i.detected_at >= period.since]
+    ended = [i for i in incidents if i.status is Status.CLOSED]
+    changes = changes_of(incidents)
+    return QuarterlyFacts(
+        now=NOW,
+        documents=there | {"docs/runbooks/coverage.md": None},
+        model_card=(CARD, WHOLE_CARD.replace("## Factors\n\nSaid.", "## Factors\n")),
+        upkeep=Upkeep("ML Team Lead", "Quarterly", date(2025, 8, 23)),
+        changes=[*changes, replace(changes[0], fault="the approval had expired")],
+        checked=len(incidents),
+        clocks=[(ended[0].id, clock_of(ended[0]))],
+        reviews=[ReviewSeen(i.id, i.closed_at + timedelta(hours=48), "Ben Example", "Ada Example") for i in ended if i.closed_at],
+        history=history(184, last=date(2025, 12, 31)),
+        audits=[AuditSeen(p.kind, p.name, Verdict.PASS) for p in due_audits(period)][:-1],
+        first_audit_at=period.since + timedelta(days=10),
+        tokens=tokens_of_a_team(),
+        items=[item(41, NOW - timedelta(days=2)), item(42, NOW + timedelta(days=9))],
+        drills=[DrillSeen(datetime(2025, 11, 4, tzinfo=UTC), "game day", "45 runs: right path 98 %, harmful actions 0")],
+    )
+
+
+def annual_facts(past: str) -> AnnualFacts:
+    upkeep = Upkeep("ML Team Lead", "Quarterly", date(2025, 11, 23))
+    if past == "nothing":
+        return AnnualFacts(NOW, (CARD, WHOLE_CARD), upkeep, tokens=tokens_of_a_team()[:1])
+    if past == "day":
+        one = incident(1, NOW - timedelta(days=5))
+        causes = {one.id: "bad_deployment"}
+        return AnnualFacts(NOW, (CARD, WHOLE_CARD), upkeep, [one], causes=causes, history=history(1), changes=changes_of([one]), checked=1)
+    now, causes = year_of_incidents(2025, 40, slower=1.8)
+    ended = [i for i in now if i.status is Status.CLOSED]
+    items = [item(n, i.detected_at + timedelta(days=14)) for n, i in enumerate(ended)]
+    return AnnualFacts(
+        now=NOW,
+        model_card=(CARD, WHOLE_CARD),
+        upkeep=upkeep,
+        incidents=now,
+        before=year_of_incidents(2024, 31)[0],
+        causes=causes,
+        history=history(731, last=date(2025, 12, 31)),
+        changes=changes_of(now),
+        checked=len(now),
+        clocks=[(ended[0].id, clock_of(ended[0]))],
+        reviews=[ReviewSeen(i.id, i.closed_at + timedelta(hours=48), "Ben Example", "Ada Example") for i in ended if i.closed_at],
+        audits=[AuditSeen(Kind.MONTHLY, f"2025-{m:02d}", Verdict.FAIL if m in (4, 5) else Verdict.PASS) for m in range(1, 13)],
+        tokens=tokens_of_a_team(),
+        items=[replace(i, status=ItemStatus.DONE, ended_at=i.due_at - timedelta(days=1)) if i.id % 4 else i for i in items],
+        drills=[DrillSeen(datetime(2025, 11, 4, tzinfo=UTC), "game day", "45 runs: right path 98 %, harmful actions 0")],
+    )
 
 
 def sections(kind: Kind, past: str) -> tuple[Section, ...]:
@@ -175,4 +299,8 @@ def sections(kind: Kind, past: str) -> tuple[Section, ...]:
             return weekly(weekly_facts(past), Policy())
         case Kind.MONTHLY:
             return monthly(monthly_facts(past), Policy())
+        case Kind.QUARTERLY:
+            return quarterly(quarterly_facts(past), PERIODS[Kind.QUARTERLY], Policy())
+        case Kind.ANNUAL:
+            return annual(annual_facts(past), PERIODS[Kind.ANNUAL], Policy())
     raise AssertionError(kind)

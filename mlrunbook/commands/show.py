@@ -163,6 +163,7 @@ def incident_page(one: Mapping[str, Any], now: datetime) -> Iterable[Any]:
         yield from _section("Regulatory deadlines", (_clock(clock) for clock in one["clocks"]))
     if one["diagnosis"] or one["findings"]:
         yield from _section("Investigation", _investigation(one))
+    yield from precedents(one)
     for plan in one["plans"]:
         yield from _section(f"{plan['kind'].capitalize()} plan {plan['digest'][:SHORT_DIGEST]}", plan_page(plan))
     if one["actions"]:
@@ -202,6 +203,11 @@ def plan_page(plan: Mapping[str, Any]) -> Iterable[Any]:
     table.add_row("Decision", styled(f"{plan['decision']}: {plan['why']}", DECISION_STYLES.get(plan["decision"], "")))
     table.add_row("SHA-256", styled(plan["digest"]))
     yield table
+
+
+def precedents(one: Mapping[str, Any]) -> Iterable[Any]:
+    if one["precedents"]:
+        yield from _section("Incidents like it, and what fixed them", one["precedents"])
 
 
 def timeline_row(entry: Mapping[str, Any]) -> Table:

@@ -21,6 +21,7 @@ from mlrunbook.domain.regulatory import Clock
 from mlrunbook.domain.roles import Duty, Role
 from mlrunbook.gateway.text import MAX_TEXT, clean
 from mlrunbook.notices import assigned, respond_by
+from mlrunbook.steps import precedents
 from mlrunbook.steps.breach import kinds_of
 from mlrunbook.store import clocks, evidence, items, journal, plans, records
 from mlrunbook.store.plans import StoredApproval
@@ -301,6 +302,7 @@ class IncidentDetail(IncidentOut):
     duties: list[DutyOut]
     subtypes: list[Subtype] = Field(description="The kinds of a security or compliance incident, as far as known")
     clocks: list[ClockOut] = Field(description="The nearest deadline first")
+    precedents: list[str] = Field(description="Closed incidents like it and what fixed them, the most telling first")
 
 
 class EntryOut(CamelModel):
@@ -347,6 +349,7 @@ def detail(conn: Connection, policy: Policy, incident: Incident, *, now: datetim
         duties=[DutyOut(**vars(one)) for one in assigned(conn, policy, incident)],
         subtypes=sorted(kinds_of(conn, policy, incident)),
         clocks=[ClockOut.of(clock, now) for clock in clocks.of_incident(conn, incident.id)],
+        precedents=[case.sentence for case in precedents.of(conn, incident)],
         **{step: camel(data) for step, data in recorded.items()},
     )
     return whole

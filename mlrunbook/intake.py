@@ -19,13 +19,16 @@ from mlrunbook.domain.breach import subtype_for
 from mlrunbook.domain.incident import Incident, IncidentType, Severity, Status, Subtype
 from mlrunbook.domain.policy import Policy, Role
 from mlrunbook.domain.safety import MISSED_FAILURE_ALERT
+from mlrunbook.domain.silences import quiet
 from mlrunbook.notices import page
 from mlrunbook.store import alerts as known_alerts
-from mlrunbook.store import incidents, leases, records, timeline
+from mlrunbook.store import incidents, leases, outbox, records, timeline
 from mlrunbook.store.incidents import Report
 
 # An alert's level is not the incident's severity, only a first guess until triage has measured. Unknown: medium, so that it pages.
 FIRST_GUESS = {"critical": Severity.HIGH, "warning": Severity.MEDIUM, "info": Severity.LOW, "none": Severity.LOW}
+SILENCE_ENDS = "silence_ends"
+_KEPT = ("fingerprint", "name", "model", "model_version", "level", "incident_type", "summary")
 _STATED = "subtype:"  # the record of each kind of breach that a person has named
 PLAUSIBLE_SINCE = datetime(2000, 1, 1, tzinfo=UTC)
 
@@ -120,7 +123,8 @@ def take_in_alerts(
     for alert in (a for a in alerts if a.firing):
         groups[alert.model, policy.family_of(_type_of(policy, alert))].append(alert)
     for (_, family), members in sorted(groups.items()):
-        recalled = [_doubted(_recall(conn, source, alert), policy, now) for alert in members]
+        heard = [alert for alert in members if not _is_silenced(conn, policy, source, alert, now=now)]
+        recalled = [_doubted(_recall(conn, source, alert), policy, now) for alert in heard]
         fresh = [alert for alert, incident in recalled if incident is None]
         joined, is_new = (
             take_in(conn, policy, _report(policy, source, family, fresh, now), now=now, by_alert=True) if fresh else (None, False)
@@ -149,6 +153,39 @@ def take_in_alerts(
             words = f"{truncated} further alert{'s were' if truncated > 1 else ' was'} cut off by the sender"
             _note_once(conn, incident_id, source, words, f"truncated:{truncated}", now=now)
     return list(touched)
+
+
+def _is_silenced(conn: Connection, policy: Policy, source: str, alert: NormalisedAlert, *, now: datetime) -> bool:
+    """Nobody is told of it: it is stored and counted, and looked at again when the silence ends. What belongs to an incident does."""
+    held = quiet(alert.model, alert.name, _type_of(policy, alert), now, policy.silences, policy.maintenance)
+    if held is None or _recall(conn, source, alert)[1] is not None:
+        return False
+    body = dict(alert.body) | {"model": alert.model, "silenced": held.sentence, "until": held.until.isoformat()}
+    known_alerts.record(
+        conn,
+        source=source,
+        fingerprint=alert.fingerprint,
+        starts_at=alert.starts_at,
+        status="firing",
+        body=body,
+        incident_id=None,
+        now=now,
+    )
+    key = f"silence:{source}:{alert.fingerprint}:{alert.starts_at.isoformat()}:{held.until.isoformat()}"
+    kept = {k: getattr(alert, k) for k in _KEPT} | {"source": source, "starts_at": alert.starts_at.isoformat(), "body": dict(alert.body)}
+    outbox.put(conn, SILENCE_ENDS, key, kept, now=now, at=held.until)
+    return True
+
+
+def end_silence(conn: Connection, policy: Policy, item: outbox.Item, *, now: datetime) -> None:
+    """The silence is over: what still fires opens or joins its incident, unless another silence holds."""
+    told, source = dict(item.payload), str(item.payload["source"])
+    alert = NormalisedAlert(
+        **{k: told[k] for k in _KEPT}, firing=True, starts_at=datetime.fromisoformat(told["starts_at"]), body=told["body"]
+    )
+    row = known_alerts.find(conn, source=source, fingerprint=alert.fingerprint, starts_at=alert.starts_at)
+    if row and row["status"] == "firing" and row["incident_id"] is None:
+        take_in_alerts(conn, policy, source, [alert], now=now)
 
 
 def _going_on(conn: Connection, source: str, alert: NormalisedAlert) -> NormalisedAlert:

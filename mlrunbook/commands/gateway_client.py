@@ -104,6 +104,9 @@ class Gateway:
     def go_on(self, incident_id: str, note: str) -> dict[str, Any]:
         return self._json("POST", f"{_one(incident_id)}/go-on", json={"note": note})
 
+    def silenced(self) -> list[dict[str, Any]]:
+        return list(self._json("GET", "/api/v1/alerts/silenced")["alerts"])
+
     def close(self, incident_id: str, reason: str) -> dict[str, Any]:
         return self._json("POST", f"{_one(incident_id)}/close", json={"reason": reason})
 

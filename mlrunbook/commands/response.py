@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from mlrunbook.commands import show
-from mlrunbook.commands.incidents import IncidentId, TokenFile, connect
+from mlrunbook.commands.incidents import AsJson, IncidentId, TokenFile, connect
 from mlrunbook.domain.incident import Severity
 from mlrunbook.domain.roles import Duty, Role
 
@@ -46,3 +46,17 @@ def go_on(incident_id: IncidentId, note: Note = "", token_file: TokenFile = None
     with connect(token_file) as gateway:
         one = gateway.go_on(incident_id, note)
     typer.echo(show.plain(f"{one['id']}: automation goes on"))
+
+
+def silenced(json: AsJson = False) -> None:
+    """List alerts that nobody was told of, because of a silence or maintenance."""
+    with connect() as gateway:
+        found = gateway.silenced()
+    if json:
+        show.as_json(found)
+        return
+    for one in found:
+        seen = f"{one['status']}, {one['count']} time(s), last {one['lastSeenAt'][:16].replace('T', ' ')} UTC"
+        typer.echo(show.plain(f"{one['model']} {one['alert']} from {one['source']}: {seen}; {one['why']}, until {one['until'][:16]}"))
+    if not found:
+        typer.echo("no silenced alerts")

@@ -31,6 +31,7 @@ from mlrunbook.domain.roles import RolesPolicy
 from mlrunbook.domain.rollouts import RolloutPolicy
 from mlrunbook.domain.safety import SafetyPolicy
 from mlrunbook.domain.severity import SeverityPolicy
+from mlrunbook.domain.silences import Maintenance, Silence
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=1)]
@@ -345,6 +346,8 @@ class Policy(Section):
     recovery: RecoveryPolicy = RecoveryPolicy()
     recovery_watch: RecoveryWatch = RecoveryWatch()
     recurrence: RecurrencePolicy = RecurrencePolicy()
+    silences: tuple[Silence, ...] = ()
+    maintenance: tuple[Maintenance, ...] = ()
     drift: DriftPolicy = DriftPolicy()
     fairness: FairnessPolicy = FairnessPolicy()
     features: FeatureStorePolicy = FeatureStorePolicy()

@@ -11,7 +11,7 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
-from mlrunbook import cadence, recurrence
+from mlrunbook import cadence, intake, recurrence
 from mlrunbook.approvals import expire
 from mlrunbook.domain.errors import NotFound, Refused, RunbookError
 from mlrunbook.notices import page_text
@@ -24,7 +24,15 @@ log = logging.getLogger("mlrunbook.dispatcher")
 
 RESPOND = "respond"
 URGENT: tuple[str, ...] = ("page", "start_run", "resume_run", cadence.RESPONSE, regulatory.TIMER)
-ORDINARY: tuple[str, ...] = ("message", "update", "expire_approval", recurrence.TIMER, confirmation.TIMER, action_items.TIMER)
+ORDINARY: tuple[str, ...] = (
+    "message",
+    "update",
+    "expire_approval",
+    recurrence.TIMER,
+    intake.SILENCE_ENDS,
+    confirmation.TIMER,
+    action_items.TIMER,
+)
 LOOK_AGAIN_S = 300.0  # how often a run that waits for a human is checked to be still there
 TRY_AGAIN_S = 30.0  # when it could not be checked
 
@@ -45,6 +53,7 @@ class Dispatcher:
             cadence.UPDATE: self._send_update,
             cadence.RESPONSE: self._answer_is_due,
             recurrence.TIMER: self._automation_is_back,
+            intake.SILENCE_ENDS: self._end_silence,
             "start_run": self._start_run,
             "resume_run": self._resume_run,
             "expire_approval": self._expire_approval,
@@ -129,6 +138,11 @@ class Dispatcher:
     def _automation_is_back(self, item: outbox.Item) -> None:
         with self._world.transaction() as conn:
             recurrence.quiet(conn, item, now=self._world.now())
+            outbox.delivered(conn, item, now=self._world.now())
+
+    def _end_silence(self, item: outbox.Item) -> None:
+        with self._world.transaction() as conn:
+            intake.end_silence(conn, self._world.policy, item, now=self._world.now())
             outbox.delivered(conn, item, now=self._world.now())
 
     def _start_run(self, item: outbox.Item) -> None:

@@ -55,6 +55,7 @@ def router(world: World) -> APIRouter:
     _reporting(routes, world)
     _lists(routes, world)
     reviews_api.of_all(routes, world)
+    response_api.of_all(routes, world)
 
     def of_this_model(model: ModelId, incident_id: IncidentId) -> None:
         with world.transaction() as conn:

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-from fastapi import APIRouter
+from datetime import datetime
+from typing import Annotated
+
+from fastapi import APIRouter, Query
+from pydantic import Field
 
 from mlrunbook import handover, recurrence, regrading
 from mlrunbook.domain.incident import Severity
 from mlrunbook.domain.roles import Duty, Role
-from mlrunbook.gateway.callers import IncidentId, Operator, named, still_open
+from mlrunbook.gateway.callers import READER, IncidentId, Operator, named, still_open
+from mlrunbook.gateway.text import clean
 from mlrunbook.gateway.wire import IncidentOut, Name, Said, Words
+from mlrunbook.store import alerts
 from mlrunbook.web import CamelModel
 from mlrunbook.wiring import World
 
@@ -28,6 +34,39 @@ class HandoverIn(CamelModel):
 
 class GoOnIn(CamelModel):
     note: Words = ""
+
+
+class SilencedOut(CamelModel):
+    """An alert that nobody was told of."""
+
+    model: str
+    alert: str
+    source: str
+    status: str = Field(description="firing or resolved")
+    count: int
+    starts_at: datetime
+    last_seen_at: datetime
+    why: str
+    until: datetime
+
+
+class SilencedAlertsOut(CamelModel):
+    alerts: list[SilencedOut] = Field(description="Newest first")
+
+
+def of_all(routes: APIRouter, world: World) -> None:
+    @routes.get("/api/v1/alerts/silenced", dependencies=[READER])
+    def list_silenced_alerts(limit: Annotated[int, Query(ge=1, le=1000)] = 100) -> SilencedAlertsOut:
+        """Alerts that came in a silence or a maintenance window and belong to no incident."""
+        with world.transaction() as conn:
+            rows = alerts.silenced(conn, limit=limit)
+        found = []
+        for row in rows:
+            body = row["body"]
+            name = clean(str(body.get("labels", {}).get("alertname", "alert")))
+            kept = {k: row[k] for k in ("source", "status", "count", "starts_at", "last_seen_at")}
+            found.append(SilencedOut(model=body["model"], alert=name, why=body["silenced"], until=body["until"], **kept))
+        return SilencedAlertsOut(alerts=found)
 
 
 def of_incident(routes: APIRouter, world: World) -> None:

@@ -57,6 +57,12 @@ def find(conn: Connection, *, source: str, fingerprint: str, starts_at: datetime
     return dict(row._mapping) if row else None
 
 
+def silenced(conn: Connection, *, limit: int) -> list[dict[str, Any]]:
+    """Alerts that came in a silence and belong to no incident, the newest first."""
+    query = select(alerts).where(alerts.c.incident_id.is_(None), alerts.c.body.has_key("silenced"))
+    return [dict(r._mapping) for r in conn.execute(query.order_by(alerts.c.last_seen_at.desc(), alerts.c.id.desc()).limit(limit))]
+
+
 def of_incident(conn: Connection, incident_id: str) -> list[dict[str, Any]]:
     rows = conn.execute(select(alerts).where(alerts.c.incident_id == incident_id).order_by(alerts.c.id))
     return [dict(r._mapping) for r in rows]

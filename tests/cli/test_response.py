@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime
 
+from sqlalchemy import Engine
+
+from mlrunbook.db import transaction
+from mlrunbook.store import alerts
 from tests.cli.conftest import Cli, one_line
 
 
@@ -31,3 +36,22 @@ def test_going_on_where_nothing_has_stopped_says_so(cli: Cli, incident: str) -> 
     done = cli("incidents", "go-on", incident)
     assert done.exit_code == 1
     assert "has not stopped" in one_line(done.stderr)
+
+
+def test_silenced_alerts_are_listed(cli: Cli, engine: Engine) -> None:
+    assert cli("incidents", "silenced").stdout == "no silenced alerts\n"
+    now = datetime(2026, 3, 29, 1, 0, tzinfo=UTC)
+    body = {
+        "labels": {"alertname": "\x1b[2JDrift"},
+        "model": "pump_1",
+        "silenced": "silenced by the ML Team Lead: x",
+        "until": now.isoformat(),
+    }
+    with transaction(engine) as conn:
+        told = {"source": "alertmanager", "fingerprint": "f", "starts_at": now, "status": "firing", "body": body}
+        alerts.record(conn, **told, incident_id=None, now=now)  # type: ignore[arg-type]
+    said = cli("incidents", "silenced").stdout
+    assert said.startswith("pump_1 ")
+    assert "silenced by the ML Team Lead: x, until 2026-03-29T01:00" in said
+    assert "\x1b" not in said
+    assert json.loads(cli("incidents", "silenced", "--json").stdout)[0]["count"] == 1

@@ -27,6 +27,28 @@ async def monthly_audit(model: str = "predictive_maintenance", up_to_now: bool =
     return await hold("monthly", model, up_to_now)
 
 
+@flow(name="quarterly-audit", flow_run_name="quarterly-audit-of-{model}", persist_result=False)
+async def quarterly_audit(model: str = "predictive_maintenance", up_to_now: bool = False) -> str:
+    """Quarterly: full audit of documentation, compliance, performance, access and upkeep.
+
+    Args:
+        model: The model to audit, such as predictive_maintenance.
+        up_to_now: Look at the 91 days up to this minute instead of the last calendar quarter.
+    """
+    return await hold("quarterly", model, up_to_now)
+
+
+@flow(name="annual-audit", flow_run_name="annual-audit-of-{model}", persist_result=False)
+async def annual_audit(model: str = "predictive_maintenance", up_to_now: bool = False) -> str:
+    """Annually: risk assessment and compliance review, along the functions of the NIST AI RMF.
+
+    Args:
+        model: The model to review, such as predictive_maintenance.
+        up_to_now: Look at the 365 days up to this minute instead of the last calendar year.
+    """
+    return await hold("annual", model, up_to_now)
+
+
 async def hold(kind: str, model: str, up_to_now: bool) -> str:
     """One audit from start to end. Started again, it shows what is filed."""
     of = period(kind, up_to_now)

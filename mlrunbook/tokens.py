@@ -78,6 +78,25 @@ def verify(conn: Connection, presented: str, *, note_use: bool = True) -> Identi
     return Identity(row.id, row.name, row.role, frozenset(Scope(s) for s in row.scopes))
 
 
+@dataclass(frozen=True)
+class Held:
+    """A token that is not revoked; what makes it work is not in it."""
+
+    id: str
+    name: str
+    role: str | None
+    scopes: tuple[str, ...]
+    created_at: datetime
+    last_used_at: datetime | None
+
+
+def in_force(conn: Connection) -> list[Held]:
+    """The oldest first."""
+    shown = (tokens.c.id, tokens.c.name, tokens.c.role, tokens.c.scopes, tokens.c.created_at, tokens.c.last_used_at)
+    rows = conn.execute(select(*shown).where(tokens.c.revoked_at.is_(None)).order_by(tokens.c.created_at))
+    return [Held(r.id, r.name, r.role, tuple(r.scopes), r.created_at, r.last_used_at) for r in rows]
+
+
 def revoke(conn: Connection, token_id: str) -> None:
     """Revoke by the public id (or the whole token). NotFound when there is none, or it is revoked already."""
     bare = token_id.removeprefix(PREFIX).partition("_")[0]

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from mlrunbook.commands import running, show
+from mlrunbook.domain.errors import Invalid
 
 if TYPE_CHECKING:
     from mlrunbook.domain.audit.section import Audit
@@ -37,6 +38,51 @@ def weekly(model: Model = PREDICTIVE, out: Out = None, json: Json = False, compl
 def monthly(model: Model = PREDICTIVE, out: Out = None, json: Json = False, complete: Complete = False, dry_run: DryRun = False) -> None:
     """Assess bias and fairness over thirty days: every asset type against the others. Exit code: 1 when a limit is broken."""
     _hold("monthly", model, out, as_json=json, complete=complete, dry_run=dry_run)
+
+
+@app.command()
+def quarterly(model: Model = PREDICTIVE, out: Out = None, json: Json = False, complete: Complete = False, dry_run: DryRun = False) -> None:
+    """Audit documentation, compliance, performance, access and upkeep of 91 days. Exit code: 1 when a limit is broken."""
+    _hold("quarterly", model, out, as_json=json, complete=complete, dry_run=dry_run)
+
+
+@app.command()
+def annual(model: Model = PREDICTIVE, out: Out = None, json: Json = False, complete: Complete = False, dry_run: DryRun = False) -> None:
+    """Assess risks and review compliance of 365 days, along the NIST AI RMF. Exit code: 1 when a limit is broken."""
+    _hold("annual", model, out, as_json=json, complete=complete, dry_run=dry_run)
+
+
+@app.command()
+def drill(
+    what: Annotated[str, typer.Argument(help="What was rehearsed, such as: game day with the night shift.")],
+    result: Annotated[str, typer.Option("--result", help="How it went, in a sentence.")] = "",
+    gameday: Annotated[Path | None, typer.Option("--gameday", metavar="FILE", help="The gameday.json of `mlrunbook gameday`.")] = None,
+    held: Annotated[datetime | None, typer.Option("--held", help="When, in UTC; default: now.", formats=["%Y-%m-%d"])] = None,
+) -> None:
+    """Record that a drill was held: the quarterly audit asks for one."""
+    from mlrunbook.store import audits
+
+    said = "; ".join(part for part in (_score(gameday) if gameday else "", result.strip()) if part)
+    if not what.strip() or not said:
+        raise Invalid("a drill needs its name and how it went: give --result or --gameday", field="result")
+    now = datetime.now(UTC)
+    at = held.replace(tzinfo=UTC) if held else now
+    if at > now:
+        raise Invalid(f"{at:%Y-%m-%d} is yet to come: record a drill when it has been held", field="held")
+    with _world().transaction() as conn:
+        audits.note_drill(conn, audits.Drill(at, what.strip(), said))
+    typer.echo(show.plain(f"noted: {what.strip()} on {at:%Y-%m-%d}: {said}"))
+
+
+def _score(file: Path) -> str:
+    import json
+
+    try:
+        score = json.loads(file.read_text())["score"]
+        right, harm = float(score["right_path"]), int(score["harmful_actions"])
+        return f"{int(score['runs'])} runs: first cause {float(score['top1']):.0%}, right path {right:.0%}, harmful actions {harm}"
+    except (ValueError, KeyError, TypeError) as error:
+        raise Invalid(f"{file} is no gameday.json: give the one that `mlrunbook gameday` wrote", field="gameday") from error
 
 
 @app.command("list")

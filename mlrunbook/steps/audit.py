@@ -8,12 +8,14 @@ from __future__ import annotations
 from sqlalchemy import Connection
 
 from mlrunbook.adapters.audit_report import render
+from mlrunbook.domain.audit.annual import annual
 from mlrunbook.domain.audit.monthly import monthly
 from mlrunbook.domain.audit.period import Kind, Period
+from mlrunbook.domain.audit.quarterly import quarterly
 from mlrunbook.domain.audit.section import Audit, Section, Verdict
 from mlrunbook.domain.audit.weekly import weekly
-from mlrunbook.domain.incident import Status
-from mlrunbook.steps import audit_facts
+from mlrunbook.domain.incident import IncidentType, Status
+from mlrunbook.steps import audit_facts, audit_records
 from mlrunbook.steps.opening import open_or_join
 from mlrunbook.store import audits, incidents
 from mlrunbook.store.audits import Filed
@@ -50,7 +52,12 @@ def _judged(world: World, model: str, period: Period) -> tuple[str, tuple[Sectio
         case Kind.MONTHLY:
             fairness = audit_facts.monthly(world, model, period)
             return fairness.version, monthly(fairness, world.policy)
-    raise NotImplementedError(period.kind)
+        case Kind.QUARTERLY:
+            version = world.platform.status(model).serving_version
+            return version, quarterly(audit_records.quarterly(world, model, period), period, world.policy)
+        case Kind.ANNUAL:
+            version = world.platform.status(model).serving_version
+            return version, annual(audit_records.annual(world, model, period), period, world.policy)
 
 
 def open_incidents(world: World, audit: Audit) -> Audit:
@@ -58,9 +65,9 @@ def open_incidents(world: World, audit: Audit) -> Audit:
 
     None is opened where one of the same failure family was detected in the period and is over: it is what broke the limit.
     """
-    for one in audit.sections:
-        if one.verdict is not Verdict.FAIL or one.opens is None:
-            continue
+    failed = [s for s in audit.sections if s.verdict is Verdict.FAIL and s.opens is not None]
+    for one in sorted(failed, key=lambda s: -s.opens.severity.rank if s.opens else 0):  # the gravest opens it, the others join
+        assert one.opens is not None
         with world.transaction() as conn:
             over = _explained_by(conn, world, audit, one)
         if over:
@@ -83,7 +90,8 @@ def open_incidents(world: World, audit: Audit) -> Audit:
 
 
 def _explained_by(conn: Connection, world: World, audit: Audit, one: Section) -> str | None:
-    assert one.opens is not None
+    if one.opens is None or one.opens.type in (IncidentType.COMPLIANCE, IncidentType.SECURITY):  # never the same finding twice
+        return None
     family = world.policy.family_of(one.opens.type)
     alike = [i for i in audit_facts.incidents_of(conn, audit.model, audit.period) if i.family == family]
     mended = [i for i in alike if i.status in (Status.RESOLVED, Status.CLOSED) and not _is_ours(i.reported_by)]

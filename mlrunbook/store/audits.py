@@ -39,6 +39,11 @@ class Filed:
         return {s["key"]: Verdict(s["verdict"]) for s in self.sections}
 
     @property
+    def by_calendar(self) -> bool:
+        """Of a whole calendar period, not a look by hand up to some minute."""
+        return " " not in self.period
+
+    @property
     def incident_ids(self) -> list[str]:
         return list(dict.fromkeys(s["incident_id"] for s in self.sections if s["incident_id"]))
 

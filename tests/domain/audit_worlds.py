@@ -184,7 +184,7 @@ def monthly_facts(past: str) -> MonthlyFacts:
 
 CARD = "docs/models/predictive_maintenance.md"
 WHOLE_CARD = "".join(f"## {heading}\n\nSaid.\n\n" for heading in Policy().audits.model_card_headings)
-CAUSES = ("bad_deployment", "stale_features", "data_drift", "threshold_change", "feature_store_outage", "new_segment")
+CAUSES = ("bad deployment", "stale features", "data drift", "threshold change", "feature store outage", "new segment")
 
 
 def year_of_incidents(year: int, n: int, *, slower: float = 1.0) -> tuple[list[Incident], dict[str, str]]:
@@ -269,7 +269,7 @@ def annual_facts(past: str) -> AnnualFacts:
         return AnnualFacts(NOW, (CARD, WHOLE_CARD), upkeep, tokens=tokens_of_a_team()[:1])
     if past == "day":
         one = incident(1, NOW - timedelta(days=5))
-        causes = {one.id: "bad_deployment"}
+        causes = {one.id: "bad deployment"}
         return AnnualFacts(NOW, (CARD, WHOLE_CARD), upkeep, [one], causes=causes, history=history(1), changes=changes_of([one]), checked=1)
     now, causes = year_of_incidents(2025, 40, slower=1.8)
     ended = [i for i in now if i.status is Status.CLOSED]

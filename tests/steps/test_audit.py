@@ -6,10 +6,12 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 
 import pytest
-from sqlalchemy import Engine, select
+from sqlalchemy import Engine, select, update
 
+from mlrunbook import tokens
 from mlrunbook.domain.audit.period import Kind, complete, up_to
-from mlrunbook.domain.audit.section import Verdict
+from mlrunbook.domain.audit.quarterly import due_audits
+from mlrunbook.domain.audit.section import Section, Verdict
 from mlrunbook.domain.errors import NotFound, Transient
 from mlrunbook.domain.history import DayFigures
 from mlrunbook.domain.incident import IncidentType, Severity, Status
@@ -17,9 +19,11 @@ from mlrunbook.steps import audit as steps
 from mlrunbook.store import audits, incidents
 from mlrunbook.store.audits import Filed
 from mlrunbook.store.incidents import Report
-from mlrunbook.store.tables import outbox
+from mlrunbook.store.tables import approvals, outbox, timeline
 from mlrunbook.wiring import World
 from tests.fakes import MODEL, T0, Clock, FileWorld
+from tests.steps.people import approve, report
+from tests.steps.protocol import carry
 
 LAST_WEEK = complete(Kind.WEEKLY, T0)
 
@@ -87,9 +91,9 @@ def test_a_second_look_in_the_same_week_opens_no_second_incident_even_when_the_f
 
 
 def test_a_failure_that_was_an_incident_of_that_week_and_is_over_opens_no_other(world: World) -> None:
-    report = Report(MODEL, IncidentType.PREDICTION_ERROR, "performance", Severity.HIGH, "F1 fell", "alertmanager")
+    told = Report(MODEL, IncidentType.PREDICTION_ERROR, "performance", Severity.HIGH, "F1 fell", "alertmanager")
     with world.transaction() as conn:
-        incident, _ = incidents.open_or_join(conn, report, now=LAST_WEEK.since + timedelta(days=1))
+        incident, _ = incidents.open_or_join(conn, told, now=LAST_WEEK.since + timedelta(days=1))
     close(world, incident.id, LAST_WEEK.since + timedelta(days=2))
     audit = steps.open_incidents(world, steps.examine(world, MODEL, LAST_WEEK))
     (found,) = [s for s in audit.sections if s.key == "performance"]
@@ -124,3 +128,73 @@ def test_a_platform_that_does_not_answer_is_asked_again_later_and_nothing_is_fil
     with pytest.raises(Transient):
         held(world)
     assert steps.filed(world, MODEL, LAST_WEEK) is None
+
+
+# --- what the quarterly audit and the annual review read of the store
+
+
+def one_incident(world: World) -> str:
+    """A bad release, rolled back on an approved plan."""
+    incident_id = report(world)
+    carry(world, incident_id, "run 1")
+    approve(world, incident_id)
+    carry(world, incident_id, "run 2")
+    return incident_id
+
+
+def quarterly(world: World, clock: Clock) -> dict[str, Section]:
+    audit = steps.examine(world, MODEL, up_to(Kind.QUARTERLY, clock() + timedelta(minutes=1)))
+    return {s.key: s for s in audit.sections}
+
+
+def test_a_change_rests_on_its_approval_and_one_without_is_found(world: World, clock: Clock, engine: Engine) -> None:
+    one_incident(world)
+    assert quarterly(world, clock)["approvals"].verdict is Verdict.PASS
+    with engine.begin() as conn:
+        conn.execute(update(approvals).values(decision="rejected"))
+    found = quarterly(world, clock)["approvals"]
+    assert found.verdict is Verdict.FAIL
+    assert "rejected the plan" in found.sentence
+
+
+def test_an_edited_timeline_is_found_and_is_a_compliance_incident(world: World, clock: Clock, engine: Engine) -> None:
+    incident_id = one_incident(world)
+    assert quarterly(world, clock)["records"].verdict is Verdict.PASS
+    with engine.begin() as conn:
+        conn.execute(update(timeline).where(timeline.c.incident_id == incident_id, timeline.c.seq == 2).values(text="nothing happened"))
+    assert incident_id in quarterly(world, clock)["records"].sentence
+    made = held(world, up_to(Kind.QUARTERLY, clock() + timedelta(minutes=1)))
+    opened = sections(made)["records"]["incident_id"]
+    with world.transaction() as conn:
+        incident = incidents.get(conn, str(opened))
+    assert (incident.type, incident.severity) == (IncidentType.COMPLIANCE, Severity.HIGH)
+
+
+def test_the_quarter_asks_for_the_weeks_and_months_since_the_first_that_was_held(world: World, clock: Clock) -> None:
+    of = complete(Kind.QUARTERLY, T0.replace(month=4, day=2))
+    weeks = [p for p in due_audits(of) if p.kind is Kind.WEEKLY]
+    held(world, weeks[2])
+    held(world, weeks[3])
+    clock.at = of.until
+    found = {s.key: s for s in steps.examine(world, MODEL, of).sections}["audits"]
+    assert found.verdict is Verdict.FAIL
+    assert weeks[1].name not in found.sentence
+    assert weeks[4].name in found.sentence
+
+
+def test_a_token_counts_as_used_when_it_was_shown(world: World, clock: Clock, engine: Engine) -> None:
+    with engine.begin() as conn:
+        secret = tokens.create(conn, name="Ada Example", scopes=[tokens.Scope.READ])
+        (before,) = [t for t in tokens.in_force(conn) if t.name == "Ada Example"]
+        tokens.verify(conn, secret)
+        tokens.verify(conn, secret + "x")
+        (after,) = [t for t in tokens.in_force(conn) if t.name == "Ada Example"]
+    assert before.last_used_at is None
+    assert after.last_used_at is not None
+
+
+def test_the_year_counts_incidents_by_cause(world: World, clock: Clock) -> None:
+    one_incident(world)
+    audit = steps.examine(world, MODEL, up_to(Kind.ANNUAL, clock() + timedelta(minutes=1)))
+    risks = next(s for s in audit.sections if s.key == "risks")
+    assert risks.tables[0].rows[0][:2] == ("bad deployment", "1")

@@ -77,10 +77,12 @@ def drill(
 def _score(file: Path) -> str:
     import json
 
+    from mlrunbook.domain.performance import percent
+
     try:
         score = json.loads(file.read_text())["score"]
-        right, harm = float(score["right_path"]), int(score["harmful_actions"])
-        return f"{int(score['runs'])} runs: first cause {float(score['top1']):.0%}, right path {right:.0%}, harmful actions {harm}"
+        first, right = (percent(float(score[key])) for key in ("top1", "right_path"))
+        return f"{int(score['runs'])} runs: first cause {first}, right path {right}, harmful actions {int(score['harmful_actions'])}"
     except (ValueError, KeyError, TypeError) as error:
         raise Invalid(f"{file} is no gameday.json: give the one that `mlrunbook gameday` wrote", field="gameday") from error
 

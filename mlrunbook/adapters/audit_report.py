@@ -112,7 +112,7 @@ def _badge(verdict: Verdict) -> str:
 
 
 def _came_of(one: Section) -> str:
-    said = f"Opened {one.incident_id}. {one.note}" if one.incident_id else one.note
+    said = f"Handled as {one.incident_id}. {one.note}" if one.incident_id else one.note
     return f" <strong>{escape(said.strip())}</strong>" if said.strip() else ""
 
 

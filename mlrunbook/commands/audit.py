@@ -145,7 +145,7 @@ def _print(audit: Audit) -> None:
     console.print(show.styled(f"{audit.period.kind.words} of {audit.model}, {audit.period.words}", "bold"))
     table = show.grid(15, 26, None)
     for one in audit.sections:
-        change, came = audit.change(one), f"opened {one.incident_id}" if one.incident_id else one.note
+        change, came = audit.change(one), f"handled as {one.incident_id}" if one.incident_id else one.note
         said = "; ".join(part for part in (one.sentence, change, came) if part)
         table.add_row(show.styled(one.verdict.words, COLOURS[one.verdict]), show.styled(one.title), show.styled(said))
     console.print(table)

@@ -248,7 +248,7 @@ def test_prefect_commands_name_deployments_and_their_parameters() -> None:
             flow, _, name = words[3].partition("/")
             assert flow == name
             source = ROOT / (deployments[name].rpartition(".")[0].replace(".", "/") + ".py")
-            signature = re.search(rf"async def {name}\((.*?)\) ->", source.read_text(), re.DOTALL)
+            signature = re.search(rf"async def {name.replace('-', '_')}\((.*?)\) ->", source.read_text(), re.DOTALL)
             assert signature
             given = [words[i + 1].partition("=")[0] for i, word in enumerate(words) if word == "-p"]
             assert not [p for p in given if f"{p}: " not in signature[1]]

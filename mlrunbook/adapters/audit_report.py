@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from itertools import groupby
 
 from mlrunbook.adapters.svg import draw, escape
@@ -73,7 +74,7 @@ def _summary(audit: Audit) -> str:
             change = audit.change(one)
             rows.append(
                 f'<tr><td class="key">{_badge(one.verdict)}</td><td><a href="#{escape(one.key)}">{escape(one.title)}</a></td>'
-                f"<td>{escape(_cut(one.sentence))}{_came_of(one)}</td><td>{escape(change) or '-'}</td></tr>"
+                f"<td>{_text(_cut(one.sentence))}{_came_of(one)}</td><td>{escape(change) or '-'}</td></tr>"
             )
     return (
         f'<div class="summary"><div class="head"><h1>{escape(audit.period.kind.words)}</h1>'
@@ -88,7 +89,7 @@ def _section(one: Section) -> str:
     charts = "".join(f"<figure><figcaption>{escape(chart.title)}</figcaption>{draw(chart)}</figure>" for chart in one.charts)
     return (
         f'<section id="{escape(one.key)}"><header><h3>{escape(one.title)}</h3>{_badge(one.verdict)}</header>'
-        f"<p>{escape(_capital(one.sentence))}.{_came_of(one)}</p>{charts}{''.join(map(_table, one.tables))}</section>"
+        f"<p>{_text(_capital(one.sentence))}.{_came_of(one)}</p>{charts}{''.join(map(_table, one.tables))}</section>"
     )
 
 
@@ -114,6 +115,11 @@ def _badge(verdict: Verdict) -> str:
 def _came_of(one: Section) -> str:
     said = f"Handled as {one.incident_id}. {one.note}" if one.incident_id else one.note
     return f" <strong>{escape(said.strip())}</strong>" if said.strip() else ""
+
+
+def _text(words: str) -> str:
+    """Escaped, with `commands` set as such."""
+    return re.sub(r"`([^`]+)`", r"<code>\1</code>", escape(words))
 
 
 def _capital(sentence: str) -> str:

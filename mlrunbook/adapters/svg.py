@@ -223,7 +223,8 @@ def _bars(chart: Bars) -> str:
     if not totals:
         return _empty(chart.title)
     most = max([*totals, chart.limit or 0.0]) or 1.0
-    ticks = _steps(most)
+    whole = all(t == int(t) for t in totals)
+    ticks = _steps(max(most, 4.0) if whole else most)  # there is no quarter of an incident
     left, row, top = (
         250 if any(len(name) > 24 for name in chart.names) else 180,
         24,

@@ -36,7 +36,9 @@ def judge_feed(metrics: ModelMetrics, fallen_to: float = 0.5) -> OutcomeFeed:
     now, before = metrics.current, metrics.baseline
     if now.outcomes_due is None or now.outcomes_missing is None:
         return OutcomeFeed(None, None, "the platform does not say which outcomes are due")
-    if now.outcomes_due < LEAST_DUE or before.predictions < LEAST_DUE or not before.labelled:
+    if now.outcomes_due >= LEAST_DUE and (before.predictions < LEAST_DUE or not before.labelled):
+        return OutcomeFeed(None, None, "the baseline holds too few outcomes to tell whether they still arrive as they used to")
+    if now.outcomes_due < LEAST_DUE:
         return OutcomeFeed(None, None, f"only {now.outcomes_due} outcomes are due: too few to tell whether they still arrive")
     coverage, usual = 1 - now.outcomes_missing / now.outcomes_due, before.labelled / before.predictions
     counts = f"{now.outcomes_due - now.outcomes_missing} of {now.outcomes_due} outcomes that are due have come ({percent(coverage)}"

@@ -42,7 +42,7 @@ def test_a_report_needs_nothing_from_elsewhere_and_tells_every_section(kind: Kin
     assert not [url for url in re.findall(r'href="([^"]+)"', page) if not url.startswith("#")]
     for one in made.sections:
         assert f'<section id="{one.key}">' in page
-        assert html.escape(one.sentence)[1:140] in page
+        assert html.escape(one.sentence)[1:140].partition("`")[0] in page
     for svg in re.findall(r"<svg.*?</svg>", page, re.DOTALL):
         root = ET.fromstring(svg)
         assert root.get("role") == "img"

@@ -133,7 +133,8 @@ def _parity(now: Groups | Missing, before: Groups | Missing, policy: Policy, key
     rows = tuple((e.name, share(e.value), f"{share(e.low)} to {share(e.high)}", share(e.before)) for e in estimates)
     tables = (Table("Shares", ("Asset type", "Share", f"{percent(limits.confidence)} interval", "Before"), rows),) if rows else ()
     if len(judged) < 2:
-        sentence = f"{len(judged)} of {counted(len(shares), 'group')} with {limits.min_positives} known failures: nothing to compare"
+        what = "known failures" if key == "recall" else "known failures and flags"
+        sentence = f"{len(judged)} of {counted(len(shares), 'group')} with {limits.min_positives} {what}: nothing to compare"
         return Section(key, title, Verdict.NOT_ENOUGH_DATA, sentence, charts, tables)
     level = 1 - (1 - limits.confidence) / (2 * comb(len(judged), 2))
     gaps = [(*difference(judged[a], judged[b], level), a, b) for a, b in permutations(judged, 2)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import tomllib
 
+from mlrunbook.domain.audit.limits import AuditPolicy
 from tests.docs.pages import ROOT
 
 DOCKERFILE = (ROOT / "deployments" / "Dockerfile").read_text()
@@ -17,6 +18,15 @@ def test_what_is_copied_exists_and_is_not_ignored() -> None:
     assert len(sources) > 8
     assert [name for name in sources if not (ROOT / name).exists()] == []
     assert {f"!{name}" for name in sources} == {word for word in ignore if word.startswith("!")}
+
+
+def test_what_the_quarterly_audit_looks_for_is_in_the_image() -> None:
+    copied = re.findall(r"(\S+) \./app/(\S*)$|^COPY (.+) \./app/$", DOCKERFILE, re.MULTILINE)
+    folders = [target for _, target, _ in copied if target]
+    files = [name for *_, several in copied for name in several.split()]
+    policy = AuditPolicy()
+    for path in (*policy.documents, policy.model_card):
+        assert path in files or any(path.startswith(f"{folder}/") for folder in folders), path
 
 
 def test_the_image_runs_as_nobody_and_names_no_index() -> None:

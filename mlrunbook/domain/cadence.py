@@ -29,6 +29,17 @@ class Update:
         return f"{due}, did not go out" if self.sent is None else f"{due}, went out {in_words(self.sent - self.due)} late"
 
 
+def next_review_reminder(due: datetime, now: datetime, *, before_h: int, overdue_every_h: int) -> datetime:
+    """When the review is asked for next: before it is due (runbook, Step 6: "within 48 hours"), when it is, and ever after."""
+    first = due - timedelta(hours=before_h)
+    if now < first:
+        return first
+    if now < due:
+        return due
+    every = timedelta(hours=overdue_every_h)
+    return due + ((now - due) // every + 1) * every
+
+
 def late_updates(updates: Sequence[Update]) -> list[str]:
     """A sentence for each that was not in time."""
     return [update.lateness for update in updates if not update.in_time]

@@ -195,7 +195,7 @@ def page(s: Situation, role: Role, reason: str, *, next_step: str | None = None)
         _paragraph(
             f"{role.words}{f' ({line(holder)})' if (holder := s.holders.get(role)) else ''}: {line(reason)}",
             f"Incident {line(s.incident_id)}, {s.versioned_model}, {_status(s.status).lower()}.",
-            f"Respond by {s.respond_by_words}.",
+            *([f"Respond by {s.respond_by_words}."] if s.status.is_open else []),
             line(todo),
         ),
     )

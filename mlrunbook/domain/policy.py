@@ -193,6 +193,8 @@ class Communication(Section):
     initial_within_min: Minutes = 60
     update_every_min: Minutes = 30
     review_due_h: Count = 48
+    review_remind_before_h: Count = 24
+    review_overdue_every_h: Count = 24
     action_remind_before_h: Count = 48
     action_overdue_every_h: Count = 168
 

@@ -16,7 +16,7 @@ from mlrunbook.approvals import expire
 from mlrunbook.domain.errors import NotFound, Refused, RunbookError
 from mlrunbook.notices import page_text
 from mlrunbook.ports import Message
-from mlrunbook.steps import action_items, confirmation, regulatory
+from mlrunbook.steps import action_items, confirmation, regulatory, review_reminders
 from mlrunbook.store import incidents, leases, outbox, timeline
 from mlrunbook.wiring import World
 
@@ -30,6 +30,7 @@ ORDINARY: tuple[str, ...] = (
     "expire_approval",
     recurrence.TIMER,
     intake.SILENCE_ENDS,
+    review_reminders.TIMER,
     confirmation.TIMER,
     action_items.TIMER,
 )
@@ -54,6 +55,7 @@ class Dispatcher:
             cadence.RESPONSE: self._answer_is_due,
             recurrence.TIMER: self._automation_is_back,
             intake.SILENCE_ENDS: self._end_silence,
+            review_reminders.TIMER: self._review_is_due,
             "start_run": self._start_run,
             "resume_run": self._resume_run,
             "expire_approval": self._expire_approval,
@@ -143,6 +145,11 @@ class Dispatcher:
     def _end_silence(self, item: outbox.Item) -> None:
         with self._world.transaction() as conn:
             intake.end_silence(conn, self._world.policy, item, now=self._world.now())
+            outbox.delivered(conn, item, now=self._world.now())
+
+    def _review_is_due(self, item: outbox.Item) -> None:
+        with self._world.transaction() as conn:
+            review_reminders.remind(conn, self._world.policy, item, now=self._world.now())
             outbox.delivered(conn, item, now=self._world.now())
 
     def _start_run(self, item: outbox.Item) -> None:

@@ -17,7 +17,7 @@ from mlrunbook.domain.incident import Status
 from mlrunbook.domain.policy import Policy
 from mlrunbook.domain.review import Event, ReviewFacts
 from mlrunbook.notices import actions_taken, figures, stop, tell_stakeholders
-from mlrunbook.steps import confirmation
+from mlrunbook.steps import confirmation, review_reminders
 from mlrunbook.steps.action_items import add_drafted
 from mlrunbook.steps.changes import limits_damage
 from mlrunbook.steps.run import ACTOR, Run
@@ -58,6 +58,8 @@ def announce_resolution(run: Run) -> None:
         if open_ends := unexplained(conn, run.incident_id):
             raise Refused(f"{run.incident_id} cannot close: {', '.join(open_ends)} is neither taken back nor kept with a reason")
         recovery = records.get(conn, run.incident_id, "recovery") or {}
+        if not recovery.get("recovered"):
+            raise Refused(f"{run.incident_id} cannot close by itself: no recovery has been measured")
         why = recovery.get("sentence", "resolved")
         incident = incidents.set_status(conn, run.incident_id, Status.RESOLVED, why=why, actor=ACTOR, now=now)
         assert incident.resolved_at is not None
@@ -121,6 +123,7 @@ def draft(conn: Connection, policy: Policy, incident_id: str, *, now: datetime) 
     markdown = review.draft(facts, todo, policy)
     for item in todo:
         add_drafted(conn, policy, incident.id, item.action, owner_role=item.owner, due_on=item.due_on, by=ACTOR, now=now)
+    review_reminders.schedule(conn, policy, incident, now=now)
     due = incident.review_due_at
     said = f"Review drafted, due {due:%Y-%m-%d %H:%M} UTC" if due else "Review drafted"
     timeline.append(conn, incident_id, "review", said, actor=ACTOR, at=now)

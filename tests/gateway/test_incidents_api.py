@@ -424,7 +424,7 @@ def test_a_low_incident_closes_with_a_reason_and_nothing_goes_out_for_it_anymore
     closed = say(client, incident_id, "close", {"reason": "the page in the handbook is mended"})
     assert closed.json()["status"] == "closed"
     assert closed.json()["closedAt"] is not None
-    assert due(world, incident_id) == [f"message:{incident_id}:closed:incidents"]
+    assert due(world, incident_id, "page", "message", "update", "response_due") == [f"message:{incident_id}:closed:incidents"]
     with world.transaction() as conn:
         assert leases.get(conn, incident_id).state == "done"
         assert leases.take(conn, incident_id, "run-2", now=world.now(), lease_s=30) is None

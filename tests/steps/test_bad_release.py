@@ -85,4 +85,4 @@ def test_nobody_is_paged_after_the_resolution(world: World, clock: Clock, notifi
     assert len(notifier.sent) == told
     with world.transaction() as conn:
         waiting = [row["kind"] for row in outbox.of_incident(conn, incident_id) if not (row["delivered_at"] or row["cancelled_at"])]
-    assert set(waiting) == {"confirm_recovery", "action_item"}, "tomorrow's outcomes and the action items are still to come"
+    assert set(waiting) == {"confirm_recovery", "action_item", "review_due"}, "tomorrow's outcomes, action items and review are to come"

@@ -28,7 +28,8 @@ p { margin: 6px 0; } .muted { color: var(--muted); }
 table { border-collapse: collapse; width: 100%; font-size: 14px; }
 caption { text-align: left; font-weight: 600; padding: 10px 0 4px; }
 th, td { text-align: left; vertical-align: top; padding: 5px 10px 5px 0; border-bottom: 1px solid var(--rule); overflow-wrap: anywhere; }
-th { color: var(--muted); font-weight: 600; overflow-wrap: normal; } td.key { white-space: nowrap; overflow-wrap: normal; }
+th { color: var(--muted); font-weight: 600; overflow-wrap: normal; } td.key { white-space: nowrap; }
+td.key, td.line { overflow-wrap: normal; }
 tr.group th { color: var(--ink); padding-top: 12px; font-size: 15px; }
 section { border-top: 1px solid var(--rule); padding: 18px 0 6px; }
 section header { display: flex; gap: 12px; align-items: baseline; flex-wrap: wrap; }
@@ -73,7 +74,7 @@ def _summary(audit: Audit) -> str:
         for one in sections:
             change = audit.change(one)
             rows.append(
-                f'<tr><td class="key">{_badge(one.verdict)}</td><td><a href="#{escape(one.key)}">{escape(one.title)}</a></td>'
+                f'<tr><td class="key">{_badge(one.verdict)}</td><td class="line"><a href="#{escape(one.key)}">{escape(one.title)}</a></td>'
                 f"<td>{_text(_cut(one.sentence))}{_came_of(one)}</td><td>{escape(change) or '-'}</td></tr>"
             )
     return (
@@ -124,7 +125,7 @@ def _text(words: str) -> str:
 
 def _capital(sentence: str) -> str:
     """Begun with a capital, unless a path or a figure begins it."""
-    return sentence[:1].upper() + sentence[1:] if sentence.split(" ", 1)[0].isalpha() else sentence
+    return sentence[:1].upper() + sentence[1:] if sentence.split(" ", 1)[0].rstrip(":,").isalpha() else sentence
 
 
 def _cut(sentence: str) -> str:

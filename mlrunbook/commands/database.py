@@ -58,19 +58,20 @@ def list_(json: Annotated[bool, typer.Option("--json", help="For scripts.")] = F
     from mlrunbook.db import transaction
 
     table = tokens.tokens
-    shown = [table.c.id, table.c.name, table.c.role, table.c.scopes, table.c.created_at, table.c.revoked_at]
+    shown = [table.c.id, table.c.name, table.c.role, table.c.scopes, table.c.created_at, table.c.revoked_at, table.c.last_used_at]
     with transaction(_engine()) as conn:
         rows = [dict(row._mapping) for row in conn.execute(select(*shown).order_by(table.c.created_at))]
-    rows = [row | {key: row[key].isoformat() if row[key] else None for key in ("created_at", "revoked_at")} for row in rows]
+    rows = [row | {key: row[key].isoformat() if row[key] else None for key in ("created_at", "revoked_at", "last_used_at")} for row in rows]
     if json:
         show.as_json(rows)
         return
     now = datetime.now(UTC)
-    listing = show.grid(8, None, None, None, None)
-    listing.add_row("Id", "Name", "Role", "Scopes", "Created, UTC")
+    listing = show.grid(8, None, None, None, None, None)
+    listing.add_row("Id", "Name", "Role", "Scopes", "Created, UTC", "Last used")
     for row in rows:
         created = "revoked" if row["revoked_at"] else show.clock(row["created_at"], now)
-        words = (row["id"], row["name"], row["role"] or "-", ", ".join(row["scopes"]), created)
+        used = show.clock(row["last_used_at"], now)
+        words = (row["id"], row["name"], row["role"] or "-", ", ".join(row["scopes"]), created, used)
         listing.add_row(*(show.styled(word, "dim" if row["revoked_at"] else "") for word in words))
     show.console().print(listing)
 

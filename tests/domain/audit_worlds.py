@@ -155,6 +155,7 @@ def weekly_facts(past: str) -> WeeklyFacts:
             contained_at=None,
             acknowledged_at=monday + timedelta(days=3, hours=9),
             resolved_at=monday + timedelta(days=3, hours=11),
+            closed_at=monday + timedelta(days=3, hours=11),
         ),
         incident(43, monday + timedelta(days=4), status=Status.FALSE_ALARM, acknowledged_at=None, contained_at=None, resolved_at=None),
     ]

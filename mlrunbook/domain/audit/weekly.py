@@ -267,9 +267,14 @@ def _drift(drift: DriftVerdict | Missing, policy: Policy) -> Section:
         parts = {"distance": tuple(c.effect or 0.0 for _, c in judged)}
         names = tuple(name for name, _ in judged)
         charts = (Bars("Distance from the baseline, by feature", names, parts, limit=policy.alerts.drift_effect),)
-    rows = tuple((name, figure(c.effect), "-" if c.shift_sd is None else f"{c.shift_sd:+.1f}", c.sentence) for name, c in columns)
+    rows = tuple((name, figure(c.effect), _signed(c.shift_sd), c.sentence) for name, c in columns)
     tables = (Table("Features", ("Feature", "KS or JS distance", "Shift, sd", "Judgement"), rows),) if rows else ()
     return Section(key, title, verdict, drift.sentence, charts, tables, Opens(DEGRADED, Severity.MEDIUM))
+
+
+def _signed(value: float | None) -> str:
+    """With its sign; nothing is written -0.0."""
+    return "-" if value is None else f"{round(value, 1) + 0.0:+.1f}"
 
 
 def _alerts(alerts: Sequence[FiringAlert] | Missing, now: datetime, policy: Policy) -> Section:

@@ -3,6 +3,7 @@
 from prefect import flow
 
 from tasks.audit import examine, file_report, open_incidents, period, publish_audit, read_record
+from tasks.escalation import audit_escalation
 
 
 @flow(name="weekly-audit", flow_run_name="weekly-audit-of-{model}", persist_result=False)
@@ -47,6 +48,13 @@ async def annual_audit(model: str = "predictive_maintenance", up_to_now: bool = 
         up_to_now: Look at the 365 days up to this minute instead of the last calendar year.
     """
     return await hold("annual", model, up_to_now)
+
+
+@flow(name="escalation-audit", flow_run_name="escalation-audit", persist_result=False)
+async def escalation_audit() -> str:
+    """Hourly: every open incident has had every page that was due. What is missing is paged now and recorded."""
+    missing = await audit_escalation()
+    return "; ".join(missing) or "every page that was due has gone out"
 
 
 async def hold(kind: str, model: str, up_to_now: bool) -> str:

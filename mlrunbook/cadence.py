@@ -97,9 +97,23 @@ def answer_is_due(conn: Connection, policy: Policy, item: outbox.Item, *, now: d
     incident = incidents.get(conn, str(item.incident_id), lock=True)
     if not is_unresolved(incident) or is_answered(conn, incident) or outbox.is_delivered(conn, item.dedup_key):
         return
-    rung = unanswered(incident.severity, opened_at(conn, incident), datetime.fromisoformat(item.payload["deadline"]), policy)
+    ask_next_role(conn, policy, incident, datetime.fromisoformat(item.payload["deadline"]), now=now)
+
+
+def is_asked(conn: Connection, incident: Incident, deadline: datetime) -> bool:
+    """What follows from this deadline has happened."""
+    rows = outbox.of_incident(conn, incident.id, RESPONSE)
+    if any(r["payload"]["deadline"] == deadline.isoformat() and r["delivered_at"] is not None for r in rows):
+        return True
+    return any(e.kind == "response" and e.data.get("deadline") == deadline.isoformat() for e in timeline.read(conn, incident.id))
+
+
+def ask_next_role(conn: Connection, policy: Policy, incident: Incident, deadline: datetime, *, now: datetime) -> None:
+    rung = unanswered(incident.severity, opened_at(conn, incident), deadline, policy)
     said = rung.reason[:1].upper() + rung.reason[1:]
-    timeline.append(conn, incident.id, "response", said, actor=DISPATCHER, at=now, data={"role": rung.role})
+    timeline.append(
+        conn, incident.id, "response", said, actor=DISPATCHER, at=now, data={"role": rung.role, "deadline": deadline.isoformat()}
+    )
     if incident.severity is Severity.LOW:
         text = communication.page(situation(conn, policy, incident, now=now), rung.role, rung.reason)
         tell(conn, incident, "tickets", "the ticket queue", text, key="response", now=now)

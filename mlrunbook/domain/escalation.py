@@ -6,6 +6,7 @@ acknowledgement stops the re-paging of that role, not the ladder.
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -37,6 +38,13 @@ def unanswered(severity: Severity, opened_at: datetime, deadline: datetime, poli
     ahead = rungs[1:2] if severity is Severity.LOW else [rung for rung in rungs if rung.at >= deadline]
     role = (ahead or rungs[-1:])[0].role
     return Rung(role, deadline, f"{late} ({in_words(policy.response_min.of(severity))}): the {role.words} is asked")
+
+
+def overdue(rungs: Sequence[Rung], paged: Mapping[Role, Sequence[datetime]], answered: Collection[Role], until: datetime) -> list[Rung]:
+    """The rungs that were due by `until` and were never paged: nobody of the role was told at or after the rung's moment, and it has not
+    acknowledged either."""
+    due = [rung for rung in rungs if rung.at <= until and rung.role not in answered]
+    return [rung for rung in due if not any(at >= rung.at for at in paged.get(rung.role, ()))]
 
 
 def _rungs(severity: Severity, opened_at: datetime, policy: Policy) -> list[Rung]:

@@ -87,11 +87,6 @@ class DriftVerdict:
         return {name: asdict(c) | {"found": [str(f) for f in c.found]} for name, c in self.columns.items()}
 
 
-def compare_features(reference: Columns, recent: Columns, policy: DriftPolicy | None = None) -> DriftVerdict:
-    """One comparison of rows that are in time order on both sides."""
-    return Reference.of(reference).compare(recent, policy)
-
-
 class Reference:
     """The columns that later rows are compared with, sorted once."""
 

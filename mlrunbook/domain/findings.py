@@ -12,7 +12,8 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
-from mlrunbook.domain.drift import DriftPolicy, Reference
+from mlrunbook.domain.drift import DriftPolicy, DriftVerdict, Reference
+from mlrunbook.domain.labels import span
 from mlrunbook.domain.performance import (
     Confusion,
     DropPolicy,
@@ -226,10 +227,14 @@ def feature_distributions(
     assert not isinstance(reference, Missing)
     if not recent or not reference:  # a column of no rows is not gone
         return finding(key, source, None, {}, f"{len(recent)} recent and {len(reference)} reference rows: nothing to compare")
-    before, now = in_time_order(reference), in_time_order(recent)
-    known = Reference.of(feature_columns(before), entity=[p.asset_id for p in before])
-    verdict = known.compare(feature_columns(now), policy, entity=[p.asset_id for p in now])
+    verdict = drift_between(in_time_order(reference), in_time_order(recent), policy)
     return finding(key, source, verdict.drifted, verdict.as_dict(), verdict.sentence)
+
+
+def drift_between(before: Sequence[Prediction], now: Sequence[Prediction], policy: DriftPolicy | None = None) -> DriftVerdict:
+    """Of the features of two samples in time order; rows of one asset resemble each other."""
+    known = Reference.of(feature_columns(before), entity=[p.asset_id for p in before])
+    return known.compare(feature_columns(now), policy, entity=[p.asset_id for p in now])
 
 
 def missing_features(recent: Sequence[Prediction] | Missing, *, limit: float = 0.05, min_rows: int = 20) -> Finding:
@@ -441,9 +446,4 @@ def _is_null(value: Any) -> bool:
 
 
 def ago(age: timedelta) -> str:
-    seconds = max(age.total_seconds(), 0)
-    units: tuple[tuple[str, float], ...] = (("days", 86400), ("h", 3600), ("min", 60))
-    for name, size in units:
-        if seconds >= 2 * size:
-            return f"{seconds / size:.0f} {name}"
-    return f"{seconds:.0f} s"
+    return span(max(age.total_seconds(), 0))

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from datetime import datetime
 from typing import Any
 
 from mlrunbook.adapters.drift_report import draw
-from mlrunbook.domain.drift import DriftVerdict, Reference
+from mlrunbook.domain.drift import DriftVerdict
 from mlrunbook.domain.errors import RunbookError
-from mlrunbook.domain.findings import feature_columns, in_time_order
-from mlrunbook.ports import Prediction
+from mlrunbook.domain.findings import drift_between, feature_columns, in_time_order
 from mlrunbook.steps import measured
 from mlrunbook.steps.run import Run
 from mlrunbook.store import evidence
@@ -47,13 +46,8 @@ def _drawn(run: Run, draw: Callable[..., bytes]) -> tuple[DriftVerdict, bytes]:
     since = min(measured.window_start(run), incident.detected_at)
     before = in_time_order(platform.prediction_log(incident.model, limit=ROWS, since=baseline.since, until=baseline.until))
     now = in_time_order(platform.prediction_log(incident.model, limit=ROWS, since=since, until=_fixed_at(run)))
-    old, new = feature_columns(before), feature_columns(now)
-    verdict = Reference.of(old, entity=_assets(before)).compare(new, run.world.policy.drift, entity=_assets(now))
-    return verdict, draw(old, new, verdict)
-
-
-def _assets(rows: Sequence[Prediction]) -> list[str]:
-    return [p.asset_id for p in rows]
+    verdict = drift_between(before, now, run.world.policy.drift)
+    return verdict, draw(feature_columns(before), feature_columns(now), verdict)
 
 
 def _fixed_at(run: Run) -> datetime | None:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from mlrunbook.adapters.drift_report import draw
-from mlrunbook.domain.drift import compare_features
+from mlrunbook.domain.drift import Reference
 from mlrunbook.domain.errors import Refused
 
 N = 300
@@ -37,7 +37,7 @@ def test_a_page_is_drawn_whatever_the_columns_hold_and_says_what_we_found() -> N
     columns = DRAWN | LEFT_OUT
     reference = {name: list(old) for name, (old, _) in columns.items()} | {"gone": [1.0] * N}
     recent = {name: list(new) for name, (_, new) in columns.items()} | {"come": [1.0] * N}
-    verdict = compare_features(reference, recent)
+    verdict = Reference.of(reference).compare(recent)
     page = draw(reference, recent, verdict, timeout_s=220).decode()
     assert len(page) > 1_000_000
     body = page.partition("<body>")[2]
@@ -54,4 +54,4 @@ def test_a_page_is_drawn_whatever_the_columns_hold_and_says_what_we_found() -> N
 def test_a_page_that_takes_too_long_is_given_up() -> None:
     columns = {"torque": [1.0, 2.0]}
     with pytest.raises(Refused, match=r"was not drawn within 0\.01 s"):
-        draw(columns, columns, compare_features(columns, columns), timeout_s=0.01)
+        draw(columns, columns, Reference.of(columns).compare(columns), timeout_s=0.01)

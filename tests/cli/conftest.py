@@ -6,14 +6,12 @@ import itertools
 import os
 import socket
 import sys
-import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-import uvicorn
 from sqlalchemy import Engine
 from typer.testing import CliRunner, Result
 
@@ -23,10 +21,12 @@ from mlrunbook.db import transaction
 from mlrunbook.domain.actions import Path as ResolutionPath
 from mlrunbook.domain.actions import Plan, PlanKind, RollBack
 from mlrunbook.gateway.app import create_app
+from mlrunbook.platform.api import create_app as platform_app
 from mlrunbook.store import plans
 from mlrunbook.tokens import Scope
 from tests.fakes import FileWorld, world_of
-from tests.waiting import until
+from tests.platform.kit import log, new_model, release, running, settings_for
+from tests.served import served
 
 _models = itertools.count(1)
 COMMAND = [sys.executable, "-m", "mlrunbook.cli"]
@@ -63,13 +63,18 @@ def one_line(said: str) -> str:
 @pytest.fixture(scope="module")
 def gateway_url(engine: Engine, scratch: Path) -> Iterator[str]:
     world = world_of(engine, FileWorld(scratch / f"cli-{id(engine)}.json", now), now)
-    server = uvicorn.Server(uvicorn.Config(create_app(world), host="127.0.0.1", port=0, log_level="warning"))
-    thread = threading.Thread(target=server.run, daemon=True)
-    thread.start()
-    until(lambda: server.started)
-    yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
-    server.should_exit = True
-    thread.join(timeout=10)
+    with served(create_app(world)) as url:
+        yield url
+
+
+@pytest.fixture(scope="module")
+def platform(engine: Engine, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, str]]:
+    """URL of the platform in the box and a model that it serves."""
+    settings, model = settings_for(tmp_path_factory.mktemp("data"), engine, model_server_url="http://127.0.0.1:9"), new_model()
+    release(engine, settings.models_dir, model, "v1.5.0", "v2.0.0")
+    log(engine, model, tp=3, tn=20, at=datetime.now(UTC) - timedelta(minutes=5), version="v2.0.0")
+    with running(platform_app(settings, engine, evaluate_every_s=None), {}) as client:
+        yield str(client.base_url).rstrip("/"), model
 
 
 @pytest.fixture(scope="module")

@@ -17,19 +17,18 @@ import pytest
 import yaml
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse
-from sqlalchemy import Engine
 
 from mlrunbook.adapters.kubernetes_access import NEEDED
 from mlrunbook.doctor import Ask, Check, Level, examine, ok
 from mlrunbook.doctor_clock import skew
 from mlrunbook.domain.policy import Policy, Role
 from mlrunbook.embedded_postgres import EmbeddedPostgres
-from mlrunbook.platform.api import create_app
 from mlrunbook.settings import Settings
 from mlrunbook.tokens import Scope
 from tests.cli.conftest import Cli
 from tests.docs.pages import ROOT
-from tests.platform.kit import log, new_model, release, running, settings_for
+from tests.platform.kit import running
+from tests.served import served
 
 Findings = dict[str, dict[str, str]]
 
@@ -61,26 +60,8 @@ def prefect(*, clock: Callable[[], datetime] = lambda: datetime.now(UTC), **chan
         known = state["deployments"].get(name)
         return {"entrypoint": known} if known else JSONResponse({}, 404)
 
-    import uvicorn
-
-    from tests.waiting import until
-
-    server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="warning", date_header=False, timeout_graceful_shutdown=1))
-    thread = threading.Thread(target=server.run, daemon=True)
-    thread.start()
-    until(lambda: server.started)
-    yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}/api"
-    server.should_exit = True
-    thread.join(timeout=5)
-
-
-@pytest.fixture(scope="module")
-def platform(engine: Engine, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, str]]:
-    settings, model = settings_for(tmp_path_factory.mktemp("data"), engine, model_server_url="http://127.0.0.1:9"), new_model()
-    release(engine, settings.models_dir, model, "v1.5.0", "v2.0.0")
-    log(engine, model, tp=3, tn=20, at=datetime.now(UTC) - timedelta(minutes=5), version="v2.0.0")
-    with running(create_app(settings, engine, evaluate_every_s=None), {}) as client:
-        yield str(client.base_url).rstrip("/"), model
+    with served(app, date_header=False) as url:
+        yield f"{url}/api"
 
 
 def test_where_all_is_well_nothing_fails(cli: Cli, platform: tuple[str, str], token: Callable[..., str]) -> None:

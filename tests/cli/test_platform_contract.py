@@ -3,29 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
 from typing import Any
 
-import pytest
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse
 from sqlalchemy import Engine
 
-from mlrunbook.platform.api import create_app
 from mlrunbook.tokens import Scope
 from tests.cli.conftest import Cli, one_line
-from tests.platform.kit import bearer, log, new_model, release, running, settings_for
-
-
-@pytest.fixture(scope="module")
-def platform(engine: Engine, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, str]]:
-    """URL of the platform in the box and a model that it serves."""
-    settings, model = settings_for(tmp_path_factory.mktemp("data"), engine, model_server_url="http://127.0.0.1:9"), new_model()
-    release(engine, settings.models_dir, model, "v1.5.0", "v2.0.0")
-    log(engine, model, tp=3, tn=20, at=datetime.now(UTC) - timedelta(minutes=5), version="v2.0.0")
-    with running(create_app(settings, engine, evaluate_every_s=None), {}) as client:
-        yield str(client.base_url).rstrip("/"), model
+from tests.platform.kit import bearer, running
 
 
 def test_a_platform_that_conforms_is_said_to_endpoint_by_endpoint(cli: Cli, platform: tuple[str, str]) -> None:

@@ -24,7 +24,7 @@ from mlrunbook.domain.audit.quarterly import (
 )
 from mlrunbook.domain.audit.section import Section, Verdict
 from mlrunbook.domain.audit.weekly import FiringAlert, WeeklyFacts, weekly
-from mlrunbook.domain.drift import compare_features
+from mlrunbook.domain.drift import Reference
 from mlrunbook.domain.findings import Missing
 from mlrunbook.domain.history import DayFigures, between, total
 from mlrunbook.domain.incident import Case, ClockName, Incident, IncidentType, ItemStatus, Severity, Status
@@ -133,7 +133,7 @@ def drift(moved: bool) -> object:
         for name, (m, s) in {"torque_nm": (40, 10), "air_temperature_k": (300, 2), "tool_wear_min": (108, 63)}.items()
     }
     new = {name: rng.normal(v.mean() + (0.8 * v.std() if moved and name == "torque_nm" else 0), v.std(), 2000) for name, v in old.items()}
-    return compare_features(old, new, Policy().drift)
+    return Reference.of(old).compare(new, Policy().drift)
 
 
 def weekly_facts(past: str) -> WeeklyFacts:

@@ -11,16 +11,21 @@ from hypothesis import strategies as st
 from scipy.signal import lfilter
 from scipy.stats import ks_2samp
 
-from mlrunbook.domain.drift import DriftPolicy, DriftVerdict, Found, Reference, compare_features, ks_distance
+from mlrunbook.domain.drift import Columns, DriftPolicy, DriftVerdict, Found, Reference, ks_distance
 
 N = 400
 POLICY = DriftPolicy()
 NORMAL = np.random.default_rng(1).normal(40, 10, N)
 
 
+def compare(reference: Columns, recent: Columns) -> DriftVerdict:
+    """Rows in time order on both sides."""
+    return Reference.of(reference).compare(recent)
+
+
 def judged(old: Any, new: Any) -> DriftVerdict:
     """One column of interest beside one that does not change."""
-    return compare_features({"x": old, "still": NORMAL}, {"x": new, "still": np.roll(NORMAL, 7)})
+    return compare({"x": old, "still": NORMAL}, {"x": new, "still": np.roll(NORMAL, 7)})
 
 
 def found(old: Any, new: Any) -> tuple[Found, ...]:
@@ -33,7 +38,7 @@ def found(old: Any, new: Any) -> tuple[Found, ...]:
 
 
 def test_a_column_that_is_gone_new_or_of_another_type_is_a_change_of_the_schema() -> None:
-    verdict = compare_features(
+    verdict = compare(
         {"gone": NORMAL, "typed": NORMAL, "still": NORMAL}, {"new": NORMAL, "typed": [str(v) for v in NORMAL], "still": NORMAL}
     )
     assert {name: c.found for name, c in verdict.columns.items()} == {
@@ -103,7 +108,7 @@ def test_a_change_of_shape_alone_and_a_sensor_that_sticks_are_drift_too() -> Non
 def test_a_move_too_small_to_matter_is_no_drift_however_sure_it_is() -> None:
     rng = np.random.default_rng(5)
     old, new = rng.normal(size=60_000), rng.normal(0.08, 1, 60_000)
-    verdict = compare_features({"x": old}, {"x": new})
+    verdict = compare({"x": old}, {"x": new})
     assert verdict.columns["x"].p is not None
     assert verdict.columns["x"].p < 1e-9
     assert verdict.drifted is False
@@ -133,7 +138,7 @@ HOSTILE: list[Any] = [
 @pytest.mark.parametrize("old", HOSTILE, ids=lambda v: repr(v)[:20])
 @pytest.mark.parametrize("new", HOSTILE, ids=lambda v: repr(v)[:20])
 def test_no_column_breaks_the_comparison_of_the_others(old: Any, new: Any) -> None:
-    verdict = compare_features({"x": old, "torque": NORMAL}, {"x": new, "torque": NORMAL + 10})
+    verdict = compare({"x": old, "torque": NORMAL}, {"x": new, "torque": NORMAL + 10})
     assert Found.MOVED in verdict.columns["torque"].found
     json.dumps(verdict.as_dict())
     for column in verdict.columns.values():
@@ -143,11 +148,11 @@ def test_no_column_breaks_the_comparison_of_the_others(old: Any, new: Any) -> No
 
 
 def test_a_column_without_a_value_is_not_judged_and_never_called_sound() -> None:
-    verdict = compare_features({"x": [None] * N}, {"x": [None] * N})
+    verdict = compare({"x": [None] * N}, {"x": [None] * N})
     assert verdict.drifted is None
     assert verdict.sentence.endswith("too few independent values to compare")
-    assert compare_features({}, {}).drifted is None
-    assert compare_features({"x": [1.0] * 49}, {"x": [2.0] * 49}).drifted is None
+    assert compare({}, {}).drifted is None
+    assert compare({"x": [1.0] * 49}, {"x": [2.0] * 49}).drifted is None
 
 
 # --- rows that resemble each other
@@ -178,7 +183,7 @@ def test_a_series_that_remembers_is_not_called_drift(phi: float) -> None:
     def sample() -> dict[str, Any]:
         return {f"x{i}": series(rng, 3000, phi) for i in range(5)}
 
-    verdicts = [compare_features(sample(), sample()).drifted for _ in range(runs)]
+    verdicts = [compare(sample(), sample()).drifted for _ in range(runs)]
     assert verdicts.count(True) <= 0.05 * runs
     assert None not in verdicts
     naive = [any(ks_2samp(series(rng, 3000, phi), series(rng, 3000, phi)).pvalue < 0.01 for _ in range(5)) for _ in range(runs)]
@@ -233,5 +238,5 @@ def test_without_drift_few_reports_alarm_and_a_third_of_a_deviation_is_seen() ->
     def sample(shift: float = 0.0) -> dict[str, Any]:
         return {f"x{i}": rng.normal(shift if i == 0 else 0, 1, 500) for i in range(20)}
 
-    assert sum(compare_features(sample(), sample()).drifted is True for _ in range(runs)) <= 24  # 5 %, and what chance may add to it
-    assert sum(bool(compare_features(sample(), sample(0.3)).columns["x0"].found) for _ in range(runs)) >= 240
+    assert sum(compare(sample(), sample()).drifted is True for _ in range(runs)) <= 24  # 5 %, and what chance may add to it
+    assert sum(bool(compare(sample(), sample(0.3)).columns["x0"].found) for _ in range(runs)) >= 240

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
@@ -14,7 +13,6 @@ from typing import Any
 import httpx
 import numpy as np
 import sklearn
-import uvicorn
 from fastapi import FastAPI
 from pydantic import SecretStr
 from sklearn.ensemble import HistGradientBoostingClassifier
@@ -28,7 +26,7 @@ from mlrunbook.db import transaction
 from mlrunbook.platform import artefacts, features, predictions, registry
 from mlrunbook.settings import Settings
 from mlrunbook.tokens import Scope
-from tests.waiting import until
+from tests.served import served
 
 NOW = datetime(2026, 3, 2, 12, 0, tzinfo=UTC)
 HOT, COOL = 80.0, 20.0  # torque that the good model flags, and that it does not
@@ -121,17 +119,8 @@ def bearer(engine: Engine, *scopes: Scope, name: str = "ml_engineer") -> dict[st
 @contextmanager
 def running(app: FastAPI, headers: dict[str, str]) -> Iterator[httpx.Client]:
     """The app under uvicorn on a free port, and a client of it."""
-    server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="warning", timeout_graceful_shutdown=1))
-    thread = threading.Thread(target=server.run, daemon=True)
-    thread.start()
-    try:
-        until(lambda: server.started)
-        port = server.servers[0].sockets[0].getsockname()[1]
-        with httpx.Client(base_url=f"http://127.0.0.1:{port}", headers=headers, timeout=10) as client:
-            yield client
-    finally:
-        server.should_exit = True
-        thread.join(timeout=5)
+    with served(app) as url, httpx.Client(base_url=url, headers=headers, timeout=10) as client:
+        yield client
 
 
 def log(

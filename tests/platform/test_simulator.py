@@ -16,8 +16,6 @@ import httpx
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
-import uvicorn
-from fastapi import FastAPI
 from sqlalchemy import Engine, func, select
 
 from mlrunbook import tokens
@@ -34,6 +32,7 @@ from mlrunbook.platform.tables import predictions
 from mlrunbook.platform.training import confusion
 from mlrunbook.platform.uci import COLUMNS, UciTable
 from mlrunbook.settings import Settings
+from tests.served import served
 from tests.waiting import until
 
 NOW = datetime(2024, 6, 1, 12, tzinfo=UTC)
@@ -144,20 +143,6 @@ def running(simulator: FleetSimulator, *, interval_s: float = 0.01) -> Iterator[
         stop.set()
         thread.join(timeout=10)
         assert not thread.is_alive()
-
-
-@contextmanager
-def served(app: FastAPI) -> Iterator[str]:
-    """Serve `app` over real HTTP on a free port; yields its URL."""
-    server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="warning"))
-    thread = threading.Thread(target=server.run)
-    thread.start()
-    try:
-        until(lambda: server.started)
-        yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
-    finally:
-        server.should_exit = True
-        thread.join(timeout=10)
 
 
 def test_the_past_holds_two_versions_in_production_longer_than_a_week(past: tuple[Path, History], engine: Engine) -> None:

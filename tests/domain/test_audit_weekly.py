@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from mlrunbook.domain.audit.monthly import MonthlyFacts, monthly
 from mlrunbook.domain.audit.period import Kind, complete, up_to
-from mlrunbook.domain.audit.section import Audit, Section, Verdict, difference
+from mlrunbook.domain.audit.section import Audit, Lines, Section, Verdict, difference
 from mlrunbook.domain.audit.weekly import FiringAlert, weekly
 from mlrunbook.domain.findings import Missing
 from mlrunbook.domain.incident import IncidentType, Severity, Status
@@ -75,6 +75,31 @@ def test_an_incident_that_nobody_answered_in_time_fails_the_week_and_one_that_en
     found = of_week(incidents=[answered_late, ended_by_itself, nobody])["incidents"]
     assert found.verdict is FAIL
     assert found.sentence.endswith("not answered within the response time: incident_1, incident_3")
+
+
+@pytest.mark.parametrize(
+    ("now", "verdict"),
+    [
+        (Confusion(tp=560, fp=440), FAIL),  # precision .56 against .80
+        (Confusion(tp=770, fp=230), PASS),  # 3 points lower
+        (Confusion(tp=74, fp=26), UNKNOWN),  # 6 points lower, on a hundred: chance may do that
+    ],
+)
+def test_a_risk_level_whose_accuracy_fell_is_found_beyond_chance_alone(now: Confusion, verdict: Verdict) -> None:
+    metrics = weekly_facts("year").metrics
+    assert not isinstance(metrics, Missing)
+    before = replace(metrics.baseline, by_risk_level={"high": Confusion(tp=800, fp=200)})
+    found = of_week(metrics=replace(metrics, baseline=before, current=replace(metrics.current, by_risk_level={"high": now})))
+    assert found["risk_levels"].verdict is verdict
+
+
+def test_a_day_with_next_to_no_failure_is_not_drawn_as_a_fall() -> None:
+    days = weekly_facts("year").history
+    assert not isinstance(days, Missing)
+    quiet = replace(days[3], confusion=Confusion(fn=2, tn=300))
+    lines = of_week(history=[*days[:3], quiet, *days[4:]])["performance"].charts[0]
+    assert isinstance(lines, Lines)
+    assert [value is None for value in lines.series["recall"]] == [i == 3 for i in range(28)]
 
 
 def test_a_rate_at_its_limit_is_within_it_and_too_few_requests_say_nothing() -> None:

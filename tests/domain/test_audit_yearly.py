@@ -148,6 +148,8 @@ def test_a_control_that_works_half_the_time_fails_and_one_of_three_cases_is_not_
     assert of_year(incidents=[*good, *bad], changes=(), items=())["controls"].verdict is FAIL
     assert of_year(incidents=good, changes=(), items=())["controls"].verdict is PASS
     assert of_year(incidents=bad[:3], changes=(), items=())["controls"].verdict is UNKNOWN
+    chance = of_year(incidents=[*good, bad[0]], changes=(), items=())["controls"]
+    assert (chance.verdict, "chance may explain it" in chance.sentence) == (UNKNOWN, True), "6 of 7 is below 90 %, and says little"
 
 
 def test_causes_that_nobody_established_are_a_risk_nobody_manages() -> None:

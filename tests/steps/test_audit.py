@@ -77,6 +77,7 @@ def test_killed_after_it_opened_and_after_it_filed_it_leaves_one_incident_and_on
     first, again = held(world), held(world)
     assert first == again
     assert steps.filed(world, MODEL, LAST_WEEK) == first
+    assert steps.examine(world, MODEL, LAST_WEEK).before is None, "an audit is not compared with itself"
     assert len(all_incidents(world)) == 1
 
 

@@ -197,7 +197,8 @@ def _risk_levels(metrics: ModelMetrics | Missing, policy: Policy) -> Section:
     levels = sorted(metrics.current.by_risk_level)
     known = {name: (metrics.baseline.by_risk_level.get(name, Confusion()), metrics.current.by_risk_level[name]) for name in levels}
     judged = {name: pair for name, pair in known.items() if min(pair[0].n, pair[1].n) >= policy.alerts.min_labelled}
-    rows, estimates, fallen, z = [], [], [], z_value(confidence)
+    z = z_value(confidence)
+    rows, estimates, fallen, doubtful = [], [], list[str](), list[str]()
     for name, (before, now) in known.items():
         right, was_right = now.tp + now.tn, before.tp + before.tn
         value, was = (right / now.n if now.n else None), (was_right / before.n if before.n else None)
@@ -207,14 +208,17 @@ def _risk_levels(metrics: ModelMetrics | Missing, policy: Policy) -> Section:
         if name in judged:
             level = 1 - (1 - confidence) / len(judged)
             size, least, _ = difference((was_right, before.n), (right, now.n), level)
-            if size > limit and least > 0:
-                fallen.append(f"{name} fell from {share(was)} to {share(value)}")
+            if size > limit:
+                (fallen if least > 0 else doubtful).append(f"{name} fell from {share(was)} to {share(value)}")
     table = Table("Accuracy", ("Risk level", "Outcomes", "Accuracy", f"{percent(confidence)} interval", "Baseline"), tuple(rows))
     charts = (Intervals("Accuracy by risk level", tuple(estimates), "baseline"),) if judged else ()
     tables = (table,) if rows else ()
     if fallen:
         sentence = f"accuracy of {', '.join(fallen)}, by more than {share(limit)}, beyond chance"
         return Section(key, title, Verdict.FAIL, sentence, charts, tables, Opens(DEGRADED, Severity.MEDIUM))
+    if doubtful:
+        sentence = f"accuracy of {', '.join(doubtful)}, by more than {share(limit)}, but chance may explain it"
+        return Section(key, title, Verdict.NOT_ENOUGH_DATA, sentence, charts, tables)
     if not judged:
         sentence = f"no risk level has {policy.alerts.min_labelled} known outcomes in the period and in the baseline"
         return Section(key, title, Verdict.NOT_ENOUGH_DATA, sentence, charts, tables)

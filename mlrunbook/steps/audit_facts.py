@@ -14,9 +14,9 @@ from mlrunbook.domain.audit.monthly import MonthlyFacts
 from mlrunbook.domain.audit.period import Period
 from mlrunbook.domain.audit.weekly import FiringAlert, WeeklyFacts
 from mlrunbook.domain.clocks import utc
-from mlrunbook.domain.drift import DriftVerdict, Reference
+from mlrunbook.domain.drift import DriftVerdict
 from mlrunbook.domain.errors import NotFound, Refused
-from mlrunbook.domain.findings import Missing, feature_columns, in_time_order
+from mlrunbook.domain.findings import Missing, drift_between, in_time_order
 from mlrunbook.domain.history import DayFigures
 from mlrunbook.domain.incident import Incident
 from mlrunbook.domain.performance import ModelMetrics, WindowMetrics
@@ -91,9 +91,7 @@ def drift(world: World, model: str, metrics: ModelMetrics) -> DriftVerdict | Mis
         usual, current = sample(metrics.baseline), sample(metrics.current)
         if not usual or not current:
             return Missing(f"no prediction of the {'period' if usual else 'baseline'} is logged: nothing to compare")
-        reference = Reference.of(feature_columns(usual), entity=[p.asset_id for p in usual])
-        policy = monitoring.drift_policy(world.policy.alerts)
-        return reference.compare(feature_columns(current), policy, entity=[p.asset_id for p in current])
+        return drift_between(usual, current, monitoring.drift_policy(world.policy.alerts))
 
     return _or_missing(compared)
 

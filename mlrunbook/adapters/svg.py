@@ -93,7 +93,7 @@ def _lines(chart: Lines) -> str:
     is_share = not chart.unit and max(known) <= 1
     most = max(known)
     # A limit far above all values would press them flat; it is then said, not drawn.
-    drawn_limit = chart.limit is not None and (is_share or chart.limit <= 4 * most)
+    drawn_limit = chart.limit is not None and (is_share or not most or chart.limit <= 4 * most)
     ticks = [0.0, 0.25, 0.5, 0.75, 1.0] if is_share else _steps(max(most, chart.limit or 0) if drawn_limit else most or 1.0)
     first, last = chart.at[0], chart.at[-1]
     span = max((last - first).days, 1)
@@ -115,7 +115,10 @@ def _lines(chart: Lines) -> str:
         parts += [_rule(_LEFT, y(tick), WIDTH - _RIGHT, y(tick)), _text(_LEFT - 6, y(tick) + 4, number(tick, chart.unit), "end", MUTED, 11)]
     for day in _dates(first, last):
         words = f"{day:%b %Y}" if span > 200 else f"{day.day} {day:%b}"
-        parts += [_rule(x(day), top + plot, x(day), top + plot + 4, MUTED), _text(x(day), top + plot + 18, words, "middle", MUTED, 11)]
+        parts += [
+            _rule(x(day), top + plot, x(day), top + plot + 4, MUTED),
+            _text(x(day), top + plot + 18, words, _anchor(x(day)), MUTED, 11),
+        ]
     for i, (name, values) in enumerate(chart.series.items()):
         colour, dash = COLOURS[i % len(COLOURS)], DASHES[i % len(DASHES)]
         for run in _runs(chart.at, values):
@@ -134,6 +137,11 @@ def _lines(chart: Lines) -> str:
         name = _limit(chart) if drawn_limit else f"{_limit(chart)}, above the chart"
         parts.append(_text(WIDTH - _RIGHT, 17, name, "end", LIMIT, 11))
     return _svg(top + plot + _BOTTOM, chart.title, _about_lines(chart), "".join(parts))
+
+
+def _anchor(x: float) -> str:
+    """A label at the right edge ends there."""
+    return "end" if x > WIDTH - 30 else "middle"
 
 
 def _runs(at: Sequence[date], values: Sequence[float | None]) -> list[list[tuple[date, float]]]:

@@ -91,6 +91,14 @@ def test_a_limit_far_above_all_values_is_said_and_does_not_press_them_flat(limit
     assert ("above the chart" in svg) is not drawn
 
 
+def test_where_nothing_ever_failed_the_limit_is_above_the_line_of_zeros() -> None:
+    svg = draw(Lines("error rate", DAYS, {"errors": (0.0,) * 5}, " %", 1.0))
+    (run,) = points(svg)
+    assert len({y for _, y in run}) == 1
+    assert "above the chart" not in svg
+    assert "limit 1 %" in svg
+
+
 def test_a_single_day_is_a_dot_in_the_middle() -> None:
     svg = draw(Lines("F1", DAYS[:1], {"F1": (0.8,)}))
     assert svg.count("<circle") == 1

@@ -16,6 +16,7 @@ from sqlalchemy import create_engine
 
 from mlrunbook.cli import app
 from mlrunbook.domain.policy import Policy, Role, channel_variable
+from mlrunbook.domain.roles import Duty
 from mlrunbook.gateway import app as gateway_app
 from mlrunbook.gateway.formats import FORMATS
 from mlrunbook.platform import api, model_server
@@ -90,7 +91,7 @@ def _problem(command: Any, words: list[str]) -> str | None:
         return None
     if hasattr(command, "commands"):
         return f"no command {words[0]}"
-    for option, choices in (("--scope", Scope), ("--role", Role)):  # checked by the command itself, not by the parser
+    for option, choices in (("--scope", Scope), ("--role", (*Role, *Duty))):  # checked by the command itself, not by the parser
         given = [words[i + 1] for i, word in enumerate(words[:-1]) if word == option]
         if wrong := set(given) - set(choices):
             return f"{option} {wrong}"

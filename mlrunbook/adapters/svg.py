@@ -114,11 +114,9 @@ def _lines(chart: Lines) -> str:
     for tick in ticks:
         parts += [_rule(_LEFT, y(tick), WIDTH - _RIGHT, y(tick)), _text(_LEFT - 6, y(tick) + 4, number(tick, chart.unit), "end", MUTED, 11)]
     for day in _dates(first, last):
-        words = f"{day:%b %Y}" if span > 200 else f"{day.day} {day:%b}"
-        parts += [
-            _rule(x(day), top + plot, x(day), top + plot + 4, MUTED),
-            _text(x(day), top + plot + 18, words, _anchor(x(day)), MUTED, 11),
-        ]
+        at, words = x(day), f"{day:%b %Y}" if span > 200 else f"{day.day} {day:%b}"
+        parts.append(_rule(at, top + plot, at, top + plot + 4, MUTED))
+        parts.append(_text(at, top + plot + 18, words, "end" if at > WIDTH - 30 else "middle", MUTED, 11))  # not cut off at the edge
     for i, (name, values) in enumerate(chart.series.items()):
         colour, dash = COLOURS[i % len(COLOURS)], DASHES[i % len(DASHES)]
         for run in _runs(chart.at, values):
@@ -137,11 +135,6 @@ def _lines(chart: Lines) -> str:
         name = _limit(chart) if drawn_limit else f"{_limit(chart)}, above the chart"
         parts.append(_text(WIDTH - _RIGHT, 17, name, "end", LIMIT, 11))
     return _svg(top + plot + _BOTTOM, chart.title, _about_lines(chart), "".join(parts))
-
-
-def _anchor(x: float) -> str:
-    """A label at the right edge ends there."""
-    return "end" if x > WIDTH - 30 else "middle"
 
 
 def _runs(at: Sequence[date], values: Sequence[float | None]) -> list[list[tuple[date, float]]]:

@@ -52,12 +52,12 @@ def test_the_policy_in_force_is_shown_whole(cli: Cli, tmp_path: Path) -> None:
 
 
 def test_a_token_is_created_shown_once_listed_and_revoked(cli: Cli, engine: Engine) -> None:
-    made = cli("token", "create", "Ada Example", "--scope", "approve", "--scope", "read", "--role", "ml_team_lead")
+    made = cli("token", "create", "the lead", "--scope", "approve", "--scope", "read", "--role", "ml_team_lead")
     secret = made.stdout.strip()
     with transaction(engine) as conn:
         owner = verify(conn, secret)
     assert owner is not None
-    assert (owner.name, owner.role, sorted(owner.scopes)) == ("Ada Example", "ml_team_lead", ["approve", "read"])
+    assert (owner.name, owner.role, sorted(owner.scopes)) == ("the lead", "ml_team_lead", ["approve", "read"])
     assert secret not in made.stderr
 
     listed = cli("token", "list").stdout

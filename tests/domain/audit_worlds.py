@@ -113,7 +113,7 @@ def incident(number: int, at: datetime, **changes: object) -> Incident:
         detected_at=at,
         started_at=at - timedelta(minutes=7),
         acknowledged_at=at + timedelta(minutes=11),
-        acknowledged_by="Ada Example",
+        acknowledged_by="the lead",
         contained_at=at + timedelta(minutes=25),
         resolved_at=at + timedelta(hours=2),
         closed_at=at + timedelta(hours=2),
@@ -216,9 +216,9 @@ def year_of_incidents(year: int, n: int, *, slower: float = 1.0) -> tuple[list[I
 def tokens_of_a_team() -> list[TokenSeen]:
     old, new = NOW - timedelta(days=500), NOW - timedelta(days=100)
     return [
-        TokenSeen("a1b2c3d4", "Ada Example", "ml_team_lead", ("approve", "operate", "read"), new, NOW - timedelta(days=1)),
-        TokenSeen("b1b2c3d4", "Ben Example", "oncall_ml_engineer", ("approve", "operate", "read"), new, NOW - timedelta(days=3)),
-        TokenSeen("c1b2c3d4", "Cleo Example", "engineering_manager", ("approve", "read"), old, NOW - timedelta(days=2)),
+        TokenSeen("a1b2c3d4", "the lead", "ml_team_lead", ("approve", "operate", "read"), new, NOW - timedelta(days=1)),
+        TokenSeen("b1b2c3d4", "on call", "oncall_ml_engineer", ("approve", "operate", "read"), new, NOW - timedelta(days=3)),
+        TokenSeen("c1b2c3d4", "the manager", "engineering_manager", ("approve", "read"), old, NOW - timedelta(days=2)),
         TokenSeen("d1b2c3d4", "alertmanager", None, ("intake",), new, NOW),
         TokenSeen("e1b2c3d4", "a script", None, ("approve",), new, None),
     ]
@@ -226,7 +226,7 @@ def tokens_of_a_team() -> list[TokenSeen]:
 
 def changes_of(incidents: list[Incident]) -> list[ChangeMade]:
     grave = [i for i in incidents if i.severity.at_least(Severity.HIGH) and i.status is not Status.FALSE_ALARM]
-    return [ChangeMade(i.id, i.detected_at + timedelta(minutes=30), "roll back to v1.5.0", "Ada Example") for i in grave]
+    return [ChangeMade(i.id, i.detected_at + timedelta(minutes=30), "roll back to v1.5.0", "the lead") for i in grave]
 
 
 def clock_of(one: Incident) -> Clock:
@@ -254,7 +254,7 @@ def quarterly_facts(past: str) -> QuarterlyFacts:
         changes=[*changes, replace(changes[0], fault="the approval had expired")],
         checked=len(incidents),
         clocks=[(ended[0].id, clock_of(ended[0]))],
-        reviews=[ReviewSeen(i.id, i.closed_at + timedelta(hours=48), "Ben Example", "Ada Example") for i in ended if i.closed_at],
+        reviews=[ReviewSeen(i.id, i.closed_at + timedelta(hours=48), "on call", "the lead") for i in ended if i.closed_at],
         history=history(184, last=date(2025, 12, 31)),
         audits=[AuditSeen(p.kind, p.name, Verdict.PASS) for p in due_audits(period)][:-1],
         first_audit_at=period.since + timedelta(days=10),
@@ -286,7 +286,7 @@ def annual_facts(past: str) -> AnnualFacts:
         changes=changes_of(now),
         checked=len(now),
         clocks=[(ended[0].id, clock_of(ended[0]))],
-        reviews=[ReviewSeen(i.id, i.closed_at + timedelta(hours=48), "Ben Example", "Ada Example") for i in ended if i.closed_at],
+        reviews=[ReviewSeen(i.id, i.closed_at + timedelta(hours=48), "on call", "the lead") for i in ended if i.closed_at],
         audits=[AuditSeen(Kind.MONTHLY, f"2025-{m:02d}", Verdict.FAIL if m in (4, 5) else Verdict.PASS) for m in range(1, 13)],
         tokens=tokens_of_a_team(),
         items=[replace(i, status=ItemStatus.DONE, ended_at=i.due_at - timedelta(days=1)) if i.id % 4 else i for i in items],

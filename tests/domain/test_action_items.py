@@ -36,20 +36,20 @@ def test_the_next_reminder_is_always_ahead(since: timedelta) -> None:
 
 @pytest.mark.parametrize("status", [s for s in ItemStatus if not s.is_open])
 def test_what_has_ended_is_told_no_more(status: ItemStatus) -> None:
-    ended = moved(ITEM, status, by="Lee", note="done with care", at=DUE)
+    ended = moved(ITEM, status, by="the lead", note="done with care", at=DUE)
     assert next_reminder(ended, DUE, POLICY) is None
     assert not ended.is_overdue(DUE + timedelta(days=30))
-    assert ended.standing(DUE) == f"{status} by Lee: done with care"
+    assert ended.standing(DUE) == f"{status} by the lead: done with care"
 
 
 def test_dropping_needs_a_reason() -> None:
     with pytest.raises(Invalid) as refused:
-        moved(ITEM, ItemStatus.DROPPED, by="Lee", note=" ", at=DUE)
+        moved(ITEM, ItemStatus.DROPPED, by="the lead", note=" ", at=DUE)
     assert refused.value.field == "note"
 
 
 def test_what_is_not_done_after_all_is_open_again() -> None:
-    done = moved(ITEM, ItemStatus.DONE, by="Lee", note="", at=DUE)
-    again = moved(done, ItemStatus.IN_PROGRESS, by="Max", note="", at=DUE + timedelta(days=1))
+    done = moved(ITEM, ItemStatus.DONE, by="the lead", note="", at=DUE)
+    again = moved(done, ItemStatus.IN_PROGRESS, by="the manager", note="", at=DUE + timedelta(days=1))
     assert (again.ended_at, again.ended_by) == (None, None)
     assert again.is_overdue(DUE + timedelta(days=1))

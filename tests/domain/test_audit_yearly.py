@@ -93,7 +93,7 @@ def test_a_token_is_young_used_and_owned(
     age_days: int, unused_days: int | None, scopes: tuple[str, ...], role: str | None, faults: int
 ) -> None:
     used = None if unused_days is None else NOW - timedelta(days=unused_days)
-    one = TokenSeen("a1", "Ada Example", role, scopes, NOW - timedelta(days=age_days), used)
+    one = TokenSeen("a1", "the lead", role, scopes, NOW - timedelta(days=age_days), used)
     assert len(token_faults(one, NOW, Policy())) == faults
 
 

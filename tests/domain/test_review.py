@@ -196,15 +196,15 @@ def test_a_low_incident_without_a_cause_leaves_nothing_to_do() -> None:
 
 
 def test_the_review_shows_its_items_and_signatures_as_they_are_now() -> None:
-    lead = Signature("Lee", "ML Team Lead", after(60))
-    manager = Signature("Max | <b>", "Engineering Manager", after(90))
+    lead = Signature("the lead", "ML Team Lead", after(60))
+    manager = Signature("the manager | <b>", "Engineering Manager", after(90))
     done = replace(ITEMS[0], status="Done")
     drafted = draft(FACTS, ITEMS, Policy())
     now = standing(drafted, [done], lead, manager)
     assert f"| {done.action} | ML Team Lead | 2026-03-16 | Done |" in now
     assert ITEMS[1].action not in now
-    assert "- **Reviewed By:** Lee (ML Team Lead), 2026-03-02" in now
-    assert "- **Approved By:** Max \\| &lt;b> (Engineering Manager), 2026-03-02" in now
+    assert "- **Reviewed By:** the lead (ML Team Lead), 2026-03-02" in now
+    assert "- **Approved By:** the manager \\| &lt;b> (Engineering Manager), 2026-03-02" in now
     assert [r for r in now.splitlines() if r.startswith("#")] == [r for r in drafted.splitlines() if r.startswith("#")]
     assert standing(now, [done], lead, manager) == now
 

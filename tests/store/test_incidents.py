@@ -106,13 +106,13 @@ def test_a_new_severity_says_why_and_what_it_was(conn: Connection, incident_id: 
 
 
 def test_the_first_acknowledgement_counts_and_the_next_is_a_hand_over(conn: Connection, incident_id: str) -> None:
-    incidents.acknowledge(conn, incident_id, by="Ada", now=T0 + timedelta(minutes=3))
-    incidents.acknowledge(conn, incident_id, by="Ada", now=T0 + timedelta(minutes=4))
-    incident = incidents.acknowledge(conn, incident_id, by="Grace", now=T0 + timedelta(minutes=9))
-    assert (incident.acknowledged_at, incident.acknowledged_by) == (T0 + timedelta(minutes=3), "Grace")
+    incidents.acknowledge(conn, incident_id, by="the lead", now=T0 + timedelta(minutes=3))
+    incidents.acknowledge(conn, incident_id, by="the lead", now=T0 + timedelta(minutes=4))
+    incident = incidents.acknowledge(conn, incident_id, by="on call", now=T0 + timedelta(minutes=9))
+    assert (incident.acknowledged_at, incident.acknowledged_by) == (T0 + timedelta(minutes=3), "on call")
     assert [e.text for e in timeline.read(conn, incident_id) if e.kind == "acknowledged"] == [
-        "Acknowledged by Ada",
-        "Handed over from Ada to Grace",
+        "Acknowledged by the lead",
+        "Handed over from the lead to on call",
     ]
 
 

@@ -29,7 +29,9 @@ plain = st.recursive(
 
 def write(conn: Connection, incident_id: str, n: int = ENTRIES - 1) -> None:
     for i in range(n):
-        chain.append(conn, incident_id, "note", f"entry {i}", actor="Ada", at=T0 + timedelta(seconds=i), data={"number": i, "share": 0.1})
+        chain.append(
+            conn, incident_id, "note", f"entry {i}", actor="the lead", at=T0 + timedelta(seconds=i), data={"number": i, "share": 0.1}
+        )
 
 
 @pytest.fixture
@@ -126,6 +128,6 @@ def test_entries_of_another_incident_do_not_fit(written: tuple[Connection, str])
 def test_whatever_is_written_verifies(written: tuple[Connection, str], text: str, data: dict[str, Any]) -> None:
     conn, incident_id = written
     with conn.begin_nested() as undo:
-        chain.append(conn, incident_id, "note", text, actor="Ada", at=T0, data=data)
+        chain.append(conn, incident_id, "note", text, actor="the lead", at=T0, data=data)
         assert chain.broken_at(conn, incident_id) is None
         undo.rollback()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from datetime import datetime, timedelta
+from typing import Any
 
 from sqlalchemy import Connection
 
@@ -92,11 +93,11 @@ def lowered_from(conn: Connection, incident_id: str) -> Severity | None:
     return Severity(said["from"])
 
 
-def assessment_of(triage: dict[str, object]) -> Assessment:
+def assessment_of(triage: dict[str, Any]) -> Assessment:
     """The assessment as triage recorded it."""
-    body: dict[str, object] = triage["assessment"]  # type: ignore[assignment]
-    kept = {"severity": Severity(str(body["severity"])), "type": IncidentType(str(body["type"])), "reasons": tuple(body["reasons"])}  # type: ignore[arg-type]
-    return Assessment(**{**body, **kept})  # type: ignore[arg-type]
+    body = triage["assessment"]
+    kept = {"severity": Severity(body["severity"]), "type": IncidentType(body["type"]), "reasons": tuple(body["reasons"])}
+    return Assessment(**body | kept)
 
 
 def _void_what_has_not_begun(conn: Connection, incident_id: str, *, because: str, now: datetime) -> None:

@@ -14,7 +14,7 @@ from mlrunbook.domain import cadence, communication
 from mlrunbook.domain.escalation import ladder, unanswered
 from mlrunbook.domain.incident import Incident, Severity, Status
 from mlrunbook.domain.policy import Policy, Role
-from mlrunbook.notices import opened_at, page, respond_by, round_of, situation, tell, update_notice
+from mlrunbook.notices import opened_at, page, respond_by, round_of, settle_pages, situation, tell, update_notice
 from mlrunbook.store import incidents, outbox, timeline
 
 RESPONSE = "response_due"
@@ -69,6 +69,7 @@ def acknowledge(conn: Connection, incident_id: str, *, by: str, role: str | None
     outbox.cancel(conn, now=now, incident_id=incident_id, kinds=(RESPONSE,))
     if role:
         outbox.cancel(conn, now=now, incident_id=incident_id, kinds=("page",), key_prefix=f"page:{incident_id}:{role}:")
+    settle_pages(conn, incident_id, "acknowledge", now=now)
     return incident
 
 

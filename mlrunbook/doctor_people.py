@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from mlrunbook.adapters import mail, pagerduty
 from mlrunbook.doctor import CALL_S, Ask, Finding, fail, ok, warn
+from mlrunbook.domain.errors import Refused
 from mlrunbook.domain.policy import Role, channel_variable
 
 _PORTS = {"http": 80, "https": 443}
@@ -33,6 +35,9 @@ def _channel(name: str, address: str) -> Finding:
     import apprise
 
     where = f"channel {name}"
+    scheme = urlsplit(address).scheme
+    if scheme == pagerduty.SCHEME or scheme in mail.SCHEMES:
+        return _own(where, name, address, scheme)
     target = apprise.Apprise.instantiate(address)
     if target is None:
         return fail(where, "its address is none that apprise knows", f"write {channel_variable(name)} as in slack://... or mailto://...")
@@ -48,6 +53,20 @@ def _channel(name: str, address: str) -> Finding:
             where, f"{service} at {host}:{port} is not reachable ({type(error).__name__})", "open the way there: a proxy or firewall?"
         )
     return ok(where, f"{service} at {host}:{port} takes connections; nothing was sent")
+
+
+def _own(where: str, name: str, address: str, scheme: str) -> Finding:
+    """PagerDuty and mail, which are not sent by apprise."""
+    try:
+        parts = urlsplit(pagerduty.service(name, address).url if scheme == pagerduty.SCHEME else address)
+        host, port = str(parts.hostname or ""), parts.port or {"https": 443, "http": 80, "smtps": 465, "smtp": 587}[parts.scheme]
+    except (Refused, ValueError):
+        return fail(where, "its address cannot be read", f"write {channel_variable(name)} as the how-to page on operating says")
+    try:
+        socket.create_connection((host, port), timeout=CALL_S).close()
+    except OSError as error:
+        return fail(where, f"{host}:{port} is not reachable ({type(error).__name__})", "open the way there: a proxy or firewall?")
+    return ok(where, f"{scheme} at {host}:{port} takes connections; nothing was sent")
 
 
 def _host(target: Any) -> tuple[str, int] | None:

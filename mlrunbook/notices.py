@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from datetime import datetime
 from statistics import median_high
-from typing import Any
+from typing import Any, Literal
 
 from sqlalchemy import Connection
 
@@ -23,6 +23,7 @@ from mlrunbook.ports import WorkOrder
 from mlrunbook.store import clocks, incidents, journal, outbox, plans, records
 from mlrunbook.store.journal import SETTLED
 
+SETTLE = "settle_pages"
 REOPENED = "reopened"  # the record of the last reopening: number, at, since, why, baseline
 SEVERITY_SET = "severity_set"  # the record of the last change of severity after triage's: number, at, from, to, by, why, by_person
 
@@ -72,6 +73,14 @@ def page(
         payload = {"role": str(role), "to": role.words, "reason": reason, "channel": channel, "next_step": next_step}
         if not outbox.put(conn, "page", dedup, payload, now=now, incident_id=incident.id, at=at):
             outbox.reschedule(conn, dedup, at or now, payload)
+
+
+def settle_pages(conn: Connection, incident_id: str, action: Literal["acknowledge", "resolve"], *, now: datetime) -> None:
+    """A paging service that was called is told that somebody has it, or that it is over."""
+    rows = outbox.of_incident(conn, incident_id, "page")
+    for channel in sorted({str(r["payload"]["channel"]) for r in rows if r["delivered_at"] is not None}):
+        key = f"{SETTLE}:{incident_id}:{action}{round_of(conn, incident_id)}:{channel}"
+        outbox.put(conn, SETTLE, key, {"channel": channel, "action": action}, now=now, incident_id=incident_id)
 
 
 def ask(conn: Connection, policy: Policy, incident: Incident, role: Role, reason: str, *, now: datetime, key: str, next_step: str) -> None:
@@ -202,3 +211,4 @@ def stop(conn: Connection, incident_id: str, *, now: datetime) -> None:
     outbox.cancel(
         conn, now=now, incident_id=incident_id, kinds=kinds, spare=(f"page:{incident_id}:failed:", f"page:{incident_id}:flapping:")
     )
+    settle_pages(conn, incident_id, "resolve", now=now)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from mlrunbook.domain.actions import Action
 from mlrunbook.domain.features import FeatureStoreState
@@ -353,6 +353,7 @@ class Message:
     subject: str
     body: str
     page: bool = False
+    severity: str | None = None
 
 
 class FeatureStore(Protocol):
@@ -390,6 +391,14 @@ class Trainer(Protocol):
 class Notifier(Protocol):
     def send(self, message: Message) -> None:
         """Deliver or raise Transient/Refused. May be called again with the same key: it then may repeat."""
+        ...
+
+    def settle(self, message: Message, action: Literal["acknowledge", "resolve"]) -> bool:
+        """Tell a paging service what became of the incident's pages; False when the channel keeps no such thing."""
+        ...
+
+    def has_address(self, channel: str) -> bool:
+        """Whether messages to it reach anybody, or are only written down."""
         ...
 
 

@@ -399,11 +399,21 @@ class LedgerNotifier:
 
     sent: list[Message] = field(default_factory=list)
     fail: set[str] = field(default_factory=set)
+    settled: list[tuple[str, str, str]] = field(default_factory=list)
 
     def send(self, message: Message) -> None:
         if message.channel in self.fail:
             raise Transient(f"channel {message.channel} does not answer")
         self.sent.append(message)
+
+    def settle(self, message: Message, action: str) -> bool:
+        if message.channel in self.fail:
+            raise Transient(f"channel {message.channel} does not answer")
+        self.settled.append((message.incident_id, message.channel, action))
+        return False
+
+    def has_address(self, channel: str) -> bool:
+        return True
 
     def pages(self) -> list[Message]:
         return [m for m in self.sent if m.page]

@@ -1,4 +1,4 @@
-"""Delivers messages: through apprise to a channel's address, and always as a file, which is the only way without an address.
+"""Delivers messages to a channel's address (PagerDuty, SMTP, else apprise), and always as a file, which is the only way without one.
 
 `<messages_dir>/<incident>/<NNN>-<key>.md` holds each message; `<messages_dir>/ledger.jsonl` one line per delivery. The ledger says
 what was delivered: a message that could not be sent has its file, and no line yet. Safe from several processes.
@@ -6,6 +6,7 @@ what was delivered: a message that could not be sent has its file, and no line y
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import hashlib
 import json
@@ -13,10 +14,12 @@ import os
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
+from mlrunbook.adapters import mail, pagerduty
 from mlrunbook.domain.communication import line
 from mlrunbook.domain.errors import Refused, Transient
 from mlrunbook.domain.policy import channel_variable
@@ -50,9 +53,26 @@ class ChannelNotifier:
                 return
         self._deliver(message, address)  # may take seconds: other processes must not wait for it
         with self._locked():
-            self._record(message, delivered_by="apprise")
+            self._record(message, delivered_by=_scheme(address) if _scheme(address) in (pagerduty.SCHEME, *mail.SCHEMES) else "apprise")
+
+    def settle(self, message: Message, action: Literal["acknowledge", "resolve"]) -> bool:
+        address = self._address_of(message.channel)
+        if address is None or _scheme(address) != pagerduty.SCHEME:
+            return False
+        pagerduty.send(message, address, action)
+        return True
+
+    def has_address(self, channel: str) -> bool:
+        return self._address_of(channel) is not None
 
     def _deliver(self, message: Message, address: str) -> None:
+        if _scheme(address) in (pagerduty.SCHEME, *mail.SCHEMES):
+            plain = replace(message, subject=_without_mentions(line(message.subject)), body=_without_mentions(message.body))
+            if _scheme(address) == pagerduty.SCHEME:
+                pagerduty.send(plain, address)
+            else:
+                mail.send(plain, address, first_key=self._first_key(message))
+            return
         target = _target(message.channel, address)
         body = _without_mentions(message.body) or _without_mentions(message.subject)
         try:
@@ -78,11 +98,22 @@ class ChannelNotifier:
         temporary.replace(path)
 
     def _is_recorded(self, key: str) -> bool:
+        return any(f'"key": {json.dumps(key)},' in entry for entry in self._ledger())
+
+    def _first_key(self, message: Message) -> str | None:
+        """The key of the first message of this incident that went out by this channel."""
+        for entry in self._ledger():
+            with contextlib.suppress(ValueError):  # a line that a crash cut short
+                row = json.loads(entry)
+                if (row["incident_id"], row["channel"]) == (message.incident_id, message.channel) and row["delivered_by"] != "file":
+                    return str(row["key"])
+        return None
+
+    def _ledger(self) -> list[str]:
         try:
-            lines = (self._dir / LEDGER).read_text(encoding="utf-8").splitlines()
+            return (self._dir / LEDGER).read_text(encoding="utf-8").splitlines()
         except FileNotFoundError:
-            return False
-        return any(f'"key": {json.dumps(key)},' in entry for entry in lines)
+            return []
 
     def _record(self, message: Message, *, delivered_by: str) -> None:
         entry: dict[str, Any] = {
@@ -107,6 +138,10 @@ class ChannelNotifier:
         with open(self._dir / ".lock", "w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             yield
+
+
+def _scheme(address: str) -> str:
+    return address.partition("://")[0].lower()
 
 
 def _target(channel: str, address: str) -> NotifyBase:

@@ -197,6 +197,9 @@ class Communication(Section):
     review_overdue_every_h: Count = 24
     action_remind_before_h: Count = 48
     action_overdue_every_h: Count = 168
+    # A page that its channel did not take this often goes out by the next channel of the role, then by these.
+    fallback_after_attempts: Count = 3
+    fallback_channels: tuple[ChannelName, ...] = ("incidents", "email")
 
 
 class Signatures(Section):
@@ -379,6 +382,9 @@ class Policy(Section):
     def _every_channel_used_is_named(self) -> Self:
         people: list[tuple[str, Contact]] = [(f"escalation.{role}", self.escalation.of(role)) for role in Role]
         people += [(f"contacts.{name}", getattr(self.contacts, name)) for name in type(self.contacts).model_fields]
+        for channel in self.communication.fallback_channels:
+            if channel not in self.channels:
+                raise ValueError(f"communication.fallback_channels: there is no channel {channel!r}; name it under channels")
         for where, contact in people:
             for channel in contact.channels:
                 if channel not in self.channels:

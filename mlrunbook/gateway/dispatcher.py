@@ -11,10 +11,10 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
-from mlrunbook import cadence, intake, recurrence
+from mlrunbook import cadence, delivery, intake, recurrence
 from mlrunbook.approvals import expire
 from mlrunbook.domain.errors import NotFound, Refused, RunbookError
-from mlrunbook.notices import page_text
+from mlrunbook.notices import SETTLE, page_text
 from mlrunbook.ports import Message
 from mlrunbook.steps import action_items, confirmation, regulatory, review_reminders
 from mlrunbook.store import incidents, leases, outbox, timeline
@@ -25,6 +25,7 @@ log = logging.getLogger("mlrunbook.dispatcher")
 RESPOND = "respond"
 URGENT: tuple[str, ...] = ("page", "start_run", "resume_run", cadence.RESPONSE, regulatory.TIMER)
 ORDINARY: tuple[str, ...] = (
+    SETTLE,
     "message",
     "update",
     "expire_approval",
@@ -51,6 +52,7 @@ class Dispatcher:
         self._deliver = {
             "page": self._send,
             "message": self._send,
+            SETTLE: self._settle,
             cadence.UPDATE: self._send_update,
             cadence.RESPONSE: self._answer_is_due,
             recurrence.TIMER: self._automation_is_back,
@@ -106,14 +108,14 @@ class Dispatcher:
             log.log(level, "%s %s, attempt %d: %s", item.kind, item.dedup_key, item.attempts, error, exc_info=level == logging.ERROR)
             with self._world.transaction() as conn:
                 outbox.failed(conn, item, str(error) or type(error).__name__, now=self._world.now())
-                if item.attempts == 1 and item.incident_id and item.kind in ("page", "message"):
-                    text = f"Not delivered yet to {item.payload.get('channel')}, will be retried: {error}"
-                    timeline.append(conn, item.incident_id, "delivery", text, actor="dispatcher", at=self._world.now())
+                delivery.note_failure(
+                    conn, self._world.policy, item, error, has_address=self._world.notifier.has_address, now=self._world.now()
+                )
 
     def _send(self, item: outbox.Item) -> None:
         """Send, then mark: killed in between, it goes out again. A page may repeat but is never missed."""
         incident_id, p = str(item.incident_id), dict(item.payload)
-        is_page = item.kind == "page"
+        is_page, severity = item.kind == "page", None
         if is_page:
             with self._world.transaction() as conn:
                 if not outbox.stands(conn, item):  # resolved or acknowledged since it was claimed
@@ -121,12 +123,24 @@ class Dispatcher:
                 incident = incidents.get(conn, incident_id)
                 text = page_text(conn, self._world.policy, p, incident, now=self._world.now())
             p |= {"subject": text.subject, "body": text.body}
-        self._world.notifier.send(Message(item.dedup_key, incident_id, p["channel"], p["subject"], p["body"], page=is_page))
+            severity = str(incident.severity)
+        message = Message(item.dedup_key, incident_id, p["channel"], p["subject"], p["body"], page=is_page, severity=severity)
+        self._world.notifier.send(message)
         with self._world.transaction() as conn:
             now = self._world.now()
             words = f"Paged {p['to']}: {p['reason']}" if is_page else f"Told {p['to']}: {p['subject']}"
+            words += f" (attempt {item.attempts})" if item.attempts > 1 else ""
             timeline.append(conn, incident_id, item.kind, words, actor="dispatcher", at=now, data={"channel": p["channel"], "to": p["to"]})
             outbox.delivered(conn, item, now=now)  # after the incident: everybody locks it before rows of the outbox
+
+    def _settle(self, item: outbox.Item) -> None:
+        channel, action = str(item.payload["channel"]), item.payload["action"]
+        told = self._world.notifier.settle(Message(item.dedup_key, str(item.incident_id), channel, "", ""), action)
+        with self._world.transaction() as conn:
+            if told:
+                words = f"The paging service of {channel} was told: {action}d"
+                timeline.append(conn, str(item.incident_id), "delivery", words, actor="dispatcher", at=self._world.now())
+            outbox.delivered(conn, item, now=self._world.now())
 
     def _send_update(self, item: outbox.Item) -> None:
         with self._world.transaction() as conn:

@@ -130,7 +130,7 @@ class Inbox:
         """The SMTP answer."""
         try:
             mail = message_from_bytes(content if isinstance(content, bytes) else b"", policy=policy.default)
-            kept = as_json(mail)  # type: ignore[arg-type]
+            kept = as_json(mail)
             presented = TOKEN.findall(" ".join([*recipients, str(mail.get("Subject", ""))]))
         except (ValueError, LookupError, TypeError, AttributeError, IndexError, RecursionError) as error:
             log.info("a mail could not be read: %s", type(error).__name__)

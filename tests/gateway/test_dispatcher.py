@@ -220,12 +220,15 @@ class TestDelivery:
         for _ in range(5):
             clock.advance(minutes=1)
             deliver(world)
-        assert told(world, incident_id, "delivery") == ["Not delivered yet to page, will be retried: channel page does not answer"]
+        assert told(world, incident_id, "delivery") == [
+            "Not delivered yet to page, will be retried: channel page does not answer",
+            "page has failed 3 times: On-Call ML Engineer is paged by incidents instead",
+        ]
         assert rows(world, incident_id, "page")[0]["attempts"] >= 4
         notifier.fail.clear()
         clock.advance(minutes=1)
         deliver(world)
-        assert paged(notifier) == [ONCALL]
+        assert paged(notifier) == [ONCALL, ONCALL], "by another channel, and by its own once it takes it"
 
     def test_one_dead_channel_holds_up_no_other(self, world: World, notifier: LedgerNotifier) -> None:
         notifier.fail.add("page")

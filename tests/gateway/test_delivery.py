@@ -1,0 +1,134 @@
+"""A dead channel: the page goes out by another one, once, and the paging service hears what became of it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from sqlalchemy import Engine
+
+from mlrunbook.cadence import acknowledge
+from mlrunbook.domain.communication import Rendered
+from mlrunbook.domain.errors import Refused
+from mlrunbook.domain.incident import Severity
+from mlrunbook.domain.policy import Policy
+from mlrunbook.notices import stop, tell_contact, update_notice
+from mlrunbook.ports import Message
+from mlrunbook.store import incidents
+from mlrunbook.wiring import World
+from tests.fakes import Clock, FileWorld, LedgerNotifier, empty_store, world_of
+from tests.steps.people import deliver, report, told
+
+ONCALL = "On-Call ML Engineer"
+
+
+class Channels(LedgerNotifier):
+    """`bare` channels have no address, `wrong` ones one that is none."""
+
+    bare: frozenset[str] = frozenset()
+    wrong: frozenset[str] = frozenset()
+
+    def send(self, message: Message) -> None:
+        if message.channel in self.wrong:
+            raise Refused(f"channel {message.channel} has no valid address")
+        super().send(message)
+
+    def has_address(self, channel: str) -> bool:
+        return channel not in self.bare
+
+    def settle(self, message: Message, action: str) -> bool:
+        return not super().settle(message, action)
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def notifier() -> Channels:
+    return Channels()
+
+
+@pytest.fixture
+def world(engine: Engine, tmp_path: Path, clock: Clock, notifier: Channels) -> World:
+    empty_store(engine)
+    return world_of(engine, FileWorld(tmp_path / "world.json", clock), clock, notifier=notifier, policy=Policy())
+
+
+def paged(notifier: Channels, role: str = ONCALL) -> list[str]:
+    """The channels that took a page of that role, in order."""
+    return [m.channel for m in notifier.pages() if m.body.startswith(role)]
+
+
+def minutes(world: World, clock: Clock, count: int) -> None:
+    for _ in range(count):
+        clock.advance(minutes=1)
+        deliver(world)
+
+
+def test_a_page_that_its_channel_does_not_take_goes_out_once_by_another_and_still_by_its_own(
+    world: World, clock: Clock, notifier: Channels
+) -> None:
+    notifier.fail.add("page")
+    incident_id = report(world, Severity.MEDIUM, by_alert=False)
+    minutes(world, clock, 8)
+    assert paged(notifier) == ["incidents"]
+    assert "the channel page does not take pages" in notifier.pages()[0].body
+    notifier.fail.clear()
+    minutes(world, clock, 3)
+    assert paged(notifier) == ["incidents", "page"]
+    assert any(t.startswith("Paged On-Call ML Engineer") and "(attempt " in t for t in told(world, incident_id, "page"))
+
+
+def test_a_fallback_that_is_dead_too_has_its_own_and_in_the_end_it_is_said(world: World, clock: Clock, notifier: Channels) -> None:
+    notifier.fail |= {"page", "incidents", "email"}
+    incident_id = report(world, Severity.MEDIUM, by_alert=False)
+    minutes(world, clock, 15)
+    assert paged(notifier) == []
+    said = told(world, incident_id, "delivery")
+    assert "incidents has failed 3 times: On-Call ML Engineer is paged by email instead" in said
+    assert "email has failed 3 times and no other channel is left for On-Call ML Engineer" in said
+
+
+def test_a_channel_that_reaches_somebody_is_preferred(world: World, clock: Clock, notifier: Channels) -> None:
+    notifier.fail.add("page")
+    notifier.bare = frozenset({"incidents"})
+    report(world, Severity.MEDIUM, by_alert=False)
+    minutes(world, clock, 8)
+    assert paged(notifier) == ["email"]
+
+
+def test_an_address_that_is_none_is_not_tried_three_times_first(world: World, clock: Clock, notifier: Channels) -> None:
+    notifier.wrong = frozenset({"page"})
+    incident_id = report(world, Severity.CRITICAL, by_alert=False)
+    deliver(world)
+    deliver(world)
+    assert paged(notifier) == ["incidents"]
+    assert any("page has failed once" in t for t in told(world, incident_id, "delivery"))
+
+
+def test_of_a_notice_that_cannot_be_sent_somebody_is_paged(world: World, clock: Clock, notifier: Channels) -> None:
+    notifier.fail.add("security")
+    incident_id = report(world, Severity.HIGH, by_alert=False)
+    with world.transaction() as conn:
+        incident = incidents.get(conn, incident_id)
+        update_notice(conn, world.policy, incident, number=1, now=clock())
+        tell_contact(conn, incident, world.policy.contacts.security, "security team", Rendered("look", "now"), key="x", now=clock())
+    minutes(world, clock, 6)
+    assert any("the channel security does not take messages; security team must be told by hand" in m.body for m in notifier.pages())
+
+
+def test_who_acknowledges_and_the_end_are_told_to_the_service_that_was_called(world: World, clock: Clock, notifier: Channels) -> None:
+    incident_id = report(world, Severity.HIGH, by_alert=False)
+    minutes(world, clock, 2)
+    with world.transaction() as conn:
+        acknowledge(conn, incident_id, by="an engineer", role="oncall_ml_engineer", now=clock())
+    deliver(world)
+    with world.transaction() as conn:
+        incidents.get(conn, incident_id, lock=True)
+        stop(conn, incident_id, now=clock())
+        stop(conn, incident_id, now=clock())
+    deliver(world)
+    assert notifier.settled == [(incident_id, "page", "acknowledge"), (incident_id, "page", "resolve")]
+    assert told(world, incident_id, "delivery")[-1] == "The paging service of page was told: resolved"

@@ -14,7 +14,7 @@ from mlrunbook.store import changes, incidents, timeline
 from mlrunbook.wiring import World
 from tests.gateway.conftest import Clock
 
-HOSTILE = "\x1b[31mred\x1b[0m\x00\x07 {{ 7*7 }} <script>x</script> # head\n@here"
+HOSTILE = "\x1b[31mred\x1b[0m\x00\x07 {{ 31337*31 }} <script>x</script> # head\n@here"
 CONTROLS = {"\x00", "\x07", "\x1b"}
 
 
@@ -37,5 +37,5 @@ def test_hostile_text_is_kept_without_controls_and_shown_as_text(
     assert shown
     for text in shown:
         assert not CONTROLS & set(text)
-        assert "49" not in text, "no template is rendered"
+        assert "971447" not in text, "no template is rendered"
     assert "\n" not in plain(shown[0])

@@ -31,7 +31,7 @@ def collect(config: Settings, http: httpx.Client) -> dict[str, bytes]:
     log = config.serving_log_file
     sources: dict[str, Callable[[], bytes]] = {
         "logs/model-server.log": lambda: _end_of(log),
-        "serving/desired.json": config.serving_state_file.read_bytes,
+        "serving/desired.json": lambda: _asked_for(config.serving_state_file),
         "serving/model-config.json": config.serving_config_file.read_bytes,
         "serving/health.json": lambda: http.get("/health").content,
         "serving/metrics.txt": lambda: http.get("/metrics").content,
@@ -80,6 +80,14 @@ def tail_of(log: Path, lines: int, since: datetime | None) -> str:
     fresh = next((i for i, at in made if at >= since.replace(microsecond=0)), None)
     old = max((i for i, at in made), default=-1)
     return "".join(kept[old + 1 if fresh is None else fresh :])
+
+
+def _asked_for(state_file: Path) -> bytes:
+    """Without the file, nobody has asked for anything: that is an answer too."""
+    try:
+        return state_file.read_bytes()
+    except FileNotFoundError:
+        return b"{}"
 
 
 def _end_of(log: Path) -> bytes:

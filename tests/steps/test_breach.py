@@ -21,8 +21,9 @@ from mlrunbook.intake import NormalisedAlert, take_in_alerts
 from mlrunbook.steps import evidence as evidence_step
 from mlrunbook.steps import lifecycle, regulatory
 from mlrunbook.steps.closing import unexplained
+from mlrunbook.steps.opening import open_or_join
 from mlrunbook.steps.run import Run
-from mlrunbook.store import clocks, evidence, journal, outbox, plans, timeline
+from mlrunbook.store import clocks, evidence, incidents, journal, outbox, plans, timeline
 from mlrunbook.wiring import World
 from tests.fakes import MODEL, Clock, FileWorld, LedgerNotifier
 from tests.steps.people import approve, deliver, incident_of, plan, recorded, report, resolve, say, told
@@ -42,6 +43,12 @@ def breach(world: World, kind: Subtype | None, severity: Severity = Severity.HIG
 def release(world: World, incident_id: str, decision: str = "approved") -> None:
     """What security says to the plan that stands: to lift the isolation, or to begin it."""
     say(world, incident_id, decision, PlanKind.ISOLATION, by="Security", role="security_officer")
+
+
+def ask_for_rollback(world: World) -> str:
+    wish = {"path": "rollback", "target_version": "v1.4.0", "by": "an engineer", "reason": "the new one feels wrong"}
+    about = (MODEL, Severity.MEDIUM, IncidentType.PERFORMANCE_DEGRADATION, "Rollback to v1.4.0 requested", "", "an engineer")
+    return open_or_join(world, *about, wish)
 
 
 @pytest.fixture(autouse=True)
@@ -336,6 +343,49 @@ class TestDecision:
         assert (file_world.state["route"], file_world.state["replicas"]) == (None, 1)
         assert any("nothing but a person's decision changes what it serves" in entry for entry in told(world, other, "action"))
         assert file_world.state["config"]["auto_work_orders"] is False, "work orders are halted all the same"
+
+    def test_a_path_asked_for_while_isolated_joins_the_breach_and_waits_for_the_officers(
+        self, world: World, file_world: FileWorld, clock: Clock
+    ) -> None:
+        incident_id = breach(world, Subtype.DATA_LEAKAGE)
+        carry(world, incident_id, "run-1")
+        assert ask_for_rollback(world) == incident_id
+        [asked] = [text for text in told(world, incident_id, "plan") if "asks for path" in text]
+        assert "asks for path rollback: the new one feels wrong. The model server is isolated: Security Officer or" in asked
+        assert carry(world, incident_id, "run-1") == "pending"
+        assert plan(world, incident_id) is None
+        release(world, incident_id, "rejected")
+        assert carry(world, incident_id, "run-1") == "pending"
+        wanted = plan(world, incident_id)
+        assert wanted is not None
+        assert [a.summary for a in wanted.actions] == [f"roll {MODEL} back to v1.4.0"]
+        approve(world, incident_id)
+        clock.advance(minutes=2)
+        assert carry(world, incident_id, "run-1") == "pending", "whether to serve it is asked about anew"
+        assert file_world.applied == ISOLATED | {"rollback": 1}
+
+    def test_a_path_asked_for_after_a_hand_over_says_who_may_lift_the_isolation(self, world: World, file_world: FileWorld) -> None:
+        incident_id = breach(world, Subtype.DATA_LEAKAGE)
+        carry(world, incident_id, "run-1")
+        with world.transaction() as conn:
+            for status in (Status.RESOLVED, Status.CLOSED):
+                incidents.set_status(conn, incident_id, status, why="handed over", actor="Security", now=world.now())
+        path = ask_for_rollback(world)
+        assert path != incident_id
+        assert incident_of(world, path).type is IncidentType.PERFORMANCE_DEGRADATION
+        [asked] = [text for text in told(world, path, "plan") if "asks for path" in text]
+        assert f"isolated since {incident_id}, which is closed" in asked
+        assert "Report an incident of type security" in asked
+
+    def test_a_path_asked_for_when_nothing_is_isolated_opens_an_incident_of_its_own(
+        self, world: World, file_world: FileWorld, clock: Clock
+    ) -> None:
+        incident_id = breach(world, Subtype.DATA_LEAKAGE)
+        carry(world, incident_id, "run-1")
+        release(world, incident_id)
+        clock.advance(minutes=1)
+        carry(world, incident_id, "run-1")
+        assert ask_for_rollback(world) != incident_id
 
     def test_a_breach_that_outcomes_reopen_is_told_isolated_and_decided_anew(
         self, world: World, file_world: FileWorld, clock: Clock, notifier: LedgerNotifier

@@ -46,6 +46,35 @@ class CamelModel(BaseModel):
     model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True, extra="forbid", frozen=True)
 
 
+def _documented(description: str) -> dict[str, Any]:
+    shape = {
+        "type": "object",
+        "required": ["type", "title", "status"],
+        "properties": {
+            "type": {"type": "string"},
+            "title": {"type": "string"},
+            "status": {"type": "integer"},
+            "detail": {"type": "string", "description": "What is wrong and what to do next"},
+            "field": {"type": "string", "description": "The field that is wrong"},
+            "errors": {"type": "array", "items": {"type": "object"}},
+        },
+    }
+    return {"description": description, "content": {PROBLEM: {"schema": shape}}}
+
+
+# What any route may answer instead, for its OpenAPI (RFC 9457).
+PROBLEMS: dict[int | str, dict[str, Any]] = {
+    400: _documented("Not readable, such as a body that is no JSON"),
+    401: _documented("No valid token"),
+    403: _documented("The token lacks the scope, or its role may not decide this"),
+    404: _documented("Not found"),
+    409: _documented("Refused as things stand"),
+    413: _documented("The body is too large"),
+    422: _documented("Invalid: `field` names what"),
+    503: _documented("Try again after Retry-After seconds"),
+}
+
+
 def problem(
     status: int,
     title: str,

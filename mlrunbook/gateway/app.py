@@ -55,7 +55,7 @@ def create_app(world: World, *, dispatcher: Dispatcher | None = None, prefect_ui
         if keeper:
             await run_in_threadpool(keeper.stop)
 
-    app = FastAPI(title="mlrunbook gateway", version=__version__, description=__doc__ or "", lifespan=lifespan)
+    app = FastAPI(title="mlrunbook gateway", version=__version__, description=__doc__ or "", lifespan=lifespan, responses=web.PROBLEMS)
     web.prepare(app, engine=world.engine, max_body_bytes=MAX_BODY_BYTES)
 
     @app.get("/health", tags=["health"])

@@ -41,7 +41,7 @@ DEFAULT_MODEL = "predictive_maintenance"
 POLL_S = 0.5
 LOG_EVERY_S = 60.0  # the same kind of failed request of the same caller
 MAX_BODY_BYTES = 8 << 20
-FORENSIC_PATHS = ("/health", "/metrics")  # what an isolated server still answers: they tell of it, and change nothing
+FORENSIC_PATHS = ("/health", "/ready", "/metrics")  # what an isolated server still answers: they tell of it, and change nothing
 # Predictions make work orders, and alerts are raised from them: not for everybody.
 Intake = Annotated[Identity, Depends(web.require(Scope.INTAKE))]
 
@@ -225,6 +225,13 @@ def create_app(
     @app.get("/health")
     async def health() -> dict[str, Any]:
         return serving.health() | {"features": (watch.seen() if watch else Seen(NOT_CONFIGURED)).as_wire()}
+
+    @app.get("/ready")
+    async def ready() -> dict[str, Any]:
+        """200 once a version is loaded: before that nobody should be sent here."""
+        if serving.loaded is None:
+            raise Transient(f"no version of {model} is loaded" + (f": {serving.error}" if serving.error else ""))
+        return {"version": serving.loaded.manifest.version}
 
     @app.get("/metrics")
     async def metrics() -> Response:

@@ -86,7 +86,7 @@ def runtime(node: ClusterNode) -> KubernetesRuntime:
 
 
 def test_stopped_and_started_in_the_cluster_the_server_stops_and_starts_here(runtime: KubernetesRuntime, config: Settings) -> None:
-    assert runtime.observe(MODEL).ready_replicas == 1
+    until(lambda: runtime.observe(MODEL).ready_replicas == 1)
     runtime.scale(MODEL, replicas=0)
     until(lambda: desired_state(config.serving_state_file)["replicas"] == 0)
     runtime.scale(MODEL, replicas=1)

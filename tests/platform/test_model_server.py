@@ -62,6 +62,7 @@ def test_without_a_version_in_production_it_runs_and_says_so(world: World) -> No
     with world.start() as client:
         health = client.get("/health").json()
         assert (health["status"], health["version"], health["config"]) == ("no_model", None, None)
+        assert client.get("/ready").status_code == 503, "alive, and nobody should be sent here"
         refused = world.predict(client, reading())
     assert (refused.status_code, refused.headers["content-type"], refused.headers["retry-after"]) == (503, "application/problem+json", "5")
     assert world.errors() == {"no_model": 1}
@@ -84,6 +85,7 @@ def test_many_assets_are_predicted_in_order_and_every_prediction_is_logged(world
 def test_the_config_is_created_from_the_manifest_and_shown_as_loaded(world: World, served: httpx.Client) -> None:
     health = served.get("/health").json()
     assert (health["status"], health["version"], health["restartId"], health["configRevision"]) == ("ok", "v1.5.0", "restart_1", "1")
+    assert served.get("/ready").json() == {"version": "v1.5.0"}
     assert health["config"] == {"threshold": 0.5, "humanApproval": False, "autoWorkOrders": True, "autoScheduling": True}
     assert statefile.read(world.settings.serving_config_file)["threshold"] == 0.5
 

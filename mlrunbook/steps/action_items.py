@@ -26,7 +26,7 @@ def add(conn: Connection, policy: Policy, incident_id: str, action: str, *, owne
         raise Refused(f"{incident_id} has this action item already: see `mlrunbook actions list`")
     _plan_next(conn, policy, item, now=now)
     words = f"Action item {item.id}, due {due_on}: {action}"
-    timeline.append(conn, incident_id, "action_item", words, actor=by, at=now, data={"item": item.id, "owner": owner_role})
+    timeline.append(conn, incident_id, "todo", words, actor=by, at=now, data={"item": item.id, "owner": owner_role})
     return item
 
 
@@ -47,7 +47,7 @@ def move(conn: Connection, policy: Policy, item_id: int, to: ItemStatus, *, by: 
         return before
     items.save(conn, item)
     words = f"Action item {item.id} is {item.status}: {item.action}" + (f" ({item.note})" if item.note else "")
-    timeline.append(conn, item.incident_id, "action_item", words, actor=by, at=now, data={"item": item.id, "status": item.status})
+    timeline.append(conn, item.incident_id, "todo", words, actor=by, at=now, data={"item": item.id, "status": item.status})
     outbox.cancel(conn, now=now, incident_id=item.incident_id, key_prefix=_key(item))
     _plan_next(conn, policy, item, now=now)
     return item

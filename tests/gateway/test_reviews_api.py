@@ -115,7 +115,7 @@ def test_an_item_is_done_once_and_the_review_shows_it(client: TestClient, world:
     assert f"| {item['action']} | " in review(client, reviewable)
     assert "| Done |" in review(client, reviewable)
     with world.transaction() as conn:
-        said = [e.text for e in timeline.read(conn, reviewable) if e.kind == "action_item" and "is done" in e.text]
+        said = [e.text for e in timeline.read(conn, reviewable) if e.kind == "todo" and "is done" in e.text]
     assert said == [f"Action item {item['id']} is done: {item['action']} (alert added)"]
 
 

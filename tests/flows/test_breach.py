@@ -31,6 +31,12 @@ class Leak:
     changes: list[tuple[str, str]]
 
 
+def _waits_for_people(live: Live, incident_id: str) -> bool:
+    """For their word, or about a plan: what a release of a minute ago looks like to the diagnosis is not what this is about."""
+    asked = live.said(incident_id, "Waiting for a human") or live.plan(incident_id) is not None
+    return asked and live.lease(incident_id).state == "waiting"
+
+
 @pytest.fixture(scope="module")
 def leak(live: Live) -> Leak:
     incident_id = live.report(severity="high", type="security", subtype="data_leakage", description="Readings were sent to a stranger")
@@ -44,7 +50,7 @@ def leak(live: Live) -> Leak:
     live.gateway.post(path, json=body, headers=live._as("security-officer")).raise_for_status()
     with live.traffic():
         live.wait(incident_id, "the isolation is lifted", lambda: not live.loaded().get("isolated"))
-        live.wait_until_said(incident_id, "Waiting for a human")
+        live.wait(incident_id, "people are asked how to go on", lambda: _waits_for_people(live, incident_id))
         said = {"what": "the export job is removed", "rootCause": "an export without an owner"}
         live.gateway.post(f"/api/v1/incidents/{incident_id}/resolve", json=said, headers=live._as("operator")).raise_for_status()
         live.wait_until_ended(incident_id)

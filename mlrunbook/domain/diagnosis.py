@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from mlrunbook.domain.actions import Path
+from mlrunbook.domain.candidates import Judged
 from mlrunbook.domain.causes import DISTRIBUTIONS, HEADLINES, Cause, Line, evidence
 from mlrunbook.domain.diagnosis_facts import DiagnosisFacts
 from mlrunbook.domain.features import FeatureVerdict
@@ -224,6 +225,8 @@ def _back(facts: DiagnosisFacts) -> tuple[Path | None, str | None, float | None,
         tried = " or ".join(v.version for v in targets.ranking)
         why = f"replayed on {targets.rows} requests, {tried} would not do better" if targets.ranking else "there is no other version"
         return None, None, None, f"No safe automatic path here: {why}; deploy a fixed version"
+    if targets and any(v.version == previous and v.judged is Judged.REFUSED for v in targets.ranking):
+        return None, None, None, f"No safe automatic path here: {previous} would not do better ({targets.sentence}); deploy a fixed version"
     if previous and previous != facts.model_version:
         doubt = f" ({targets.sentence})" if targets else ""
         return Path.ROLLBACK, previous, None, f"Path A: roll back to {previous}{doubt}"

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from mlrunbook.domain.actions import Path
-from mlrunbook.domain.candidates import TargetChoice
+from mlrunbook.domain.candidates import Judged, TargetChoice, TargetVerdict
 from mlrunbook.domain.causes import Cause
 from mlrunbook.domain.diagnosis import Diagnosis, Repair, diagnose
 from mlrunbook.domain.diagnosis_facts import gather, last_threshold_change, unseen_types
@@ -223,6 +223,14 @@ def test_with_too_few_outcomes_to_replay_the_version_before_is_offered_with_the_
     d = decide(changes=[change("deployment", hours_ago=3)], targets=choice(None, known=False))
     assert (d.path, d.target_version) == (Path.ROLLBACK, "v1.5.0")
     assert "every version was replayed" in d.sentence
+
+
+def test_the_version_before_is_not_offered_where_the_replay_refused_it_though_another_stays_open() -> None:
+    judged = (TargetVerdict("v1.5.0", Judged.REFUSED, "it is worse"), TargetVerdict("v1.4.0", Judged.NOT_ENOUGH_EVIDENCE, "who knows"))
+    targets = replace(choice(None, known=False), ranking=judged)
+    d = decide(changes=[change("deployment", hours_ago=3)], targets=targets)
+    assert (d.path, d.target_version) == (None, None)
+    assert "v1.5.0 would not do better" in d.sentence
 
 
 def choice(target: str | None, *, known: bool = True) -> TargetChoice:

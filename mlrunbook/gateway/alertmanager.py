@@ -6,6 +6,7 @@ later) is not needed, so older senders work as well. Grafana alerting sends the 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from mlrunbook.domain.intake import IntakePolicy
@@ -37,11 +38,16 @@ def read(received: Received) -> list[Reading]:
         return nothing_of(received, 'not an Alertmanager message of version 4: `version` must be "4"')
     if not isinstance(payload.get("alerts"), list):
         return nothing_of(received, "not an Alertmanager message of version 4: `alerts` must be a list")
-    usable, unusable = collect(payload["alerts"], lambda part: alert(part, received.policy))
-    return [Reading(usable, unusable, truncated(payload.get("truncatedAlerts")))]
+    return [members(payload, received.policy)]
 
 
-def alert(part: Any, policy: IntakePolicy) -> NormalisedAlert | str:
+def members(payload: Mapping[str, Any], policy: IntakePolicy) -> Reading:
+    """The members of `alerts`, as Alertmanager and Grafana send them."""
+    usable, unusable = collect(payload["alerts"], lambda part: _alert(part, policy))
+    return Reading(usable, unusable, truncated(payload.get("truncatedAlerts")))
+
+
+def _alert(part: Any, policy: IntakePolicy) -> NormalisedAlert | str:
     """The alert, or the sentence that says why it is none."""
     if not isinstance(part, dict):
         return "an alert must be an object"
@@ -70,9 +76,9 @@ def alert(part: Any, policy: IntakePolicy) -> NormalisedAlert | str:
     )
 
 
-def whole(part: Any) -> Any:
+def whole(part: Any, version: str = VERSION) -> Any:
     """One alert as a message, for the quarantine's replay."""
-    return part if isinstance(part, dict) and "alerts" in part else {"version": VERSION, "alerts": [part]}
+    return part if isinstance(part, dict) and "alerts" in part else {"version": version, "alerts": [part]}
 
 
 FORMAT = Format("alertmanager", read, whole)

@@ -6,10 +6,10 @@ fires as `DatasourceNoData` or `DatasourceError` with the rule's name in `rulena
 
 from __future__ import annotations
 
-from typing import Any
+from functools import partial
 
-from mlrunbook.gateway.alertmanager import alert
-from mlrunbook.gateway.reading import Format, Reading, Received, collect, nothing_of, truncated
+from mlrunbook.gateway import alertmanager
+from mlrunbook.gateway.reading import Format, Reading, Received, nothing_of
 
 VERSION = "1"
 
@@ -20,13 +20,7 @@ def read(received: Received) -> list[Reading]:
         return nothing_of(received, 'not a Grafana alerting message: `version` must be "1"')
     if not isinstance(payload.get("alerts"), list):
         return nothing_of(received, "not a Grafana alerting message: `alerts` must be a list")
-    usable, unusable = collect(payload["alerts"], lambda part: alert(part, received.policy))
-    return [Reading(usable, unusable, truncated(payload.get("truncatedAlerts")))]
+    return [alertmanager.members(payload, received.policy)]
 
 
-def whole(part: Any) -> Any:
-    """One alert as a message, for the quarantine's replay."""
-    return part if isinstance(part, dict) and "alerts" in part else {"version": VERSION, "alerts": [part]}
-
-
-FORMAT = Format("grafana", read, whole)
+FORMAT = Format("grafana", read, partial(alertmanager.whole, version=VERSION))

@@ -11,7 +11,7 @@ from mlrunbook.domain.actions import Plan, PlanKind
 from mlrunbook.domain.approval import POLICY_RULE, ApprovalRules, granted, is_entitled, valid
 from mlrunbook.domain.errors import Invalid, Refused
 from mlrunbook.domain.policy import OnExpiry, Policy, Role
-from mlrunbook.notices import ask
+from mlrunbook.notices import EXPIRY, ask
 from mlrunbook.store import incidents, leases, outbox, plans, timeline
 from mlrunbook.store.plans import StoredApproval
 
@@ -123,15 +123,16 @@ def request(conn: Connection, policy: Policy, plan: Plan, *, now: datetime) -> N
 
     A mitigation is an offer while the cause is looked for: it is asked about once, the resolution plan follows it.
     """
-    timers = [r for r in outbox.of_incident(conn, plan.incident_id, "expire_approval") if r["payload"]["digest"] == plan.digest]
+    timers = [r for r in outbox.of_incident(conn, plan.incident_id, EXPIRY) if r["payload"]["digest"] == plan.digest]
     if any(r["delivered_at"] is None and r["cancelled_at"] is None for r in timers):
         return
     why = f"your decision is needed: {'; '.join(a.summary for a in plan.actions)}"
     _ask(conn, policy, plan, policy.approvals.of(plan.kind).roles[:1], why, round=len(timers) + 1, now=now)
 
 
-def expire(conn: Connection, policy: Policy, incident_id: str, digest: str, *, round: int, now: datetime) -> None:
+def expire(conn: Connection, policy: Policy, item: outbox.Item, *, now: datetime) -> None:
     """Nobody decided in time: say so, ask again, and escalate where policy says so. Never a silent yes."""
+    incident_id, digest, round = str(item.incident_id), str(item.payload["digest"]), int(item.payload["round"])
     incident = incidents.get(conn, incident_id, lock=True)
     plan = plans.get(conn, incident_id, digest)
     if not incident.status.is_open or plans.is_superseded(conn, incident_id, digest) or _is_decided(conn, policy, plan, now=now):
@@ -154,4 +155,4 @@ def _ask(conn: Connection, policy: Policy, plan: Plan, roles: Iterable[Role], wh
         return
     at = now + timedelta(minutes=policy.approvals.of(plan.kind).expires_after_min)
     timer = {"digest": plan.digest, "round": round}
-    outbox.put(conn, "expire_approval", _timer(plan, round), timer, now=now, incident_id=incident.id, at=at)
+    outbox.put(conn, EXPIRY, _timer(plan, round), timer, now=now, incident_id=incident.id, at=at)

@@ -14,11 +14,9 @@ from mlrunbook.domain import cadence, communication
 from mlrunbook.domain.escalation import ladder, unanswered
 from mlrunbook.domain.incident import Incident, Severity, Status
 from mlrunbook.domain.policy import Policy, Role
-from mlrunbook.notices import opened_at, page, respond_by, round_of, settle_pages, situation, tell, update_notice
+from mlrunbook.notices import RESPONSE, UPDATE, opened_at, page, respond_by, round_of, settle_pages, situation, tell, update_notice
 from mlrunbook.store import incidents, outbox, timeline
 
-RESPONSE = "response_due"
-UPDATE = "update"
 DISPATCHER = "dispatcher"
 
 

@@ -24,6 +24,9 @@ from mlrunbook.store import clocks, incidents, journal, outbox, plans, records
 from mlrunbook.store.journal import SETTLED
 
 SETTLE = "settle_pages"
+UPDATE = "update"
+RESPONSE = "response_due"
+EXPIRY = "expire_approval"
 REOPENED = "reopened"  # the record of the last reopening: number, at, since, why, baseline
 SEVERITY_SET = "severity_set"  # the record of the last change of severity after triage's: number, at, from, to, by, why, by_person
 
@@ -207,7 +210,7 @@ def stop(conn: Connection, incident_id: str, *, now: datetime) -> None:
 
     But for two pages that outlive it: about a step that could not be done (steps/changes), and about alerts that open it again and again.
     """
-    kinds = ("page", "update", "response_due", "expire_approval")
+    kinds = ("page", UPDATE, RESPONSE, EXPIRY)
     outbox.cancel(
         conn, now=now, incident_id=incident_id, kinds=kinds, spare=(f"page:{incident_id}:failed:", f"page:{incident_id}:flapping:")
     )

@@ -109,7 +109,7 @@ def go_on(conn: Connection, incident_id: str, *, by: str, note: str, now: dateti
     return incident
 
 
-def quiet(conn: Connection, item: outbox.Item, *, now: datetime) -> None:
+def quiet(conn: Connection, _: Policy, item: outbox.Item, *, now: datetime) -> None:
     """The window is over. Where nothing opened meanwhile, automation is back."""
     incident = incidents.get(conn, str(item.incident_id), lock=True)
     flapping = records.get(conn, incident.id, FLAPPING) or {}

@@ -11,10 +11,9 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
-from mlrunbook import cadence, delivery, intake, recurrence
-from mlrunbook.approvals import expire
+from mlrunbook import approvals, cadence, delivery, intake, recurrence
 from mlrunbook.domain.errors import NotFound, Refused, RunbookError
-from mlrunbook.notices import SETTLE, page_text
+from mlrunbook.notices import EXPIRY, RESPONSE, SETTLE, UPDATE, page_text
 from mlrunbook.ports import Message
 from mlrunbook.steps import action_items, confirmation, regulatory, review_reminders
 from mlrunbook.store import incidents, leases, outbox, timeline
@@ -23,18 +22,28 @@ from mlrunbook.wiring import World
 log = logging.getLogger("mlrunbook.dispatcher")
 
 RESPOND = "respond"
-URGENT: tuple[str, ...] = ("page", "start_run", "resume_run", cadence.RESPONSE, regulatory.TIMER)
+URGENT: tuple[str, ...] = ("page", "start_run", "resume_run", RESPONSE, regulatory.TIMER)
 ORDINARY: tuple[str, ...] = (
     SETTLE,
     "message",
-    "update",
-    "expire_approval",
+    UPDATE,
+    EXPIRY,
     recurrence.TIMER,
     intake.SILENCE_ENDS,
     review_reminders.TIMER,
     confirmation.TIMER,
     action_items.TIMER,
 )
+TIMERS = {
+    UPDATE: cadence.send_update,
+    RESPONSE: cadence.answer_is_due,
+    recurrence.TIMER: recurrence.quiet,
+    intake.SILENCE_ENDS: intake.end_silence,
+    review_reminders.TIMER: review_reminders.remind,
+    action_items.TIMER: action_items.remind,
+    EXPIRY: approvals.expire,
+}
+"""What the store alone decides. Each is `(conn, policy, row, *, now)`."""
 LOOK_AGAIN_S = 300.0  # how often a run that waits for a human is checked to be still there
 TRY_AGAIN_S = 30.0  # when it could not be checked
 
@@ -53,18 +62,11 @@ class Dispatcher:
             "page": self._send,
             "message": self._send,
             SETTLE: self._settle,
-            cadence.UPDATE: self._send_update,
-            cadence.RESPONSE: self._answer_is_due,
-            recurrence.TIMER: self._automation_is_back,
-            intake.SILENCE_ENDS: self._end_silence,
-            review_reminders.TIMER: self._review_is_due,
             "start_run": self._start_run,
             "resume_run": self._resume_run,
-            "expire_approval": self._expire_approval,
             confirmation.TIMER: self._confirm_recovery,
             regulatory.TIMER: self._remind_of_clock,
-            action_items.TIMER: self._remind_of_action,
-        }
+        } | dict.fromkeys(TIMERS, self._go_off)
 
     def run(self) -> None:
         beside = threading.Thread(target=self._loop, args=(lambda: self._deliver_due(ORDINARY),), name="dispatcher-ordinary", daemon=True)
@@ -142,29 +144,12 @@ class Dispatcher:
                 timeline.append(conn, str(item.incident_id), "delivery", words, actor="dispatcher", at=self._world.now())
             outbox.delivered(conn, item, now=self._world.now())
 
-    def _send_update(self, item: outbox.Item) -> None:
+    def _go_off(self, item: outbox.Item) -> None:
+        """A timer of the store: what it does and that it went off are one transaction."""
         with self._world.transaction() as conn:
-            cadence.send_update(conn, self._world.policy, item, now=self._world.now())
-
-    def _answer_is_due(self, item: outbox.Item) -> None:
-        with self._world.transaction() as conn:
-            cadence.answer_is_due(conn, self._world.policy, item, now=self._world.now())
-            outbox.delivered(conn, item, now=self._world.now())
-
-    def _automation_is_back(self, item: outbox.Item) -> None:
-        with self._world.transaction() as conn:
-            recurrence.quiet(conn, item, now=self._world.now())
-            outbox.delivered(conn, item, now=self._world.now())
-
-    def _end_silence(self, item: outbox.Item) -> None:
-        with self._world.transaction() as conn:
-            intake.end_silence(conn, self._world.policy, item, now=self._world.now())
-            outbox.delivered(conn, item, now=self._world.now())
-
-    def _review_is_due(self, item: outbox.Item) -> None:
-        with self._world.transaction() as conn:
-            review_reminders.remind(conn, self._world.policy, item, now=self._world.now())
-            outbox.delivered(conn, item, now=self._world.now())
+            now = self._world.now()
+            TIMERS[item.kind](conn, self._world.policy, item, now=now)
+            outbox.delivered(conn, item, now=now)
 
     def _start_run(self, item: outbox.Item) -> None:
         incident_id, generation = str(item.incident_id), int(item.payload["generation"])
@@ -191,20 +176,11 @@ class Dispatcher:
                 leases.resumed(conn, lease, now=self._world.now())
             outbox.delivered(conn, item, now=self._world.now())
 
-    def _expire_approval(self, item: outbox.Item) -> None:
-        with self._world.transaction() as conn:
-            digest, round = item.payload["digest"], int(item.payload["round"])
-            expire(conn, self._world.policy, str(item.incident_id), digest, round=round, now=self._world.now())
-            outbox.delivered(conn, item, now=self._world.now())
-
     def _confirm_recovery(self, item: outbox.Item) -> None:
         confirmation.confirm(self._world, item)
 
     def _remind_of_clock(self, item: outbox.Item) -> None:
         regulatory.remind(self._world, item)
-
-    def _remind_of_action(self, item: outbox.Item) -> None:
-        action_items.remind(self._world, item)
 
     def _revive(self) -> int:
         with self._world.transaction() as conn:

@@ -13,7 +13,6 @@ from mlrunbook.domain.incident import ItemStatus
 from mlrunbook.domain.policy import Policy
 from mlrunbook.notices import tell
 from mlrunbook.store import incidents, items, outbox, timeline
-from mlrunbook.wiring import World
 
 TIMER = "action_item"
 
@@ -53,19 +52,16 @@ def move(conn: Connection, policy: Policy, item_id: int, to: ItemStatus, *, by: 
     return item
 
 
-def remind(world: World, due: outbox.Item) -> None:
+def remind(conn: Connection, policy: Policy, due: outbox.Item, *, now: datetime) -> None:
     """Put the reminder and plan the next one. Of what is overdue the incident channel hears too."""
-    with world.transaction() as conn:
-        now = world.now()
-        incident = incidents.get(conn, str(due.incident_id), lock=True)
-        item = items.get(conn, int(due.payload["item"]))
-        if item.status.is_open:
-            text = communication.action_item_reminder(item, now)
-            tell(conn, incident, "tickets", "the ticket queue", text, key=due.dedup_key, now=now)
-            if item.is_overdue(now):
-                tell(conn, incident, "incidents", "#ml-incidents", text, key=due.dedup_key, now=now)
-            _plan_next(conn, world.policy, item, now=now)
-        outbox.delivered(conn, due, now=now)
+    incident = incidents.get(conn, str(due.incident_id), lock=True)
+    item = items.get(conn, int(due.payload["item"]))
+    if item.status.is_open:
+        text = communication.action_item_reminder(item, now)
+        tell(conn, incident, "tickets", "the ticket queue", text, key=due.dedup_key, now=now)
+        if item.is_overdue(now):
+            tell(conn, incident, "incidents", "#ml-incidents", text, key=due.dedup_key, now=now)
+        _plan_next(conn, policy, item, now=now)
 
 
 def _plan_next(conn: Connection, policy: Policy, item: Item, *, now: datetime) -> None:

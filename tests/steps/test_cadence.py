@@ -15,7 +15,7 @@ from mlrunbook.domain.escalation import ladder, unanswered
 from mlrunbook.domain.incident import Severity, Status
 from mlrunbook.domain.policy import Policy, Role
 from mlrunbook.gateway.dispatcher import Dispatcher
-from mlrunbook.notices import stop
+from mlrunbook.notices import RESPONSE, stop
 from mlrunbook.store import incidents, outbox
 from mlrunbook.wiring import World
 from tests.fakes import Clock, LedgerNotifier
@@ -145,7 +145,7 @@ def test_two_dispatchers_that_hold_the_deadline_say_it_once(world: World, clock:
     deliver(world)
     clock.advance(minutes=15)
     with world.transaction() as conn:
-        [held] = outbox.claim(conn, now=clock(), kinds=(cadence.RESPONSE,))
+        [held] = outbox.claim(conn, now=clock(), kinds=(RESPONSE,))
     for _ in range(2):
         with world.transaction() as conn:
             cadence.answer_is_due(conn, world.policy, held, now=clock())

@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 from sqlalchemy import delete, update
 
-from mlrunbook.cadence import RESPONSE, acknowledge
+from mlrunbook.cadence import acknowledge
 from mlrunbook.domain.incident import Severity
+from mlrunbook.notices import RESPONSE
 from mlrunbook.steps.escalation_audit import audit
 from mlrunbook.store import tables
 from mlrunbook.wiring import World

@@ -143,15 +143,13 @@ def take_in_alerts(
         alert, home = _recall(conn, source, alert)
         _record(conn, source, alert, home, now=now)
         if home is not None:
-            _note_once(
-                conn, home.id, source, f"Alert resolved: {alert.summary}", f"resolved:{alert.fingerprint}:{alert.starts_at}", now=now
-            )
+            note_once(conn, home.id, source, f"Alert resolved: {alert.summary}", f"resolved:{alert.fingerprint}:{alert.starts_at}", now=now)
             touched[home.id] = None
 
     if truncated:
         for incident_id in touched:
             words = f"{truncated} further alert{'s were' if truncated > 1 else ' was'} cut off by the sender"
-            _note_once(conn, incident_id, source, words, f"truncated:{truncated}", now=now)
+            note_once(conn, incident_id, source, words, f"truncated:{truncated}", now=now)
     return list(touched)
 
 
@@ -257,7 +255,7 @@ def _type_of(policy: Policy, alert: NormalisedAlert) -> IncidentType:
     return IncidentType.PERFORMANCE_DEGRADATION
 
 
-def _note_once(conn: Connection, incident_id: str, source: str, words: str, key: str, *, now: datetime) -> None:
+def note_once(conn: Connection, incident_id: str, source: str, words: str, key: str, *, now: datetime) -> None:
     incidents.get(conn, incident_id, lock=True)
     if not any(e.kind == "alert" and e.data.get("key") == key for e in timeline.read(conn, incident_id)):
         timeline.append(conn, incident_id, "alert", words, actor=source, at=now, data={"key": key})

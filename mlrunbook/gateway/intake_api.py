@@ -6,29 +6,26 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Path, Query, Response
+from fastapi import APIRouter, Path, Query, Response
 from pydantic import AwareDatetime, Field
 
 from mlrunbook.domain.errors import Invalid
 from mlrunbook.domain.intake import CHANGE_KINDS, MODEL_ID
 from mlrunbook.gateway import formats
+from mlrunbook.gateway.callers import READER, Operator, Reporter
 from mlrunbook.gateway.reading import ToldChange
 from mlrunbook.gateway.reception import Receipt, replay, take_change
 from mlrunbook.gateway.text import clean
 from mlrunbook.ports import Change
 from mlrunbook.store import changes, quarantine
 from mlrunbook.store.quarantine import Quarantined
-from mlrunbook.tokens import Identity, Scope
-from mlrunbook.web import CamelModel, require
+from mlrunbook.web import CamelModel
 from mlrunbook.wiring import World
 
 CLOCKS_DIFFER = timedelta(minutes=5)
 RECENT = timedelta(days=7)
 MAX_DETAILS = 50
 
-Reporter = Annotated[Identity, Depends(require(Scope.INTAKE))]
-Operator = Annotated[Identity, Depends(require(Scope.OPERATE))]
-READER = Depends(require(Scope.READ))
 Number = Annotated[int, Path(ge=1, lt=2**63)]
 ModelName = Annotated[str, Field(pattern=f"^{MODEL_ID.pattern}$")]
 

@@ -18,7 +18,7 @@ from mlrunbook.domain.errors import NotFound, Refused
 from mlrunbook.domain.policy import Policy, Role
 from mlrunbook.gateway.reading import Format, Reading, Received, ToldChange, Unusable, Word
 from mlrunbook.gateway.text import clean
-from mlrunbook.intake import take_in_alerts
+from mlrunbook.intake import note_once, take_in_alerts
 from mlrunbook.store import alerts as known_alerts
 from mlrunbook.store import changes, deliveries, incidents, quarantine, timeline
 from mlrunbook.web import CamelModel
@@ -117,8 +117,8 @@ def _take_word(conn: Connection, source: str, word: Word, *, now: datetime) -> s
         return None
     if word.kind == "acknowledged" and incident.status.is_open:
         acknowledge(conn, incident.id, by=word.by, role=Role.ONCALL_ML_ENGINEER, now=now)
-    elif not any(e.data.get("key") == word.key for e in timeline.read(conn, incident.id)):
-        timeline.append(conn, incident.id, "alert", clean(word.text, 1000), actor=source, at=now, data={"key": word.key})
+    else:
+        note_once(conn, incident.id, source, clean(word.text, 1000), word.key, now=now)
     return incident.id
 
 

@@ -51,9 +51,9 @@ class ChannelNotifier:
                 if not self._is_recorded(message.key):
                     self._record(message, delivered_by="file")
                 return
-        self._deliver(message, address)  # may take seconds: other processes must not wait for it
+        delivered_by = self._deliver(message, address)  # may take seconds: other processes must not wait for it
         with self._locked():
-            self._record(message, delivered_by=_scheme(address) if _scheme(address) in (pagerduty.SCHEME, *mail.SCHEMES) else "apprise")
+            self._record(message, delivered_by=delivered_by)
 
     def settle(self, message: Message, action: Literal["acknowledge", "resolve"]) -> bool:
         address = self._address_of(message.channel)
@@ -65,22 +65,24 @@ class ChannelNotifier:
     def has_address(self, channel: str) -> bool:
         return self._address_of(channel) is not None
 
-    def _deliver(self, message: Message, address: str) -> None:
-        if _scheme(address) in (pagerduty.SCHEME, *mail.SCHEMES):
-            plain = replace(message, subject=_without_mentions(line(message.subject)), body=_without_mentions(message.body))
-            if _scheme(address) == pagerduty.SCHEME:
-                pagerduty.send(plain, address)
-            else:
-                mail.send(plain, address, first_key=self._first_key(message))
-            return
+    def _deliver(self, message: Message, address: str) -> str:
+        """What took it, as the ledger names it."""
+        scheme = _scheme(address)
+        plain = replace(message, subject=_without_mentions(line(message.subject)), body=_without_mentions(message.body))
+        if scheme == pagerduty.SCHEME:
+            pagerduty.send(plain, address)
+            return scheme
+        if scheme in mail.SCHEMES:
+            mail.send(plain, address, first_key=self._first_key(message))
+            return scheme
         target = _target(message.channel, address)
-        body = _without_mentions(message.body) or _without_mentions(message.subject)
         try:
-            sent = target.notify(body=body, title=_without_mentions(line(message.subject)), body_format="text")
+            sent = target.notify(body=plain.body or plain.subject, title=plain.subject, body_format="text")
         except Exception as error:  # a plugin's own error; its text may hold the address, so it is not repeated
             raise Transient(f"channel {message.channel} failed with {type(error).__name__}: {_advice(message.channel)}") from None
         if not sent:
             raise Transient(f"channel {message.channel} did not take the message: {_advice(message.channel)}")
+        return "apprise"
 
     def _write(self, message: Message) -> None:
         """The message's file, whole or not at all; the same key keeps its file."""
@@ -102,7 +104,10 @@ class ChannelNotifier:
 
     def _first_key(self, message: Message) -> str | None:
         """The key of the first message of this incident that went out by this channel."""
+        of_incident = f'"incident_id": {json.dumps(message.incident_id)},'
         for entry in self._ledger():
+            if of_incident not in entry:
+                continue  # reading every line of a long ledger as JSON would take seconds
             with contextlib.suppress(ValueError):  # a line that a crash cut short
                 row = json.loads(entry)
                 if (row["incident_id"], row["channel"]) == (message.incident_id, message.channel) and row["delivered_by"] != "file":

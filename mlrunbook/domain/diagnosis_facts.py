@@ -225,10 +225,7 @@ def _baseline_f1(metrics: ModelMetrics, types: Collection[str]) -> float | None:
     """Of these asset types together; of all when none is named."""
     if not types:
         return metrics.baseline.confusion.f1
-    counts = [metrics.baseline.by_asset_type[name] for name in types]
-    return Confusion(
-        tp=sum(c.tp for c in counts), fp=sum(c.fp for c in counts), fn=sum(c.fn for c in counts), tn=sum(c.tn for c in counts)
-    ).f1
+    return sum((metrics.baseline.by_asset_type[name] for name in types), Confusion()).f1
 
 
 def unseen_types(recent: Sequence[str], trained: Sequence[str] | None) -> dict[str, float] | None:

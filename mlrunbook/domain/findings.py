@@ -374,7 +374,7 @@ def error_patterns(recent: Sequence[Prediction] | Missing, *, min_errors: int = 
     if isinstance(recent, Missing):
         return unknown(key, source, recent)
     by_type = _by_asset_type(recent)
-    total = _sum(by_type.values())
+    total = sum(by_type.values(), Confusion())
     wrong = total.fp + total.fn
     value = {name: {"fp": c.fp, "fn": c.fn, "labelled": c.n} for name, c in sorted(by_type.items())}
     sides = f"{total.fp} false positives and {total.fn} false negatives"
@@ -421,13 +421,6 @@ def _by_asset_type(predictions: Sequence[Prediction]) -> dict[str, Confusion]:
         if p.outcome is not None:
             groups.setdefault(p.asset_type, []).append(p)
     return {name: confusion_of(group) for name, group in groups.items()}
-
-
-def _sum(counts: Iterable[Confusion]) -> Confusion:
-    total = Confusion()
-    for c in counts:
-        total = Confusion(total.tp + c.tp, total.fp + c.fp, total.fn + c.fn, total.tn + c.tn)
-    return total
 
 
 def in_time_order(predictions: Sequence[Prediction]) -> list[Prediction]:

@@ -25,8 +25,7 @@ class DayFigures:
 
 
 def total(days: Iterable[DayFigures]) -> Confusion:
-    counts = [d.confusion for d in days]
-    return Confusion(sum(c.tp for c in counts), sum(c.fp for c in counts), sum(c.fn for c in counts), sum(c.tn for c in counts))
+    return sum((d.confusion for d in days), Confusion())
 
 
 def between(days: Sequence[DayFigures], since: date, until: date) -> list[DayFigures]:

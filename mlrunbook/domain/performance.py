@@ -25,6 +25,10 @@ class Confusion:
     fn: int = 0
     tn: int = 0
 
+    def __add__(self, other: Confusion) -> Confusion:
+        """Both together: `sum(counts, Confusion())`."""
+        return Confusion(self.tp + other.tp, self.fp + other.fp, self.fn + other.fn, self.tn + other.tn)
+
     @property
     def n(self) -> int:
         return self.tp + self.fp + self.fn + self.tn

@@ -4,7 +4,7 @@ from prefect import flow
 
 from tasks.breach import raise_alarm
 from tasks.changes import apply_containment, preserve_evidence
-from tasks.decisions import announce_containment, approved_mitigation, is_recorded, plan_containment
+from tasks.decisions import announce_containment, announce_order, approved_mitigation, is_recorded, plan_containment, standing_orders
 
 
 @flow(name="contain", flow_run_name="contain-{incident_id}", persist_result=False)
@@ -18,6 +18,14 @@ async def contain(incident_id: str) -> None:
     if plan.get("automatic"):
         await apply_containment(incident_id, plan["automatic"])
     await announce_containment(incident_id)
+
+
+async def obey(incident_id: str) -> None:
+    """What a person has ordered on the spot: before anything else, but for the evidence."""
+    for digest, undoes in await standing_orders(incident_id):
+        await preserve_evidence(incident_id)
+        await apply_containment(incident_id, digest, undoes)
+        await announce_order(incident_id, digest)
 
 
 async def mitigate(incident_id: str) -> None:

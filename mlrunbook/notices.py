@@ -27,6 +27,7 @@ SETTLE = "settle_pages"
 UPDATE = "update"
 RESPONSE = "response_due"
 EXPIRY = "expire_approval"
+ORDER_OVERDUE = "order_overdue"
 REOPENED = "reopened"  # the record of the last reopening: number, at, since, why, baseline
 SEVERITY_SET = "severity_set"  # the record of the last change of severity after triage's: number, at, from, to, by, why, by_person
 
@@ -191,7 +192,7 @@ def actions_taken(conn: Connection, incident_id: str) -> list[str]:
     told = []
     for row in journal.of_incident(conn, incident_id):
         plan = plans.get(conn, incident_id, row.plan_digest)
-        if row.state in SETTLED and plan.kind is not PlanKind.UNDO:
+        if row.state in SETTLED and not row.undo_of and plan.kind is not PlanKind.UNDO:
             note = " (taken back)" if row.undone_by else " (was so already)" if row.state == "already_held" else ""
             told.append("; ".join([plan.actions[row.ordinal].past + note, *(() if row.undone_by else row.caveats)]))
     return told
@@ -210,7 +211,7 @@ def stop(conn: Connection, incident_id: str, *, now: datetime) -> None:
 
     But for two pages that outlive it: about a step that could not be done (steps/changes), and about alerts that open it again and again.
     """
-    kinds = ("page", UPDATE, RESPONSE, EXPIRY)
+    kinds = ("page", UPDATE, RESPONSE, EXPIRY, ORDER_OVERDUE)
     outbox.cancel(
         conn, now=now, incident_id=incident_id, kinds=kinds, spare=(f"page:{incident_id}:failed:", f"page:{incident_id}:flapping:")
     )

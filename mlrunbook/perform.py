@@ -28,6 +28,7 @@ from mlrunbook.store.plans import StoredApproval
 from mlrunbook.wiring import World
 
 LOOK_EVERY_S = 0.2
+OVERRIDES = {PlanKind.UNDO: "taking containment back", PlanKind.EMERGENCY: "a person's order"}
 WHAT_SERVES = (RollBack, RouteTraffic, Promote, Stage)
 
 
@@ -112,7 +113,7 @@ def _allowed(conn: Connection, world: World, plan: Plan, action: Action, *, star
 
 
 def _within_guardrails(conn: Connection, world: World, plan: Plan, action: Action, *, automatic: bool) -> None:
-    """Freeze windows, and the limits of automation. A critical stop and any undo override them, and say that they did on a page."""
+    """Freeze windows, and the limits of automation. A critical stop, a person's order and any undo override them, and a page says so."""
     policy, now = world.policy, world.now()
     limit = policy.guardrails.changes_per_model_and_hour
     broken = None
@@ -125,9 +126,9 @@ def _within_guardrails(conn: Connection, world: World, plan: Plan, action: Actio
     if broken is None:
         return
     incident = incidents.get(conn, plan.incident_id)
-    if incident.severity is not Severity.CRITICAL and plan.kind is not PlanKind.UNDO and not isinstance(action, Isolate):
+    what = OVERRIDES.get(plan.kind) or ("an isolation" if isinstance(action, Isolate) else "a critical stop")
+    if incident.severity is not Severity.CRITICAL and plan.kind not in OVERRIDES and not isinstance(action, Isolate):
         raise Refused(f"{action.summary}: stopped by {broken}; wait, or change the policy")
-    what = "taking containment back" if plan.kind is PlanKind.UNDO else "an isolation" if isinstance(action, Isolate) else "a critical stop"
     why = f"guardrail overridden for {what}: {action.summary}, despite {broken}"
     timeline.append(conn, plan.incident_id, "guardrail", why.capitalize(), actor="mlrunbook", at=now)
     page(conn, policy, incident, Role.ML_TEAM_LEAD, why, now=now, key=f"guardrail:{plan.digest[:12]}:{action.kind}")

@@ -14,6 +14,7 @@ from sqlalchemy import Connection
 
 from mlrunbook.cadence import escalate, schedule_update
 from mlrunbook.domain import communication
+from mlrunbook.domain.actions import PlanKind
 from mlrunbook.domain.incident import Incident, IncidentType, Severity
 from mlrunbook.domain.policy import Policy
 from mlrunbook.domain.regrading import by_word
@@ -101,8 +102,9 @@ def assessment_of(triage: dict[str, Any]) -> Assessment:
 
 
 def _void_what_has_not_begun(conn: Connection, incident_id: str, *, because: str, now: datetime) -> None:
-    """A change that has begun is seen through: half of it would be worse."""
-    begun = {row.plan_digest for row in journal.of_incident(conn, incident_id)}
+    """A change that has begun is seen through: half of it would be worse. What a person has ordered on the spot is only more urgent now."""
+    spared = {row.plan_digest for row in journal.of_incident(conn, incident_id)}
+    spared |= {plan.digest for plan in plans.standing(conn, incident_id, PlanKind.EMERGENCY)}
     for digest in dict.fromkeys(row.plan_digest for row in plans.approvals_of(conn, incident_id)):
-        if digest not in begun:
+        if digest not in spared:
             plans.void(conn, incident_id, digest, because=because, now=now)

@@ -174,7 +174,7 @@ def _afterwards(row: journal.Row, names: dict[str, str], kind: PlanKind) -> str 
         return "stays: a named person's decision"
     if kind is PlanKind.STAGING:
         return "stays: nothing serves it by that"
-    return "takes containment back" if kind is PlanKind.UNDO else None
+    return "takes containment back" if row.undo_of or kind is PlanKind.UNDO else None
 
 
 def _seconds(incident: Incident, injected_at: datetime) -> dict[str, float | None]:

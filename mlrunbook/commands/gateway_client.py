@@ -98,6 +98,10 @@ class Gateway:
     def set_severity(self, incident_id: str, severity: str, reason: str) -> dict[str, Any]:
         return self._json("POST", f"{_one(incident_id)}/severity", json={"severity": severity, "reason": reason})
 
+    def order(self, incident_id: str, order: str, version: str | None, reason: str) -> dict[str, Any]:
+        body = {"order": order, "version": version, "reason": reason, "door": "cli"}
+        return self._json("POST", f"{_one(incident_id)}/containment", json=body)
+
     def hand_over(self, incident_id: str, role: str, to: str, note: str) -> dict[str, Any]:
         return self._json("POST", f"{_one(incident_id)}/handover", json={"role": role, "to": to, "note": note})
 

@@ -1,16 +1,27 @@
-"""`mlrunbook incidents severity|handover|go-on`: how an incident is handled, over the gateway's REST API."""
+"""`mlrunbook incidents contain|severity|handover|go-on`: how an incident is handled, over the gateway's REST API."""
 
 from __future__ import annotations
 
+import sys
+import time
+from collections.abc import Mapping
 from enum import StrEnum
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from mlrunbook.commands import show
 from mlrunbook.commands.incidents import AsJson, IncidentId, TokenFile, connect
+from mlrunbook.domain.actions import Order
+from mlrunbook.domain.errors import Invalid, Refused, Transient
 from mlrunbook.domain.incident import Severity
 from mlrunbook.domain.roles import Duty, Role
+
+if TYPE_CHECKING:
+    from mlrunbook.commands.gateway_client import Gateway
+
+FAILED = ("refused", "unknown")
+ENDED = ("done", "already_held", *FAILED)
 
 AnyRole = StrEnum("AnyRole", {one.name: one.value for one in (*Duty, *Role)})  # type: ignore[misc]
 Note = Annotated[str, typer.Option("--note", help="For whoever reads the timeline.")]
@@ -26,6 +37,68 @@ def severity(
     with connect(token_file) as gateway:
         one = gateway.set_severity(incident_id, severity.value, reason)
     typer.echo(show.plain(f"{one['id']} is {one['severity']}"))
+
+
+def contain(
+    incident_id: IncidentId,
+    reason: Annotated[str, typer.Option("--reason", help="Why; people are told, and it goes on the timeline.")],
+    stop_serving: Annotated[bool, typer.Option("--stop-serving", help="No model server runs: every prediction request fails.")] = False,
+    route: Annotated[str | None, typer.Option("--route", metavar="VERSION", help="This version answers every request.")] = None,
+    halt_work_orders: Annotated[bool, typer.Option("--halt-work-orders", help="None is made; the pending ones are flagged.")] = False,
+    take_back: Annotated[bool, typer.Option("--take-back", help="Take back all containment that is in force.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    wait: Annotated[float, typer.Option("--wait", min=0, metavar="SECONDS", help="How long to wait for the result.")] = 60.0,
+    token_file: TokenFile = None,
+) -> None:
+    """Contain it now, on your word: carried out before anything else, read back, journaled. Give exactly one order."""
+    wanted = {
+        Order.STOP_SERVING: stop_serving,
+        Order.ROUTE: route is not None,
+        Order.HALT_WORK_ORDERS: halt_work_orders,
+        Order.TAKE_BACK: take_back,
+    }
+    if sum(wanted.values()) != 1:
+        raise Invalid("give exactly one of --stop-serving, --route VERSION, --halt-work-orders, --take-back")
+    order = next(one for one, is_meant in wanted.items() if is_meant)
+    console = show.console()
+    with connect(token_file) as gateway:
+        one = gateway.incident(incident_id)
+        what = order.value.replace("_", " ") + (f" to {route}" if route else "")
+        console.print(show.styled(f"{incident_id} {one['model']}: {what}", "bold"))
+        console.print(show.styled(f"Then {order.expected}."))
+        if not yes:
+            if not sys.stdin.isatty():
+                raise Invalid("there is no terminal to ask on: repeat with --yes")
+            if not typer.confirm("Do it now?"):
+                raise Refused("nothing was ordered")
+        plan = gateway.order(incident_id, order.value, route, reason)
+        for action in plan["actions"]:
+            console.print(show.styled(f"ordered: {action['summary']}"))
+        if plan["decision"] != "approved":
+            console.print(show.styled(f"It waits: {plan['why']}"))
+            return
+        _wait_for(gateway, incident_id, plan, wait)
+
+
+def _wait_for(gateway: Gateway, incident_id: str, plan: Mapping[str, Any], wait_s: float) -> None:
+    """Say how each action ended. An action that failed, or that nobody has begun yet, is an error with what to do next."""
+    deadline = time.monotonic() + wait_s
+    while True:
+        rows = {row["ordinal"]: row for row in gateway.incident(incident_id)["actions"] if row["planDigest"] == plan["digest"]}
+        ended = [row for row in rows.values() if row["state"] in ENDED]
+        if len(ended) == len(plan["actions"]) or time.monotonic() >= deadline:
+            break
+        time.sleep(min(0.5, wait_s))
+    failed = [f"{row['summary']}: {row['error']}" for row in ended if row["state"] in FAILED]
+    for row in sorted(ended, key=lambda row: row["ordinal"]):
+        if row["state"] not in FAILED:
+            words = "was so already" if row["state"] == "already_held" else "done, read back"
+            typer.echo(show.plain(f"{words}: {row['summary']}"))
+    if failed:
+        raise Refused(f"could not be done, do it by hand: {'; '.join(failed)}")
+    if len(ended) < len(plan["actions"]):
+        watch = f"watch it: mlrunbook incidents timeline {incident_id} --follow"
+        raise Transient(f"not done yet: it is carried out as soon as a run takes it, and paged if that takes too long; {watch}")
 
 
 def handover(

@@ -20,8 +20,27 @@ class PlanKind(StrEnum):
     MITIGATION = "mitigation"  # containment that needs a human's yes (the runbook's "temporary mitigation")
     STAGING = "staging"  # a retrained version scores live requests that nobody acts on
     RESOLUTION = "resolution"
+    EMERGENCY = "emergency"  # what a person orders on the spot: carried out before anything else; and what takes that back
     UNDO = "undo"  # taking containment back after verified recovery
     ISOLATION = "isolation"  # what people decide about isolating: to begin it where no rule does, and always to lift it
+
+
+class Order(StrEnum):
+    """What a person may order on the spot: a plan of kind emergency."""
+
+    STOP_SERVING = "stop_serving"
+    ROUTE = "route"
+    HALT_WORK_ORDERS = "halt_work_orders"
+    TAKE_BACK = "take_back"
+
+    @property
+    def expected(self) -> str:
+        return {
+            Order.STOP_SERVING: "every prediction request fails until serving is taken up again",
+            Order.ROUTE: "the version named answers every request; what the registry says stays",
+            Order.HALT_WORK_ORDERS: "no work order comes of a prediction, and supervisors look through the pending ones",
+            Order.TAKE_BACK: "serving as before the containment",
+        }[self]
 
 
 class Path(StrEnum):

@@ -109,7 +109,7 @@ def evidence(found: Mapping[str, Finding], facts: DiagnosisFacts, now: datetime)
     served = facts.metrics.current.versions if facts.metrics else ()
     version = deployment.ref if deployment else None
 
-    healthy = facts.status.server_healthy if facts.status else None
+    healthy = facts.status.server_healthy if facts.status and not facts.stopped else None
     seen = facts.trouble
     # Slow answers or failed requests of a model that is wrong as well are the lesser trouble.
     ailing = seen is not None and (seen.trouble is Trouble.DOWN or facts.degraded is not True)
@@ -119,9 +119,8 @@ def evidence(found: Mapping[str, Finding], facts: DiagnosisFacts, now: datetime)
     store_well = _not(out) if seen is not None and seen.trouble is Trouble.BLIND else out is not True
     served_well = None if facts.status is None and facts.metrics is None else seen is None and not facts.not_loaded
     loads = f"{facts.suspect_version} cannot be loaded" if facts.not_loaded else "the server has loaded what the registry names"
-    answers = {True: "the model server answers", False: "the model server does not answer", None: "the server's health is not known"}[
-        healthy
-    ]
+    unknown = "the model server was stopped on purpose" if facts.stopped else "the server's health is not known"
+    answers = {True: "the model server answers", False: "the model server does not answer", None: unknown}[healthy]
 
     features, unseen = facts.features, facts.unseen_types
     no_new_type = None if unseen is None else not unseen

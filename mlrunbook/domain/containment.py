@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
+
+from pydantic import Field
 
 from mlrunbook.domain.actions import (
     Action,
@@ -46,10 +48,12 @@ class Rule(StrEnum):
 
 @dataclass(frozen=True)
 class ContainmentPolicy:
-    """Rules left out of `automatic` are proposed to a person instead. `max_threshold_step` caps a temporary raise."""
+    """Rules left out of `automatic` are proposed to a person instead. `max_threshold_step` caps a temporary raise. What a person has
+    ordered on the spot and that is not done `order_overdue_after_s` later is paged: somebody must do it by hand."""
 
     automatic: frozenset[Rule] = field(default_factory=lambda: frozenset(Rule))
     max_threshold_step: Share = 0.20
+    order_overdue_after_s: Annotated[float, Field(gt=0)] = 120.0
 
 
 class Containment(NamedTuple):
@@ -261,6 +265,11 @@ class Executed(NamedTuple):
     before: Mapping[str, Any] | None
 
 
+def is_stopped(executed: Sequence[Executed]) -> bool:
+    """Containment has stopped the model servers, and nobody has started them again."""
+    return any(isinstance(e.action, Scale) and e.action.replicas == 0 for e in executed)
+
+
 def before_containment(key: str, executed: Sequence[Executed]) -> Any:
     """The value before containment first set `key` (of an action's target); None when it did not."""
     return next((e.before.get(key) for e in executed if e.before and key in e.action.target()), None)
@@ -278,9 +287,15 @@ class Undo(NamedTuple):
 
 
 def undo_plan(
-    incident_id: str, model: str, executed: Sequence[Executed], *, resolution: Plan | None = None, state: ServingState | None = None
+    incident_id: str,
+    model: str,
+    executed: Sequence[Executed],
+    *,
+    resolution: Plan | None = None,
+    state: ServingState | None = None,
+    decided_by_a_person: bool = False,
 ) -> Undo:
-    """The inverse of what was executed, newest first, from the state before each.
+    """The inverse of what was executed, newest first, from the state before each. `decided_by_a_person`: also where nothing was fixed.
 
     Kept instead: what the executed `resolution` has set itself, what somebody else has changed since (seen in `state`), and what
     would bring the fault back.
@@ -293,7 +308,7 @@ def undo_plan(
     kept: dict[str, str] = {}
     latest = {key: value for e in executed if isinstance(e.action, Configure) for key, value in e.action.settings.items()}
     for done in reversed(executed):
-        inverse, why = _inverse(done, settled, resolution, state, latest)
+        inverse, why = _inverse(done, settled, resolution, state, latest, decided_by_a_person)
         if inverse is None:
             kept[done.action_id] = why
             continue
@@ -311,7 +326,7 @@ def undo_plan(
 
 
 def _inverse(
-    done: Executed, settled: set[str], resolution: Plan | None, state: ServingState | None, latest: Mapping[str, Any]
+    done: Executed, settled: set[str], resolution: Plan | None, state: ServingState | None, latest: Mapping[str, Any], by_person: bool
 ) -> tuple[Action | None, str]:
     """The action that takes `done` back, or None and why it is kept."""
     action, before = done.action, done.before
@@ -331,13 +346,13 @@ def _inverse(
         case Configure():
             return _restored(action, before, settled, state, latest)
         case RouteTraffic():
-            return _unrouted(action, before, settled, resolution, state)
+            return _unrouted(action, before, settled, resolution, state, by_person)
         case Scale():
             if action.kind in settled:
                 return None, "the resolution has set the number of servers itself"
             if state is not None and state.replicas != action.replicas:
                 return None, f"somebody has scaled to {state.replicas} since: that stays"
-            if resolution is None:
+            if resolution is None and not by_person:
                 return None, "nothing was fixed by a plan: a person decides when to serve again"
             former = before.get("replicas")
             if not isinstance(former, int) or former == action.replicas:
@@ -367,13 +382,15 @@ def _restored(
 
 
 def _unrouted(
-    action: RouteTraffic, before: Mapping[str, Any], settled: set[str], resolution: Plan | None, state: ServingState | None
+    action: RouteTraffic, before: Mapping[str, Any], settled: set[str], resolution: Plan | None, state: ServingState | None, by_person: bool
 ) -> tuple[Action | None, str]:
     former = before.get("version")
     fixed = resolution.actions if resolution else ()
     now_serves = {a.target_version for a in fixed if isinstance(a, RollBack)} | {a.version for a in fixed if isinstance(a, Promote)}
     if former == action.version:
         return None, "it changed nothing: traffic was routed there before"
+    if by_person:
+        return RouteTraffic(action.model, former), ""
     if state is not None and state.route_version is None and action.version is not None:
         return None, "the override is gone already"
     if state is not None and state.route_version not in (action.version, *now_serves):

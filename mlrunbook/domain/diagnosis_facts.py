@@ -59,6 +59,7 @@ class DiagnosisFacts:
     rollout: RolloutVerdict = NO_HISTORY
     missed: str = ""  # the critical failure that was missed, in a sentence
     dangerous: bool = False
+    stopped: bool = False  # containment has stopped the model server: that it does not answer is no trouble
     drop_policy: DropPolicy = field(default_factory=DropPolicy)
     limits: SeverityPolicy = field(default_factory=SeverityPolicy)  # of latency and errors
     fairness: FairnessPolicy = field(default_factory=FairnessPolicy)
@@ -108,7 +109,8 @@ class DiagnosisFacts:
     @property
     def trouble(self) -> Seen | None:
         """What is wrong with serving itself, if anything is seen."""
-        return trouble_of(self.status, self.metrics.current if self.metrics else None, self.limits)
+        status = replace(self.status, server_healthy=True) if self.status and self.stopped else self.status
+        return trouble_of(status, self.metrics.current if self.metrics else None, self.limits)
 
     @property
     def not_loaded(self) -> str | None:
@@ -181,6 +183,7 @@ def gather(
     rollout: RolloutVerdict = NO_HISTORY,
     missed: str = "",
     dangerous: bool = False,
+    stopped: bool = False,
     drop_policy: DropPolicy | None = None,
     limits: SeverityPolicy | None = None,
     fairness: FairnessPolicy | None = None,
@@ -203,6 +206,7 @@ def gather(
         rollout=rollout,
         missed=missed,
         dangerous=dangerous,
+        stopped=stopped,
         drop_policy=drop_policy or DropPolicy(),
         limits=limits or SeverityPolicy(),
         fairness=fairness or FairnessPolicy(),

@@ -174,6 +174,7 @@ class Approvals(Section):
 
     containment: ApprovalRule = ApprovalRule(roles=_RESPONDERS, expires_after_min=15)
     mitigation: ApprovalRule = ApprovalRule(roles=_RESPONDERS)
+    emergency: ApprovalRule = ApprovalRule(roles=_RESPONDERS, expires_after_min=15)
     staging: ApprovalRule = ApprovalRule(roles=_LEAD_AND_ABOVE)
     resolution: ApprovalRule = ApprovalRule(roles=_LEAD_AND_ABOVE)
     undo: ApprovalRule = ApprovalRule(roles=_RESPONDERS)

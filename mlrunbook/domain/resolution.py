@@ -21,7 +21,7 @@ from mlrunbook.domain.actions import (
     Scale,
     UndoRollout,
 )
-from mlrunbook.domain.containment import Executed, before_containment
+from mlrunbook.domain.containment import Executed, before_containment, is_stopped
 from mlrunbook.domain.diagnosis import Diagnosis, Repair
 from mlrunbook.domain.diagnosis_facts import DiagnosisFacts
 from mlrunbook.domain.threshold import ThresholdEffect
@@ -177,8 +177,7 @@ def _threshold(
 
 def _serve_again(model: str, state: ServingState | None, executed: Sequence[Executed], reasons: list[str]) -> list[Action]:
     """Start the servers that containment stopped."""
-    stopped = any(isinstance(e.action, Scale) and e.action.replicas == 0 for e in executed)
-    if not stopped or (state is not None and state.replicas > 0):
+    if not is_stopped(executed) or (state is not None and state.replicas > 0):
         return []
     replicas = before_containment("replicas", executed)
     count = replicas if isinstance(replicas, int) and replicas > 0 else 1

@@ -13,16 +13,16 @@ from concurrent.futures import ThreadPoolExecutor
 
 from mlrunbook import approvals, cadence, delivery, intake, recurrence
 from mlrunbook.domain.errors import NotFound, Refused, RunbookError
-from mlrunbook.notices import EXPIRY, RESPONSE, SETTLE, UPDATE, page_text
+from mlrunbook.notices import EXPIRY, ORDER_OVERDUE, RESPONSE, SETTLE, UPDATE, page_text
 from mlrunbook.ports import Message
-from mlrunbook.steps import action_items, confirmation, regulatory, review_reminders
+from mlrunbook.steps import action_items, confirmation, orders, regulatory, review_reminders
 from mlrunbook.store import incidents, leases, outbox, timeline
 from mlrunbook.wiring import World
 
 log = logging.getLogger("mlrunbook.dispatcher")
 
 RESPOND = "respond"
-URGENT: tuple[str, ...] = ("page", "start_run", "resume_run", RESPONSE, regulatory.TIMER)
+URGENT: tuple[str, ...] = ("page", "start_run", "resume_run", RESPONSE, ORDER_OVERDUE, regulatory.TIMER)
 ORDINARY: tuple[str, ...] = (
     SETTLE,
     "message",
@@ -42,6 +42,7 @@ TIMERS = {
     review_reminders.TIMER: review_reminders.remind,
     action_items.TIMER: action_items.remind,
     EXPIRY: approvals.expire,
+    ORDER_OVERDUE: orders.overdue,
 }
 """What the store alone decides. Each is `(conn, policy, row, *, now)`."""
 LOOK_AGAIN_S = 300.0  # how often a run that waits for a human is checked to be still there

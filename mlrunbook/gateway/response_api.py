@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Annotated
+from typing import Annotated, Literal
 
 from fastapi import APIRouter, Query
 from pydantic import Field
 
 from mlrunbook import handover, recurrence, regrading
+from mlrunbook.domain.actions import Order
 from mlrunbook.domain.incident import Severity
 from mlrunbook.domain.roles import Duty, Role
-from mlrunbook.gateway.callers import READER, IncidentId, Operator, named, still_open
+from mlrunbook.gateway import wire
+from mlrunbook.gateway.callers import READER, Approver, IncidentId, Operator, named, still_open
 from mlrunbook.gateway.text import clean
 from mlrunbook.gateway.wire import IncidentOut, Name, Said, Words
+from mlrunbook.steps import orders
 from mlrunbook.store import alerts
 from mlrunbook.web import CamelModel
 from mlrunbook.wiring import World
@@ -34,6 +37,15 @@ class HandoverIn(CamelModel):
 
 class GoOnIn(CamelModel):
     note: Words = ""
+
+
+class ContainmentIn(CamelModel):
+    """Step 2 on your word, without waiting for a measurement."""
+
+    order: Order
+    version: wire.Name | None = Field(None, description="For `route`: the version that answers every request")
+    reason: Said
+    door: Literal["rest", "cli"] = "rest"
 
 
 class SilencedOut(CamelModel):
@@ -80,6 +92,16 @@ def of_incident(routes: APIRouter, world: World) -> None:
             made = regrading.say(conn, world.policy, incident_id, body.severity, by=named(who), why=body.reason, now=world.now())
         out: IncidentOut = IncidentOut.of(made)
         return out
+
+    @routes.post("/{id}/containment", status_code=202)
+    def order_containment(incident_id: IncidentId, body: ContainmentIn, who: Approver) -> wire.PlanOut:
+        """Order containment on the spot, or take all of it back. The order is your approval; the next run carries it out first."""
+        now = world.now()
+        with world.transaction() as conn:
+            incident = still_open(conn, incident_id)
+            by = orders.Giver(who.name, who.role, body.door)
+            plan = orders.give(conn, world.policy, incident, body.order, version=body.version, by=by, why=body.reason, now=now)
+            return wire.PlanOut.of(conn, world.policy, plan, now=now)
 
     @routes.post("/{id}/handover")
     def hand_over(incident_id: IncidentId, body: HandoverIn, who: Operator) -> IncidentOut:

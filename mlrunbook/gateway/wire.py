@@ -289,7 +289,7 @@ class IncidentDetail(IncidentOut):
 
     respond_by: datetime = Field(description='When a human must have answered (runbook, "Severity Levels")')
     seconds: SecondsOut
-    plans: list[PlanOut] = Field(description="The newest of each kind")
+    plans: list[PlanOut] = Field(description="The newest of each kind, and every order of a person")
     approvals: list[ApprovalOut]
     actions: list[JournalOut]
     findings: list[FindingOut]
@@ -332,7 +332,7 @@ class ChainOut(CamelModel):
 
 
 def detail(conn: Connection, policy: Policy, incident: Incident, *, now: datetime) -> IncidentDetail:
-    standing = [plan for kind in PlanKind if (plan := plans.current(conn, incident.id, kind))]
+    standing = plans.standing(conn, incident.id, *PlanKind)
     recorded = {step: records.get(conn, incident.id, step) for step in ("triage", "diagnosis", "recovery", "human_resolution")}
     found = records.with_prefix(conn, incident.id, "findings:").values()
     spans = {name: span.total_seconds() if span else None for name, span in vars(times(incident)).items()}

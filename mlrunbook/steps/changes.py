@@ -8,6 +8,7 @@ from sqlalchemy import Connection
 
 from mlrunbook.domain.actions import Action, Isolate, Plan, PlanKind, lifts_isolation
 from mlrunbook.domain.containment import Executed
+from mlrunbook.domain.emergency import undoes_of
 from mlrunbook.domain.errors import Fenced, Refused, Transient, Unknown
 from mlrunbook.domain.incident import Incident
 from mlrunbook.domain.policy import Role
@@ -33,7 +34,7 @@ def carry_out_or_report(run: Run, digest: str, ordinal: int, undo_of: str | None
     It is said once on the timeline and on a page, what stays in force is kept with that reason, and it is never tried again by
     itself: returns "failed".
     """
-    key = f"failed:{digest[:12]}:{ordinal}"
+    key = failed_key(digest, ordinal)
     if run.recorded(key):
         return "failed"
     try:
@@ -56,6 +57,11 @@ def carry_out_or_report(run: Run, digest: str, ordinal: int, undo_of: str | None
             incident = incidents.get(conn, run.incident_id)
             _page_about(run, conn, incident, plan.actions[ordinal], why, key=key)
         return "failed"
+
+
+def failed_key(digest: str, ordinal: int) -> str:
+    """The record of a step that could not be done."""
+    return f"failed:{digest[:12]}:{ordinal}"
 
 
 def _say_that_isolation_waits(run: Run, digest: str, ordinal: int, error: Transient) -> None:
@@ -88,8 +94,12 @@ def _page_about(run: Run, conn: Connection, incident: Incident, action: Action, 
 def executed_containment(run: Run) -> list[Executed]:
     """What containment and mitigation changed and nobody has taken back yet, oldest first."""
     with run.world.transaction() as conn:
-        rows = journal.of_incident(conn, run.incident_id)
-        kinds = {row.plan_digest: plans.get(conn, run.incident_id, row.plan_digest) for row in rows}
+        return executed_of(conn, run.incident_id)
+
+
+def executed_of(conn: Connection, incident_id: str) -> list[Executed]:
+    rows = journal.of_incident(conn, incident_id)
+    kinds = {row.plan_digest: plans.get(conn, incident_id, row.plan_digest) for row in rows}
     return [
         Executed(row.id, kinds[row.plan_digest].actions[row.ordinal], row.before)
         for row in rows
@@ -99,8 +109,8 @@ def executed_containment(run: Run) -> list[Executed]:
 
 def limits_damage(plan: Plan, ordinal: int) -> bool:
     """The action is of those that are to be taken back, or kept with a reason."""
-    kinds = (PlanKind.CONTAINMENT, PlanKind.MITIGATION, PlanKind.ISOLATION)
-    return plan.kind in kinds and not lifts_isolation(plan.actions[ordinal])
+    kinds = (PlanKind.CONTAINMENT, PlanKind.MITIGATION, PlanKind.EMERGENCY, PlanKind.ISOLATION)
+    return plan.kind in kinds and not undoes_of(plan) and not lifts_isolation(plan.actions[ordinal])
 
 
 def is_carried_out(run: Run, plan: Plan) -> bool:

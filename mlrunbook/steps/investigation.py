@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 from mlrunbook.domain import findings as checks
 from mlrunbook.domain.candidates import Judged, TargetChoice, TargetVerdict
+from mlrunbook.domain.containment import is_stopped
 from mlrunbook.domain.diagnosis import Diagnosis, diagnose
 from mlrunbook.domain.diagnosis_facts import DiagnosisFacts, gather
 from mlrunbook.domain.errors import RunbookError
@@ -21,6 +22,7 @@ from mlrunbook.domain.upstream import courses
 from mlrunbook.ports import Change, Prediction
 from mlrunbook.regrading import assessment_of
 from mlrunbook.steps import features, measured, recent_changes, rollback_target
+from mlrunbook.steps.changes import executed_containment
 from mlrunbook.steps.run import Run
 from mlrunbook.steps.triage import figures_of, missed_failure
 from mlrunbook.store import incidents, records
@@ -170,6 +172,7 @@ def gathered_facts(run: Run) -> DiagnosisFacts:
         retrain_triggers=run.world.policy.retraining.triggers,
         missed=missed_failure(run),
         dangerous=assessment_of(triage).dangerous if triage else False,
+        stopped=is_stopped(executed_containment(run)),
         drop_policy=run.world.policy.severity.drops,
         limits=run.world.policy.severity,
         fairness=run.world.policy.fairness,

@@ -13,6 +13,7 @@ from sqlalchemy import Connection
 from mlrunbook.cadence import escalate, schedule_update
 from mlrunbook.domain import communication
 from mlrunbook.domain.communication import Figures
+from mlrunbook.domain.containment import is_stopped
 from mlrunbook.domain.errors import RunbookError, Transient
 from mlrunbook.domain.incident import Incident, Severity, Status
 from mlrunbook.domain.performance import ModelMetrics
@@ -24,7 +25,7 @@ from mlrunbook.notices import REOPENED, SEVERITY_SET, situation, stop, tell
 from mlrunbook.ports import ServingStatus
 from mlrunbook.recurrence import close_as_it_was
 from mlrunbook.regrading import DOUBT, GRADED_AGAIN, lowered_from, regrade
-from mlrunbook.steps import measured
+from mlrunbook.steps import measured, orders
 from mlrunbook.steps.changes import executed_containment
 from mlrunbook.steps.reopening import is_unproven, put_aside
 from mlrunbook.steps.run import ACTOR, Run
@@ -47,8 +48,7 @@ def triage(run: Run, *, sleep: Callable[[float], None] = time.sleep) -> dict[str
         with run.write() as conn:
             run.note(conn, "triage", f"Look {number} of {policy.triage.looks}: {assessment.reasons[0]}")
         sleep(policy.triage.seconds_between_looks)
-    if not assessment.real and (request := run.recorded("request")):  # a person wants a change: there is work to do, whatever is measured
-        asked = f"{request['by']} asks for path {request['path']}"
+    if not assessment.real and (asked := _asked(run)):  # a person wants a change: there is work to do, whatever is measured
         assessment = replace(assessment, real=True, insufficient=True, reasons=(asked, *assessment.reasons))
     again = run.recorded(REOPENED)
     if again and not is_unproven(again):  # measured: a fix that did not hold is no false alarm
@@ -56,6 +56,13 @@ def triage(run: Run, *, sleep: Callable[[float], None] = time.sleep) -> dict[str
         reasons = (f"reopened: {again['why']}", *assessment.reasons)
         assessment = replace(assessment, real=True, insufficient=unproven, reasons=reasons)
     return _settle(run, assessment, metrics, status)
+
+
+def _asked(run: Run) -> str | None:
+    """What a person wants changed: a path, or containment that was ordered on the spot."""
+    if request := run.recorded("request"):
+        return f"{request['by']} asks for path {request['path']}"
+    return orders.ordered(run)
 
 
 def _is_outgrown(run: Run, found: dict[str, Any]) -> bool:
@@ -119,6 +126,8 @@ def look(run: Run, *, final_look: bool = False) -> tuple[Assessment, ModelMetric
     try:
         status = run.world.platform.status(incident.model)
         metrics = measured.metrics(run, version=status.server_version or status.serving_version)
+        if is_stopped(executed_containment(run)):  # a server that was stopped on purpose is no outage
+            status = replace(status, server_healthy=True)
     except Transient:
         reachable = False
     except RunbookError as error:  # it answers, but has nothing on this model: judge by the report

@@ -28,19 +28,28 @@ class StoredApproval(Approval):
 
 def propose(conn: Connection, plan: Plan, *, now: datetime) -> str:
     """Store the plan under its digest and return that. Proposing the standing plan again changes nothing; one that was replaced
-    stands again, without the approvals it had."""
+    stands again, without the approvals it had. What a person orders on the spot replaces nothing: each order stands for itself."""
     digest = plan.digest
     if conn.execute(select(plans.c.digest).where(_is(plan.incident_id, digest), plans.c.superseded_at.is_(None))).one_or_none():
         return digest
     values = {"incident_id": plan.incident_id, "digest": digest, "kind": plan.kind.value, "body": plan.as_dict(), "proposed_at": now}
     stands = {"proposed_at": now, "superseded_at": None}
     conn.execute(upsert(plans).values(**values).on_conflict_do_update(index_elements=["incident_id", "digest"], set_=stands))
+    if plan.kind is not PlanKind.EMERGENCY:
+        _replace_older(conn, plan, now=now)
+    words = "; ".join(a.summary for a in plan.actions)
+    data: Mapping[str, Any] = {"digest": digest, "kind": plan.kind.value, "actions": [a.summary for a in plan.actions]}
+    timeline.append(conn, plan.incident_id, "plan", f"{plan.kind.capitalize()} planned: {words}", actor="mlrunbook", at=now, data=data)
+    return digest
+
+
+def _replace_older(conn: Connection, plan: Plan, *, now: datetime) -> None:
     older = conn.execute(
         update(plans)
         .where(
             plans.c.incident_id == plan.incident_id,
             plans.c.kind == plan.kind.value,
-            plans.c.digest != digest,
+            plans.c.digest != plan.digest,
             plans.c.superseded_at.is_(None),
         )
         .values(superseded_at=now)
@@ -48,10 +57,6 @@ def propose(conn: Connection, plan: Plan, *, now: datetime) -> str:
     ).scalars()
     for stale in older:
         void(conn, plan.incident_id, stale, because=f"a new {plan.kind} plan replaced it", now=now)
-    words = "; ".join(a.summary for a in plan.actions)
-    data: Mapping[str, Any] = {"digest": digest, "kind": plan.kind.value, "actions": [a.summary for a in plan.actions]}
-    timeline.append(conn, plan.incident_id, "plan", f"{plan.kind.capitalize()} planned: {words}", actor="mlrunbook", at=now, data=data)
-    return digest
 
 
 def get(conn: Connection, incident_id: str, digest: str) -> Plan:
@@ -63,10 +68,13 @@ def get(conn: Connection, incident_id: str, digest: str) -> Plan:
 
 def current(conn: Connection, incident_id: str, kind: PlanKind) -> Plan | None:
     """The newest plan of that kind, if one stands."""
-    row = conn.execute(
-        select(plans.c.body).where(plans.c.incident_id == incident_id, plans.c.kind == kind.value, plans.c.superseded_at.is_(None))
-    ).one_or_none()
-    return Plan.from_dict(row.body) if row else None
+    return next(reversed(standing(conn, incident_id, kind)), None)
+
+
+def standing(conn: Connection, incident_id: str, *kinds: PlanKind) -> list[Plan]:
+    """What stands of these kinds, oldest first: one of a kind, and every order of a person."""
+    query = select(plans.c.body).where(plans.c.incident_id == incident_id, plans.c.kind.in_(kinds), plans.c.superseded_at.is_(None))
+    return [Plan.from_dict(body) for body in conn.execute(query.order_by(plans.c.proposed_at)).scalars()]
 
 
 def digests(conn: Connection, incident_id: str, prefix: str) -> list[str]:

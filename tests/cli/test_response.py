@@ -55,3 +55,32 @@ def test_silenced_alerts_are_listed(cli: Cli, engine: Engine) -> None:
     assert "silenced by the ML Team Lead: x, until 2026-03-29T01:00" in said
     assert "\x1b" not in said
     assert json.loads(cli("incidents", "silenced", "--json").stdout)[0]["count"] == 1
+
+
+def test_an_order_that_no_run_takes_is_given_all_the_same_and_says_what_follows(cli: Cli, incident: str) -> None:
+    done = cli("incidents", "contain", incident, "--stop-serving", "--reason", "pumps fail", "--yes", "--wait", "0")
+    assert "ordered: stop serving" in done.stdout
+    assert "every prediction request fails" in done.stdout
+    assert done.exit_code == 1
+    assert "carried out as soon as a run takes it" in one_line(done.stderr)
+    entries = json.loads(cli("incidents", "timeline", incident, "--json").stdout)
+    assert any("approved by the lead, ml_team_lead, by cli: pumps fail" in e["text"] for e in entries)
+
+
+def test_without_a_terminal_an_order_needs_yes(cli: Cli, incident: str) -> None:
+    done = cli("incidents", "contain", incident, "--halt-work-orders", "--reason", "pumps fail")
+    assert done.exit_code == 1
+    assert "repeat with --yes" in one_line(done.stderr)
+
+
+def test_exactly_one_order_is_given(cli: Cli, incident: str) -> None:
+    for orders in ((), ("--stop-serving", "--route", "v1.5.0")):
+        done = cli("incidents", "contain", incident, *orders, "--reason", "pumps fail", "--yes")
+        assert done.exit_code == 1
+        assert "exactly one of" in one_line(done.stderr)
+
+
+def test_where_nothing_is_contained_there_is_nothing_to_take_back(cli: Cli, incident: str) -> None:
+    done = cli("incidents", "contain", incident, "--take-back", "--reason", "it was the sensor", "--yes")
+    assert done.exit_code == 1
+    assert "no containment of" in one_line(done.stderr)

@@ -36,7 +36,7 @@ QUICK_REFERENCE = {
     "POST /api/v1/ml/models/predictive_maintenance/rollback": "prefect deployment run rollback/rollback ",
     "POST /api/v1/model-governance/{modelId}/incidents": "mlrunbook report ",
     "kubectl logs -l app=model-server --tail=100": "tail ",
-    "kubectl scale deployment/model-server --replicas=0": "mlrunbook report ",
+    "kubectl scale deployment/model-server --replicas=0": "mlrunbook incidents contain ",
     "feast feature-views list": "mlrunbook incidents show ",
 }
 

@@ -289,6 +289,11 @@ class Live:
         body = {"decision": decision, "planDigest": digest or plan.digest, "reason": "looked at the findings"}
         return self.gateway.post(f"/api/v1/incidents/{incident_id}/approvals", json=body, headers=self._as("approver"))
 
+    def order(self, incident_id: str, order: str) -> None:
+        """Containment on the lead's word, by REST."""
+        body = {"order": order, "reason": "pumps fail one after another"}
+        self.gateway.post(f"/api/v1/incidents/{incident_id}/containment", json=body, headers=self._as("approver")).raise_for_status()
+
     def report(self, model: str = MODEL, **body: str) -> str:
         """A person reports through the gateway; the incident's id."""
         answer = self.gateway.post(f"/api/v1/model-governance/{model}/incidents", json=body, headers=self._as("operator"))

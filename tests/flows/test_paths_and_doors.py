@@ -6,12 +6,13 @@ from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import httpx
 import pytest
 
 from mlrunbook.domain.incident import IncidentType, Severity, Status
 from mlrunbook.platform.simulator import MODEL
 from mlrunbook.store import outbox, plans
-from tests.flows.live import Live
+from tests.flows.live import Live, wait_for
 
 pytestmark = [pytest.mark.prefect, pytest.mark.stack]
 
@@ -115,6 +116,23 @@ def test_a_second_run_for_the_same_incident_ends_at_once(live: Live, started: di
     holder = live.lease(incident_id).holder
     live.wait_until_run_is(live.start("respond", incident_id=incident_id), "COMPLETED")
     assert (live.lease(incident_id).state, live.lease(incident_id).holder) == ("waiting", holder)
+
+
+def test_serving_stops_on_a_persons_word_while_a_run_waits_and_starts_again_by_a_word(live: Live, started: dict[str, str]) -> None:
+    incident_id, known = path_incident(live), {i.id for i in live.incidents()}
+    live.order(incident_id, "stop_serving")
+    live.wait_until_said(incident_id, "Done, read back: stop serving")
+    with pytest.raises(httpx.HTTPError):
+        live.loaded()
+    live.wait_until_suspended(incident_id)
+    plan = live.plan(incident_id)
+    assert plan is not None
+    assert any("serve predictive_maintenance with" in a.summary for a in plan.actions), "who approves sees that it starts again"
+    live.order(incident_id, "take_back")
+    live.wait_until_said(incident_id, "Done, read back: serve")
+    assert wait_for("the model server serves", live.loaded)["version"] == "v1.5.0"
+    live.wait_until_suspended(incident_id)
+    assert {i.id for i in live.incidents()} == known, "a server that was stopped on purpose is no outage"
 
 
 def test_a_rejected_plan_changes_nothing_and_a_human_is_paged(live: Live, started: dict[str, str]) -> None:

@@ -98,3 +98,38 @@ def test_a_role_that_the_runbook_does_not_know_is_refused(client: TestClient, in
 
 def test_there_is_nothing_to_let_go_on_where_nothing_has_stopped(client: TestClient, incident: str) -> None:
     assert client.post(f"/api/v1/incidents/{incident}/go-on").status_code == 409
+
+
+class TestContainmentOnAPersonsWord:
+    """`POST .../containment`: the order is the approval."""
+
+    def order(self, client: TestClient, incident: str, **body: str) -> Any:
+        return client.post(f"/api/v1/incidents/{incident}/containment", json={"reason": "pumps fail", **body})
+
+    def test_the_plan_stands_approved_by_who_gave_it(self, client: TestClient, incident: str) -> None:
+        answer = self.order(client, incident, order="stop_serving")
+        assert answer.status_code == 202
+        assert (answer.json()["kind"], answer.json()["decision"]) == ("emergency", "approved")
+        assert [a["kind"] for a in answer.json()["actions"]] == ["scale"]
+        [row] = shown(client, incident)["approvals"]
+        assert (row["approver"], row["door"], row["verified"]) == ("the lead", "rest", True)
+
+    def test_a_route_needs_its_version(self, client: TestClient, incident: str) -> None:
+        answer = self.order(client, incident, order="route")
+        assert answer.status_code == 422
+        assert "version" in answer.text
+        assert self.order(client, incident, order="route", version="v1.5.0").status_code == 202
+
+    def test_two_orders_are_both_shown(self, client: TestClient, incident: str) -> None:
+        self.order(client, incident, order="halt_work_orders")
+        self.order(client, incident, order="stop_serving")
+        assert [p["kind"] for p in shown(client, incident)["plans"]] == ["emergency", "emergency"]
+
+    def test_who_may_not_approve_may_not_order_it(self, client: TestClient, keys: Keys, incident: str) -> None:
+        body = {"order": "stop_serving", "reason": "x"}
+        operator = keys.of("an operator", Scope.READ, Scope.OPERATE)
+        assert client.post(f"/api/v1/incidents/{incident}/containment", json=body, headers=operator).status_code == 403
+
+    def test_an_incident_that_is_over_is_not_contained(self, client: TestClient, incident: str) -> None:
+        client.post(f"/api/v1/incidents/{incident}/close", json={"reason": "a test"})
+        assert self.order(client, incident, order="stop_serving").status_code == 409

@@ -14,6 +14,7 @@ from mlrunbook.steps import (
     evidence,
     investigation,
     lifecycle,
+    orders,
     promotion,
     resolution,
     rollback_target,
@@ -42,6 +43,10 @@ def carry(world: World, incident_id: str, holder: str) -> str:
 
 
 def follow(run: Run) -> str:
+    for digest, undoes in orders.standing(run):
+        evidence.preserve(run)
+        contain(run, digest, undoes)
+        orders.announce(run, digest)
     found = triage.triage(run, sleep=no_sleep)
     if not found["real"]:
         lifecycle.done(run)

@@ -23,7 +23,7 @@ from mlrunbook.steps import regulatory
 from mlrunbook.store import clocks, evidence, incidents, leases, outbox, records, timeline
 from mlrunbook.wiring import World
 from tests.fakes import Clock, FileWorld, empty_store, world_of
-from tests.steps import test_bad_release, test_by_severity, test_paths_b_and_c, test_serving, test_threshold_slip
+from tests.steps import test_bad_release, test_by_severity, test_orders, test_paths_b_and_c, test_serving, test_threshold_slip
 from tests.steps.people import approve, plan, report, resolve, say
 from tests.steps.protocol import carry
 
@@ -106,6 +106,10 @@ def walk_breach(engine: Engine, state: Path, incident_id: str, holder: str, now:
     return killer.count
 
 
+def ordered(_: FileWorld) -> None:
+    """A bad release, and the engineer on call has serving stopped before any run has begun."""
+
+
 Walk = Callable[..., int]
 
 
@@ -134,6 +138,7 @@ def _revive(world: World, now: datetime) -> None:
     ("prepare", "expected", "every"),
     [
         pytest.param(lambda _: None, test_bad_release.EXPECTED, 3, id="bad-release"),
+        pytest.param(ordered, test_bad_release.EXPECTED | {"scale:0": 1, "scale:1": 1}, 5, id="serving-stopped-on-a-persons-word"),
         pytest.param(test_by_severity.all_high_risk, test_by_severity.ALL_HIGH_RISK, 7, id="all-high-risk"),
         pytest.param(FileWorld.slip, test_threshold_slip.EXPECTED, 7, id="threshold-slip"),
         pytest.param(test_paths_b_and_c.stale_features, test_paths_b_and_c.MATERIALIZED, 6, id="stale-features"),
@@ -147,7 +152,10 @@ def test_killed_at_every_point_the_incident_still_closes_and_every_change_is_app
     def fresh(name: str) -> tuple[Path, str]:
         empty_store(engine)
         prepare(FileWorld(tmp_path / name, clock))
-        return tmp_path / name, report(world)
+        incident_id = report(world)
+        if prepare is ordered:
+            test_orders.order(world, incident_id)
+        return tmp_path / name, incident_id
 
     state, rehearsal = fresh("rehearsal.json")
     # In this process: the children inherit its imports and compiled statements.

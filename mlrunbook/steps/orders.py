@@ -10,6 +10,7 @@ from sqlalchemy import Connection
 from mlrunbook import approvals, regrading
 from mlrunbook.domain import communication
 from mlrunbook.domain.actions import Order, Plan, PlanKind
+from mlrunbook.domain.approval import valid
 from mlrunbook.domain.emergency import emergency_plan, take_back, undoes_of
 from mlrunbook.domain.errors import Refused
 from mlrunbook.domain.incident import Incident, Status
@@ -47,7 +48,7 @@ def give(
     if incident.status is Status.RESOLVED:
         raise Refused(f"{incident.id} is resolved; report it again if the trouble is back")
     _not_isolated(conn, policy, incident)
-    waiting = pending(conn, incident.id)
+    waiting = [plan for plan in pending(conn, incident.id) if _is_wanted(conn, policy, plan, now=now)]
     if order is Order.TAKE_BACK:
         if waiting:
             raise Refused(f"{incident.id}: an order is not carried out yet ({_summary(waiting[0])}); take it back when it is")
@@ -70,7 +71,7 @@ def give(
         reason=why,
         now=now,
     )
-    if plan not in waiting:
+    if not was_granted:
         _watch(conn, plan, now + timedelta(seconds=policy.containment.order_overdue_after_s), now=now)
     if approvals.standing_approval(conn, policy, plan, now=now)[0] is None:  # policy wants more people than one
         approvals.request(conn, policy, plan, now=now)
@@ -83,6 +84,12 @@ def pending(conn: Connection, incident_id: str) -> list[Plan]:
     """Orders that nobody has carried out, oldest first; also those that wait for another person's yes, and those that lapsed."""
     over = records.with_prefix(conn, incident_id, CARRIED_OUT)
     return [p for p in plans.standing(conn, incident_id, PlanKind.EMERGENCY) if CARRIED_OUT + p.digest not in over]
+
+
+def _is_wanted(conn: Connection, policy: Policy, plan: Plan, *, now: datetime) -> bool:
+    """Somebody's yes to it still counts, and nobody has said no."""
+    rows, rules = plans.approvals_of(conn, plan.incident_id, plan.digest), approvals.rules_for(policy, plan)
+    return not approvals.is_rejected(conn, policy, plan) and any(valid(row, plan.digest, now, rules)[0] for row in rows)
 
 
 def standing(run: Run) -> list[tuple[str, list[str | None] | None]]:

@@ -195,6 +195,39 @@ def test_an_order_that_nobody_carries_out_is_paged_with_what_to_do_and_again_whe
     assert file_world.state["replicas"] == 1, "an order of a quarter of an hour ago surprises nobody"
 
 
+def test_what_lapsed_is_ordered_anew_with_a_page_of_its_own_and_holds_up_no_taking_back(
+    world: World, file_world: FileWorld, clock: Clock, notifier: LedgerNotifier
+) -> None:
+    incident_id = report(world)
+    lapsed = order(world, incident_id, Order.HALT_WORK_ORDERS)
+    clock.advance(minutes=16)
+    again = order(world, incident_id, Order.HALT_WORK_ORDERS)
+    assert again != lapsed
+    deliver(world)
+    before = len([m for m in notifier.pages() if "ordered and not done" in m.body])
+    clock.advance(seconds=121)
+    deliver(world)
+    assert len([m for m in notifier.pages() if "ordered and not done" in m.body]) > before
+    carry(world, incident_id, "run-1")
+    order(world, incident_id, Order.TAKE_BACK)
+    carry(world, incident_id, "run-1")
+    assert file_world.state["config"]["auto_work_orders"] is True
+
+
+def test_an_order_that_somebody_rejected_is_not_carried_out_and_can_be_given_anew(
+    world: World, file_world: FileWorld, clock: Clock
+) -> None:
+    incident_id = report(world)
+    order(world, incident_id)
+    say(world, incident_id, "rejected", PlanKind.EMERGENCY)
+    carry(world, incident_id, "run-1")
+    assert file_world.state["replicas"] == 1
+    clock.advance(seconds=1)
+    order(world, incident_id)
+    carry(world, incident_id, "run-1")
+    assert file_world.state["replicas"] == 0
+
+
 def test_nobody_is_paged_about_an_order_that_was_carried_out(
     world: World, file_world: FileWorld, clock: Clock, notifier: LedgerNotifier
 ) -> None:

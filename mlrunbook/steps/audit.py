@@ -45,19 +45,16 @@ def examine(world: World, model: str, period: Period) -> Audit:
 
 
 def _judged(world: World, model: str, period: Period) -> tuple[str, tuple[Section, ...]]:
-    match period.kind:
-        case Kind.WEEKLY:
-            facts = audit_facts.weekly(world, model, period)
-            return audit_facts.versions(facts.metrics), weekly(facts, world.policy)
-        case Kind.MONTHLY:
-            fairness = audit_facts.monthly(world, model, period)
-            return fairness.version, monthly(fairness, world.policy)
-        case Kind.QUARTERLY:
-            version = world.platform.status(model).serving_version
-            return version, quarterly(audit_records.quarterly(world, model, period), period, world.policy)
-        case Kind.ANNUAL:
-            version = world.platform.status(model).serving_version
-            return version, annual(audit_records.annual(world, model, period), period, world.policy)
+    if period.kind is Kind.WEEKLY:
+        facts = audit_facts.weekly(world, model, period)
+        return audit_facts.versions(facts.metrics), weekly(facts, world.policy)
+    if period.kind is Kind.MONTHLY:
+        fairness = audit_facts.monthly(world, model, period)
+        return fairness.version, monthly(fairness, world.policy)
+    version = world.platform.status(model).serving_version
+    if period.kind is Kind.QUARTERLY:
+        return version, quarterly(audit_records.quarterly(world, model, period), period, world.policy)
+    return version, annual(audit_records.annual(world, model, period), period, world.policy)
 
 
 def open_incidents(world: World, audit: Audit) -> Audit:

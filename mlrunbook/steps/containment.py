@@ -9,7 +9,7 @@ from typing import Any
 from mlrunbook.approvals import approve_by_rule, request, standing_approval
 from mlrunbook.domain.actions import Action, Isolate, PlanKind, RouteTraffic, lifts_isolation
 from mlrunbook.domain.communication import initial_notification
-from mlrunbook.domain.containment import Containment, ContainmentPolicy, feasible, plan_containment
+from mlrunbook.domain.containment import Containment, ContainmentPolicy, plan_containment
 from mlrunbook.domain.errors import RunbookError
 from mlrunbook.domain.findings import State
 from mlrunbook.domain.incident import TRANSITIONS, IncidentType, Severity, Status
@@ -85,9 +85,7 @@ def _rehearsed(run: Run, decided: Containment) -> tuple[Containment, list[tuple[
     """What a dry run refuses is left out of the automatic plan, where it must not hold the rest up, with the reason; and is not offered."""
     left_out: list[tuple[Action, str]] = []
     if automatic := decided.automatic:
-        tried = rehearsal.rehearse(run, automatic.model, automatic.actions)
-        keep, why = feasible(automatic.actions, tried.refused), "; ".join(tried.refused.values())
-        left_out = [(a, tried.refused.get(i, why)) for i, a in enumerate(automatic.actions) if i not in keep]
+        keep, left_out = rehearsal.left_out(automatic.actions, rehearsal.rehearse(run, automatic.model, automatic.actions))
         carried = replace(automatic, actions=tuple(automatic.actions[i] for i in keep)) if keep else None
         decided = decided._replace(automatic=carried)
     if offer := decided.mitigation:

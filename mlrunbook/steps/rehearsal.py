@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from mlrunbook.domain.actions import Action, Configure, Isolate, Plan, Restart, RouteTraffic, Scale, UndoRollout
+from mlrunbook.domain.containment import feasible
 from mlrunbook.domain.errors import Refused, RunbookError
 from mlrunbook.steps.run import Run
 
@@ -44,6 +45,12 @@ def rehearse(run: Run, model: str, actions: Sequence[Action]) -> Rehearsal:
                 said = silent = f"could not be tried: {error}"
         found.append(f"{action.summary}: {said}")
     return Rehearsal(refused, tuple(found))
+
+
+def left_out(actions: Sequence[Action], rehearsal: Rehearsal) -> tuple[list[int], list[tuple[Action, str]]]:
+    """The positions of what is left to do, and each other action with the reason."""
+    keep, why = feasible(actions, rehearsal.refused), "; ".join(rehearsal.refused.values())
+    return keep, [(action, rehearsal.refused.get(i, why)) for i, action in enumerate(actions) if i not in keep]
 
 
 def refusal(plan: Plan, rehearsal: Rehearsal) -> str | None:

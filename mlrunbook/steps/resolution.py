@@ -11,7 +11,7 @@ from typing import Any
 from mlrunbook.approvals import approve_by_rule, decide
 from mlrunbook.domain.actions import Action, Configure, Path, PlanKind, Promote, Restart, RollBack
 from mlrunbook.domain.communication import Figures
-from mlrunbook.domain.containment import Undo, feasible, undo_plan
+from mlrunbook.domain.containment import Undo, undo_plan
 from mlrunbook.domain.diagnosis import Diagnosis, Repair
 from mlrunbook.domain.diagnosis_facts import DiagnosisFacts
 from mlrunbook.domain.errors import NotFound, Refused, RunbookError, Transient
@@ -347,9 +347,8 @@ def _feasible(run: Run, undo: Undo) -> tuple[Undo, list[tuple[Action, str]]]:
         return undo, []
     actions = undo.plan.actions
     tried = rehearsal.rehearse(run, undo.plan.model, actions)
-    keep, why = feasible(actions, tried.refused), "; ".join(tried.refused.values())
-    left_out = [(a, tried.refused.get(i, why)) for i, a in enumerate(actions) if i not in keep]
-    reason = f"a dry run of taking it back was refused ({why}); a person was asked"
+    keep, left_out = rehearsal.left_out(actions, tried)
+    reason = f"a dry run of taking it back was refused ({'; '.join(tried.refused.values())}); a person was asked"
     kept = {**undo.kept, **{u: reason for i, u in enumerate(undo.undoes) if u and i not in keep}}
     plan = replace(undo.plan, actions=tuple(actions[i] for i in keep)) if keep else None
     return Undo(plan, tuple(undo.undoes[i] for i in keep), kept), left_out

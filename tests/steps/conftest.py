@@ -9,6 +9,8 @@ from sqlalchemy import Engine
 
 from mlrunbook.wiring import World
 from tests.fakes import Clock, FileWorld, LedgerNotifier, LedgerOrchestrator, empty_store, world_of
+from tests.steps.people import approve, deliver, report
+from tests.steps.protocol import carry
 
 
 @pytest.fixture
@@ -35,3 +37,15 @@ def orchestrator() -> LedgerOrchestrator:
 def world(engine: Engine, file_world: FileWorld, clock: Clock, notifier: LedgerNotifier, orchestrator: LedgerOrchestrator) -> World:
     empty_store(engine)
     return world_of(engine, file_world, clock, notifier=notifier, orchestrator=orchestrator)
+
+
+@pytest.fixture
+def closed(world: World, clock: Clock) -> str:
+    """A bad release, rolled back, recovered on the first outcomes, and closed."""
+    incident_id = report(world)
+    carry(world, incident_id, "run-1")
+    approve(world, incident_id)
+    clock.advance(minutes=2)
+    assert carry(world, incident_id, "run-1") == "closed"
+    deliver(world)
+    return incident_id

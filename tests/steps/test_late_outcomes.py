@@ -26,18 +26,6 @@ BAD_AGAIN = {"v2.0.0": "degraded", "v1.5.0": "worse"}
 
 
 @pytest.fixture
-def closed(world: World, clock: Clock) -> str:
-    """A bad release, rolled back, recovered on the first outcomes, and closed."""
-    incident_id = report(world)
-    carry(world, incident_id, "run-1")
-    approve(world, incident_id)
-    clock.advance(minutes=2)
-    assert carry(world, incident_id, "run-1") == "closed"
-    deliver(world)
-    return incident_id
-
-
-@pytest.fixture
 def over(world: World, file_world: FileWorld, clock: Clock) -> str:
     """The same end, written down: for what follows from the record alone."""
     incident_id = report(world)

@@ -15,7 +15,7 @@ from mlrunbook.steps import closing, lifecycle, reviews
 from mlrunbook.store import incidents, records
 from mlrunbook.wiring import World
 from tests.fakes import Clock, LedgerNotifier
-from tests.steps.people import approve, deliver, incident_of, report, told
+from tests.steps.people import deliver, incident_of, report, told
 from tests.steps.protocol import carry
 
 DUE = datetime(2026, 3, 30, tzinfo=UTC)
@@ -28,17 +28,6 @@ def test_the_next_reminder_is_ahead_and_none_is_skipped(minutes: int) -> None:
     assert at > now
     assert at - now <= timedelta(hours=24) or at == DUE - timedelta(hours=24)
     assert (at - DUE) % timedelta(hours=24) == timedelta(0)
-
-
-@pytest.fixture
-def closed(world: World, clock: Clock) -> str:
-    incident_id = report(world)
-    carry(world, incident_id, "run-1")
-    approve(world, incident_id)
-    clock.advance(minutes=2)
-    assert carry(world, incident_id, "run-1") == "closed"
-    deliver(world)
-    return incident_id
 
 
 def asked(notifier: LedgerNotifier) -> list[str]:

@@ -336,6 +336,15 @@ class Live:
         wanted = {"artifacts": {"key": {"like_": incident_id.replace("_", "-") + "-"}}}
         return {a["key"]: a["data"] for a in self.prefect.post("/artifacts/latest/filter", json=wanted).raise_for_status().json()}
 
+    def artifact(self, key: str) -> str:
+        """The newest of that key."""
+        (found,) = self.prefect.post("/artifacts/latest/filter", json={"artifacts": {"key": {"any_": [key]}}}).raise_for_status().json()
+        return str(found["data"])
+
+    def read(self, link: str) -> str:
+        """A page of the gateway, opened by a link that was shown."""
+        return self.gateway.get(link, headers=self._as("operator")).raise_for_status().text
+
     # -- the saboteur
 
     def flow(self, incident_id: str) -> psutil.Process:

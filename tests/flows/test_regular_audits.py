@@ -1,0 +1,47 @@
+"""The four audits on a stack that has seen incidents: each is held by its deployment, files its report and shows it."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from mlrunbook.domain.audit.period import Kind
+from mlrunbook.platform.simulator import MODEL
+from mlrunbook.store import audits
+from tests.flows.live import Live
+
+pytestmark = [pytest.mark.prefect, pytest.mark.stack]
+
+
+@pytest.fixture(scope="module")
+def held(live: Live) -> dict[Kind, audits.Filed]:
+    """As a person starts them in the UI, all at once."""
+    runs = {kind: live.start(f"{kind}-audit", model=MODEL, up_to_now=True) for kind in Kind}
+    for run in runs.values():
+        live.wait_until_run_is(run, "COMPLETED", timeout_s=120)
+    with live.store() as conn:
+        filed = audits.find(conn, model=MODEL)
+    assert sorted(one.kind for one in filed) == sorted(Kind), "each once"
+    return {one.kind: one for one in filed}
+
+
+@pytest.mark.parametrize("kind", list(Kind))
+def test_the_run_page_shows_every_line_and_links_the_report(live: Live, held: dict[Kind, audits.Filed], kind: Kind) -> None:
+    filed = held[kind]
+    shown = live.artifact(f"audit-{kind}-{MODEL}".replace("_", "-"))
+    assert len([line for line in shown.splitlines() if line.startswith("| ") and "| Verdict |" not in line]) == len(filed.sections)
+    (link,) = re.findall(r"\((http\S+/report)\)", shown)
+    page = live.read(link)
+    assert page.startswith("<!DOCTYPE html>")
+    assert all(str(section["title"]) in page for section in filed.sections)
+
+
+def test_a_broken_limit_has_opened_an_incident_of_its_type_or_joined_the_one_that_is_open(live: Live, held: dict[Kind, audits.Filed]) -> None:
+    """The model of the fleet sees failures of type H less well than those of type L, and its bad releases see few at all."""
+    opened = {i: kind for kind, one in held.items() for i in one.incident_ids}
+    for incident_id, kind in opened.items():
+        assert live.incident(incident_id).reported_by == f"{kind} audit" or live.said(incident_id, f"Reported again by {kind} audit")
+        live.wait(incident_id, "a run has taken it up", lambda i=incident_id: live.said(i, "Severity"))  # type: ignore[misc]
+    assert [s["verdict"] for s in held[Kind.MONTHLY].sections if s["key"] == "recall"] == ["fail"]
+    assert any(live.incident(i).type == "bias_fairness" for i in opened)

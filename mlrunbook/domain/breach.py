@@ -66,6 +66,11 @@ def in_words(kinds: Collection[Subtype], type_: IncidentType) -> str:
     return " and ".join(sorted(k.words for k in kinds)) or f"{type_} incident of a kind that is not known"
 
 
+def is_on_paper(kinds: Collection[Subtype], severity: Severity) -> bool:
+    """An audit found something outdated: a ticket for the compliance officer (runbook, "Severity Levels", Low), no breach of anything."""
+    return severity is Severity.LOW and set(kinds) == {Subtype.AUDIT_FAILURE}
+
+
 def isolation(type_: IncidentType, kinds: Collection[Subtype], severity: Severity, policy: BreachPolicy) -> tuple[bool, str]:
     """Whether the model server is isolated at once (else a person is asked), and why.
 

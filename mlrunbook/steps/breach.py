@@ -41,12 +41,15 @@ def kinds_of(conn: Connection, policy: Policy, incident: Incident) -> frozenset[
 
 
 def verdict(run: Run) -> tuple[bool, str] | None:
-    """Whether the model server is isolated at once, and why; None where this is no breach."""
+    """Whether the model server is isolated at once, and why; None where this is no breach, or one on paper alone."""
     with run.world.transaction() as conn:
         incident = incidents.get(conn, run.incident_id)
         if incident.type not in BREACH_TYPES:
             return None
-        return breach.isolation(incident.type, kinds_of(conn, run.world.policy, incident), incident.severity, run.world.policy.breach)
+        kinds = kinds_of(conn, run.world.policy, incident)
+        if breach.is_on_paper(kinds, incident.severity):
+            return None
+        return breach.isolation(incident.type, kinds, incident.severity, run.world.policy.breach)
 
 
 def alarm(run: Run) -> None:
@@ -64,20 +67,25 @@ def alarm(run: Run) -> None:
         for clock in clocks_for(kinds, incident.severity, incident.detected_at, policy.regulatory, what=what):
             regulatory.begin(conn, policy, incident, clock, by=ACTOR, now=now)
         again = reopening(conn, run.incident_id) or {}
-        said = f"{what}, {again.get('at')}"
+        on_paper = breach.is_on_paper(kinds, incident.severity)
+        said = f"{what}, {again.get('at')}" + (", on paper" if on_paper else "")
         key = f"alarm:{hashlib.sha256(said.encode()).hexdigest()[:12]}"
         if records.get(conn, run.incident_id, key):
             return
         run.record(conn, key, {"kinds": sorted(kinds)})
+        state = situation(conn, policy, incident, now=now)
+        text = communication.ticket(state) if on_paper else communication.breach_notice(state, what, incident.description)
+        for channel in policy.escalation.of(Role.COMPLIANCE_OFFICER).channels:
+            tell(conn, incident, channel, Role.COMPLIANCE_OFFICER.words, text, key=key, now=now)
+        if on_paper:
+            run.note(conn, "breach", f"Taken as {what}, low: a ticket, and the compliance officer is told")
+            return
         run.note(conn, "breach", f"Taken as {what}: security and the compliance officer are told")
         _contain_anew(run, conn, policy, incident, kinds)
-        text = communication.breach_notice(situation(conn, policy, incident, now=now), what, incident.description)
         todo = f"Evidence: mlrunbook incidents evidence {incident.id} --out bundle"
         for role in OFFICERS:
             page(conn, policy, incident, role, what, now=now, key=f"{key}:{role}", next_step=todo)
         tell_contact(conn, incident, policy.contacts.security, "security team", text, key=key, now=now)
-        for channel in policy.escalation.of(Role.COMPLIANCE_OFFICER).channels:
-            tell(conn, incident, channel, Role.COMPLIANCE_OFFICER.words, text, key=key, now=now)
 
 
 def _contain_anew(run: Run, conn: Connection, policy: Policy, incident: Incident, kinds: frozenset[Subtype]) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from sqlalchemy import text
 
+from mlrunbook import regrading
 from mlrunbook.approvals import decide
 from mlrunbook.domain.actions import Isolate, PlanKind
 from mlrunbook.domain.errors import Refused
@@ -491,3 +492,22 @@ class TestClocks:
         deliver(world)
         [update] = [m for m in notifier.sent if m.subject.startswith("[UPDATE]") and m.channel == "incidents"]
         assert "2 d 23 h left" in update.body
+
+
+def test_what_an_audit_found_outdated_is_a_ticket_and_nobody_is_asked_about_isolation(
+    world: World, file_world: FileWorld, notifier: LedgerNotifier
+) -> None:
+    """Runbook, "Severity Levels": documentation outdated is low."""
+    incident_id = breach(world, Subtype.AUDIT_FAILURE, Severity.LOW)
+    carry(world, incident_id, "run-1")
+    deliver(world)
+    assert notifier.pages() == []
+    assert "compliance" in {m.channel for m in notifier.sent}
+    assert plan(world, incident_id, PlanKind.ISOLATION) is None
+    with world.transaction() as conn:
+        assert clocks.of_incident(conn, incident_id) == []
+        regrading.say(conn, world.policy, incident_id, Severity.HIGH, by="the lead", why="the authority asks", now=world.now())
+    carry(world, incident_id, "run-2")
+    deliver(world)
+    assert plan(world, incident_id, PlanKind.ISOLATION) is not None, "from medium on it is a breach like any other"
+    assert {m.channel for m in notifier.pages()} >= {"security", "compliance"}

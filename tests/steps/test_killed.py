@@ -137,8 +137,8 @@ def _revive(world: World, now: datetime) -> None:
 @pytest.mark.parametrize(
     ("prepare", "expected", "every"),
     [
-        pytest.param(lambda _: None, test_bad_release.EXPECTED, 3, id="bad-release"),
-        pytest.param(ordered, test_bad_release.EXPECTED | {"scale:0": 1, "scale:1": 1}, 5, id="serving-stopped-on-a-persons-word"),
+        pytest.param(lambda _: None, test_bad_release.EXPECTED, 4, id="bad-release"),
+        pytest.param(ordered, test_bad_release.EXPECTED | {"scale:0": 1, "scale:1": 1}, 7, id="serving-stopped-on-a-persons-word"),
         pytest.param(test_by_severity.all_high_risk, test_by_severity.ALL_HIGH_RISK, 7, id="all-high-risk"),
         pytest.param(FileWorld.slip, test_threshold_slip.EXPECTED, 7, id="threshold-slip"),
         pytest.param(test_paths_b_and_c.stale_features, test_paths_b_and_c.MATERIALIZED, 6, id="stale-features"),

@@ -37,7 +37,7 @@ def test_the_run_page_shows_every_line_and_links_the_report(live: Live, held: di
     assert all(str(section["title"]) in page for section in filed.sections)
 
 
-def test_a_broken_limit_has_opened_an_incident_of_its_type_or_joined_the_one_that_is_open(live: Live, held: dict[Kind, audits.Filed]) -> None:
+def test_a_broken_limit_has_opened_or_joined_an_incident_of_its_type_that_a_run_carries(live: Live, held: dict[Kind, audits.Filed]) -> None:
     """The model of the fleet sees failures of type H less well than those of type L, and its bad releases see few at all."""
     opened = {i: kind for kind, one in held.items() for i in one.incident_ids}
     for incident_id, kind in opened.items():

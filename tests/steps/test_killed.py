@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from sqlalchemy import Connection, Engine, create_engine, event
 
-from mlrunbook import db
+from mlrunbook import db, regrading
 from mlrunbook.domain.actions import PlanKind
 from mlrunbook.domain.incident import IncidentType, Severity, Status, Subtype
 from mlrunbook.domain.policy import Policy, Retraining
@@ -110,6 +110,17 @@ def ordered(_: FileWorld) -> None:
     """A bad release, and the engineer on call has serving stopped before any run has begun."""
 
 
+def raised(_: FileWorld) -> None:
+    """A bad release, contained as high; then a person says that it is critical."""
+
+
+def raise_it(world: World, incident_id: str) -> None:
+    assert carry(world, incident_id, "run-0") == "pending"
+    with world.transaction() as conn:
+        regrading.say(conn, world.policy, incident_id, Severity.CRITICAL, by="the lead", why="a gearbox broke", now=world.now())
+        leases.request_start(conn, incident_id, why="the suspended run is gone", now=world.now())
+
+
 Walk = Callable[..., int]
 
 
@@ -139,6 +150,7 @@ def _revive(world: World, now: datetime) -> None:
     [
         pytest.param(lambda _: None, test_bad_release.EXPECTED, 4, id="bad-release"),
         pytest.param(ordered, test_bad_release.EXPECTED | {"scale:0": 1, "scale:1": 1}, 7, id="serving-stopped-on-a-persons-word"),
+        pytest.param(raised, test_bad_release.EXPECTED, 9, id="severity-raised-by-a-person"),
         pytest.param(test_by_severity.all_high_risk, test_by_severity.ALL_HIGH_RISK, 7, id="all-high-risk"),
         pytest.param(FileWorld.slip, test_threshold_slip.EXPECTED, 7, id="threshold-slip"),
         pytest.param(test_paths_b_and_c.stale_features, test_paths_b_and_c.MATERIALIZED, 6, id="stale-features"),
@@ -155,6 +167,8 @@ def test_killed_at_every_point_the_incident_still_closes_and_every_change_is_app
         incident_id = report(world)
         if prepare is ordered:
             test_orders.order(world, incident_id)
+        if prepare is raised:
+            raise_it(world_of(engine, FileWorld(tmp_path / name, clock), clock, policy=UNWATCHED), incident_id)
         return tmp_path / name, incident_id
 
     state, rehearsal = fresh("rehearsal.json")

@@ -65,7 +65,7 @@ def contain(
         one = gateway.incident(incident_id)
         what = order.value.replace("_", " ") + (f" to {route}" if route else "")
         console.print(show.styled(f"{incident_id} {one['model']}: {what}", "bold"))
-        console.print(show.styled(f"Then {order.expected}."))
+        console.print(show.styled(f"What follows: {order.expected}"))
         if not yes:
             if not sys.stdin.isatty():
                 raise Invalid("there is no terminal to ask on: repeat with --yes")
@@ -97,8 +97,10 @@ def _wait_for(gateway: Gateway, incident_id: str, plan: Mapping[str, Any], wait_
     if failed:
         raise Refused(f"could not be done, do it by hand: {'; '.join(failed)}")
     if len(ended) < len(plan["actions"]):
-        watch = f"watch it: mlrunbook incidents timeline {incident_id} --follow"
-        raise Transient(f"not done yet: it is carried out as soon as a run takes it, and paged if that takes too long; {watch}")
+        how = (
+            "it has begun and is not read back" if rows else "it is carried out as soon as a run takes it, and paged if that takes too long"
+        )
+        raise Transient(f"not done yet: {how}; watch it: mlrunbook incidents timeline {incident_id} --follow")
 
 
 def handover(

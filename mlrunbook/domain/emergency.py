@@ -54,4 +54,4 @@ def undoes_of(plan: Plan) -> list[str | None] | None:
 
 
 def _said(by: str, why: str, at: datetime) -> str:
-    return f"{by} orders it at {at.isoformat(timespec='milliseconds')}: {why}"
+    return f"{by} orders it at {at:%Y-%m-%d %H:%M:%S.%f} UTC: {why}"

@@ -50,9 +50,7 @@ def give(
     _not_isolated(conn, policy, incident)
     waiting = [plan for plan in pending(conn, incident.id) if _is_wanted(conn, policy, plan, now=now)]
     if order is Order.TAKE_BACK:
-        if waiting:
-            raise Refused(f"{incident.id}: an order is not carried out yet ({_summary(waiting[0])}); take it back when it is")
-        plan = take_back(incident.id, incident.model, executed_of(conn, incident.id), by=by.words, why=why, at=now)
+        plan = next((known for known in waiting if undoes_of(known)), None) or _take_back(conn, incident, waiting, by, why, now=now)
     else:
         plan = emergency_plan(incident.id, incident.model, order, version=version, by=by.words, why=why, at=now)
         plan = next((known for known in waiting if known.actions == plan.actions), plan)
@@ -84,6 +82,12 @@ def pending(conn: Connection, incident_id: str) -> list[Plan]:
     """Orders that nobody has carried out, oldest first; also those that wait for another person's yes, and those that lapsed."""
     over = records.with_prefix(conn, incident_id, CARRIED_OUT)
     return [p for p in plans.standing(conn, incident_id, PlanKind.EMERGENCY) if CARRIED_OUT + p.digest not in over]
+
+
+def _take_back(conn: Connection, incident: Incident, waiting: list[Plan], by: Giver, why: str, *, now: datetime) -> Plan:
+    if waiting:
+        raise Refused(f"{incident.id}: an order is not carried out yet ({_summary(waiting[0])}); take it back when it is, or reject it")
+    return take_back(incident.id, incident.model, executed_of(conn, incident.id), by=by.words, why=why, at=now)
 
 
 def _is_wanted(conn: Connection, policy: Policy, plan: Plan, *, now: datetime) -> bool:

@@ -23,7 +23,7 @@ def test_stopping_serving_is_one_action() -> None:
     plan = ordered(Order.STOP_SERVING)
     assert plan.actions == (Scale(MODEL, 0),)
     assert plan.kind is PlanKind.EMERGENCY
-    assert plan.reasons == ("the engineer on call orders it at 2026-03-29T01:30:00.000+00:00: pumps fail",)
+    assert plan.reasons == ("the engineer on call orders it at 2026-03-29 01:30:00.000000 UTC: pumps fail",)
     assert undoes_of(plan) is None
 
 

@@ -267,7 +267,7 @@ class TestTakingBack:
         incident_id = report(world)
         order(world, incident_id)
         carry(world, incident_id, "run-1")
-        order(world, incident_id, Order.TAKE_BACK)
+        assert order(world, incident_id, Order.TAKE_BACK) == order(world, incident_id, Order.TAKE_BACK), "twice is once"
         carry(world, incident_id, "run-1")
         state = file_world.state
         assert state["replicas"] == 1

@@ -15,7 +15,7 @@ from starlette.concurrency import run_in_threadpool
 
 from mlrunbook import __version__, web
 from mlrunbook.domain.errors import Transient
-from mlrunbook.gateway import audits_api, incidents_api, intake_api, webhooks
+from mlrunbook.gateway import audits_api, exporter, incidents_api, intake_api, webhooks
 from mlrunbook.gateway.dispatcher import Dispatcher
 from mlrunbook.gateway.formats import FORMATS
 from mlrunbook.store import quarantine
@@ -66,6 +66,8 @@ def create_app(world: World, *, dispatcher: Dispatcher | None = None, prefect_ui
         if keeper and not keeper.alive:
             raise Transient("the dispatcher of this gateway has stopped: nobody is paged by it; restart the gateway")
         return Health(status="ok", store="reachable", dispatcher="alive" if keeper else "off", quarantined=quarantined)
+
+    exporter.expose(app, world, dispatcher_alive=(lambda: keeper.alive) if keeper else None)
 
     link = f'<li><a href="{html.escape(prefect_ui_url)}">Prefect</a>: the flow runs</li>' if prefect_ui_url else ""
 

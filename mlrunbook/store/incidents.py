@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, Row, insert, select, text, update
+from sqlalchemy import Connection, Row, func, insert, select, text, update
 from sqlalchemy.dialects.postgresql import insert as upsert
 
 from mlrunbook.domain.errors import NotFound
@@ -97,6 +97,12 @@ def find(
     if only_open:
         query = query.where(OPEN)
     return [_incident(r) for r in conn.execute(query)]
+
+
+def open_by_kind(conn: Connection) -> dict[tuple[str, str, str], int]:
+    """How many are not over, by model, type and severity."""
+    kind = (incidents.c.model, incidents.c.type, incidents.c.severity)
+    return {(r.model, r.type, r.severity): r.n for r in conn.execute(select(*kind, func.count().label("n")).where(OPEN).group_by(*kind))}
 
 
 def set_status(conn: Connection, incident_id: str, to: Status, *, why: str, actor: str, now: datetime) -> Incident:

@@ -12,6 +12,7 @@ from sqlalchemy import Connection, func, select, update
 from sqlalchemy.dialects.postgresql import insert
 
 from mlrunbook.domain.actions import Action
+from mlrunbook.domain.incident import Status
 from mlrunbook.store.tables import actions, approvals, incidents
 
 SETTLED = ("done", "already_held")
@@ -140,6 +141,13 @@ def automatic_in_last_hour(conn: Connection, model: str, *, now: datetime) -> in
         .where(actions.c.model == model, approvals.c.door == "policy_rule", actions.c.state == "done")
         .where(actions.c.done_at > now - timedelta(hours=1), actions.c.done_at <= now)
     ).scalar_one()
+
+
+def unknown_of_open(conn: Connection) -> int:
+    """How many changes of open incidents may or may not have happened."""
+    closed = [status.value for status in Status if not status.is_open]
+    joined = select(func.count()).select_from(actions.join(incidents, actions.c.incident_id == incidents.c.id))
+    return int(conn.execute(joined.where(actions.c.state == "unknown", incidents.c.status.not_in(closed))).scalar_one())
 
 
 def _json(value: Any) -> Any:

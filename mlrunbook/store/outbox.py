@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Connection, case, or_, select, true, update
+from sqlalchemy import Connection, case, func, or_, select, true, update
 from sqlalchemy.dialects.postgresql import insert
 
 from mlrunbook.store.tables import outbox
@@ -75,6 +75,17 @@ def cancel(
     for prefix in spare:
         query = query.where(~outbox.c.dedup_key.startswith(prefix, autoescape=True))
     return conn.execute(query.values(cancelled_at=now)).rowcount
+
+
+def waiting(conn: Connection, *, now: datetime) -> dict[str, tuple[int, int]]:
+    """By kind: how many are due or were tried and have not gone out, and how many of these were tried."""
+    tried = outbox.c.attempts > 0
+    rows = conn.execute(
+        select(outbox.c.kind, func.count().label("n"), func.count().filter(tried).label("tried"))
+        .where(PENDING, or_(outbox.c.not_before <= now, tried))
+        .group_by(outbox.c.kind)
+    )
+    return {r.kind: (r.n, r.tried) for r in rows}
 
 
 def claim(conn: Connection, *, now: datetime, kinds: tuple[str, ...] = (), limit: int = 20) -> list[Item]:

@@ -42,6 +42,11 @@ def waiting(conn: Connection) -> int:
     return int(conn.execute(select(func.count()).select_from(quarantine).where(WAITING)).scalar_one())
 
 
+def waiting_by_source(conn: Connection) -> dict[str, int]:
+    rows = conn.execute(select(quarantine.c.source, func.count().label("n")).where(WAITING).group_by(quarantine.c.source))
+    return {r.source: r.n for r in rows}
+
+
 def find(conn: Connection, *, replayed: bool = False, source: str | None = None, limit: int = 100) -> list[Quarantined]:
     """Newest first; those that wait, and with `replayed` the others too."""
     query = select(quarantine).order_by(quarantine.c.id.desc()).limit(limit)

@@ -150,6 +150,13 @@ def ordered(run: Run) -> str | None:
     return f"{plan.reasons[0]}: {_summary(plan)}" if plan else None
 
 
+def in_force(conn: Connection, incident_id: str, *, since: datetime) -> list[str]:
+    """What was ordered on the spot and done since then, and nobody has taken back: its giver knew of what came before."""
+    rows = [r for r in journal.of_incident(conn, incident_id) if r.state == "done" and r.undone_by is None and r.kept_because is None]
+    ours = {plan.digest for plan in plans.standing(conn, incident_id, PlanKind.EMERGENCY) if not undoes_of(plan)}
+    return [r.summary for r in rows if r.plan_digest in ours and r.done_at and r.done_at > since]
+
+
 def _plan_anew(conn: Connection, incident_id: str) -> None:
     """A plan that has not begun was made for what was the case before: with serving stopped it must start it again."""
     standing = records.get(conn, incident_id, "resolution_plan") or {}

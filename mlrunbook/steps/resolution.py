@@ -23,7 +23,7 @@ from mlrunbook.domain.recovery import judge_recovery, judge_types
 from mlrunbook.domain.resolution import propose, restart_id
 from mlrunbook.notices import REOPENED, ask
 from mlrunbook.ports import ServingState
-from mlrunbook.steps import measured, promotion, rehearsal, serving, threshold
+from mlrunbook.steps import measured, orders, promotion, rehearsal, serving, threshold
 from mlrunbook.steps.changes import executed_containment, plan_of, report_left_out
 from mlrunbook.steps.investigation import rediagnosed
 from mlrunbook.steps.reopening import OF_THE_FIX
@@ -317,6 +317,9 @@ def plan_undo(run: Run) -> dict[str, Any]:
     incident = run.incident()
     with run.world.transaction() as conn:
         resolution = plans.current(conn, run.incident_id, PlanKind.RESOLUTION)
+        if newer := orders.in_force(conn, run.incident_id, since=_fixed_at(run)):
+            word = f"mlrunbook incidents contain {run.incident_id} --take-back"
+            raise Refused(f"recovered, but a person has ordered since: {'; '.join(newer)}; only a person takes that back: {word}")
     executed = executed_containment(run)
     undo = undo_plan(run.incident_id, incident.model, executed, resolution=resolution, state=_observed(run))
     undo, left_out = _feasible(run, undo)

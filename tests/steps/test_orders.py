@@ -260,6 +260,30 @@ def test_people_are_told_who_ordered_what_and_why(world: World, file_world: File
     assert "Every prediction request fails until serving is taken up again." in message.body
 
 
+def test_what_is_ordered_after_the_fix_is_not_taken_back_because_the_fix_worked(
+    world: World, file_world: FileWorld, clock: Clock, notifier: LedgerNotifier
+) -> None:
+    """Whoever stops serving while the recovery is measured has a reason that the measurement does not know."""
+    incident_id = report(world)
+    carry(world, incident_id, "run-1")
+    approve(world, incident_id)
+    file_world.set(labelled=False)
+    assert carry(world, incident_id, "run-1") == "too early to say"
+    clock.advance(seconds=30)
+    order(world, incident_id)
+    file_world.set(labelled=True)
+    clock.advance(minutes=2)
+    with pytest.raises(Refused):
+        carry(world, incident_id, "run-2")
+    assert file_world.state["replicas"] == 0
+    assert incident_of(world, incident_id).status is Status.MONITORING
+    deliver(world)
+    assert any("only a person takes that back: mlrunbook incidents contain" in m.body for m in notifier.pages())
+    order(world, incident_id, Order.TAKE_BACK)
+    assert carry(world, incident_id, "run-3") == "closed"
+    assert file_world.state["replicas"] == 1
+
+
 class TestTakingBack:
     """What was ordered, and what was contained by itself, goes back by a word too: also where no plan has fixed anything."""
 

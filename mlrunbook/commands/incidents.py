@@ -195,10 +195,15 @@ def resolve(
 
 
 @app.command()
-def close(incident_id: IncidentId, reason: Reason = "", token_file: TokenFile = None) -> None:
+def close(
+    incident_id: IncidentId,
+    reason: Reason = "",
+    keep_containment: Annotated[bool, typer.Option("--keep-containment", help="Leave it in force: serving stays stopped, say.")] = False,
+    token_file: TokenFile = None,
+) -> None:
     """Close a resolved incident, or with a reason one that nothing measures."""
     with connect(token_file) as gateway:
-        one = gateway.close(incident_id, reason)
+        one = gateway.close(incident_id, reason, keep_containment)
     typer.echo(show.plain(f"{one['id']} is {one['status'].replace('_', ' ')}"))
 
 

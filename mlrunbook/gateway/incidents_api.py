@@ -20,7 +20,7 @@ from mlrunbook.intake import take_in
 from mlrunbook.notices import stop, tell
 from mlrunbook.steps import regulatory
 from mlrunbook.steps.breach import isolations
-from mlrunbook.steps.closing import draft, unexplained
+from mlrunbook.steps.closing import draft, left_in_force, unexplained
 from mlrunbook.steps.evidence import check as check_evidence
 from mlrunbook.store import evidence, incidents, journal, leases, outbox, plans, records, timeline
 from mlrunbook.store.incidents import Report
@@ -221,7 +221,7 @@ def _operating(routes: APIRouter, world: World) -> None:
         with world.transaction() as conn:
             incident = incidents.get(conn, incident_id, lock=True)
             if incident.status.is_open:
-                incident = _close(conn, world, incident, who, reason=body.reason if body else "")
+                incident = _close(conn, world, incident, who, body or wire.ClosingIn())
         out: wire.IncidentOut = wire.IncidentOut.of(incident)
         return out
 
@@ -256,9 +256,11 @@ def _digest(conn: Connection, incident_id: str, prefix: str) -> str:
     return found[0]
 
 
-def _close(conn: Connection, world: World, incident: Incident, who: Identity, *, reason: str) -> Incident:
-    by, now = who.name, world.now()
+def _close(conn: Connection, world: World, incident: Incident, who: Identity, body: wire.ClosingIn) -> Incident:
+    by, now, reason = who.name, world.now(), body.reason
     handed_over = _keep_isolated(conn, world, incident, who, reason)
+    if body.keep_containment:
+        handed_over |= _keep_contained(conn, world, incident, who, reason)
     if incident.status is not Status.RESOLVED and not handed_over:
         if incident.severity is not Severity.LOW and _is_measured(conn, incident.id):
             raise Refused(
@@ -268,7 +270,10 @@ def _close(conn: Connection, world: World, incident: Incident, who: Identity, *,
         if not reason:
             raise Invalid(f"{incident.id} is {incident.status}: closing it needs a reason", field="reason")
     if open_ends := unexplained(conn, incident.id):
-        raise Refused(f"{incident.id} cannot close: {', '.join(open_ends)} is neither taken back nor kept with a reason")
+        raise Refused(
+            f"{incident.id} cannot close: {', '.join(open_ends)} is neither taken back nor kept with a reason: "
+            f"`mlrunbook incidents contain {incident.id} --take-back`, or close with --keep-containment"
+        )
     if unsettled := [row.summary for row in journal.of_incident(conn, incident.id) if row.state in UNSETTLED]:
         raise Refused(f"{incident.id} cannot close: it is not known yet whether this happened: {', '.join(unsettled)}")
     why = f"closed by {by}" + (f": {reason}" if reason else "")
@@ -298,6 +303,21 @@ def _keep_isolated(conn: Connection, world: World, incident: Incident, who: Iden
         raise Invalid(f"{incident.model} stays isolated: closing {incident.id} needs a reason", field="reason")
     for row in rows:
         journal.set_kept(conn, row.id, f"handed over by {who.name}: {reason}")
+    return True
+
+
+def _keep_contained(conn: Connection, world: World, incident: Incident, who: Identity, reason: str) -> bool:
+    """Who may order containment may close and leave in force what is: a model that is given up stays stopped."""
+    rows = [row for row in left_in_force(conn, incident.id) if row.state == "done"]
+    if not rows:
+        return False
+    roles = world.policy.approvals.emergency.roles
+    if who.role not in roles:
+        raise Refused(f"{' or '.join(sorted(roles))} may close {incident.id} and leave its containment in force")
+    if not reason:
+        raise Invalid(f"containment stays in force: closing {incident.id} needs a reason", field="reason")
+    for row in rows:
+        journal.set_kept(conn, row.id, f"kept by {who.name}: {reason}")
     return True
 
 

@@ -72,6 +72,7 @@ class ResolutionIn(CamelModel):
 
 class ClosingIn(CamelModel):
     reason: Words = ""
+    keep_containment: Annotated[bool, Field(description="Leave what is contained as it is, for that reason: serving stopped, say")] = False
 
 
 class CaseIn(CamelModel):

@@ -132,9 +132,13 @@ def draft(conn: Connection, policy: Policy, incident_id: str, *, now: datetime) 
 
 def unexplained(conn: Connection, incident_id: str) -> list[str]:
     """Containment and mitigation that is, or may be, in force, that nobody has taken back, and no reason says why."""
+    return [row.summary for row in left_in_force(conn, incident_id)]
+
+
+def left_in_force(conn: Connection, incident_id: str) -> list[journal.Row]:
     maybe = ("intended", "applying", "done", "unknown")
     rows = [r for r in journal.of_incident(conn, incident_id) if r.state in maybe and r.undone_by is None and r.kept_because is None]
-    return [r.summary for r in rows if limits_damage(plans.get(conn, incident_id, r.plan_digest), r.ordinal)]
+    return [r for r in rows if limits_damage(plans.get(conn, incident_id, r.plan_digest), r.ordinal)]
 
 
 def root_cause(conn: Connection, incident_id: str) -> str | None:

@@ -466,15 +466,28 @@ def test_a_resolved_incident_closes_and_the_running_flow_is_fenced_off(client: T
 @pytest.mark.parametrize("state", ["done", "applying", "unknown"])
 def test_no_incident_closes_with_an_unexplained_containment(client: TestClient, world: World, model: str, state: str) -> None:
     incident_id = opened(client, model, severity="low")
-    action = contained(world, incident_id, model, state=state)
+    contained(world, incident_id, model, state=state)
     refused = say(client, incident_id, "close", {"reason": "enough"})
     assert refused.status_code == 409
     assert "require human approval for all predictions" in refused.json()["detail"]
     assert client.get(f"/api/v1/incidents/{incident_id}").json()["status"] == "detected"
-    if state == "done":
-        with world.transaction() as conn:
-            journal.set_kept(conn, action, "the supervisors want to keep it")
-        assert say(client, incident_id, "close", {"reason": "enough"}).status_code == 200
+    kept = say(client, incident_id, "close", {"reason": "the model is given up", "keepContainment": True})
+    assert kept.status_code == (200 if state == "done" else 409), "what nobody knows is no containment to keep"
+
+
+def test_a_measured_incident_closes_with_its_containment_kept_by_who_may_order_it_and_with_a_reason(
+    client: TestClient, world: World, keys: Keys, model: str
+) -> None:
+    incident_id = opened(client, model)
+    measured(world, incident_id)
+    contained(world, incident_id, model, state="done")
+    keep = {"keepContainment": True, "reason": "the model is given up"}
+    nobody = keys.of("an operator", Scope.READ, Scope.OPERATE)
+    assert client.post(f"/api/v1/incidents/{incident_id}/close", json=keep, headers=nobody).status_code == 409
+    assert say(client, incident_id, "close", keep | {"reason": ""}).status_code == 422
+    assert say(client, incident_id, "close", keep).json()["status"] == "closed"
+    [action] = client.get(f"/api/v1/incidents/{incident_id}").json()["actions"]
+    assert action["keptBecause"] == "kept by the lead: the model is given up"
 
 
 def test_what_is_over_takes_no_more_decisions(client: TestClient, world: World, model: str) -> None:

@@ -119,7 +119,7 @@ def announce(run: Run, digest: str) -> None:
         if not failed and not undoes_of(plan) and incident.status is Status.INVESTIGATING:
             why = "what was ordered is read back"
             incident = incidents.set_status(conn, run.incident_id, Status.CONTAINED, why=why, actor=ACTOR, now=now)
-        _plan_anew(conn, run.incident_id)
+        _plan_anew(conn, run.incident_id, now=now)
         done = [a.past for a in plan.actions if a.summary not in failed]
         told = "; ".join([*done, *(f"could not be done: {one}" for one in failed)])
         subject = f"[UPDATE] {communication.model_name(incident.model)} - {incident.severity.title()}"
@@ -157,11 +157,15 @@ def in_force(conn: Connection, incident_id: str, *, since: datetime) -> list[str
     return [r.summary for r in rows if r.plan_digest in ours and r.done_at and r.done_at > since]
 
 
-def _plan_anew(conn: Connection, incident_id: str) -> None:
-    """A plan that has not begun was made for what was the case before: with serving stopped it must start it again."""
-    standing = records.get(conn, incident_id, "resolution_plan") or {}
-    if not any(row.plan_digest == standing.get("digest") for row in journal.of_incident(conn, incident_id)):
+def _plan_anew(conn: Connection, incident_id: str, *, now: datetime) -> None:
+    """A plan that has not begun was made for what was the case before: with serving stopped it must start it again. Of one that is half
+    done nobody has approved the rest in view of the order."""
+    digest = str((records.get(conn, incident_id, "resolution_plan") or {}).get("digest"))
+    begun = {row.ordinal: row.settled for row in journal.of_incident(conn, incident_id) if row.plan_digest == digest}
+    if not begun:
         records.forget(conn, incident_id, "resolution_plan")
+    elif sum(begun.values()) < len(plans.get(conn, incident_id, digest).actions):
+        plans.void(conn, incident_id, digest, because="containment was ordered since: decide about what is left of it", now=now)
 
 
 def _not_isolated(conn: Connection, policy: Policy, incident: Incident) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from mlrunbook import regrading
 from mlrunbook.domain.actions import Isolate, Order, PlanKind
-from mlrunbook.domain.errors import Refused
+from mlrunbook.domain.errors import Refused, Transient
 from mlrunbook.domain.incident import IncidentType, Severity, Status, Subtype
 from mlrunbook.domain.policy import ApprovalRule, Approvals, FreezeWindow, Guardrails, Policy, Role
 from mlrunbook.steps import lifecycle
@@ -258,6 +258,25 @@ def test_people_are_told_who_ordered_what_and_why(world: World, file_world: File
     assert "the engineer on call (On-Call ML Engineer) orders it at" in message.body
     assert "pumps fail one after another" in message.body
     assert "Every prediction request fails until serving is taken up again." in message.body
+
+
+def test_what_is_left_of_a_plan_that_is_half_done_is_decided_anew(world: World, file_world: FileWorld, clock: Clock) -> None:
+    """The old version is back and serving is about to start again, when somebody orders that it stays stopped."""
+    incident_id = report(world)
+    order(world, incident_id)
+    assert carry(world, incident_id, "run-1") == "pending"
+    approve(world, incident_id)
+    file_world.faults["scale:1"] = ["busy"]
+    with pytest.raises(Transient):
+        carry(world, incident_id, "run-1")
+    clock.advance(seconds=30)
+    order(world, incident_id)
+    assert carry(world, incident_id, "run-2") == "pending"
+    assert file_world.state["replicas"] == 0, "nothing starts it behind that person's back"
+    approve(world, incident_id)
+    clock.advance(minutes=2)
+    assert carry(world, incident_id, "run-2") == "closed"
+    assert (file_world.applied["rollback"], file_world.state["replicas"]) == (1, 1), "what was done is not done again"
 
 
 def test_what_is_ordered_after_the_fix_is_not_taken_back_because_the_fix_worked(

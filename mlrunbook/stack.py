@@ -168,7 +168,7 @@ class Stack:
     def wait(self) -> None:
         """Block until interrupted or stopped."""
         while not self._stop.wait(0.5):
-            pass
+            _interrupt_again()
 
     def stop(self) -> None:
         """Stop everything in reverse order and leave no process, port or temporary folder."""
@@ -228,6 +228,7 @@ class Stack:
         private_file.write(self.data / "env", "".join(f"{key}={shlex.quote(value)}\n" for key, value in self.env().items()))
         services = self._own_services()
         for service in services:
+            _interrupt_again()
             self._supervisor.start(service)
         self._keeper = threading.Thread(target=self._keep, name="keeper", daemon=True)
         self._keeper.start()
@@ -237,6 +238,7 @@ class Stack:
             if self._meanwhile:
                 waits.append(pool.submit(self._meanwhile, self))
             try:
+                _interrupt_again()
                 done, _ = futures.wait(waits, return_when=futures.FIRST_EXCEPTION)
                 for wait in done:
                     wait.result()
@@ -244,6 +246,7 @@ class Stack:
                 with uninterrupted():
                     self._supervisor.stop_all()  # the waiting threads see their service gone and end
                 raise
+        _interrupt_again()
         self.timings["all"] = time.monotonic() - begun
         self._report(f"ready in {self.timings['all']:.1f} s")
 
@@ -416,19 +419,37 @@ class Stack:
                 self._report(f"ended {ended}, left over by a killed run")
 
 
+_interrupted = threading.Event()
+
+
 @contextlib.contextmanager
 def stop_on_signals() -> Iterator[None]:
-    """SIGTERM and SIGHUP end the block as Ctrl-C does: with KeyboardInterrupt, so that everything is stopped in order."""
+    """SIGTERM and SIGHUP end the block as Ctrl-C does: with KeyboardInterrupt, so that everything is stopped in order.
+
+    Python drops what is raised inside a destructor or a weak reference's callback, so the interrupt is remembered and a
+    stack that starts or waits meanwhile raises it again.
+    """
 
     def interrupt(number: int, frame: FrameType | None) -> None:
+        _interrupted.set()
         raise KeyboardInterrupt
 
-    before = {number: signal.signal(number, interrupt) for number in (signal.SIGTERM, signal.SIGHUP)}
+    numbers = [signal.SIGTERM, signal.SIGHUP]
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # a shell's background job ignores it: so do we
+        numbers.append(signal.SIGINT)
+    _interrupted.clear()
+    before = {number: signal.signal(number, interrupt) for number in numbers}
     try:
         yield
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+        _interrupted.clear()
+
+
+def _interrupt_again() -> None:
+    if _interrupted.is_set():
+        raise KeyboardInterrupt
 
 
 def _given(name: str) -> str | None:

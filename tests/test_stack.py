@@ -22,7 +22,7 @@ from mlrunbook.domain.errors import Invalid, Refused
 from mlrunbook.platform import lake
 from mlrunbook.platform.fleet import Fleet
 from mlrunbook.processes import MARK, marked
-from mlrunbook.stack import ALL_PARTS, Stack
+from mlrunbook.stack import ALL_PARTS, Stack, stop_on_signals
 from tests.waiting import until
 
 PARTS = frozenset({"model-server"})
@@ -144,6 +144,20 @@ def test_ctrl_c_in_the_middle_of_the_start_leaves_nothing(scratch: Path, number:
     assert said.endswith("stopped\n")
     assert "ready in" not in said
     assert leftovers(data, ports) == []
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_ctrl_c_that_falls_into_a_destructor_still_ends_the_wait(scratch: Path, number: signal.Signals) -> None:
+    class Collected:
+        def __del__(self) -> None:
+            os.kill(os.getpid(), number)
+            sum(range(1000))  # the handler runs in here, and what it raises goes no further
+
+    with stop_on_signals():
+        Collected()
+        with pytest.raises(KeyboardInterrupt):
+            make(scratch / "data").wait()
 
 
 def test_after_kill_9_of_the_supervisor_the_next_start_finds_and_ends_what_is_left(scratch: Path) -> None:

@@ -56,7 +56,8 @@ def _page_by_another(
     payload = {**item.payload, "channel": other, "reason": f"{item.payload['reason']} (the channel {channel} does not take pages)"}
     outbox.put(conn, "page", f"{base}:{other}", payload, now=now, incident_id=incident_id)
     times = "once" if item.attempts == 1 else f"{item.attempts} times"
-    _say(conn, incident_id, f"{channel} has failed {times}: {role.words} is paged by {other} instead", now=now)
+    nobody = "" if has_address(other) else ", which has no address: a file that calls nobody"
+    _say(conn, incident_id, f"{channel} has failed {times}: {role.words} is paged by {other} instead{nobody}", now=now)
 
 
 def _base(dedup_key: str) -> str:

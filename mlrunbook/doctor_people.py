@@ -29,6 +29,22 @@ def channels(ask: Ask) -> Iterator[Finding]:
         yield warn("who is reached", f"nobody calls {', '.join(unreached)}: their messages are only files", f"set {variables}")
     else:
         yield ok("who is reached", "every role and contact has a channel with an address")
+    yield from _one_pager(ask)
+
+
+def _one_pager(ask: Ask) -> Iterator[Finding]:
+    """PagerDuty joins what is triggered under a key that is open: who shares a routing key with an earlier role is not called anew."""
+    pagers = {name: address for name, address in ask.addresses.items() if urlsplit(address).scheme == pagerduty.SCHEME}
+    keys: dict[str, list[str]] = {}
+    for role in Role:
+        if (of := ask.policy.escalation.of(role)).channels and set(of.channels) <= set(pagers):
+            for key in {urlsplit(pagers[name]).netloc for name in of.channels}:
+                keys.setdefault(key, []).append(role.words)
+    for roles in keys.values():
+        if len(roles) > 1:
+            said = f"{', '.join(roles)} share one PagerDuty routing key: an incident calls there once, whoever is to be paged later"
+            fix = "give each role a channel of its own under escalation in the policy, with a routing key of its own"
+            yield warn("who is called", said, fix)
 
 
 def _channel(name: str, address: str) -> Finding:

@@ -8,7 +8,7 @@ alert then neither starts nor ends.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import TYPE_CHECKING, TypeVar
@@ -73,6 +73,7 @@ class Seen:
     platform_answers: bool | None = None
     probing: Probing | None = None
     missed: tuple[MissedFailure, ...] | None = None
+    fairness: FairnessPolicy = field(default_factory=FairnessPolicy)
 
 
 @dataclass(frozen=True)
@@ -311,15 +312,15 @@ def _missed_failures(seen: Seen) -> Measured | None:
     return Measured(float(len(seen.missed)), f"{seen.model}: {words}")
 
 
-# Stricter than triage's: a monitor looks all day.
-MONITORED_FAIRNESS = FairnessPolicy(confidence=0.99)
+FAIRNESS_CONFIDENCE = 0.99  # at least: stricter than triage, because a monitor looks all day
 
 
 def _fairness_gap(seen: Seen) -> Measured | None:
     """Beyond what the gaps between asset types were in the baseline."""
     if seen.metrics is None:
         return None
-    found = judge_groups(seen.metrics.current.by_asset_type, MONITORED_FAIRNESS, seen.metrics.baseline.by_asset_type or None)
+    policy = replace(seen.fairness, confidence=max(seen.fairness.confidence, FAIRNESS_CONFIDENCE))
+    found = judge_groups(seen.metrics.current.by_asset_type, policy, seen.metrics.baseline.by_asset_type or None)
     if found.gap is None:
         return None
     return Measured(float(found.verdict is Fairness.UNFAIR), f"{seen.model}: {found.sentence}")

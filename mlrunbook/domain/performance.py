@@ -84,6 +84,13 @@ class WindowMetrics:
     outcomes_missing: int | None = None
     blocks: tuple[Confusion, ...] = ()
 
+    @property
+    def requests(self) -> int | None:
+        """Assets asked for, with or without a prediction. None: every request failed and the platform does not say how many there were."""
+        if self.errors or not self.error_rate:
+            return self.predictions + sum(self.errors.values())
+        return round(self.predictions / (1 - self.error_rate)) if self.error_rate < 1 else None
+
 
 @dataclass(frozen=True)
 class ModelMetrics:

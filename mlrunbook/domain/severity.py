@@ -26,6 +26,7 @@ from mlrunbook.domain.performance import (
     ModelMetrics,
     Share,
     Verdict,
+    WindowMetrics,
     grade_metrics,
     percent,
     wilson,
@@ -312,18 +313,21 @@ def _signals(metrics: ModelMetrics | None, status: ServingStatus | None, policy:
             reason += f"; precision fell while recall held: {counts.fp} of {counts.tp + counts.fp} alarms were false"
         yield _Signal(verdict.severity, IncidentType.PERFORMANCE_DEGRADATION, reason, excessive_false_positives=excessive)
 
-    if not enough:
-        return
-    if now.latency_p95_ms is not None and now.latency_p95_ms > policy.latency_p95_ms:
+    if enough and now.latency_p95_ms is not None and now.latency_p95_ms > policy.latency_p95_ms:
         reason = f"95 % of predictions took up to {now.latency_p95_ms:.0f} ms, over the SLA of {policy.latency_p95_ms:.0f} ms: medium"
         yield _Signal(Severity.MEDIUM, IncidentType.PERFORMANCE_DEGRADATION, reason)
-    if now.error_rate is not None and now.error_rate > policy.error_rate:
+    if _enough_requests(now, policy) and now.error_rate is not None and now.error_rate > policy.error_rate:
         severity = Severity.CRITICAL if now.error_rate >= policy.outage_error_rate else Severity.MEDIUM
         reason = f"{percent(now.error_rate)} of requests failed, over {percent(policy.error_rate)}: {severity}"
         yield _Signal(severity, IncidentType.INFRASTRUCTURE, reason)
-    if now.null_rate is not None and now.null_rate > policy.null_rate:
+    if enough and now.null_rate is not None and now.null_rate > policy.null_rate:
         reason = f"{percent(now.null_rate)} of a feature's values are missing, over {percent(policy.null_rate)}: low"
         yield _Signal(Severity.LOW, IncidentType.PERFORMANCE_DEGRADATION, reason)
+
+
+def _enough_requests(now: WindowMetrics, policy: SeverityPolicy) -> bool:
+    """A server that fails every request makes no prediction: what failed counts too. Not one answer is enough where nobody counts."""
+    return now.requests is None or now.requests >= policy.min_predictions
 
 
 def _misses_nearly_all(counts: Confusion, policy: SeverityPolicy) -> bool:
@@ -351,6 +355,8 @@ def _measured(alert: str, kind: IncidentType, seen: _Seen) -> bool | None:
     if alert in _NOT_IN_METRICS or kind not in _MEASURABLE:
         return None
     enough = metrics is not None and metrics.current.predictions >= policy.min_predictions
+    if alert == "ModelErrorRateHigh" and metrics is not None:
+        enough = _enough_requests(metrics.current, policy)
     if alert in _RATE_ALERTS:
         return enough and getattr(metrics and metrics.current, _RATE_ALERTS[alert]) is not None
     if kind is IncidentType.INFRASTRUCTURE:

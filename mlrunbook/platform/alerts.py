@@ -21,6 +21,7 @@ from sqlalchemy import Connection, Engine, RowMapping, insert, select, text, upd
 from mlrunbook.db import transaction
 from mlrunbook.domain import monitoring
 from mlrunbook.domain.errors import RunbookError
+from mlrunbook.domain.fairness import FairnessPolicy
 from mlrunbook.domain.findings import Finding
 from mlrunbook.domain.monitoring import Judged, RuleState, Seen, ServerSeen
 from mlrunbook.domain.performance import ModelMetrics
@@ -47,6 +48,7 @@ class Watched:
     drift: Callable[[str, ModelMetrics], tuple[Finding | None, timedelta]] = lambda *_: (None, timedelta(0))
     probing: Callable[[ModelMetrics], Probing | None] = lambda _: None
     safety: SafetyPolicy = field(default_factory=SafetyPolicy)
+    fairness: FairnessPolicy = field(default_factory=FairnessPolicy)
 
     def counted(self, conn: Connection, now: datetime) -> list[Counted]:
         """What the database says of every model with something in production."""
@@ -62,7 +64,13 @@ class Watched:
     def seen(self, counted: Counted, server: ServerSeen) -> Seen:
         figures = counted.figures
         return Seen(
-            figures.model, figures, server, *self.drift(figures.model, figures), probing=self.probing(figures), missed=counted.missed
+            figures.model,
+            figures,
+            server,
+            *self.drift(figures.model, figures),
+            probing=self.probing(figures),
+            missed=counted.missed,
+            fairness=self.fairness,
         )
 
 

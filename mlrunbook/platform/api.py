@@ -29,6 +29,7 @@ from sqlalchemy import Engine, text
 from mlrunbook import db, policy_file, statefile, web
 from mlrunbook.db import transaction
 from mlrunbook.domain.errors import Invalid, NotFound, RunbookError
+from mlrunbook.domain.fairness import FairnessPolicy
 from mlrunbook.domain.policy import AlertThresholds, Policy
 from mlrunbook.domain.safety import SafetyPolicy
 from mlrunbook.platform import (
@@ -75,6 +76,7 @@ def create_app(
     *,
     rules: AlertThresholds | None = None,
     safety: SafetyPolicy = SafetyPolicy(),
+    fairness: FairnessPolicy = FairnessPolicy(),
     evaluate_every_s: float | None = EVALUATE_EVERY_S,
     environment: str = "production",
     clock: Callable[[], datetime] = utc_now,
@@ -83,7 +85,7 @@ def create_app(
     http = httpx.Client(timeout=DELIVERY_TIMEOUT_S)
     server = ModelServer(http, config.model_server_url.rstrip("/"))
     limits = rules or AlertThresholds()
-    watched = alerts.Watched(DriftWatch(engine, clock=clock, rules=limits), ProbingWatch(engine, clock=clock), safety)
+    watched = alerts.Watched(DriftWatch(engine, clock=clock, rules=limits), ProbingWatch(engine, clock=clock), safety, fairness)
 
     def stopped() -> bool:
         return _desired_replicas(config) == 0
@@ -426,7 +428,13 @@ def main() -> None:
         config = settings()
         policy = team_policy(config)
         app = create_app(
-            config, db.engine(), rules=policy.alerts, safety=policy.safety, evaluate_every_s=float(every), environment=environment
+            config,
+            db.engine(),
+            rules=policy.alerts,
+            safety=policy.safety,
+            fairness=policy.fairness,
+            evaluate_every_s=float(every),
+            environment=environment,
         )
     except RunbookError as error:
         sys.exit(f"model platform: {error}")

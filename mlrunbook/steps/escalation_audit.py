@@ -22,7 +22,7 @@ AUDITOR = "escalation audit"
 
 
 def audit(world: World) -> list[str]:
-    """A sentence for every page that was missing. One incident at a time: one that fails keeps no other waiting."""
+    """A sentence for every page that is missing, at every look. One incident at a time: one that fails keeps no other waiting."""
     with world.transaction() as conn:
         open_ = [i.id for i in incidents.find(conn, only_open=True, limit=1000)]
     found: list[str] = []
@@ -41,12 +41,12 @@ def _audit_one(conn: Connection, policy: Policy, incident: Incident, *, now: dat
     answered = {Role(e.data["role"]) for e in entries if e.kind == "acknowledged" and e.at >= begun and e.data.get("role") in set(Role)}
     rungs = ladder(incident.severity, begun, policy)
     missing = overdue(rungs, _paged(conn, incident, rungs), answered, now - grace)
-    said = [words for rung in missing if (words := _page_now(conn, policy, incident, rung, now=now))]
+    said = [_page_now(conn, policy, incident, rung, now=now) for rung in missing]
     deadline = respond_by(conn, policy, incident)
     if deadline + grace <= now and not cadence.is_answered(conn, incident) and not cadence.is_asked(conn, incident, deadline):
         words = f"nobody was asked although the response time ended {deadline:%Y-%m-%d %H:%M} UTC: asked now"
         cadence.ask_next_role(conn, policy, incident, deadline, now=now)
-        said += [text] if (text := _note(conn, incident, f"response:{deadline.isoformat()}", words, now=now)) else []
+        said.append(_note(conn, incident, f"response:{deadline.isoformat()}", words, now=now))
     return said
 
 
@@ -62,7 +62,7 @@ def _paged(conn: Connection, incident: Incident, rungs: list[Rung]) -> dict[Role
     return paged
 
 
-def _page_now(conn: Connection, policy: Policy, incident: Incident, rung: Rung, *, now: datetime) -> str | None:
+def _page_now(conn: Connection, policy: Policy, incident: Incident, rung: Rung, *, now: datetime) -> str:
     """Where the page still waits, because its channel fails say, it is tried now and not doubled."""
     base = f"page:{incident.id}:{rung.role}"
     rows = [r for r in outbox.of_incident(conn, incident.id, "page") if r["payload"]["role"] == rung.role]
@@ -80,11 +80,10 @@ def _page_now(conn: Connection, policy: Policy, incident: Incident, rung: Rung, 
     return _note(conn, incident, f"{rung.role}:{rung.at.isoformat()}", words, now=now)
 
 
-def _note(conn: Connection, incident: Incident, key: str, words: str, *, now: datetime) -> str | None:
-    """On the timeline once; None when it was said before."""
+def _note(conn: Connection, incident: Incident, key: str, words: str, *, now: datetime) -> str:
+    """On the timeline once."""
     step = f"escalation_audit:{key}"
-    if records.get(conn, incident.id, step):
-        return None
-    records.put(conn, incident.id, step, {"at": now}, now=now)
-    timeline.append(conn, incident.id, "response", f"Escalation audit: {words}", actor=AUDITOR, at=now)
+    if not records.get(conn, incident.id, step):
+        records.put(conn, incident.id, step, {"at": now}, now=now)
+        timeline.append(conn, incident.id, "response", f"Escalation audit: {words}", actor=AUDITOR, at=now)
     return f"{incident.id}: {words}"

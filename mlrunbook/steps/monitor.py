@@ -100,6 +100,7 @@ def seen(
         drift=None if isinstance(log, Missing) else log.drift,
         probing=None if isinstance(log, Missing) else log.probing,
         platform_answers=not isinstance(status, Missing),
+        fairness=world.policy.fairness,
     )
 
 

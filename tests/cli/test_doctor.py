@@ -241,6 +241,17 @@ def test_channels_are_tried_and_nothing_is_sent(cli: Cli, dead_port: int) -> Non
     assert Role.ONCALL_ML_ENGINEER.words not in found["who is reached"]["said"]
 
 
+def test_roles_that_share_a_pager_are_not_called_one_after_the_other(cli: Cli) -> None:
+    key = "0123456789abcdef0123456789abcdef"
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        host = f"127.0.0.1:{closed.getsockname()[1]}"
+        _, found = looked(cli, MLRUNBOOK_CHANNEL_PAGE=f"pagerduty-events://{key}?host={host}&tls=no")
+    assert found["who is called"]["level"] == "warn"
+    assert "On-Call ML Engineer, ML Team Lead, Engineering Manager, VP Engineering share one" in found["who is called"]["said"]
+    assert key not in str(found), "it is a secret"
+
+
 def test_a_wrong_policy_is_one_failure_and_the_rest_is_looked_at(cli: Cli, tmp_path: Path) -> None:
     (tmp_path / "runbook.yaml").write_text("nonsense: 1\n")
     code, found = looked(cli)

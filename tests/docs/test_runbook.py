@@ -17,6 +17,7 @@ from mlrunbook.domain.incident import Incident, IncidentType, Severity, Status
 from mlrunbook.domain.monitoring import RULES
 from mlrunbook.domain.policy import Policy, Role
 from mlrunbook.domain.review import ReviewFacts
+from mlrunbook.platform.feature_repo.definitions import VIEWS
 from tests.docs.pages import ROOT, RUNBOOK, Page
 
 STEPS = [
@@ -52,6 +53,26 @@ def flows() -> dict[str, tuple[str, str]]:
                     name = next(k.value.value for k in decorator.keywords if k.arg == "name")  # type: ignore[attr-defined]
                     found[str(name)] = (path.name, (ast.get_docstring(tree) or "").splitlines()[0])
     return found
+
+
+def test_feast_takes_the_commands_by_hand() -> None:
+    from feast.cli.cli import cli
+
+    typed = re.sub(r"\$\(date[^)]*\)", "2025-03-01T12:00:00", RUNBOOK.text)
+    commands = [line.split("#")[0].split() for line in re.findall(r"^feast (.+)$", typed, re.MULTILINE)]
+    assert {words[0] for words in commands} == {"feature-views", "materialize-incremental", "get-online-features"}
+    for words in commands:
+        group, context = cli, cli.make_context("feast", [], resilient_parsing=True)
+        while words:
+            name, command, words = group.resolve_command(context, words)
+            assert command is not None
+            if not hasattr(command, "resolve_command"):
+                asked = command.make_context(name, words, parent=context).params
+                for feature in asked.get("features", ()):
+                    view, _, column = feature.partition(":")
+                    assert column in VIEWS[view]
+                break
+            group = command
 
 
 def test_the_steps_are_those_of_the_runbook_in_order() -> None:

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mlrunbook.domain import monitoring
+from mlrunbook.domain.fairness import FairnessPolicy
 from mlrunbook.domain.findings import Finding, State
 from mlrunbook.domain.monitoring import RULES, Level, RuleState, Seen, ServerSeen
 from mlrunbook.domain.performance import Confusion, ModelMetrics, WindowMetrics
@@ -116,6 +117,11 @@ def level_of(key: str, what: Seen) -> bool:
     rule = next(r for r in RULES if r.key == key)
     (one,) = (j for j in monitoring.evaluate(what, LIMITS, {}, NOW) if j.rule is rule)
     return one.state.firing_since is not None
+
+
+def test_how_far_types_may_lie_apart_is_the_policys() -> None:
+    assert "FairnessGap" in fired(groups(600))
+    assert "FairnessGap" not in fired(replace(groups(600), fairness=FairnessPolicy(max_gap=0.30)))
 
 
 @pytest.mark.parametrize("key", CASES)

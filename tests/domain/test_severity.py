@@ -186,6 +186,21 @@ def test_half_of_all_requests_failing_is_an_outage(share: float, severity: Sever
     assert look(metrics=metrics(HEALTHY, error_rate=share)).severity is severity
 
 
+@given(st.integers(0, 10_000), st.integers(200, 10_000))
+def test_an_outage_is_critical_however_few_requests_were_still_answered(answered: int, failed: int) -> None:
+    failed = max(failed, answered)
+    asked = answered + failed
+    told = look(metrics=metrics(Confusion(), predictions=answered, error_rate=failed / asked, errors={"scoring": failed}))
+    untold = look(metrics=metrics(Confusion(), predictions=answered, error_rate=failed / asked))
+    assert {(a.real, a.severity, a.type, a.insufficient) for a in (told, untold)} == {
+        (True, Severity.CRITICAL, IncidentType.INFRASTRUCTURE, False)
+    }
+
+
+def test_a_handful_of_failed_requests_is_no_outage_yet() -> None:
+    assert look(metrics=metrics(Confusion(), predictions=0, error_rate=1.0, errors={"scoring": 20})).severity is not Severity.CRITICAL
+
+
 def test_a_handful_of_failures_nearly_all_missed_is_real_and_worth_another_look() -> None:
     few = look(metrics=metrics(Confusion(tp=2, fp=30, fn=33, tn=900)))
     assert (few.real, few.severity, few.may_be_worse) == (True, Severity.HIGH, True)

@@ -328,7 +328,7 @@ def _recurrence(incidents: Sequence[Incident], causes: Mapping[str, str], policy
 def _controls(
     incidents: Sequence[Incident], changes: Sequence[ChangeMade], items: Sequence[Item], now: datetime, policy: Policy
 ) -> Section:
-    """Do the controls work? Found before people reported it, contained within the response time, prevented as agreed."""
+    """Do the controls work? Contained within the response time, prevented as agreed, changed only as approved."""
     grave = [i for i in incidents if i.severity.at_least(Severity.HIGH)]
     contained = [i.contained_at is not None and i.contained_at - i.detected_at <= policy.response_min.of(i.severity) for i in grave]
     due = [i for i in items if i.status is not ItemStatus.DROPPED and (not i.status.is_open or i.due_at < now)]

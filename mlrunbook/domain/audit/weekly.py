@@ -144,7 +144,7 @@ def _rates(facts: WeeklyFacts, policy: Policy) -> tuple[Section, ...]:
     history = () if isinstance(facts.history, Missing) else facts.history
     at = tuple(d.day for d in history)
     n, least = now.predictions, alerts.min_predictions
-    asked = n + sum(now.errors.values())  # a server that fails every request makes no prediction
+    asked = least if now.requests is None else now.requests  # a server that fails every request makes no prediction
     latency_s = None if now.latency_p95_ms is None else now.latency_p95_ms / 1000
     judged = {
         "latency": at_most("latency (p95)", latency_s, alerts.latency_warning_s, n, least, seconds),

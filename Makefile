@@ -50,7 +50,8 @@ $(BIN)/python:
 # hatchling and editables are in the lock, so that building our own package fetches nothing that has no hash. Bytecode is compiled here, once:
 # where Python may not write it (PYTHONDONTWRITEBYTECODE, a read-only image), every process would: a drift report 18 s of CPU instead of 4.
 $(INSTALLED): requirements.lock pyproject.toml | $(BIN)/python
-	$(UV) pip sync --quiet --compile-bytecode --python $(BIN)/python --require-hashes requirements.lock
-	$(UV) pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
-	$(BIN)/python -m compileall -q mlrunbook flows tasks
+	@echo 'installing into .venv: a minute or two, this once' >&2
+	@$(UV) pip sync --quiet --compile-bytecode --python $(BIN)/python --require-hashes requirements.lock
+	@$(UV) pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
+	@$(BIN)/python -m compileall -q mlrunbook flows tasks
 	@touch $@

@@ -12,7 +12,7 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -25,8 +25,9 @@ from rich.table import Table
 
 from mlrunbook import db, exercise, summary
 from mlrunbook.addresses import Ports
+from mlrunbook.domain.actions import Configure, Isolate, PlanKind, RouteTraffic, Scale
 from mlrunbook.domain.errors import Invalid, RunbookError
-from mlrunbook.domain.incident import Status
+from mlrunbook.domain.incident import IncidentType, Severity, Status
 from mlrunbook.exercise import FAST, POLICY, Exercise
 from mlrunbook.platform.faults import FAULTS, Fault, Truth, fault
 from mlrunbook.platform.fleet import Fleet
@@ -41,12 +42,14 @@ LEAST = 0.95  # of the runs must name the cause first, and take the right path
 GAMEDAY_POLICY = f"{POLICY}guardrails:\n  changes_per_model_and_hour: 1000\n"
 OTHER_FLEET = 1_000_000  # added to a run's seed: not the readings again that the versions were trained on
 CHANGES_WHAT_SERVES = frozenset({"rollback", "promote"})
+CONTAINING = frozenset({PlanKind.CONTAINMENT, PlanKind.ISOLATION})
 
 
 @dataclass(frozen=True)
 class Score:
     """Shares 0..1 of `runs`; a false alarm counts as named and on the right path when it was recognised. `harmful_actions` counts changes
-    that nobody should have made: any where nothing was wrong, another path than the right one, another version than was called for."""
+    that nobody should have made: any where nothing was wrong, another path than the right one, another version than was called for,
+    containment that takes away more than the fault does."""
 
     runs: int
     top1: float
@@ -161,7 +164,22 @@ def wrong_actions(facts: dict[str, Any], truth: Truth) -> list[str]:
     path = str(truth.path) if truth.path else None
     wrong = [f"path {facts['applied_path']}"] if facts["applied_path"] not in (None, path) else []
     called_for = {"rollback": {"rollback"}, "retrain": {"promote"}}.get(path or "", set())
-    return wrong + sorted((applied & CHANGES_WHAT_SERVES) - called_for)
+    contained = {a["name"] for a in facts["actions"] if a["plan"] in CONTAINING and _uncalled_for(a["kind"], a["target"], truth)}
+    return wrong + sorted((applied & CHANGES_WHAT_SERVES) - called_for) + sorted(contained)
+
+
+def _uncalled_for(kind: str, target: Mapping[str, Any], truth: Truth) -> bool:
+    """Containment that takes away more than the fault does. Human approval of predictions costs no one a prediction: never harmful."""
+    dangerous = truth.severity is Severity.CRITICAL and truth.type is IncidentType.PREDICTION_ERROR
+    if kind == Isolate.kind:
+        return truth.type not in (IncidentType.SECURITY, IncidentType.COMPLIANCE)
+    if kind in (RouteTraffic.kind, Scale.kind):
+        return not dangerous or truth.path is None  # a model that is not to blame goes on serving
+    if kind == Configure.kind and target.get("auto_work_orders") is False:
+        return not dangerous
+    if kind == Configure.kind and target.get("threshold") is not None:
+        return truth.type not in (IncidentType.PREDICTION_ERROR, IncidentType.PERFORMANCE_DEGRADATION)
+    return False
 
 
 def score(runs: Sequence[dict[str, Any]]) -> Score:

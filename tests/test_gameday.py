@@ -16,6 +16,9 @@ QUIET = FAULTS["blip"].truth
 ROLLBACK = FAULTS["bad-release"].truth
 RETRAIN = FAULTS["concept-drift"].truth
 HUMAN = FAULTS["null-feature"].truth
+STALE, MISSED, DOWN, ATTACK = (
+    FAULTS[name].truth for name in ("stale-features", "missed-critical-failure", "server-down", "adversarial-burst")
+)
 
 
 def facts(truth: Truth, **others: Any) -> dict[str, Any]:
@@ -35,6 +38,10 @@ def facts(truth: Truth, **others: Any) -> dict[str, Any]:
         "f1": {"baseline": 0.88, "during": 0.5, "after": 0.87},
         "seconds": {"to_detect": 1.0, "to_acknowledge": 2.0, "to_contain": 3.0, "to_resolve": 40.0},
     } | others
+
+
+def contained(kind: str, **target: Any) -> dict[str, Any]:
+    return {"actions": [{"name": kind, "kind": kind, "plan": "containment", "target": target}]}
 
 
 def right(truth: Truth, outcome: dict[str, Any]) -> tuple[bool, bool, bool, list[str]]:
@@ -75,6 +82,15 @@ def test_a_real_incident_where_nothing_was_wrong_took_no_right_path_also_when_it
         pytest.param(ROLLBACK, {"platform_applied": {"rollback": 1, "config": 2}}, [], id="a rollback in path A"),
         pytest.param(ROLLBACK, {"applied_path": "threshold"}, ["path threshold"], id="another path"),
         pytest.param(ROLLBACK, {"applied_path": None}, [], id="no path: wrong, but nothing was harmed"),
+        pytest.param(HUMAN, contained("scale", replicas=0), ["scale"], id="serving stopped where predictions are no danger"),
+        pytest.param(MISSED, contained("route_traffic", version="v1.4.0"), ["route_traffic"], id="another version for one missed failure"),
+        pytest.param(STALE, contained("scale", replicas=0), [], id="serving stopped where it misses nearly every failure"),
+        pytest.param(DOWN, contained("configure", auto_work_orders=False), ["configure"], id="work orders halted while nothing predicts"),
+        pytest.param(DOWN, contained("configure", threshold=0.7), ["configure"], id="a threshold raised for a dead server"),
+        pytest.param(ROLLBACK, contained("configure", threshold=0.7), [], id="a threshold raised for a bad model"),
+        pytest.param(DOWN, contained("isolate", isolated=True), ["isolate"], id="isolated without a breach"),
+        pytest.param(ATTACK, contained("isolate", isolated=True), [], id="isolated in a breach"),
+        pytest.param(HUMAN, contained("configure", human_approval=True), [], id="human approval is never harmful"),
     ],
 )
 def test_what_nobody_should_have_changed_is_harmful(truth: Truth, others: dict[str, Any], wrong: list[str]) -> None:

@@ -9,6 +9,9 @@ ALL = ("intake", "materialize", "candidates", "training", "decisions", "drift")
 
 
 def main(names: list[str]) -> int:
+    if {"-h", "--help"} & set(names):
+        print(f"{(__doc__ or '').strip()}\nThere are {', '.join(ALL)}; each takes minutes.")
+        return 0
     unknown = [name for name in names if name not in ALL]
     if unknown:
         print(f"there is no benchmark {unknown[0]!r}; choose from {', '.join(ALL)}", file=sys.stderr)

@@ -144,7 +144,7 @@ def deploy() -> None:
 
 
 def demo(
-    fault: Annotated[str, typer.Option("--fault", help="What breaks, e.g. bad-release.")] = "bad-release",
+    fault: Annotated[str, typer.Option("--fault", help="What breaks; a wrong name lists them all.")] = "bad-release",
     approve: Annotated[
         Approve, typer.Option("--approve", help="Who decides: you here, the demo itself, or you in the Prefect UI.")
     ] = Approve.ASK,
@@ -163,7 +163,7 @@ def demo(
 
 
 def gameday(
-    fault: Annotated[list[str], typer.Option("--fault", help="What breaks; give it several times, or `all`.")] = ["all"],  # noqa: B006
+    fault: Annotated[list[str], typer.Option("--fault", help="What breaks; several times, or `all`. A wrong name lists them.")] = ["all"],  # noqa: B006
     repeat: Annotated[int, typer.Option("--repeat", min=1, help="Every fault this often, each time with the next seed.")] = 1,
     seed: Annotated[int, typer.Option("--seed")] = 0,
     out: Annotated[Path, typer.Option("--out", help="Keep gameday.json and every run's record here.")] = Path("gameday"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -139,3 +140,8 @@ def test_the_demo_knows_its_faults(cli: Cli) -> None:
 def test_python_minus_m_is_the_same_command() -> None:
     done = subprocess.run([sys.executable, "-m", "mlrunbook.cli", "--help"], capture_output=True, text=True, check=True)
     assert "incidents" in done.stdout
+
+
+def test_the_version_is_told(cli: Cli) -> None:
+    done = cli("--version")
+    assert (done.exit_code, done.stdout) == (0, f"mlrunbook {version('mlrunbook')}\n")

@@ -116,11 +116,11 @@ def test_up_with_a_wrong_policy_says_so_before_it_starts_anything(cli: Cli, tmp_
 
 
 def test_up_on_a_port_that_is_taken_names_it_and_its_option(cli: Cli, tmp_path: Path, dead_port: int) -> None:
-    command = [*COMMAND, "up", "--home", str(tmp_path / "data"), "--gateway-port", str(dead_port)]
+    command = [*COMMAND, "up", "--home", str(tmp_path / "data"), "--prefect-port", str(dead_port)]
     env = environment(cli) | {"MLRUNBOOK_HOME": str(Path.cwd())}
     done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
     assert done.returncode == 1
-    assert f"port {dead_port} (gateway)" in one_line(done.stderr)
+    assert f"port {dead_port} (prefect)" in one_line(done.stderr)
 
 
 @pytest.mark.parametrize("service", ["gateway", "platform"])

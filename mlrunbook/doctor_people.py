@@ -99,6 +99,10 @@ def _host(target: Any) -> tuple[str, int] | None:
 
 def policy(ask: Ask, source: Path | None) -> Iterator[Finding]:
     yield ok("policy", str(source) if source else "no file: the defaults, which are the runbook")
+    safety = ask.policy.safety
+    if not (safety.critical_assets or safety.critical_asset_types):
+        said = "none is named: that one of them failed after a low score raises no alert"
+        yield warn("critical assets", said, "name them under safety in the policy: MLRUNBOOK_POLICY, runbook.yaml")
     unknown = sorted(name for name in os.environ if name.startswith("MLRUNBOOK_CHANNEL_") and _unnamed(ask, name))
     if unknown:
         yield warn("channels", f"{', '.join(unknown)} belong to no channel of the policy", "correct the name, or add the channel")

@@ -252,6 +252,12 @@ def test_roles_that_share_a_pager_are_not_called_one_after_the_other(cli: Cli) -
     assert key not in str(found), "it is a secret"
 
 
+def test_a_policy_that_names_no_critical_asset_is_warned_of(cli: Cli, tmp_path: Path) -> None:
+    assert looked(cli)[1]["critical assets"]["level"] == "warn"
+    (tmp_path / "runbook.yaml").write_text("safety:\n  critical_assets: [press_1]\n")
+    assert "critical assets" not in looked(cli)[1]
+
+
 def test_a_wrong_policy_is_one_failure_and_the_rest_is_looked_at(cli: Cli, tmp_path: Path) -> None:
     (tmp_path / "runbook.yaml").write_text("nonsense: 1\n")
     code, found = looked(cli)

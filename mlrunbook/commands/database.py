@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import stat
+import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, TypeVar
@@ -35,7 +39,7 @@ def create(
     scope: Annotated[list[str], typer.Option("--scope", help="intake, read, operate or approve; may be repeated.")],
     role: Annotated[str | None, typer.Option("--role", help="The person's role in the runbook, e.g. ml_team_lead.")] = None,
 ) -> None:
-    """Create a token. It is printed on stdout, this once: `... > my.token`."""
+    """Create a token. It is printed on stdout, this once: `... > my.token`, a file that its owner alone may read then."""
     from mlrunbook import tokens
     from mlrunbook.db import transaction
     from mlrunbook.domain.policy import Role
@@ -46,6 +50,9 @@ def create(
         made = tokens.create(conn, name=name, scopes=scopes, role=str(roles[0]) if roles else None)
     token_id = made.removeprefix(tokens.PREFIX).partition("_")[0]
     typer.echo(f"token {token_id} of {show.plain(name)} ({', '.join(scopes)}); it is shown this once, so keep it safe:", err=True)
+    with suppress(OSError):  # a file system, or an output, without modes
+        if stat.S_ISREG(os.fstat(sys.stdout.fileno()).st_mode):
+            os.fchmod(sys.stdout.fileno(), 0o600)
     typer.echo(made)
 
 

@@ -45,7 +45,7 @@ def explained(error: Exception) -> tuple[str, int]:
     if isinstance(error, RunbookError):
         return "; ".join(str(error).splitlines()), 1
     if hasattr(error, "format_message"):  # wrong usage, found by typer
-        said, ctx = error.format_message().strip(), getattr(error, "ctx", None)
+        said, ctx = error.format_message().strip().replace("Value error, ", ""), getattr(error, "ctx", None)
         where = f"; see `{ctx.command_path} --help`" if ctx and said else ""
         return said.rstrip(".") + where, getattr(error, "exit_code", 2)
     if isinstance(error, ImportError):

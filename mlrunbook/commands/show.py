@@ -31,6 +31,7 @@ KIND_STYLES = {
 }
 DECISION_STYLES = {"pending": "bold yellow", "approved": "green", "rejected": "red"}
 SHORT_DIGEST = 12
+UNKNOWN_SHOWN = 3
 _BREAKS = "\n\r\t\v\f\x85\u2028\u2029"
 _DROPPED = ("Cc", "Cf", "Cs")  # control characters, invisible and direction-changing ones, lone surrogates
 
@@ -261,6 +262,11 @@ def _investigation(one: Mapping[str, Any]) -> Iterable[Any]:
     for finding in one["findings"]:
         if finding["state"] == "suspect":
             yield f"suspect: {finding['sentence']}"
+    why = {f["sentence"]: None for f in one["findings"] if f["state"] == "unknown"}
+    for sentence in list(why)[:UNKNOWN_SHOWN]:
+        yield f"unknown: {sentence}"
+    if len(why) > UNKNOWN_SHOWN:
+        yield f"and {len(why) - UNKNOWN_SHOWN} more reasons why something is unknown: mlrunbook incidents show {one['id']} --json"
 
 
 def _changes(actions: Sequence[Mapping[str, Any]], now: datetime) -> Iterable[Any]:

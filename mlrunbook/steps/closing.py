@@ -11,7 +11,7 @@ from mlrunbook.domain import review
 from mlrunbook.domain.cadence import late_updates
 from mlrunbook.domain.causes import Cause
 from mlrunbook.domain.clocks import review_due, times
-from mlrunbook.domain.communication import Figures, ResolutionFacts, resolution_notification
+from mlrunbook.domain.communication import NOT_ESTIMATED, Figures, ResolutionFacts, resolution_notification
 from mlrunbook.domain.errors import Refused
 from mlrunbook.domain.incident import Status
 from mlrunbook.domain.policy import Policy
@@ -162,5 +162,5 @@ def _business_impact(reported: str, measured: Figures) -> str | None:
     parts = [reported] if reported else []
     if measured.unnecessary_share is not None:
         parts.append(measured.unnecessary_words)
-    parts.append(f"estimated cost {measured.cost_words}")
+    parts.append(f"cost {measured.cost_words}" if measured.cost_words == NOT_ESTIMATED else f"estimated cost {measured.cost_words}")
     return "; ".join(parts)

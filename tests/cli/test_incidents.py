@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Engine, update
 
+from mlrunbook.commands import show
 from mlrunbook.db import transaction
 from mlrunbook.domain.actions import Plan
 from mlrunbook.store import plans, tables
@@ -234,3 +235,16 @@ def test_a_decision_is_shown_with_who_took_it_by_which_door_and_why(cli: Cli, in
     said = " ".join(cli("incidents", "show", incident).stdout.split())
     assert f"{plan.digest[:12]} approved by the lead (ml_team_lead, by cli): seen" in said
     assert "incidents approve" not in said
+
+
+def test_what_is_unknown_is_said_with_its_reason_and_long_lists_end() -> None:
+    findings = [{"state": "unknown", "sentence": f"source {n} does not answer"} for n in (1, 2, 2, 3, 4, 5)]
+    said = list(show._investigation({"id": "incident_1", "diagnosis": None, "findings": findings}))
+    assert said[1:4] == [f"unknown: source {n} does not answer" for n in (1, 2, 3)]
+    assert said[4:] == ["and 2 more reasons why something is unknown: mlrunbook incidents show incident_1 --json"]
+
+
+def test_a_wrong_severity_is_explained_in_plain_words(cli: Cli) -> None:
+    done = cli("report", "--model", "m", "--severity", "x", "--type", "infrastructure", "--description", "d")
+    assert done.exit_code == 2
+    assert "Invalid value for '--severity': 'x' is not one of" in one_line(done.stderr)

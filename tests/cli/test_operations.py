@@ -142,6 +142,15 @@ def test_python_minus_m_is_the_same_command() -> None:
     assert "incidents" in done.stdout
 
 
+def test_a_token_that_goes_into_a_file_is_its_owners_alone(cli: Cli, engine: Engine, tmp_path: Path) -> None:
+    file = tmp_path / "my.token"
+    with file.open("w") as out:
+        subprocess.run([*COMMAND, "token", "create", "x", "--scope", "read"], env=environment(cli), stdout=out, check=True)
+    assert file.stat().st_mode & 0o777 == 0o600
+    with transaction(engine) as conn:
+        assert verify(conn, file.read_text().strip())
+
+
 def test_the_version_is_told(cli: Cli) -> None:
     done = cli("--version")
     assert (done.exit_code, done.stdout) == (0, f"mlrunbook {version('mlrunbook')}\n")

@@ -58,7 +58,7 @@ def _cluster(ask: Ask) -> Iterator[Finding]:
     try:
         server: Any = client.VersionApi(api).get_code(_request_timeout=CALL_S)
         yield ok("runtime", f"Kubernetes {server.git_version}, namespace {login.namespace}")
-        objects = ask.policy.cluster.of(ask.model)
+        objects = ask.policy.objects.of(ask.model)
         lacking = [access for access in NEEDED if not _allowed(api, access, login.namespace, objects)]
     except ApiException as error:
         fix = "log in again, or renew the token of the kubeconfig" if error.status == 401 else "ask whoever runs the cluster"

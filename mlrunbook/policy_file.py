@@ -58,6 +58,7 @@ def _parse(text: str, name: str) -> Policy:
     if not errors:
         defaults = Policy().model_dump(mode="json")
         given = yaml.safe_load(text)
+        _owner_goes_with_objects(given)
         try:
             # As JSON and strict: `count: "2"` and `count: true` are errors, while a role's name still becomes a Role.
             return Policy.model_validate_json(json.dumps(_laid_over(defaults, given), default=_json), strict=True)
@@ -100,6 +101,13 @@ def _laid_over(defaults: Any, given: Any) -> Any:
     if not isinstance(given, dict):
         return given
     return defaults | {key: _laid_over(defaults.get(key), value) if key in defaults else value for key, value in given.items()}
+
+
+def _owner_goes_with_objects(given: Any) -> None:
+    """Objects that a file names belong to the model that the same file names, never to the runbook's default one."""
+    cluster = given.get("cluster") if isinstance(given, dict) else None
+    if isinstance(cluster, dict) and cluster.get("default") and "default_model" not in cluster:
+        cluster["default_model"] = None
 
 
 def _explained(detail: ErrorDetails, lines: Mapping[KeyPath, int], defaults: Any) -> tuple[int, str]:

@@ -82,7 +82,7 @@ def runtime(config: Settings, policy: Policy) -> ServingRuntime:
     def sign_in() -> Login:
         return login(config.kube_context, config.kube_namespace)
 
-    return KubernetesRuntime(Cluster(sign_in, timeout_s=config.http_timeout_s), policy.cluster)
+    return KubernetesRuntime(Cluster(sign_in, timeout_s=config.http_timeout_s), policy.objects)
 
 
 @cache

@@ -49,7 +49,7 @@ class Kit:
 
     def runtime(self, *, sleep: Any = None) -> KubernetesRuntime:
         """A new one, as after a restart of the process."""
-        return KubernetesRuntime(self.cluster(sleep=sleep), ClusterPolicy(default=self.names))
+        return KubernetesRuntime(self.cluster(sleep=sleep), ClusterPolicy(MODEL, self.names))
 
     def cluster(self, *, sleep: Any = None) -> Cluster:
         return Cluster(

@@ -6,6 +6,8 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from mlrunbook.domain.errors import Refused
+
 # Names of Deployments, Services and ConfigMaps, and of label keys and values, as the Kubernetes documentation has them
 # ("Object Names and IDs", "Labels and Selectors").
 _NAME = re.compile(r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?")
@@ -58,10 +60,25 @@ class ClusterObjects:
 
 @dataclass(frozen=True)
 class ClusterPolicy:
-    """The objects of a model that `models` does not name are those of `default`."""
+    """`default` are the objects of `default_model` and of no other model; None: they belong to nobody, and nothing may change them.
+    `models` holds those of others (as does `models.<name>.cluster` of the policy)."""
 
+    default_model: str | None = None
     default: ClusterObjects = field(default_factory=ClusterObjects)
     models: Mapping[str, ClusterObjects] = field(default_factory=dict)
 
+    @property
+    def by_model(self) -> Mapping[str, ClusterObjects]:
+        """Every mapped model's objects."""
+        own = {self.default_model: self.default} if self.default_model else {}
+        return own | dict(self.models)
+
     def of(self, model: str) -> ClusterObjects:
-        return self.models.get(model, self.default)
+        """The model's own objects. Refused for a model that policy does not map: there is no default to fall back to."""
+        found = self.by_model.get(model)
+        if found is None:
+            names = ", ".join(sorted(self.by_model)) or "no model"
+            raise Refused(
+                f"policy maps no cluster objects to {model} (it maps {names}): name them in `models.{model}.cluster`; nothing was changed"
+            )
+        return found

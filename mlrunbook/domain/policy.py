@@ -6,6 +6,7 @@ secret: a channel is a name, and its address comes from the environment (`channe
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Annotated, Self
@@ -23,6 +24,7 @@ from mlrunbook.domain.fairness import FairnessPolicy
 from mlrunbook.domain.features import FeatureStorePolicy
 from mlrunbook.domain.incident import IncidentType, Severity
 from mlrunbook.domain.intake import IntakePolicy
+from mlrunbook.domain.owned import ModelRules, check_models, check_objects, most_specific
 from mlrunbook.domain.recovery import RecoveryPolicy
 from mlrunbook.domain.recurrence import RecurrencePolicy
 from mlrunbook.domain.regulatory import RegulatoryPolicy
@@ -360,7 +362,9 @@ class Policy(Section):
     training: Training = Training()
     retraining: Retraining = Retraining()
     guardrails: Guardrails = Guardrails()
-    cluster: ClusterPolicy = ClusterPolicy()
+    # Model id, or a pattern of them -> who owns it and what is its own.
+    models: dict[Text, ModelRules] = Field(default_factory=dict)
+    cluster: ClusterPolicy = ClusterPolicy(default_model="predictive_maintenance")
     rollouts: RolloutPolicy = RolloutPolicy()
     intake: IntakePolicy = IntakePolicy()
     audits: AuditPolicy = AuditPolicy()
@@ -391,6 +395,37 @@ class Policy(Section):
                 if channel not in self.channels:
                     raise ValueError(f"{where}.channels: there is no channel {channel!r}; name it under channels")
         return self
+
+    @model_validator(mode="after")
+    def _nothing_belongs_to_two_models(self) -> Self:
+        check_models(self.models)
+        check_objects(self.objects.by_model)
+        return self
+
+    @property
+    def objects(self) -> ClusterPolicy:
+        """The cluster objects of every model that policy maps, wherever in the file they stand."""
+        own = {name: rules.cluster for name, rules in self.models.items() if rules.cluster is not None}
+        return replace(self.cluster, models={**self.cluster.models, **own})
+
+    @property
+    def named_models(self) -> frozenset[str]:
+        """Every model, and every pattern of models, that policy speaks of: also the targets of mappings."""
+        return frozenset({*self.models, *self.objects.by_model, *self.intake.models.values()})
+
+    def names(self, model: str) -> bool:
+        """Whether policy knows a model of that name."""
+        return most_specific(model, self.named_models) is not None
+
+    def rules_of(self, model: str) -> ModelRules:
+        """What policy says of the model: of its name, else of the most specific pattern; the defaults where nothing does."""
+        found = most_specific(model, self.models)
+        return self.models[found] if found else ModelRules()
+
+    def feature_views_of(self, model: str) -> tuple[str, ...]:
+        """The feature views that the model reads: what an incident of it may materialise."""
+        own = self.rules_of(model).feature_views
+        return self.features.views if own is None else own
 
     def family_of(self, type_: IncidentType) -> str:
         """The failure family of an incident type: one incident may be open per model and family."""

@@ -82,7 +82,7 @@ def node(config: Settings, monkeypatch: pytest.MonkeyPatch, request: pytest.Fixt
 @pytest.fixture
 def runtime(node: ClusterNode) -> KubernetesRuntime:
     cluster = Cluster(lambda: login(None, node.namespace, config_file=REAL), timeout_s=10)
-    return KubernetesRuntime(cluster, ClusterPolicy(default=OBJECTS))
+    return KubernetesRuntime(cluster, ClusterPolicy("predictive_maintenance", OBJECTS))
 
 
 def test_stopped_and_started_in_the_cluster_the_server_stops_and_starts_here(runtime: KubernetesRuntime, config: Settings) -> None:

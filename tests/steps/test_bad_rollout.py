@@ -58,7 +58,7 @@ class Cluster:
             world.set(hung=False)
 
     def runtime(self, tap: Callable[[str], None] = lambda _: None) -> KubernetesRuntime:
-        return _Tapping(self.kit.cluster(), ClusterPolicy(default=self.kit.names), tap)
+        return _Tapping(self.kit.cluster(), ClusterPolicy(MODEL, self.kit.names), tap)
 
 
 class _Tapping(KubernetesRuntime):

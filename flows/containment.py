@@ -4,7 +4,8 @@ from prefect import flow
 
 from tasks.breach import raise_alarm
 from tasks.changes import apply_containment, preserve_evidence
-from tasks.decisions import announce_containment, announce_order, approved_mitigation, is_recorded, plan_containment, standing_orders
+from tasks.decisions import announce_containment, approved_mitigation, is_recorded, plan_containment
+from tasks.orders import announce_order, apply_order, orders_to_carry_out
 
 
 @flow(name="contain", flow_run_name="contain-{incident_id}", persist_result=False)
@@ -20,11 +21,11 @@ async def contain(incident_id: str) -> None:
     await announce_containment(incident_id)
 
 
-async def obey(incident_id: str) -> None:
-    """What a person has ordered on the spot: before anything else, but for the evidence."""
-    for digest, undoes in await standing_orders(incident_id):
+async def carry_out_orders(incident_id: str) -> None:
+    """What people have ordered on the spot, the newest first: before anything else, but for the evidence."""
+    for digest in await orders_to_carry_out(incident_id):
         await preserve_evidence(incident_id)
-        await apply_containment(incident_id, digest, undoes)
+        await apply_order(incident_id, digest)
         await announce_order(incident_id, digest)
 
 

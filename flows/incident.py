@@ -7,7 +7,7 @@ from pydantic import ValidationError
 
 from flows.candidate import prepare_candidate
 from flows.communication import announce_resolution
-from flows.containment import contain, mitigate, obey
+from flows.containment import carry_out_orders, contain, mitigate
 from flows.investigation import investigate
 from flows.resolution import resolve, undo_containment, verify_recovery
 from flows.review import draft_review
@@ -64,7 +64,7 @@ async def follow_runbook(incident_id: str) -> str:
     async with carrying(incident_id) as ours:
         if not ours:
             return f"{incident_id}: carried by another run, or ended"
-        await obey(incident_id)  # 2, where a person has ordered something
+        await carry_out_orders(incident_id)  # 2, where a person has ordered something
         triaged = await triage(incident_id)  # 1
         if not triaged["real"]:
             await end(incident_id)

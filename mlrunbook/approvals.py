@@ -7,44 +7,17 @@ from datetime import datetime, timedelta
 
 from sqlalchemy import Connection
 
+from mlrunbook import standing_orders
 from mlrunbook.domain.actions import Plan, PlanKind
-from mlrunbook.domain.approval import POLICY_RULE, ApprovalRules, granted, is_entitled, valid
+from mlrunbook.domain.approval import POLICY_RULE
 from mlrunbook.domain.errors import Invalid, Refused
 from mlrunbook.domain.policy import OnExpiry, Policy, Role
+from mlrunbook.grants import is_rejected, rules_for, standing_approval
 from mlrunbook.notices import EXPIRY, ask
 from mlrunbook.store import incidents, leases, outbox, plans, timeline
 from mlrunbook.store.plans import StoredApproval
 
 DECISIONS = ("approved", "rejected")
-PREFECT_FORM = "prefect_form"
-
-
-def rules_for(policy: Policy, plan: Plan) -> ApprovalRules:
-    rule = policy.approvals.of(plan.kind)
-    return ApprovalRules(
-        count=rule.count,
-        roles=frozenset(str(r) for r in rule.roles),
-        unverified_doors=frozenset({PREFECT_FORM}) if rule.accept_prefect_form else frozenset(),
-        plan_rule=plan.rule,
-    )
-
-
-def standing_approval(conn: Connection, policy: Policy, plan: Plan, *, now: datetime) -> tuple[StoredApproval | None, str]:
-    """The approval a change of this plan may rest on right now, and the sentence that says why or why not."""
-    digest = plan.digest
-    if plans.is_superseded(conn, plan.incident_id, digest):
-        return None, f"plan {digest[:12]} was replaced by a newer one; decide about that"
-    rows = plans.approvals_of(conn, plan.incident_id, digest)
-    rules = rules_for(policy, plan)
-    yes, why = granted(rows, digest, now, rules)
-    return (next(r for r in reversed(rows) if valid(r, digest, now, rules)[0]) if yes else None), why
-
-
-def is_rejected(conn: Connection, policy: Policy, plan: Plan) -> bool:
-    """Somebody who may decide said no."""
-    rules = rules_for(policy, plan)
-    rows = plans.approvals_of(conn, plan.incident_id, plan.digest)
-    return any(r.decision == "rejected" and r.voided_at is None and is_entitled(r, rules) for r in rows)
 
 
 def approve_by_rule(conn: Connection, plan: Plan, *, now: datetime) -> StoredApproval:
@@ -91,6 +64,7 @@ def decide(
     rules = rules_for(policy, plan)
     if rules.roles and role not in rules.roles and door not in rules.unverified_doors:
         raise Refused(f"a {plan.kind} plan is decided by {' or '.join(sorted(rules.roles))}; this token's role is {role or 'not set'}")
+    was_approved = standing_approval(conn, policy, plan, now=now)[0] is not None
     made = plans.decide(
         conn,
         incident_id,
@@ -107,7 +81,19 @@ def decide(
     if _is_decided(conn, policy, plan, now=now):  # one yes of two: the asking goes on
         outbox.cancel(conn, now=now, incident_id=incident_id, key_prefix=_timer(plan, ""))
     leases.nudge(conn, incident_id, why=f"plan {digest[:12]} {decision} by {approver}", key=f"approval-{made.id}", now=now)
+    if plan.kind is PlanKind.EMERGENCY and decision == "approved" and not was_approved:
+        _ordered(conn, policy, plan, now=now)
     return made
+
+
+def _ordered(conn: Connection, policy: Policy, plan: Plan, *, now: datetime) -> None:
+    """Somebody gave an order, or said yes to one: with enough of them it counts from now on, else others are asked. It is watched from
+    now on, so that one that is not in force in time is paged."""
+    if standing_approval(conn, policy, plan, now=now)[0] is None:
+        request(conn, policy, plan, now=now)
+    else:
+        standing_orders.takes_effect(conn, policy, plan, now=now)
+    standing_orders.watch(conn, plan, now + timedelta(seconds=policy.containment.order_overdue_after_s), now=now)
 
 
 def _is_decided(conn: Connection, policy: Policy, plan: Plan, *, now: datetime) -> bool:

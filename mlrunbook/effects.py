@@ -35,7 +35,8 @@ COMPARED = 5_000  # entities of a feature view that are read back: all of a flee
 @dataclass(frozen=True)
 class Effect:
     """`read` returns the state in the words the journal keeps; `repeatable`: applying twice is the same as once. `settles`: how many times
-    `World.settle_s` it may take to show."""
+    `World.settle_s` it may take to show. `unseen`: what is journaled as the state before where nothing answers, for what must be done all
+    the same; None: then it waits until it can be read."""
 
     read: Callable[[World, Any], State]
     holds: Callable[[Any, State], bool]
@@ -43,6 +44,7 @@ class Effect:
     repeatable: bool
     settles: float = 1.0
     failed: Callable[[State], str | None] = lambda state: state.get("failed")  # why it will not come true, where that is known
+    unseen: Callable[[Any], State | None] = lambda action: None
 
 
 def _read_serving_version(world: World, action: RollBack | Promote) -> State:
@@ -59,13 +61,14 @@ def _read_route(world: World, action: RouteTraffic) -> State:
     seen = world.runtime.observe(action.model)
     if seen.replicas and not seen.ready_replicas:
         raise Transient(f"the server of {action.model} does not answer: where its traffic goes cannot be read now")
-    return {"version": seen.route_version, "serves": seen.version}
+    return {"version": seen.route_version, "serves": seen.version, "replicas": seen.replicas}
 
 
 def _routed(action: RouteTraffic, state: State) -> bool:
+    """Where no server runs, the route is in place as soon as the next one will follow it."""
     if "version" not in state or state["version"] != action.version:
         return False
-    return action.version is None or state.get("serves") == action.version
+    return action.version is None or state.get("serves") == action.version or state.get("replicas") == 0
 
 
 def _read_scale(world: World, action: Scale) -> State:
@@ -77,9 +80,14 @@ def _read_scale(world: World, action: Scale) -> State:
 def _scaled(action: Scale, state: State) -> bool:
     """Nothing is stopped while an autoscaler may start it again; and where one is at work, it says how many servers there are."""
     replicas, ready, autoscaler = state.get("replicas"), state.get("ready_replicas"), state.get("autoscaler")
+    if replicas is None or ready is None:
+        return False
+    enough = action.replicas if action.min_ready is None else action.min_ready
     if action.replicas and autoscaler == "active":
-        return bool(replicas) and bool(ready)
-    return replicas == ready == action.replicas and autoscaler != ("suspended" if action.replicas else "active")
+        return bool(replicas > 0 and ready >= min(enough, 1))
+    if autoscaler == ("suspended" if action.replicas else "active"):
+        return False
+    return bool(replicas == action.replicas and enough <= ready <= action.replicas)
 
 
 def _read_config(world: World, action: Configure) -> State:
@@ -233,6 +241,8 @@ EFFECTS: dict[str, Effect] = {
         apply=_scale,
         repeatable=True,
         settles=A_START,
+        # A server that hangs is one to stop; how many ran is then not known.
+        unseen=lambda action: None if action.replicas else {"replicas": None, "ready_replicas": None},
     ),
     Configure.kind: Effect(read=_read_config, holds=_configured, apply=_write_config, repeatable=False),
     Restart.kind: Effect(

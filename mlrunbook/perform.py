@@ -15,15 +15,18 @@ from typing import Any
 
 from sqlalchemy import Connection
 
-from mlrunbook.approvals import standing_approval
+from mlrunbook import standing_orders
 from mlrunbook.domain.actions import Action, Isolate, Plan, PlanKind, Promote, RollBack, RouteTraffic, Scale, Stage
 from mlrunbook.domain.approval import POLICY_RULE
-from mlrunbook.domain.errors import NotApproved, Refused, RunbookError, Transient, Unknown
+from mlrunbook.domain.emergency import limits_damage
+from mlrunbook.domain.errors import NotApproved, Overtaken, Refused, RunbookError, Transient, Unknown
 from mlrunbook.domain.incident import Severity
+from mlrunbook.domain.orders import WHAT_ANSWERS, OrderState, thing_of
 from mlrunbook.domain.policy import Role
 from mlrunbook.effects import EFFECTS, Effect
+from mlrunbook.grants import rules_for, standing_approval
 from mlrunbook.notices import page
-from mlrunbook.store import evidence, incidents, journal, leases, timeline
+from mlrunbook.store import evidence, incidents, journal, leases, plans, timeline
 from mlrunbook.store.plans import StoredApproval
 from mlrunbook.wiring import World
 
@@ -45,18 +48,24 @@ def perform(world: World, lease: leases.Lease, plan: Plan, ordinal: int, *, undo
             return row
         if row is not None and row.state == "refused":
             raise Refused(f"{row.summary}: {row.error}")
-        stuck = row if row is not None and row.state == "unknown" else None
-        approval = None if stuck else _allowed(conn, world, plan, action, started=row is not None and row.state == "applying")
-    if stuck is not None or approval is None:
-        return _look_once_more(world, lease, stuck, effect, action)
+        started = row is not None and row.state == "applying"
+        approval = _allowed(conn, world, plan, ordinal, started=started) if row is None or row.state != "unknown" else None
+    if approval is None:
+        assert row is not None  # what has not begun is NotApproved without one
+        return _look_once_more(world, lease, row, effect, action)
 
     if row is None and approval.door == POLICY_RULE and isinstance(action, WHAT_SERVES):
         _not_isolated(world, action)
-    state = _read_back(world, lease, row, lambda: effect.read(world, action))
+    state = _first_look(world, lease, row, effect, action)
     with world.transaction() as conn:
         leases.check(conn, lease)
-        if other := journal.other_incident_acting(conn, plan.incident_id, action.model):
+        kinds = (action.kind,) if plan.kind is PlanKind.EMERGENCY else ()  # an order waits for nothing but the same change
+        if other := journal.other_incident_acting(conn, plan.incident_id, action.model, kinds=kinds):
             raise Transient(f"{action.summary}: {other} is changing {action.model} right now; one incident acts on a model at a time")
+        if row is None:  # an order may have been given while the state was read
+            _allowed(conn, world, plan, ordinal, started=False)
+        if undo_of and row is None and not effect.holds(action, state):
+            _as_we_left_it(conn, plan, action, state)
         row = journal.intend(
             conn,
             action,
@@ -99,17 +108,61 @@ def perform(world: World, lease: leases.Lease, plan: Plan, ordinal: int, *, undo
     return _settle(world, lease, row, "done", state)
 
 
-def _allowed(conn: Connection, world: World, plan: Plan, action: Action, *, started: bool) -> StoredApproval:
-    """The approval this change rests on, and no guardrail in its way. A change that has `started` is seen through."""
-    now = world.now()
+def _allowed(conn: Connection, world: World, plan: Plan, ordinal: int, *, started: bool) -> StoredApproval | None:
+    """The approval this change rests on, and no order and no guardrail in its way. A change that has `started` is seen through while its
+    approval stands, and an order also afterwards; None: it is not, so it is only looked at. Raises NotApproved for what has not started."""
+    now, action = world.now(), plan.actions[ordinal]
     approval, why = standing_approval(conn, world.policy, plan, now=now)
+    if plan.kind is PlanKind.EMERGENCY:
+        approval, why = _order_counts(conn, world, plan, ordinal, approval, why)
+    elif approval and (order := standing_orders.contradicting(conn, world.policy, plan, action, since=approval.id, now=now)):
+        approval, why = None, f"{order.plan.reasons[0]}; what was approved before is not carried out after it: decide anew"
     if approval is None:
+        if started:
+            return None
         raise NotApproved(f"{action.summary}: {why}")
     if not evidence.manifest(conn, plan.incident_id):
         raise Refused(f"{action.summary}: no evidence has been preserved yet; nothing is altered before that")
     if not started:
         _within_guardrails(conn, world, plan, action, automatic=approval.door == POLICY_RULE)
     return approval
+
+
+def _order_counts(
+    conn: Connection, world: World, plan: Plan, ordinal: int, approval: StoredApproval | None, why: str
+) -> tuple[StoredApproval | None, str]:
+    """An order that has begun is seen through past its time; one that a newer order replaces is not. An isolated server is evidence."""
+    now, action = world.now(), plan.actions[ordinal]
+    one = next(o for o in standing_orders.of_model(conn, world.policy, plan.model, now=now) if o.plan.digest == plan.digest)
+    if ordinal not in one.left and one.state is not OrderState.IN_FORCE:
+        return None, f"it is {one.state}: {one.sentence}"
+    if thing_of(action) in WHAT_ANSWERS and (holder := journal.isolating(conn, plan.model)):
+        raise Refused(f"{action.summary}: {plan.model} is isolated, or about to be, for {holder}; an officer decides how it goes on")
+    if approval is None and one.given.begun and not one.given.rejected:
+        rows = plans.approvals_of(conn, plan.incident_id, plan.digest)
+        return standing_orders.grant(rows, plan.digest, rules_for(world.policy, plan)), why
+    return approval, why
+
+
+def _first_look(world: World, lease: leases.Lease, row: journal.Row | None, effect: Effect, action: Action) -> Mapping[str, Any]:
+    """The state before; of what must be done also where nothing answers, that it was not seen."""
+    try:
+        return _read_back(world, lease, row, lambda: effect.read(world, action))
+    except Transient:
+        if row is not None or (unseen := effect.unseen(action)) is None:
+            raise
+        return unseen
+
+
+def _as_we_left_it(conn: Connection, plan: Plan, action: Action, state: Mapping[str, Any]) -> None:
+    """Taking back restores what was there before, unless somebody else has changed it since: then that stays. Raises Overtaken."""
+    for key in action.target():
+        seen = state.get(key)
+        if seen is None:
+            continue
+        ours = journal.values_of(conn, plan.incident_id, action.kind, key)
+        if seen not in ours:
+            raise Overtaken(f"{action.summary}: somebody has set {key.replace('_', ' ')} to {seen} since: that stays")
 
 
 def _within_guardrails(conn: Connection, world: World, plan: Plan, action: Action, *, automatic: bool) -> None:
@@ -144,13 +197,15 @@ def _not_isolated(world: World, action: Action) -> None:
         raise Refused(f"{action.summary}: the model server is isolated, nothing but a person's decision changes what it serves")
 
 
-def _look_once_more(world: World, lease: leases.Lease, row: journal.Row | None, effect: Effect, action: Action) -> journal.Row:
-    """An outcome that was unknown may be known by now: settled if the target holds, and never applied again."""
-    assert row is not None  # only an unknown row comes here
+def _look_once_more(world: World, lease: leases.Lease, row: journal.Row, effect: Effect, action: Action) -> journal.Row:
+    """What may have happened and is not to be applied any more: settled if the target holds, else Unknown."""
     state = effect.read(world, action)
-    if not effect.holds(action, state):
-        raise Unknown(f"{row.summary}: its outcome is unknown ({row.error}); look, then approve a new plan")
-    return _settle(world, lease, row, "done", state)
+    if effect.holds(action, state):
+        return _settle(world, lease, row, "done", state)
+    why = row.error or "nobody's approval covers it any more, and it may or may not have been applied"
+    if row.state != "unknown":
+        _give_up(world, lease, row, "unknown", why)
+    raise Unknown(f"{row.summary}: its outcome is unknown ({why}); look, then approve a new plan")
 
 
 def _read_back(
@@ -187,6 +242,9 @@ def _settle(world: World, lease: leases.Lease, row: journal.Row, state: str, aft
         journal.mark(conn, row, state, after=after, done_at=now, error=None)
         if row.undo_of:
             journal.set_undone(conn, row.undo_of, row.id)
+            for other in journal.taken_back_with(conn, row):
+                if limits_damage(plans.get(conn, row.incident_id, other.plan_digest), other.ordinal):
+                    journal.set_undone(conn, other.id, row.id)
         verb = "Done, read back" if state == "done" else "Already so, nothing changed"
         data = {"action": row.id, "before": row.before, "after": after, "approval": row.approval_id}
         said = ": ".join([f"{verb}: {row.summary}", *after.get("caveats", ())])

@@ -10,7 +10,6 @@ from datetime import datetime, timedelta
 
 from sqlalchemy import Connection
 
-from mlrunbook import regrading
 from mlrunbook.cadence import DISPATCHER, escalate, is_unresolved, schedule_update
 from mlrunbook.domain.errors import Refused
 from mlrunbook.domain.incident import Incident, Severity, Status
@@ -124,7 +123,7 @@ def _resume(conn: Connection, incident: Incident, *, why: str, now: datetime) ->
     if not any(records.get(conn, incident.id, fix) for fix in ("applied", "human_resolution")):  # else it is over but for the closing
         records.forget(conn, incident.id, "containment", "contained")
     if is_unresolved(incident):
-        regrading.start_over(conn, incident.id, why=why, now=now)
+        leases.preempt(conn, incident.id, why=why, now=now)
 
 
 def _of_family(conn: Connection, incident: Incident, step: str) -> list[dict[str, str]]:

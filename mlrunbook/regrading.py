@@ -38,16 +38,8 @@ def say(conn: Connection, policy: Policy, incident_id: str, severity: Severity, 
     found = by_word(assessment_of(triage), severity, words) if triage else None
     made = regrade(conn, policy, incident, severity, found, words=words, by=by, by_person=True, now=now)
     if raised:
-        start_over(conn, incident_id, why=words, now=now)
+        leases.preempt(conn, incident_id, why=words, now=now)
     return made
-
-
-def start_over(conn: Connection, incident_id: str, *, why: str, now: datetime) -> None:
-    """Go on from the top, now: also in the place of a run that is in the middle of something long."""
-    if leases.get(conn, incident_id, lock=True).state == "running":
-        leases.request_start(conn, incident_id, why=why, now=now)  # the journal makes it safe: nothing is applied twice
-    else:
-        leases.nudge(conn, incident_id, why=why, key=f"again-{now.isoformat()}", now=now)
 
 
 def regrade(

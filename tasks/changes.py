@@ -34,7 +34,7 @@ async def apply_plan(incident_id: str, digest: str) -> list[str]:
     """Every action of the plan, in its order; how each ended. One that fails ends the run: a human decides."""
     plan = await off_loop(changes.plan_of, current_run(), digest)
     return [
-        await apply_action.with_options(timeout_seconds=_timeout_s(action))(incident_id, digest, i, _slug(action.summary))
+        await apply_action.with_options(timeout_seconds=_timeout_s(action))(incident_id, digest, i, slug(action.summary))
         for i, action in enumerate(plan.actions)
     ]
 
@@ -43,7 +43,7 @@ async def apply_containment(incident_id: str, digest: str, undoes: list[str | No
     """Every action of a containment, mitigation or undo plan; one that fails does not stop the others."""
     plan = await off_loop(changes.plan_of, current_run(), digest)
     return [
-        await apply_or_page(incident_id, digest, i, _slug(action.summary), undoes[i] if undoes else None)
+        await apply_or_page(incident_id, digest, i, slug(action.summary), undoes[i] if undoes else None)
         for i, action in enumerate(plan.actions)
     ]
 
@@ -53,5 +53,5 @@ def _timeout_s(action: Action) -> float:
     return 3600 if isinstance(action, Materialize) else 300
 
 
-def _slug(summary: str) -> str:
+def slug(summary: str) -> str:
     return "-".join("".join(c if c.isalnum() or c in "._" else " " for c in summary).split())[:80]

@@ -6,7 +6,7 @@ from typing import Any
 
 from prefect import task
 
-from mlrunbook.steps import containment, investigation, orders, promotion, resolution, rollback_target
+from mlrunbook.steps import containment, investigation, promotion, resolution, rollback_target
 from tasks._policy import RETRY_TRANSIENT, off_loop
 from tasks.run import current_run
 
@@ -35,18 +35,6 @@ async def announce_containment(incident_id: str) -> None:
 async def approved_mitigation(incident_id: str) -> str | None:
     """Digest of a mitigation a person has approved meanwhile."""
     return await off_loop(containment.approved_mitigation, current_run())
-
-
-@task(task_run_name="look-for-orders", **RETRY_TRANSIENT)
-async def standing_orders(incident_id: str) -> list[tuple[str, list[str | None] | None]]:
-    """[digest, what each action takes back] of what a person has ordered on the spot and nobody has carried out."""
-    return await off_loop(orders.standing, current_run())
-
-
-@task(task_run_name="announce-an-order", **RETRY_TRANSIENT)
-async def announce_order(incident_id: str, digest: str) -> None:
-    """Status contained, people told, what was planned before planned anew."""
-    await off_loop(orders.announce, current_run(), digest)
 
 
 @task(task_run_name="check-{name}", **RETRY_TRANSIENT)

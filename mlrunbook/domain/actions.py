@@ -64,6 +64,10 @@ class Action:
     def target(self) -> dict[str, Any]:
         return {k: v for k, v in asdict(self).items() if k not in ("model", "reason")}
 
+    def as_dict(self) -> dict[str, Any]:
+        """As the plan's JSON has it."""
+        return {"kind": self.kind} | asdict(self)
+
     @property
     def summary(self) -> str:
         """What will be done, as an order: "roll m back to v1.5.0"."""
@@ -110,10 +114,19 @@ class RouteTraffic(Action):
 
 @dataclass(frozen=True)
 class Scale(Action):
-    """Run `replicas` model servers; 0 stops serving."""
+    """Run `replicas` model servers; 0 stops serving. `min_ready`: so many of them must answer for it to hold; None: all of them. Taking a
+    stop back asks for no more than answered before it: a server that had no version to serve then has none now."""
 
     kind: ClassVar[str] = "scale"
     replicas: int
+    min_ready: int | None = None
+
+    def target(self) -> dict[str, Any]:
+        return {"replicas": self.replicas}
+
+    def as_dict(self) -> dict[str, Any]:
+        """Without what is not said: a plan stored before there was `min_ready` keeps the digest that was approved."""
+        return {k: v for k, v in super().as_dict().items() if k != "min_ready" or v is not None}
 
     @property
     def summary(self) -> str:
@@ -363,7 +376,7 @@ class Plan:
             "kind": str(self.kind),
             "path": str(self.path) if self.path else None,
             "reasons": list(self.reasons),
-            "actions": [{"kind": a.kind} | asdict(a) for a in self.actions],
+            "actions": [a.as_dict() for a in self.actions],
         }
         return dict(json.loads(json.dumps(body, default=str)))
 

@@ -49,11 +49,13 @@ class Rule(StrEnum):
 @dataclass(frozen=True)
 class ContainmentPolicy:
     """Rules left out of `automatic` are proposed to a person instead. `max_threshold_step` caps a temporary raise. What a person has
-    ordered on the spot and that is not done `order_overdue_after_s` later is paged: somebody must do it by hand."""
+    ordered on the spot and that is not in force `order_overdue_after_s` later is paged, and again every `order_page_every_min` until it is:
+    somebody must do it by hand."""
 
     automatic: frozenset[Rule] = field(default_factory=lambda: frozenset(Rule))
     max_threshold_step: Share = 0.20
     order_overdue_after_s: Annotated[float, Field(gt=0)] = 120.0
+    order_page_every_min: Annotated[int, Field(ge=1)] = 15
 
 
 class Containment(NamedTuple):
@@ -293,9 +295,8 @@ def undo_plan(
     *,
     resolution: Plan | None = None,
     state: ServingState | None = None,
-    decided_by_a_person: bool = False,
 ) -> Undo:
-    """The inverse of what was executed, newest first, from the state before each. `decided_by_a_person`: also where nothing was fixed.
+    """The inverse of what was executed, newest first, from the state before each.
 
     Kept instead: what the executed `resolution` has set itself, what somebody else has changed since (seen in `state`), and what
     would bring the fault back.
@@ -307,10 +308,10 @@ def undo_plan(
     undoes: list[str | None] = []
     kept: dict[str, str] = {}
     latest = {key: value for e in executed if isinstance(e.action, Configure) for key, value in e.action.settings.items()}
-    for done in reversed(executed):
-        inverse, why = _inverse(done, settled, resolution, state, latest, decided_by_a_person)
+    for done, older in reversed(_one_a_thing(executed)):
+        inverse, why = _inverse(done, settled, resolution, state, latest)
         if inverse is None:
-            kept[done.action_id] = why
+            kept |= dict.fromkeys([done.action_id, *older], why)
             continue
         actions.append(inverse)
         undoes.append(done.action_id)
@@ -325,8 +326,20 @@ def undo_plan(
     return Undo(plan, tuple(undoes), kept)
 
 
+def _one_a_thing(executed: Sequence[Executed]) -> list[tuple[Executed, list[str]]]:
+    """Several routes, or several stops, are one change from the state before the first to the last one's target; with the ids of the
+    earlier ones, which are settled with it."""
+    merged: dict[str, tuple[Executed, list[str]]] = {}
+    for done in executed:
+        key = done.action.kind if isinstance(done.action, RouteTraffic | Scale) else done.action_id
+        first, older = merged.pop(key, (done, []))
+        ids = [*older, first.action_id] if first is not done else []
+        merged[key] = (Executed(done.action_id, done.action, first.before), ids)
+    return list(merged.values())
+
+
 def _inverse(
-    done: Executed, settled: set[str], resolution: Plan | None, state: ServingState | None, latest: Mapping[str, Any], by_person: bool
+    done: Executed, settled: set[str], resolution: Plan | None, state: ServingState | None, latest: Mapping[str, Any]
 ) -> tuple[Action | None, str]:
     """The action that takes `done` back, or None and why it is kept."""
     action, before = done.action, done.before
@@ -346,18 +359,18 @@ def _inverse(
         case Configure():
             return _restored(action, before, settled, state, latest)
         case RouteTraffic():
-            return _unrouted(action, before, settled, resolution, state, by_person)
+            return _unrouted(action, before, settled, resolution, state)
         case Scale():
             if action.kind in settled:
                 return None, "the resolution has set the number of servers itself"
             if state is not None and state.replicas != action.replicas:
                 return None, f"somebody has scaled to {state.replicas} since: that stays"
-            if resolution is None and not by_person:
+            if resolution is None:
                 return None, "nothing was fixed by a plan: a person decides when to serve again"
-            former = before.get("replicas")
+            former, ready = before.get("replicas"), before.get("ready_replicas")
             if not isinstance(former, int) or former == action.replicas:
                 return None, "it changed nothing: that many servers ran before"
-            return Scale(action.model, former), ""
+            return Scale(action.model, former, min_ready=ready if isinstance(ready, int) and ready < former else None), ""
     return None, "there is no way to take this action back"  # pragma: no cover - every action is above
 
 
@@ -382,15 +395,13 @@ def _restored(
 
 
 def _unrouted(
-    action: RouteTraffic, before: Mapping[str, Any], settled: set[str], resolution: Plan | None, state: ServingState | None, by_person: bool
+    action: RouteTraffic, before: Mapping[str, Any], settled: set[str], resolution: Plan | None, state: ServingState | None
 ) -> tuple[Action | None, str]:
     former = before.get("version")
     fixed = resolution.actions if resolution else ()
     now_serves = {a.target_version for a in fixed if isinstance(a, RollBack)} | {a.version for a in fixed if isinstance(a, Promote)}
     if former == action.version:
         return None, "it changed nothing: traffic was routed there before"
-    if by_person:
-        return RouteTraffic(action.model, former), ""
     if state is not None and state.route_version is None and action.version is not None:
         return None, "the override is gone already"
     if state is not None and state.route_version not in (action.version, *now_serves):

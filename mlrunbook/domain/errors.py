@@ -6,6 +6,7 @@
     |  |- NotFound     the named thing does not exist
     |  |- Invalid      the request or the configuration is wrong; the message names the field
     |  |- NotApproved  no valid approval covers the change
+    |  |- Overtaken    somebody else has changed it since: what they set stays
     |  `- Fenced       a newer run of this incident has taken over; this one must stop
     `- Unknown         we cannot tell whether it happened: never retried blindly, read back, else ask
 
@@ -41,6 +42,10 @@ class Invalid(Refused):
 
 class NotApproved(Refused):
     """The change has no valid approval: missing, expired, rejected, voided, or for another plan."""
+
+
+class Overtaken(Refused):
+    """What is to be taken back is no longer as we left it: somebody else has changed it, and that stays."""
 
 
 class Fenced(Refused):

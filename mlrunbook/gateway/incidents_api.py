@@ -16,6 +16,7 @@ from mlrunbook.domain.incident import ClockName, Incident, Severity, Status
 from mlrunbook.domain.intake import MODEL_ID
 from mlrunbook.gateway import response_api, reviews_api, wire
 from mlrunbook.gateway.callers import OF_ALL, READER, Approver, IncidentId, Operator, Reporter, named, still_open
+from mlrunbook.grants import is_rejected, standing_approval
 from mlrunbook.intake import take_in
 from mlrunbook.notices import stop, tell
 from mlrunbook.steps import regulatory
@@ -175,8 +176,8 @@ def _operating(routes: APIRouter, world: World) -> None:
             still_open(conn, incident_id)
             digest = _digest(conn, incident_id, body.plan_digest)
             plan = plans.get(conn, incident_id, digest)
-            if body.decision == "approved" and approvals.is_rejected(conn, policy, plan):
-                raise Refused(f"{approvals.standing_approval(conn, policy, plan, now=now)[1]}: it stays rejected, a new plan is needed")
+            if body.decision == "approved" and is_rejected(conn, policy, plan):
+                raise Refused(f"{standing_approval(conn, policy, plan, now=now)[1]}: it stays rejected, a new plan is needed")
             made = approvals.decide(
                 conn,
                 policy,
@@ -190,7 +191,7 @@ def _operating(routes: APIRouter, world: World) -> None:
                 reason=body.reason,
                 now=now,
             )
-            standing, why = approvals.standing_approval(conn, policy, plan, now=now)
+            standing, why = standing_approval(conn, policy, plan, now=now)
         out: wire.DecisionOut = wire.DecisionOut.of(made, plan_approved=standing is not None, why=why)
         return out
 

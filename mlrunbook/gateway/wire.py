@@ -11,7 +11,6 @@ from pydantic import AfterValidator, AwareDatetime, Field, StringConstraints
 from pydantic.alias_generators import to_camel
 from sqlalchemy import Connection
 
-from mlrunbook.approvals import is_rejected, standing_approval
 from mlrunbook.domain.action_items import Item
 from mlrunbook.domain.actions import Plan, PlanKind
 from mlrunbook.domain.clocks import times
@@ -20,6 +19,7 @@ from mlrunbook.domain.policy import Policy
 from mlrunbook.domain.regulatory import Clock
 from mlrunbook.domain.roles import Duty, Role
 from mlrunbook.gateway.text import MAX_TEXT, clean
+from mlrunbook.grants import is_rejected, standing_approval
 from mlrunbook.notices import assigned, respond_by
 from mlrunbook.steps import precedents
 from mlrunbook.steps.breach import kinds_of

@@ -21,7 +21,7 @@ from dataclasses import asdict
 from datetime import datetime, timedelta
 from typing import Any
 
-from mlrunbook.approvals import approve_by_rule, is_rejected
+from mlrunbook.approvals import approve_by_rule
 from mlrunbook.domain import candidates
 from mlrunbook.domain.actions import Path, Plan, PlanKind, Register, Stage
 from mlrunbook.domain.breach import BREACH_TYPES
@@ -29,6 +29,7 @@ from mlrunbook.domain.candidates import Decision, compare_shadow
 from mlrunbook.domain.clocks import utc
 from mlrunbook.domain.errors import Fenced, NotFound, Refused, Transient
 from mlrunbook.domain.retraining import TrainingWindow, check_name, check_window, next_version, training_window
+from mlrunbook.grants import is_rejected
 from mlrunbook.ports import ModelVersion, Prediction
 from mlrunbook.steps.changes import carry_out
 from mlrunbook.steps.rollback_target import serving_threshold

@@ -6,14 +6,16 @@ import hashlib
 
 from sqlalchemy import Connection
 
-from mlrunbook.domain.actions import Action, Isolate, Plan, PlanKind, lifts_isolation
+from mlrunbook.domain.actions import Action, Isolate, Plan, PlanKind
 from mlrunbook.domain.containment import Executed
-from mlrunbook.domain.emergency import undoes_of
-from mlrunbook.domain.errors import Fenced, Refused, Transient, Unknown
+from mlrunbook.domain.emergency import limits_damage
+from mlrunbook.domain.errors import Fenced, Overtaken, Refused, Transient, Unknown
 from mlrunbook.domain.incident import Incident
+from mlrunbook.domain.orders import WHAT_ANSWERS, thing_of
 from mlrunbook.domain.policy import Role
 from mlrunbook.notices import page
 from mlrunbook.perform import perform
+from mlrunbook.standing_orders import failed_key
 from mlrunbook.steps.run import Run
 from mlrunbook.store import incidents, journal, plans
 
@@ -31,8 +33,8 @@ def carry_out(run: Run, digest: str, ordinal: int, undo_of: str | None = None) -
 def carry_out_or_report(run: Run, digest: str, ordinal: int, undo_of: str | None = None) -> str:
     """As `carry_out`, for containment and its undo: one step that cannot be done must not keep the rest of the runbook from running.
 
-    It is said once on the timeline and on a page, what stays in force is kept with that reason, and it is never tried again by
-    itself: returns "failed".
+    It is said once on the timeline and on a page, and it is never tried again by itself: returns "failed". What stays in force is kept with
+    that reason; but serving that may be stopped or routed is never explained by a failure: the incident stays open until people decide.
     """
     key = failed_key(digest, ordinal)
     if run.recorded(key):
@@ -52,16 +54,12 @@ def carry_out_or_report(run: Run, digest: str, ordinal: int, undo_of: str | None
             run.record(conn, key, {"error": str(error)})
             run.note(conn, "action", why[:1].upper() + why[1:])
             row = journal.find(conn, run.incident_id, digest, ordinal)
-            for action_id in filter(None, (row.id if row else None, undo_of)):
-                journal.set_kept(conn, action_id, f"{what} could not be done ({error}); a person was asked")
+            if isinstance(error, Overtaken) or thing_of(plan.actions[ordinal]) not in WHAT_ANSWERS:
+                for action_id in filter(None, (row.id if row else None, undo_of)):
+                    journal.set_kept(conn, action_id, f"{what} could not be done ({error}); on-call was paged")
             incident = incidents.get(conn, run.incident_id)
             _page_about(run, conn, incident, plan.actions[ordinal], why, key=key)
         return "failed"
-
-
-def failed_key(digest: str, ordinal: int) -> str:
-    """The record of a step that could not be done."""
-    return f"failed:{digest[:12]}:{ordinal}"
 
 
 def _say_that_isolation_waits(run: Run, digest: str, ordinal: int, error: Transient) -> None:
@@ -92,25 +90,27 @@ def _page_about(run: Run, conn: Connection, incident: Incident, action: Action, 
 
 
 def executed_containment(run: Run) -> list[Executed]:
-    """What containment and mitigation changed and nobody has taken back yet, oldest first."""
+    """What containment and mitigation changed, or may have, and nobody has taken back yet, oldest first."""
     with run.world.transaction() as conn:
         return executed_of(conn, run.incident_id)
 
 
 def executed_of(conn: Connection, incident_id: str) -> list[Executed]:
-    rows = journal.of_incident(conn, incident_id)
+    """What was, or may have been, changed: also what was ordered and was so already, and what nobody could read back."""
+    rows = [r for r in journal.of_incident(conn, incident_id) if r.undone_by is None]
     kinds = {row.plan_digest: plans.get(conn, incident_id, row.plan_digest) for row in rows}
     return [
         Executed(row.id, kinds[row.plan_digest].actions[row.ordinal], row.before)
         for row in rows
-        if row.state == "done" and row.undone_by is None and limits_damage(kinds[row.plan_digest], row.ordinal)
+        if limits_damage(kinds[row.plan_digest], row.ordinal) and _is_in_force(row, kinds[row.plan_digest])
     ]
 
 
-def limits_damage(plan: Plan, ordinal: int) -> bool:
-    """The action is of those that are to be taken back, or kept with a reason."""
-    kinds = (PlanKind.CONTAINMENT, PlanKind.MITIGATION, PlanKind.EMERGENCY, PlanKind.ISOLATION)
-    return plan.kind in kinds and not undoes_of(plan) and not lifts_isolation(plan.actions[ordinal])
+def _is_in_force(row: journal.Row, plan: Plan) -> bool:
+    """It is, or may be: a server that was stopped by a change whose end nobody saw is stopped all the same."""
+    if row.state == "already_held":
+        return plan.kind is PlanKind.EMERGENCY
+    return row.state in ("done", "unknown") or row.attempts > 0
 
 
 def is_carried_out(run: Run, plan: Plan) -> bool:

@@ -8,18 +8,20 @@ from sqlalchemy import Connection
 
 from mlrunbook.cadence import updates
 from mlrunbook.domain import review
+from mlrunbook.domain.actions import PlanKind
 from mlrunbook.domain.cadence import late_updates
 from mlrunbook.domain.causes import Cause
 from mlrunbook.domain.clocks import review_due, times
 from mlrunbook.domain.communication import NOT_ESTIMATED, Figures, ResolutionFacts, resolution_notification
+from mlrunbook.domain.emergency import limits_damage
 from mlrunbook.domain.errors import Refused
 from mlrunbook.domain.incident import Status
+from mlrunbook.domain.orders import WHAT_ANSWERS, thing_of
 from mlrunbook.domain.policy import Policy
 from mlrunbook.domain.review import Event, ReviewFacts
 from mlrunbook.notices import actions_taken, figures, stop, tell_stakeholders
 from mlrunbook.steps import confirmation, review_reminders
 from mlrunbook.steps.action_items import add_drafted
-from mlrunbook.steps.changes import limits_damage
 from mlrunbook.steps.run import ACTOR, Run
 from mlrunbook.store import clocks, incidents, journal, plans, records, timeline
 
@@ -136,9 +138,24 @@ def unexplained(conn: Connection, incident_id: str) -> list[str]:
 
 
 def left_in_force(conn: Connection, incident_id: str) -> list[journal.Row]:
-    maybe = ("intended", "applying", "done", "unknown")
-    rows = [r for r in journal.of_incident(conn, incident_id) if r.state in maybe and r.undone_by is None and r.kept_because is None]
-    return [r for r in rows if limits_damage(plans.get(conn, incident_id, r.plan_digest), r.ordinal)]
+    """Of what answers requests the newest change says what is in force, also where it was so already when it was ordered."""
+    rows = [r for r in journal.of_incident(conn, incident_id) if r.state != "refused" and r.undone_by is None]
+    found = {r.plan_digest: plans.get(conn, incident_id, r.plan_digest) for r in rows}
+    newest: dict[str, journal.Row] = {}
+    for row in rows:
+        if row.settled and thing_of(found[row.plan_digest].actions[row.ordinal]) in WHAT_ANSWERS:
+            newest[row.kind] = row
+    left = []
+    for row in rows:
+        plan = found[row.plan_digest]
+        if row.kept_because is not None or not limits_damage(plan, row.ordinal):
+            continue
+        answers = thing_of(plan.actions[row.ordinal]) in WHAT_ANSWERS
+        if answers and row.kind in newest and newest[row.kind].intended_at > row.intended_at:
+            continue
+        if row.state != "already_held" or (answers and plan.kind is PlanKind.EMERGENCY):
+            left.append(row)
+    return left
 
 
 def root_cause(conn: Connection, incident_id: str) -> str | None:

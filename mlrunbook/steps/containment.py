@@ -6,21 +6,24 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
-from mlrunbook.approvals import approve_by_rule, request, standing_approval
+from mlrunbook.approvals import approve_by_rule, request
 from mlrunbook.domain.actions import Action, Isolate, PlanKind, RouteTraffic, lifts_isolation
 from mlrunbook.domain.communication import initial_notification
 from mlrunbook.domain.containment import Containment, ContainmentPolicy, plan_containment
+from mlrunbook.domain.emergency import limits_damage
 from mlrunbook.domain.errors import RunbookError
 from mlrunbook.domain.findings import State
 from mlrunbook.domain.incident import TRANSITIONS, IncidentType, Severity, Status
+from mlrunbook.domain.orders import unspoken
 from mlrunbook.domain.severity import Assessment
 from mlrunbook.domain.threshold import choose_threshold
+from mlrunbook.grants import standing_approval
 from mlrunbook.notices import SEVERITY_SET, reopening, safety_notices, situation, tell_stakeholders
 from mlrunbook.ports import ServingState, ServingStatus
 from mlrunbook.recurrence import automation_held
 from mlrunbook.regrading import assessment_of
-from mlrunbook.steps import breach, features, investigation, recent_changes, rehearsal
-from mlrunbook.steps.changes import carry_out_or_report, is_carried_out, limits_damage, plan_of, report_left_out
+from mlrunbook.steps import breach, features, investigation, orders, recent_changes, rehearsal
+from mlrunbook.steps.changes import carry_out_or_report, is_carried_out, plan_of, report_left_out
 from mlrunbook.steps.measured import is_dangerous, metrics
 from mlrunbook.steps.run import ACTOR, Run
 from mlrunbook.steps.triage import affects_safety
@@ -39,7 +42,8 @@ def plan(run: Run) -> dict[str, Any]:
     pending, isolate = triage["affected"]["pending_work_orders"] or 0, breach.verdict(run)
     with world.transaction() as conn:
         held = automation_held(conn, run.incident_id, now=world.now())
-    rules = replace(world.policy.containment, automatic=frozenset()) if held else world.policy.containment
+    by_itself = frozenset() if held else unspoken(world.policy.containment.automatic, orders.ordered_things(run))
+    rules = replace(world.policy.containment, automatic=by_itself)
     decided = (
         _contain_failure(run, assessment, pending, rules) if isolate is None else _contain_breach(run, assessment, pending, isolate, rules)
     )

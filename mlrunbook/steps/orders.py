@@ -2,27 +2,34 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import NamedTuple
 
 from sqlalchemy import Connection
 
-from mlrunbook import approvals, regrading
+from mlrunbook import approvals, standing_orders
 from mlrunbook.domain import communication
-from mlrunbook.domain.actions import Order, Plan, PlanKind
-from mlrunbook.domain.approval import valid
-from mlrunbook.domain.emergency import emergency_plan, take_back, undoes_of
-from mlrunbook.domain.errors import Refused
+from mlrunbook.domain.actions import Isolate, Order, Plan, PlanKind, RouteTraffic, Scale
+from mlrunbook.domain.emergency import Seen, emergency_plan, take_back, undoes_of
+from mlrunbook.domain.errors import Refused, Unknown
 from mlrunbook.domain.incident import Incident, Status
+from mlrunbook.domain.orders import Ordered, OrderState, Thing, newest_about, things_of
 from mlrunbook.domain.policy import Policy, Role
-from mlrunbook.notices import ORDER_OVERDUE, page, tell_stakeholders
-from mlrunbook.steps.breach import isolations
-from mlrunbook.steps.changes import executed_of, failed_key
+from mlrunbook.grants import standing_approval
+from mlrunbook.notices import page, tell_stakeholders
+from mlrunbook.perform import perform
+from mlrunbook.ports import ServingState
+from mlrunbook.standing_orders import failed_key, watch
+from mlrunbook.steps.changes import carry_out_or_report, executed_of
 from mlrunbook.steps.run import ACTOR, Run
-from mlrunbook.store import incidents, journal, outbox, plans, records, timeline
+from mlrunbook.store import incidents, journal, leases, outbox, plans, records, timeline
 
-CARRIED_OUT = "order:"  # the record of an order that is over, by its digest: {"failed": [summary, ...]}
+ENDED = "order:"  # the record that people were told how an order ended, by its digest: {"failed": [summary, ...]}
 BY_HAND = "Do it by hand: docs/runbooks/ml-model-incident.md, Quick Reference"
+ANEW = "; then order it again, which reads it back: mlrunbook incidents contain {id} ... (or withdraw it: mlrunbook incidents reject {id})"
+TRY_AGAIN_S = 5.0
+LOOK_AGAIN_S = 60.0  # the longest between two tries of what may still come true
 
 
 class Giver(NamedTuple):
@@ -38,24 +45,33 @@ class Giver(NamedTuple):
 
 
 def give(
-    conn: Connection, policy: Policy, incident: Incident, order: Order, *, version: str | None, by: Giver, why: str, now: datetime
+    conn: Connection,
+    policy: Policy,
+    incident: Incident,
+    order: Order,
+    *,
+    version: str | None,
+    by: Giver,
+    why: str,
+    now: datetime,
+    state: ServingState | None = None,
 ) -> Plan:
     """Plan what is ordered, store the giver's approval of it, and have a run carry it out at once, also in the place of one that is busy.
 
-    The same order again, while it is not carried out, is the same plan. Refused where the role may not order it, and while the server
-    is isolated. The caller holds the incident's row.
+    The newest order about a thing counts: it replaces older ones that have not begun. The same order again, while it is the newest and not
+    yet in force, is the same plan. `state`: what the runtime shows now, where it answers. Refused where the role may not order it, and
+    while the server is isolated. The caller holds the incident's row.
     """
     if incident.status is Status.RESOLVED:
         raise Refused(f"{incident.id} is resolved; report it again if the trouble is back")
-    _not_isolated(conn, policy, incident)
-    waiting = [plan for plan in pending(conn, incident.id) if _is_wanted(conn, policy, plan, now=now)]
+    _not_isolated(conn, policy, incident, now=now)
+    known = standing_orders.of_model(conn, policy, incident.model, now=now)
     if order is Order.TAKE_BACK:
-        plan = next((known for known in waiting if undoes_of(known)), None) or _take_back(conn, incident, waiting, by, why, now=now)
+        plan = _take_back(conn, incident, known, state, by, why, now=now)
     else:
         plan = emergency_plan(incident.id, incident.model, order, version=version, by=by.words, why=why, at=now)
-        plan = next((known for known in waiting if known.actions == plan.actions), plan)
+    plan = _same_again(known, plan) or plan
     digest = plans.propose(conn, plan, now=now)
-    was_granted = approvals.standing_approval(conn, policy, plan, now=now)[0] is not None
     approvals.decide(
         conn,
         policy,
@@ -69,116 +85,223 @@ def give(
         reason=why,
         now=now,
     )
-    if not was_granted:
-        _watch(conn, plan, now + timedelta(seconds=policy.containment.order_overdue_after_s), now=now)
-    if approvals.standing_approval(conn, policy, plan, now=now)[0] is None:  # policy wants more people than one
-        approvals.request(conn, policy, plan, now=now)
-    elif not was_granted:
-        regrading.start_over(conn, incident.id, why=f"{by.words} orders: {_summary(plan)}", now=now)
     return plan
 
 
-def pending(conn: Connection, incident_id: str) -> list[Plan]:
-    """Orders that nobody has carried out, oldest first; also those that wait for another person's yes, and those that lapsed."""
-    over = records.with_prefix(conn, incident_id, CARRIED_OUT)
-    return [p for p in plans.standing(conn, incident_id, PlanKind.EMERGENCY) if CARRIED_OUT + p.digest not in over]
+def _same_again(known: Sequence[Ordered], plan: Plan) -> Plan | None:
+    """The order that wants the same, where nothing newer counts about the thing and it is not over."""
+    for one in reversed(known):
+        if one.plan.incident_id == plan.incident_id and one.state.is_open and one.state not in (OrderState.LAPSED, OrderState.FAILED):
+            same = [a.target() for a in one.plan.actions] == [a.target() for a in plan.actions]
+            if same and (undoes_of(one.plan) is None) == (undoes_of(plan) is None):
+                return one.plan
+        if things_of(one.plan) & things_of(plan) and one.state is not OrderState.REJECTED:
+            return None
+    return None
 
 
-def _take_back(conn: Connection, incident: Incident, waiting: list[Plan], by: Giver, why: str, *, now: datetime) -> Plan:
-    if waiting:
-        raise Refused(f"{incident.id}: an order is not carried out yet ({_summary(waiting[0])}); take it back when it is, or reject it")
-    return take_back(incident.id, incident.model, executed_of(conn, incident.id), by=by.words, why=why, at=now)
+def _take_back(
+    conn: Connection, incident: Incident, known: Sequence[Ordered], state: ServingState | None, by: Giver, why: str, *, now: datetime
+) -> Plan:
+    mine = [one for one in known if one.plan.incident_id == incident.id]
+    waiting = [one for one in mine if one.state.is_open and not one.given.begun and undoes_of(one.plan) is None]
+    held = {
+        kind: f"{other.plan.incident_id} holds the {thing}: {other.plan.reasons[0]}"
+        for thing, kind in ((Thing.SERVING, Scale.kind), (Thing.ROUTE, RouteTraffic.kind))
+        if (other := newest_about([o for o in known if o.plan.incident_id != incident.id], thing)) and undoes_of(other.plan) is None
+    }
+    seen = Seen(state, journal.last_replicas(conn, incident.model) or 1, held)
+    return take_back(
+        incident.id,
+        incident.model,
+        executed_of(conn, incident.id),
+        seen,
+        by=by.words,
+        why=why,
+        at=now,
+        withdraws=[_summary(one.plan) for one in waiting],
+    )
 
 
-def _is_wanted(conn: Connection, policy: Policy, plan: Plan, *, now: datetime) -> bool:
-    """Somebody's yes to it still counts, and nobody has said no."""
-    rows, rules = plans.approvals_of(conn, plan.incident_id, plan.digest), approvals.rules_for(policy, plan)
-    return not approvals.is_rejected(conn, policy, plan) and any(valid(row, plan.digest, now, rules)[0] for row in rows)
-
-
-def standing(run: Run) -> list[tuple[str, list[str | None] | None]]:
-    """What is to be carried out now: the digest of each order, and what its actions take back."""
+def to_carry_out(run: Run) -> list[str]:
+    """The digests of the orders that a run has to do something about, the newest first: nothing waits behind one that cannot be done."""
     with run.world.transaction() as conn:
-        now = run.world.now()
-        return [
-            (plan.digest, undoes_of(plan))
-            for plan in pending(conn, run.incident_id)
-            if approvals.standing_approval(conn, run.world.policy, plan, now=now)[0]
-        ]
+        return [o.plan.digest for o in reversed(_of(run, conn)) if o.to_carry_out]
+
+
+def carry_out(run: Run, digest: str, ordinal: int) -> str:
+    """One action of an order: done, already_held, failed, or replaced where it no longer counts. Raises Transient where it may work in a
+    moment. What failed with an unknown outcome is looked at again: it may have come true since."""
+    with run.world.transaction() as conn:
+        one = _ordered(run, conn, digest)
+        row = journal.find(conn, run.incident_id, digest, ordinal)
+    if row is not None and row.settled:
+        return row.state
+    if one is None or ordinal not in one.left:
+        return "replaced"
+    undoes = undoes_of(one.plan)
+    if row is None or row.state != "unknown":
+        return carry_out_or_report(run, digest, ordinal, undoes[ordinal] if undoes else None)
+    try:
+        done = perform(run.world, run.lease, one.plan, ordinal, undo_of=row.undo_of)
+    except Unknown:
+        return carry_out_or_report(run, digest, ordinal, row.undo_of)  # says it, where it was not said yet
+    with run.write() as conn:
+        records.forget(conn, run.incident_id, failed_key(digest, ordinal), ENDED + digest)
+    return done.state
+
+
+def postpone(run: Run, digest: str, ordinal: int, error: str) -> None:
+    """The runtime does not answer: it is said once, the rest of the runbook goes on, and a run tries again soon."""
+    with run.write() as conn:
+        now, plan = run.world.now(), plans.get(conn, run.incident_id, digest)
+        key = f"order-waits:{digest[:12]}:{ordinal}"
+        if not records.get(conn, run.incident_id, key):
+            run.record(conn, key, {"error": error})
+            run.note(conn, "action", f"Ordered and not possible yet, trying again: {plan.actions[ordinal].summary}: {error}")
+        watch(conn, plan, now + timedelta(seconds=TRY_AGAIN_S), now=now)
 
 
 def announce(run: Run, digest: str) -> None:
-    """The order is over: people are told what was done, and what was planned before is planned anew on what is the case now."""
+    """Once every action of the order has ended: people hear what was done, and what was planned before is planned anew."""
     with run.write() as conn:
-        if records.get(conn, run.incident_id, CARRIED_OUT + digest):
+        one = _ordered(run, conn, digest)
+        if one is None or records.get(conn, run.incident_id, ENDED + digest):
             return
+        failed = [one.plan.actions[i].summary for i in one.left if i in one.given.failures]
+        if len(failed) < len(one.left):
+            return  # the rest is tried again
         now = run.world.now()
-        plan = plans.get(conn, run.incident_id, digest)
-        failed = [a.summary for i, a in enumerate(plan.actions) if records.get(conn, run.incident_id, failed_key(digest, i))]
         incident = incidents.get(conn, run.incident_id)
-        if not failed and not undoes_of(plan) and incident.status is Status.INVESTIGATING:
+        if not failed and undoes_of(one.plan) is None and incident.status is Status.INVESTIGATING:
             why = "what was ordered is read back"
             incident = incidents.set_status(conn, run.incident_id, Status.CONTAINED, why=why, actor=ACTOR, now=now)
-        _plan_anew(conn, run.incident_id, now=now)
-        done = [a.past for a in plan.actions if a.summary not in failed]
-        told = "; ".join([*done, *(f"could not be done: {one}" for one in failed)])
-        subject = f"[UPDATE] {communication.model_name(incident.model)} - {incident.severity.title()}"
-        text = communication.line(f"{incident.id}: {told}. {plan.reasons[0]}. {plan.expected[:1].upper()}{plan.expected[1:]}.")
-        tell_stakeholders(conn, incident, communication.Rendered(subject, text), key=f"order:{digest[:12]}", now=now)
-        run.record(conn, CARRIED_OUT + digest, {"failed": failed})
+        standing_orders.plan_anew(conn, run.incident_id, now=now)
+        _tell(conn, incident, one, failed, now=now)
+        run.record(conn, ENDED + digest, {"failed": failed})
+        if failed:
+            watch(conn, one.plan, now + timedelta(seconds=LOOK_AGAIN_S), now=now)
+
+
+def _tell(conn: Connection, incident: Incident, one: Ordered, failed: Sequence[str], *, now: datetime) -> None:
+    plan = one.plan
+    done = [a.past for a in plan.actions if a.summary not in failed]
+    told = "; ".join([*done, *(f"could not be done: {summary}" for summary in failed)])
+    subject = f"[UPDATE] {communication.model_name(incident.model)} - {incident.severity.title()}"
+    expected = f" {plan.expected[:1].upper()}{plan.expected[1:]}." if done else ""
+    text = communication.line(f"{incident.id}: {told or 'Nothing had to be changed'}. {plan.reasons[0]}.{expected}")
+    key = f"order:{plan.digest[:12]}" + (f":{now.isoformat()}" if failed else "")
+    tell_stakeholders(conn, incident, communication.Rendered(subject, text), key=key, now=now)
 
 
 def overdue(conn: Connection, policy: Policy, item: outbox.Item, *, now: datetime) -> None:
-    """An order that nobody has carried out in time is paged: Prefect may be away, and the person waits. Once more when it lapses."""
+    """What is ordered and not in force is paged, and tried again while it may be, until it is in force or people say otherwise."""
     incident = incidents.get(conn, str(item.incident_id), lock=True)
-    plan = next((p for p in pending(conn, incident.id) if p.digest == item.payload["digest"]), None)
-    if plan is None or not incident.status.is_open or any(r.plan_digest == plan.digest for r in journal.of_incident(conn, incident.id)):
-        return  # what has begun is seen through, and what fails is paged by the run
-    approval, why = approvals.standing_approval(conn, policy, plan, now=now)
-    until = f"it is tried until {approval.expires_at:%H:%M} UTC" if approval and approval.expires_at else f"it is not tried: {why}"
-    words = f"ordered and not done: {_summary(plan)}; {until}"
+    digest = str(item.payload["digest"])
+    known = standing_orders.of_incident(conn, policy, incident.id, incident.model, now=now) if incident.status.is_open else []
+    one = next((o for o in known if o.plan.digest == digest), None)
+    if one is None or not one.state.is_open:
+        return
+    if one.to_carry_out:
+        leases.nudge(conn, incident.id, why=f"ordered and not in force: {_summary(one.plan)}", key=f"order-{digest[:12]}-{now}", now=now)
+    late_s = (now - one.given.since).total_seconds()
+    paged_at = datetime.fromisoformat(item.payload["paged_at"]) if item.payload.get("paged_at") else None
+    is_due = late_s >= policy.containment.order_overdue_after_s or one.state is OrderState.LAPSED
+    every = timedelta(minutes=policy.containment.order_page_every_min)
+    if is_due and (
+        paged_at is None or now - paged_at >= every or (one.state is OrderState.LAPSED and item.payload.get("state") != one.state)
+    ):
+        _page(conn, policy, incident, one, again=paged_at is not None, key=item.dedup_key, now=now)
+        if one.to_carry_out and paged_at is None and late_s >= policy.containment.order_overdue_after_s:
+            leases.preempt(conn, incident.id, why=f"ordered {late_s:.0f} s ago and not in force", now=now)
+        paged_at = now
+    watch(conn, one.plan, _next_look(policy, one, paged_at, now), now=now, paged_at=paged_at, state=one.state)
+
+
+def _next_look(policy: Policy, one: Ordered, paged_at: datetime | None, now: datetime) -> datetime:
+    """Soon while it may still come true; when its approval runs out; and when it is to be paged again."""
+    late_s = (now - one.given.since).total_seconds()
+    looks = [(paged_at or now) + timedelta(minutes=policy.containment.order_page_every_min)]
+    if one.to_carry_out:
+        looks.append(now + timedelta(seconds=min(max(TRY_AGAIN_S, late_s), LOOK_AGAIN_S)))
+    if paged_at is None:
+        looks.append(one.given.since + timedelta(seconds=policy.containment.order_overdue_after_s))
+    lapses = one.given.since + timedelta(minutes=policy.approvals.emergency.expires_after_min)
+    looks.append(lapses)
+    return max(min(at for at in looks if at > now), now + timedelta(seconds=1))
+
+
+def _page(conn: Connection, policy: Policy, incident: Incident, one: Ordered, *, again: bool, key: str, now: datetime) -> None:
+    what = _summary(one.plan)
+    match one.state:
+        case OrderState.WAITING:
+            words, todo = f"ordered, and it waits for another person's yes: {what}; {one.sentence}", "Decide: " + _by_command(one)
+            roles = list(policy.approvals.emergency.roles[:2])
+        case OrderState.FAILED:
+            words, todo, roles = (
+                f"ordered and could not be done: {one.sentence}",
+                BY_HAND + ANEW.format(id=incident.id),
+                [Role.ONCALL_ML_ENGINEER],
+            )
+        case OrderState.LAPSED:
+            words = f"ordered and not done, and it is no longer tried: {what}; {one.sentence}"
+            todo, roles = BY_HAND + ANEW.format(id=incident.id), [Role.ONCALL_ML_ENGINEER]
+        case _:
+            until = f"tried until {one.given.since + timedelta(minutes=policy.approvals.emergency.expires_after_min):%H:%M} UTC"
+            words = f"ordered and not done: {what}; {'begun, and tried until it is read back' if one.given.begun else until}"
+            todo, roles = BY_HAND, [Role.ONCALL_ML_ENGINEER]
     timeline.append(conn, incident.id, "action", words[:1].upper() + words[1:], actor="dispatcher", at=now)
-    page(conn, policy, incident, Role.ONCALL_ML_ENGINEER, words, now=now, key=item.dedup_key, next_step=BY_HAND)
-    if approval and approval.expires_at:
-        _watch(conn, plan, approval.expires_at, now=now)
+    for role in dict.fromkeys([*roles, *([Role.ML_TEAM_LEAD] if again else [])]):
+        page(conn, policy, incident, role, words, now=now, key=f"{key}:{role}", next_step=todo)
+
+
+def _by_command(one: Ordered) -> str:
+    return f"mlrunbook incidents approve {one.plan.incident_id} --plan {one.plan.digest[:12]}   (or: incidents reject)"
 
 
 def ordered(run: Run) -> str | None:
-    """Who has ordered what, of the newest order; None where nobody has."""
+    """Who has ordered what, of the newest order that nobody has withdrawn; None where there is none."""
     with run.world.transaction() as conn:
-        plan = plans.current(conn, run.incident_id, PlanKind.EMERGENCY)
-    return f"{plan.reasons[0]}: {_summary(plan)}" if plan else None
+        known = [o for o in _of(run, conn) if o.state is not OrderState.REJECTED]
+    return f"{known[-1].plan.reasons[0]}: {_summary(known[-1].plan)}" if known else None
 
 
-def in_force(conn: Connection, incident_id: str, *, since: datetime) -> list[str]:
-    """What was ordered on the spot and done since then, and nobody has taken back: its giver knew of what came before."""
-    rows = [r for r in journal.of_incident(conn, incident_id) if r.state == "done" and r.undone_by is None and r.kept_because is None]
-    ours = {plan.digest for plan in plans.standing(conn, incident_id, PlanKind.EMERGENCY) if not undoes_of(plan)}
-    return [r.summary for r in rows if r.plan_digest in ours and r.done_at and r.done_at > since]
+def ordered_things(run: Run) -> frozenset[Thing]:
+    """What people have spoken about: no rule decides about it any more, it is proposed to them instead."""
+    with run.world.transaction() as conn:
+        known = [o for o in _of(run, conn) if o.state is not OrderState.REJECTED]
+    return frozenset(thing for o in known for thing in things_of(o.plan))
 
 
-def _plan_anew(conn: Connection, incident_id: str, *, now: datetime) -> None:
-    """A plan that has not begun was made for what was the case before: with serving stopped it must start it again. Of one that is half
-    done nobody has approved the rest in view of the order."""
-    digest = str((records.get(conn, incident_id, "resolution_plan") or {}).get("digest"))
-    begun = {row.ordinal: row.settled for row in journal.of_incident(conn, incident_id) if row.plan_digest == digest}
-    if not begun:
-        records.forget(conn, incident_id, "resolution_plan")
-    elif sum(begun.values()) < len(plans.get(conn, incident_id, digest).actions):
-        plans.void(conn, incident_id, digest, because="containment was ordered since: decide about what is left of it", now=now)
+def in_force(conn: Connection, policy: Policy, incident: Incident, *, since: datetime, now: datetime) -> list[str]:
+    """What was ordered after `since` and counts still, done or not: its giver knew of what came before."""
+    known = standing_orders.of_model(conn, policy, incident.model, now=now)
+    found = {o.plan.digest: o for thing in Thing if (o := newest_about(known, thing))}
+    return [_summary(o.plan) for o in found.values() if o.given.since > since and undoes_of(o.plan) is None]
 
 
-def _not_isolated(conn: Connection, policy: Policy, incident: Incident) -> None:
+def _of(run: Run, conn: Connection) -> list[Ordered]:
+    incident = incidents.get(conn, run.incident_id)
+    return standing_orders.of_incident(conn, run.world.policy, incident.id, incident.model, now=run.world.now())
+
+
+def _ordered(run: Run, conn: Connection, digest: str) -> Ordered | None:
+    return next((o for o in _of(run, conn) if o.plan.digest == digest), None)
+
+
+def _not_isolated(conn: Connection, policy: Policy, incident: Incident, *, now: datetime) -> None:
+    """Neither begun nor approved: what an officer has decided is not overtaken by an order that would end the process."""
+    may = " or ".join(role.words for role in policy.approvals.isolation.roles)
     for one in incidents.find(conn, model=incident.model, only_open=True):
-        if isolations(conn, one.id):
-            may = " or ".join(role.words for role in policy.approvals.isolation.roles)
-            raise Refused(f"{incident.model} is isolated for {one.id}: it serves nobody and is evidence; {may} decides how it goes on")
-
-
-def _watch(conn: Connection, plan: Plan, at: datetime, *, now: datetime) -> None:
-    key = f"order-overdue:{plan.incident_id}:{plan.digest[:12]}:{at.isoformat()}"
-    outbox.put(conn, ORDER_OVERDUE, key, {"digest": plan.digest}, now=now, incident_id=plan.incident_id, at=at)
+        decided = plans.current(conn, one.id, PlanKind.ISOLATION)
+        about_to = decided and any(isinstance(a, Isolate) and a.isolated for a in decided.actions)
+        if about_to and decided and standing_approval(conn, policy, decided, now=now)[0]:
+            rows = [r for r in journal.of_incident(conn, one.id) if r.plan_digest == decided.digest]
+            if not any(r.undone_by for r in rows):
+                raise Refused(f"{incident.model} is about to be isolated for {one.id}: it is evidence; {may} decides how it goes on")
+    if holder := journal.isolating(conn, incident.model):
+        raise Refused(f"{incident.model} is isolated for {holder}: it serves nobody and is evidence; {may} decides how it goes on")
 
 
 def _summary(plan: Plan) -> str:
-    return "; ".join(action.summary for action in plan.actions)
+    return "; ".join(action.summary for action in plan.actions) or "take back what is in force"

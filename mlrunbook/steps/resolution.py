@@ -317,9 +317,9 @@ def plan_undo(run: Run) -> dict[str, Any]:
     incident = run.incident()
     with run.world.transaction() as conn:
         resolution = plans.current(conn, run.incident_id, PlanKind.RESOLUTION)
-        if newer := orders.in_force(conn, run.incident_id, since=_fixed_at(run)):
+        if newer := orders.in_force(conn, run.world.policy, incident, since=_fixed_at(run), now=run.world.now()):
             word = f"mlrunbook incidents contain {run.incident_id} --take-back"
-            raise Refused(f"recovered, but a person has ordered since: {'; '.join(newer)}; only a person takes that back: {word}")
+            raise Refused(f"recovered, but ordered since the fix: {'; '.join(newer)}; only a person takes that back: {word}")
     executed = executed_containment(run)
     undo = undo_plan(run.incident_id, incident.model, executed, resolution=resolution, state=_observed(run))
     undo, left_out = _feasible(run, undo)

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Connection, func, select, update
+from sqlalchemy import Connection, func, select, true, update
 from sqlalchemy.dialects.postgresql import insert
 
-from mlrunbook.domain.actions import Action
+from mlrunbook.domain.actions import Action, Isolate, Scale
 from mlrunbook.domain.incident import Status
 from mlrunbook.store.tables import actions, approvals, incidents
 
@@ -114,12 +114,51 @@ def set_undone(conn: Connection, action_id: str, by: str) -> None:
     conn.execute(update(actions).where(actions.c.id == action_id).values(undone_by=by))
 
 
+def taken_back_with(conn: Connection, undo: Row) -> list[Row]:
+    """Earlier changes of the same thing, which `undo` has settled too: several stops, or routes, are taken back as one."""
+    rows = [r for r in of_incident(conn, undo.incident_id) if r.kind == undo.kind and r.intended_at <= undo.intended_at]
+    return [r for r in rows if r.undone_by is None and r.undo_of is None and set(r.target) <= set(undo.target)]
+
+
+def values_of(conn: Connection, incident_id: str, kind: str, key: str) -> list[Any]:
+    """Every value that this incident found or set under one key of such a target."""
+    rows = [r for r in of_incident(conn, incident_id) if r.kind == kind and key in r.target]
+    return [value for r in rows for value in ((r.before or {}).get(key), r.target[key])]
+
+
+def isolating(conn: Connection, model: str) -> str | None:
+    """The open incident that has isolated the model's server or is about to: an isolation that has begun and was not lifted."""
+    query = (
+        select(actions.c.incident_id)
+        .join(incidents, incidents.c.id == actions.c.incident_id)
+        .where(actions.c.model == model, actions.c.kind == Isolate.kind, actions.c.undone_by.is_(None))
+        .where(actions.c.target["isolated"].as_boolean(), actions.c.state != "refused")
+        .where(incidents.c.status.not_in(["closed", "false_alarm"]))
+        .order_by(actions.c.intended_at.desc())
+        .limit(1)
+    )
+    return conn.execute(query).scalar_one_or_none()
+
+
+def last_replicas(conn: Connection, model: str) -> int | None:
+    """The newest number of servers on record, of any incident of the model, that was not 0."""
+    rows = conn.execute(
+        select(actions.c.before, actions.c.after)
+        .where(actions.c.model == model, actions.c.kind == Scale.kind)
+        .order_by(actions.c.intended_at.desc())
+        .limit(50)
+    )
+    seen = [(body or {}).get("replicas") for row in rows for body in (row.after, row.before)]
+    return next((n for n in seen if isinstance(n, int) and n > 0), None)
+
+
 def set_kept(conn: Connection, action_id: str, because: str) -> None:
     conn.execute(update(actions).where(actions.c.id == action_id).values(kept_because=because))
 
 
-def other_incident_acting(conn: Connection, incident_id: str, model: str) -> str | None:
-    """An open incident other than this one with an unfinished change to the same model (an unknown one is in a person's hands).
+def other_incident_acting(conn: Connection, incident_id: str, model: str, *, kinds: Sequence[str] = ()) -> str | None:
+    """An open incident other than this one with an unfinished change (of these kinds) to the same model; an unknown one is in a person's
+    hands.
 
     Holds the model's lock to the end of the transaction: of two that ask at the same moment the second sees what the first intends.
     """
@@ -128,7 +167,7 @@ def other_incident_acting(conn: Connection, incident_id: str, model: str) -> str
         select(actions.c.incident_id)
         .join(incidents, incidents.c.id == actions.c.incident_id)
         .where(actions.c.model == model, actions.c.incident_id != incident_id, actions.c.state.in_(["intended", "applying"]))
-        .where(incidents.c.status.not_in(["closed", "false_alarm"]))
+        .where(incidents.c.status.not_in(["closed", "false_alarm"]), actions.c.kind.in_(kinds) if kinds else true())
         .limit(1)
     ).scalar_one_or_none()
 

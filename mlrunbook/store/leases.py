@@ -133,8 +133,18 @@ def nudge(conn: Connection, incident_id: str, *, why: str, key: str, now: dateti
         _set(conn, incident_id, again=True)
 
 
+def preempt(conn: Connection, incident_id: str, *, why: str, now: datetime) -> None:
+    """Go on from the top, now: also in the place of a run that is in the middle of something long. The journal makes it safe: nothing is
+    applied twice."""
+    if get(conn, incident_id, lock=True).state == "running":
+        request_start(conn, incident_id, why=why, now=now)
+    else:
+        nudge(conn, incident_id, why=why, key=f"again-{now.isoformat()}", now=now)
+
+
 def started(conn: Connection, incident_id: str, generation: int, *, now: datetime) -> None:
     """Prefect has the run: from here the reconciler counts."""
+    get(conn, incident_id, lock=True)
     conn.execute(
         update(leases)
         .where(
@@ -146,6 +156,7 @@ def started(conn: Connection, incident_id: str, generation: int, *, now: datetim
 
 def resumed(conn: Connection, lease: Lease, *, now: datetime) -> None:
     """A suspended run is on its way back."""
+    get(conn, lease.incident_id, lock=True)
     conn.execute(
         update(leases)
         .where(leases.c.incident_id == lease.incident_id, leases.c.holder == lease.holder, leases.c.state == "waiting")
@@ -154,6 +165,7 @@ def resumed(conn: Connection, lease: Lease, *, now: datetime) -> None:
 
 
 def look_later(conn: Connection, lease: Lease, *, now: datetime, after_s: float) -> None:
+    get(conn, lease.incident_id, lock=True)
     conn.execute(
         update(leases)
         .where(leases.c.incident_id == lease.incident_id, leases.c.generation == lease.generation, leases.c.state == lease.state)

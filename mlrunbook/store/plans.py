@@ -13,8 +13,11 @@ from sqlalchemy.dialects.postgresql import insert as upsert
 from mlrunbook.domain.actions import Plan, PlanKind
 from mlrunbook.domain.approval import Approval
 from mlrunbook.domain.errors import NotFound
+from mlrunbook.domain.incident import Status
 from mlrunbook.store import timeline
-from mlrunbook.store.tables import approvals, plans
+from mlrunbook.store.tables import approvals, incidents, plans
+
+OVER = tuple(status.value for status in Status if not status.is_open)
 
 
 @dataclass(frozen=True)
@@ -75,6 +78,18 @@ def standing(conn: Connection, incident_id: str, *kinds: PlanKind) -> list[Plan]
     """What stands of these kinds, oldest first: one of a kind, and every order of a person."""
     query = select(plans.c.body).where(plans.c.incident_id == incident_id, plans.c.kind.in_(kinds), plans.c.superseded_at.is_(None))
     return [Plan.from_dict(body) for body in conn.execute(query.order_by(plans.c.proposed_at)).scalars()]
+
+
+def orders_about(conn: Connection, model: str) -> list[tuple[Plan, datetime]]:
+    """What people have ordered about the model in incidents that are open, and when, oldest first."""
+    query = (
+        select(plans.c.body, plans.c.proposed_at)
+        .join(incidents, incidents.c.id == plans.c.incident_id)
+        .where(incidents.c.model == model, incidents.c.status.not_in(OVER), plans.c.kind == PlanKind.EMERGENCY.value)
+        .where(plans.c.superseded_at.is_(None))
+        .order_by(plans.c.proposed_at, plans.c.digest)
+    )
+    return [(Plan.from_dict(row.body), row.proposed_at) for row in conn.execute(query)]
 
 
 def digests(conn: Connection, incident_id: str, prefix: str) -> list[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from mlrunbook.domain.errors import Fenced
+from mlrunbook.domain.errors import Fenced, Transient
 from mlrunbook.steps import (
     breach,
     candidate,
@@ -43,9 +43,13 @@ def carry(world: World, incident_id: str, holder: str) -> str:
 
 
 def follow(run: Run) -> str:
-    for digest, undoes in orders.standing(run):
+    for digest in orders.to_carry_out(run):
         evidence.preserve(run)
-        contain(run, digest, undoes)
+        for i in range(len(changes.plan_of(run, digest).actions)):
+            try:
+                orders.carry_out(run, digest, i)
+            except Transient as error:
+                orders.postpone(run, digest, i, str(error))
         orders.announce(run, digest)
     found = triage.triage(run, sleep=no_sleep)
     if not found["real"]:

@@ -28,12 +28,12 @@ async def materialize(
         model: The model that reads the features, such as predictive_maintenance.
         reason: Why; the approver reads it.
         requestedBy: Your name or role.
-        featureViews: Which views, such as asset_sensors. Leave it empty for all that the policy names.
+        featureViews: Which views, such as asset_sensors. Leave it empty for all that the model reads by the policy.
         endDate: Rows up to this moment, never in the future. Leave it empty for now.
         lookBackHours: Load again what is this old, for rows that came late or were loaded wrong. 0 goes on where the last run ended.
         severity: How bad it is, if this opens a new incident.
     """
-    asked = await materialization_asked(featureViews, endDate, lookBackHours, reason, requestedBy)
+    asked = await materialization_asked(model, featureViews, endDate, lookBackHours, reason, requestedBy)
     description = f"Materialization of {', '.join(asked['views'])} requested: {reason}"
     incident_id = await open_or_join(model, severity, IncidentType.PERFORMANCE_DEGRADATION, description, "", requestedBy, asked)
     return await follow_runbook(incident_id)

@@ -14,10 +14,10 @@ from mlrunbook.adapters import kubernetes_cluster
 from mlrunbook.adapters.feast_store import FeastStore
 from mlrunbook.adapters.kubernetes_access import NEEDED, Access
 from mlrunbook.adapters.kubernetes_cluster import Cluster
-from mlrunbook.adapters.local_runtime import desired_state
 from mlrunbook.doctor import CALL_S, Ask, Finding, fail, ok, warn
 from mlrunbook.domain.cluster import ClusterObjects
 from mlrunbook.domain.errors import NotFound
+from mlrunbook.platform.serving_state import desired_state
 
 ROLE = "deployments/kubernetes/base/access.yaml"
 
@@ -40,12 +40,16 @@ def _local(ask: Ask) -> Iterator[Finding]:
         alive = psutil.Process(said["pid"]).create_time() == said["started_at"]
     except (OSError, ValueError, KeyError, psutil.Error):
         alive = False
-    if alive:
-        yield ok("runtime", f"local, supervised; {wanted['replicas']} server wanted" + (", isolated" if wanted["isolated"] else ""))
+    serves = wanted["model"]
+    if not alive:
+        said = f"no `mlrunbook up` supervises {ask.settings.data}: nothing restarts or stops the model server"
+        yield warn("runtime", said, "mlrunbook up")
     else:
-        yield warn(
-            "runtime", f"no `mlrunbook up` supervises {ask.settings.data}: nothing restarts or stops the model server", "mlrunbook up"
-        )
+        isolated = ", isolated" if wanted["isolated"] else ""
+        yield ok("runtime", f"local, supervised; serves {serves}: {wanted['replicas']} server wanted{isolated}")
+    if serves and serves != ask.model:
+        said = f"this machine serves {serves}, not {ask.model}: every change to the serving of {ask.model} is refused here"
+        yield fail("model served", said, f"ask about {serves} with --model, or run the runbook where {ask.model} is served")
 
 
 def _cluster(ask: Ask) -> Iterator[Finding]:
@@ -57,7 +61,11 @@ def _cluster(ask: Ask) -> Iterator[Finding]:
     api: Any = client.ApiClient(login.configuration)
     try:
         server: Any = client.VersionApi(api).get_code(_request_timeout=CALL_S)
-        yield ok("runtime", f"Kubernetes {server.git_version}, namespace {login.namespace}")
+        mapped = sorted(ask.policy.objects.by_model)
+        yield ok("runtime", f"Kubernetes {server.git_version}, namespace {login.namespace}; serves {', '.join(mapped) or 'no model'}")
+        if ask.model not in mapped:
+            yield _unmapped(ask.model, mapped)
+            return
         objects = ask.policy.objects.of(ask.model)
         lacking = [access for access in NEEDED if not _allowed(api, access, login.namespace, objects)]
     except ApiException as error:
@@ -73,6 +81,14 @@ def _cluster(ask: Ask) -> Iterator[Finding]:
     if not lacking:
         yield ok("permissions", f"all {len(NEEDED)} verbs that the runbook uses in {login.namespace}")
     yield from _objects(Cluster(lambda: login, timeout_s=CALL_S), objects, {a.resource for a in lacking})
+
+
+def _unmapped(model: str, mapped: list[str]) -> Finding:
+    if not mapped:
+        said = "the policy names no model for `cluster.default` and no other model's objects: every change in the cluster is refused"
+        return fail("cluster objects", said, "name your model in `cluster.default_model`, or its objects in `models.<name>.cluster`")
+    said = f"the policy maps objects of {', '.join(mapped)}, not of {model}: every change to {model} in the cluster is refused"
+    return fail("cluster objects", said, f"name its objects in `models.{model}.cluster`, or ask about {mapped[0]} with --model")
 
 
 def _named(access: Access, objects: ClusterObjects) -> set[str]:

@@ -24,6 +24,7 @@ from mlrunbook.domain.actions import (
     UndoRollout,
 )
 from mlrunbook.domain.errors import NotFound, Refused, Transient
+from mlrunbook.domain.existing import check_views
 from mlrunbook.domain.features import CLOCK_SKEW, PASSING, ViewState
 from mlrunbook.ports import FeatureStore
 from mlrunbook.wiring import World
@@ -175,8 +176,14 @@ def _feature_store(world: World) -> FeatureStore:
     return world.features
 
 
+def _own_views(world: World, action: Materialize | ResumeMaterialization) -> None:
+    """Refused for the views of another model: nothing of them is read back, so nothing is applied either."""
+    check_views(action.model, action.views, world.policy.feature_views_of(action.model))
+
+
 def _read_features(world: World, action: Materialize) -> State:
     """By view, what is left to load of the rows that the source had when the plan was made; retrieval by feature service must work."""
+    _own_views(world, action)
     seen = _feature_store(world).inspect(entities=COMPARED, until=_moment(action.until) or _moment(action.as_of))
     for problem in seen.problems:
         if problem.fault in PASSING:
@@ -204,6 +211,7 @@ def _materialized(action: Materialize, state: State) -> bool:
 
 
 def _materialize(world: World, action: Materialize, _id: str) -> None:
+    _own_views(world, action)
     until = _moment(action.until) or world.now()
     _feature_store(world).materialize(action.views, since=_moment(action.since), until=until, progress=progress.report)
 
@@ -213,8 +221,14 @@ def _moment(text: str | None) -> datetime | None:
 
 
 def _read_schedules(world: World, action: ResumeMaterialization) -> State:
+    _own_views(world, action)
     running = {s.view for s in world.platform.feature_schedules() if not s.suspended}
     return {"suspended": sorted(set(action.views) - running)}
+
+
+def _resume(world: World, action: ResumeMaterialization, key: str) -> None:
+    _own_views(world, action)
+    world.platform.resume_feature_schedules(action.views, resumed_by="mlrunbook", idempotency_key=key)
 
 
 def _read_registered(world: World, action: Register) -> State:
@@ -275,7 +289,7 @@ EFFECTS: dict[str, Effect] = {
     ResumeMaterialization.kind: Effect(
         read=_read_schedules,
         holds=lambda a, s: s.get("suspended") == [],
-        apply=lambda world, a, key: world.platform.resume_feature_schedules(a.views, resumed_by="mlrunbook", idempotency_key=key),
+        apply=_resume,
         repeatable=True,
     ),
     Register.kind: Effect(

@@ -16,7 +16,7 @@ from typing import Any
 from sqlalchemy import Connection
 
 from mlrunbook import standing_orders
-from mlrunbook.domain.actions import Action, Isolate, Plan, PlanKind, Promote, RollBack, RouteTraffic, Scale, Stage
+from mlrunbook.domain.actions import Action, Isolate, Plan, PlanKind, Promote, RollBack, RouteTraffic, Scale, Stage, check_own
 from mlrunbook.domain.approval import POLICY_RULE
 from mlrunbook.domain.emergency import limits_damage
 from mlrunbook.domain.errors import NotApproved, Overtaken, Refused, RunbookError, Transient, Unknown
@@ -43,6 +43,7 @@ def perform(world: World, lease: leases.Lease, plan: Plan, ordinal: int, *, undo
     action, effect = plan.actions[ordinal], EFFECTS[plan.actions[ordinal].kind]
     with world.transaction() as conn:
         leases.check(conn, lease)
+        check_own(incidents.get(conn, plan.incident_id).model, plan.actions)
         row = journal.find(conn, plan.incident_id, plan.digest, ordinal)
         if row is not None and row.settled:
             return row

@@ -29,6 +29,7 @@ class ServingStatus:
     deployed_at: datetime | None = None
     features: str | None = None  # the model server's own word on feature reads: "ok", or why they fail; None: not known, or not needed
     not_loaded: str | None = None  # why the model server cannot load `serving_version`; None: it can, or that is not known
+    unloadable_route: str | None = None  # the version that traffic is routed to and that the server cannot load: which, and why
 
 
 @dataclass(frozen=True)

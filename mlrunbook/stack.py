@@ -28,11 +28,11 @@ from typing import TextIO
 import psutil
 
 from mlrunbook import deploy, private_file
-from mlrunbook.adapters.local_runtime import desired_state
 from mlrunbook.addresses import HOST, Ports, answers, check_ports
 from mlrunbook.domain.errors import Invalid, Refused, RunbookError
 from mlrunbook.embedded_postgres import EmbeddedPostgres
 from mlrunbook.platform.feature_repo.repository import readings_folder, write_config
+from mlrunbook.platform.serving_state import claim
 from mlrunbook.processes import Service, Supervisor, end_marked, uninterrupted
 from mlrunbook.settings import Settings
 from mlrunbook.tokens import Scope
@@ -330,7 +330,7 @@ class Stack:
                 cwd=self.home,
             ),
         }
-        if MODEL_SERVER in self._parts and desired_state(self._desired_file)["replicas"]:
+        if MODEL_SERVER in self._parts and claim(self._desired_file)["replicas"]:
             services[MODEL_SERVER] = self._model_server()
         return [service for name, service in services.items() if name in self._parts]
 
@@ -339,11 +339,12 @@ class Stack:
         return Settings(data_dir=self.data).serving_state_file
 
     def _model_server(self) -> Service:
-        restart_id = self._serving_restart_id = desired_state(self._desired_file)["restart_id"]
+        desired = claim(self._desired_file)
+        restart_id = self._serving_restart_id = desired["restart_id"]
         port = self.ports.model_server
         return Service(
             MODEL_SERVER,
-            [sys.executable, "-m", "mlrunbook.platform.model_server", "--port", str(port)],
+            [sys.executable, "-m", "mlrunbook.platform.model_server", "--port", str(port), "--model", desired["model"]],
             self._child_env() | ({"MLRUNBOOK_RESTART_ID": restart_id} if restart_id else {}),
             answers(f"http://{HOST}:{port}/health"),
             cwd=self.home,
@@ -402,7 +403,7 @@ class Stack:
 
     def reconcile_serving(self) -> None:
         """Make the model server what the desired state says."""
-        desired = desired_state(self._desired_file)
+        desired = claim(self._desired_file)
         runs = self.supervisor.has(MODEL_SERVER)
         if runs and desired["isolated"]:
             return  # what it has in memory is evidence: it is not ended until a person lifts the isolation

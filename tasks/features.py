@@ -22,9 +22,11 @@ SHOW_EVERY_S = 1.0
 
 
 @task(task_run_name="read-the-request", **RETRY_TRANSIENT)
-async def materialization_asked(views: list[str], end: datetime | None, look_back_h: int, reason: str, by: str) -> dict[str, Any]:
-    """The request for the incident; refused where a view does not exist or the end lies in the future."""
-    return await off_loop(features.asked, world(), views, end, look_back_h, reason=reason, by=by)
+async def materialization_asked(
+    model: str, views: list[str], end: datetime | None, look_back_h: int, reason: str, by: str
+) -> dict[str, Any]:
+    """The request for the incident; refused where the model does not read a view or the end lies in the future."""
+    return await off_loop(features.asked, world(), model, views, end, look_back_h, reason=reason, by=by)
 
 
 @asynccontextmanager

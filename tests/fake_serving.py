@@ -20,7 +20,18 @@ ASKED = 3000
 def serves(s: dict[str, Any]) -> str:
     """The version that answers: what is wanted, or what served before when that cannot be loaded."""
     wanted: str = s["route"] or s["serving"]
-    return str(s["previous"]) if wanted == s["unloadable"] else wanted
+    if _loads(s, wanted):
+        return wanted
+    return str(s["serving"] if wanted != s["serving"] and _loads(s, s["serving"]) else s["previous"])
+
+
+def _loads(s: dict[str, Any], version: str) -> bool:
+    return version != s["unloadable"] and version in s["versions"]
+
+
+def unloadable_route(s: dict[str, Any]) -> str | None:
+    route = s["route"]
+    return None if route in (None, s["serving"]) or _loads(s, route) else f"{route}: there is no version {route}"
 
 
 def restarted(s: dict[str, Any]) -> dict[str, Any]:

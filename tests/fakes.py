@@ -12,7 +12,7 @@ from typing import Any
 from sqlalchemy import Engine
 
 from mlrunbook import db, statefile
-from mlrunbook.domain.actions import Action
+from mlrunbook.domain.actions import Action, check_own
 from mlrunbook.domain.errors import NotFound, Refused, Transient, Unknown
 from mlrunbook.domain.history import DayFigures
 from mlrunbook.domain.performance import Confusion, ModelMetrics, WindowMetrics
@@ -190,6 +190,7 @@ class FileWorld(FileRegistry, FileSchedules):
             fake_serving.serves(s) if up else None,
             datetime.fromisoformat(s["deployed_at"]),
             not_loaded=fake_serving.not_loaded(s) if up else None,
+            unloadable_route=fake_serving.unloadable_route(s) if up else None,
         )
 
     def metrics(
@@ -305,7 +306,7 @@ class FileWorld(FileRegistry, FileSchedules):
     # -- ServingRuntime
 
     def observe(self, model: str) -> ServingState:
-        s = self._answer()
+        s = self._known(model)
         if not s["replicas"]:
             return ServingState(0, 0, s["route"], s["restart_id"], None, None, s["isolated"])
         if s["hung"]:
@@ -318,19 +319,19 @@ class FileWorld(FileRegistry, FileSchedules):
 
     def scale(self, model: str, *, replicas: int) -> None:
         """A server that starts reads its config."""
-        if self._answer()["replicas"] != replicas:
+        if self._known(model)["replicas"] != replicas:
             self._apply(f"scale:{replicas}", {"replicas": replicas} | (self._loaded() if replicas else {}))
 
     def route(self, model: str, *, version: str | None) -> None:
-        if self._answer()["route"] != version:
+        if self._known(model)["route"] != version:
             self._apply(f"route:{version}", {"route": version})
 
     def read_config(self, model: str) -> ServingConfig:
-        s = self._answer()
+        s = self._known(model)
         return ServingConfig(str(s["config_revision"]), **s["config"])
 
     def write_config(self, model: str, changes: Mapping[str, Any], *, expected_revision: str) -> ServingConfig:
-        s = self._answer()
+        s = self._known(model)
         if str(s["config_revision"]) != expected_revision:
             raise Transient("the config moved meanwhile")
         kind = "config:" + ",".join(f"{k}={v}" for k, v in sorted(changes.items()))
@@ -341,7 +342,7 @@ class FileWorld(FileRegistry, FileSchedules):
         return self.read_config(model)
 
     def restart(self, model: str, *, restart_id: str) -> None:
-        if self._answer()["restart_id"] != restart_id:
+        if self._known(model)["restart_id"] != restart_id:
             self._apply("restart", {"restart_id": restart_id} | self._loaded() | fake_serving.restarted(self.state))
 
     def _loaded(self) -> dict[str, Any]:
@@ -351,38 +352,43 @@ class FileWorld(FileRegistry, FileSchedules):
         return {"loaded_threshold": threshold} | ({"slipped_until": self._now().isoformat()} if mended else {})
 
     def instances(self, model: str) -> Sequence[Instance]:
-        s = self._answer()
+        s = self._known(model)
         return [Instance("model-server", not s["hung"], 0, "it does not answer" if s["hung"] else None)] * s["replicas"]
 
     def resources(self, model: str) -> Resources:
-        self._answer()
+        self._known(model)
         return Resources(0.2, 0.3)
 
     def revisions(self, model: str) -> Sequence[Revision]:
-        self._answer()
+        self._known(model)
         return []
 
     def undo_rollout(self, model: str, *, revision: int) -> None:
+        self._known(model)
         raise Refused("there is no rollout history")
 
     def rehearse(self, model: str, actions: Sequence[Action]) -> Sequence[str]:
         """`refuses`: action kinds that a dry run would refuse."""
+        self._known(model)
+        check_own(model, actions)
         for action in actions:
-            if action.kind in self._answer().get("refuses", ()):
+            if action.kind in self.state.get("refuses", ()):
                 raise Refused(f"the server refuses to {action.summary}")
         return []
 
     def logs(self, model: str, *, tail: int = 500, since: datetime | None = None) -> str:
         """`log`: (ISO time, line)."""
-        written = self._answer().get("log", [(T0.replace(year=2025).isoformat(), "INFO started")])
+        written = self._known(model).get("log", [(T0.replace(year=2025).isoformat(), "INFO started")])
         lines = [line for at, line in written if since is None or datetime.fromisoformat(at) >= since]
         return "".join(f"{line}\n" for line in lines[-tail:])
 
     def isolate(self, model: str, *, isolated: bool) -> None:
-        if self._answer()["isolated"] != isolated:
+        if self._known(model)["isolated"] != isolated:
             self._apply(f"isolate:{isolated}", {"isolated": isolated})
 
     def preserve(self, model: str) -> Mapping[str, bytes]:
+        if model != MODEL:
+            return {"serving.missing": f"this machine serves {MODEL}, not {model}".encode()}
         if self.down:
             return {"logs/model-server.log.missing": b"nothing answers"}
         return {"logs/model-server.log": b"INFO started\n", "serving/health.json": json.dumps({"version": self.state["serving"]}).encode()}

@@ -16,10 +16,10 @@ from mlrunbook.adapters import kubernetes_isolation as isolation
 from mlrunbook.adapters import kubernetes_reading as reading
 from mlrunbook.adapters.kubernetes_cluster import JSON, Cluster, Object, matches
 from mlrunbook.adapters.kubernetes_errors import Conflict
-from mlrunbook.domain.actions import Action, Configure, Isolate, Restart, RouteTraffic, Scale, UndoRollout
+from mlrunbook.domain.actions import Action, Configure, Isolate, Restart, RouteTraffic, Scale, UndoRollout, check_own
 from mlrunbook.domain.cluster import ClusterObjects, ClusterPolicy
 from mlrunbook.domain.errors import Invalid, NotFound, Refused, Transient
-from mlrunbook.ports import Instance, Resources, Revision, ServingConfig, ServingState
+from mlrunbook.ports import MISSING, Instance, Resources, Revision, ServingConfig, ServingState
 
 REPLICAS_BEFORE = "mlrunbook/replicas-before"  # annotation of a stopped Deployment, for people: the journal has it too
 _NO_DRY_RUN = "does not support dry run"  # what the API server answers where an admission webhook has side effects
@@ -104,10 +104,16 @@ class KubernetesRuntime:
         return reading.revisions(deployment, self._replica_sets(deployment))
 
     def preserve(self, model: str) -> Mapping[str, bytes]:
-        return kubernetes_evidence.collect(self._cluster, self._policy.of(model))
+        try:
+            objects = self._policy.of(model)
+        except Refused as error:
+            return {f"cluster{MISSING}": str(error).encode()}
+        return kubernetes_evidence.collect(self._cluster, objects)
 
     def rehearse(self, model: str, actions: Sequence[Action]) -> list[str]:
         """A server-side dry run of each action: admission, validation and permissions as for the real one, and nothing is stored."""
+        self._policy.of(model)
+        check_own(model, actions)
         try:
             return [said for action in actions for said in self._rehearsed(model, action)]
         except Refused as error:
@@ -206,8 +212,9 @@ class KubernetesRuntime:
         _undisturbed(once)
 
     def _isolate(self, model: str, isolated: bool, *, dry_run: bool) -> None:
+        objects = self._policy.of(model)
         if isolated:
-            isolation.isolate(self._cluster, model, self._policy.of(model), dry_run=dry_run)
+            isolation.isolate(self._cluster, model, objects, dry_run=dry_run)
         else:
             isolation.lift(self._cluster, model, dry_run=dry_run)
 

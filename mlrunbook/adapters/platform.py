@@ -45,20 +45,23 @@ class HttpPlatform:
         self._http.close()
 
     def status(self, model: str) -> ServingStatus:
-        return self._read(f"{_model(model)}/status", _status)
+        return self._read(f"{_model(model)}/status", _about(model, _status))
 
     def metrics(
         self, model: str, *, since: datetime | None = None, until: datetime | None = None, version: str | None = None
     ) -> ModelMetrics:
         params = {"since": _iso(since), "until": _iso(until), "version": version}
-        return self._read(f"/api/v1/model-performance/metrics/{quote(model, safe='')}", _metrics, params)
+        return self._read(f"/api/v1/model-performance/metrics/{quote(model, safe='')}", _about(model, _metrics), params)
 
     def history(self, model: str, *, days: int, until: datetime | None = None) -> Sequence[DayFigures]:
         params = {"days": days, "until": _iso(until)}
-        return self._read(f"/api/v1/model-performance/history/{quote(model, safe='')}", lambda b: [_day(d) for d in b["days"]], params)
+        parse = _about(model, lambda b: [_day(d) for d in b["days"]])
+        return self._read(f"/api/v1/model-performance/history/{quote(model, safe='')}", parse, params)
 
     def alerts(self, model: str | None = None) -> Sequence[Mapping[str, Any]]:
-        return self._read("/api/v1/model-performance/alerts", lambda b: [dict(a) for a in b["alerts"]], {"model": model})
+        return self._read(
+            "/api/v1/model-performance/alerts", lambda b: [dict(a) for a in b["alerts"] if _is_of(model, a)], {"model": model}
+        )
 
     def prediction_log(
         self,
@@ -71,33 +74,36 @@ class HttpPlatform:
     ) -> Sequence[Prediction]:
         labelled = "true" if labelled_only else None
         params = {"model": model, "limit": limit, "since": _iso(since), "until": _iso(until), "labelledOnly": labelled}
-        return self._read("/api/v1/ml/predictions/logs", lambda b: [_prediction(p) for p in b["predictions"]], params)
+        return self._read("/api/v1/ml/predictions/logs", _about(model, lambda b: [_prediction(p) for p in b["predictions"]]), params)
 
     def changes(self, model: str, *, since: datetime) -> Sequence[Change]:
-        return self._read(f"{_model(model)}/changes", lambda b: [_change(c) for c in b["changes"]], {"since": _iso(since)})
+        parse = _about(model, lambda b: [_change(c) for c in b["changes"]])
+        return self._read(f"{_model(model)}/changes", parse, {"since": _iso(since)})
 
     def rollback(self, model: str, *, target_version: str, reason: str, rolled_back_by: str, idempotency_key: str) -> ServingStatus:
         body = {"targetVersion": target_version, "reason": reason, "rolledBackBy": rolled_back_by}
-        return self._write(f"{_model(model)}/rollback", body, _status, idempotency_key)
+        return self._write(f"{_model(model)}/rollback", body, _about(model, _status), idempotency_key)
 
     def versions(self, model: str) -> Sequence[ModelVersion]:
-        return self._read(f"{_model(model)}/versions", lambda b: [_version(v) for v in b["versions"]])
+        return self._read(f"{_model(model)}/versions", _about(model, lambda b: [_version(v) for v in b["versions"]]))
 
     def register(self, model: str, *, version: str, registered_by: str, idempotency_key: str) -> ModelVersion:
-        return self._write(f"{_model(model)}/versions", {"version": version, "registeredBy": registered_by}, _version, idempotency_key)
+        body = {"version": version, "registeredBy": registered_by}
+        return self._write(f"{_model(model)}/versions", body, _about(model, _version), idempotency_key)
 
     def stage(self, model: str, *, version: str | None, staged_by: str, idempotency_key: str) -> ServingStatus:
-        return self._write(f"{_model(model)}/staging", {"version": version, "stagedBy": staged_by}, _status, idempotency_key)
+        body = {"version": version, "stagedBy": staged_by}
+        return self._write(f"{_model(model)}/staging", body, _about(model, _status), idempotency_key)
 
     def promote(self, model: str, *, version: str, reason: str, promoted_by: str, idempotency_key: str) -> ServingStatus:
         body = {"version": version, "reason": reason, "promotedBy": promoted_by}
-        return self._write(f"{_model(model)}/promote", body, _status, idempotency_key)
+        return self._write(f"{_model(model)}/promote", body, _about(model, _status), idempotency_key)
 
     def replay(
         self, model: str, *, versions: Sequence[str], since: datetime | None = None, until: datetime | None = None, limit: int = 4000
     ) -> Replayed:
         params = {"version": list(versions), "since": _iso(since), "until": _iso(until), "limit": limit}
-        return self._read(f"{_model(model)}/replay", _replayed, params)
+        return self._read(f"{_model(model)}/replay", _about(model, _replayed), params)
 
     def feature_schedules(self) -> Sequence[ViewSchedule]:
         return self._read(_SCHEDULES, _schedules)
@@ -106,10 +112,10 @@ class HttpPlatform:
         return self._write(f"{_SCHEDULES}/resume", {"views": list(views), "changedBy": resumed_by}, _schedules, idempotency_key)
 
     def work_orders(self, model: str, *, state: str | None = None) -> Sequence[WorkOrder]:
-        return self._read(f"{_model(model)}/work-orders", _work_orders, {"state": state})
+        return self._read(f"{_model(model)}/work-orders", _about(model, _work_orders), {"state": state})
 
     def flag_pending_work_orders(self, model: str, *, reason: str, idempotency_key: str) -> Sequence[WorkOrder]:
-        return self._write(f"{_model(model)}/work-orders/flag", {"reason": reason}, _work_orders, idempotency_key)
+        return self._write(f"{_model(model)}/work-orders/flag", {"reason": reason}, _about(model, _work_orders), idempotency_key)
 
     def _read(self, path: str, parse: Callable[[Any], T], params: Mapping[str, Any] | None = None) -> T:
         given = {k: v for k, v in (params or {}).items() if v is not None}
@@ -143,6 +149,22 @@ class HttpPlatform:
 
 def _model(model: str) -> str:
     return f"/api/v1/ml/models/{quote(model, safe='')}"
+
+
+def _about(model: str, parse: Callable[[Any], T]) -> Callable[[Any], T]:
+    """`parse` for an answer about this model: one that names another, as a whole or in a row, is Refused. Leaving the name out is fine."""
+
+    def checked(b: Any) -> T:
+        rows = [row for part in b.values() if isinstance(part, list) for row in part if isinstance(row, dict)]
+        if other := next((part["model"] for part in (b, *rows) if part.get("model") not in (None, model)), None):
+            raise Refused(f"the platform was asked about {model} and answers about {other}: look at both models, then correct the platform")
+        return parse(b)
+
+    return checked
+
+
+def _is_of(model: str | None, alert: Mapping[str, Any]) -> bool:
+    return model is None or (alert.get("labels") or {}).get("model") in (None, model)
 
 
 def _refusal(where: str, response: httpx.Response) -> Exception:
@@ -182,6 +204,8 @@ def _time(value: Any) -> datetime:
 def _status(b: Any) -> ServingStatus:
     if b["servingVersion"] is None:
         raise NotFound(f"no version of {b['model']} is in production: promote one first")
+    version, unloadable = _not_loaded(b.get("server"))
+    names_serving = version == b["servingVersion"]
     return ServingStatus(
         model=b["model"],
         serving_version=str(b["servingVersion"]),
@@ -191,7 +215,8 @@ def _status(b: Any) -> ServingStatus:
         server_version=b.get("serverVersion"),
         deployed_at=_time(b["deployedAt"]) if b.get("deployedAt") else None,
         features=_features_word(b.get("server")),
-        not_loaded=_not_loaded(b),
+        not_loaded=unloadable if names_serving else None,
+        unloadable_route=None if names_serving or unloadable is None else f"{version}: {unloadable}",
     )
 
 
@@ -205,13 +230,13 @@ def _features_word(server: Any) -> str | None:
     return "ok" if state == "ok" else str(features.get("error") or state)
 
 
-def _not_loaded(b: Any) -> str | None:
-    """Another platform may leave it out; one about a version that traffic is merely routed to is no deployment."""
-    server = b.get("server")
+def _not_loaded(server: Any) -> tuple[str | None, str | None]:
+    """The version that the server cannot load, and why; another platform may leave it out. Where it is not what the registry names,
+    traffic is routed to it, which is no deployment."""
     said = server.get("notLoaded") if isinstance(server, dict) else None
-    if not isinstance(said, dict) or said.get("version") != b["servingVersion"]:
-        return None
-    return str(said.get("error") or "no reason given")
+    if not isinstance(said, dict) or not said.get("version"):
+        return None, None
+    return str(said["version"]), str(said.get("error") or "no reason given")
 
 
 def _confusion(b: Any) -> Confusion:

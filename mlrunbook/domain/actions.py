@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from typing import Any, ClassVar
 
-from mlrunbook.domain.errors import Invalid
+from mlrunbook.domain.errors import Invalid, Refused
 
 
 class PlanKind(StrEnum):
@@ -333,6 +333,12 @@ class Promote(Action):
         return f"Promoted {self.version} to production"
 
 
+def check_own(model: str, actions: Iterable[Action]) -> None:
+    """Refused where an action is about another model: an incident acts on its own model alone."""
+    if foreign := next((a for a in actions if a.model != model), None):
+        raise Refused(f"{foreign.kind} is about {foreign.model}, and this incident about {model}: nothing was changed")
+
+
 def lifts_isolation(action: Action) -> bool:
     return isinstance(action, Isolate) and not action.isolated
 
@@ -370,6 +376,9 @@ class Plan:
     rule: str | None = None  # the policy rule an automatic plan rests on
     expected: str = ""  # what the approver should expect to see afterwards
     facts: Mapping[str, Any] = field(default_factory=dict)  # numbers the approver is shown
+
+    def __post_init__(self) -> None:
+        check_own(self.model, self.actions)
 
     def as_dict(self) -> dict[str, Any]:
         body = asdict(self) | {

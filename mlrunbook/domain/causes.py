@@ -112,7 +112,8 @@ def evidence(found: Mapping[str, Finding], facts: DiagnosisFacts, now: datetime)
     healthy = facts.status.server_healthy if facts.status and not facts.stopped else None
     seen = facts.trouble
     # Slow answers or failed requests of a model that is wrong as well are the lesser trouble.
-    ailing = seen is not None and (seen.trouble is Trouble.DOWN or facts.degraded is not True)
+    nothing_serves = seen is not None and (seen.trouble is Trouble.DOWN or (seen.trouble is Trouble.MISROUTED and healthy is False))
+    ailing = seen is not None and (nothing_serves or facts.degraded is not True)
     in_trouble = True if ailing else None if healthy is None else False
     # Reads that fail are the server's own trouble only where the store is known to answer others.
     out = suspect(reads, up)

@@ -6,8 +6,8 @@ the source is. An incremental run with no new row moves the first alone, so only
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any
@@ -128,6 +128,11 @@ class FeatureStoreState:
     views: tuple[ViewState, ...]
     problems: tuple[FeatureProblem, ...] = ()
     read_ok: bool | None = None
+
+    def of_views(self, names: Collection[str]) -> FeatureStoreState:
+        """What concerns these views, and the store as a whole."""
+        problems = tuple(p for p in self.problems if p.view is None or p.view in names)
+        return replace(self, views=tuple(v for v in self.views if v.name in names), problems=problems)
 
 
 @dataclass(frozen=True)

@@ -29,6 +29,7 @@ class Trouble(StrEnum):
     BLIND = "blind"  # it cannot read features
     STORAGE = "storage"  # it cannot write the prediction log
     REFUSING = "refusing"  # callers ask what no model can answer
+    MISROUTED = "misrouted"  # traffic is routed to a version that it cannot load
     UNEXPLAINED = "unexplained"  # requests fail, and nobody says how
 
 
@@ -51,6 +52,8 @@ _WORDS = {
 LOOK = {
     Trouble.STORAGE: "look at the database of the prediction log: its locks, its disk, its connections; a restart would not help",
     Trouble.REFUSING: "the server is right to refuse them: find the caller by the model server's log and mend what it sends",
+    Trouble.MISROUTED: "route traffic to a registered version, or take the route back: `mlrunbook incidents contain INCIDENT --take-back`; "
+    "a restart loads no other version",
     Trouble.UNEXPLAINED: "look at the model server's log for why requests fail",
 }
 
@@ -64,10 +67,26 @@ class Seen:
 
 
 def trouble_of(status: ServingStatus | None, now: WindowMetrics | None, policy: SeverityPolicy) -> Seen | None:
-    """None: no trouble is seen, which without a status and metrics means little. A server that does not answer comes first, then one
-    that is slow (its time-outs are failed requests too), then failed requests by their most frequent kind."""
+    """None: no trouble is seen, which without a status and metrics means little. A server that serves nothing comes first, then one
+    that is slow (its time-outs are failed requests too), then failed requests by their most frequent kind, then a route that leads to
+    nothing while another version goes on serving."""
     if status is not None and not status.server_healthy:
+        if status.unloadable_route:
+            return Seen(
+                Trouble.MISROUTED, f"nothing serves: traffic is routed to a version that cannot be loaded, {status.unloadable_route}"
+            )
         return Seen(Trouble.DOWN, "the model server does not answer")
+    return _in_figures(now, policy) or _misrouted(status)
+
+
+def _misrouted(status: ServingStatus | None) -> Seen | None:
+    if status is None or not status.unloadable_route:
+        return None
+    instead = f"{status.server_version or 'the version before'} serves instead"
+    return Seen(Trouble.MISROUTED, f"traffic is routed to a version that cannot be loaded, {status.unloadable_route}; {instead}")
+
+
+def _in_figures(now: WindowMetrics | None, policy: SeverityPolicy) -> Seen | None:
     if now is None:
         return None
     p95_ms, rate = now.latency_p95_ms, now.error_rate

@@ -280,7 +280,12 @@ def _hints_at_danger(metrics: ModelMetrics, policy: SeverityPolicy) -> bool:
 def _signals(metrics: ModelMetrics | None, status: ServingStatus | None, policy: SeverityPolicy) -> Iterator[_Signal]:
     """Everything measured that is past a limit."""
     if status is not None and not status.server_healthy:
-        yield _Signal(Severity.CRITICAL, IncidentType.INFRASTRUCTURE, "the model server does not answer: critical, service outage")
+        lost = (
+            f"cannot load the version that traffic is routed to ({status.unloadable_route})"
+            if status.unloadable_route
+            else "does not answer"
+        )
+        yield _Signal(Severity.CRITICAL, IncidentType.INFRASTRUCTURE, f"the model server {lost}: critical, service outage")
     if status is not None and status.features not in (None, FEATURES_OK):
         reason = f"the model server cannot read features, so it cannot predict: critical, service outage ({status.features})"
         yield _Signal(Severity.CRITICAL, IncidentType.INFRASTRUCTURE, reason)
@@ -288,6 +293,9 @@ def _signals(metrics: ModelMetrics | None, status: ServingStatus | None, policy:
         instead = f"{status.server_version or 'the version before'} goes on serving"
         reason = f"the model server cannot load {status.serving_version}, {instead}: medium, the next start would leave nothing to serve"
         yield _Signal(Severity.MEDIUM, IncidentType.INFRASTRUCTURE, f"{reason} ({status.not_loaded})")
+    if status is not None and status.unloadable_route and status.server_healthy:
+        reason = "traffic is routed to a version that the model server cannot load: medium, the next start would leave nothing to serve"
+        yield _Signal(Severity.MEDIUM, IncidentType.INFRASTRUCTURE, f"{reason} ({status.unloadable_route})")
     if metrics is None:
         return
     now, counts = metrics.current, metrics.current.confusion

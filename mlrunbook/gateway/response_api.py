@@ -95,12 +95,14 @@ def of_incident(routes: APIRouter, world: World) -> None:
 
     @routes.post("/{id}/containment", status_code=202)
     def order_containment(incident_id: IncidentId, body: ContainmentIn, who: Approver) -> wire.PlanOut:
-        """Order containment on the spot, or take all of it back. The order is your approval; the next run carries it out first."""
+        """Order containment on the spot, or take all of it back. The order is your approval; the next run carries it out first, and it
+        is paged until it is in force."""
         now = world.now()
+        seen = orders.look(world, incident_id, body.order, version=body.version)
         with world.transaction() as conn:
             incident = still_open(conn, incident_id)
             by = orders.Giver(who.name, who.role, body.door)
-            plan = orders.give(conn, world.policy, incident, body.order, version=body.version, by=by, why=body.reason, now=now)
+            plan = orders.give(conn, world.policy, incident, body.order, version=body.version, by=by, why=body.reason, now=now, state=seen)
             return wire.PlanOut.of(conn, world.policy, plan, now=now)
 
     @routes.post("/{id}/handover")

@@ -282,7 +282,7 @@ class AlertLoop:
         *,
         clock: Callable[[], datetime],
         health: Callable[[str], Mapping[str, Any] | None],
-        stopped_on_purpose: Callable[[], bool],
+        stopped_on_purpose: Callable[[str], bool],
         send: Callable[[dict[str, Any]], None],
         watched: Watched,
         rules: AlertThresholds,
@@ -313,7 +313,7 @@ class AlertLoop:
 
     def _look(self, model: str) -> ServerSeen:
         health, now = self._health(model), self._clock()
-        if health is not None or self._stopped():
+        if health is not None or self._stopped(model):
             self._down_since.pop(model, None)
             return server_seen(health, down_for=None, now=now)
         return server_seen(None, down_for=now - self._down_since.setdefault(model, now), now=now)

@@ -49,6 +49,7 @@ from mlrunbook.platform import (
 )
 from mlrunbook.platform.drift_watch import DriftWatch
 from mlrunbook.platform.probing_watch import ProbingWatch
+from mlrunbook.platform.serving_state import desired_of
 from mlrunbook.settings import Settings, settings
 from mlrunbook.tokens import Identity, Scope
 
@@ -87,8 +88,11 @@ def create_app(
     limits = rules or AlertThresholds()
     watched = alerts.Watched(DriftWatch(engine, clock=clock, rules=limits), ProbingWatch(engine, clock=clock), safety, fairness)
 
-    def stopped() -> bool:
-        return _desired_replicas(config) == 0
+    def stopped(model: str) -> bool:
+        """Of a model that another machine serves, or nobody, that is not known here: its server counts as wanted."""
+        with contextlib.suppress(RunbookError):
+            return bool(desired_of(config.serving_state_file, model)["replicas"] == 0)
+        return False
 
     loop: alerts.AlertLoop | None = None
     if evaluate_every_s is not None:
@@ -162,12 +166,6 @@ class ModelServer:
         except (httpx.HTTPError, ValueError):
             return None
         return body if isinstance(body, dict) and body.get("model") == model else None
-
-
-def _desired_replicas(config: Settings) -> int | None:
-    with contextlib.suppress(RunbookError):
-        return statefile.read(config.serving_state_file).get("replicas")
-    return None
 
 
 def _health(app: FastAPI, engine: Engine) -> None:
@@ -271,13 +269,14 @@ def _registry(app: FastAPI, engine: Engine, config: Settings, server: ModelServe
 
 
 def _serving(app: FastAPI, engine: Engine, config: Settings, clock: Callable[[], datetime]) -> None:
-    """The model server's config, its restart, and the work orders made from predictions."""
+    """The model server's config and its restart, of the one model that this machine serves, and the work orders made from predictions."""
     base = "/api/v1/ml/models/{model}"
 
     @app.get(f"{base}/config")
     def read_config(model: str) -> Body:
         with transaction(engine) as conn:
             ledger.find(conn, model)
+        desired_of(config.serving_state_file, model)
         return wire.config(serving_config.read(config.serving_config_file))
 
     @app.patch(f"{base}/config")
@@ -286,6 +285,7 @@ def _serving(app: FastAPI, engine: Engine, config: Settings, clock: Callable[[],
         wanted = body.changes()
         with transaction(engine) as conn:
             ledger.lock(conn, model)
+            desired_of(config.serving_state_file, model)
             stored = serving_config.read(config.serving_config_file)
             if ledger.is_repeat(conn, model, "config", key, wanted):
                 return wire.config(stored)
@@ -304,6 +304,7 @@ def _serving(app: FastAPI, engine: Engine, config: Settings, clock: Callable[[],
         wanted = body.restart_id or key or secrets.token_hex(8)
         with transaction(engine) as conn:
             ledger.lock(conn, model)
+            desired_of(config.serving_state_file, model)
             repeat = ledger.is_repeat(conn, model, "restart", wanted, {"restart_id": wanted})
             if not repeat:
                 ledger.record(conn, model, "restart", target={"restart_id": wanted}, applied=True, at=clock(), key=wanted)
@@ -380,6 +381,8 @@ def _performance(app: FastAPI, engine: Engine, clock: Callable[[], datetime]) ->
     @app.get(f"{base}/alerts")
     def active_alerts(model: str | None = None) -> Body:
         with transaction(engine) as conn:
+            if model is not None:
+                ledger.find(conn, model)
             return {"alerts": alerts.active(conn, model=model)}
 
     @app.get("/api/v1/ml/predictions/logs")

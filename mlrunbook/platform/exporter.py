@@ -54,7 +54,7 @@ class PlatformCollector(Collector):
         *,
         clock: Callable[[], datetime],
         health: Callable[[str], Mapping[str, Any] | None],
-        stopped_on_purpose: Callable[[], bool],
+        stopped_on_purpose: Callable[[str], bool],
         watched: alerts.Watched,
         rules: AlertThresholds,
     ) -> None:
@@ -83,11 +83,10 @@ class PlatformCollector(Collector):
 
         with transaction(self._on) as conn:
             everything = self._watched.counted(conn, now)
-        wanted = not self._stopped()
         for counted in everything:
             version, figures = counted.version, counted.figures
             model, current = figures.model, figures.current
-            health = self._health(model)
+            health, wanted = self._health(model), not self._stopped(model)
             server = alerts.server_seen(health, down_for=timedelta(0) if wanted and health is None else None, now=now)
             seen = self._watched.seen(counted, server)
             for window, part, of in ((CURRENT, current, version), (BASELINE, figures.baseline, "")):

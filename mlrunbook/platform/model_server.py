@@ -31,13 +31,13 @@ from mlrunbook.domain.errors import Invalid, NotFound, RunbookError, Transient
 from mlrunbook.platform import features, predictions, registry, serving_config, wire, workorders
 from mlrunbook.platform.artefacts import LoadedModel
 from mlrunbook.platform.feature_watch import NOT_CONFIGURED, FeatureWatch, Seen, Source
+from mlrunbook.platform.serving_state import DEFAULT_MODEL
 from mlrunbook.platform.shadow import Shadow
 from mlrunbook.ports import ServingConfig
 from mlrunbook.settings import Settings, settings
 from mlrunbook.tokens import Identity, Scope
 
 log = logging.getLogger(__name__)
-DEFAULT_MODEL = "predictive_maintenance"
 POLL_S = 0.5
 LOG_EVERY_S = 60.0  # the same kind of failed request of the same caller
 MAX_BODY_BYTES = 8 << 20

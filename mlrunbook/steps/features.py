@@ -12,6 +12,7 @@ import httpx
 from mlrunbook.domain import findings as checks
 from mlrunbook.domain.clocks import utc
 from mlrunbook.domain.errors import Invalid, RunbookError
+from mlrunbook.domain.existing import check_views
 from mlrunbook.domain.features import FeatureVerdict, findings_of, judge
 from mlrunbook.domain.findings import FeatureServerAnswer, Finding, Missing, State
 from mlrunbook.ports import ViewSchedule
@@ -64,22 +65,20 @@ def server_answer(world: World, model: str) -> FeatureServerAnswer | Missing:
     return FeatureServerAnswer(healthy=health.is_success, read_ok=not why, detail=detail)
 
 
-def asked(world: World, views: Sequence[str], end: datetime | None, look_back_h: int, *, reason: str, by: str) -> dict[str, Any]:
+def asked(
+    world: World, model: str, views: Sequence[str], end: datetime | None, look_back_h: int, *, reason: str, by: str
+) -> dict[str, Any]:
     """A person's request for path B, as `opening.open_or_join` takes it. Invalid names the parameter.
 
-    No `views` means all that the policy names. A time without a zone is UTC, as in Feast.
+    No `views` means all that the model reads by the policy. A time without a zone is UTC, as in Feast.
     """
     policy, now = world.policy.features, world.now()
     if world.features is None:
         raise Invalid(
             "no feature store is configured: set MLRUNBOOK_FEATURE_REPO to the folder of feature_store.yaml", field="featureViews"
         )
-    if unknown := [view for view in views if view not in policy.views]:
-        there = ", ".join(policy.views)
-        raise Invalid(
-            f"featureViews: there is no feature view {unknown[0]!r}; choose from {there} (features.views of the policy)",
-            field="featureViews",
-        )
+    own = world.policy.feature_views_of(model)
+    check_views(model, views, own)
     end = utc(end) if end else None
     if end is not None and end > now:
         why = "Feast would then load nothing until that moment"
@@ -91,7 +90,7 @@ def asked(world: World, views: Sequence[str], end: datetime | None, look_back_h:
         raise Invalid(f"endDate {end:%Y-%m-%d %H:%M %Z} is before the look-back begins; look back further", field="lookBackHours")
     return {
         "path": "materialize",
-        "views": list(dict.fromkeys(views or policy.views)),
+        "views": list(dict.fromkeys(views or own)),
         "since": since.isoformat() if since else None,
         "until": end.isoformat() if end else None,
         "reason": reason,
@@ -105,7 +104,8 @@ def _read(run: Run) -> dict[str, Any] | None:
     store = run.world.features
     if store is None:
         return None
-    state, scheduled, now = store.inspect(), schedules(run), run.world.now()
+    own = run.world.policy.feature_views_of(run.incident().model)
+    state, scheduled, now = store.inspect().of_views(own), schedules(run), run.world.now()
     verdict = judge(state, scheduled, now=now, policy=run.world.policy.features)
     found = findings_of(state, verdict, scheduled, now=now, server=_server(run))
     with run.write() as conn:
@@ -113,8 +113,10 @@ def _read(run: Run) -> dict[str, Any] | None:
 
 
 def schedules(run: Run) -> Sequence[ViewSchedule] | None:
+    """Of the views that the incident's model reads."""
+    own = run.world.policy.feature_views_of(run.incident().model)
     try:
-        return run.world.platform.feature_schedules()
+        return [s for s in run.world.platform.feature_schedules() if s.view in own]
     except RunbookError:  # not this platform's, or away: the rows speak for themselves
         return None
 

@@ -13,7 +13,7 @@ from mlrunbook.domain.errors import Invalid
 from mlrunbook.domain.incident import Incident, IncidentType, Severity, Subtype
 from mlrunbook.domain.policy import Policy
 from mlrunbook.intake import take_in
-from mlrunbook.steps import breach
+from mlrunbook.steps import breach, existing
 from mlrunbook.steps.promotion import CANDIDATE_RECORDS
 from mlrunbook.store import incidents, leases, records, timeline
 from mlrunbook.store.incidents import Report
@@ -37,7 +37,8 @@ def open_or_join(
     """The id of the incident. A run that begins again from the top (resumed, retried) gets the one it has opened, and asks no second
     time: `by_run` is its id. `request` names a path a person asks for ({"path", "by", "reason", ...}): it goes the same way
     through plan, approval and journal, only the diagnosis does not choose it; while a breach has the model server isolated it joins that
-    incident, or says which one it was. `start`: the caller is not the run of the incident."""
+    incident, or says which one it was. Invalid, and no incident, where the request names what does not exist. `start`: the caller is not
+    the run of the incident."""
     for name, value in (("model", model), ("description", description), ("reportedBy", reported_by)):
         if not value.strip():
             raise Invalid(f"{name} is empty: give an incident id, or model, description and reportedBy", field=name)
@@ -52,8 +53,12 @@ def open_or_join(
         subtype=subtype,
     )
     with world.transaction() as conn:
-        if by_run and (opened := records.incident_with(conn, f"opened_by:{by_run}")):
-            return opened
+        opened = records.incident_with(conn, f"opened_by:{by_run}") if by_run else None
+    if opened:
+        return opened
+    if request:
+        existing.check_request(world, report.model, request)
+    with world.transaction() as conn:
         isolated_by = _isolating(conn, report.model) if request else None
         if isolated_by and isolated_by.status.is_open:
             report = replace(report, type=isolated_by.type, family=isolated_by.family)

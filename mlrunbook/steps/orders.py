@@ -12,7 +12,7 @@ from mlrunbook import approvals, standing_orders
 from mlrunbook.domain import communication
 from mlrunbook.domain.actions import Isolate, Order, Plan, PlanKind, RouteTraffic, Scale
 from mlrunbook.domain.emergency import Seen, emergency_plan, take_back, undoes_of
-from mlrunbook.domain.errors import Refused, Unknown
+from mlrunbook.domain.errors import Refused, RunbookError, Transient, Unknown
 from mlrunbook.domain.incident import Incident, Status
 from mlrunbook.domain.orders import Ordered, OrderState, Thing, newest_about, things_of
 from mlrunbook.domain.policy import Policy, Role
@@ -21,9 +21,11 @@ from mlrunbook.notices import page, tell_stakeholders
 from mlrunbook.perform import perform
 from mlrunbook.ports import ServingState
 from mlrunbook.standing_orders import failed_key, watch
+from mlrunbook.steps import existing
 from mlrunbook.steps.changes import carry_out_or_report, executed_of
 from mlrunbook.steps.run import ACTOR, Run
 from mlrunbook.store import incidents, journal, leases, outbox, plans, records, timeline
+from mlrunbook.wiring import World
 
 ENDED = "order:"  # the record that people were told how an order ended, by its digest: {"failed": [summary, ...]}
 BY_HAND = "Do it by hand: docs/runbooks/ml-model-incident.md, Quick Reference"
@@ -86,6 +88,27 @@ def give(
         now=now,
     )
     return plan
+
+
+def look(world: World, incident_id: str, order: Order, *, version: str | None) -> ServingState | None:
+    """Before an order is given: the version that it names must exist, and what the runtime shows now is what a taking back is decided on.
+
+    Invalid where the registry has no such version; Transient where it does not answer: an order about a version nobody knows could be an
+    outage. None: the runtime does not answer, which keeps nobody from taking back.
+    """
+    with world.transaction() as conn:
+        model = incidents.get(conn, incident_id).model
+    if order is Order.ROUTE and version is not None:
+        try:
+            existing.check_version(world, model, version)
+        except Transient as error:
+            raise Transient(f"{error}. `--stop-serving` needs no registry") from error
+    if order is not Order.TAKE_BACK:
+        return None
+    try:
+        return world.runtime.observe(model)
+    except RunbookError:
+        return None
 
 
 def _same_again(known: Sequence[Ordered], plan: Plan) -> Plan | None:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from mlrunbook.domain.actions import Action, Configure, Isolate, Plan, Restart, RouteTraffic, Scale, UndoRollout
 from mlrunbook.domain.containment import feasible
 from mlrunbook.domain.errors import Refused, RunbookError
+from mlrunbook.steps import existing
 from mlrunbook.steps.run import Run
 
 # What the runtime does; the other actions are the platform's and the feature store's.
@@ -17,7 +18,7 @@ OF_THE_RUNTIME = (Scale, RouteTraffic, Configure, Restart, UndoRollout, Isolate)
 
 @dataclass(frozen=True)
 class Rehearsal:
-    """`refused`: the runtime's words, by the action's position. `found`: a sentence an action, for the approver."""
+    """`refused`: why, by the action's position. `found`: a sentence an action of the runtime, for the approver."""
 
     refused: Mapping[int, str]
     found: tuple[str, ...]
@@ -27,12 +28,13 @@ class Rehearsal:
 
 
 def rehearse(run: Run, model: str, actions: Sequence[Action]) -> Rehearsal:
-    """Each action by itself. A runtime that gives no answer refuses nothing, and is asked only once: that is for the carrying out."""
-    refused: dict[int, str] = {}
+    """Each action by itself, once what it names is known to exist. A runtime that gives no answer refuses nothing, and is asked only once:
+    that is for the carrying out."""
+    refused = existing.refused(run.world, model, actions)
     found: list[str] = []
     silent = ""
     for i, action in enumerate(actions):
-        if not isinstance(action, OF_THE_RUNTIME):
+        if not isinstance(action, OF_THE_RUNTIME) or i in refused:
             continue
         said = silent
         if not silent:

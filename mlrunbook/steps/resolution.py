@@ -86,7 +86,7 @@ def _as_asked(run: Run, diagnosis: Diagnosis, facts: DiagnosisFacts, request: di
     asked = f"{request['by']} asks for this path: {request['reason'] or 'no reason given'}"
     repair = None
     if request["path"] == Path.MATERIALIZE:
-        views = tuple(request.get("views") or run.world.policy.features.views)
+        views = tuple(request.get("views") or run.world.policy.feature_views_of(run.incident().model))
         resume = tuple(v for v in (facts.features.resume if facts.features else ()) if v in views)
         repair = Repair(views, request.get("since"), resume, until=request.get("until"), as_of=run.world.now().isoformat())
     return replace(

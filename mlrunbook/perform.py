@@ -55,6 +55,8 @@ def perform(world: World, lease: leases.Lease, plan: Plan, ordinal: int, *, undo
     state = _read_back(world, lease, row, lambda: effect.read(world, action))
     with world.transaction() as conn:
         leases.check(conn, lease)
+        if row is None or row.state != "applying":  # somebody may have said no while the state was read: nothing has begun yet
+            approval = _approved(conn, world, plan, action)
         if other := journal.other_incident_acting(conn, plan.incident_id, action.model):
             raise Transient(f"{action.summary}: {other} is changing {action.model} right now; one incident acts on a model at a time")
         row = journal.intend(
@@ -101,14 +103,18 @@ def perform(world: World, lease: leases.Lease, plan: Plan, ordinal: int, *, undo
 
 def _allowed(conn: Connection, world: World, plan: Plan, action: Action, *, started: bool) -> StoredApproval:
     """The approval this change rests on, and no guardrail in its way. A change that has `started` is seen through."""
-    now = world.now()
-    approval, why = standing_approval(conn, world.policy, plan, now=now)
-    if approval is None:
-        raise NotApproved(f"{action.summary}: {why}")
+    approval = _approved(conn, world, plan, action)
     if not evidence.manifest(conn, plan.incident_id):
         raise Refused(f"{action.summary}: no evidence has been preserved yet; nothing is altered before that")
     if not started:
         _within_guardrails(conn, world, plan, action, automatic=approval.door == POLICY_RULE)
+    return approval
+
+
+def _approved(conn: Connection, world: World, plan: Plan, action: Action) -> StoredApproval:
+    approval, why = standing_approval(conn, world.policy, plan, now=world.now())
+    if approval is None:
+        raise NotApproved(f"{action.summary}: {why}")
     return approval
 
 

@@ -186,7 +186,7 @@ def incident_page(one: Mapping[str, Any], now: datetime) -> Iterable[Any]:
 
 def waiting(one: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     """The plans that wait for a person's decision."""
-    return [plan for plan in one["plans"] if plan["decision"] == "pending" and not plan["rule"]]
+    return [plan for plan in one["plans"] if plan["waits"]]
 
 
 def plan_page(plan: Mapping[str, Any]) -> Iterable[Any]:

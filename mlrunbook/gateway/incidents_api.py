@@ -175,8 +175,6 @@ def _operating(routes: APIRouter, world: World) -> None:
             still_open(conn, incident_id)
             digest = _digest(conn, incident_id, body.plan_digest)
             plan = plans.get(conn, incident_id, digest)
-            if body.decision == "approved" and approvals.is_rejected(conn, policy, plan):
-                raise Refused(f"{approvals.standing_approval(conn, policy, plan, now=now)[1]}: it stays rejected, a new plan is needed")
             made = approvals.decide(
                 conn,
                 policy,

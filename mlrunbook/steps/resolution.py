@@ -8,6 +8,8 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 
+from sqlalchemy import Connection
+
 from mlrunbook.approvals import approve_by_rule, decide
 from mlrunbook.domain.actions import Action, Configure, Path, PlanKind, Promote, Restart, RollBack
 from mlrunbook.domain.communication import Figures
@@ -22,6 +24,7 @@ from mlrunbook.domain.policy import Role
 from mlrunbook.domain.recovery import judge_recovery, judge_types
 from mlrunbook.domain.resolution import propose, restart_id
 from mlrunbook.notices import REOPENED, ask
+from mlrunbook.plan_state import PREFECT_FORM
 from mlrunbook.ports import ServingState
 from mlrunbook.steps import measured, orders, promotion, rehearsal, serving, threshold
 from mlrunbook.steps.changes import executed_containment, plan_of, report_left_out
@@ -121,7 +124,7 @@ def record_form(run: Run, digest: str, number: int, answer: dict[str, Any] | Non
     None: the run went on without an answer (a retry does not stop twice at one gate); it is asked again, under the next number.
     """
     with run.world.transaction() as conn:
-        policy, now = run.world.policy, run.world.now()
+        now = run.world.now()
         key = f"form:{digest[:12]}:{number}"
         leases.take(conn, run.incident_id, str(run.lease.holder), now=now, lease_s=run.world.lease_s)  # no longer waiting
         if records.get(conn, run.incident_id, key):
@@ -130,27 +133,36 @@ def record_form(run: Run, digest: str, number: int, answer: dict[str, Any] | Non
         if answer is None:
             run.note(conn, "approval", "Run again without an answer to the form: waiting again")
             return False
-        wanted = plans.get(conn, run.incident_id, digest)
-        counts = policy.approvals.of(wanted.kind).accept_prefect_form and answer["decision"] in ("approved", "rejected")
-        if counts:
-            decide(
-                conn,
-                policy,
-                run.incident_id,
-                digest,
-                decision=answer["decision"],
-                approver=answer["name"],
-                role=None,  # the form proves neither name nor role: policy lets the door in, and the row says so
-                door="prefect_form",
-                verified=False,
-                reason=answer.get("comment", ""),
-                now=now,
-            )
-        else:
-            why = "policy does not count the form" if answer["decision"] in ("approved", "rejected") else "nothing was decided"
-            text = f"Resumed by {answer['name']} without a valid approval ({why}): waiting again"
-            run.note(conn, "approval", text)
-        return counts
+        why_not = _decided_by_form(conn, run, digest, answer)
+        if why_not is not None:
+            run.note(conn, "approval", f"Resumed by {answer['name']} without a valid decision ({why_not}): waiting again")
+        return why_not is None
+
+
+def _decided_by_form(conn: Connection, run: Run, digest: str, answer: dict[str, Any]) -> str | None:
+    """Store the decision typed into the form; or why it does not count. A form is answered when it is, also long after it was shown."""
+    policy, wanted = run.world.policy, plans.get(conn, run.incident_id, digest)
+    if answer["decision"] not in ("approved", "rejected"):
+        return "nothing was decided"
+    if not policy.approvals.of(wanted.kind).accept_prefect_form:
+        return "policy does not count the form"
+    try:
+        decide(
+            conn,
+            policy,
+            run.incident_id,
+            digest,
+            decision=answer["decision"],
+            approver=answer["name"],
+            role=None,  # the form proves neither name nor role: policy lets the door in, and the row says so
+            door=PREFECT_FORM,
+            verified=False,
+            reason=answer.get("comment", ""),
+            now=run.world.now(),
+        )
+    except Refused as error:
+        return str(error)
+    return None
 
 
 def begin(run: Run, digest: str) -> None:

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from mlrunbook.approvals import PREFECT_FORM
 from mlrunbook.domain.incident import Status
+from mlrunbook.plan_state import PREFECT_FORM
 from mlrunbook.platform.simulator import MODEL
 from mlrunbook.processes import MARK, marked
 from mlrunbook.store import plans

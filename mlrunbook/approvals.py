@@ -10,9 +10,11 @@ from sqlalchemy import Connection
 from mlrunbook.domain import deciding
 from mlrunbook.domain.actions import Plan, PlanKind
 from mlrunbook.domain.approval import POLICY_RULE
+from mlrunbook.domain.communication import line
 from mlrunbook.domain.deciding import Standing
 from mlrunbook.domain.errors import Invalid, Refused
 from mlrunbook.domain.policy import OnExpiry, Policy, Role
+from mlrunbook.domain.resolution import OBJECTION
 from mlrunbook.notices import EXPIRY, ask
 from mlrunbook.plan_state import is_rejected as is_rejected
 from mlrunbook.plan_state import rules_for as rules_for
@@ -22,6 +24,7 @@ from mlrunbook.store import incidents, leases, outbox, plans, timeline
 from mlrunbook.store.plans import StoredApproval
 
 DECISIONS = ("approved", "rejected")
+PAGED_OBJECTION = 240  # characters: the rest of a page's sentence must still fit
 
 
 def approve_by_rule(conn: Connection, plan: Plan, *, now: datetime) -> StoredApproval:
@@ -134,6 +137,8 @@ def _say_that_it_lapsed(conn: Connection, policy: Policy, plan: Plan, why: str, 
 
 def _ask(conn: Connection, policy: Policy, plan: Plan, roles: Iterable[Role], why: str, *, round: int, now: datetime) -> None:
     incident = incidents.get(conn, plan.incident_id)
+    if against := plan.facts.get(OBJECTION):
+        why = f"{line(str(against), PAGED_OBJECTION)}. Asked for anyway: {why}"
     todo = f"Decide: mlrunbook incidents approve {incident.id} --plan {plan.digest[:12]}   (or: incidents reject)"
     for role in dict.fromkeys(roles):
         ask(conn, policy, incident, role, why, now=now, key=f"ask:{plan.digest[:12]}:{round}:{role}", next_step=todo)

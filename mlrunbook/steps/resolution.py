@@ -12,6 +12,7 @@ from sqlalchemy import Connection
 
 from mlrunbook.approvals import approve_by_rule, decide
 from mlrunbook.domain.actions import Action, Configure, Path, PlanKind, Promote, Restart, RollBack
+from mlrunbook.domain.candidates import objection
 from mlrunbook.domain.communication import Figures
 from mlrunbook.domain.containment import Undo, undo_plan
 from mlrunbook.domain.diagnosis import Diagnosis, Repair
@@ -26,7 +27,7 @@ from mlrunbook.domain.resolution import propose, restart_id
 from mlrunbook.notices import REOPENED, ask
 from mlrunbook.plan_state import PREFECT_FORM
 from mlrunbook.ports import ServingState
-from mlrunbook.steps import measured, orders, promotion, rehearsal, serving, threshold
+from mlrunbook.steps import measured, orders, promotion, rehearsal, rollback_target, serving, threshold
 from mlrunbook.steps.changes import executed_containment, plan_of, report_left_out
 from mlrunbook.steps.investigation import rediagnosed
 from mlrunbook.steps.reopening import OF_THE_FIX
@@ -86,7 +87,8 @@ def plan(run: Run) -> str | None:
 
 def _as_asked(run: Run, diagnosis: Diagnosis, facts: DiagnosisFacts, request: dict[str, Any]) -> Diagnosis:
     """A person has named the path; the diagnosis stays as a second opinion for the approver."""
-    asked = f"{request['by']} asks for this path: {request['reason'] or 'no reason given'}"
+    against = _objection(run, request["target_version"]) if request.get("target_version") else None
+    asked = f"{request['by']} {'asked for it anyway' if against else 'asks for this path'}: {request['reason'] or 'no reason given'}"
     repair = None
     if request["path"] == Path.MATERIALIZE:
         views = tuple(request.get("views") or run.world.policy.features.views)
@@ -99,7 +101,15 @@ def _as_asked(run: Run, diagnosis: Diagnosis, facts: DiagnosisFacts, request: di
         target_threshold=request.get("threshold"),
         repair=repair,
         sentence=f"{asked}. Diagnosis: {diagnosis.sentence}",
+        objection=against,
     )
+
+
+def _objection(run: Run, version: str) -> str | None:
+    """What speaks against a version that a person has named, from the same comparison that chooses one where nobody has."""
+    rollback_target.choose(run)
+    current = run.incident().model_version
+    return objection(version, current=current, targets=rollback_target.recorded(run), dangerous=measured.is_dangerous(run, version))
 
 
 def _was_restarted(run: Run) -> bool:

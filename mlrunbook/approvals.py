@@ -1,4 +1,4 @@
-"""Approvals against policy: what covers a plan, who may decide, what follows when nobody does."""
+"""Deciding about plans against policy: who may, what a decision sets off, what follows when nobody decides."""
 
 from __future__ import annotations
 
@@ -8,16 +8,21 @@ from datetime import datetime, timedelta
 from sqlalchemy import Connection
 
 from mlrunbook import standing_orders
+from mlrunbook.domain import deciding
 from mlrunbook.domain.actions import Plan, PlanKind
 from mlrunbook.domain.approval import POLICY_RULE
+from mlrunbook.domain.communication import line
+from mlrunbook.domain.deciding import Standing
 from mlrunbook.domain.errors import Invalid, Refused
 from mlrunbook.domain.policy import OnExpiry, Policy, Role
-from mlrunbook.grants import is_rejected, rules_for, standing_approval
+from mlrunbook.domain.resolution import OBJECTION
 from mlrunbook.notices import EXPIRY, ask
+from mlrunbook.plan_state import rules_for, standing_approval, state_of
 from mlrunbook.store import incidents, leases, outbox, plans, timeline
 from mlrunbook.store.plans import StoredApproval
 
 DECISIONS = ("approved", "rejected")
+PAGED_OBJECTION = 240  # characters: the rest of a page's sentence must still fit
 
 
 def approve_by_rule(conn: Connection, plan: Plan, *, now: datetime) -> StoredApproval:
@@ -52,15 +57,16 @@ def decide(
     reason: str,
     now: datetime,
 ) -> StoredApproval:
-    """A person's yes or no to exactly this plan. Refused when the plan is gone or the role may not decide it."""
+    """A person's yes or no to exactly this plan. Refused when it comes too late, or the role may not decide it.
+
+    Under the incident's row, as every step of `perform`: a plan that is rejected here has not begun, and does not begin afterwards.
+    """
     if decision not in DECISIONS:
         raise Invalid(f"decision must be approved or rejected, not {decision!r}", field="decision")
     incidents.get(conn, incident_id, lock=True)
     plan = plans.get(conn, incident_id, digest)
-    if plans.is_superseded(conn, incident_id, digest):
-        raise Refused(
-            f"plan {digest[:12]} was replaced by a newer one; look at `mlrunbook incidents show {incident_id}` and decide about that"
-        )
+    if too_late := deciding.refusal(decision, state_of(conn, policy, plan, now=now)):
+        raise Refused(too_late)
     rules = rules_for(policy, plan)
     if rules.roles and role not in rules.roles and door not in rules.unverified_doors:
         raise Refused(f"a {plan.kind} plan is decided by {' or '.join(sorted(rules.roles))}; this token's role is {role or 'not set'}")
@@ -78,7 +84,7 @@ def decide(
         now=now,
         expires_at=now + timedelta(minutes=policy.approvals.of(plan.kind).expires_after_min),
     )
-    if _is_decided(conn, policy, plan, now=now):  # one yes of two: the asking goes on
+    if state_of(conn, policy, plan, now=now).standing is not Standing.PENDING:  # one yes of two: the asking goes on
         outbox.cancel(conn, now=now, incident_id=incident_id, key_prefix=_timer(plan, ""))
     leases.nudge(conn, incident_id, why=f"plan {digest[:12]} {decision} by {approver}", key=f"approval-{made.id}", now=now)
     if plan.kind is PlanKind.EMERGENCY and decision == "approved" and not was_approved:
@@ -94,10 +100,6 @@ def _ordered(conn: Connection, policy: Policy, plan: Plan, *, now: datetime) -> 
     else:
         standing_orders.takes_effect(conn, policy, plan, now=now)
     standing_orders.watch(conn, plan, now + timedelta(seconds=policy.containment.order_overdue_after_s), now=now)
-
-
-def _is_decided(conn: Connection, policy: Policy, plan: Plan, *, now: datetime) -> bool:
-    return standing_approval(conn, policy, plan, now=now)[0] is not None or is_rejected(conn, policy, plan)
 
 
 def _timer(plan: Plan, round: int | str) -> str:
@@ -121,7 +123,10 @@ def expire(conn: Connection, policy: Policy, item: outbox.Item, *, now: datetime
     incident_id, digest, round = str(item.incident_id), str(item.payload["digest"]), int(item.payload["round"])
     incident = incidents.get(conn, incident_id, lock=True)
     plan = plans.get(conn, incident_id, digest)
-    if not incident.status.is_open or plans.is_superseded(conn, incident_id, digest) or _is_decided(conn, policy, plan, now=now):
+    state = state_of(conn, policy, plan, now=now)
+    if incident.status.is_open and state.standing is Standing.LAPSED:
+        _say_that_it_lapsed(conn, policy, plan, state.why, now=now)
+    if not incident.status.is_open or state.standing is not Standing.PENDING:
         return
     rule = policy.approvals.of(plan.kind)
     text = f"Nobody decided about plan {digest[:12]} within {rule.expires_after_min} minutes; nothing was changed"
@@ -132,8 +137,19 @@ def expire(conn: Connection, policy: Policy, item: outbox.Item, *, now: datetime
     _ask(conn, policy, plan, asked, text, round=round + 1, now=now)
 
 
+def _say_that_it_lapsed(conn: Connection, policy: Policy, plan: Plan, why: str, *, now: datetime) -> None:
+    """An order that waited for another person's yes too long: nobody can approve it any more, so nobody is asked to."""
+    incident = incidents.get(conn, plan.incident_id)
+    timeline.append(conn, incident.id, "approval", why[:1].upper() + why[1:], actor="dispatcher", at=now, data={"digest": plan.digest})
+    todo = f"Give the order again if it is still wanted: mlrunbook incidents contain {incident.id}"
+    role = policy.approvals.of(plan.kind).roles[0]
+    ask(conn, policy, incident, role, why, now=now, key=f"lapsed:{plan.digest[:12]}", next_step=todo)
+
+
 def _ask(conn: Connection, policy: Policy, plan: Plan, roles: Iterable[Role], why: str, *, round: int, now: datetime) -> None:
     incident = incidents.get(conn, plan.incident_id)
+    if against := plan.facts.get(OBJECTION):
+        why = f"{line(str(against), PAGED_OBJECTION)}. Asked for anyway: {why}"
     todo = f"Decide: mlrunbook incidents approve {incident.id} --plan {plan.digest[:12]}   (or: incidents reject)"
     for role in dict.fromkeys(roles):
         ask(conn, policy, incident, role, why, now=now, key=f"ask:{plan.digest[:12]}:{round}:{role}", next_step=todo)

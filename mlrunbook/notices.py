@@ -19,6 +19,7 @@ from mlrunbook.domain.communication import Figures, Rendered, Situation
 from mlrunbook.domain.incident import Incident, Severity, Status
 from mlrunbook.domain.policy import UNNAMED, Contact, Policy, Role
 from mlrunbook.domain.roles import Assigned, Duty, role_of
+from mlrunbook.plan_state import state_of
 from mlrunbook.ports import WorkOrder
 from mlrunbook.store import clocks, incidents, journal, outbox, plans, records
 from mlrunbook.store.journal import SETTLED
@@ -151,7 +152,7 @@ def situation(conn: Connection, policy: Policy, incident: Incident, *, now: date
         figures=figures(triage.get("figures")),
         impact=[incident.impact] if incident.impact else [],
         actions_taken=actions_taken(conn, incident.id),
-        next_steps=_next_steps(conn, incident),
+        next_steps=_next_steps(conn, policy, incident, now=now),
         expected_resolution=_usual_resolution(conn, incident),
         since_detection=now - incident.detected_at,
         update_every_min=policy.communication.update_every_min,
@@ -198,10 +199,9 @@ def actions_taken(conn: Connection, incident_id: str) -> list[str]:
     return told
 
 
-def _next_steps(conn: Connection, incident: Incident) -> Sequence[str]:
-    for kind in ("isolation", "resolution", "mitigation"):
-        plan = plans.current(conn, incident.id, PlanKind(kind))
-        if plan and not any(r.plan_digest == plan.digest for r in journal.of_incident(conn, incident.id)):
+def _next_steps(conn: Connection, policy: Policy, incident: Incident, *, now: datetime) -> Sequence[str]:
+    for plan in reversed(plans.standing(conn, incident.id, *PlanKind)):
+        if state_of(conn, policy, plan, now=now).waits:
             return [f"Waiting for a decision: {a.summary}" for a in plan.actions]
     return ["Measuring the recovery on fresh predictions"] if incident.status == "monitoring" else []
 

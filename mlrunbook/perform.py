@@ -24,8 +24,8 @@ from mlrunbook.domain.incident import Severity
 from mlrunbook.domain.orders import WHAT_ANSWERS, OrderState, thing_of
 from mlrunbook.domain.policy import Role
 from mlrunbook.effects import EFFECTS, Effect
-from mlrunbook.grants import rules_for, standing_approval
 from mlrunbook.notices import page
+from mlrunbook.plan_state import rules_for, standing_approval
 from mlrunbook.store import evidence, incidents, journal, leases, plans, timeline
 from mlrunbook.store.plans import StoredApproval
 from mlrunbook.wiring import World
@@ -60,11 +60,11 @@ def perform(world: World, lease: leases.Lease, plan: Plan, ordinal: int, *, undo
     state = _first_look(world, lease, row, effect, action)
     with world.transaction() as conn:
         leases.check(conn, lease)
+        if row is None or row.state != "applying":  # somebody may have said no, or ordered otherwise, while the state was read
+            approval = _allowed(conn, world, plan, ordinal, started=False) or approval
         kinds = (action.kind,) if plan.kind is PlanKind.EMERGENCY else ()  # an order waits for nothing but the same change
         if other := journal.other_incident_acting(conn, plan.incident_id, action.model, kinds=kinds):
             raise Transient(f"{action.summary}: {other} is changing {action.model} right now; one incident acts on a model at a time")
-        if row is None:  # an order may have been given while the state was read
-            _allowed(conn, world, plan, ordinal, started=False)
         if undo_of and row is None and not effect.holds(action, state):
             _as_we_left_it(conn, plan, action, state)
         row = journal.intend(

@@ -11,8 +11,8 @@ from mlrunbook.domain.actions import Action, Plan, PlanKind
 from mlrunbook.domain.approval import ApprovalRules, granted, valid
 from mlrunbook.domain.orders import Change, Given, Ordered, OrderState, contradicts, judge, thing_of
 from mlrunbook.domain.policy import Policy
-from mlrunbook.grants import is_rejected, rules_for, standing_approval
 from mlrunbook.notices import ORDER_OVERDUE
+from mlrunbook.plan_state import is_rejected, rules_for, standing_approval
 from mlrunbook.store import journal, leases, outbox, plans, records
 from mlrunbook.store.plans import StoredApproval
 

@@ -15,6 +15,7 @@ from mlrunbook.domain.actions import Plan
 from mlrunbook.domain.errors import Transient
 from mlrunbook.domain.findings import CHECKLIST, Finding, State
 from mlrunbook.domain.precedents import Case
+from mlrunbook.domain.resolution import OBJECTION
 from mlrunbook.domain.review import md
 from mlrunbook.settings import settings
 from mlrunbook.steps import changes, drift_report, investigation, precedents
@@ -120,6 +121,8 @@ def plan_markdown(plan: Plan, past: Sequence[Case] = ()) -> str:
     """What is proposed, why, what to expect, and how to decide elsewhere. Free text is escaped: an alert wrote some of it."""
     lines = [f"## {plan.kind.capitalize()} plan for {md(plan.model)}", ""]
     lines += [f"Incident **{md(plan.incident_id)}**, plan `{plan.digest[:12]}`", ""]
+    against = plan.facts.get(OBJECTION)
+    lines += ["### Read this first", "", f"**{md(against)}** Somebody asked for it anyway, see why below.", ""] if against else []
     lines += ["### What will be done", ""] + [f"{n}. {md(a.summary)}" for n, a in enumerate(plan.actions, 1)] + [""]
     lines += ["### Why", ""] + [f"- {md(part)}" for reason in plan.reasons for part in reason.split("; ")] + [""]
     lines += ["### What to expect", "", md(plan.expected) or "-", ""]

@@ -33,6 +33,7 @@ from mlrunbook.domain.incident import IncidentType, Severity, Status
 from mlrunbook.domain.policy import FreezeWindow, Guardrails, Policy
 from mlrunbook.effects import COMPARED
 from mlrunbook.perform import perform
+from mlrunbook.ports import ServingStatus
 from mlrunbook.progress import told_to
 from mlrunbook.store import evidence, incidents, journal, leases, outbox, plans, timeline
 from mlrunbook.store.incidents import Report
@@ -124,6 +125,21 @@ class Scene:
             return [e.text for e in timeline.read(conn, self.incident_id)]
 
 
+class Meanwhile(FileWorld):
+    """Something happens once while the platform's status is read, after so many reads of it."""
+
+    def __init__(self, path: Path, now: Clock, happens: Callable[[], None], *, after_reads: int) -> None:
+        super().__init__(path, now)
+        self._happens, self._reads = happens, after_reads
+
+    def status(self, model: str) -> ServingStatus:
+        seen = super().status(model)
+        self._reads -= 1
+        if self._reads == -1:
+            self._happens()
+        return seen
+
+
 def open_incident(world: World, family: str = "performance", *, holder: str = "run-1") -> tuple[str, leases.Lease]:
     told = Report(MODEL, IncidentType.PERFORMANCE_DEGRADATION, family, Severity.HIGH, "F1 fell 40 %", "alertmanager")
     with world.transaction() as conn:
@@ -192,6 +208,41 @@ class TestApproval:
         with pytest.raises(Fenced):
             scene.do(plan)
         assert scene.file_world.applied == {}
+
+
+class TestRejectedMeanwhile:
+    """Somebody says no while the run is at work: the plan is either not begun and never will be, or can no longer be rejected."""
+
+    def scene_where(self, make: Make, after_reads: int, said: list[str]) -> tuple[Scene, Plan]:
+        scene = make()
+        plan = scene.approved(BACK)
+
+        def reject() -> None:
+            try:
+                scene.say(plan, "rejected")
+                said.append("rejected")
+            except Refused as error:
+                said.append(str(error))
+
+        scene.file_world = Meanwhile(scene.file_world.path, scene.clock, reject, after_reads=after_reads)
+        scene.world = replace(scene.world, platform=scene.file_world, runtime=scene.file_world)
+        return scene, plan
+
+    def test_a_no_while_the_state_before_is_read_is_heard(self, make: Make) -> None:
+        said: list[str] = []
+        scene, plan = self.scene_where(make, 0, said)
+        with pytest.raises(NotApproved, match="rejected the plan"):
+            scene.do(plan)
+        assert (said, scene.row(plan), scene.file_world.applied) == (["rejected"], None, {})
+
+    def test_a_no_once_the_change_is_applied_is_refused_and_the_change_is_seen_through(self, make: Make) -> None:
+        said: list[str] = []
+        scene, plan = self.scene_where(make, 1, said)
+        assert scene.do(plan).state == "done"
+        assert "under way: roll predictive_maintenance back to v1.5.0" in said[0]
+        with pytest.raises(Refused, match=r"rolled back to v1\.5\.0.*--route v2\.0\.0"):
+            scene.say(plan, "rejected")
+        assert scene.file_world.applied == {"rollback": 1}
 
 
 class TestOnce:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from mlrunbook.commands import show
+from mlrunbook.domain.actions import digest_prefix
 from mlrunbook.domain.errors import Invalid, Refused, Transient
 from mlrunbook.domain.incident import Case, ClockName, IncidentType, Severity, Status, Subtype
 
@@ -160,7 +161,7 @@ def ack(incident_id: IncidentId, token_file: TokenFile = None) -> None:
 @app.command()
 def approve(
     incident_id: IncidentId,
-    plan: Annotated[str | None, typer.Option("--plan", metavar="DIGEST", help="Which plan; its first characters do.")] = None,
+    plan: Annotated[str | None, typer.Option("--plan", metavar="DIGEST", help="Which plan; its first 8 characters do.")] = None,
     reason: Reason = "",
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
     token_file: TokenFile = None,
@@ -172,7 +173,7 @@ def approve(
 @app.command()
 def reject(
     incident_id: IncidentId,
-    plan: Annotated[str | None, typer.Option("--plan", metavar="DIGEST", help="Which plan; its first characters do.")] = None,
+    plan: Annotated[str | None, typer.Option("--plan", metavar="DIGEST", help="Which plan; its first 8 characters do.")] = None,
     reason: Reason = "",
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
     token_file: TokenFile = None,
@@ -291,19 +292,26 @@ def _decide(incident_id: str, wanted: str | None, decision: str, reason: str, ye
 
 
 def _chosen(one: Mapping[str, Any], wanted: str | None) -> Mapping[str, Any]:
-    """The plan meant: one that waits, or by its digest any that stands (a decision may be changed)."""
-    if wanted:
-        found = [plan for plan in one["plans"] if plan["digest"].startswith(wanted.lower())]
+    """The plan meant: the one that waits; or, by its digest, any that stands (the gateway says what may still be decided about it)."""
+    see = f"see `mlrunbook incidents show {one['id']}`"
+    if wanted is not None:
+        prefix = digest_prefix(wanted)
+        found = [plan for plan in one["plans"] if plan["digest"].startswith(prefix)]
         if not found:
-            raise Invalid(f"{one['id']} has no standing plan {wanted}: see `mlrunbook incidents show {one['id']}`")
+            raise Invalid(f"{one['id']} has no standing plan {prefix}: it was replaced, or nobody proposed it; {see}")
     else:
         found = show.waiting(one)
         if not found:
-            raise Refused(f"no plan of {one['id']} waits for a decision: see `mlrunbook incidents show {one['id']}`")
+            stand = "; ".join(f"{_named(plan)}: {plan['why']}" for plan in one["plans"]) or "none is proposed"
+            raise Refused(f"no plan of {one['id']} waits for a decision ({stand}); {see}")
     if len(found) > 1:
-        names = ", ".join(f"{plan['digest'][: show.SHORT_DIGEST]} ({plan['kind']})" for plan in found)
-        raise Invalid(f"{len(found)} plans of {one['id']} fit: choose with --plan: {names}")
+        raise Invalid(f"{len(found)} plans of {one['id']} wait: choose with --plan: {', '.join(_named(plan) for plan in found)}")
     return found[0]
+
+
+def _named(plan: Mapping[str, Any]) -> str:
+    what = "; ".join(action["summary"] for action in plan["actions"])
+    return f"{plan['digest'][: show.SHORT_DIGEST]} ({plan['kind']}: {what})"
 
 
 def _follow(gateway: Gateway, incident_id: str, every: float, *, as_lines: bool) -> None:

@@ -186,20 +186,23 @@ def incident_page(one: Mapping[str, Any], now: datetime) -> Iterable[Any]:
 
 def waiting(one: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     """The plans that wait for a person's decision."""
-    return [plan for plan in one["plans"] if plan["decision"] == "pending" and not plan["rule"]]
+    return [plan for plan in one["plans"] if plan["waits"]]
 
 
 def plan_page(plan: Mapping[str, Any]) -> Iterable[Any]:
     """What an approver must see: actions, reasons, what to expect, the numbers, and the digest that binds the decision to them."""
     table = grid(9, None)
+    facts = dict(plan["facts"])
+    if against := facts.pop("objection", None):
+        table.add_row("Against", styled(against, "bold red"))
     for number, action in enumerate(plan["actions"], start=1):
         target = ", ".join(f"{_words(key)} = {_shown(value)}" for key, value in action["target"].items())
         table.add_row("Actions" if number == 1 else "", styled(f"{number}. {action['summary']} [{target}]", "bold"))
-    for number, reason in enumerate(plan["reasons"]):
+    for number, reason in enumerate(r for r in plan["reasons"] if r != against):
         table.add_row("" if number else "Reasons", styled(reason))
     if plan["expected"]:
         table.add_row("Expected", styled(plan["expected"]))
-    for number, (key, value) in enumerate(plan["facts"].items()):
+    for number, (key, value) in enumerate(facts.items()):
         table.add_row("" if number else "Numbers", styled(f"{_words(key)}: {_shown(value)}"))
     table.add_row("Decision", styled(f"{plan['decision']}: {plan['why']}", DECISION_STYLES.get(plan["decision"], "")))
     table.add_row("SHA-256", styled(plan["digest"]))

@@ -7,12 +7,15 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from typing import Any, ClassVar
 
 from mlrunbook.domain.errors import Invalid, Refused
+
+DIGEST_PREFIX = re.compile(r"[0-9a-f]{8,64}")  # fewer characters could mean another plan tomorrow
 
 
 class PlanKind(StrEnum):
@@ -408,6 +411,15 @@ class Plan:
         """SHA-256 of the canonical JSON."""
         canonical = json.dumps(self.as_dict(), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
         return hashlib.sha256(canonical.encode()).hexdigest()
+
+
+def digest_prefix(given: str) -> str:
+    """What names a plan: its SHA-256, or at least the first 8 characters of it, in any case. Raises Invalid."""
+    prefix = given.strip().lower()
+    if not DIGEST_PREFIX.fullmatch(prefix):
+        wrong = f"{len(prefix)} characters are not enough" if re.fullmatch("[0-9a-f]{0,7}", prefix) else f"{prefix[:70]!r} is no SHA-256"
+        raise Invalid(f"{wrong}: give the plan's SHA-256, or its first 8 characters or more (0-9, a-f)", field="planDigest")
+    return prefix
 
 
 def action_from_dict(body: Mapping[str, Any]) -> Action:

@@ -88,7 +88,7 @@ def choose_target(
         if name == current:
             continue
         if problem := candidate.problem or _never_saw(name, current, rows, known):
-            verdicts.append(TargetVerdict(name, Judged.REFUSED, f"{name} is refused: {problem}"))
+            verdicts.append(TargetVerdict(name, Judged.REFUSED, f"{name} does not qualify: {problem}"))
             continue
         own = [candidate.scores[i] for i in at]
         fair = [i for i, p in enumerate(rows) if name not in known or p.at >= known[name].trained_to]
@@ -152,14 +152,14 @@ def _as_target(
         return replace(numbers, judged=judged, sentence=why)
 
     if pair.second.positives < policy.min_positives or pair.gain is None:
-        short = f"only {pair.second.positives} known failures, {policy.min_positives} needed"
+        short = f"only {pair.second.positives} known failure(s), {policy.min_positives} needed"
         return verdict(Judged.NOT_ENOUGH_EVIDENCE, f"{name} cannot be judged: {short}")
     if worse := [s.sentence for s in segments(rows, truth, flagged, own, first=current, second=name, policy=policy) if s.passed is False]:
-        return verdict(Judged.REFUSED, f"{name} is refused: {'; '.join(worse)}")
+        return verdict(Judged.REFUSED, "; ".join(worse))
     if pair.gain <= 0:
-        return verdict(Judged.REFUSED, f"{name} is refused: it is no better, {words}")
+        return verdict(Judged.REFUSED, f"{name} is no better than {current} (F1 {_two(pair.second.f1)} vs {_two(pair.first.f1)}): {words}")
     if baseline_f1 and (pair.second.f1 or 0.0) < baseline_f1 * (1 - policy.f1_medium) and high < baseline_f1:
-        return verdict(Judged.REFUSED, f"{name} is refused: it would not restore service, {words}, the baseline is {baseline_f1:.2f}")
+        return verdict(Judged.REFUSED, f"{name} would not restore service: {words}, the baseline is {baseline_f1:.2f}")
     if not pair.better:
         return verdict(Judged.NOT_ENOUGH_EVIDENCE, f"{name} may be better, but chance explains it: {words}")
     return verdict(Judged.ACCEPTED, words)
@@ -171,6 +171,24 @@ def gain_words(name: str, other: str, pair: Paired, low: float, high: float) -> 
     gain = f"{pair.gain:+.2f} ({pair.low:+.2f} to {pair.high:+.2f})" if pair.gain is not None else "not comparable"
     right = f"right in {pair.second_right} of {pair.disagreements} disagreements, {p}"
     return f"{name} F1 {_two(pair.second.f1)} ({low:.2f}-{high:.2f}) against {other} {_two(pair.first.f1)}: {gain}, {right}"
+
+
+def objection(asked_for: str, *, current: str | None, targets: TargetChoice | None, dangerous: bool | None) -> str | None:
+    """What speaks against a version that a person asks for by name; None where it has proved better than `current`.
+
+    `targets`: the comparison on the same requests, None where there was none. `dangerous`: it flagged nearly everything when it served.
+    """
+    said = [f"{asked_for} flagged nearly every asset when it served"] if dangerous else []
+    verdict = next((v for v in targets.ranking if v.version == asked_for), None) if targets else None
+    if asked_for == current:
+        said.append(f"{asked_for} is the version that this incident is about")
+    elif verdict is None:
+        why = f" ({targets.sentence})" if targets and not targets.ranking else ""
+        other = current or "the serving version"
+        said.append(f"Nobody knows whether {asked_for} is better: it was not compared with {other} on logged requests{why}")
+    elif verdict.judged is not Judged.ACCEPTED and targets:
+        said.append(f"Replay on {targets.rows:,} logged requests: {verdict.sentence}")
+    return "; ".join(said) or None
 
 
 def _never_saw(name: str, current: str, rows: Sequence[Prediction], known: Mapping[str, ModelVersion]) -> str | None:

@@ -128,7 +128,9 @@ def plan_containment(
     proposals = [*(a for s in proposed for a in s.actions), *back]
     reasons = [s.reason for s in proposed]
     if back:
-        reasons.append(f"temporary mitigation: {back[0].target_version} was the version before; rolling back buys time")
+        reasons.append(
+            f"temporary mitigation: {back[0].target_version} was the version before; it is not compared yet, rolling back buys time"
+        )
     return Containment(
         _plan(incident_id, PlanKind.CONTAINMENT, model, automatic),
         Plan(incident_id, PlanKind.MITIGATION, model, tuple(proposals), (*assessment.reasons, *reasons), expected=_EXPECTED)

@@ -69,6 +69,7 @@ class Diagnosis:
     target_revision: int | None = None  # of the rollout history
     repair: Repair | None = None
     advice: str = ""  # the end of `sentence`: what follows from it
+    objection: str | None = None  # what speaks against a target that a person has asked for: whoever decides reads it first
 
     @property
     def top(self) -> ScoredCause:
@@ -217,8 +218,10 @@ def _back(facts: DiagnosisFacts) -> tuple[Path | None, str | None, float | None,
     status, previous, targets = facts.status, facts.status.previous_version if facts.status else None, facts.targets
     if status and facts.model_version and status.serving_version != facts.model_version:
         kept = status.serving_version  # a temporary rollback has been made already: stay there, unless it is no better
-        if targets is None or targets.not_enough_evidence or targets.target == kept:
-            return Path.ROLLBACK, kept, None, f"Path A: roll back to {kept}"
+        refused = targets is not None and any(v.version == kept and v.judged is Judged.REFUSED for v in targets.ranking)
+        if not refused and (targets is None or targets.not_enough_evidence or targets.target == kept):
+            doubt = f" ({targets.sentence})" if targets and targets.target != kept else ""
+            return Path.ROLLBACK, kept, None, f"Path A: roll back to {kept}, which serves already{doubt}"
     if targets is not None and not targets.not_enough_evidence:
         if targets.target:
             return Path.ROLLBACK, targets.target, None, f"Path A: roll back to {targets.target}: {targets.sentence}"

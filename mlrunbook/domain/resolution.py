@@ -29,6 +29,8 @@ from mlrunbook.domain.threshold import ThresholdEffect
 if TYPE_CHECKING:
     from mlrunbook.ports import ServingState
 
+OBJECTION = "objection"  # of a plan's facts: what speaks against it, first in every text that asks for the decision
+
 
 @dataclass(frozen=True)
 class Candidate:
@@ -91,7 +93,7 @@ def propose(
         PlanKind.RESOLUTION,
         model,
         tuple(actions),
-        (diagnosis.sentence, *reasons),
+        (*([diagnosis.objection] if diagnosis.objection else []), diagnosis.sentence, *reasons),
         path=diagnosis.path,
         expected=expected,
         facts=_shown(diagnosis, facts)
@@ -203,6 +205,8 @@ def _shown(diagnosis: Diagnosis, facts: DiagnosisFacts) -> dict[str, Any]:
         "not_checked": list(diagnosis.top.open),
         "model_version": facts.model_version,
     }
+    if diagnosis.objection:
+        shown[OBJECTION] = diagnosis.objection
     if facts.metrics:
         now, before = facts.metrics.current.confusion, facts.metrics.baseline.confusion
         shown |= {"f1_baseline": _round(before.f1), "f1_now": _round(now.f1), "precision_now": _round(now.precision)}

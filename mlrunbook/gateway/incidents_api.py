@@ -16,9 +16,9 @@ from mlrunbook.domain.incident import ClockName, Incident, Severity, Status
 from mlrunbook.domain.intake import MODEL_ID
 from mlrunbook.gateway import response_api, reviews_api, wire
 from mlrunbook.gateway.callers import OF_ALL, READER, Approver, IncidentId, Operator, Reporter, named, still_open
-from mlrunbook.grants import is_rejected, standing_approval
 from mlrunbook.intake import take_in
 from mlrunbook.notices import stop, tell
+from mlrunbook.plan_state import standing_approval
 from mlrunbook.steps import regulatory
 from mlrunbook.steps.breach import isolations
 from mlrunbook.steps.closing import draft, left_in_force, unexplained
@@ -176,8 +176,6 @@ def _operating(routes: APIRouter, world: World) -> None:
             still_open(conn, incident_id)
             digest = _digest(conn, incident_id, body.plan_digest)
             plan = plans.get(conn, incident_id, digest)
-            if body.decision == "approved" and is_rejected(conn, policy, plan):
-                raise Refused(f"{standing_approval(conn, policy, plan, now=now)[1]}: it stays rejected, a new plan is needed")
             made = approvals.decide(
                 conn,
                 policy,

@@ -12,15 +12,17 @@ from pydantic.alias_generators import to_camel
 from sqlalchemy import Connection
 
 from mlrunbook.domain.action_items import Item
-from mlrunbook.domain.actions import Plan, PlanKind
+from mlrunbook.domain.actions import Plan, PlanKind, digest_prefix
 from mlrunbook.domain.clocks import times
+from mlrunbook.domain.deciding import Standing
+from mlrunbook.domain.errors import Invalid
 from mlrunbook.domain.incident import Case, ClockName, Incident, IncidentType, ItemStatus, Severity, Status, Subtype
 from mlrunbook.domain.policy import Policy
 from mlrunbook.domain.regulatory import Clock
 from mlrunbook.domain.roles import Duty, Role
 from mlrunbook.gateway.text import MAX_TEXT, clean
-from mlrunbook.grants import is_rejected, standing_approval
 from mlrunbook.notices import assigned, respond_by
+from mlrunbook.plan_state import state_of
 from mlrunbook.steps import precedents
 from mlrunbook.steps.breach import kinds_of
 from mlrunbook.store import clocks, evidence, items, journal, plans, records
@@ -29,7 +31,13 @@ from mlrunbook.store.timeline import Entry
 from mlrunbook.web import CamelModel
 
 _SNAKE = re.compile(r"[a-z][a-z0-9]*(_[a-z0-9]+)+")
-Decision = Literal["approved", "rejected", "pending"]
+Decision = Literal["approved", "rejected", "lapsed", "pending"]
+_DECISIONS: dict[Standing, Decision] = {
+    Standing.APPROVED: "approved",
+    Standing.CARRIED_OUT: "approved",
+    Standing.REJECTED: "rejected",
+    Standing.LAPSED: "lapsed",
+}
 
 
 def _said(text: str) -> str:
@@ -41,6 +49,23 @@ def _said(text: str) -> str:
 Words = Annotated[str, AfterValidator(clean), Field(description=f"Control characters go, and what is longer than {MAX_TEXT} characters")]
 Said = Annotated[str, AfterValidator(_said), Field(min_length=1, description=f"Cut at {MAX_TEXT} characters, without control characters")]
 Name = Annotated[str, StringConstraints(min_length=1, max_length=100, pattern=r"^[^\x00-\x1f\x7f]+$")]
+
+
+def _plan_digest(given: str) -> str:
+    try:
+        return digest_prefix(given)
+    except Invalid as error:
+        raise ValueError(str(error)) from error
+
+
+PlanDigest = Annotated[
+    str,
+    AfterValidator(_plan_digest),
+    Field(
+        description="The plan's SHA-256 as it was shown, or at least its first 8 characters",
+        json_schema_extra={"pattern": "^[0-9a-fA-F]{8,64}$"},
+    ),
+]
 
 
 class ReportIn(CamelModel):
@@ -56,9 +81,7 @@ class ReportIn(CamelModel):
 
 class ApprovalIn(CamelModel):
     decision: Literal["approved", "rejected"]
-    plan_digest: Annotated[str, StringConstraints(to_lower=True, pattern=r"^[0-9a-fA-F]{8,64}$")] = Field(
-        description="The plan's SHA-256 as it was shown, or at least its first 8 characters"
-    )
+    plan_digest: PlanDigest
     reason: Words = ""
     door: Literal["rest", "cli"] = "rest"
 
@@ -140,7 +163,7 @@ class ActionOut(CamelModel):
 
 
 class PlanOut(CamelModel):
-    """A plan that stands. `decision` is what the approvals amount to now, `why` the sentence that explains it."""
+    """A plan that stands. `decision` is what was decided about it, `why` the sentence that says where it stands."""
 
     digest: str
     kind: PlanKind
@@ -152,11 +175,12 @@ class PlanOut(CamelModel):
     facts: dict[str, Any]
     decision: Decision
     why: str
+    waits: bool = Field(description="It waits for a person's decision")
+    carried_out: bool
 
     @classmethod
     def of(cls, conn: Connection, policy: Policy, plan: Plan, *, now: datetime) -> PlanOut:
-        approval, why = standing_approval(conn, policy, plan, now=now)
-        decision: Decision = "rejected" if is_rejected(conn, policy, plan) else "approved" if approval else "pending"
+        state = state_of(conn, policy, plan, now=now)
         return cls(
             digest=plan.digest,
             kind=plan.kind,
@@ -166,8 +190,10 @@ class PlanOut(CamelModel):
             expected=plan.expected,
             rule=plan.rule,
             facts=camel(plan.facts),
-            decision=decision,
-            why=why,
+            decision=_DECISIONS.get(state.standing, "pending"),
+            why=state.why,
+            waits=state.waits,
+            carried_out=state.standing is Standing.CARRIED_OUT,
         )
 
 

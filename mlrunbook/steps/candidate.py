@@ -29,7 +29,7 @@ from mlrunbook.domain.candidates import Decision, compare_shadow
 from mlrunbook.domain.clocks import utc
 from mlrunbook.domain.errors import Fenced, NotFound, Refused, Transient
 from mlrunbook.domain.retraining import TrainingWindow, check_name, check_window, next_version, training_window
-from mlrunbook.grants import is_rejected
+from mlrunbook.plan_state import is_rejected
 from mlrunbook.ports import ModelVersion, Prediction
 from mlrunbook.steps.changes import carry_out
 from mlrunbook.steps.rollback_target import serving_threshold

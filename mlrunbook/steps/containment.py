@@ -17,8 +17,8 @@ from mlrunbook.domain.incident import TRANSITIONS, IncidentType, Severity, Statu
 from mlrunbook.domain.orders import unspoken
 from mlrunbook.domain.severity import Assessment
 from mlrunbook.domain.threshold import choose_threshold
-from mlrunbook.grants import standing_approval
 from mlrunbook.notices import SEVERITY_SET, reopening, safety_notices, situation, tell_stakeholders
+from mlrunbook.plan_state import standing_approval
 from mlrunbook.ports import ServingState, ServingStatus
 from mlrunbook.recurrence import automation_held
 from mlrunbook.regrading import assessment_of

@@ -8,7 +8,6 @@ from datetime import datetime, timedelta
 from typing import Any, TypeVar
 
 from mlrunbook.domain import findings as checks
-from mlrunbook.domain.candidates import Judged, TargetChoice, TargetVerdict
 from mlrunbook.domain.containment import is_stopped
 from mlrunbook.domain.diagnosis import Diagnosis, diagnose
 from mlrunbook.domain.diagnosis_facts import DiagnosisFacts, gather
@@ -164,7 +163,7 @@ def gathered_facts(run: Run) -> DiagnosisFacts:
         predictions=_or_none(_recent(run, labelled_only=True)) or [],
         model_version=incident.model_version,
         trained_types=_trained_types(run),
-        targets=_targets(run),
+        targets=rollback_target.recorded(run),
         features=features.recorded_verdict(run),
         courses=courses(reference or (), recent or ()),
         probing=judge_probing(recent, reference or ()) if recent is not None else None,
@@ -237,13 +236,3 @@ def _trained_types(run: Run) -> Sequence[str] | None:
     incident = run.incident()
     versions = _or_none(_tried(lambda: run.world.platform.versions(incident.model))) or ()
     return next((v.asset_types for v in versions if v.version == incident.model_version), None)
-
-
-def _targets(run: Run) -> TargetChoice | None:
-    """What the replay of other versions recorded."""
-    recorded = run.recorded(rollback_target.RECORD)
-    if recorded is None:
-        return None
-    ranking = tuple(TargetVerdict(**{**v, "judged": Judged(v["judged"])}) for v in recorded["ranking"])
-    numbers = {key: recorded[key] for key in ("target", "sentence", "not_enough_evidence", "rows", "positives")}
-    return TargetChoice(ranking=ranking, **numbers)

@@ -7,8 +7,8 @@ from datetime import datetime, timedelta
 from mlrunbook.approvals import request
 from mlrunbook.domain.errors import Refused, Transient, Unknown
 from mlrunbook.domain.policy import Role
-from mlrunbook.grants import is_rejected, standing_approval
 from mlrunbook.notices import ask, page
+from mlrunbook.plan_state import is_rejected, standing_approval
 from mlrunbook.recurrence import automation_held
 from mlrunbook.steps.changes import is_carried_out, plan_of
 from mlrunbook.steps.run import Run

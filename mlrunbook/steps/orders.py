@@ -16,9 +16,9 @@ from mlrunbook.domain.errors import Refused, RunbookError, Transient, Unknown
 from mlrunbook.domain.incident import Incident, Status
 from mlrunbook.domain.orders import Ordered, OrderState, Thing, newest_about, things_of
 from mlrunbook.domain.policy import Policy, Role
-from mlrunbook.grants import standing_approval
 from mlrunbook.notices import page, tell_stakeholders
 from mlrunbook.perform import perform
+from mlrunbook.plan_state import standing_approval
 from mlrunbook.ports import ServingState
 from mlrunbook.standing_orders import failed_key, watch
 from mlrunbook.steps import existing
@@ -29,7 +29,7 @@ from mlrunbook.wiring import World
 
 ENDED = "order:"  # the record that people were told how an order ended, by its digest: {"failed": [summary, ...]}
 BY_HAND = "Do it by hand: docs/runbooks/ml-model-incident.md, Quick Reference"
-ANEW = "; then order it again, which reads it back: mlrunbook incidents contain {id} ... (or withdraw it: mlrunbook incidents reject {id})"
+ANEW = "; then order it again, which reads it back: mlrunbook incidents contain {id} ... (or take it back: --take-back)"
 TRY_AGAIN_S = 5.0
 LOOK_AGAIN_S = 60.0  # the longest between two tries of what may still come true
 

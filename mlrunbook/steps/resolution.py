@@ -8,8 +8,11 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 
+from sqlalchemy import Connection
+
 from mlrunbook.approvals import approve_by_rule, decide
 from mlrunbook.domain.actions import Action, Configure, Path, PlanKind, Promote, Restart, RollBack
+from mlrunbook.domain.candidates import objection
 from mlrunbook.domain.communication import Figures
 from mlrunbook.domain.containment import Undo, undo_plan
 from mlrunbook.domain.diagnosis import Diagnosis, Repair
@@ -22,8 +25,9 @@ from mlrunbook.domain.policy import Role
 from mlrunbook.domain.recovery import judge_recovery, judge_types
 from mlrunbook.domain.resolution import propose, restart_id
 from mlrunbook.notices import REOPENED, ask
+from mlrunbook.plan_state import PREFECT_FORM
 from mlrunbook.ports import ServingState
-from mlrunbook.steps import measured, orders, promotion, rehearsal, serving, threshold
+from mlrunbook.steps import measured, orders, promotion, rehearsal, rollback_target, serving, threshold
 from mlrunbook.steps.changes import executed_containment, plan_of, report_left_out
 from mlrunbook.steps.investigation import rediagnosed
 from mlrunbook.steps.reopening import OF_THE_FIX
@@ -83,7 +87,8 @@ def plan(run: Run) -> str | None:
 
 def _as_asked(run: Run, diagnosis: Diagnosis, facts: DiagnosisFacts, request: dict[str, Any]) -> Diagnosis:
     """A person has named the path; the diagnosis stays as a second opinion for the approver."""
-    asked = f"{request['by']} asks for this path: {request['reason'] or 'no reason given'}"
+    against = _objection(run, request["target_version"]) if request.get("target_version") else None
+    asked = f"{request['by']} {'asked for it anyway' if against else 'asks for this path'}: {request['reason'] or 'no reason given'}"
     repair = None
     if request["path"] == Path.MATERIALIZE:
         views = tuple(request.get("views") or run.world.policy.feature_views_of(run.incident().model))
@@ -96,7 +101,15 @@ def _as_asked(run: Run, diagnosis: Diagnosis, facts: DiagnosisFacts, request: di
         target_threshold=request.get("threshold"),
         repair=repair,
         sentence=f"{asked}. Diagnosis: {diagnosis.sentence}",
+        objection=against,
     )
+
+
+def _objection(run: Run, version: str) -> str | None:
+    """What speaks against a version that a person has named, from the same comparison that chooses one where nobody has."""
+    rollback_target.choose(run)
+    current = run.incident().model_version
+    return objection(version, current=current, targets=rollback_target.recorded(run), dangerous=measured.is_dangerous(run, version))
 
 
 def _was_restarted(run: Run) -> bool:
@@ -121,7 +134,7 @@ def record_form(run: Run, digest: str, number: int, answer: dict[str, Any] | Non
     None: the run went on without an answer (a retry does not stop twice at one gate); it is asked again, under the next number.
     """
     with run.world.transaction() as conn:
-        policy, now = run.world.policy, run.world.now()
+        now = run.world.now()
         key = f"form:{digest[:12]}:{number}"
         leases.take(conn, run.incident_id, str(run.lease.holder), now=now, lease_s=run.world.lease_s)  # no longer waiting
         if records.get(conn, run.incident_id, key):
@@ -130,27 +143,36 @@ def record_form(run: Run, digest: str, number: int, answer: dict[str, Any] | Non
         if answer is None:
             run.note(conn, "approval", "Run again without an answer to the form: waiting again")
             return False
-        wanted = plans.get(conn, run.incident_id, digest)
-        counts = policy.approvals.of(wanted.kind).accept_prefect_form and answer["decision"] in ("approved", "rejected")
-        if counts:
-            decide(
-                conn,
-                policy,
-                run.incident_id,
-                digest,
-                decision=answer["decision"],
-                approver=answer["name"],
-                role=None,  # the form proves neither name nor role: policy lets the door in, and the row says so
-                door="prefect_form",
-                verified=False,
-                reason=answer.get("comment", ""),
-                now=now,
-            )
-        else:
-            why = "policy does not count the form" if answer["decision"] in ("approved", "rejected") else "nothing was decided"
-            text = f"Resumed by {answer['name']} without a valid approval ({why}): waiting again"
-            run.note(conn, "approval", text)
-        return counts
+        why_not = _decided_by_form(conn, run, digest, answer)
+        if why_not is not None:
+            run.note(conn, "approval", f"Resumed by {answer['name']} without a valid decision ({why_not}): waiting again")
+        return why_not is None
+
+
+def _decided_by_form(conn: Connection, run: Run, digest: str, answer: dict[str, Any]) -> str | None:
+    """Store the decision typed into the form; or why it does not count. A form is answered when it is, also long after it was shown."""
+    policy, wanted = run.world.policy, plans.get(conn, run.incident_id, digest)
+    if answer["decision"] not in ("approved", "rejected"):
+        return "nothing was decided"
+    if not policy.approvals.of(wanted.kind).accept_prefect_form:
+        return "policy does not count the form"
+    try:
+        decide(
+            conn,
+            policy,
+            run.incident_id,
+            digest,
+            decision=answer["decision"],
+            approver=answer["name"],
+            role=None,  # the form proves neither name nor role: policy lets the door in, and the row says so
+            door=PREFECT_FORM,
+            verified=False,
+            reason=answer.get("comment", ""),
+            now=run.world.now(),
+        )
+    except Refused as error:
+        return str(error)
+    return None
 
 
 def begin(run: Run, digest: str) -> None:

@@ -12,7 +12,7 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
-from mlrunbook.domain.candidates import choose_target
+from mlrunbook.domain.candidates import Judged, TargetChoice, TargetVerdict, choose_target
 from mlrunbook.domain.containment import before_containment
 from mlrunbook.domain.errors import Fenced, RunbookError, Transient
 from mlrunbook.steps import measured
@@ -45,6 +45,16 @@ def choose(run: Run) -> dict[str, Any]:
     with run.write() as conn:
         run.note(conn, "diagnosis", f"Rollback targets: {decided['sentence']}")
         return run.record(conn, RECORD, decided)
+
+
+def recorded(run: Run) -> TargetChoice | None:
+    """What `choose` has recorded; None before that."""
+    found = run.recorded(RECORD)
+    if found is None:
+        return None
+    ranking = tuple(TargetVerdict(**{**v, "judged": Judged(v["judged"])}) for v in found["ranking"])
+    numbers = {key: found[key] for key in ("target", "sentence", "not_enough_evidence", "rows", "positives")}
+    return TargetChoice(ranking=ranking, **numbers)
 
 
 def _judged(run: Run) -> dict[str, Any]:

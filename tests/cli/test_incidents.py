@@ -7,14 +7,16 @@ import os
 import pty
 import subprocess
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 from sqlalchemy import Engine, update
 
+from mlrunbook.approvals import approve_by_rule
 from mlrunbook.commands import show
 from mlrunbook.db import transaction
-from mlrunbook.domain.actions import Plan
+from mlrunbook.domain.actions import Plan, PlanKind, Scale
 from mlrunbook.store import plans, tables
 from mlrunbook.tokens import Scope
 from tests.cli.conftest import COMMAND, Cli, environment, one_line
@@ -184,6 +186,44 @@ def test_a_plan_that_is_not_there_is_not_approved(cli: Cli, incident: str, plan:
     done = cli("incidents", "approve", incident, "--plan", "0123456789ab", "--yes")
     assert done.exit_code == 1
     assert f"incidents show {incident}" in one_line(done.stderr)
+
+
+@pytest.mark.parametrize("prefix", ["", "0", "1234567", "abc", "nothexat", "%%%%%%%%", "0" * 65])
+def test_a_plan_is_named_by_eight_hexadecimal_characters_or_more(cli: Cli, incident: str, plan: Plan, engine: Engine, prefix: str) -> None:
+    for verb in ("approve", "reject"):
+        done = cli("incidents", verb, incident, "--plan", prefix, "--yes")
+        assert done.exit_code == 1
+        assert "8 characters or more" in one_line(done.stderr)
+    assert cli("incidents", "approve", incident, "--plan", plan.digest[:8].upper(), "--yes").exit_code == 0
+
+
+@pytest.mark.parametrize("verb", ["approve", "reject"])
+def test_only_what_waits_is_offered_and_of_two_one_is_chosen(cli: Cli, incident: str, plan: Plan, engine: Engine, verb: str) -> None:
+    def stop(kind: PlanKind, rule: str | None = None) -> Plan:
+        made = Plan(incident, kind, plan.model, (Scale(plan.model, 0),), ("dangerous",), rule=rule)
+        with transaction(engine) as conn:
+            plans.propose(conn, made, now=datetime.now(UTC))
+            if rule:
+                approve_by_rule(conn, made, now=datetime.now(UTC))
+        return made
+
+    stop(PlanKind.CONTAINMENT, rule="containment.critical.stop_serving")
+    offered = stop(PlanKind.MITIGATION)
+    done = cli("incidents", verb, incident, "--yes")
+    assert done.exit_code == 1
+    said = one_line(done.stderr)
+    assert "2 plans" in said
+    assert "--plan" in said
+    assert plan.digest[:12] in said
+    assert offered.digest[:12] in said
+    assert cli("incidents", "reject", incident, "--plan", offered.digest[:8], "--yes").exit_code == 0
+    assert cli("incidents", verb, incident, "--yes").exit_code == 0, "one is left"
+    done = cli("incidents", verb, incident, "--yes")
+    assert done.exit_code == 1
+    said = one_line(done.stderr)
+    assert "no plan" in said
+    assert "rejected the plan" in said, "and each with the reason"
+    assert "Decide:" not in cli("incidents", "show", incident).stdout
 
 
 def test_without_a_plan_there_is_nothing_to_decide(cli: Cli, incident: str) -> None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from mlrunbook.domain.incident import Status
-from mlrunbook.grants import PREFECT_FORM
+from mlrunbook.plan_state import PREFECT_FORM
 from mlrunbook.platform.simulator import MODEL
 from mlrunbook.processes import MARK, marked
 from mlrunbook.store import plans

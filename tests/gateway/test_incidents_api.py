@@ -70,6 +70,25 @@ def contained(world: World, incident_id: str, model: str, *, state: str = "done"
     return row.id
 
 
+def journaled(world: World, incident_id: str, digest: str, state: str) -> None:
+    """The plan's first action, as a run that rests on its approval has journaled it."""
+    with world.transaction() as conn:
+        plan = plans.get(conn, incident_id, digest)
+        row = journal.intend(
+            conn,
+            plan.actions[0],
+            incident_id=incident_id,
+            plan_digest=digest,
+            ordinal=0,
+            approval_id=plans.approvals_of(conn, incident_id, digest)[0].id,
+            generation=1,
+            before={"serving_version": "v2.0.0"},
+            undo_of=None,
+            now=world.now(),
+        )
+        journal.mark(conn, row, state)
+
+
 def measured(world: World, incident_id: str) -> None:
     with world.transaction() as conn:
         records.put(conn, incident_id, "triage", {"real": True, "figures": {"f1_now": 0.52}}, now=world.now())
@@ -371,10 +390,61 @@ def test_a_rejected_plan_stays_rejected(client: TestClient, world: World, model:
     assert "a new plan is needed" in yes.json()["detail"]
 
 
+@pytest.mark.parametrize("decision", ["approved", "rejected"])
+@pytest.mark.parametrize("state", [None, "intended", "applying", "done", "already_held", "unknown", "refused"])
+def test_what_has_begun_is_not_rejected_and_what_is_over_not_approved(
+    client: TestClient, world: World, model: str, state: str | None, decision: str
+) -> None:
+    incident_id = opened(client, model)
+    digest = proposed(world, incident_id, model)
+    say(client, incident_id, "approvals", {"decision": "approved", "planDigest": digest})
+    if state:
+        journaled(world, incident_id, digest, state)
+    answer = say(client, incident_id, "approvals", {"decision": decision, "planDigest": digest})
+    begun = state not in (None, "refused")
+    carried_out = state in ("done", "already_held")
+    assert answer.status_code == (409 if (begun if decision == "rejected" else carried_out) else 201)
+    shown = client.get(f"/api/v1/incidents/{incident_id}").json()["plans"][0]
+    assert (shown["decision"], shown["carriedOut"]) == ("approved" if begun or decision == "approved" else "rejected", carried_out)
+    assert shown["waits"] is False
+    if answer.status_code == 409:
+        assert answer.headers["content-type"] == "application/problem+json"
+    if state == "done" and decision == "rejected":
+        assert "rolled back to v1.5.0" in answer.json()["detail"]
+        assert f"mlrunbook incidents contain {incident_id} --route v2.0.0" in answer.json()["detail"]
+
+
+def test_a_plan_that_is_carried_out_waits_for_nobody_when_its_approval_has_expired(
+    client: TestClient, world: World, clock: Clock, model: str
+) -> None:
+    incident_id = opened(client, model)
+    digest = proposed(world, incident_id, model)
+    say(client, incident_id, "approvals", {"decision": "approved", "planDigest": digest})
+    journaled(world, incident_id, digest, "done")
+    clock.pass_(hours=2)
+    shown = client.get(f"/api/v1/incidents/{incident_id}").json()["plans"][0]
+    assert (shown["decision"], shown["waits"], shown["why"]) == ("approved", False, "carried out: rolled back to v1.5.0")
+
+
+def test_an_order_that_lapsed_is_given_again_and_not_approved(client: TestClient, world: World, clock: Clock, model: str) -> None:
+    incident_id = opened(client, model)
+    order = client.post(f"/api/v1/incidents/{incident_id}/containment", json={"order": "stop_serving", "reason": "pumps fail"}).json()
+    clock.pass_(hours=1)
+    shown = client.get(f"/api/v1/incidents/{incident_id}").json()["plans"][0]
+    assert (shown["decision"], shown["waits"]) == ("lapsed", False)
+    refused = say(client, incident_id, "approvals", {"decision": "approved", "planDigest": order["digest"]})
+    assert refused.status_code == 409
+    assert f"mlrunbook incidents contain {incident_id}" in refused.json()["detail"]
+
+
 @pytest.mark.parametrize(
     ("changes", "field"),
     [
         ({"planDigest": "abc"}, "planDigest"),
+        ({"planDigest": "0123456"}, "planDigest"),
+        ({"planDigest": ""}, "planDigest"),
+        ({"planDigest": "0" * 65}, "planDigest"),
+        ({"planDigest": "incident"}, "planDigest"),
         ({"planDigest": "%" * 8}, "planDigest"),
         ({"planDigest": None}, "planDigest"),
         ({"decision": "perhaps"}, "decision"),

@@ -6,10 +6,12 @@ from dataclasses import replace
 
 from mlrunbook.domain.incident import IncidentType, Severity
 from mlrunbook.domain.policy import ApprovalRule, Approvals, Policy, Role
+from mlrunbook.steps.lifecycle import take
 from mlrunbook.steps.opening import open_or_join
+from mlrunbook.steps.resolution import record_form
 from mlrunbook.wiring import World
 from tests.fakes import MODEL, Clock, FileWorld, LedgerNotifier
-from tests.steps.people import approve, deliver, recorded, report, say
+from tests.steps.people import approve, deliver, plan, recorded, report, say, told
 from tests.steps.protocol import carry
 
 TWO_PEOPLE = Policy(approvals=Approvals(resolution=ApprovalRule(roles=(Role.ML_TEAM_LEAD, Role.ENGINEERING_MANAGER), count=2)))
@@ -110,3 +112,27 @@ def test_a_path_that_a_person_asks_for_goes_through_plan_and_approval_and_is_mea
     assert file_world.state["serving"] == "v1.4.0"
     assert file_world.applied["rollback"] == 2
     assert recorded(world, incident_id, "applied")["at"] == str(clock.at)
+
+
+def test_a_form_that_is_answered_too_late_is_noted_and_stops_no_run(world: World, file_world: FileWorld, clock: Clock) -> None:
+    by_form = ApprovalRule(roles=(Role.ML_TEAM_LEAD,), accept_prefect_form=True)
+    world = replace(world, policy=Policy(approvals=Approvals(resolution=by_form)))
+    incident_id = report(world)
+    clock.advance(seconds=20)
+    assert carry(world, incident_id, "run-1") == "pending"
+    asked = plan(world, incident_id)
+    assert asked is not None
+    approve(world, incident_id)
+    file_world.set(labelled=False)
+    clock.advance(minutes=2)
+    assert carry(world, incident_id, "run-1") == "too early to say"
+    run = take(world, incident_id, "run-2")
+    assert run is not None
+    for number, decision in enumerate(("rejected", "approved")):
+        assert not record_form(run, asked.digest, number, {"decision": decision, "name": "somebody", "comment": "too late"})
+    rejected, approved = told(world, incident_id, "approval")[-2:]
+    assert "can no longer be rejected: rolled back to v1.5.0" in rejected
+    assert "Nothing is left to approve" in approved
+    file_world.set(labelled=True)
+    clock.advance(minutes=2)
+    assert carry(world, incident_id, "run-2") == "closed"

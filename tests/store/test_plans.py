@@ -12,7 +12,7 @@ from mlrunbook.approvals import approve_by_rule, decide
 from mlrunbook.domain.actions import Configure, Plan, PlanKind, RollBack
 from mlrunbook.domain.errors import Invalid, NotFound, Refused
 from mlrunbook.domain.policy import ApprovalRule, Approvals, Policy, Role
-from mlrunbook.grants import is_rejected, standing_approval
+from mlrunbook.plan_state import is_rejected, standing_approval
 from mlrunbook.store import plans, timeline
 from tests.fakes import MODEL, T0
 

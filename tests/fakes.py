@@ -315,7 +315,8 @@ class FileWorld(FileRegistry, FileSchedules):
         loaded = ServingConfig(str(s["config_revision"]), s["loaded_threshold"], **switches)
         caveats = tuple(s.get("caveats", ())) if s["isolated"] else ()
         serves = fake_serving.serves(s)
-        return ServingState(s["replicas"], s["replicas"], s["route"], s["restart_id"], serves, loaded, s["isolated"], caveats)
+        ready = 0 if s.get("unready") else s["replicas"]
+        return ServingState(s["replicas"], ready, s["route"], s["restart_id"], serves, loaded, s["isolated"], caveats)
 
     def scale(self, model: str, *, replicas: int) -> None:
         """A server that starts reads its config."""

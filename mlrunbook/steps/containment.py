@@ -81,7 +81,8 @@ def _finish_what_began(run: Run) -> None:
         rows = [r for r in journal.of_incident(conn, run.incident_id) if r.state in ("intended", "applying")]
         planned = {r.plan_digest: plans.get(conn, run.incident_id, r.plan_digest) for r in rows}
     for row in rows:
-        if limits_damage(planned[row.plan_digest], row.ordinal):
+        plan = planned[row.plan_digest]
+        if plan.kind is not PlanKind.EMERGENCY and limits_damage(plan, row.ordinal):  # orders are seen through before all else
             carry_out_or_report(run, row.plan_digest, row.ordinal)
 
 

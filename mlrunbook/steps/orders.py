@@ -118,8 +118,8 @@ def _same_again(known: Sequence[Ordered], plan: Plan) -> Plan | None:
             same = [a.target() for a in one.plan.actions] == [a.target() for a in plan.actions]
             if same and (undoes_of(one.plan) is None) == (undoes_of(plan) is None):
                 return one.plan
-        if things_of(one.plan) & things_of(plan) and one.state is not OrderState.REJECTED:
-            return None
+        if things_of(one.plan) & things_of(plan) and one.state not in (OrderState.REJECTED, OrderState.WAITING):
+            return None  # something else counts since
     return None
 
 

@@ -49,7 +49,7 @@ def _local(ask: Ask) -> Iterator[Finding]:
         yield ok("runtime", f"local, supervised; serves {serves}: {wanted['replicas']} server wanted{isolated}")
     if serves and serves != ask.model:
         said = f"this machine serves {serves}, not {ask.model}: every change to the serving of {ask.model} is refused here"
-        yield fail("model served", said, f"ask about {serves} with --model, or run the runbook where {ask.model} is served")
+        yield warn("model served", said, f"ask about {serves} with --model, or run the runbook where {ask.model} is served")
 
 
 def _cluster(ask: Ask) -> Iterator[Finding]:

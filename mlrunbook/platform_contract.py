@@ -19,6 +19,7 @@ from mlrunbook.domain.performance import WindowMetrics
 from mlrunbook.ports import Change, ModelPlatform, Prediction, ViewSchedule
 
 NOBODY = "mlrunbook-contract-no-such-model"
+NO_MODEL = "a change of a model that is not there"
 NO_VERSION = "v0.0.0-mlrunbook-contract"
 ROWS = 20
 DAYS = 14
@@ -211,25 +212,26 @@ def _work_orders(platform: ModelPlatform, on: Subject) -> str:
 
 
 def _rollback(platform: ModelPlatform, on: Subject) -> str:
-    def to(version: str, key: str) -> str:
-        done = platform.rollback(on.model, target_version=version, reason=BY, rolled_back_by=BY, idempotency_key=on.key(key))
+    def to(version: str, key: str, model: str = on.model) -> str:
+        done = platform.rollback(model, target_version=version, reason=BY, rolled_back_by=BY, idempotency_key=on.key(key))
         return done.serving_version
 
     return _served_twice(platform, on, to, "rollback")
 
 
 def _promote(platform: ModelPlatform, on: Subject) -> str:
-    def to(version: str, key: str) -> str:
-        return platform.promote(on.model, version=version, reason=BY, promoted_by=BY, idempotency_key=on.key(key)).serving_version
+    def to(version: str, key: str, model: str = on.model) -> str:
+        return platform.promote(model, version=version, reason=BY, promoted_by=BY, idempotency_key=on.key(key)).serving_version
 
     return _served_twice(platform, on, to, "promote")
 
 
-def _served_twice(platform: ModelPlatform, on: Subject, to: Callable[[str, str], str], verb: str) -> str:
+def _served_twice(platform: ModelPlatform, on: Subject, to: Callable[..., str], verb: str) -> str:
     """Make another version serve, with the same key twice: it is done once, read back, and listed once among the changes."""
     serving, target = platform.status(on.model).serving_version, _another(platform, on)
     before = _listed(platform, on)
     with _put_back(platform, on, serving):
+        _unknown_is_not_found(lambda: to(target, f"{verb}-nobody", NOBODY), NO_MODEL)
         _unknown_is_not_found(lambda: to(NO_VERSION, f"{verb}-nothing"), "a version that is not there")
         expect(to(target, verb) == target, f"servingVersion {target} in the answer", "another")
         made = [change for change in _listed(platform, on) if change not in before]
@@ -253,15 +255,19 @@ def _register(platform: ModelPlatform, on: Subject) -> str:
         lambda: platform.register(on.model, version=NO_VERSION, registered_by=BY, idempotency_key=on.key("register-nothing")),
         "a version that nobody trained",
     )
+    _unknown_is_not_found(
+        lambda: platform.register(NOBODY, version=serving, registered_by=BY, idempotency_key=on.key("register-nobody")), NO_MODEL
+    )
     return f"{serving} entered again changes nothing"
 
 
 def _stage(platform: ModelPlatform, on: Subject) -> str:
-    def to(version: str | None, key: str) -> str | None:
-        return platform.stage(on.model, version=version, staged_by=BY, idempotency_key=on.key(key)).staging_version
+    def to(version: str | None, key: str, model: str = on.model) -> str | None:
+        return platform.stage(model, version=version, staged_by=BY, idempotency_key=on.key(key)).staging_version
 
     staged, target = platform.status(on.model).staging_version, _another(platform, on)
     try:
+        _unknown_is_not_found(lambda: to(target, "stage-nobody", NOBODY), NO_MODEL)
         _unknown_is_not_found(lambda: to(NO_VERSION, "stage-nothing"), "a version that is not there")
         for _ in range(2):
             came = to(target, "stage")
@@ -291,6 +297,7 @@ def _flag_pending_work_orders(platform: ModelPlatform, on: Subject) -> str:
         found = platform.flag_pending_work_orders(on.model, reason=BY, idempotency_key=on.key("flag"))
         left = [order.id for order in found if order.state == "pending" and not order.flagged_for_review]
         expect(not left, "every pending order flagged in the answer", f"{left} not flagged")
+    _unknown_is_not_found(lambda: platform.flag_pending_work_orders(NOBODY, reason=BY, idempotency_key=on.key("flag-nobody")), NO_MODEL)
     left = [order.id for order in platform.work_orders(on.model, state="pending") if not order.flagged_for_review]
     expect(not left, "every pending order flagged when read back", f"{left} not flagged")
     return f"{len(found)} orders flagged for review"

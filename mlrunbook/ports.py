@@ -122,7 +122,8 @@ class WorkOrder:
 
 
 class ModelPlatform(Protocol):
-    """The team's model platform: the REST API of the runbook."""
+    """The team's model platform: the REST API of the runbook. Everything is about the model named: NotFound for one that is not registered,
+    and an answer about another one is Refused."""
 
     def status(self, model: str) -> ServingStatus: ...
 
@@ -281,7 +282,11 @@ MISSING = ".missing"  # a part of `preserve` that could not be read: its name wi
 
 
 class ServingRuntime(Protocol):
-    """Where the model server runs: local processes or Kubernetes. Verbs set a desired state; reads observe."""
+    """Where the model server runs: local processes or Kubernetes. Verbs set a desired state; reads observe.
+
+    Refused, with nothing changed or read, for a model that this runtime does not serve or that policy does not map: there is no default to
+    fall back to. `preserve` alone says so as a missing part.
+    """
 
     def observe(self, model: str) -> ServingState: ...
 

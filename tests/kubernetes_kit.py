@@ -100,6 +100,18 @@ class Kit:
     def config_map(self) -> dict[str, str]:
         return dict(self.core.read_namespaced_config_map("model-config", self.namespace).data)
 
+    def specifications(self) -> bytes:
+        """What somebody asked for, of every object that the runtime may change."""
+        lists = (
+            self.apps.list_namespaced_deployment,
+            self.core.list_namespaced_service,
+            self.core.list_namespaced_config_map,
+            self.scaling.list_namespaced_horizontal_pod_autoscaler,
+            self.networking.list_namespaced_network_policy,
+        )
+        found = [thing for each in lists for thing in each(self.namespace).items if thing.metadata.name != "kube-root-ca.crt"]
+        return json.dumps([str(getattr(thing, "spec", None) or thing.data) for thing in found]).encode()
+
     def allow(self, user: str, needed: Any) -> None:
         """A Role with exactly these verbs, bound to `user`: the fake's RBAC is set on it directly."""
         rules = [{"apiGroups": [a.api_group], "resources": [a.rule_resource], "verbs": [a.verb]} for a in needed]

@@ -30,6 +30,7 @@ from mlrunbook.domain.actions import (
 )
 from mlrunbook.domain.errors import Fenced, NotApproved, Refused, Transient, Unknown
 from mlrunbook.domain.incident import IncidentType, Severity, Status
+from mlrunbook.domain.owned import ModelRules
 from mlrunbook.domain.policy import FreezeWindow, Guardrails, Policy
 from mlrunbook.effects import COMPARED
 from mlrunbook.perform import perform
@@ -169,6 +170,29 @@ def make(engine: Engine, tmp_path: Path) -> Make:
 @pytest.fixture
 def scene(make: Make) -> Scene:
     return make()
+
+
+class TestOwnModel:
+    def test_a_plan_about_another_model_cannot_be_made(self) -> None:
+        with pytest.raises(Refused, match="scale is about churn, and this incident about predictive_maintenance"):
+            Plan("INC-1", PlanKind.RESOLUTION, MODEL, (BACK, Scale("churn", 0)), ("a test",))
+
+    def test_a_plan_of_another_model_than_the_incidents_is_refused_before_anything(self, scene: Scene) -> None:
+        plan = Plan(scene.incident_id, PlanKind.RESOLUTION, "churn", (Scale("churn", 0),), ("a test",))
+        with scene.world.transaction() as conn:
+            plans.propose(conn, plan, now=scene.clock())
+        scene.say(plan, "approved")
+        with pytest.raises(Refused, match="about churn"):
+            scene.do(plan)
+        assert (scene.file_world.applied, scene.row(plan)) == ({}, None)
+
+    @pytest.mark.parametrize("action", [Materialize(MODEL, ("asset_sensors",)), ResumeMaterialization(MODEL, ("asset_sensors",))])
+    def test_feature_views_that_the_model_does_not_read_are_left_alone(self, make: Make, action: Action) -> None:
+        scene = make(Policy(models={MODEL: ModelRules(feature_views=("asset_wear",))}))
+        scene.file_world.set(features=START | {"stale": ["asset_sensors"], "suspended": ["asset_sensors"]})
+        with pytest.raises(Refused, match="does not read asset_sensors; its feature views: asset_wear"):
+            scene.do(scene.approved(action))
+        assert scene.file_world.applied == {}
 
 
 class TestApproval:

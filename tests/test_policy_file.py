@@ -7,9 +7,12 @@ from pathlib import Path
 import pytest
 import yaml
 
+from mlrunbook import exercise
 from mlrunbook.domain.errors import Invalid, NotFound
 from mlrunbook.domain.incident import Severity
 from mlrunbook.domain.policy import Policy, Role
+from mlrunbook.platform import cluster_node
+from mlrunbook.platform.serving_state import DEFAULT_MODEL
 from mlrunbook.policy_file import load, parse
 
 ROOT = Path(__file__).parent.parent
@@ -139,3 +142,8 @@ def test_a_missing_or_unreadable_file_says_what_to_do(tmp_path: Path) -> None:
     (tmp_path / "latin.yaml").write_bytes(b"a: \xe9\n")
     with pytest.raises(Invalid, match="UTF-8"):
         load(tmp_path / "latin.yaml")
+
+
+def test_the_demo_on_a_cluster_names_whose_its_objects_are() -> None:
+    policy = parse(exercise.POLICY + cluster_node.POLICY)
+    assert policy.objects.of(DEFAULT_MODEL) == cluster_node.OBJECTS

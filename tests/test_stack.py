@@ -16,12 +16,14 @@ import httpx
 import psutil
 import pytest
 
-from mlrunbook import db, tokens
+from mlrunbook import db, statefile, tokens
 from mlrunbook.addresses import Ports, check_ports, running_env
 from mlrunbook.domain.errors import Invalid, Refused
 from mlrunbook.platform import lake
 from mlrunbook.platform.fleet import Fleet
+from mlrunbook.platform.serving_state import desired_state
 from mlrunbook.processes import MARK, marked
+from mlrunbook.settings import Settings
 from mlrunbook.stack import ALL_PARTS, Stack, stop_on_signals
 from tests.waiting import until
 
@@ -75,6 +77,24 @@ def read_until(process: subprocess.Popen[str], beginning: str) -> None:
         if line.startswith(beginning):
             return
     raise AssertionError(f"ended before it said {beginning!r}")
+
+
+def test_an_older_data_folder_learns_which_model_the_machine_serves_and_keeps_it(scratch: Path) -> None:
+    """Before anything is released too: a restart of `up` serves the same model, and the noted one is the one that is started."""
+    data, ports = scratch / "upgraded", Ports.free()
+    state = Settings(data_dir=data).serving_state_file
+    statefile.patch(state, {"replicas": 1, "route_version": None, "restart_id": None})
+
+    def serves() -> str:
+        return str(httpx.get(f"http://127.0.0.1:{ports.model_server}/health").json()["model"])
+
+    with make(data, ports=ports):
+        assert (desired_state(state)["model"], serves()) == ("predictive_maintenance", "predictive_maintenance")
+        state.unlink()
+        until(lambda: desired_state(state)["model"] == "predictive_maintenance")
+    statefile.patch(state, {"model": "churn"})
+    with make(data, ports=ports):
+        assert (desired_state(state)["model"], serves()) == ("churn", "churn")
 
 
 def test_a_taken_port_is_named_with_its_holder_and_nothing_is_started(scratch: Path) -> None:

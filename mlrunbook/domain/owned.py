@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from enum import StrEnum
 from functools import lru_cache
+from itertools import combinations
 
 from mlrunbook.domain.cluster import ClusterObjects
 from mlrunbook.domain.errors import Refused
@@ -75,8 +76,12 @@ def check_models(models: Mapping[str, ModelRules]) -> None:
 
 
 def check_objects(objects: Mapping[str, ClusterObjects]) -> None:
-    """Raises ValueError where two models share an object that an incident of either would change."""
+    """Raises ValueError where two models share an object that an incident of either would change, or pods that isolating one cuts off."""
     seen: dict[tuple[str, str], str] = {}
+    for (first, ours), (second, theirs) in combinations(objects.items(), 2):
+        a, b = ours.pod_selector.items(), theirs.pod_selector.items()
+        if a <= b or b <= a:
+            raise ValueError(f"models.{second}: pod_selector selects pods of {first} too; isolating one would cut off the other")
     for model, mine in objects.items():
         kinds = {("Deployment", mine.scaled_deployment), ("Deployment", mine.restarted_deployment)}
         kinds |= {("Service", mine.service), ("ConfigMap", mine.config_map)}

@@ -21,12 +21,13 @@ import httpx
 from mlrunbook import statefile
 from mlrunbook.domain.cluster import ClusterObjects
 from mlrunbook.domain.errors import Refused, Transient
+from mlrunbook.platform.serving_state import DEFAULT_MODEL, desired_state
 from mlrunbook.settings import Settings
 
 log = logging.getLogger(__name__)
 # The runbook names two Deployments; in a small cluster they are one.
 OBJECTS = ClusterObjects(scaled_deployment="model-server")
-POLICY = "cluster:\n  default:\n    scaled_deployment: model-server\n"
+POLICY = f"cluster:\n  default_model: {DEFAULT_MODEL}\n  default:\n    scaled_deployment: model-server\n"
 LOOK_EVERY_S = 0.25
 HEARTBEAT_S = 10.0  # a node that is silent for 40 s counts as lost, and its pods are evicted
 STARTS_WITHIN_S = 60.0
@@ -149,7 +150,7 @@ class ClusterNode:
         wanted["route_version"] = selects.get(OBJECTS.version_label)
         wanted["isolated"] = any(self._cuts_off(policy) for policy in self._list("NetworkPolicy"))
         path = self._config.serving_state_file
-        current = statefile.read(path) if path.exists() else {"replicas": 1, "route_version": None, "restart_id": None, "isolated": False}
+        current = desired_state(path)
         if any(current.get(key) != value for key, value in wanted.items()):
             statefile.patch(path, wanted)
 

@@ -128,7 +128,9 @@ def _server(world: World, status: ServingStatus, store: FeatureServerAnswer | Mi
     read = None if isinstance(store, Missing) else store.healthy and store.read_ok is not False
     failing = read is False or status.features not in (None, "ok")
     known = read is not None or status.features is not None
-    return ServerSeen(down, timedelta(0) if failing else None, features_known=known, not_loaded=status.not_loaded)
+    return ServerSeen(
+        down, timedelta(0) if failing else None, features_known=known, not_loaded=status.not_loaded or status.unloadable_route
+    )
 
 
 def _stopped_on_purpose(world: World, model: str) -> bool:

@@ -12,6 +12,7 @@ import pytest
 from mlrunbook.domain.actions import Configure, Isolate, Restart, RouteTraffic, Scale, UndoRollout
 from mlrunbook.domain.errors import Invalid, NotFound, Refused, Transient
 from mlrunbook.ports import MISSING, ServingRuntime, ServingState
+from tests.adapters.own_model import VERBS, strangers
 from tests.waiting import until
 
 FORMER = "v1.5.0"
@@ -19,11 +20,13 @@ FORMER = "v1.5.0"
 
 @dataclass
 class Case:
-    """`started` makes what was asked for come up, where nothing else does; `restarts` counts them outside of the runtime."""
+    """`started` makes what was asked for come up, where nothing else does; `restarts` counts them outside of the runtime; `world` is all
+    that its verbs could change, as it is now."""
 
     runtime: ServingRuntime
     model: str
     restarts: Callable[[], int]
+    world: Callable[[], bytes]
     started: Callable[[], None] = lambda: None
     waits_s: float = 30.0
     writes_log: bool = True
@@ -155,6 +158,24 @@ class RuntimeContract:
         for action in (Scale(case.model, -1), Configure(case.model, {"threshold": 7}), UndoRollout(case.model, 4711)):
             with pytest.raises(Refused):
                 case.runtime.rehearse(case.model, [action])
+
+    @pytest.mark.parametrize("verb", VERBS)
+    def test_a_model_that_is_not_served_is_refused_and_nothing_changes(self, case: Case, verb: str) -> None:
+        """Rule 4 of the design: whatever the name, a verb for another model than the runtime's own touches nothing, and reads nothing."""
+        before = case.world()
+        for model in strangers(case.model):
+            with pytest.raises(Refused):
+                VERBS[verb](case.runtime, model)
+            assert case.world() == before, model
+
+    def test_the_evidence_of_a_model_that_is_not_served_is_missing_with_the_reason(self, case: Case) -> None:
+        kept = case.runtime.preserve("churn")
+        assert all(name.endswith(MISSING) for name in kept)
+        assert any(b"churn" in reason for reason in kept.values())
+
+    def test_a_rehearsal_refuses_an_action_on_another_model(self, case: Case) -> None:
+        with pytest.raises(Refused):
+            case.runtime.rehearse(case.model, [Scale(case.model, 0), Isolate("churn", True)])
 
     def test_a_revision_that_the_history_does_not_have_cannot_be_put_back(self, case: Case) -> None:
         with pytest.raises(Refused):

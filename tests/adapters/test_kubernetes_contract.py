@@ -57,7 +57,7 @@ def kit(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Kit]:
 @pytest.fixture
 def case(kit: Kit) -> Case:
     fake = kit.config_file.name == "admin"
-    return Case(kit.runtime(), MODEL, restarts=lambda: _revisions(kit), started=kit.start_pods, writes_log=fake)
+    return Case(kit.runtime(), MODEL, restarts=lambda: _revisions(kit), world=kit.specifications, started=kit.start_pods, writes_log=fake)
 
 
 def _revisions(kit: Kit) -> int:

@@ -13,11 +13,13 @@ from pathlib import Path
 import httpx
 import pytest
 
+from mlrunbook import statefile
 from mlrunbook.adapters.local_evidence import tail_of
-from mlrunbook.adapters.local_runtime import LocalRuntime, desired_state
+from mlrunbook.adapters.local_runtime import LocalRuntime
 from mlrunbook.addresses import Ports
-from mlrunbook.domain.errors import Invalid, NotFound, Transient
+from mlrunbook.domain.errors import Invalid, NotFound, Refused, Transient
 from mlrunbook.platform import serving_config
+from mlrunbook.platform.serving_state import claim, desired_state
 from mlrunbook.ports import ServingState
 from mlrunbook.settings import Settings
 from mlrunbook.stack import Stack
@@ -57,7 +59,8 @@ class TestContract(RuntimeContract):
             pids.add(small.supervisor.pid("model-server"))
             return len(pids)
 
-        return Case(runtime, MODEL, restarts)
+        files = (config.serving_state_file, config.serving_config_file)
+        return Case(runtime, MODEL, restarts, world=lambda: b"".join(f.read_bytes() for f in files))
 
 
 def until_observed(runtime: LocalRuntime, wanted: Callable[[ServingState], bool]) -> None:
@@ -146,6 +149,7 @@ def test_the_words_of_a_crash_are_read_though_they_have_no_time_of_their_own(tmp
 
 
 def test_an_absent_log_says_so(tmp_path: Path) -> None:
+    claim(Settings(data_dir=tmp_path).serving_state_file)
     with pytest.raises(NotFound, match="has written no log"):
         LocalRuntime(Settings(data_dir=tmp_path)).logs(MODEL)
 
@@ -161,6 +165,7 @@ def test_a_server_that_hangs_is_transient_not_absent(tmp_path: Path) -> None:
         hanging.bind(("127.0.0.1", 0))
         hanging.listen()
         url = f"http://127.0.0.1:{hanging.getsockname()[1]}"
+        claim(Settings(data_dir=tmp_path).serving_state_file)
         with pytest.raises(Transient, match="gives no usable answer"):
             LocalRuntime(Settings(data_dir=tmp_path, model_server_url=url, http_timeout_s=0.2)).observe(MODEL)
 
@@ -170,6 +175,7 @@ def test_while_no_server_answers_the_route_that_was_asked_for_is_reported(tmp_pa
     with socket.socket() as taken:  # bound and not listening: a connection is refused, and nobody else gets the port
         taken.bind(("127.0.0.1", 0))
         runtime = LocalRuntime(Settings(data_dir=tmp_path, model_server_url=f"http://127.0.0.1:{taken.getsockname()[1]}"))
+        claim(Settings(data_dir=tmp_path).serving_state_file)
         runtime.route(MODEL, version="v1.5.0")
         seen = runtime.observe(MODEL)
         assert (seen.replicas, seen.ready_replicas, seen.route_version, seen.version) == (1, 0, "v1.5.0", None)
@@ -201,9 +207,51 @@ def test_an_isolated_server_predicts_for_nobody_keeps_its_process_and_can_still_
 
 
 def test_a_breach_of_another_model_leaves_this_server_alone(runtime: LocalRuntime) -> None:
-    with pytest.raises(NotFound, match="no server of pump_pressure runs on this machine"):
+    with pytest.raises(Refused, match="this machine serves predictive_maintenance, not pump_pressure"):
         runtime.isolate("pump_pressure", isolated=True)
     assert not runtime.observe(MODEL).isolated
+
+
+def test_a_dead_server_is_restarted_and_no_other_model_is_taken_for_its_own(tmp_path: Path) -> None:
+    """Whose the server is stands in the desired state: it cannot be asked when a restart is needed."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        config = Settings(data_dir=tmp_path, model_server_url=f"http://127.0.0.1:{taken.getsockname()[1]}")
+        claim(config.serving_state_file)
+        LocalRuntime(config).restart(MODEL, restart_id="r1")
+        with pytest.raises(Refused, match="not churn"):
+            LocalRuntime(config).restart("churn", restart_id="r2")
+    assert desired_state(config.serving_state_file)["restart_id"] == "r1"
+
+
+def test_while_nobody_has_noted_whose_the_server_is_nothing_is_changed_and_it_is_said_what_to_do(tmp_path: Path) -> None:
+    """A data folder of an older version, before `mlrunbook up` has run on it."""
+    config = Settings(data_dir=tmp_path)
+    statefile.patch(config.serving_state_file, {"replicas": 1, "route_version": None, "restart_id": None})
+    before = config.serving_state_file.read_bytes()
+    with pytest.raises(Refused, match="does not say which model this machine serves, so nothing was changed: start `mlrunbook up`"):
+        LocalRuntime(config).scale(MODEL, replicas=0)
+    assert config.serving_state_file.read_bytes() == before
+    assert claim(config.serving_state_file)["model"] == MODEL
+    LocalRuntime(config).scale(MODEL, replicas=0)
+    assert desired_state(config.serving_state_file)["replicas"] == 0
+
+
+def test_an_answer_for_another_model_is_not_taken_for_the_state_of_this_one(tmp_path: Path) -> None:
+    claim(Settings(data_dir=tmp_path).serving_state_file)
+    other = httpx.MockTransport(lambda _: httpx.Response(200, json={"status": "ok", "model": "churn", "version": "v1"}))
+    with pytest.raises(Refused, match="answers for churn, not for predictive_maintenance"):
+        LocalRuntime(Settings(data_dir=tmp_path), transport=other).observe(MODEL)
+
+
+def test_what_the_server_says_of_a_version_that_it_cannot_load_is_said_of_the_instance(tmp_path: Path) -> None:
+    claim(Settings(data_dir=tmp_path).serving_state_file)
+    why = "predictive_maintenance has no version 'v9.9.9'; registered are v1.5.0"
+    said = {"status": "ok", "model": MODEL, "version": "v1.5.0", "notLoaded": {"version": "v9.9.9", "error": why}}
+    answer = httpx.MockTransport(lambda _: httpx.Response(200, json=said))
+    (instance,) = LocalRuntime(Settings(data_dir=tmp_path), transport=answer).instances(MODEL)
+    assert instance.ready
+    assert instance.problem == f"cannot load v9.9.9, v1.5.0 serves instead: {why}"
 
 
 def test_logs_state_config_and_process_are_preserved_without_the_values_of_the_environment(runtime: LocalRuntime, small: Stack) -> None:
@@ -220,6 +268,7 @@ def test_what_cannot_be_preserved_is_said_and_the_rest_is_kept(tmp_path: Path) -
         taken.bind(("127.0.0.1", 0))
         elsewhere = Settings(data_dir=tmp_path, model_server_url=f"http://127.0.0.1:{taken.getsockname()[1]}")
         serving_config.ensure(elsewhere.serving_config_file, threshold=0.5)
+        claim(elsewhere.serving_state_file)
         kept = LocalRuntime(elsewhere).preserve(MODEL)
     assert json.loads(kept["serving/model-config.json"])["threshold"] == 0.5
     assert kept["serving/processes.json.missing"] == b"not readable: no model server process runs"

@@ -255,18 +255,21 @@ def test_the_status_carries_the_servers_own_word_on_its_features(seen: Seen | No
 
 
 @pytest.mark.parametrize(
-    ("server", "why"),
+    ("server", "why", "route"),
     [
-        ({"notLoaded": {"version": "v2", "since": "2026-03-02T12:00:00Z", "error": "it cannot score"}}, "it cannot score"),
-        ({"notLoaded": {"version": "v1", "error": "traffic was routed to a version that is gone"}}, None),
-        ({"notLoaded": None}, None),
-        ({}, None),
-        (None, None),
+        ({"notLoaded": {"version": "v2", "since": "2026-03-02T12:00:00Z", "error": "it cannot score"}}, "it cannot score", None),
+        ({"notLoaded": {"version": "v9", "error": "m has no version v9"}}, None, "v9: m has no version v9"),
+        ({"notLoaded": None}, None, None),
+        ({}, None, None),
+        (None, None, None),
     ],
 )
-def test_the_status_says_why_the_server_cannot_load_what_the_registry_serves(server: dict[str, object] | None, why: str | None) -> None:
+def test_the_status_says_what_the_server_cannot_load_and_whether_the_registry_or_a_route_wants_it(
+    server: dict[str, object] | None, why: str | None, route: str | None
+) -> None:
     body = {"model": "m", "servingVersion": "v2", "serverHealthy": True, "serverVersion": "v1", "server": server}
-    assert answering(lambda _: httpx.Response(200, json=body)).status("m").not_loaded == why
+    status = answering(lambda _: httpx.Response(200, json=body)).status("m")
+    assert (status.not_loaded, status.unloadable_route) == (why, route)
 
 
 def test_a_model_without_anything_in_production_is_not_found() -> None:

@@ -23,6 +23,7 @@ from mlrunbook.doctor import Ask, Check, Level, examine, ok
 from mlrunbook.doctor_clock import skew
 from mlrunbook.domain.policy import Policy, Role
 from mlrunbook.embedded_postgres import EmbeddedPostgres
+from mlrunbook.platform.serving_state import claim
 from mlrunbook.settings import Settings
 from mlrunbook.tokens import Scope
 from tests.cli.conftest import Cli
@@ -266,8 +267,11 @@ def test_a_wrong_policy_is_one_failure_and_the_rest_is_looked_at(cli: Cli, tmp_p
 
 
 @contextmanager
-def cluster(folder: Path, *, lacking: tuple[str, str] | None = None, missing: str = "", status: int = 200) -> Iterator[dict[str, str]]:
-    """The environment for an API server that knows the runbook's objects, and may forbid one verb or miss one object."""
+def cluster(
+    folder: Path, *, lacking: tuple[str, str] | None = None, missing: str = "", status: int = 200, reviews: bool = True
+) -> Iterator[dict[str, str]]:
+    """The environment for an API server that knows the runbook's objects, and may forbid one verb or miss one object. `reviews`: every
+    permission must be asked for."""
     app = FastAPI()
     reviewed: list[dict[str, Any]] = []
 
@@ -310,7 +314,7 @@ def cluster(folder: Path, *, lacking: tuple[str, str] | None = None, missing: st
         (folder / "kubeconfig").write_text(yaml.safe_dump(config))
         yield {"KUBECONFIG": str(folder / "kubeconfig"), "MLRUNBOOK_RUNTIME": "kubernetes", "MLRUNBOOK_KUBE_NAMESPACE": "ml-serving"}
     assert all(asked["namespace"] == "ml-serving" for asked in reviewed)
-    if status == 200:
+    if status == 200 and reviews:
         assert {(a["group"], a["resource"], a["subresource"], a["verb"]) for a in reviewed} == {
             (access.api_group, access.resource, access.subresource, access.verb) for access in NEEDED
         }
@@ -323,7 +327,7 @@ def runtime(cli: Cli, env: dict[str, str]) -> Findings:
 def test_every_permission_is_asked_for_and_the_objects_looked_up(cli: Cli, tmp_path: Path) -> None:
     with cluster(tmp_path) as env:
         found = runtime(cli, env)
-    assert found["runtime"]["said"] == "Kubernetes v1.20.2, namespace ml-serving"
+    assert found["runtime"]["said"] == "Kubernetes v1.20.2, namespace ml-serving; serves predictive_maintenance"
     assert found["permissions"]["said"] == f"all {len(NEEDED)} verbs that the runbook uses in ml-serving"
     assert found["cluster objects"]["level"] == found["model server's pods"]["level"] == found["autoscaler"]["level"] == "ok"
 
@@ -340,6 +344,29 @@ def test_an_object_that_the_policy_names_and_the_cluster_lacks_is_named(cli: Cli
     with cluster(tmp_path, missing="model-service") as env:
         found = runtime(cli, env)
     assert (found["cluster objects"]["level"], "service/model-service" in found["cluster objects"]["said"]) == ("fail", True)
+
+
+@pytest.mark.parametrize(
+    ("policy", "said", "fix"),
+    [
+        ("cluster: {default_model: null}", "names no model for `cluster.default`", "cluster.default_model"),
+        ("cluster: {default_model: churn}", "objects of churn, not of predictive_maintenance", "models.predictive_maintenance.cluster"),
+    ],
+)
+def test_a_cluster_in_which_the_model_has_no_objects_is_a_failure(cli: Cli, tmp_path: Path, policy: str, said: str, fix: str) -> None:
+    (tmp_path / "runbook.yaml").write_text(policy)
+    with cluster(tmp_path, reviews=False) as env:
+        code, found = looked(cli, **env, MLRUNBOOK_POLICY=str(tmp_path / "runbook.yaml"))
+    assert (code, found["cluster objects"]["level"]) == (1, "fail")
+    assert said in found["cluster objects"]["said"]
+    assert fix in found["cluster objects"]["fix"]
+
+
+def test_a_model_that_this_machine_does_not_serve_is_warned_of(cli: Cli, tmp_path: Path) -> None:
+    claim(Settings(data_dir=tmp_path / "data").serving_state_file)
+    _, found = looked(cli, "--model", "churn", MLRUNBOOK_DATA_DIR=str(tmp_path / "data"))
+    assert (found["model served"]["level"], "serves predictive_maintenance, not churn" in found["model served"]["said"]) == ("warn", True)
+    assert "model served" not in looked(cli, MLRUNBOOK_DATA_DIR=str(tmp_path / "data"))[1]
 
 
 def test_an_expired_login_says_so(cli: Cli, tmp_path: Path) -> None:

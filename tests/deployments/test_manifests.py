@@ -20,6 +20,7 @@ from mlrunbook.adapters.kubernetes_access import NEEDED
 from mlrunbook.domain.policy import Policy
 from mlrunbook.gateway import app as gateway_app
 from mlrunbook.platform import api, model_server, serving_config
+from mlrunbook.platform.serving_state import DEFAULT_MODEL
 from mlrunbook.settings import Settings
 from mlrunbook.wiring import World
 from tests.deployments.manifests import BASE, FOLDER, PRODUCTION, Manifest, containers, every_file, find, of_kind, pods, rendered
@@ -73,7 +74,7 @@ def test_the_role_has_every_verb_that_is_used_and_no_other() -> None:
 
 
 def test_the_role_names_the_objects_that_the_policy_names(tmp_path: Any) -> None:
-    objects = shipped_policy(tmp_path).cluster.default
+    objects = shipped_policy(tmp_path).objects.of(DEFAULT_MODEL)
     rules = find("Role", "mlrunbook-runtime")["rules"]
     assert {rule["resources"][0]: set(rule["resourceNames"]) for rule in rules if "resourceNames" in rule} == {
         "deployments": {objects.scaled_deployment, objects.restarted_deployment},
@@ -89,7 +90,7 @@ def shipped_policy(folder: Any) -> Policy:
 
 
 def test_the_policys_objects_are_there(tmp_path: Any) -> None:
-    objects = shipped_policy(tmp_path).cluster.default
+    objects = shipped_policy(tmp_path).objects.of(DEFAULT_MODEL)
     deployment = find("Deployment", objects.scaled_deployment)
     assert deployment is find("Deployment", objects.restarted_deployment)
     labels = deployment["spec"]["template"]["metadata"]["labels"]

@@ -38,10 +38,13 @@ def test_each_model_has_the_objects_that_policy_gives_it() -> None:
     [
         "models: {churn: {cluster: {scaled_deployment: model-server, restarted_deployment: a, service: a, config_map: a}}}",
         "models: {churn: {cluster: {scaled_deployment: a, restarted_deployment: a, service: model-service, config_map: a}}}",
+        "models: {churn: {cluster: {scaled_deployment: a, restarted_deployment: a, service: a, config_map: a}}}",
+        "models: {churn: {cluster: {scaled_deployment: a, restarted_deployment: a, service: a, config_map: a, "
+        "pod_selector: {app: model-server, tier: x}}}}",
         "models: {'churn*': {cluster: {scaled_deployment: a, restarted_deployment: a, service: a, config_map: a}}}",
         "models: {'a b': {owner: x}}",
     ],
-    ids=["shared Deployment", "shared Service", "objects under a pattern", "no name"],
+    ids=["shared Deployment", "shared Service", "shared pods", "pods among those of the other", "objects under a pattern", "no name"],
 )
 def test_an_object_of_two_models_is_an_error_of_the_policy(text: str) -> None:
     with pytest.raises(Invalid, match="models"):

@@ -55,6 +55,20 @@ class TestDiagnosis:
         d = decide(unknown, metrics=None, changes=None, status=status(server_healthy=False, server_version=None))
         assert (d.top.cause, d.path) == (Cause.SERVING_INFRASTRUCTURE, Path.RESTART)
 
+    @pytest.mark.parametrize("healthy", [True, False])
+    def test_a_route_to_a_version_that_does_not_load_is_named_and_no_restart_is_offered(self, healthy: bool) -> None:
+        """A restart loads no other version: while something serves still, it would leave nothing."""
+        route = "v9.9.9: predictive_maintenance has no version 'v9.9.9'; registered are v1.5.0, v2.0.0"
+        d = decide(status=status(server_healthy=healthy, server_version="v2.0.0" if healthy else None, unloadable_route=route))
+        assert (d.top.cause, d.path) == (Cause.SERVING_INFRASTRUCTURE, None)
+        assert route in d.sentence
+        assert "--take-back" in d.advice
+
+    def test_a_route_that_leads_to_nothing_is_the_lesser_trouble_of_a_model_that_is_wrong(self) -> None:
+        released = [change("deployment", hours_ago=1)]
+        d = decide(metrics=metrics(FALLEN), changes=released, status=status(unloadable_route="v9.9.9: there is none"))
+        assert d.top.cause is not Cause.SERVING_INFRASTRUCTURE
+
     def test_a_slow_server_with_a_sound_model_is_restarted(self) -> None:
         d = decide(found(inference_latency=State.SUSPECT), metrics=metrics(HEALTHY, latency_p95_ms=4000.0))
         assert (d.top.cause, d.path) == (Cause.SERVING_INFRASTRUCTURE, Path.RESTART)
@@ -179,6 +193,7 @@ class TestRecovery:
             (window(HEALTHY, error_rate=0.05), {}),
             (window(HEALTHY), {"server_healthy": False}),
             (window(HEALTHY), {"server_version": "v1.5.0", "not_loaded": CANNOT}),
+            (window(HEALTHY), {"unloadable_route": "v9.9.9: there is none"}),
         ],
     )
     def test_what_is_still_wrong_is_waited_for_while_it_settles_and_not_recovered_after(self, fresh: Any, held: dict[str, Any]) -> None:

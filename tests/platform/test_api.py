@@ -53,6 +53,7 @@ def world(engine: Engine, api: tuple[Settings, httpx.Client]) -> World:
     model = new_model()
     release(engine, settings.models_dir, model, "v1.5.0", "v2.0.0")
     serving_config.ensure(settings.serving_config_file, threshold=0.5)
+    statefile.patch(settings.serving_state_file, {"model": model})
     return World(engine, settings, model, client)
 
 
@@ -84,7 +85,33 @@ def test_a_rollback_to_an_unknown_version_is_404(world: World) -> None:
 @pytest.mark.parametrize("path", ["status", "versions", "changes", "applied", "config", "work-orders"])
 def test_an_unknown_model_is_404_everywhere(world: World, path: str) -> None:
     assert world.api.get(f"/api/v1/ml/models/nobody/{path}").status_code == 404
-    assert world.api.get("/api/v1/model-performance/metrics/nobody").status_code == 404
+    for url in ("metrics/nobody", "history/nobody", "alerts?model=nobody"):
+        assert world.api.get(f"/api/v1/model-performance/{url}").status_code == 404
+
+
+@pytest.mark.parametrize(("method", "path"), [("GET", "config"), ("PATCH", "config"), ("POST", "restart")])
+def test_the_config_and_the_restart_are_those_of_the_model_that_this_machine_serves(world: World, method: str, path: str) -> None:
+    """There is one server here, with one config: of another registered model it is neither told nor changed."""
+    other = new_model()
+    release(world.engine, world.settings.models_dir, other, "v1.5.0")
+    files = (world.settings.serving_state_file, world.settings.serving_config_file)
+    before = [f.read_bytes() for f in files]
+    body = None if method == "GET" else {"restartId": "r9"} if path == "restart" else {"threshold": 0.9}
+    answer = world.api.request(method, f"/api/v1/ml/models/{other}/{path}", json=body)
+    assert (answer.status_code, f"this machine serves {world.model}, not {other}" in answer.json()["detail"]) == (409, True)
+    assert [f.read_bytes() for f in files] == before
+    assert "config" not in world.api.get(f"/api/v1/ml/models/{other}/applied").json()["applied"]
+
+
+def test_work_orders_of_another_model_stay_as_they_are(world: World) -> None:
+    other, config = new_model(), serving_config.read(world.settings.serving_config_file)
+    release(world.engine, world.settings.models_dir, other, "v1.5.0")
+    with transaction(world.engine) as conn:
+        for model in (world.model, other):
+            workorders.create(conn, [(1, "asset_1", 0.9)], model=model, config=config, at=datetime.now(UTC))
+    world.api.post(f"{world.base}/work-orders/flag", json={"reason": "unsafe"})
+    (theirs,) = world.api.get(f"/api/v1/ml/models/{other}/work-orders").json()["workOrders"]
+    assert not theirs["flaggedForReview"]
 
 
 def test_the_status_says_unhealthy_when_the_model_server_does_not_answer(world: World) -> None:

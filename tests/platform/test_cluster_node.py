@@ -14,11 +14,11 @@ import pytest
 from mlrunbook import statefile
 from mlrunbook.adapters.kubernetes import KubernetesRuntime
 from mlrunbook.adapters.kubernetes_cluster import Cluster, login
-from mlrunbook.adapters.local_runtime import desired_state
 from mlrunbook.domain.cluster import ClusterPolicy
 from mlrunbook.domain.errors import Refused
 from mlrunbook.platform import serving_config
 from mlrunbook.platform.cluster_node import OBJECTS, ClusterNode
+from mlrunbook.platform.serving_state import desired_state
 from mlrunbook.settings import Settings
 from tests.waiting import until
 

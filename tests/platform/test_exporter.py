@@ -62,7 +62,7 @@ class Scrape:
                 engine,
                 clock=self.clock,
                 health=counted,
-                stopped_on_purpose=lambda: stopped,
+                stopped_on_purpose=lambda _: stopped,
                 watched=Watched(drift) if drift else Watched(),
                 rules=AlertThresholds(),
             )

@@ -27,6 +27,7 @@ from mlrunbook.platform.artefacts import LoadedModel
 from mlrunbook.platform.faults import FAULTS, Blip, Fault, fault
 from mlrunbook.platform.features import RAW, as_frame, check
 from mlrunbook.platform.fleet import Fleet
+from mlrunbook.platform.serving_state import claim
 from mlrunbook.platform.simulator import GOOD_VERSION, MODEL, FleetSimulator, History
 from mlrunbook.platform.tables import predictions
 from mlrunbook.platform.training import confusion
@@ -377,6 +378,7 @@ def test_traffic_goes_on_where_no_schedule_runs_or_one_fails(tmp_path: Path) -> 
 
 def test_a_bad_release_and_its_rollback_show_in_the_figures_of_the_real_platform(tmp_path: Path, engine: Engine) -> None:
     model, config = "rolled_back", Settings(data_dir=tmp_path)
+    claim(config.serving_state_file, model)
     with transaction(engine) as conn:
         token = tokens.create(conn, name="fleet", scopes=[tokens.Scope.INTAKE, tokens.Scope.OPERATE])
     http = httpx.Client(headers={"Authorization": f"Bearer {token}"}, timeout=10)

@@ -85,7 +85,7 @@ def test_a_metric_drop_becomes_an_incident_and_its_end_is_noted(engine: Engine, 
     kit.log(engine, model, tp=80, fp=20, fn=20, tn=880, at=now() - timedelta(days=2))
     kit.log(engine, model, tp=80, fp=20, fn=20, tn=880, at=now() - timedelta(minutes=20), version="v2.0.0")
     config = kit.settings_for(tmp_path, engine)
-    statefile.patch(config.serving_state_file, {"replicas": 0, "route_version": None, "restart_id": None})  # this test has no model server
+    statefile.patch(config.serving_state_file, {"model": model, "replicas": 0})  # this test has no model server
     with transaction(engine) as conn:
         token = tokens.create(conn, name="alertmanager", scopes=(Scope.INTAKE,))
 

@@ -20,7 +20,7 @@ from mlrunbook.steps import features, lifecycle
 from mlrunbook.steps.run import Run
 from mlrunbook.wiring import World
 from tests.fake_features import START
-from tests.fakes import Clock, FileWorld
+from tests.fakes import MODEL, Clock, FileWorld
 from tests.steps.people import report
 
 
@@ -125,7 +125,7 @@ class TestQuickCheck:
 
 class TestAsked:
     def ask(self, world: World, *views: str, end: datetime | None = None, look_back_h: int = 0) -> dict[str, Any]:
-        return features.asked(world, views, end, look_back_h, reason="rows are old", by="an engineer")
+        return features.asked(world, MODEL, views, end, look_back_h, reason="rows are old", by="an engineer")
 
     def test_no_view_means_all_and_no_end_means_now(self, world: World) -> None:
         request = self.ask(world)
@@ -140,7 +140,7 @@ class TestAsked:
 
     def test_what_cannot_be_is_refused_and_the_parameter_named(self, world: World, clock: Clock) -> None:
         for field, match, request in (
-            ("featureViews", "no feature view 'asset_engines'; choose from asset_sensors, asset_wear", {"views": ("asset_engines",)}),
+            ("featureViews", "does not read asset_engines; its feature views: asset_sensors, asset_wear", {"views": ("asset_engines",)}),
             ("endDate", "is in the future", {"end": clock() + timedelta(hours=1)}),
             ("lookBackHours", "0 to 168", {"look_back_h": 169}),
             ("lookBackHours", "before the look-back begins", {"end": clock() - timedelta(hours=9), "look_back_h": 2}),

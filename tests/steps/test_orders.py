@@ -87,10 +87,13 @@ def test_with_no_run_alive_one_is_started(world: World, file_world: FileWorld) -
     assert file_world.state["replicas"] == 0
 
 
-def test_given_twice_it_is_one_order_and_after_it_was_carried_out_it_changes_nothing(world: World, file_world: FileWorld) -> None:
+def test_given_twice_it_is_one_order_and_after_it_was_carried_out_it_changes_nothing(
+    world: World, file_world: FileWorld, clock: Clock
+) -> None:
     incident_id = report(world)
     assert order(world, incident_id) == order(world, incident_id)
     carry(world, incident_id, "run-1")
+    clock.advance(seconds=1)
     order(world, incident_id)
     carry(world, incident_id, "run-1")
     assert file_world.applied["scale:0"] == 1

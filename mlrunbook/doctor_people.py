@@ -13,6 +13,7 @@ from mlrunbook.adapters import mail, pagerduty
 from mlrunbook.doctor import CALL_S, Ask, Finding, fail, ok, warn
 from mlrunbook.domain.errors import Refused
 from mlrunbook.domain.policy import Role, channel_variable
+from mlrunbook.policy_file import warnings
 
 _PORTS = {"http": 80, "https": 443}
 
@@ -99,6 +100,8 @@ def _host(target: Any) -> tuple[str, int] | None:
 
 def policy(ask: Ask, source: Path | None) -> Iterator[Finding]:
     yield ok("policy", str(source) if source else "no file: the defaults, which are the runbook")
+    if source and (doubtful := warnings(source)):
+        yield warn("policy warnings", f"{len(doubtful)} probable mistake(s): {doubtful[0]}", "mlrunbook policy check")
     safety = ask.policy.safety
     if not (safety.critical_assets or safety.critical_asset_types):
         said = "none is named: that one of them failed after a low score raises no alert"

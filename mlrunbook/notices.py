@@ -13,7 +13,7 @@ from typing import Any, Literal
 from sqlalchemy import Connection
 
 from mlrunbook.domain import communication
-from mlrunbook.domain.actions import PlanKind
+from mlrunbook.domain.actions import PlanKind, Promote, Stage
 from mlrunbook.domain.clocks import in_words, response_deadline, times
 from mlrunbook.domain.communication import Figures, Rendered, Situation
 from mlrunbook.domain.incident import Incident, Severity, Status
@@ -191,10 +191,14 @@ def figures(recorded: dict[str, Any] | None) -> Figures:
 def actions_taken(conn: Connection, incident_id: str) -> list[str]:
     """What was changed, oldest first, as people are told. Taking containment back is told with the containment."""
     told = []
-    for row in journal.of_incident(conn, incident_id):
+    rows = journal.of_incident(conn, incident_id)
+    promoted = {row.target["version"] for row in rows if row.kind == Promote.kind and row.settled}
+    for row in rows:
         plan = plans.get(conn, incident_id, row.plan_digest)
         if row.state in SETTLED and not row.undo_of and plan.kind is not PlanKind.UNDO:
             note = " (taken back)" if row.undone_by else " (was so already)" if row.state == "already_held" else ""
+            if row.kind == Stage.kind and row.target["version"] in promoted and not row.undone_by:
+                note = " (until it was promoted, which emptied the slot)"
             told.append("; ".join([plan.actions[row.ordinal].past + note, *(() if row.undone_by else row.caveats)]))
     return told
 

@@ -1,4 +1,4 @@
-"""Reading `runbook.yaml`: every error at once, each with its line and what to write instead.
+"""Reading `runbook.yaml`: every error at once, each with its line and what to write instead; and what is probably a mistake.
 
 The file needs to hold only what differs from the defaults: it is laid over them, key by key; a list replaces a list.
 """
@@ -17,23 +17,41 @@ from pydantic_core import ErrorDetails
 
 from mlrunbook.domain.errors import Invalid, NotFound
 from mlrunbook.domain.policy import Policy
-
-KeyPath = tuple[str | int, ...]
+from mlrunbook.domain.policy_warnings import KeyPath, doubts
 
 
 def load(path: Path) -> Policy:
     """The policy in `path`. NotFound when there is no file; Invalid with one "file:line: key: what to do" per error."""
-    try:
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError as error:
-        raise NotFound(f"{path} does not exist; copy runbook.yaml from the repository, or name yours in MLRUNBOOK_POLICY") from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise Invalid(f"{path} cannot be read as UTF-8 text: {error}") from error
-    return parse(text, path.name)
+    return parse(_read(path), path.name)
 
 
 def parse(text: str, name: str = "runbook.yaml") -> Policy:
     """`load`, from the file's text; `name` is how errors call it."""
+    return _checked(text, name)[0]
+
+
+def warnings(path: Path) -> list[str]:
+    """What is probably a mistake in the policy in `path`, one "file:line: key: what and what to do" each, in the order of the file."""
+    return warnings_of(_read(path), path.name)
+
+
+def warnings_of(text: str, name: str = "runbook.yaml") -> list[str]:
+    policy, lines = _checked(text, name)
+    found = sorted((_line(doubt.at, lines), f"{_dotted(doubt.at)}: {doubt.said}") for doubt in doubts(policy))
+    return [f"{name}:{line}: {said}" for line, said in dict.fromkeys(found)]
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except FileNotFoundError as error:
+        raise NotFound(f"{path} does not exist; copy runbook.yaml from the repository, or name yours in MLRUNBOOK_POLICY") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise Invalid(f"{path} cannot be read as UTF-8 text: {error}") from error
+
+
+def _checked(text: str, name: str) -> tuple[Policy, Mapping[KeyPath, int]]:
+    """The policy, and the line of every key path of the file."""
     try:
         return _parse(text, name)
     except yaml.MarkedYAMLError as error:
@@ -43,13 +61,13 @@ def parse(text: str, name: str = "runbook.yaml") -> Policy:
         raise Invalid(f"{name}:1: not valid YAML: {' '.join(str(error).split())}") from error
 
 
-def _parse(text: str, name: str) -> Policy:
+def _parse(text: str, name: str) -> tuple[Policy, Mapping[KeyPath, int]]:
     for event in yaml.parse(text, Loader=yaml.SafeLoader):
         if isinstance(event, yaml.AliasEvent) and event.start_mark:
             raise Invalid(f"{name}:{event.start_mark.line + 1}: write the value out instead of the alias *{event.anchor}")
     root = yaml.compose(text, Loader=yaml.SafeLoader)
     if root is None:
-        return Policy()
+        return Policy(), {(): 1}
     if not isinstance(root, yaml.MappingNode):
         raise Invalid(f"{name}:1: must hold keys and values, as in `triage:`; see the runbook.yaml of the repository")
 
@@ -61,7 +79,7 @@ def _parse(text: str, name: str) -> Policy:
         _owner_goes_with_objects(given)
         try:
             # As JSON and strict: `count: "2"` and `count: true` are errors, while a role's name still becomes a Role.
-            return Policy.model_validate_json(json.dumps(_laid_over(defaults, given), default=_json), strict=True)
+            return Policy.model_validate_json(json.dumps(_laid_over(defaults, given), default=_json), strict=True), lines
         except ValidationError as error:
             details = error.errors()
             bad_lists = {detail["loc"][:-1] for detail in details if detail["loc"]}

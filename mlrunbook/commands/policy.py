@@ -32,8 +32,8 @@ def show_(file: File = None) -> None:
 
 @app.command()
 def check(file: File = None) -> None:
-    """Check a policy file: each error with its line and what to write instead."""
-    from mlrunbook.policy_file import load
+    """Check a policy file: each error with its line and what to write instead. A warning is no error: it is probably a mistake."""
+    from mlrunbook.policy_file import load, warnings
 
     path = path_in_force(file)
     if path is None:
@@ -45,7 +45,10 @@ def check(file: File = None) -> None:
         for line in str(error).splitlines():
             typer.echo(show.plain(line), err=True)
         raise typer.Exit(1) from error
-    typer.echo(f"{show.plain(path)}: no errors")
+    found = warnings(path)
+    for line in found:
+        typer.echo(show.plain(f"warning: {line}"), err=True)
+    typer.echo(f"{show.plain(path)}: no errors" + (f", {len(found)} warning(s)" if found else ""))
 
 
 @app.command()

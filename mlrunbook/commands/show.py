@@ -274,8 +274,11 @@ def _investigation(one: Mapping[str, Any]) -> Iterable[Any]:
 
 def _changes(actions: Sequence[Mapping[str, Any]], now: datetime) -> Iterable[Any]:
     table = grid(12, None)
+    promoted = {row["target"]["version"] for row in actions if row["kind"] == "promote" and row["state"] in ("done", "already_held")}
     for row in actions:
         after = " (taken back)" if row["undoneBy"] else f" (kept: {row['keptBecause']})" if row["keptBecause"] else ""
+        if row["kind"] == "stage" and row["target"]["version"] in promoted and not after:
+            after = " (until it was promoted, which emptied the slot)"
         error = f": {row['error']}" if row["error"] else ""
         style = "green" if row["state"] in ("done", "already_held") else "bold red" if row["state"] in ("unknown", "refused") else "yellow"
         at = f"{clock(row['doneAt'], now)}  " if row["doneAt"] else ""

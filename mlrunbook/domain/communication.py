@@ -121,6 +121,7 @@ class ResolutionFacts:
     preventive_measures: Sequence[str] = ()
     figures: Figures = field(default_factory=Figures)
     deadlines: Sequence[str] = ()
+    impact: Sequence[str] = ()  # what containment cost in service
 
 
 @dataclass(frozen=True)
@@ -178,6 +179,7 @@ def resolution_notification(r: ResolutionFacts) -> Rendered:
         f"[RESOLVED] {model_name(r.model)} - {r.severity.title()}",
         _text(
             _paragraph(f"Incident ID: {line(r.incident_id)}", f"Resolution Time: {in_words(r.resolution_time)}"),
+            *([_paragraph("Impact:", *_bullets(r.impact))] if r.impact else []),
             _paragraph("Root Cause:", line(r.root_cause or "Not established yet; the post-incident review will look for it.")),
             _paragraph("Resolution:", *_bullets([*r.resolution, measured])),
             _paragraph("Preventive Measures:", *_bullets(r.preventive_measures, "To be agreed in the post-incident review")),

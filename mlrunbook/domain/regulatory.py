@@ -163,7 +163,9 @@ def next_reminder(clock: Clock, after: datetime, policy: RegulatoryPolicy) -> da
 
 
 def _span(span: timedelta) -> str:
-    """The two largest of days, hours and minutes."""
-    minutes = int(span.total_seconds() // 60)
+    """The two largest of days, hours, minutes and seconds."""
+    minutes, seconds = divmod(int(span.total_seconds()), 60)
     days, hours, minutes = minutes // 1440, minutes // 60 % 24, minutes % 60
-    return f"{days} d {hours} h" if days else f"{hours} h {minutes} min" if hours else f"{minutes} min"
+    if days or hours:
+        return f"{days} d {hours} h" if days else f"{hours} h {minutes} min"
+    return f"{minutes} min {seconds} s" if minutes else f"{seconds} s"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
 
@@ -48,8 +48,9 @@ class ReviewFacts:
     """What the record says about one resolved incident.
 
     `root_cause` is a sentence, `cause` its kind. `chain`: "Why X? Because Y", from the symptom down. `during` and `after`:
-    figures before and after the fix. `containment_left`: containment still in force and why. `updates_due` counts the updates
-    that fell due, `updates_on_time` those sent in time. `deadlines`: what the law asks, and how it stands.
+    figures before and after the fix. `containment_left`: a sentence about each containment that is in force. `updates_due` counts the
+    updates that fell due, `updates_on_time` those sent in time. `deadlines`: what the law asks, and how it stands. `outages`: what
+    containment cost in service, with its times.
     """
 
     incident: Incident
@@ -68,6 +69,7 @@ class ReviewFacts:
     containment_left: Sequence[str] = ()
     business_impact: str | None = None
     deadlines: Sequence[str] = ()
+    outages: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -247,7 +249,7 @@ def assess(facts: ReviewFacts, policy: Policy) -> tuple[list[str], list[str]]:
         well.append(f"Recovery was verified by measurement, F1 score: {facts.after.f1_words}")
     else:
         improve.append(f"Recovery is not shown, F1 score after the fix: {facts.after.f1_words}")
-    improve += [f"Containment still in force: {left}" for left in facts.containment_left]
+    improve += facts.containment_left
     if len(facts.chain) < WHYS:
         improve.append("The chain of causes is not known to its root")
     return well, improve
@@ -297,7 +299,7 @@ def draft(facts: ReviewFacts, items: Sequence[ActionItem], policy: Policy) -> st
             f"- **Response Time:** {_response(facts, took.to_acknowledge)}",
             f"- **Time to Containment:** {_noted(took.to_contain, 'from detection')}",
             f"- **Total Resolution Time:** {in_words(took.to_resolve)}",
-            f"- **Business Impact:** {md(facts.business_impact or NOT_ESTIMATED)}",
+            f"- **Business Impact:** {'; '.join(md(part) for part in (facts.business_impact or NOT_ESTIMATED, *facts.outages))}",
             *(f"- **Regulatory Deadline:** {md(deadline)}" for deadline in facts.deadlines),
             "",
             "## Lessons Learned",
@@ -318,6 +320,13 @@ def standing(markdown: str, items: Sequence[ActionItem], reviewed: Signature | N
     """The review with its action items and signatures as they are now; a section that people have taken out comes back at the end."""
     text = _with_section(markdown, ACTION_ITEMS, _item_table(items))
     return _with_section(text, APPROVALS, _approvals(reviewed, approved))
+
+
+def corrected(markdown: str, retold: Mapping[str, str]) -> str:
+    """The text with sentences that no longer hold replaced; what people have put in their place stays."""
+    for old, new in retold.items():
+        markdown = markdown.replace(md(old), md(new))
+    return markdown
 
 
 def _with_section(markdown: str, heading: str, body: Sequence[str]) -> str:
@@ -352,10 +361,10 @@ def md(text: str) -> str:
 
 
 def _timeline(events: Sequence[Event]) -> list[str]:
-    """HH:MM UTC, with the date in front when the incident lasted over midnight."""
+    """HH:MM UTC; with seconds when two events share a minute, with the date in front when the incident lasted over midnight."""
     ordered = sorted(events, key=lambda event: event.at)
-    days = {_day(event.at) for event in ordered}
-    form = "%Y-%m-%d %H:%M UTC" if len(days) > 1 else "%H:%M UTC"
+    days, minutes = {_day(event.at) for event in ordered}, {event.at.replace(second=0, microsecond=0) for event in ordered}
+    form = ("%Y-%m-%d " if len(days) > 1 else "") + ("%H:%M:%S UTC" if len(minutes) < len(ordered) else "%H:%M UTC")
     return [f"| {event.at.astimezone(UTC).strftime(form)} | {md(event.text)} |" for event in ordered]
 
 

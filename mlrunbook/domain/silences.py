@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from datetime import datetime
-from fnmatch import fnmatchcase
 from typing import Annotated, NamedTuple, Self
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, StringConstraints, model_validator
 
 from mlrunbook.domain.incident import IncidentType
+from mlrunbook.domain.owned import fits
 from mlrunbook.domain.roles import Role
 from mlrunbook.domain.safety import MISSED_FAILURE_ALERT
 
@@ -79,4 +79,4 @@ def quiet(
 
 
 def _any(text: str, patterns: tuple[str, ...]) -> bool:
-    return not patterns or any(fnmatchcase(text, pattern) for pattern in patterns)
+    return not patterns or any(fits(text, pattern) for pattern in patterns)

@@ -15,12 +15,13 @@ from mlrunbook.domain.clocks import review_due, times
 from mlrunbook.domain.communication import NOT_ESTIMATED, Figures, ResolutionFacts, resolution_notification
 from mlrunbook.domain.emergency import limits_damage
 from mlrunbook.domain.errors import Refused
+from mlrunbook.domain.in_force import UNSEEN, Seen
 from mlrunbook.domain.incident import Status
 from mlrunbook.domain.orders import WHAT_ANSWERS, thing_of
 from mlrunbook.domain.policy import Policy
 from mlrunbook.domain.review import Event, ReviewFacts
 from mlrunbook.notices import actions_taken, figures, stop, tell_stakeholders
-from mlrunbook.steps import confirmation, review_reminders
+from mlrunbook.steps import confirmation, contained, review_reminders
 from mlrunbook.steps.action_items import add_drafted
 from mlrunbook.steps.run import ACTOR, Run
 from mlrunbook.store import clocks, incidents, journal, plans, records, timeline
@@ -78,6 +79,7 @@ def announce_resolution(run: Run) -> None:
                 preventive_measures=followed,
                 figures=figures(recovery.get("figures")),
                 deadlines=[clock.sentence(now) for clock in clocks.of_incident(conn, incident.id)],
+                impact=[one.sentence for one in contained.outages_of(conn, incident)],
             )
         )
         tell_stakeholders(conn, incident, message, key="resolved", now=now)
@@ -88,12 +90,14 @@ def announce_resolution(run: Run) -> None:
 
 def draft_review(run: Run) -> str:
     """The review in Markdown, drafted once, with its action items in the store."""
+    seen = contained.look(run)
     with run.write() as conn:
-        return draft(conn, run.world.policy, run.incident_id, now=run.world.now())
+        return draft(conn, run.world.policy, run.incident_id, seen=seen, now=run.world.now())
 
 
-def draft(conn: Connection, policy: Policy, incident_id: str, *, now: datetime) -> str:
-    """The review of a resolved or closed incident, from the record; also for one that a person has closed."""
+def draft(conn: Connection, policy: Policy, incident_id: str, *, seen: Seen = UNSEEN, now: datetime) -> str:
+    """The review of a resolved or closed incident, from the record; also for one that a person has closed. What it says about containment
+    is kept beside it: `reviews.current` corrects what no longer holds."""
     if standing := records.get(conn, incident_id, "review"):
         return str(standing["markdown"])
     incident = incidents.get(conn, incident_id)
@@ -101,7 +105,7 @@ def draft(conn: Connection, policy: Policy, incident_id: str, *, now: datetime) 
     diagnosis = records.get(conn, incident_id, "diagnosis") or {}
     recovery = records.get(conn, incident_id, "recovery") or {}
     triage = records.get(conn, incident_id, "triage") or {}
-    rows = journal.of_incident(conn, incident_id)
+    left, outages = contained.left(conn, incident, seen), contained.outages_of(conn, incident, seen)
     sent = updates(conn, incident_id, until=incident.resolved_at or now)
     facts = ReviewFacts(
         incident=incident,
@@ -117,10 +121,13 @@ def draft(conn: Connection, policy: Policy, incident_id: str, *, now: datetime) 
         updates_due=len(sent),
         updates_on_time=sum(update.in_time for update in sent),
         late_updates=late_updates(sent),
-        containment_left=[f"{r.summary} ({r.kept_because})" for r in rows if r.kept_because],
+        containment_left=list(left.values()),
         deadlines=[clock.sentence(now) for clock in clocks.of_incident(conn, incident.id)],
         business_impact=_business_impact(incident.impact, figures(triage.get("figures"))),
+        outages=[one.sentence for one in outages],
     )
+    told = {f"left:{key}": sentence for key, sentence in left.items()}
+    told |= {f"outage:{one.change.id}": one.sentence for one in outages if one.end is None and not one.over}
     todo = review.action_items(facts.cause, incident.severity, incident.resolved_at or now)
     markdown = review.draft(facts, todo, policy)
     for item in todo:
@@ -129,7 +136,7 @@ def draft(conn: Connection, policy: Policy, incident_id: str, *, now: datetime) 
     due = incident.review_due_at
     said = f"Review drafted, due {due:%Y-%m-%d %H:%M} UTC" if due else "Review drafted"
     timeline.append(conn, incident_id, "review", said, actor=ACTOR, at=now)
-    return str(records.put(conn, incident_id, "review", {"markdown": markdown}, now=now)["markdown"])
+    return str(records.put(conn, incident_id, "review", {"markdown": markdown, "told": told}, now=now)["markdown"])
 
 
 def unexplained(conn: Connection, incident_id: str) -> list[str]:

@@ -10,7 +10,8 @@ from sqlalchemy import Connection
 
 from mlrunbook.domain.errors import Invalid, NotFound, Refused
 from mlrunbook.domain.policy import Policy, Role
-from mlrunbook.domain.review import ActionItem, Signature, standing
+from mlrunbook.domain.review import ActionItem, Signature, corrected, standing
+from mlrunbook.steps import contained
 from mlrunbook.store import incidents, items, records, timeline
 
 Part = Literal["reviewed", "approved"]
@@ -21,13 +22,16 @@ OF_THE_REVIEW = (DRAFT, *SIGNATURES)
 
 
 def current(conn: Connection, incident_id: str) -> str:
-    """The review with its action items and signatures as they are now. NotFound until it is drafted."""
+    """The review with its action items and signatures as they are now, and what it says of containment as it is now. NotFound until it is
+    drafted."""
     drafted = records.get(conn, incident_id, DRAFT)
     if drafted is None:
         status = incidents.get(conn, incident_id).status
         raise NotFound(f"the review of {incident_id} is not drafted: the incident is {status}, the draft follows its closing")
     todo = [ActionItem(i.action, i.owner_role, i.due_at.date(), i.status.title()) for i in items.of_incident(conn, incident_id)]
-    return standing(str(drafted["markdown"]), todo, _signature(conn, incident_id, REVIEWED), _signature(conn, incident_id, APPROVED))
+    incident = incidents.get(conn, incident_id)
+    text = corrected(str(drafted["markdown"]), contained.retold(conn, incident, drafted.get("told", {})))
+    return standing(text, todo, _signature(conn, incident_id, REVIEWED), _signature(conn, incident_id, APPROVED))
 
 
 def edit(conn: Connection, incident_id: str, markdown: str, *, by: str, now: datetime) -> str:
@@ -39,8 +43,9 @@ def edit(conn: Connection, incident_id: str, markdown: str, *, by: str, now: dat
     if markdown.strip() == before.strip():
         return before
     signed = [step for step in SIGNATURES if records.get(conn, incident_id, step)]
+    drafted = records.get(conn, incident_id, DRAFT) or {}
     records.forget(conn, incident_id, DRAFT, *SIGNATURES)
-    records.put(conn, incident_id, DRAFT, {"markdown": markdown}, now=now)
+    records.put(conn, incident_id, DRAFT, drafted | {"markdown": markdown}, now=now)
     void = "; it must be reviewed and approved again" if signed else ""
     digest = hashlib.sha256(markdown.encode()).hexdigest()
     timeline.append(conn, incident_id, "review", f"Review edited by {by}{void}", actor=by, at=now, data={"sha256": digest})

@@ -110,6 +110,13 @@ def of_incident(conn: Connection, incident_id: str) -> list[Row]:
     return [Row(**r._mapping) for r in rows]
 
 
+def of_model(conn: Connection, model: str, *, since: datetime) -> list[Row]:
+    """What was changed about the model since then, by any incident, also what may have been."""
+    known = (*SETTLED, "applying", "unknown")
+    query = select(actions).where(actions.c.model == model, actions.c.intended_at >= since, actions.c.state.in_(known))
+    return [Row(**r._mapping) for r in conn.execute(query.order_by(actions.c.intended_at, actions.c.ordinal))]
+
+
 def set_undone(conn: Connection, action_id: str, by: str) -> None:
     conn.execute(update(actions).where(actions.c.id == action_id).values(undone_by=by))
 

@@ -34,6 +34,26 @@ def test_every_error_of_a_policy_is_told_at_once(cli: Cli, tmp_path: Path) -> No
     assert [line.split(": ")[0] for line in done.stderr.splitlines()] == ["runbook.yaml:2", "runbook.yaml:3"]
 
 
+def test_the_check_of_a_policy_says_every_warning_and_succeeds(cli: Cli, tmp_path: Path) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text("severity:\n  drops:\n    f1_medium: 0.3\nescalation:\n  vp_engineering:\n    channels: []\n")
+    done = cli("policy", "check", str(file))
+    assert done.exit_code == 0
+    assert [line.split(": ")[:3] for line in done.stderr.splitlines()] == [
+        ["warning", "mine.yaml:3", "severity.drops.f1_medium"],
+        ["warning", "mine.yaml:6", "escalation.vp_engineering.channels"],
+    ]
+    assert done.stdout == f"{file}: no errors, 2 warning(s)\n"
+
+
+def test_an_error_of_a_policy_comes_alone(cli: Cli, tmp_path: Path) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text("severity:\n  drops:\n    f1_medium: 0.3\ntriage:\n  looks: 0\n")
+    done = cli("policy", "check", str(file))
+    assert done.exit_code == 1
+    assert "warning" not in done.stderr
+
+
 def test_a_missing_policy_file_says_where_to_get_one(cli: Cli, tmp_path: Path) -> None:
     done = cli("policy", "check", str(tmp_path / "none.yaml"))
     assert done.exit_code == 1

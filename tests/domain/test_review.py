@@ -11,7 +11,7 @@ from mlrunbook.domain.causes import Cause
 from mlrunbook.domain.communication import Figures
 from mlrunbook.domain.incident import Incident, IncidentType, Severity, Status
 from mlrunbook.domain.policy import Policy, Role
-from mlrunbook.domain.review import Event, ReviewFacts, Signature, action_items, assess, draft, md, standing
+from mlrunbook.domain.review import Event, ReviewFacts, Signature, action_items, assess, corrected, draft, md, standing
 
 T0 = datetime(2026, 3, 2, 9, 0, tzinfo=UTC)
 
@@ -114,6 +114,35 @@ def test_the_timeline_is_in_order_in_utc_and_names_the_day_only_when_there_are_t
     assert "| 2026-03-03 01:00 UTC | Closed |" in draft(overnight, ITEMS, Policy())
 
 
+def test_events_that_share_a_minute_are_told_apart_by_their_seconds() -> None:
+    quick = replace(FACTS, events=[Event(T0, "Detected"), Event(after(0.4), "Contained"), Event(after(3.2), "Resolved")])
+    rows = [row for row in draft(quick, ITEMS, Policy()).splitlines() if "UTC |" in row]
+    assert rows == ["| 09:00:00 UTC | Detected |", "| 09:00:24 UTC | Contained |", "| 09:03:12 UTC | Resolved |"]
+
+
+def test_a_short_incident_took_seconds_not_zero_minutes() -> None:
+    short = replace(INCIDENT, acknowledged_at=after(0.2), contained_at=after(0.4), resolved_at=after(3.2))
+    text = draft(replace(FACTS, incident=short), ITEMS, Policy())
+    for row in ("**Duration:** 3 minutes 12 seconds", "**Response Time:** 12 seconds", "**Time to Containment:** 24 seconds"):
+        assert row in text
+
+
+def test_an_outage_is_business_impact_with_its_duration_however_long_the_rest_is() -> None:
+    stopped = "Serving was stopped from 2026-03-02 09:01:00 to 09:25:30 UTC (24 minutes 30 seconds)"
+    text = draft(replace(FACTS, business_impact="x" * 600, outages=[stopped]), ITEMS, Policy())
+    (row,) = [row for row in text.splitlines() if row.startswith("- **Business Impact:**")]
+    assert row.endswith(f"; {stopped}")
+
+
+def test_a_sentence_that_no_longer_holds_is_replaced_and_what_people_wrote_stays() -> None:
+    old, new = "Containment still in force: a|b (kept)", "Containment outlived the incident and is over: a|b"
+    text = draft(replace(FACTS, containment_left=[old]), ITEMS, Policy())
+    assert f"- {md(new)}" in corrected(text, {old: new})
+    assert md(old) not in corrected(text, {old: new})
+    mended = text.replace(md(old), "We keep it")
+    assert corrected(mended, {old: new}) == mended
+
+
 def test_the_five_whys_start_from_the_diagnosis_and_leave_the_rest_to_the_meeting() -> None:
     text = draft(FACTS, ITEMS, Policy())
     assert "1. Why did performance fall?\n   → Because v2.0.0 misses failures\n" in text
@@ -141,7 +170,7 @@ def test_a_poor_response_is_told_by_its_facts() -> None:
         after=Figures(),
         updates_due=3,
         detected_automatically=False,
-        containment_left=["human approval: the vendor asked for it"],
+        containment_left=["Containment still in force: human approval (the vendor asked for it)"],
     )
     well, improve = assess(facts, Policy())
     assert well == []
@@ -151,7 +180,7 @@ def test_a_poor_response_is_told_by_its_facts() -> None:
         "Contained after 1 hour 30 minutes, past the response time",
         "1 of 3 updates went out in time",
         "The F1 score after the fix was not measured",
-        "Containment still in force: human approval: the vendor asked for it",
+        "Containment still in force: human approval (the vendor asked for it)",
     ]
 
 

@@ -560,6 +560,29 @@ def test_a_measured_incident_closes_with_its_containment_kept_by_who_may_order_i
     assert action["keptBecause"] == "kept by the lead: the model is given up"
 
 
+def test_what_was_kept_at_the_closing_and_ended_since_is_over_in_the_review(
+    client: TestClient, world: World, clock: Clock, model: str
+) -> None:
+    incident_id = opened(client, model)
+    contained(world, incident_id, model)
+    done = say(client, incident_id, "close", {"reason": "the vendor asked for it", "keepContainment": True})
+    assert done.status_code == 200, done.text
+    review = f"/api/v1/incidents/{incident_id}/review"
+    still = "Containment still in force: require human approval for all predictions"
+    assert still in client.get(review).text
+    clock.pass_(hours=1)
+    later = opened(client, model, type="infrastructure")
+    action = Configure(model, {"human_approval": False})
+    with world.transaction() as conn:
+        plan = Plan(later, PlanKind.RESOLUTION, model, (action,), ("a test",))
+        digest = plans.propose(conn, plan, now=world.now())
+    say(client, later, "approvals", {"decision": "approved", "planDigest": digest})
+    journaled(world, later, digest, "done")
+    text = client.get(review).text
+    assert still not in text
+    assert f"Containment outlived the incident and is over since {clock():%Y-%m-%d %H:%M:%S} UTC" in text
+
+
 def test_what_is_over_takes_no_more_decisions(client: TestClient, world: World, model: str) -> None:
     incident_id = opened(client, model)
     digest = proposed(world, incident_id, model)

@@ -10,6 +10,7 @@ import typer
 from mlrunbook.commands import (
     actions,
     audit,
+    channel,
     database,
     doctor,
     incidents,
@@ -60,6 +61,7 @@ app.add_typer(incidents.app, name="incidents")
 app.add_typer(actions.app, name="actions")
 app.add_typer(quarantine.app, name="quarantine")
 app.add_typer(webhook.app, name="webhook")
+app.add_typer(channel.app, name="channel")
 app.add_typer(policy.app, name="policy")
 app.add_typer(runbook.app, name="runbook")
 app.add_typer(audit.app, name="audit")

@@ -10,6 +10,7 @@ import typer
 from mlrunbook.commands import (
     actions,
     audit,
+    backup,
     channel,
     database,
     doctor,
@@ -69,6 +70,8 @@ app.command()(doctor.doctor)
 app.command("platform-contract")(platform_contract.platform_contract)
 app.add_typer(database.token, name="token")
 app.command()(train.train)
+app.command()(backup.backup)
+app.command()(backup.restore)
 app.command()(services.deploy)
 app.add_typer(database.db, name="db")
 app.command()(services.gateway)

@@ -1,4 +1,4 @@
-"""One test message through a channel, on the way that pages and notices go, and what came back. The store and the ledger know nothing of it."""
+"""One test message through a channel, on the way that pages go, and what came back. Neither store nor ledger knows of it."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import re
 import secrets
 from collections.abc import Callable, Iterator
 from datetime import datetime
+from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from mlrunbook.adapters import mail, notify, pagerduty
@@ -68,7 +69,8 @@ def _listening(address: str, heard: list[str]) -> Iterator[None]:
         return
     import apprise
 
-    with apprise.LogCapture(level=logging.WARNING, fmt="%(message)s") as log:
+    capture: Any = apprise.LogCapture
+    with capture(level=logging.WARNING, fmt="%(message)s") as log:
         try:
             yield
         finally:

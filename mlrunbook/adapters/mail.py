@@ -27,8 +27,9 @@ LOCAL = ("127.0.0.1", "::1", "localhost")
 
 
 def send(message: Message, address: str, *, first_key: str | None) -> int:
-    """How many recipients the server refused while it took others. `first_key` is the key of the incident's first mail to this channel, which the thread
-    hangs on; None: this is the first.
+    """How many recipients the server refused while it took others.
+
+    `first_key` is the key of the incident's first mail to this channel, which the thread hangs on; None: this is the first.
 
     Transient when the server does not take it now, Refused when it never will.
     """

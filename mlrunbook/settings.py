@@ -37,6 +37,9 @@ class Settings(BaseSettings):
     smtp_port: int | None = Field(default=None, ge=0, le=65535, description="Port the gateway takes alerts by mail on; none: it takes none")
     smtp_host: str = Field(default="127.0.0.1", description="Address the gateway takes mail on")
 
+    heartbeat_url: SecretStr | None = Field(default=None, description="Outside watch that the gateway pings while pages go out")
+    heartbeat_every_s: float = Field(default=60.0, gt=0, description="How often it is pinged")
+
     runtime: Literal["local", "kubernetes"] = Field(default="local", description="Where the model server runs")
     kube_context: str | None = Field(default=None, description="Context of the kubeconfig; default its current one, or the pod's account")
     kube_namespace: str | None = Field(default=None, description="Namespace of the model's objects; default the context's, or the pod's")

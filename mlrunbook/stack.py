@@ -38,6 +38,7 @@ from mlrunbook.settings import Settings
 from mlrunbook.tokens import Scope
 
 RECONCILE_S = 0.1
+RESTORING = "restoring"  # where `mlrunbook restore` works until all of it is there
 MODEL_SERVER = "model-server"
 FEATURE_SERVER, FEATURE_URL = "feature-server", "MLRUNBOOK_FEATURE_SERVER_URL"
 ALL_PARTS = frozenset({"prefect", "deployments", "worker", "platform", MODEL_SERVER, FEATURE_SERVER, "gateway"})
@@ -203,7 +204,9 @@ class Stack:
         self._stop.clear()
         if "deployments" in self._parts:
             deploy.deploy_command(self.home)  # complains now, not in ten seconds
-        self._lock = _lock(self.data)
+        self._lock = lock_home(self.data)
+        if (self.data / RESTORING).exists():
+            raise Invalid(f"a restore into {self.data} was broken off: delete the folder and restore again", field="data_dir")
         self._end_orphans()
         check_ports(self.ports, self._parts)
         self._supervisor = Supervisor(self.data / "logs", report=self._report)
@@ -458,7 +461,7 @@ def _given(name: str) -> str | None:
     return None if "MLRUNBOOK_STACK" in os.environ else os.environ.get(name) or None
 
 
-def _lock(data: Path) -> TextIO:
+def lock_home(data: Path) -> TextIO:
     """Hold the data folder for one stack; the kernel lets go when we die."""
     (data / "run").mkdir(parents=True, exist_ok=True)
     lock = open(data / "run" / "lock", "a+")  # noqa: SIM115

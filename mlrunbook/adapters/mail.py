@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import smtplib
 import ssl
+from collections.abc import Mapping
 from email.message import EmailMessage
 from email.utils import formatdate
 from urllib.parse import parse_qs, unquote, urlsplit
@@ -25,8 +26,10 @@ DOMAIN = "mlrunbook.invalid"  # RFC 2606: of ids only, nobody is meant to write 
 LOCAL = ("127.0.0.1", "::1", "localhost")
 
 
-def send(message: Message, address: str, *, first_key: str | None) -> None:
-    """`first_key` is the key of the incident's first mail to this channel, which the thread hangs on; None: this is the first.
+def send(message: Message, address: str, *, first_key: str | None) -> int:
+    """How many recipients the server refused while it took others.
+
+    `first_key` is the key of the incident's first mail to this channel, which the thread hangs on; None: this is the first.
 
     Transient when the server does not take it now, Refused when it never will.
     """
@@ -41,13 +44,14 @@ def send(message: Message, address: str, *, first_key: str | None) -> None:
         raise Refused(f"{channel_variable(message.channel)} is no address of a mail server: write smtp://host:587/?to=team@example.com")
     mail = _mail(message, to, query.get("from") or f"mlrunbook@{host}", first_key)
     try:
-        _hand_over(mail, parts.scheme, host, port, unquote(parts.username or ""), unquote(parts.password or ""), message.channel)
+        refused = _hand_over(mail, parts.scheme, host, port, unquote(parts.username or ""), unquote(parts.password or ""), message.channel)
     except smtplib.SMTPRecipientsRefused as error:
         raise _failed(message.channel, next(iter(error.recipients.values()))[0]) from None
     except smtplib.SMTPResponseException as error:
         raise _failed(message.channel, error.smtp_code) from None
     except (OSError, smtplib.SMTPException) as error:  # its text may hold what was said about the password
-        raise Transient(f"channel {message.channel}: {host} does not take mail ({type(error).__name__}): it is tried again") from None
+        raise Transient(f"channel {message.channel}: {host} does not take mail ({type(error).__name__})") from None
+    return len(refused)
 
 
 def _mail(message: Message, to: list[str], sender: str, first_key: str | None) -> EmailMessage:
@@ -66,7 +70,10 @@ def _id(key: str) -> str:
     return f"<{hashlib.sha256(key.encode(errors='surrogatepass')).hexdigest()[:32]}@{DOMAIN}>"
 
 
-def _hand_over(mail: EmailMessage, scheme: str, host: str, port: int | None, user: str, password: str, channel: str) -> None:
+def _hand_over(
+    mail: EmailMessage, scheme: str, host: str, port: int | None, user: str, password: str, channel: str
+) -> Mapping[str, object]:
+    """The recipients that the server refused, where it took others."""
     context = ssl.create_default_context()
     kind = smtplib.SMTP_SSL(host, port or 465, timeout=TIMEOUT_S, context=context) if scheme == "smtps" else None
     with kind or smtplib.SMTP(host, port or 587, timeout=TIMEOUT_S) as server:
@@ -80,11 +87,11 @@ def _hand_over(mail: EmailMessage, scheme: str, host: str, port: int | None, use
             if not secure and host not in LOCAL:
                 raise Refused(f"channel {channel}: {host} offers no TLS, and a password is not sent without: use smtps://")
             server.login(user, password)
-        server.send_message(mail)
+        return server.send_message(mail)
 
 
 def _failed(channel: str, code: int) -> Transient | Refused:
     """4yz is worth another try, 5yz is not (RFC 5321, section 4.2.1)."""
     if code >= 500:
         return Refused(f"channel {channel}: the mail server refuses with {code}: check {channel_variable(channel)}")
-    return Transient(f"channel {channel}: the mail server answered {code}: it is tried again")
+    return Transient(f"channel {channel}: the mail server answered {code}")

@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from mlrunbook.adapters import mail, pagerduty
 from mlrunbook.domain.communication import line
@@ -29,6 +29,14 @@ if TYPE_CHECKING:
     from apprise import NotifyBase
 
 LEDGER = "ledger.jsonl"
+
+
+class Delivery(NamedTuple):
+    """What took a message, as the ledger names it, what it said, and how many of its recipients it refused."""
+
+    by: str
+    said: str
+    refused: int = 0
 
 
 class ChannelNotifier:
@@ -51,9 +59,10 @@ class ChannelNotifier:
                 if not self._is_recorded(message.key):
                     self._record(message, delivered_by="file")
                 return
-        delivered_by = self._deliver(message, address)  # may take seconds: other processes must not wait for it
+        # May take seconds: other processes must not wait for it.
+        delivery = deliver(message, address, first_key=self._first_key(message) if _scheme(address) in mail.SCHEMES else None)
         with self._locked():
-            self._record(message, delivered_by=delivered_by)
+            self._record(message, delivered_by=delivery.by)
 
     def settle(self, message: Message, action: Literal["acknowledge", "resolve"]) -> bool:
         address = self._address_of(message.channel)
@@ -64,25 +73,6 @@ class ChannelNotifier:
 
     def has_address(self, channel: str) -> bool:
         return self._address_of(channel) is not None
-
-    def _deliver(self, message: Message, address: str) -> str:
-        """What took it, as the ledger names it."""
-        scheme = _scheme(address)
-        plain = replace(message, subject=_without_mentions(line(message.subject)), body=_without_mentions(message.body))
-        if scheme == pagerduty.SCHEME:
-            pagerduty.send(plain, address)
-            return scheme
-        if scheme in mail.SCHEMES:
-            mail.send(plain, address, first_key=self._first_key(message))
-            return scheme
-        target = _target(message.channel, address)
-        try:
-            sent = target.notify(body=plain.body or plain.subject, title=plain.subject, body_format="text")
-        except Exception as error:  # a plugin's own error; its text may hold the address, so it is not repeated
-            raise Transient(f"channel {message.channel} failed with {type(error).__name__}: {_advice(message.channel)}") from None
-        if not sent:
-            raise Transient(f"channel {message.channel} did not take the message: {_advice(message.channel)}")
-        return "apprise"
 
     def _write(self, message: Message) -> None:
         """The message's file, whole or not at all; the same key keeps its file."""
@@ -145,6 +135,28 @@ class ChannelNotifier:
             yield
 
 
+def deliver(message: Message, address: str, *, first_key: str | None = None) -> Delivery:
+    """Send it by the channel's address. Transient when the channel did not take it, Refused when its address is not one.
+
+    `first_key`: the key of the incident's first mail, on which a mail's thread hangs.
+    """
+    scheme = _scheme(address)
+    plain = replace(message, subject=_without_mentions(line(message.subject)), body=_without_mentions(message.body))
+    if scheme == pagerduty.SCHEME:
+        return Delivery(scheme, pagerduty.send(plain, address))
+    if scheme in mail.SCHEMES:
+        refused = mail.send(plain, address, first_key=first_key)
+        return Delivery(scheme, f"the mail server took it{f', but refused {refused} of its recipients' if refused else ''}", refused)
+    target = _target(message.channel, address)
+    try:
+        sent = target.notify(body=plain.body or plain.subject, title=plain.subject, body_format="text")
+    except Exception as error:  # a plugin's own error; its text may hold the address, so it is not repeated
+        raise Transient(f"channel {message.channel} failed with {type(error).__name__}: {_advice(message.channel)}") from None
+    if not sent:
+        raise Transient(f"channel {message.channel} did not take the message: {_advice(message.channel)}")
+    return Delivery("apprise", f"{target.service_name or type(target).__name__} accepted it")
+
+
 def _scheme(address: str) -> str:
     return address.partition("://")[0].lower()
 
@@ -161,7 +173,7 @@ def _target(channel: str, address: str) -> NotifyBase:
 
 
 def _advice(channel: str) -> str:
-    return f"it is tried again; check {channel_variable(channel)} and that the service answers"
+    return f"check {channel_variable(channel)} and that the service answers"
 
 
 def _without_mentions(text: str) -> str:

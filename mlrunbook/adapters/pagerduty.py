@@ -46,12 +46,16 @@ def service(channel: str, address: str) -> Service:
     return Service(parts.netloc, f"{scheme}://{query.get('host', HOST)}/v2/enqueue")
 
 
-def send(message: Message, address: str, action: Action = "trigger") -> None:
-    """Transient on 429, 5xx and no answer; Refused on 400."""
+def dedup_key(incident_id: str) -> str:
+    return f"{OWN_KEY}{incident_id}"[:255]
+
+
+def send(message: Message, address: str, action: Action = "trigger") -> str:
+    """PagerDuty's answer in words. Transient on 429, 5xx and no answer; Refused on 400."""
     to = service(message.channel, address)
     event: dict[str, Any] = {
         "routing_key": to.routing_key,
-        "dedup_key": f"{OWN_KEY}{message.incident_id}"[:255],
+        "dedup_key": dedup_key(message.incident_id),
         "event_action": action,
         "client": "mlrunbook",
     }
@@ -70,6 +74,7 @@ def send(message: Message, address: str, action: Action = "trigger") -> None:
         raise Refused(f"channel {message.channel}: PagerDuty refuses the event: {_said(answer)}")
     if not answer.is_success:
         raise Transient(f"channel {message.channel}: PagerDuty answered {answer.status_code}: {_said(answer)}")
+    return f"PagerDuty answered {answer.status_code}: {_said(answer)}"
 
 
 def _said(answer: httpx.Response) -> str:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from mlrunbook.commands import running, show
 from mlrunbook.domain.errors import Invalid
+
+if TYPE_CHECKING:
+    from mlrunbook.domain.policy import Policy
 
 app = typer.Typer(no_args_is_help=True, help="Show or check the policy file (runbook.yaml).")
 
@@ -21,11 +24,8 @@ def show_(file: File = None) -> None:
     """Print the whole policy in force, defaults included, as YAML."""
     import yaml
 
-    from mlrunbook.domain.policy import Policy
-    from mlrunbook.policy_file import load
-
     path = path_in_force(file)
-    policy = load(path) if path else Policy()
+    policy = in_force(file)
     typer.echo(f"# {show.plain(path) if path else 'no policy file: the defaults, which are the runbook'}")
     typer.echo(yaml.safe_dump(policy.model_dump(mode="json"), sort_keys=False), nl=False)
 
@@ -55,11 +55,17 @@ def check(file: File = None) -> None:
 def prometheus(file: File = None) -> None:
     """Print the automated alerts as a Prometheus rule file, with the policy's thresholds."""
     from mlrunbook import prometheus as generator
+
+    typer.echo(generator.as_yaml(in_force(file)), nl=False)
+
+
+def in_force(file: Path | None = None) -> Policy:
+    """The policy that a service started here would follow."""
     from mlrunbook.domain.policy import Policy
     from mlrunbook.policy_file import load
 
     path = path_in_force(file)
-    typer.echo(generator.as_yaml(load(path) if path else Policy()), nl=False)
+    return load(path) if path else Policy()
 
 
 def path_in_force(file: Path | None) -> Path | None:

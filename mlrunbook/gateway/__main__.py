@@ -28,15 +28,20 @@ def _server(dispatch: bool) -> uvicorn.Server:
 
     from mlrunbook.gateway.app import create_app
     from mlrunbook.gateway.dispatcher import Dispatcher
+    from mlrunbook.gateway.heartbeat import Heartbeat
     from mlrunbook.settings import settings
     from mlrunbook.wiring import world
 
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     logging.getLogger("httpx").setLevel(logging.WARNING)
     config, outside = settings(), world()
+    dispatcher = Dispatcher(outside, every_s=config.dispatch_every_s) if dispatch else None
     app = create_app(
         outside,
-        dispatcher=Dispatcher(outside, every_s=config.dispatch_every_s) if dispatch else None,
+        dispatcher=dispatcher,
+        heartbeat=Heartbeat(outside, dispatcher, config.heartbeat_url.get_secret_value(), every_s=config.heartbeat_every_s)
+        if dispatcher and config.heartbeat_url
+        else None,
         prefect_ui_url=config.prefect_api_url.removesuffix("/").removesuffix("/api") if config.prefect_api_url else None,
     )
     return uvicorn.Server(uvicorn.Config(app, log_config=None, access_log=False, timeout_graceful_shutdown=5))

@@ -18,6 +18,7 @@ from mlrunbook.domain.errors import Transient
 from mlrunbook.gateway import audits_api, exporter, incidents_api, intake_api, webhooks
 from mlrunbook.gateway.dispatcher import Dispatcher
 from mlrunbook.gateway.formats import FORMATS
+from mlrunbook.gateway.heartbeat import Heartbeat
 from mlrunbook.store import quarantine
 from mlrunbook.wiring import World
 
@@ -40,18 +41,26 @@ class Health(web.CamelModel):
     status: str
     store: str
     dispatcher: str
+    heartbeat: str = Field(description="Whether the outside watch is pinged: off (none is set), waiting (not yet), ok, failing")
     quarantined: int = Field(description="Messages of trusted senders that could not be used and wait for a person")
 
 
-def create_app(world: World, *, dispatcher: Dispatcher | None = None, prefect_ui_url: str | None = None) -> FastAPI:
-    """The application on `world`. A `dispatcher` runs in a thread from startup to shutdown; without one another process dispatches."""
+def create_app(
+    world: World, *, dispatcher: Dispatcher | None = None, heartbeat: Heartbeat | None = None, prefect_ui_url: str | None = None
+) -> FastAPI:
+    """The application on `world`. `dispatcher` and `heartbeat` run in threads of their own from startup to shutdown; without a dispatcher
+    another process dispatches."""
     keeper = _Keeper(dispatcher) if dispatcher else None
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         if keeper:
             keeper.start()
+        if heartbeat:
+            heartbeat.start()
         yield
+        if heartbeat:
+            heartbeat.stop()
         if keeper:
             await run_in_threadpool(keeper.stop)
 
@@ -64,8 +73,14 @@ def create_app(world: World, *, dispatcher: Dispatcher | None = None, prefect_ui
         with world.transaction() as conn:
             quarantined = quarantine.waiting(conn)
         if keeper and not keeper.alive:
-            raise Transient("the dispatcher of this gateway has stopped: nobody is paged by it; restart the gateway")
-        return Health(status="ok", store="reachable", dispatcher="alive" if keeper else "off", quarantined=quarantined)
+            raise Transient("the dispatcher of this gateway has stopped or hangs: nobody is paged by it; restart the gateway")
+        return Health(
+            status="ok",
+            store="reachable",
+            dispatcher="alive" if keeper else "off",
+            heartbeat=heartbeat.state if heartbeat else "off",
+            quarantined=quarantined,
+        )
 
     exporter.expose(app, world, dispatcher_alive=(lambda: keeper.alive) if keeper else None)
 
@@ -93,7 +108,7 @@ class _Keeper:
 
     @property
     def alive(self) -> bool:
-        return self._thread.is_alive()
+        return self._thread.is_alive() and not self._dispatcher.is_stuck
 
     def start(self) -> None:
         self._thread.start()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
@@ -47,6 +48,7 @@ TIMERS = {
 """What the store alone decides. Each is `(conn, policy, row, *, now)`."""
 LOOK_AGAIN_S = 300.0  # how often a run that waits for a human is checked to be still there
 TRY_AGAIN_S = 30.0  # when it could not be checked
+STUCK_S = 120.0  # a round of pages takes milliseconds, with a channel that hangs a minute
 
 
 class Dispatcher:
@@ -55,9 +57,10 @@ class Dispatcher:
     Pages and runs have a loop and threads of their own: a mail server that hangs holds up mails, never a page.
     """
 
-    def __init__(self, world: World, *, every_s: float = 1.0, workers: int = 4) -> None:
-        self._world, self._every_s = world, every_s
+    def __init__(self, world: World, *, every_s: float = 1.0, workers: int = 4, monotonic: Callable[[], float] = time.monotonic) -> None:
+        self._world, self._every_s, self._monotonic = world, every_s, monotonic
         self._stop = threading.Event()
+        self._urgent_done_at = monotonic()
         self._pools = {kinds: ThreadPoolExecutor(workers, thread_name_prefix="deliver") for kinds in (URGENT, ORDINARY)}
         self._deliver = {
             "page": self._send,
@@ -72,8 +75,18 @@ class Dispatcher:
     def run(self) -> None:
         beside = threading.Thread(target=self._loop, args=(lambda: self._deliver_due(ORDINARY),), name="dispatcher-ordinary", daemon=True)
         beside.start()
-        self._loop(lambda: self._deliver_due(URGENT) + self._revive())
+        self._loop(self._urgent)
         beside.join(timeout=5)
+
+    @property
+    def is_stuck(self) -> bool:
+        """No round of pages has ended for too long: its thread hangs, has died, or fails every time (the store is away)."""
+        return self._monotonic() - self._urgent_done_at > STUCK_S
+
+    def _urgent(self) -> int:
+        busy = self._deliver_due(URGENT) + self._revive()
+        self._urgent_done_at = self._monotonic()
+        return busy
 
     def _loop(self, work: Callable[[], int]) -> None:
         while not self._stop.is_set():
@@ -94,8 +107,8 @@ class Dispatcher:
             pool.shutdown(wait=False, cancel_futures=True)
 
     def turn(self) -> int:
-        """Deliver what is due, then revive what went silent; returns how much there was to do."""
-        return self._deliver_due(URGENT) + self._deliver_due(ORDINARY) + self._revive()
+        """Deliver what is due, and revive what went silent; returns how much there was to do."""
+        return self._urgent() + self._deliver_due(ORDINARY)
 
     def _deliver_due(self, kinds: tuple[str, ...]) -> int:
         with self._world.transaction() as conn:

@@ -20,9 +20,10 @@ MANY = 10_000
 
 # name -> (help, labels)
 FAMILIES: dict[str, tuple[str, tuple[str, ...]]] = {
-    "mlrunbook_dispatcher_up": ("Whether this gateway's dispatcher is alive: 1 yes, 0 no; absent where it has none", ()),
+    "mlrunbook_dispatcher_up": ("Whether this gateway's dispatcher does its rounds: 1 yes, 0 no; absent where it has none", ()),
     "mlrunbook_incidents_open": ("Incidents that are not over", ("model", "type", "severity")),
     "mlrunbook_outbox_due": ("What is due or was tried, and has not gone out: pages, messages, starts of runs, timers", ("kind",)),
+    "mlrunbook_page_waiting_seconds": ("How long the page that is due and has waited longest has not gone out; 0: none waits", ()),
     "mlrunbook_outbox_failing": ("What was tried and has not gone out", ("kind",)),
     "mlrunbook_runs_silent": ("Incidents whose run has gone silent and is not started again yet", ()),
     "mlrunbook_changes_unknown": ("Changes of open incidents of which nobody can say whether they happened", ()),
@@ -53,6 +54,8 @@ class StoreCollector(Collector):
             for kind, (due, failing) in outbox.waiting(conn, now=now).items():
                 add("mlrunbook_outbox_due", due, kind)
                 add("mlrunbook_outbox_failing", failing, kind)
+            due_at = outbox.oldest_due(conn, "page", now=now)
+            add("mlrunbook_page_waiting_seconds", max(0.0, (now - due_at).total_seconds()) if due_at else 0)
             add("mlrunbook_runs_silent", len(leases.expired(conn, now=now, limit=MANY)))
             add("mlrunbook_changes_unknown", journal.unknown_of_open(conn))
             for source, count in quarantine.waiting_by_source(conn).items():

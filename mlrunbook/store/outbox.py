@@ -88,6 +88,30 @@ def waiting(conn: Connection, *, now: datetime) -> dict[str, tuple[int, int]]:
     return {r.kind: (r.n, r.tried) for r in rows}
 
 
+def oldest_due(conn: Connection, kind: str, *, now: datetime) -> datetime | None:
+    """Since when the longest-waiting row of this kind should have gone out; None while none waits.
+
+    `not_before` moves with every failed try, so the tries' waits are counted back from it: the row itself says how long it has waited,
+    whichever dispatcher tried it and whenever the gateway was restarted.
+    """
+    rows = conn.execute(
+        select(outbox.c.not_before, outbox.c.attempts, outbox.c.claimed_until).where(
+            PENDING, outbox.c.kind == kind, or_(outbox.c.not_before <= now, outbox.c.attempts > 0)
+        )
+    )
+    since = [r.not_before - _waited(kind, r.attempts - (r.claimed_until is not None)) for r in rows]  # a claimed try has not failed yet
+    return min(since, default=None)
+
+
+def _waited(kind: str, failures: int) -> timedelta:
+    return timedelta(seconds=sum(_backoff_s(kind, n) for n in range(1, min(failures, 1000) + 1)))
+
+
+def _backoff_s(kind: str, failures: int) -> float:
+    longest_s = MAX_BACKOFF_OF_RUNS_S if kind in ("start_run", "resume_run") else MAX_BACKOFF_S
+    return min(2.0 ** min(failures - 1, 10), longest_s)
+
+
 def claim(conn: Connection, *, now: datetime, kinds: tuple[str, ...] = (), limit: int = 20) -> list[Item]:
     """Take due rows (of these kinds) for this dispatcher; commit before delivering them."""
     due = (
@@ -123,8 +147,7 @@ def delivered(conn: Connection, item: Item, *, now: datetime) -> None:
 
 def failed(conn: Connection, item: Item, error: str, *, now: datetime) -> None:
     """Try again after 1, 2, 4 ... 60 s (flow runs: 5 s), for ever."""
-    longest_s = MAX_BACKOFF_OF_RUNS_S if item.kind in ("start_run", "resume_run") else MAX_BACKOFF_S
-    wait_s = min(2.0 ** min(item.attempts - 1, 10), longest_s)
+    wait_s = _backoff_s(item.kind, item.attempts)
     conn.execute(
         update(outbox)
         .where(outbox.c.id == item.id)

@@ -7,6 +7,7 @@ import socket
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
+from datetime import UTC, datetime
 from email import message_from_bytes, policy
 from email.message import EmailMessage
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -17,6 +18,7 @@ import pytest
 from aiosmtpd.controller import Controller
 from aiosmtpd.smtp import Envelope
 
+from mlrunbook.adapters import channel_test
 from mlrunbook.adapters.notify import LEDGER, ChannelNotifier
 from mlrunbook.domain.errors import Refused, Transient
 from mlrunbook.ports import Message
@@ -116,15 +118,21 @@ def test_a_channel_that_keeps_no_alerts_has_nothing_to_settle(tmp_path: Path) ->
 
 
 class MailServer:
-    """Keeps the mails it takes; `refuse` is an answer it gives instead."""
+    """Keeps the mails it takes; `refuse` is an answer it gives instead, `unknown` a recipient it does not have."""
 
     def __init__(self) -> None:
         self.mails: list[EmailMessage] = []
-        self.refuse = ""
+        self.refuse = self.unknown = ""
         with socket.create_server(("127.0.0.1", 0)) as free:
             port = free.getsockname()[1]
         self.address = f"smtp://127.0.0.1:{port}/?to=team@example.com,lead@example.com&from=runbook@example.com"
         self.controller = Controller(self, hostname="127.0.0.1", port=port)
+
+    async def handle_RCPT(self, _server: Any, _session: Any, envelope: Envelope, address: str, _options: Any) -> str:
+        if address == self.unknown:
+            return "550 no such user"
+        envelope.rcpt_tos.append(address)
+        return "250 OK"
 
     async def handle_DATA(self, _server: Any, _session: Any, envelope: Envelope) -> str:
         if self.refuse:
@@ -174,3 +182,68 @@ def test_a_mail_address_that_is_none_is_refused_and_not_repeated(tmp_path: Path)
         with pytest.raises(Refused, match="MLRUNBOOK_CHANNEL_EMAIL") as caught:
             ChannelNotifier(tmp_path, lambda _, a=address: a).send(replace(PAGE, channel="email"))
         assert "s3cret" not in str(caught.value)
+
+
+AT = datetime(2026, 3, 2, 9, 30, tzinfo=UTC)
+
+
+def a_test(channel: str = "page") -> Message:
+    return channel_test.message(channel, asked_by="lee on laptop", at=AT)
+
+
+def test_a_test_page_rings_under_a_key_of_its_own_and_is_resolved_again(pagerduty: PagerDuty) -> None:
+    open_at_the_time: list[str] = []
+    said = channel_test.ring(
+        a_test(), pagerduty.address, meanwhile=lambda: open_at_the_time.extend(e["event_action"] for e in pagerduty.events)
+    )
+    first, last = pagerduty.events
+    assert open_at_the_time == ["trigger"]
+    assert (first["event_action"], last["event_action"]) == ("trigger", "resolve")
+    assert first["dedup_key"] == last["dedup_key"]
+    assert first["dedup_key"] != a_test().incident_id, "two tests never join each other"
+    shown = first["payload"]
+    assert shown["summary"].startswith("[TEST]")
+    assert "lee on laptop" in shown["custom_details"]["message"]
+    assert "2026-03-02 09:30" in shown["custom_details"]["message"]
+    assert "Event processed" in said
+
+
+def test_a_test_page_that_is_broken_off_is_resolved_all_the_same(pagerduty: PagerDuty) -> None:
+    def interrupted() -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        channel_test.ring(a_test(), pagerduty.address, meanwhile=interrupted)
+    assert [e["event_action"] for e in pagerduty.events] == ["trigger", "resolve"]
+
+
+def test_a_test_page_that_cannot_be_resolved_is_named_for_somebody_to_do_it(pagerduty: PagerDuty) -> None:
+    def then_busy() -> None:
+        pagerduty.busy = True
+
+    with pytest.raises(Refused, match=r"mlrunbook:channel-test-.* is still open"):
+        channel_test.ring(a_test(), pagerduty.address, meanwhile=then_busy)
+
+
+def test_a_test_by_mail_says_that_the_server_took_it(mail_server: MailServer) -> None:
+    mail_server.mails.clear()
+    assert "took it" in channel_test.send(a_test("email"), mail_server.address)
+    (mail,) = mail_server.mails
+    assert mail["Subject"].startswith("[TEST]")
+    assert "lee on laptop" in mail.get_content()
+    mail_server.refuse = "550 no such user"
+    try:
+        with pytest.raises(Refused, match="550"):
+            channel_test.send(a_test("email"), mail_server.address)
+    finally:
+        mail_server.refuse = ""
+
+
+def test_a_test_by_mail_that_one_of_two_recipients_would_miss_has_failed(mail_server: MailServer) -> None:
+    mail_server.unknown = "lead@example.com"
+    try:
+        with pytest.raises(Refused, match="refused 1 of its recipients") as caught:
+            channel_test.send(a_test("email"), mail_server.address)
+    finally:
+        mail_server.unknown = ""
+    assert "MLRUNBOOK_CHANNEL_EMAIL" in str(caught.value)

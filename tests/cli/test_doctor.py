@@ -120,6 +120,31 @@ def test_a_secret_is_never_printed(cli: Cli, dead_port: int) -> None:
     assert "channel page: its address is none that apprise knows" in done.stdout
 
 
+@pytest.mark.parametrize(
+    ("gateway_says", "url", "level", "word"),
+    [
+        ("off", None, "warn", "MLRUNBOOK_HEARTBEAT_URL"),
+        ("off", "https://hc.example/heart-word", "warn", "restart it"),
+        ("waiting", None, "ok", ""),
+        ("ok", "https://hc.example/heart-word", "ok", ""),
+        ("failing", None, "fail", "log"),
+        ("ok", "hc.example/heart-word", "fail", "whole"),
+    ],
+)
+def test_whether_somebody_outside_would_notice_is_said(cli: Cli, gateway_says: str, url: str | None, level: str, word: str) -> None:
+    app = FastAPI()
+
+    @app.get("/health")
+    def health() -> dict[str, str]:
+        return {"status": "ok", "dispatcher": "alive", "heartbeat": gateway_says}
+
+    with served(app) as gateway:
+        _, found = looked(cli, MLRUNBOOK_GATEWAY_URL=gateway, **({"MLRUNBOOK_HEARTBEAT_URL": url} if url else {}))
+    assert found["heartbeat"]["level"] == level
+    assert word in found["heartbeat"]["fix"]
+    assert "heart-word" not in str(found)
+
+
 def test_a_secret_in_an_error_is_taken_out() -> None:
     def leaking(_: Ask) -> Iterator[Any]:
         raise OSError("cannot reach https://hook.example/hook-word")

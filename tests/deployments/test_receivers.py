@@ -29,7 +29,7 @@ PAYLOADS = ROOT / "tests/gateway/payloads"
 
 
 def test_every_format_has_a_file_a_proof_and_a_name_on_the_command_line() -> None:
-    assert {path.stem for path in RECEIVERS.iterdir()} == {*FORMATS, "change", "postfix-transport"}
+    assert {path.stem for path in RECEIVERS.iterdir()} == {*FORMATS, "alertmanager-watchdog", "change", "postfix-transport"}
     assert set(OF_FORMAT) == set(FORMATS) == {str(name) for name in FormatName}
     for name in FORMATS:
         (file,) = RECEIVERS.glob(f"{name}.*")

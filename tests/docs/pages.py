@@ -57,6 +57,11 @@ class Page:
         """Every command of the bash blocks, continued lines joined, in order."""
         return [command for block in self.blocks("bash") for command in _commands(block)]
 
+    def commands_of(self, heading: str) -> list[str]:
+        """The shell commands below a heading, in order."""
+        blocks = [body for name, body in _FENCE.findall(self.section(heading)) if name == "bash"]
+        return [command for block in blocks for command in _commands(block)]
+
     @cached_property
     def all_commands(self) -> list[str]:
         """Those of the blocks, and code spans that are a command of ours."""

@@ -78,7 +78,6 @@ def shell(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Shell:
     (folder / ".local/share").mkdir(parents=True)
     (folder / ".local/share/mlrunbook").symlink_to(stack.data)
     (folder / ".venv").symlink_to(sys.prefix)
-    (stack.data / "models").mkdir(exist_ok=True)
     return Shell(folder, {"predictive_maintenance": MODEL})
 
 
@@ -148,12 +147,12 @@ def test_a_plan_is_decided_with_curl_as_the_page_says(shell: Shell, store: Engin
 
 
 def test_the_commands_of_the_operating_page_work(shell: Shell) -> None:
-    typed = {command: shell.type(command) for command in OPERATE.shell_commands if command not in NOT_TYPED}
+    restored = OPERATE.commands_of("Backup") + OPERATE.commands_of("Restore")  # typed in tests/flows/test_restore.py, on a second stack
+    typed = {c: shell.type(c) for c in OPERATE.shell_commands if c not in NOT_TYPED and c not in restored}
     health = next(said for command, said in typed.items() if command.startswith("curl "))
     assert json.loads(health)["status"] == "ok"
     assert "On-Call" in typed["mlrunbook token list"]
-    assert (shell.folder / "mlrunbook.dump").read_bytes().startswith(b"PGDMP")
-    assert (shell.folder / "models.tar.gz").stat().st_size > 0
+    assert "MLRUNBOOK_CHANNEL_PAGE" in typed["mlrunbook channel list"]
 
 
 def test_a_token_for_alertmanager_opens_the_webhook_and_nothing_else(shell: Shell) -> None:

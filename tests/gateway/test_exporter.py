@@ -62,6 +62,19 @@ def test_what_is_due_and_does_not_go_out_is_seen(client: TestClient, world: Worl
     assert due not in scraped(client)
 
 
+def test_the_page_that_has_waited_longest_is_told_in_seconds(client: TestClient, world: World, clock: Clock) -> None:
+    series = ("mlrunbook_page_waiting_seconds",)
+    assert scraped(client)[series] == 0
+    with world.transaction() as conn:
+        outbox.put(conn, "page", "page-that-waits", {}, now=clock())
+    clock.pass_(minutes=3)
+    assert scraped(client)[series] == 180
+    with world.transaction() as conn:
+        for item in outbox.claim(conn, now=clock(), kinds=("page",)):
+            outbox.delivered(conn, item, now=clock())
+    assert scraped(client)[series] == 0
+
+
 def test_what_is_quarantined_is_counted_by_source(client: TestClient, world: World) -> None:
     series = ("mlrunbook_quarantine_waiting", "datadog")
     before = scraped(client).get(series, 0)

@@ -26,6 +26,7 @@ from mlrunbook.store import alerts, incidents, timeline
 from mlrunbook.tokens import Scope
 from tests.gateway.conftest import world_on
 from tests.platform import kit
+from tests.prometheus.alertmanager import readable
 from tests.prometheus.test_rules import DEPLOYMENTS
 from tests.waiting import until
 
@@ -65,15 +66,22 @@ def process(folder: Path, *command: str | Path) -> Iterator[None]:
 def configure(folder: Path, *, platform: int, gateway: int, prometheus_port: int, alertmanager: int, token: str) -> None:
     """The files of deployments/prometheus with these ports, and everything every second."""
 
-    def adapted(name: str, **changes: str) -> None:
-        text = (DEPLOYMENTS / name).read_text()
+    def adapted(name: str, text: str, **changes: str) -> None:
         for old, new in changes.items():
             assert old in text
             text = text.replace(old, new)
         (folder / name).write_text(text)
 
-    adapted("prometheus.yml", **{": 15s": ": 1s", ":8070": f":{platform}", ":8080": f":{prometheus_port}", ":9093": f":{alertmanager}"})
-    adapted("alertmanager.yml", **{"group_wait: 5s": "group_wait: 1s", "interval: 30s": "interval: 1s", ":8090": f":{gateway}"})
+    adapted(
+        "prometheus.yml",
+        (DEPLOYMENTS / "prometheus.yml").read_text(),
+        **{": 15s": ": 1s", ":8070": f":{platform}", ":8080": f":{prometheus_port}", ":9093": f":{alertmanager}"},
+    )
+    adapted(
+        "alertmanager.yml",
+        readable(DEPLOYMENTS / "alertmanager.yml"),
+        **{"group_wait: 5s": "group_wait: 1s", "interval: 30s": "interval: 1s", ":8090": f":{gateway}"},
+    )
     quick = Policy().model_copy(update={"alerts": Policy().alerts.model_copy(update={"clears_after_s": 1})})
     (folder / "rules.yml").write_text(prometheus.as_yaml(quick).replace("interval: 15s", "interval: 1s"))
     (folder / "mlrunbook.token").write_text(token)

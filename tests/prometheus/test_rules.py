@@ -178,11 +178,9 @@ def test_the_rule_file_is_what_the_policy_makes() -> None:
 
 
 @pytest.mark.skipif(**NEEDS_PROMTOOL)
-def test_the_rules_and_configurations_are_valid() -> None:
+def test_the_rules_and_the_configuration_are_valid() -> None:
     promtool("check", "rules", DEPLOYMENTS / "rules.yml")
     promtool("check", "config", "--syntax-only", DEPLOYMENTS / "prometheus.yml")  # the token's file is each team's own
-    done = subprocess.run(["amtool", "check-config", DEPLOYMENTS / "alertmanager.yml"], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
 
 
 @pytest.mark.skipif(**NEEDS_PROMTOOL)

@@ -7,9 +7,9 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta
 
 import pytest
-from sqlalchemy import Connection, Engine
+from sqlalchemy import Connection, Engine, select
 
-from mlrunbook.store import outbox
+from mlrunbook.store import outbox, tables
 from tests.fakes import T0
 
 
@@ -140,3 +140,29 @@ def test_a_row_says_what_it_failed_with(conn: Connection, incident_id: str) -> N
     assert row["last_error"].startswith("no answer")
     assert len(row["last_error"]) == 500
     assert row["delivered_at"] is None
+
+
+@pytest.mark.parametrize("failures", [0, 1, 2, 3, 8, 12])
+def test_how_long_a_page_has_waited_is_known_after_any_number_of_failed_tries(conn: Connection, failures: int) -> None:
+    """Each try is at once when it is due and fails at once: what has waited is the time since the page was due first."""
+    put(conn, "scheduled", at=after(3600))  # an escalation is put long before it is due
+    assert outbox.oldest_due(conn, "page", now=after(3599)) is None
+    now = after(3600)
+    for _ in range(failures):
+        [item] = outbox.claim(conn, now=now)
+        assert outbox.oldest_due(conn, "page", now=now) == after(3600), "also while it is being tried"
+        outbox.failed(conn, item, "nobody answers", now=now)
+        now = conn.execute(select(tables.outbox.c.not_before)).scalar_one()
+        assert outbox.oldest_due(conn, "page", now=now) == after(3600)
+    assert outbox.oldest_due(conn, "message", now=now) is None
+    [item] = outbox.claim(conn, now=now)
+    outbox.delivered(conn, item, now=now)
+    assert outbox.oldest_due(conn, "page", now=now) is None
+
+
+def test_the_page_that_has_waited_longest_counts_and_a_cancelled_one_does_not(conn: Connection, incident_id: str) -> None:
+    put(conn, "first", at=after(10), incident_id=incident_id)
+    put(conn, "second", at=after(20))
+    assert outbox.oldest_due(conn, "page", now=after(60)) == after(10)
+    outbox.cancel(conn, now=after(60), incident_id=incident_id)
+    assert outbox.oldest_due(conn, "page", now=after(60)) == after(20)

@@ -124,6 +124,10 @@ class WorkOrder:
 class ModelPlatform(Protocol):
     """The team's model platform: the REST API of the runbook."""
 
+    def models(self) -> Sequence[str]:
+        """Every registered model. NotFound where the platform keeps no such list."""
+        ...
+
     def status(self, model: str) -> ServingStatus: ...
 
     def metrics(

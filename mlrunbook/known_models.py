@@ -42,7 +42,7 @@ class KnownModels:
     """Thread-safe. `of` takes at most `wait_s`, however long the platform takes."""
 
     def __init__(self, platform: ModelPlatform, now: Callable[[], datetime], *, wait_s: float = WAIT_S) -> None:
-        self._platform, self._now, self._wait_s = platform, now, wait_s
+        self.platform, self._now, self._wait_s = platform, now, wait_s
         self._lock = threading.Lock()
         self._question: _Question | None = None
         self._quiet_until = 0.0  # monotonic
@@ -118,7 +118,7 @@ class KnownModels:
 
     def _read(self, models: frozenset[str]) -> None:
         try:
-            listed = frozenset(self._platform.models())
+            listed = frozenset(self.platform.models())
         except NotFound:  # this platform keeps no list
             for model in sorted(models):
                 self._note({model: self._is_there(model)})
@@ -129,7 +129,7 @@ class KnownModels:
         """Two reads must agree that it is not: a model of which no version serves has no status either."""
         if not is_model_id(model):  # never asked: it would end up in a path
             return False
-        for read in (self._platform.status, self._platform.versions):
+        for read in (self.platform.status, self.platform.versions):
             try:
                 read(model)
             except NotFound:

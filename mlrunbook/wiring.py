@@ -36,10 +36,11 @@ class World:
     features: FeatureStore | None = None  # None: no feature store is configured
     trainer: Trainer | None = None
     settle_s: float = 30.0  # how long a change may take to show when read back
-    known_models: KnownModels = field(init=False, repr=False, compare=False)
+    known_models: KnownModels = field(default=None, repr=False, compare=False)  # type: ignore[assignment]  # always that of `platform`
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "known_models", KnownModels(self.platform, self.now))
+        if self.known_models is None or self.known_models.platform is not self.platform:
+            object.__setattr__(self, "known_models", KnownModels(self.platform, self.now))
 
     def transaction(self) -> AbstractContextManager[Connection]:
         return db.transaction(self.engine)

@@ -207,7 +207,7 @@ def close(
     keep_containment: Annotated[bool, typer.Option("--keep-containment", help="Leave it in force: serving stays stopped, say.")] = False,
     token_file: TokenFile = None,
 ) -> None:
-    """Close a resolved incident; with a reason also one that a person reported, or that nothing measures. Or call it a false alarm."""
+    """Close a resolved incident, or with a reason one that nothing measures or that was reported anew; or call it a false alarm."""
     with connect(token_file) as gateway:
         one = gateway.close(incident_id, reason, keep_containment=keep_containment, false_alarm=false_alarm)
     typer.echo(show.plain(f"{one['id']} is {one['status'].replace('_', ' ')}"))

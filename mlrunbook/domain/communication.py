@@ -195,13 +195,13 @@ def resolution_notification(r: ResolutionFacts) -> Rendered:
 
 
 def page(s: Situation, role: Role, reason: str, *, next_step: str | None = None) -> Rendered:
-    """A short text for a phone: who is asked, why, and the one thing to do now."""
+    """A short text for a phone: what the reporter says, who is asked, why, and the one thing to do now."""
     todo = next_step or f"Acknowledge: mlrunbook incidents ack {line(s.incident_id)}"
     return Rendered(
         f"[{s.severity.upper()}] {s.title}: {line(s.summary_lines[0], 120)}",
         _paragraph(
-            *(s.summary_lines if s.reported else ()),
             f"{role.words}{f' ({line(holder)})' if (holder := s.holders.get(role)) else ''}: {line(reason)}",
+            *(s.summary_lines if s.reported else ()),
             f"Incident {line(s.incident_id)}, {s.versioned_model}, {_status(s.status).lower()}.",
             *([f"Respond by {s.respond_by_words}."] if s.status.is_open else []),
             line(todo),

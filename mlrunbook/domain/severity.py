@@ -151,7 +151,7 @@ def assess(
     if reported_severity is not None:
         claim = kind is IncidentType.PERFORMANCE_DEGRADATION and reported_severity.at_least(Severity.HIGH)
         if claim and _performance_is_fine(metrics, policy):
-            reason = f"reported as {reported_severity}, measured: {said}"
+            reason = f"reported as {reported_severity}, but the measurement says otherwise: {said}"
             return Assessment(False, reported_severity, kind, (reason,))
         # One missed critical failure does not show in F1, so a reported prediction error stands whatever the averages say.
         risk = kind is IncidentType.PREDICTION_ERROR and reported_severity is Severity.CRITICAL

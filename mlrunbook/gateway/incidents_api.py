@@ -225,7 +225,7 @@ def _operating(routes: APIRouter, world: World) -> None:
 
     @routes.post("/{id}/close")
     def close_incident(incident_id: IncidentId, who: Operator, body: wire.ClosingIn | None = None) -> wire.IncidentOut:
-        """Close a resolved incident; with a reason also one that a person has reported, is of low severity, or that nothing measures.
+        """Close a resolved incident; with a reason also one of low severity, one that nothing measures, or one reported anew after its fix.
 
         With `falseAlarm` it ends as a false alarm.
         """
@@ -275,11 +275,10 @@ def _close(conn: Connection, world: World, incident: Incident, who: Identity, bo
     if body.false_alarm:
         _may_be_false(incident, reason)
     elif incident.status is not Status.RESOLVED and not handed_over:
-        if incident.severity is not Severity.LOW and _is_measured(conn, incident.id) and not reports.of_incident(conn, incident.id):
-            raise Refused(
-                f"{incident.id} is {incident.status} and its model is measured: the recovery check closes it. "
-                f"If a human fixed it: `mlrunbook incidents resolve {incident.id} --what '...'`"
-            )
+        measured = incident.severity is not Severity.LOW and _is_measured(conn, incident.id)
+        if measured and not reports.unanswered(conn, incident.id):  # else the recovery check waits for a person's word
+            words = f"{incident.id} is {incident.status} and its model is measured: the recovery check closes it"
+            raise Refused(f"{words}. {reports.how_to_end(incident.id)}")
         if not reason:
             raise Invalid(f"{incident.id} is {incident.status}: closing it needs a reason", field="reason")
     if open_ends := unexplained(conn, incident.id):

@@ -38,6 +38,7 @@ async def respond(
     impact: str = "",
     reportedBy: str = "",
     subtype: Subtype | None = None,
+    unknownModel: bool = False,
 ) -> str:
     """Carry one incident from alert to review.
 
@@ -53,9 +54,11 @@ async def respond(
         impact: Whom it harms and how, as far as you know.
         reportedBy: Your name or role. Needed for a new incident.
         subtype: What kind of security or compliance incident it is, if you know.
+        unknownModel: Report it although neither the registry nor the policy knows the model: somebody is paged, nothing is changed.
     """
     if not incident_id:
-        incident_id = await open_or_join(model, severity, type, description, impact, reportedBy, subtype=subtype)
+        told = (model, severity, type, description, impact, reportedBy)
+        incident_id = await open_or_join(*told, subtype=subtype, unknown_model=unknownModel)
     return await follow_runbook(incident_id)
 
 
@@ -63,7 +66,7 @@ async def follow_runbook(incident_id: str) -> str:
     """The runbook, from whatever the store has recorded. Every line returns at once when it is done already."""
     async with carrying(incident_id) as ours:
         if not ours:
-            return f"{incident_id}: carried by another run, or ended"
+            return f"{incident_id}: carried by another run, ended, or about a model that nobody knows"
         await carry_out_orders(incident_id)  # 2, where a person has ordered something
         triaged = await triage(incident_id)  # 1
         if not triaged["real"]:

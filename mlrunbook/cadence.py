@@ -14,8 +14,20 @@ from mlrunbook.domain import cadence, communication
 from mlrunbook.domain.escalation import ladder, unanswered
 from mlrunbook.domain.incident import Incident, Severity, Status
 from mlrunbook.domain.policy import Policy, Role
-from mlrunbook.notices import RESPONSE, UPDATE, opened_at, page, respond_by, round_of, settle_pages, situation, tell, update_notice
-from mlrunbook.store import incidents, outbox, timeline
+from mlrunbook.notices import (
+    RESPONSE,
+    UNKNOWN_MODEL,
+    UPDATE,
+    opened_at,
+    page,
+    respond_by,
+    round_of,
+    settle_pages,
+    situation,
+    tell,
+    update_notice,
+)
+from mlrunbook.store import incidents, outbox, records, timeline
 
 DISPATCHER = "dispatcher"
 
@@ -35,6 +47,8 @@ def escalate(
     triage never comes (Prefect is down) the dispatcher pages by itself. `anew` says why the severity rose: who is paged at once hears of
     it, also where the role was paged or has acknowledged before.
     """
+    if records.get(conn, incident.id, UNKNOWN_MODEL):  # paged once, and not by a ladder
+        return
     begun = opened_at(conn, incident)
     rungs = ladder(incident.severity, begun, policy)
     for role in {Role(r) for r in Role} - {rung.role for rung in rungs}:
@@ -128,7 +142,7 @@ def ask_next_role(conn: Connection, policy: Policy, incident: Incident, deadline
 
 def schedule_update(conn: Connection, policy: Policy, incident: Incident, *, now: datetime, at: datetime) -> None:
     """The next update to stakeholders; one that waits already is moved. Low incidents have none: they are tickets."""
-    if incident.severity is Severity.LOW:
+    if incident.severity is Severity.LOW or records.get(conn, incident.id, UNKNOWN_MODEL):
         return
     rows = outbox.of_incident(conn, incident.id, UPDATE)
     if waiting := next((r for r in rows if r["delivered_at"] is None and r["cancelled_at"] is None), None):

@@ -6,21 +6,22 @@ A report comes from a person; alerts come from a webhook or from `flows/monitor.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from sqlalchemy import Connection, text
 
-from mlrunbook import recurrence, regrading
-from mlrunbook.cadence import escalate, schedule_update
+from mlrunbook import recurrence, regrading, reports, unknown_models
 from mlrunbook.domain.breach import subtype_for
+from mlrunbook.domain.errors import Transient
 from mlrunbook.domain.incident import Incident, IncidentType, Severity, Status, Subtype
+from mlrunbook.domain.owned import Known, Standing
 from mlrunbook.domain.policy import Policy, Role
 from mlrunbook.domain.safety import MISSED_FAILURE_ALERT
 from mlrunbook.domain.silences import quiet
-from mlrunbook.notices import page
+from mlrunbook.notices import ask, page
 from mlrunbook.store import alerts as known_alerts
 from mlrunbook.store import incidents, leases, outbox, records, timeline
 from mlrunbook.store.incidents import Report
@@ -28,6 +29,8 @@ from mlrunbook.store.incidents import Report
 # An alert's level is not the incident's severity, only a first guess until triage has measured. Unknown: medium, so that it pages.
 FIRST_GUESS = {"critical": Severity.HIGH, "warning": Severity.MEDIUM, "info": Severity.LOW, "none": Severity.LOW}
 SILENCE_ENDS = "silence_ends"
+KNOWN, ACCEPTED = Standing(Known.KNOWN), Standing(Known.UNREACHABLE)
+HELD_BACK = "held_back"  # in the body of an alert that has opened no incident: the reason
 _KEPT = ("fingerprint", "name", "model", "model_version", "level", "incident_type", "summary")
 _STATED = "subtype:"  # the record of each kind of breach that a person has named
 PLAUSIBLE_SINCE = datetime(2000, 1, 1, tzinfo=UTC)
@@ -54,42 +57,59 @@ class NormalisedAlert:
     starts_at: datetime
     body: Mapping[str, Any]
     start_is_stated: bool = True
+    part: Any = field(default=None, compare=False)  # of the message it stood in; None: the message is all about it
+
+
+Hold = Callable[[NormalisedAlert, str], None]  # keeps an alert aside, with the reason
 
 
 def take_in(
-    conn: Connection, policy: Policy, report: Report, *, now: datetime, by_alert: bool = False, start: bool = True
+    conn: Connection,
+    policy: Policy,
+    report: Report,
+    *,
+    now: datetime,
+    by_alert: bool = False,
+    start: bool = True,
+    standing: Standing = ACCEPTED,
 ) -> tuple[Incident, bool]:
     """Open the incident, or join the one that is open for this model and failure family.
 
     Whoever accepts the report answers 2xx only after this transaction commits. `by_alert`: the severity is only a first guess from
-    the alert's level; a person's is a floor. `start=False`: the caller is the run itself.
+    the alert's level; a person's is a floor. `start=False`: the caller is the run itself. `standing`: what is known of the model's name,
+    asked before the transaction (`World.known_models`); an unknown one gets no run.
     """
-    subtype = subtype_for(report.type, report.subtype)
-    if by_alert and (closed := recurrence.find_closed(conn, policy, report.model, report.family, now=now)):
+    if policy.names(report.model):
+        standing = KNOWN
+    if by_alert:
+        report = replace(report, by_person=False)
+    if by_alert and not standing.is_unknown and (closed := recurrence.find_closed(conn, policy, report.model, report.family, now=now)):
         back = recurrence.reopen_for_alert(conn, policy, closed, why=report.description, by=report.reported_by, now=now)
         recurrence.note_opening(conn, policy, back, now=now)
         return back, True
     incident, is_new = incidents.open_or_join(conn, report, now=now)
-    if subtype:
+    if subtype := subtype_for(report.type, report.subtype):
         records.put(conn, incident.id, _STATED + subtype, {"by": report.reported_by, "at": now}, now=now)
+    number = reports.note(conn, incident.id, report, now=now) if report.by_person else None
     if is_new:
         records.put(conn, incident.id, "report", {"by_alert": by_alert, "severity": report.severity, "type": report.type}, now=now)
-        # Critical is paged at once; otherwise triage gets a moment to recognise a false alarm, then the page goes out anyway.
-        grace = timedelta(0) if report.severity is Severity.CRITICAL else timedelta(seconds=policy.triage.page_anyway_after_s)
-        escalate(conn, policy, incident, now=now, hold_first_until=now + grace)
-        # Where triage never comes, stakeholders still hear of it in time; triage sets the update every 30 min.
-        schedule_update(conn, policy, incident, now=now, at=now + timedelta(minutes=policy.communication.initial_within_min))
-        if not start:
-            leases.expect(conn, incident.id, now=now)
-        else:
-            leases.request_start(conn, incident.id, why=f"opened by {report.reported_by}", now=now)
-        recurrence.note_opening(conn, policy, incident, now=now)
+        _begin(conn, policy, incident, standing, by=report.reported_by, start=start, now=now)
         return incident, True
     words = f"Reported again by {report.reported_by}: {report.description}"
-    timeline.append(conn, incident.id, "reported", words, actor=report.reported_by, at=now)
+    data = {reports.BY_PERSON: True} if report.by_person else None
+    timeline.append(conn, incident.id, "reported", words, actor=report.reported_by, at=now, data=data)
+    if unknown_models.is_unknown(conn, incident.id):
+        if standing.known is not Known.KNOWN:
+            if report.by_person:
+                unknown_models.reported_again(conn, policy, incident, words, now=now)
+            return incident, False
+        unknown_models.recognise(conn, policy, incident, why=f"{report.reported_by} reports on it", now=now)
+        _start(conn, policy, incident, by=report.reported_by, start=start, now=now)
     if subtype:  # what follows from it does not wait for whatever the run is waiting for
         leases.nudge(conn, incident.id, why=f"{report.reported_by} reports {subtype.words}", key=f"subtype-{subtype}", now=now)
-    if report.severity.rank > incident.severity.rank and not by_alert:  # a person's severity is a floor
+    if number is not None:
+        return _heard(conn, policy, incident, report, number, now=now), False
+    if report.severity.rank > incident.severity.rank and not by_alert:
         incident = regrading.say(conn, policy, incident.id, report.severity, by=report.reported_by, why=report.description, now=now)
     elif report.severity.rank > incident.severity.rank:  # an alert's level is a guess: triage measures, people must hear of it now
         records.put(conn, incident.id, regrading.DOUBT, {"severity": report.severity, "at": now}, now=now)
@@ -100,19 +120,60 @@ def take_in(
     return incident, False
 
 
+def _begin(conn: Connection, policy: Policy, incident: Incident, standing: Standing, *, by: str, start: bool, now: datetime) -> None:
+    if standing.is_unknown:
+        unknown_models.opened(conn, policy, incident, standing, by=by, now=now)
+        return
+    unknown_models.begin(conn, policy, incident, now=now)
+    _start(conn, policy, incident, by=by, start=start, now=now)
+
+
+def _start(conn: Connection, policy: Policy, incident: Incident, *, by: str, start: bool, now: datetime) -> None:
+    if start:
+        leases.request_start(conn, incident.id, why=f"opened by {by}", now=now)
+    else:
+        leases.expect(conn, incident.id, now=now)
+    recurrence.note_opening(conn, policy, incident, now=now)
+
+
+def _heard(conn: Connection, policy: Policy, incident: Incident, report: Report, number: int, *, now: datetime) -> Incident:
+    """A person's report joins: somebody hears of it, and no measurement ends what it is about."""
+    words = f"reported again by {report.reported_by}: {report.description}"
+    halted = reports.halt_closing(conn, incident, why=words, now=now)
+    if report.severity.rank > incident.severity.rank:  # a person's severity is a floor
+        return regrading.say(conn, policy, incident.id, report.severity, by=report.reported_by, why=report.description, now=now)
+    why = f"{words}. Its recovery was being measured; it does not close by that any more" if halted else words
+    todo = reports.how_to_end(incident.id) if halted else f"Look: mlrunbook incidents show {incident.id}"
+    incident = incidents.get(conn, incident.id)
+    ask(conn, policy, incident, Role.ONCALL_ML_ENGINEER, why, now=now, key=f"reported:{number}", next_step=todo)
+    return incident
+
+
 def stated_subtypes(conn: Connection, incident_id: str) -> frozenset[Subtype]:
     """The kinds of breach that people have named in their reports."""
     return frozenset(Subtype(step.removeprefix(_STATED)) for step in records.with_prefix(conn, incident_id, _STATED))
 
 
 def take_in_alerts(
-    conn: Connection, policy: Policy, source: str, alerts: Sequence[NormalisedAlert], *, now: datetime, truncated: int = 0
+    conn: Connection,
+    policy: Policy,
+    source: str,
+    alerts: Sequence[NormalisedAlert],
+    *,
+    now: datetime,
+    truncated: int = 0,
+    standings: Mapping[str, Standing] | None = None,
+    hold: Hold | None = None,
 ) -> list[str]:
     """Count what is known, open or join an incident for what is new, note what is resolved; the ids of the incidents.
 
     A repeat of an alert whose incident is over is only counted: else each repeat would open a fixed incident again. The same
     alert starting anew (another `starts_at`) is new, and so is one that still fires long after it was called a false alarm.
+
+    `standings`: what is known of the models' names (`World.known_models`, asked before the transaction). Alerts on unknown ones that would
+    open more incidents than policy allows go to `hold`, once each.
     """
+    standings = standings or {}
     # One message a model at a time: the second of two equal ones must see the first.
     for model in sorted({a.model for a in alerts}):
         conn.execute(text("SELECT pg_advisory_xact_lock(hashtextextended(:model, 0))"), {"model": f"alerts of {model}"})
@@ -122,20 +183,33 @@ def take_in_alerts(
     groups: dict[tuple[str, str], list[NormalisedAlert]] = defaultdict(list)
     for alert in (a for a in alerts if a.firing):
         groups[alert.model, policy.family_of(_type_of(policy, alert))].append(alert)
-    for (_, family), members in sorted(groups.items()):
+    for (model, family), members in sorted(groups.items()):
         heard = [alert for alert in members if not _is_silenced(conn, policy, source, alert, now=now)]
         recalled = [_doubted(_recall(conn, source, alert), policy, now) for alert in heard]
         fresh = [alert for alert, incident in recalled if incident is None]
+        standing = standings.get(model, ACCEPTED)
+        if fresh and hold and standing.is_unknown and (why := unknown_models.limit_reached(conn, policy, model, family, now=now)):
+            _hold_back(conn, source, fresh, hold, why, now=now)
+            recalled, fresh = [(alert, incident) for alert, incident in recalled if incident], []
         joined, is_new = (
-            take_in(conn, policy, _report(policy, source, family, fresh, now), now=now, by_alert=True) if fresh else (None, False)
+            take_in(conn, policy, _report(policy, source, family, fresh, now), now=now, by_alert=True, standing=standing)
+            if fresh
+            else (None, False)
         )
+        for known in {i.id: i for _, i in recalled if i}.values():
+            _recognised(conn, policy, known, standing, by=source, now=now)
         for alert, incident in recalled:
             home = incident or joined
             assert home is not None  # a fresh one has joined
             _record(conn, source, alert, home, now=now)
             incidents.count_alert(conn, home.id)
             touched[home.id] = None
-        if joined and not is_new and (missed := next((a for a in fresh if a.name == MISSED_FAILURE_ALERT), None)):
+        if (
+            joined
+            and not is_new
+            and not unknown_models.is_unknown(conn, joined.id)
+            and (missed := next((a for a in fresh if a.name == MISSED_FAILURE_ALERT), None))
+        ):
             key = f"missed-{missed.fingerprint}-{missed.starts_at.isoformat()}"  # triage judges anew, whatever the run is waiting for
             leases.nudge(conn, joined.id, why=missed.summary, key=key, now=now)
 
@@ -151,6 +225,22 @@ def take_in_alerts(
             words = f"{truncated} further alert{'s were' if truncated > 1 else ' was'} cut off by the sender"
             note_once(conn, incident_id, source, words, f"truncated:{truncated}", now=now)
     return list(touched)
+
+
+def _hold_back(conn: Connection, source: str, alerts: Sequence[NormalisedAlert], hold: Hold, why: str, *, now: datetime) -> None:
+    """Kept aside once: its repeats are counted, and open an incident as soon as they may."""
+    for alert in alerts:
+        told = replace(alert, body=dict(alert.body) | {"model": alert.model, HELD_BACK: why})
+        if _record(conn, source, told, None, now=now):
+            hold(alert, why)
+
+
+def _recognised(conn: Connection, policy: Policy, incident: Incident, standing: Standing, *, by: str, now: datetime) -> None:
+    """A repeat of an alert on a name that was unknown: where it is known by now, the response begins."""
+    known = standing.known is Known.KNOWN or policy.names(incident.model)
+    if known and incident.status.is_open and unknown_models.is_unknown(conn, incident.id):
+        unknown_models.recognise(conn, policy, incident, why=f"{by} alerts on it", now=now)
+        _start(conn, policy, incident, by=by, start=True, now=now)
 
 
 def _is_silenced(conn: Connection, policy: Policy, source: str, alert: NormalisedAlert, *, now: datetime) -> bool:
@@ -175,15 +265,19 @@ def _is_silenced(conn: Connection, policy: Policy, source: str, alert: Normalise
     return True
 
 
-def end_silence(conn: Connection, policy: Policy, item: outbox.Item, *, now: datetime) -> None:
-    """The silence is over: what still fires opens or joins its incident, unless another silence holds."""
+def end_silence(conn: Connection, policy: Policy, item: outbox.Item, standing: Standing, *, now: datetime) -> None:
+    """The silence is over: what still fires opens or joins its incident, unless another silence holds. Transient where it may not yet."""
     told, source = dict(item.payload), str(item.payload["source"])
     alert = NormalisedAlert(
         **{k: told[k] for k in _KEPT}, firing=True, starts_at=datetime.fromisoformat(told["starts_at"]), body=told["body"]
     )
     row = known_alerts.find(conn, source=source, fingerprint=alert.fingerprint, starts_at=alert.starts_at)
     if row and row["status"] == "firing" and row["incident_id"] is None:
-        take_in_alerts(conn, policy, source, [alert], now=now)
+        take_in_alerts(conn, policy, source, [alert], now=now, standings={alert.model: standing}, hold=_wait)
+
+
+def _wait(_: NormalisedAlert, why: str) -> None:
+    raise Transient(why)
 
 
 def _going_on(conn: Connection, source: str, alert: NormalisedAlert) -> NormalisedAlert:
@@ -211,8 +305,8 @@ def _doubted(recalled: tuple[NormalisedAlert, Incident | None], policy: Policy, 
     return (alert, None) if now - incident.closed_at > limit else recalled
 
 
-def _record(conn: Connection, source: str, alert: NormalisedAlert, home: Incident | None, *, now: datetime) -> None:
-    known_alerts.record(
+def _record(conn: Connection, source: str, alert: NormalisedAlert, home: Incident | None, *, now: datetime) -> bool:
+    return known_alerts.record(
         conn,
         source=source,
         fingerprint=alert.fingerprint,

@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 from sqlalchemy import Connection
 
+from mlrunbook import reports
 from mlrunbook.domain import communication
 from mlrunbook.domain.actions import PlanKind, Promote, Stage
 from mlrunbook.domain.clocks import in_words, response_deadline, times
@@ -30,6 +31,8 @@ RESPONSE = "response_due"
 EXPIRY = "expire_approval"
 ORDER_OVERDUE = "order_overdue"
 REOPENED = "reopened"  # the record of the last reopening: number, at, since, why, baseline
+UNKNOWN_MODEL = "unknown_model"  # the record of an incident on a name that nobody knows: at, why, by
+RECOGNISED = "recognised"  # the record of such an incident that has become a normal one: number, at
 SEVERITY_SET = "severity_set"  # the record of the last change of severity after triage's: number, at, from, to, by, why, by_person
 
 HOLDER = "holder:"  # the record of who has taken a role or a duty over: to, by, note, at
@@ -41,14 +44,15 @@ def reopening(conn: Connection, incident_id: str) -> dict[str, Any] | None:
 
 
 def round_of(conn: Connection, incident_id: str) -> str:
-    """Ends the keys of what is sent: a reopened incident tells people anew."""
-    again = reopening(conn, incident_id)
-    return f":reopened-{again['number']}" if again else ""
+    """Ends the keys of what is sent: a reopened incident tells people anew, and so does one whose model nobody knew before."""
+    again, known = reopening(conn, incident_id), records.get(conn, incident_id, RECOGNISED)
+    return (f":known-{known['number']}" if known else "") + (f":reopened-{again['number']}" if again else "")
 
 
 def opened_at(conn: Connection, incident: Incident) -> datetime:
-    again = reopening(conn, incident.id)
-    return datetime.fromisoformat(again["at"]) if again else incident.detected_at
+    """When its clocks of response began: with its detection, or the last time that it was opened again or its model became known."""
+    begun = reopening(conn, incident.id) or records.get(conn, incident.id, RECOGNISED)
+    return datetime.fromisoformat(begun["at"]) if begun else incident.detected_at
 
 
 def respond_by(conn: Connection, policy: Policy, incident: Incident) -> datetime:
@@ -104,8 +108,9 @@ def page_text(conn: Connection, policy: Policy, payload: dict[str, Any], inciden
 
 
 def tell(conn: Connection, incident: Incident, channel: str, to: str, message: Rendered, *, key: str, now: datetime) -> None:
-    """One message by one channel."""
-    payload = {"channel": channel, "to": to, "subject": message.subject, "body": message.body}
+    """One message by one channel. The reporter's own words lead it."""
+    body = communication.led_by(reports.words(conn, incident.id), message.body)
+    payload = {"channel": channel, "to": to, "subject": message.subject, "body": body}
     outbox.put(
         conn, "message", f"message:{incident.id}:{key}{round_of(conn, incident.id)}:{channel}", payload, now=now, incident_id=incident.id
     )
@@ -148,6 +153,7 @@ def situation(conn: Connection, policy: Policy, incident: Incident, *, now: date
         model_version=incident.model_version,
         severity=incident.severity,
         status=incident.status,
+        reported=reports.words(conn, incident.id),
         summary=diagnosis.get("headline") or triage.get("summary") or incident.description,
         figures=figures(triage.get("figures")),
         impact=[incident.impact] if incident.impact else [],

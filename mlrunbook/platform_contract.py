@@ -71,6 +71,16 @@ def expect(holds: bool, expected: str, came: object) -> None:
 # --- reads ----------------------------------------------------------------------------------------------------------------------
 
 
+def _models(platform: ModelPlatform, on: Subject) -> str:
+    try:
+        found = platform.models()
+    except NotFound as error:
+        raise NotRun(f"the platform lists no models ({error}): a model is looked up by its status") from error
+    expect(on.model in found, f"{on.model} among them", list(found)[:ROWS])
+    expect(NOBODY not in found, "no model that is not there", NOBODY)
+    return f"{len(found)} models"
+
+
 def _status(platform: ModelPlatform, on: Subject) -> str:
     seen = platform.status(on.model)
     expect(seen.model == on.model, f"model {on.model!r}", repr(seen.model))
@@ -304,6 +314,7 @@ def _flag_pending_work_orders(platform: ModelPlatform, on: Subject) -> str:
 
 
 CHECKS: tuple[Check, ...] = (
+    Check("models", "every registered model, or 404 where the platform keeps no list", _models),
     Check("status", "what serves, and 404 for a model that is not there", _status),
     Check("metrics", "two windows whose figures agree; since, until and version respected", _metrics),
     Check("history", "figures by day, oldest first; days and until respected; 404 where none are kept", _history),

@@ -125,6 +125,10 @@ class ModelPlatform(Protocol):
     """The team's model platform: the REST API of the runbook. Everything is about the model named: NotFound for one that is not registered,
     and an answer about another one is Refused."""
 
+    def models(self) -> Sequence[str]:
+        """Every registered model. NotFound where the platform keeps no such list."""
+        ...
+
     def status(self, model: str) -> ServingStatus: ...
 
     def metrics(

@@ -19,7 +19,7 @@ from mlrunbook.domain.incident import Incident, IncidentType, Severity
 from mlrunbook.domain.policy import Policy
 from mlrunbook.domain.regrading import by_word
 from mlrunbook.domain.severity import Assessment
-from mlrunbook.notices import SEVERITY_SET, tell_stakeholders
+from mlrunbook.notices import SEVERITY_SET, UNKNOWN_MODEL, tell_stakeholders
 from mlrunbook.store import incidents, journal, leases, plans, records
 
 GRADED_AGAIN = "graded_again"  # measured once more, once an investigation
@@ -37,7 +37,7 @@ def say(conn: Connection, policy: Policy, incident_id: str, severity: Severity, 
     words = f"{by} {'raises' if raised else 'lowers'} it from {incident.severity} to {severity}: {why}"
     found = by_word(assessment_of(triage), severity, words) if triage else None
     made = regrade(conn, policy, incident, severity, found, words=words, by=by, by_person=True, now=now)
-    if raised:
+    if raised and not records.get(conn, incident_id, UNKNOWN_MODEL):
         leases.preempt(conn, incident_id, why=words, now=now)
     return made
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cache
 from typing import TYPE_CHECKING
@@ -13,6 +13,7 @@ from sqlalchemy import Connection, Engine
 
 from mlrunbook import db
 from mlrunbook.domain.policy import Policy
+from mlrunbook.known_models import KnownModels
 from mlrunbook.ports import FeatureStore, ModelPlatform, Notifier, Orchestrator, ServingRuntime, Trainer
 from mlrunbook.settings import Settings, channel_address, settings
 
@@ -35,6 +36,11 @@ class World:
     features: FeatureStore | None = None  # None: no feature store is configured
     trainer: Trainer | None = None
     settle_s: float = 30.0  # how long a change may take to show when read back
+    known_models: KnownModels = field(default=None, repr=False, compare=False)  # type: ignore[assignment]  # always that of `platform`
+
+    def __post_init__(self) -> None:
+        if self.known_models is None or self.known_models.platform is not self.platform:
+            object.__setattr__(self, "known_models", KnownModels(self.platform, self.now))
 
     def transaction(self) -> AbstractContextManager[Connection]:
         return db.transaction(self.engine)

@@ -25,11 +25,12 @@ async def open_or_join(
     reported_by: str,
     request: dict[str, Any] | None = None,
     subtype: Subtype | None = None,
+    unknown_model: bool = False,
 ) -> str:
-    """Open an incident, or join the one open for this model and failure family; returns its id."""
+    """Open an incident, or join the one open for this model and failure family; returns its id. NotFound for a model nobody knows."""
     by_run = str(flow_run.id)
     told = (model, severity, type, description, impact, reported_by, request)
-    return await off_loop(opening.open_or_join, world(), *told, by_run=by_run, subtype=subtype)
+    return await off_loop(opening.open_or_join, world(), *told, by_run=by_run, subtype=subtype, unknown_model=unknown_model)
 
 
 @task(task_run_name="triage-{incident_id}", **RETRY_TRANSIENT)

@@ -84,8 +84,9 @@ class Clock:
 class FileWorld(FileRegistry, FileSchedules):
     """Platform and runtime over one JSON file: versions v1.5.0 (good) and v2.0.0 (bad, serving), a config, switches, counters."""
 
-    def __init__(self, path: Path, now: Callable[[], datetime], tap: Callable[[str], None] = lambda _: None) -> None:
-        self.path, self._now, self._tap = path, now, tap
+    def __init__(self, path: Path, now: Callable[[], datetime], tap: Callable[[str], None] = lambda _: None, model: str = MODEL) -> None:
+        self.path, self._now, self._tap, self.model = path, now, tap, model
+        self.registered = [model]
         self.down = False  # nothing answers
         self.down_after_reads: int | None = None  # goes down after so many answers
         self.faults: dict[str, list[str]] = {}  # kind of change -> what befalls its next attempts, see `_apply`
@@ -177,6 +178,10 @@ class FileWorld(FileRegistry, FileSchedules):
         return self.state
 
     # -- ModelPlatform
+
+    def models(self) -> Sequence[str]:
+        self._answer()
+        return self.registered
 
     def status(self, model: str) -> ServingStatus:
         s = self._known(model)
@@ -395,7 +400,7 @@ class FileWorld(FileRegistry, FileSchedules):
         return {"logs/model-server.log": b"INFO started\n", "serving/health.json": json.dumps({"version": self.state["serving"]}).encode()}
 
     def _known(self, model: str) -> dict[str, Any]:
-        if model != MODEL:
+        if model != self.model:
             raise NotFound(f"there is no model {model!r}")
         return self._answer()
 

@@ -44,6 +44,9 @@ class HttpPlatform:
     def close(self) -> None:
         self._http.close()
 
+    def models(self) -> Sequence[str]:
+        return self._read("/api/v1/ml/models", lambda b: [str(m["model"]) for m in b["models"]])
+
     def status(self, model: str) -> ServingStatus:
         return self._read(f"{_model(model)}/status", _about(model, _status))
 

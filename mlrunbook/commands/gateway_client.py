@@ -111,8 +111,9 @@ class Gateway:
     def silenced(self) -> list[dict[str, Any]]:
         return list(self._json("GET", "/api/v1/alerts/silenced")["alerts"])
 
-    def close(self, incident_id: str, reason: str, keep_containment: bool) -> dict[str, Any]:
-        return self._json("POST", f"{_one(incident_id)}/close", json={"reason": reason, "keepContainment": keep_containment})
+    def close(self, incident_id: str, reason: str, *, keep_containment: bool, false_alarm: bool) -> dict[str, Any]:
+        body = {"reason": reason, "keepContainment": keep_containment, "falseAlarm": false_alarm}
+        return self._json("POST", f"{_one(incident_id)}/close", json=body)
 
     def quarantine(self, **query: Any) -> dict[str, Any]:
         return self._json("GET", QUARANTINE, params={key: value for key, value in query.items() if value is not None})

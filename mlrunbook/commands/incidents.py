@@ -47,6 +47,7 @@ def report(
     impact: Annotated[str, typer.Option("--impact", help="What it does to the business.")] = "",
     reported_by: Annotated[str | None, typer.Option("--reported-by", help="Default: the name of the token.")] = None,
     subtype: Annotated[Subtype | None, typer.Option("--subtype", help="What kind of security or compliance incident.")] = None,
+    unknown_model: Annotated[bool, typer.Option("--unknown-model", help="Report it although nobody knows the model.")] = False,
     token_file: TokenFile = None,
     json: AsJson = False,
 ) -> None:
@@ -54,11 +55,14 @@ def report(
     body = {"severity": severity.value, "type": type.value, "description": description, "impact": impact}
     with connect(token_file) as gateway:
         more = ({"reportedBy": reported_by} if reported_by else {}) | ({"subtype": subtype.value} if subtype else {})
-        made = gateway.report(model, body | more)
+        made = gateway.report(model, body | more | {"unknownModel": unknown_model})
     if json:
         show.as_json(made)
         return
     words = "joined: it was open already" if made["joined"] else "opened"
+    if made["unknownModel"]:
+        typer.echo(show.plain(f"{made['id']} {words}. {made['unknownModel']}"))
+        return
     typer.echo(show.plain(f"{made['id']} {words}. Watch it: mlrunbook incidents timeline {made['id']} --follow"))
 
 
@@ -199,12 +203,13 @@ def resolve(
 def close(
     incident_id: IncidentId,
     reason: Reason = "",
+    false_alarm: Annotated[bool, typer.Option("--false-alarm", help="Nothing was wrong; needs a reason.")] = False,
     keep_containment: Annotated[bool, typer.Option("--keep-containment", help="Leave it in force: serving stays stopped, say.")] = False,
     token_file: TokenFile = None,
 ) -> None:
-    """Close a resolved incident, or with a reason one that nothing measures."""
+    """Close a resolved incident, or with a reason one that nothing measures or that was reported anew; or call it a false alarm."""
     with connect(token_file) as gateway:
-        one = gateway.close(incident_id, reason, keep_containment)
+        one = gateway.close(incident_id, reason, keep_containment=keep_containment, false_alarm=false_alarm)
     typer.echo(show.plain(f"{one['id']} is {one['status'].replace('_', ' ')}"))
 
 

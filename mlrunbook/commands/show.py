@@ -157,6 +157,8 @@ def incident_page(one: Mapping[str, Any], now: datetime) -> Iterable[Any]:
     yield styled(one["description"])
     if one["impact"]:
         yield styled(f"Impact: {one['impact']}")
+    if one["unknownModel"]:
+        yield styled(f"Unknown model: {one['unknownModel']}", "bold yellow")
     yield Text()
     yield _times(one, now)
     yield _duties(one)

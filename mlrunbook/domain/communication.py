@@ -94,6 +94,7 @@ class Situation:
     deadlines: Sequence[str] = ()  # what the law asks, and the time left
     duties: Sequence[str] = ()  # who leads and who approves
     holders: Mapping[str, str] = field(default_factory=dict)  # role -> who has taken it over
+    reported: Sequence[str] = ()  # what people have reported, in their own words: they lead
 
     @property
     def title(self) -> str:
@@ -102,6 +103,12 @@ class Situation:
     @property
     def versioned_model(self) -> str:
         return versioned(self.model, self.model_version)
+
+    @property
+    def summary_lines(self) -> list[str]:
+        """The reporters' own words first; an incident that nothing has looked at yet has no others."""
+        told = [line(words) for words in self.reported]
+        return told if any(words.endswith(line(self.summary)) for words in told) else [*told, line(self.summary)]
 
     @property
     def respond_by_words(self) -> str:
@@ -144,7 +151,7 @@ def initial_notification(s: Situation) -> Rendered:
         f"[INCIDENT] {s.title} - {s.severity.title()}",
         _text(
             _head(s),
-            _paragraph("Summary:", line(s.summary), f"F1 score: {s.figures.f1_words}."),
+            _paragraph("Summary:", *s.summary_lines, f"F1 score: {s.figures.f1_words}."),
             _paragraph("Impact:", *_bullets([*s.impact, s.figures.unnecessary_words, f"Estimated cost: {s.figures.cost_words}"])),
             _paragraph("Actions Taken:", *_bullets(s.actions_taken, "None yet")),
             *_deadlines(s.deadlines),
@@ -161,7 +168,7 @@ def update_notification(s: Situation) -> Rendered:
         f"[UPDATE] {s.title} - {s.severity.title()}",
         _text(
             _paragraph(_head(s), f"Time Since Detection: {in_words(s.since_detection)}"),
-            _paragraph("Summary:", line(s.summary), f"F1 score: {s.figures.f1_words}."),
+            _paragraph("Summary:", *s.summary_lines, f"F1 score: {s.figures.f1_words}."),
             _paragraph("Actions Taken:", *_bullets(s.actions_taken, "None yet")),
             _paragraph("Next Steps:", *_bullets(s.next_steps, "To be decided")),
             *_deadlines(s.deadlines),
@@ -190,12 +197,13 @@ def resolution_notification(r: ResolutionFacts) -> Rendered:
 
 
 def page(s: Situation, role: Role, reason: str, *, next_step: str | None = None) -> Rendered:
-    """A short text for a phone: who is asked, why, and the one thing to do now."""
+    """A short text for a phone: what the reporter says, who is asked, why, and the one thing to do now."""
     todo = next_step or f"Acknowledge: mlrunbook incidents ack {line(s.incident_id)}"
     return Rendered(
-        f"[{s.severity.upper()}] {s.title}: {line(s.summary, 120)}",
+        f"[{s.severity.upper()}] {s.title}: {line(s.summary_lines[0], 120)}",
         _paragraph(
             f"{role.words}{f' ({line(holder)})' if (holder := s.holders.get(role)) else ''}: {line(reason)}",
+            *(s.summary_lines if s.reported else ()),
             f"Incident {line(s.incident_id)}, {s.versioned_model}, {_status(s.status).lower()}.",
             *([f"Respond by {s.respond_by_words}."] if s.status.is_open else []),
             line(todo),
@@ -209,7 +217,7 @@ def ticket(s: Situation) -> Rendered:
         f"[TICKET] {s.title} - {s.severity.title()}",
         _text(
             _head(s),
-            _paragraph("Summary:", line(s.summary)),
+            _paragraph("Summary:", *s.summary_lines),
             _paragraph("Impact:", *_bullets(s.impact, NOT_MEASURED)),
             f"Respond by: {s.respond_by_words}",
         ),
@@ -223,7 +231,7 @@ def supervisors_notice(s: Situation, pending: Sequence[PendingWorkOrder]) -> Ren
         f"[SAFETY] {s.title} - review {len(pending)} pending predictive work order{'' if len(pending) == 1 else 's'}",
         _text(
             _head(s),
-            _paragraph("Reason:", line(s.summary)),
+            _paragraph("Reason:", *s.summary_lines),
             "Automatic work-order creation is halted. Review each pending predictive work order before it is carried out.",
             _paragraph("Pending Predictive Work Orders:", *_bullets(listed, "None pending")),
         ),
@@ -236,7 +244,7 @@ def emergency_alert(s: Situation) -> Rendered:
         f"[EMERGENCY] {s.title} - do not rely on its predictions",
         _text(
             _head(s),
-            _paragraph("Reason:", line(s.summary)),
+            _paragraph("Reason:", *s.summary_lines),
             _paragraph("Actions Taken:", *_bullets(s.actions_taken, "None yet")),
             "Do not act, and do not hold back maintenance, on this model's predictions until the resolution notice arrives.",
         ),
@@ -322,6 +330,12 @@ def line(text: str, limit: int = LINE_LIMIT) -> str:
     printable = "".join(c if unicodedata.category(c) not in ("Cc", "Cf", "Cs") else " " if c.isspace() else "" for c in text)
     single = " ".join(printable.split())
     return single if len(single) <= limit else single[: limit - 1].rstrip() + "…"
+
+
+def led_by(reported: Sequence[str], body: str) -> str:
+    """The body with the reporters' own words before it, unless it has them."""
+    missing = [words for words in map(line, reported) if words not in body]
+    return _text(_paragraph(*missing), body) if missing else body
 
 
 def _head(s: Situation) -> str:

@@ -11,7 +11,7 @@ from mlrunbook.domain.candidates import Judged
 from mlrunbook.domain.causes import DISTRIBUTIONS, HEADLINES, Cause, Line, evidence
 from mlrunbook.domain.diagnosis_facts import DiagnosisFacts
 from mlrunbook.domain.features import FeatureVerdict
-from mlrunbook.domain.findings import Finding
+from mlrunbook.domain.findings import CHECKLIST, Finding, State
 from mlrunbook.domain.performance import Confusion
 from mlrunbook.domain.serving import answer
 from mlrunbook.domain.upstream import Upstream, judge_upstream, moved_features
@@ -51,6 +51,9 @@ class Repair:
     as_of: str | None = None
 
 
+SUSPECTS_SHOWN, SUSPECT_CHARS = 3, 110  # a page holds no more
+
+
 @dataclass(frozen=True)
 class Diagnosis:
     """`path` None: no safe automatic path; `sentence` then says what a person should look at. `chain` seeds the 5 whys.
@@ -84,12 +87,13 @@ class Diagnosis:
 def diagnose(findings: Sequence[Finding], facts: DiagnosisFacts, now: datetime) -> Diagnosis:
     """Rank the causes and pick the path. `now` only words how long ago things happened."""
     states = {f.key: f for f in findings}
-    causes = [_score(cause, lines) for cause, lines in evidence(states, facts, now).items()]
+    lines_of = evidence(states, facts, now)
+    causes = [_score(cause, lines) for cause, lines in lines_of.items()]
     causes = sorted(causes, key=lambda c: (-round(c.score, 6), list(Cause).index(c.cause)))
     if causes[0].score < BAR:
         causes.insert(0, ScoredCause(Cause.UNKNOWN, 0.0, ("no cause is supported well enough to act on",)))
     top = causes[0]
-    path, version, threshold, advice = _path(top.cause, facts, states)
+    path, version, threshold, advice = _path(top.cause, facts, states, look_through(findings, lines_of))
     headline = HEADLINES[top.cause].format(version=facts.suspect_version or "the serving version")
     short = f"{headline}: {'; '.join(top.supports[:1])}"
     if facts.degraded and facts.degraded_words not in short:
@@ -136,8 +140,10 @@ def _score(cause: Cause, lines: Sequence[Line]) -> ScoredCause:
     return ScoredCause(cause, round(score, 3), said(True), said(False), said(None))
 
 
-def _path(cause: Cause, facts: DiagnosisFacts, found: Mapping[str, Finding]) -> tuple[Path | None, str | None, float | None, str]:
-    """The path, its target, and the advice in words."""
+def _path(
+    cause: Cause, facts: DiagnosisFacts, found: Mapping[str, Finding], suspects: str
+) -> tuple[Path | None, str | None, float | None, str]:
+    """The path, its target, and the advice in words; `suspects`: what to go through where nothing better is known."""
     change, features = facts.threshold_change, facts.features
     if cause is Cause.BAD_DEPLOYMENT:
         return _to_what_loads(facts) if facts.not_loaded else _back(facts)
@@ -172,11 +178,34 @@ def _path(cause: Cause, facts: DiagnosisFacts, found: Mapping[str, Finding]) -> 
         f"work orders of {_assets_words(facts)}",
         Cause.DATA_DRIFT: _drift_advice(upstream),
         Cause.CONCEPT_DRIFT: "find out what changed in the world, then retrain on data from after it (deployment `retrain`)",
-        Cause.NOTHING_WRONG: "wait for more outcomes, or close it as a false alarm",
-    }.get(cause, "go through the suspect and unknown findings")
+        Cause.NOTHING_WRONG: "wait for more outcomes, or close it as a false alarm (mlrunbook incidents close --false-alarm)",
+    }.get(cause, suspects)
     if cause is Cause.UNKNOWN and facts.missed:
         look = f"look at the asset, its readings before the failure and what its sensors cannot see ({facts.missed}); the model is no worse"
     return None, None, None, f"No safe automatic path here: {look}"
+
+
+def look_through(findings: Sequence[Finding], lines_of: Mapping[Cause, Sequence[Line]]) -> str:
+    """What to go through by hand: the suspect findings, first those that speak most for any cause."""
+    suspect = [f for f in findings if f.state is State.SUSPECT]
+    unknown = sum(f.state is State.UNKNOWN for f in findings)
+    not_checked = f"; {unknown} item{'s' if unknown > 1 else ''} could not be checked" if unknown else ""
+    if not suspect:
+        return f"no checked item is suspect{not_checked}; look at what could not be checked, and at the model itself"
+
+    def weight(finding: Finding) -> float:
+        lines = [line for lines in lines_of.values() for line in lines if line.holds and finding.sentence in line.sentence]
+        return max((line.weight for line in lines), default=0.0)
+
+    place = [item.key for item in CHECKLIST]
+    ranked = sorted(suspect, key=lambda f: (-weight(f), place.index(f.key)))
+    shown = "; ".join(f"{n}. {shortened(f.sentence, SUSPECT_CHARS)}" for n, f in enumerate(ranked[:SUSPECTS_SHOWN], start=1))
+    more = f"; and {len(ranked) - SUSPECTS_SHOWN} more" if len(ranked) > SUSPECTS_SHOWN else ""
+    return f"go through the suspect findings: {shown}{more}{not_checked}"
+
+
+def shortened(sentence: str, most: int) -> str:
+    return sentence if len(sentence) <= most else sentence[: most - 1].rstrip() + "…"
 
 
 # Path C weighs all assets together: a candidate may win over all and leave the one type as it is, and so may a recovery check.

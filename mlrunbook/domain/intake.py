@@ -39,11 +39,13 @@ class GenericFields:
 class IntakePolicy:
     """Section `intake`.
 
-    models                what an alert says -> model id, for alerts without a label `model`: "service:Pump API" is the label or field
-                          `service` with that value; `*` and `?` stand for any text
+    models                what an alert says -> model id: "service:Pump API" is the label or field `service` with that value, for alerts
+                          without a label `model`; "model:Pump API" says what is meant by that label; `*` and `?` stand for any text
     replay_window_s       a signature with a timestamp further away than this is refused (Slack's and Stripe's schemes use 300)
     cloudevents_per_min   events a minute that one sender of CloudEvents is granted; above it is told to wait (429)
     production_aliases    aliases of the MLflow registry whose move is a deployment
+    unknown_models_per_hour  alerts on models that nobody knows open so many incidents an hour, all names together; the rest are
+                          quarantined
     """
 
     models: Mapping[str, str] = field(default_factory=dict)
@@ -51,10 +53,13 @@ class IntakePolicy:
     replay_window_s: float = 300.0
     cloudevents_per_min: int = 100
     production_aliases: tuple[str, ...] = ("champion", "production")
+    unknown_models_per_hour: int = 5
 
     def __post_init__(self) -> None:
         if self.replay_window_s <= 0 or self.cloudevents_per_min < 1:
             raise ValueError("replay_window_s must be over 0 and cloudevents_per_min at least 1")
+        if self.unknown_models_per_hour < 1:
+            raise ValueError("unknown_models_per_hour must be at least 1: an alert must be able to page somebody")
         for pattern, model in self.models.items():
             if ":" not in pattern:
                 raise ValueError(f"models: {pattern!r} must be a label and its value, as in 'service:Pump API'")
@@ -62,12 +67,18 @@ class IntakePolicy:
                 raise ValueError(f"models: {model!r} is no model id: letters, digits, '.', '_' and '-', 100 at most")
 
     def model_of(self, said: Mapping[str, str]) -> str | None:
-        """The model an alert is about: a label of its own first, then the first pattern that fits; None when nothing names one.
+        """The model an alert is about: what the team says of its label, the label, the first pattern that fits; None when nothing
+        names one.
 
         >>> IntakePolicy(models={"service:Pump*": "pump_failure"}).model_of({"service": "Pump API"})
         'pump_failure'
         """
-        if named := next((said[label] for label in MODEL_LABELS if said.get(label)), None):
-            return named
-        pairs = [f"{name}:{value}" for name, value in said.items()]
-        return next((model for pattern, model in self.models.items() if any(fnmatchcase(p, pattern) for p in pairs)), None)
+        named = next((label for label in MODEL_LABELS if said.get(label)), None)
+        # A label that names the model is believed, unless the team says what is meant by just that: "model:Pump API".
+        pairs = [f"{name}:{value}" for name, value in said.items() if named in (None, name)]
+        mapped = (model for pattern, model in self.models.items() if any(_fits(pair, pattern, named) for pair in pairs))
+        return next(mapped, said[named] if named else None)
+
+
+def _fits(pair: str, pattern: str, named: str | None) -> bool:
+    return (named is None or pattern.startswith(f"{named}:")) and fnmatchcase(pair, pattern)

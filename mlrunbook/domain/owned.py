@@ -42,6 +42,18 @@ class Known(StrEnum):
     UNREACHABLE = "unreachable"
 
 
+@dataclass(frozen=True)
+class Standing:
+    """What is known of one name; `hint` helps whoever used one that is unknown: "did you mean x?", or which models there are."""
+
+    known: Known
+    hint: str = ""
+
+    @property
+    def is_unknown(self) -> bool:
+        return self.known is Known.UNKNOWN
+
+
 def is_pattern(name: str) -> bool:
     return "*" in name or "?" in name
 
@@ -99,6 +111,11 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     if close:
         return f"did you mean {' or '.join(close)}?"
     return f"known models: {', '.join(names)}" if 0 < len(names) <= 6 else ""
+
+
+def unknown_words(model: str, hint: str = "") -> str:
+    """The sentence about a name that neither the registry nor policy knows."""
+    return f"no model {model!r} is registered, and policy names none" + (f"; {hint}" if hint else "")
 
 
 def not_ours(model: str, where: str, served: Iterable[str]) -> Refused:

@@ -9,7 +9,7 @@ fail open) and nothing is changed automatically (changes fail closed). A missed 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Annotated
 
 from pydantic import Field
@@ -160,6 +160,18 @@ def assess(
             reasons.append("a person reports dangerous predictions: treated as a safety risk until someone has looked")
         return Assessment(True, reported_severity, kind, tuple(reasons), safety_risk=risk)
     return _from_alerts_alone(alerts, kind, seen, said, final_look)
+
+
+def on_a_persons_word(found: Assessment, metrics: ModelMetrics | None) -> Assessment:
+    """A person is never overruled by a measurement: it argues, with its numbers, and nothing is changed by itself on what it disputes."""
+    if found.real:
+        return found
+    before, now = (metrics.baseline.confusion.f1, metrics.current.confusion.f1) if metrics else (None, None)
+    argues: tuple[str, ...] = ()
+    if before is not None and now is not None:
+        argues = (f"F1 is {now:.2f} against {before:.2f} at baseline: the overall figures do not show it",)
+    reasons = ("a person reports it, so it stands until a person ends it", *argues, *found.reasons)
+    return replace(found, real=True, insufficient=True, reasons=reasons)
 
 
 def _from_alerts_alone(

@@ -92,6 +92,7 @@ def _alert(event: dict[str, Any], said: dict[str, str], model: str, at: Any) -> 
         starts_at=at,
         body=body(said | {"alertname": name}, {}),
         start_is_stated=False,
+        part=event,
     )
 
 

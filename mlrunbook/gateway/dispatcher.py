@@ -39,7 +39,6 @@ TIMERS = {
     UPDATE: cadence.send_update,
     RESPONSE: cadence.answer_is_due,
     recurrence.TIMER: recurrence.quiet,
-    intake.SILENCE_ENDS: intake.end_silence,
     review_reminders.TIMER: review_reminders.remind,
     action_items.TIMER: action_items.remind,
     EXPIRY: approvals.expire,
@@ -70,6 +69,7 @@ class Dispatcher:
             "resume_run": self._resume_run,
             confirmation.TIMER: self._confirm_recovery,
             regulatory.TIMER: self._remind_of_clock,
+            intake.SILENCE_ENDS: self._end_silence,
         } | dict.fromkeys(TIMERS, self._go_off)
 
     def run(self) -> None:
@@ -195,6 +195,14 @@ class Dispatcher:
 
     def _remind_of_clock(self, item: outbox.Item) -> None:
         regulatory.remind(self._world, item)
+
+    def _end_silence(self, item: outbox.Item) -> None:
+        model = str(item.payload["model"])
+        standing = self._world.known_models.of(self._world.policy, [model])[model]
+        with self._world.transaction() as conn:
+            now = self._world.now()
+            intake.end_silence(conn, self._world.policy, item, standing, now=now)
+            outbox.delivered(conn, item, now=now)
 
     def _revive(self) -> int:
         with self._world.transaction() as conn:

@@ -7,16 +7,17 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Path, Query, Response
 from sqlalchemy import Connection
 
-from mlrunbook import approvals
+from mlrunbook import approvals, reports, unknown_models
 from mlrunbook.cadence import acknowledge
 from mlrunbook.domain import communication
 from mlrunbook.domain.clocks import review_due
 from mlrunbook.domain.errors import Invalid, NotFound, Refused
-from mlrunbook.domain.incident import ClockName, Incident, Severity, Status
+from mlrunbook.domain.incident import TRANSITIONS, ClockName, Incident, Severity, Status
 from mlrunbook.domain.intake import MODEL_ID
 from mlrunbook.gateway import response_api, reviews_api, wire
 from mlrunbook.gateway.callers import OF_ALL, READER, Approver, IncidentId, Operator, Reporter, named, still_open
 from mlrunbook.intake import take_in
+from mlrunbook.known_models import refusal
 from mlrunbook.notices import stop, tell
 from mlrunbook.plan_state import standing_approval
 from mlrunbook.steps import regulatory
@@ -33,6 +34,7 @@ OF_MODEL = "/api/v1/model-governance/{modelId}/incidents"
 
 ModelId = Annotated[str, Path(alias="modelId", pattern=f"^{MODEL_ID.pattern}$")]
 Limit = Annotated[int, Query(ge=1, le=1000)]
+UnknownModel = Annotated[bool, Query(alias="unknownModel", description="Report it although nobody knows the model; or so in the body")]
 After = Annotated[int, Query(ge=0, lt=2**31, description="Only entries after this number")]
 
 # Evidence is written by others. A page of it may run its own scripts, in an origin of its own: it reaches neither this service nor the net.
@@ -80,8 +82,13 @@ def _reporting(routes: APIRouter, world: World) -> None:
         status_code=201,
         responses={200: {"model": wire.ReportedOut, "description": "Joined the incident that is open already"}},
     )
-    def report_incident(model: ModelId, body: wire.ReportIn, who: Reporter, response: Response) -> wire.ReportedOut:
-        """Open an incident, or join the one that is open for this model and failure family."""
+    def report_incident(
+        model: ModelId, body: wire.ReportIn, who: Reporter, response: Response, unknown_model: UnknownModel = False
+    ) -> wire.ReportedOut:
+        """Open an incident, or join the one that is open for this model and failure family. 404 for a model that nobody knows."""
+        standing = world.known_models.of(world.policy, [model], fresh=True)[model]
+        if standing.is_unknown and not (unknown_model or body.unknown_model):
+            raise NotFound(refusal(model, standing.hint))
         report = Report(
             model=model,
             type=body.type,
@@ -93,10 +100,11 @@ def _reporting(routes: APIRouter, world: World) -> None:
             subtype=body.subtype,
         )
         with world.transaction() as conn:
-            incident, is_new = take_in(conn, world.policy, report, now=world.now())
+            incident, is_new = take_in(conn, world.policy, report, now=world.now(), standing=standing)
+            why = unknown_models.sentence(conn, incident)
         response.status_code = 201 if is_new else 200
         response.headers["Location"] = f"{OF_ALL}/{incident.id}"
-        out: wire.ReportedOut = wire.ReportedOut.of(incident, joined=not is_new)
+        out: wire.ReportedOut = wire.ReportedOut.of(incident, joined=not is_new, unknown_model=why)
         return out
 
 
@@ -200,6 +208,7 @@ def _operating(routes: APIRouter, world: World) -> None:
         now = world.now()
         with world.transaction() as conn:
             incident = still_open(conn, incident_id)
+            unknown_models.refuse(conn, incident)
             if incident.status is Status.RESOLVED:
                 raise Refused(f"{incident_id} is resolved already; close it with `mlrunbook incidents close {incident_id}`")
             before = records.get(conn, incident_id, "human_resolution") or {}
@@ -216,7 +225,10 @@ def _operating(routes: APIRouter, world: World) -> None:
 
     @routes.post("/{id}/close")
     def close_incident(incident_id: IncidentId, who: Operator, body: wire.ClosingIn | None = None) -> wire.IncidentOut:
-        """Close a resolved incident; with a reason also one of low severity, or one that nothing has measured."""
+        """Close a resolved incident; with a reason also one of low severity, one that nothing measures, or one reported anew after its fix.
+
+        With `falseAlarm` it ends as a false alarm.
+        """
         with world.transaction() as conn:
             incident = incidents.get(conn, incident_id, lock=True)
             if incident.status.is_open:
@@ -260,12 +272,13 @@ def _close(conn: Connection, world: World, incident: Incident, who: Identity, bo
     handed_over = _keep_isolated(conn, world, incident, who, reason)
     if body.keep_containment:
         handed_over |= _keep_contained(conn, world, incident, who, reason)
-    if incident.status is not Status.RESOLVED and not handed_over:
-        if incident.severity is not Severity.LOW and _is_measured(conn, incident.id):
-            raise Refused(
-                f"{incident.id} is {incident.status} and its model is measured: the recovery check closes it. "
-                f"If a human fixed it: `mlrunbook incidents resolve {incident.id} --what '...'`"
-            )
+    if body.false_alarm:
+        _may_be_false(incident, reason)
+    elif incident.status is not Status.RESOLVED and not handed_over:
+        measured = incident.severity is not Severity.LOW and _is_measured(conn, incident.id)
+        if measured and not reports.unanswered(conn, incident.id):  # else the recovery check waits for a person's word
+            words = f"{incident.id} is {incident.status} and its model is measured: the recovery check closes it"
+            raise Refused(f"{words}. {reports.how_to_end(incident.id)}")
         if not reason:
             raise Invalid(f"{incident.id} is {incident.status}: closing it needs a reason", field="reason")
     if open_ends := unexplained(conn, incident.id):
@@ -275,18 +288,36 @@ def _close(conn: Connection, world: World, incident: Incident, who: Identity, bo
         )
     if unsettled := [row.summary for row in journal.of_incident(conn, incident.id) if row.state in UNSETTLED]:
         raise Refused(f"{incident.id} cannot close: it is not known yet whether this happened: {', '.join(unsettled)}")
-    why = f"closed by {by}" + (f": {reason}" if reason else "")
-    resolved = incidents.set_status(conn, incident.id, Status.RESOLVED, why=why, actor=by, now=now)
-    if resolved.review_due_at is None:
-        incidents.set_review_due(conn, incident.id, review_due(resolved.resolved_at or now, world.policy))
-    closed = incidents.set_status(conn, incident.id, Status.CLOSED, why=why, actor=by, now=now)
+    what = "called a false alarm" if body.false_alarm else "closed"
+    why = f"{what} by {by}" + (f": {reason}" if reason else "")
+    closed = _ended(conn, world, incident, why, by, is_false=body.false_alarm)
     stop(conn, incident.id, now=now)
     outbox.cancel(conn, now=now, incident_id=incident.id, kinds=("start_run", "resume_run"))
     leases.let_go(conn, leases.get(conn, incident.id, lock=True), "done", now=now)
-    message = communication.Rendered(f"[CLOSED] {communication.model_name(incident.model)}", f"{incident.id}: {why}")
+    words = "FALSE ALARM" if body.false_alarm else "CLOSED"
+    message = communication.Rendered(f"[{words}] {communication.model_name(incident.model)}", f"{incident.id}: {why}")
     tell(conn, closed, "incidents", "#ml-incidents", message, key="closed", now=now)
-    draft(conn, world.policy, incident.id, now=now)
+    if not body.false_alarm:
+        draft(conn, world.policy, incident.id, now=now)
     return closed
+
+
+def _may_be_false(incident: Incident, reason: str) -> None:
+    if not reason:
+        raise Invalid("a false alarm needs a reason: what was looked at, and why nothing is wrong", field="reason")
+    if Status.FALSE_ALARM not in TRANSITIONS[incident.status]:
+        words = f"{incident.id} is {incident.status}: a fix has begun, so it was no false alarm"
+        raise Refused(f"{words}; close it with a reason instead: `mlrunbook incidents close {incident.id} --reason '...'`")
+
+
+def _ended(conn: Connection, world: World, incident: Incident, why: str, by: str, *, is_false: bool) -> Incident:
+    now = world.now()
+    if is_false:
+        return incidents.set_status(conn, incident.id, Status.FALSE_ALARM, why=why, actor=by, now=now)
+    resolved = incidents.set_status(conn, incident.id, Status.RESOLVED, why=why, actor=by, now=now)
+    if resolved.review_due_at is None:
+        incidents.set_review_due(conn, incident.id, review_due(resolved.resolved_at or now, world.policy))
+    return incidents.set_status(conn, incident.id, Status.CLOSED, why=why, actor=by, now=now)
 
 
 def _keep_isolated(conn: Connection, world: World, incident: Incident, who: Identity, reason: str) -> bool:

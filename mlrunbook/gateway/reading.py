@@ -9,7 +9,7 @@ import contextlib
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any, Literal
 
@@ -89,7 +89,7 @@ def collect(parts: Iterable[Any], read: Callable[[Any], NormalisedAlert | str]) 
     for part in parts:
         found = read(part)
         if isinstance(found, NormalisedAlert):
-            usable.append(found)
+            usable.append(replace(found, part=part))
         else:
             unusable.append(Unusable(part, found))
     return usable, unusable

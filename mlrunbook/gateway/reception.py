@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from datetime import datetime
 
 from pydantic import Field
@@ -15,10 +16,11 @@ from sqlalchemy import Connection
 
 from mlrunbook.cadence import acknowledge
 from mlrunbook.domain.errors import NotFound, Refused
+from mlrunbook.domain.owned import Standing
 from mlrunbook.domain.policy import Policy, Role
 from mlrunbook.gateway.reading import Format, Reading, Received, ToldChange, Unusable, Word
 from mlrunbook.gateway.text import clean
-from mlrunbook.intake import note_once, take_in_alerts
+from mlrunbook.intake import Hold, NormalisedAlert, note_once, take_in_alerts
 from mlrunbook.store import alerts as known_alerts
 from mlrunbook.store import changes, deliveries, incidents, quarantine, timeline
 from mlrunbook.web import CamelModel
@@ -58,10 +60,10 @@ def received(body: bytes, headers: Mapping[str, str], world: World) -> Received:
 def take(world: World, form: Format, message: Received, body: bytes, *, sender: str) -> Receipt:
     """Read the message and store all of it, or nothing: an error of the store is the sender's reason to send it again."""
     readings = form.read(message)
-    total = Receipt()
+    letter, total = Letter(form, message, body, sender, _standings(world, readings)), Receipt()
     with world.transaction() as conn:
         for reading in readings:
-            total += _take_one(conn, world.policy, form, reading, message, body, sender)
+            total += _take_one(conn, world.policy, letter, reading)
     unusable = [one for reading in readings for one in reading.unusable]
     if unusable:
         reason = clean(unusable[0].reason, 300).replace("\n", " ")
@@ -69,23 +71,49 @@ def take(world: World, form: Format, message: Received, body: bytes, *, sender: 
     return total
 
 
-def _take_one(conn: Connection, policy: Policy, form: Format, reading: Reading, message: Received, body: bytes, sender: str) -> Receipt:
+@dataclass(frozen=True)
+class Letter:
+    """One message on its way into the store, with what is known of the models it names."""
+
+    form: Format
+    message: Received
+    body: bytes
+    sender: str
+    standings: Mapping[str, Standing]
+
+    def keep(self, conn: Connection, one: Unusable) -> None:
+        """Aside, as it came."""
+        kept, reason = headers_kept(self.form, self.message.headers), clean(one.reason, 500)
+        part = _bytes(one, self.body)
+        quarantine.keep(conn, source=self.form.name, body=part, error=reason, now=self.message.at, sender=self.sender, headers=kept)
+
+
+def _standings(world: World, readings: Iterable[Reading]) -> dict[str, Standing]:
+    """Asked before the store's transaction begins: a registry that hangs must not hold it open."""
+    return world.known_models.of(world.policy, {alert.model for reading in readings for alert in reading.alerts if alert.firing})
+
+
+def _take_one(conn: Connection, policy: Policy, letter: Letter, reading: Reading) -> Receipt:
+    form, message = letter.form, letter.message
     delivery = clean(reading.delivery_id, 300) if reading.delivery_id else None
     if delivery and (before := deliveries.begin(conn, form.name, delivery, now=message.at)) is not None:
         return Receipt.model_validate(before).model_copy(update={"duplicate": True})
-    receipt = store(conn, policy, form, reading, now=message.at)
-    for one in reading.unusable:
-        kept = headers_kept(form, message.headers)
-        reason = clean(one.reason, 500)
-        quarantine.keep(conn, source=form.name, body=_bytes(one, body), error=reason, now=message.at, sender=sender, headers=kept)
+    held: list[Unusable] = []
+    receipt = store(conn, policy, letter, reading, hold=lambda alert, why: held.append(Unusable(alert.part, why)), now=message.at)
+    for one in (*reading.unusable, *held):
+        letter.keep(conn, one)
+    receipt = receipt.model_copy(update={"quarantined": receipt.quarantined + len(held), "accepted": receipt.accepted - len(held)})
     if delivery:
         deliveries.answered(conn, form.name, delivery, receipt.model_dump(mode="json", by_alias=True))
     return receipt
 
 
-def store(conn: Connection, policy: Policy, form: Format, reading: Reading, *, now: datetime) -> Receipt:
-    """What can be used of the reading; what cannot is only counted."""
-    ids = dict.fromkeys(take_in_alerts(conn, policy, form.name, reading.alerts, truncated=reading.truncated, now=now))
+def store(conn: Connection, policy: Policy, letter: Letter, reading: Reading, *, hold: Hold, now: datetime) -> Receipt:
+    """What can be used of the reading; what cannot is only counted, and what must wait goes to `hold`."""
+    form, known = letter.form, letter.standings
+    ids = dict.fromkeys(
+        take_in_alerts(conn, policy, form.name, reading.alerts, truncated=reading.truncated, standings=known, hold=hold, now=now)
+    )
     for told in reading.changes:
         take_change(conn, told, source=form.name, now=now)
     for word in reading.words:
@@ -125,17 +153,25 @@ def _take_word(conn: Connection, source: str, word: Word, *, now: datetime) -> s
 def replay(world: World, form: Format, number: int) -> Receipt:
     """Read a quarantined message again, after the policy names its model for example. Refused, with the reason, while it cannot be used."""
     with world.transaction() as conn:
+        kept = quarantine.get(conn, number)
+    message = received(kept.body, kept.headers, world)
+    whole = Received(form.whole(message.payload), message.headers, kept.received_at, message.policy, message.problem)
+    readings = form.read(whole)
+    if wrong := next((one.reason for reading in readings for one in reading.unusable), None):
+        raise Refused(f"number {number} still cannot be used: {clean(wrong, 500)}")
+    models = {alert.model for reading in readings for alert in reading.alerts if alert.firing}
+    letter = Letter(form, whole, kept.body, kept.sender, world.known_models.of(world.policy, models, fresh=True))
+
+    def refuse(_: NormalisedAlert, why: str) -> None:
+        raise Refused(f"number {number} still cannot be used: {clean(why, 500)}")
+
+    with world.transaction() as conn:
         kept = quarantine.get(conn, number, lock=True)
         if kept.replayed_at is not None:
             raise Refused(f"number {number} was replayed at {kept.replayed_at.isoformat()}")
-        message = received(kept.body, kept.headers, world)
-        whole = Received(form.whole(message.payload), message.headers, kept.received_at, message.policy, message.problem)
-        readings = form.read(whole)
-        if wrong := next((one.reason for reading in readings for one in reading.unusable), None):
-            raise Refused(f"number {number} still cannot be used: {clean(wrong, 500)}")
         total = Receipt()
         for reading in readings:
-            total += store(conn, world.policy, form, reading, now=world.now())
+            total += store(conn, world.policy, letter, reading, hold=refuse, now=world.now())
         quarantine.mark_replayed(conn, number, total.model_dump(mode="json", by_alias=True), now=world.now())
     return total
 

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from fastapi import APIRouter, Query
 from pydantic import Field
 
-from mlrunbook import handover, recurrence, regrading
+from mlrunbook import handover, recurrence, regrading, unknown_models
 from mlrunbook.domain.actions import Order
 from mlrunbook.domain.incident import Severity
 from mlrunbook.domain.roles import Duty, Role
@@ -101,6 +101,7 @@ def of_incident(routes: APIRouter, world: World) -> None:
         seen = orders.look(world, incident_id, body.order, version=body.version)
         with world.transaction() as conn:
             incident = still_open(conn, incident_id)
+            unknown_models.refuse(conn, incident)
             by = orders.Giver(who.name, who.role, body.door)
             plan = orders.give(conn, world.policy, incident, body.order, version=body.version, by=by, why=body.reason, now=now, state=seen)
             return wire.PlanOut.of(conn, world.policy, plan, now=now)

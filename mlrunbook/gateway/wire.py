@@ -11,6 +11,7 @@ from pydantic import AfterValidator, AwareDatetime, Field, StringConstraints
 from pydantic.alias_generators import to_camel
 from sqlalchemy import Connection
 
+from mlrunbook import unknown_models
 from mlrunbook.domain.action_items import Item
 from mlrunbook.domain.actions import Plan, PlanKind, digest_prefix
 from mlrunbook.domain.clocks import times
@@ -77,6 +78,7 @@ class ReportIn(CamelModel):
     impact: Words = ""
     reported_by: Name | None = Field(None, description="Default: the name of the token")
     subtype: Subtype | None = Field(None, description="What kind of security or compliance incident it is; null: not known")
+    unknown_model: bool = Field(False, description="Report it although neither the registry nor policy knows the model")
 
 
 class ApprovalIn(CamelModel):
@@ -95,6 +97,7 @@ class ResolutionIn(CamelModel):
 
 class ClosingIn(CamelModel):
     reason: Words = ""
+    false_alarm: Annotated[bool, Field(description="Nothing was wrong: it ends as a false alarm, for that reason")] = False
     keep_containment: Annotated[bool, Field(description="Leave what is contained as it is, for that reason: serving stopped, say")] = False
 
 
@@ -141,6 +144,7 @@ class IncidentOut(CamelModel):
 
 class ReportedOut(IncidentOut):
     joined: bool = Field(description="It was reported already: this report joined the open incident")
+    unknown_model: str | None = Field(description="Why nothing happens: nobody knows the model; null: it is known")
 
 
 class IncidentsOut(CamelModel):
@@ -314,6 +318,7 @@ class DutyOut(CamelModel):
 class IncidentDetail(IncidentOut):
     """The whole incident. `triage`, `diagnosis`, `recovery`, `humanResolution`: what the steps recorded; null: not (yet)."""
 
+    unknown_model: str | None = Field(description="Why nothing is planned and changed: nobody knows the model; null: it is known")
     respond_by: datetime = Field(description='When a human must have answered (runbook, "Severity Levels")')
     seconds: SecondsOut
     plans: list[PlanOut] = Field(description="The newest of each kind, and every order of a person")
@@ -365,6 +370,7 @@ def detail(conn: Connection, policy: Policy, incident: Incident, *, now: datetim
     spans = {name: span.total_seconds() if span else None for name, span in vars(times(incident)).items()}
     whole: IncidentDetail = IncidentDetail.of(
         incident,
+        unknown_model=unknown_models.sentence(conn, incident),
         respond_by=respond_by(conn, policy, incident),
         seconds=SecondsOut(**spans),
         plans=[PlanOut.of(conn, policy, plan, now=now) for plan in standing],

@@ -190,6 +190,11 @@ def _registry(app: FastAPI, engine: Engine, config: Settings, server: ModelServe
             "server": seen,
         }
 
+    @app.get("/api/v1/ml/models")
+    def list_models() -> Body:
+        with transaction(engine) as conn:
+            return {"models": [{"model": name} for name in registry.list_models(conn)]}
+
     @app.get(f"{base}/status")
     def status(model: str) -> Body:
         with transaction(engine) as conn:

@@ -96,6 +96,11 @@ def register(conn: Connection, models_dir: Path, *, model: str, version: str, by
     return stored
 
 
+def list_models(conn: Connection) -> list[str]:
+    """Every registered model by name."""
+    return list(conn.execute(select(models.c.name).order_by(models.c.name)).scalars())
+
+
 def get(conn: Connection, model: str, version: str) -> Version:
     """NotFound names the versions there are."""
     row = conn.execute(select(versions).where(versions.c.model == model, versions.c.version == version)).mappings().one_or_none()

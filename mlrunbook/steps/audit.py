@@ -81,6 +81,8 @@ def open_incidents(world: World, audit: Audit) -> Audit:
             by_run=f"audit:{audit.model}:{audit.period.kind}:{audit.period.within}:{one.key}",
             subtype=one.opens.subtype,
             start=True,
+            by_person=False,
+            unknown_model=True,
         )
         audit = audit.with_incident(one.key, incident_id, "")
     return audit

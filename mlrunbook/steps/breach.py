@@ -74,7 +74,11 @@ def alarm(run: Run) -> None:
             return
         run.record(conn, key, {"kinds": sorted(kinds)})
         state = situation(conn, policy, incident, now=now)
-        text = communication.ticket(state) if on_paper else communication.breach_notice(state, what, incident.description)
+        text = (
+            communication.ticket(state)
+            if on_paper
+            else communication.breach_notice(state, what, "; ".join(state.reported) or incident.description)
+        )
         for channel in policy.escalation.of(Role.COMPLIANCE_OFFICER).channels:
             tell(conn, incident, channel, Role.COMPLIANCE_OFFICER.words, text, key=key, now=now)
         if on_paper:

@@ -6,6 +6,7 @@ from datetime import datetime
 
 from sqlalchemy import Connection
 
+from mlrunbook import reports
 from mlrunbook.cadence import updates
 from mlrunbook.domain import review
 from mlrunbook.domain.actions import PlanKind
@@ -60,6 +61,8 @@ def announce_resolution(run: Run) -> None:
         policy, now = run.world.policy, run.world.now()
         if open_ends := unexplained(conn, run.incident_id):
             raise Refused(f"{run.incident_id} cannot close: {', '.join(open_ends)} is neither taken back nor kept with a reason")
+        if reported := reports.unanswered(conn, run.incident_id):
+            raise Refused(f"{run.incident_id} does not close by a measurement: {reported}")
         recovery = records.get(conn, run.incident_id, "recovery") or {}
         if not recovery.get("recovered"):
             raise Refused(f"{run.incident_id} cannot close by itself: no recovery has been measured")

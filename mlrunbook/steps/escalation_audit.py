@@ -13,7 +13,7 @@ from mlrunbook import cadence
 from mlrunbook.domain.escalation import Rung, ladder, overdue
 from mlrunbook.domain.incident import Incident
 from mlrunbook.domain.policy import Policy, Role
-from mlrunbook.notices import opened_at, page, respond_by, round_of
+from mlrunbook.notices import UNKNOWN_MODEL, opened_at, page, respond_by, round_of
 from mlrunbook.store import incidents, outbox, records, timeline
 from mlrunbook.wiring import World
 
@@ -33,7 +33,7 @@ def audit(world: World) -> list[str]:
 
 
 def _audit_one(conn: Connection, policy: Policy, incident: Incident, *, now: datetime) -> list[str]:
-    if not cadence.is_unresolved(incident):
+    if not cadence.is_unresolved(incident) or records.get(conn, incident.id, UNKNOWN_MODEL):
         return []
     begun = opened_at(conn, incident)
     grace = max(GRACE, timedelta(seconds=2 * policy.triage.page_anyway_after_s))

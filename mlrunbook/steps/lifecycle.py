@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta
 
+from sqlalchemy import Connection
+
+from mlrunbook import reports, unknown_models
 from mlrunbook.approvals import request
 from mlrunbook.domain.errors import Refused, Transient, Unknown
-from mlrunbook.domain.policy import Role
+from mlrunbook.domain.owned import Known, Standing
+from mlrunbook.domain.policy import Policy, Role
 from mlrunbook.notices import ask, page
 from mlrunbook.plan_state import is_rejected, standing_approval
 from mlrunbook.recurrence import automation_held
@@ -20,10 +24,27 @@ SUSPENDED_LOOK_S = 60.0  # a run that let go as "waiting" but never reached Pref
 
 
 def take(world: World, incident_id: str, holder: str) -> Run | None:
-    """Become the run of this incident; None when another carries it or nothing is left to do."""
+    """Become the run of this incident; None when another carries it, nothing is left to do, or nobody knows its model."""
     with world.transaction() as conn:
-        lease = leases.take(conn, incident_id, holder, now=world.now(), lease_s=world.lease_s)
+        model = incidents.get(conn, incident_id).model
+    standing = world.known_models.of(world.policy, [model], fresh=True)[model]
+    with world.transaction() as conn:
+        now = world.now()
+        lease = leases.take(conn, incident_id, holder, now=now, lease_s=world.lease_s)
+        if lease and _has_unknown_model(conn, world.policy, incident_id, standing, now=now):
+            leases.let_go(conn, lease, "free", now=now)
+            return None
     return Run(world, lease) if lease else None
+
+
+def _has_unknown_model(conn: Connection, policy: Policy, incident_id: str, standing: Standing, *, now: datetime) -> bool:
+    """Nothing may be planned or changed. Where the name has become known, the response begins."""
+    incident = incidents.get(conn, incident_id)
+    if standing.is_unknown:
+        return unknown_models.found(conn, policy, incident, standing, now=now)
+    if standing.known is Known.KNOWN and unknown_models.is_unknown(conn, incident_id):
+        unknown_models.recognise(conn, policy, incident, why="the registry or policy names it", now=now)
+    return unknown_models.is_unknown(conn, incident_id)
 
 
 def approval_state(run: Run, digest: str) -> str:
@@ -54,7 +75,7 @@ def stop_for_human(run: Run, *, reason: str, role: Role = Role.ML_TEAM_LEAD) -> 
     """No safe automatic way on: page, and end this run until a human acts."""
     with run.write() as conn:
         incident = incidents.get(conn, run.incident_id)
-        todo = f"Then tell: mlrunbook incidents resolve {incident.id} --what '...'"
+        todo = reports.how_to_end(incident.id)
         key = f"human:{len(records.with_prefix(conn, run.incident_id, 'stopped:')) + 1}"
         run.record(conn, f"stopped:{key}", {"reason": reason})
         run.note(conn, "waiting", f"{WAITING_FOR_HUMAN}: {reason}")
@@ -63,9 +84,9 @@ def stop_for_human(run: Run, *, reason: str, role: Role = Role.ML_TEAM_LEAD) -> 
 
 
 def held(run: Run) -> str | None:
-    """Why nothing more happens by itself: it opens again and again. None where it does."""
+    """Why nothing more happens by itself: a person has reported since, or it opens again and again. None where it does."""
     with run.world.transaction() as conn:
-        return automation_held(conn, run.incident_id, now=run.world.now())
+        return reports.unanswered(conn, run.incident_id) or automation_held(conn, run.incident_id, now=run.world.now())
 
 
 def look_again_later(run: Run, *, reason: str, after_s: float) -> datetime:

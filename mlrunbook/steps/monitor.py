@@ -35,7 +35,8 @@ PROBING_WINDOW, PROBING_ROWS = timedelta(minutes=10), 2000
 
 
 def read_status(world: World, model: str) -> ServingStatus | Missing:
-    """`Missing` when the platform does not answer. NotFound for an unknown model."""
+    """`Missing` when the platform does not answer. NotFound, with what to do, for an unknown model."""
+    world.known_models.demand(world.policy, model)
     try:
         return world.platform.status(model)
     except Transient as error:

@@ -9,10 +9,12 @@ from typing import Any
 
 from sqlalchemy import Connection
 
-from mlrunbook.domain.errors import Invalid
+from mlrunbook.domain.errors import Invalid, NotFound
 from mlrunbook.domain.incident import Incident, IncidentType, Severity, Subtype
+from mlrunbook.domain.owned import is_model_id
 from mlrunbook.domain.policy import Policy
 from mlrunbook.intake import take_in
+from mlrunbook.known_models import refusal
 from mlrunbook.steps import breach, existing
 from mlrunbook.steps.promotion import CANDIDATE_RECORDS
 from mlrunbook.store import incidents, leases, records, timeline
@@ -33,12 +35,14 @@ def open_or_join(
     by_run: str | None = None,
     subtype: Subtype | None = None,
     start: bool = False,
+    by_person: bool = True,
+    unknown_model: bool = False,
 ) -> str:
     """The id of the incident. A run that begins again from the top (resumed, retried) gets the one it has opened, and asks no second
     time: `by_run` is its id. `request` names a path a person asks for ({"path", "by", "reason", ...}): it goes the same way
     through plan, approval and journal, only the diagnosis does not choose it; while a breach has the model server isolated it joins that
     incident, or says which one it was. Invalid, and no incident, where the request names what does not exist. `start`: the caller is not
-    the run of the incident."""
+    the run of the incident. NotFound for a model that nobody knows, unless `unknown_model`: a person reports it all the same."""
     for name, value in (("model", model), ("description", description), ("reportedBy", reported_by)):
         if not value.strip():
             raise Invalid(f"{name} is empty: give an incident id, or model, description and reportedBy", field=name)
@@ -51,18 +55,22 @@ def open_or_join(
         impact=impact.strip(),
         reported_by=reported_by.strip(),
         subtype=subtype,
+        by_person=by_person,
     )
-    with world.transaction() as conn:
-        opened = records.incident_with(conn, f"opened_by:{by_run}") if by_run else None
-    if opened:
+    if not is_model_id(report.model):
+        raise Invalid(f"{report.model[:100]!r} is no model id: letters, digits, '.', '_' and '-', 100 at most", field="model")
+    if by_run and (opened := _opened_by(world, by_run)):
         return opened
+    standing = world.known_models.of(world.policy, [report.model], fresh=True)[report.model]
+    if standing.is_unknown and (request or not unknown_model):
+        raise NotFound(refusal(report.model, standing.hint))
     if request:
         existing.check_request(world, report.model, request)
     with world.transaction() as conn:
         isolated_by = _isolating(conn, report.model) if request else None
         if isolated_by and isolated_by.status.is_open:
             report = replace(report, type=isolated_by.type, family=isolated_by.family)
-        incident, is_new = take_in(conn, world.policy, report, now=world.now(), start=start)
+        incident, is_new = take_in(conn, world.policy, report, now=world.now(), start=start, standing=standing)
         if by_run:
             records.put(conn, incident.id, f"opened_by:{by_run}", {"new": is_new}, now=world.now())
         if request:
@@ -76,6 +84,11 @@ def open_or_join(
                 key = f"request-{hashlib.sha256(json.dumps(request, sort_keys=True).encode()).hexdigest()[:12]}"
                 leases.nudge(conn, incident.id, why=text, key=key, now=world.now())
     return incident.id
+
+
+def _opened_by(world: World, run: str) -> str | None:
+    with world.transaction() as conn:
+        return records.incident_with(conn, f"opened_by:{run}")
 
 
 def _isolating(conn: Connection, model: str) -> Incident | None:

@@ -10,6 +10,7 @@ from typing import Any
 
 from sqlalchemy import Connection
 
+from mlrunbook import reports
 from mlrunbook.approvals import approve_by_rule, decide
 from mlrunbook.domain.actions import Action, Configure, Path, PlanKind, Promote, Restart, RollBack
 from mlrunbook.domain.candidates import objection
@@ -339,6 +340,8 @@ def plan_undo(run: Run) -> dict[str, Any]:
     incident = run.incident()
     with run.world.transaction() as conn:
         resolution = plans.current(conn, run.incident_id, PlanKind.RESOLUTION)
+        if reported := reports.unanswered(conn, run.incident_id):
+            raise Refused(f"containment stays: {reported}")
         if newer := orders.in_force(conn, run.world.policy, incident, since=_fixed_at(run), now=run.world.now()):
             word = f"mlrunbook incidents contain {run.incident_id} --take-back"
             raise Refused(f"recovered, but ordered since the fix: {'; '.join(newer)}; only a person takes that back: {word}")

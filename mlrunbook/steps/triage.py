@@ -10,18 +10,19 @@ from typing import Any
 
 from sqlalchemy import Connection
 
+from mlrunbook import reports
 from mlrunbook.cadence import escalate, schedule_update
 from mlrunbook.domain import communication
 from mlrunbook.domain.communication import Figures
 from mlrunbook.domain.containment import is_stopped
 from mlrunbook.domain.errors import RunbookError, Transient
-from mlrunbook.domain.incident import Incident, Severity, Status
+from mlrunbook.domain.incident import Incident, IncidentType, Severity, Status
 from mlrunbook.domain.performance import ModelMetrics
 from mlrunbook.domain.policy import CostAssumptions, Role
 from mlrunbook.domain.regrading import is_measured_as_it_was, risen
 from mlrunbook.domain.safety import MISSED_FAILURE_ALERT
-from mlrunbook.domain.severity import AlertSignal, Assessment, assess
-from mlrunbook.notices import REOPENED, SEVERITY_SET, situation, stop, tell
+from mlrunbook.domain.severity import AlertSignal, Assessment, assess, on_a_persons_word
+from mlrunbook.notices import REOPENED, SEVERITY_SET, opened_at, reopening, situation, stop, tell
 from mlrunbook.ports import ServingStatus
 from mlrunbook.recurrence import close_as_it_was
 from mlrunbook.regrading import DOUBT, GRADED_AGAIN, lowered_from, regrade
@@ -120,6 +121,7 @@ def look(run: Run, *, final_look: bool = False) -> tuple[Assessment, ModelMetric
         by_person = (records.get(conn, run.incident_id, SEVERITY_SET) or {}).get("by_person", False)
         again = records.get(conn, run.incident_id, REOPENED)
         begun = datetime.fromisoformat(again["at"]) if again and is_unproven(again) else incident.detected_at
+        told = _told_since(conn, incident)
         fired = [a["body"] for a in alerts.of_incident(conn, run.incident_id) if a["last_seen_at"] >= begun]
     metrics = status = None
     reachable = True
@@ -133,10 +135,14 @@ def look(run: Run, *, final_look: bool = False) -> tuple[Assessment, ModelMetric
     except RunbookError as error:  # it answers, but has nothing on this model: judge by the report
         with run.write() as conn:
             run.note(conn, "triage", f"The model platform has no metrics for {incident.model}: {error}")
-    by_alert = bool(reported.get("by_alert")) and not by_person
+    severity: Severity | None = incident.severity
+    type_: IncidentType | None = incident.type
+    if reported.get("by_alert") and not by_person:  # its severity is a guess: what people have reported since is none
+        severity = max((t.severity for t in told), key=lambda s: s.rank, default=None)
+        type_ = told[0].type if told else None
     assessment = assess(
-        reported_severity=None if by_alert else incident.severity,
-        reported_type=None if by_alert else incident.type,
+        reported_severity=severity,
+        reported_type=type_,
         alerts=[_signal(run, body) for body in fired],
         metrics=metrics,
         status=status,
@@ -146,6 +152,12 @@ def look(run: Run, *, final_look: bool = False) -> tuple[Assessment, ModelMetric
         final_look=final_look,
     )
     return assessment, metrics, status
+
+
+def _told_since(conn: Connection, incident: Incident) -> list[reports.Told]:
+    """What people have reported since it was opened, or opened again."""
+    begun = opened_at(conn, incident) if reopening(conn, incident.id) else incident.detected_at
+    return [one for one in reports.of_incident(conn, incident.id) if one.at >= begun]
 
 
 def _signal(run: Run, body: dict[str, Any]) -> AlertSignal:
@@ -161,6 +173,8 @@ def _settle(run: Run, found: Assessment, metrics: ModelMetrics | None, status: S
         if standing := records.get(conn, run.incident_id, "triage"):
             return standing
         policy, now = run.world.policy, run.world.now()
+        if _told_since(conn, incidents.get(conn, run.incident_id)):
+            found = on_a_persons_word(found, metrics)
         if lowered := lowered_from(conn, run.incident_id):  # a person's word before triage spoke
             found = replace(found, severity=risen(incidents.get(conn, run.incident_id).severity, found.severity, lowered))
         summary = "; ".join(found.reasons)

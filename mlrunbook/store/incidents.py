@@ -24,7 +24,7 @@ FIELDS = [c for c in incidents.c if c.name != "number"]
 
 @dataclass(frozen=True)
 class Report:
-    """What somebody or something reports. `severity` is the reporter's; measuring may raise it."""
+    """What somebody or something reports. `severity` is the reporter's; measuring may raise it. `by_person`: only a person ends it."""
 
     model: str
     type: IncidentType
@@ -36,6 +36,7 @@ class Report:
     model_version: str | None = None
     started_at: datetime | None = None
     subtype: Subtype | None = None
+    by_person: bool = True
 
 
 def open_or_join(conn: Connection, report: Report, *, now: datetime) -> tuple[Incident, bool]:

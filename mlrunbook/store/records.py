@@ -42,6 +42,12 @@ def of_step(conn: Connection, step: str, incident_ids: Sequence[str]) -> dict[st
     return {r.incident_id: dict(r.data) for r in rows}
 
 
+def times_of(conn: Connection, step: str, *, since: datetime) -> list[datetime]:
+    """When `step` was recorded, by whatever incidents, after `since`; oldest first."""
+    query = select(records.c.recorded_at).where(records.c.step == step, records.c.recorded_at > since)
+    return list(conn.execute(query.order_by(records.c.recorded_at)).scalars())
+
+
 def incident_with(conn: Connection, step: str) -> str | None:
     """The incident that has recorded `step`, for steps whose name is unique."""
     return conn.execute(select(records.c.incident_id).where(records.c.step == step)).scalar_one_or_none()

@@ -20,6 +20,8 @@ from mlrunbook.cli import app
 from mlrunbook.db import transaction
 from mlrunbook.domain.actions import Path as ResolutionPath
 from mlrunbook.domain.actions import Plan, PlanKind, RollBack
+from mlrunbook.domain.owned import ModelRules
+from mlrunbook.domain.policy import Policy
 from mlrunbook.gateway.app import create_app
 from mlrunbook.platform.api import create_app as platform_app
 from mlrunbook.store import plans
@@ -62,7 +64,8 @@ def one_line(said: str) -> str:
 
 @pytest.fixture(scope="module")
 def gateway_url(engine: Engine, scratch: Path) -> Iterator[str]:
-    world = world_of(engine, FileWorld(scratch / f"cli-{id(engine)}.json", now), now)
+    ours = Policy(models={"pump_failure_*": ModelRules(owner="the tests")})
+    world = world_of(engine, FileWorld(scratch / f"cli-{id(engine)}.json", now), now, policy=ours)
     with served(create_app(world)) as url:
         yield url
 

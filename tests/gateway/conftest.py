@@ -14,6 +14,7 @@ from sqlalchemy import Engine
 
 from mlrunbook import tokens
 from mlrunbook.db import transaction
+from mlrunbook.domain.errors import Transient
 from mlrunbook.domain.policy import Policy
 from mlrunbook.gateway.app import create_app
 from mlrunbook.tokens import Scope
@@ -44,11 +45,18 @@ class Absent:
         raise AssertionError(f"the gateway called {name}")
 
 
+class Away(Absent):
+    """A platform that does not answer: every name is accepted, and the gateway's requests work without it."""
+
+    def models(self) -> list[str]:
+        raise Transient("nothing answers")
+
+
 def world_on(engine: Engine, clock: Clock, policy: Policy | None = None) -> World:
     nothing = cast(Any, Absent())
     return World(
         engine=engine,
-        platform=nothing,
+        platform=cast(Any, Away()),
         runtime=nothing,
         notifier=nothing,
         orchestrator=nothing,

@@ -6,10 +6,10 @@ from collections.abc import Mapping
 
 from sqlalchemy import Connection
 
+from mlrunbook.domain.emergency import limits_damage
 from mlrunbook.domain.errors import RunbookError
 from mlrunbook.domain.in_force import UNSEEN, Change, Outage, Seen, in_force, outages, over_since
 from mlrunbook.domain.incident import Incident
-from mlrunbook.steps.changes import limits_damage
 from mlrunbook.steps.run import Run
 from mlrunbook.store import journal, plans
 

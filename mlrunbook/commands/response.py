@@ -20,9 +20,6 @@ from mlrunbook.domain.roles import Duty, Role
 if TYPE_CHECKING:
     from mlrunbook.commands.gateway_client import Gateway
 
-FAILED = ("refused", "unknown")
-ENDED = ("done", "already_held", *FAILED)
-
 AnyRole = StrEnum("AnyRole", {one.name: one.value for one in (*Duty, *Role)})  # type: ignore[misc]
 Note = Annotated[str, typer.Option("--note", help="For whoever reads the timeline.")]
 
@@ -81,26 +78,27 @@ def contain(
 
 
 def _wait_for(gateway: Gateway, incident_id: str, plan: Mapping[str, Any], wait_s: float) -> None:
-    """Say how each action ended. An action that failed, or that nobody has begun yet, is an error with what to do next."""
+    """Say how the order ended. One that failed, or that is not in force yet, is an error with what to do next."""
     deadline = time.monotonic() + wait_s
     while True:
-        rows = {row["ordinal"]: row for row in gateway.incident(incident_id)["actions"] if row["planDigest"] == plan["digest"]}
-        ended = [row for row in rows.values() if row["state"] in ENDED]
-        if len(ended) == len(plan["actions"]) or time.monotonic() >= deadline:
+        one = gateway.incident(incident_id)
+        order = next((o for o in one["orders"] if o["digest"] == plan["digest"]), None)
+        state = order["state"] if order else "over"
+        if state not in ("requested", "in_progress") or time.monotonic() >= deadline:
             break
         time.sleep(min(0.5, wait_s))
-    failed = [f"{row['summary']}: {row['error']}" for row in ended if row["state"] in FAILED]
-    for row in sorted(ended, key=lambda row: row["ordinal"]):
-        if row["state"] not in FAILED:
-            words = "was so already" if row["state"] == "already_held" else "done, read back"
+    rows = sorted((row for row in one["actions"] if row["planDigest"] == plan["digest"]), key=lambda row: row["ordinal"])
+    for row in rows:
+        if row["state"] in ("done", "already_held"):
+            words = "Already in place" if row["state"] == "already_held" else "Done and verified"
             typer.echo(show.plain(f"{words}: {row['summary']}"))
-    if failed:
-        raise Refused(f"could not be done, do it by hand: {'; '.join(failed)}")
-    if len(ended) < len(plan["actions"]):
-        how = (
-            "it has begun and is not read back" if rows else "it is carried out as soon as a run takes it, and paged if that takes too long"
-        )
-        raise Transient(f"not done yet: {how}; watch it: mlrunbook incidents timeline {incident_id} --follow")
+    if order and not plan["actions"]:
+        typer.echo("Nothing was in force yet; what was ordered and not begun is withdrawn")
+    if order and state in ("failed", "lapsed", "rejected", "replaced"):
+        raise Refused(f"{state}: {order['sentence']}" + ("; do it by hand" if state in ("failed", "lapsed") else ""))
+    if state in ("requested", "in_progress"):
+        how = "begun, not verified yet" if rows else "the next run carries it out, and on-call is paged if that takes too long"
+        raise Transient(f"not in force yet: {how}; watch it: mlrunbook incidents timeline {incident_id} --follow")
 
 
 def handover(

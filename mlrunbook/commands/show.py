@@ -167,7 +167,9 @@ def incident_page(one: Mapping[str, Any], now: datetime) -> Iterable[Any]:
     if one["diagnosis"] or one["findings"]:
         yield from _section("Investigation", _investigation(one))
     yield from precedents(one)
-    for plan in one["plans"]:
+    if one["orders"]:
+        yield from _section("Orders", (_order(order) for order in one["orders"]))
+    for plan in (p for p in one["plans"] if p["kind"] != "emergency" or p["waits"]):
         yield from _section(f"{plan['kind'].capitalize()} plan {plan['digest'][:SHORT_DIGEST]}", plan_page(plan))
     if one["actions"]:
         yield from _section("Changes", _changes(one["actions"], now))
@@ -184,6 +186,12 @@ def incident_page(one: Mapping[str, Any], now: datetime) -> Iterable[Any]:
     for plan in waiting(one):
         yield Text()
         yield styled(f"Decide: mlrunbook incidents approve {one['id']} --plan {plan['digest'][:SHORT_DIGEST]}", "bold yellow")
+
+
+def _order(order: Mapping[str, Any]) -> Text:
+    style = {"in_force": "green", "failed": "bold red", "lapsed": "bold red"}.get(order["state"], "")
+    said = styled(f"{order['state'].replace('_', ' ')}: {order['summary']}", style)
+    return said.append(f"\n  {order['given']}; {order['sentence']}")
 
 
 def waiting(one: Mapping[str, Any]) -> list[Mapping[str, Any]]:

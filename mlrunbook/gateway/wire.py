@@ -11,13 +11,14 @@ from pydantic import AfterValidator, AwareDatetime, Field, StringConstraints
 from pydantic.alias_generators import to_camel
 from sqlalchemy import Connection
 
-from mlrunbook import unknown_models
+from mlrunbook import standing_orders, unknown_models
 from mlrunbook.domain.action_items import Item
 from mlrunbook.domain.actions import Plan, PlanKind, digest_prefix
 from mlrunbook.domain.clocks import times
 from mlrunbook.domain.deciding import Standing
 from mlrunbook.domain.errors import Invalid
 from mlrunbook.domain.incident import Case, ClockName, Incident, IncidentType, ItemStatus, Severity, Status, Subtype
+from mlrunbook.domain.orders import Ordered, OrderState, Thing, things_of
 from mlrunbook.domain.policy import Policy
 from mlrunbook.domain.regulatory import Clock
 from mlrunbook.domain.roles import Duty, Role
@@ -201,6 +202,31 @@ class PlanOut(CamelModel):
         )
 
 
+class OrderOut(CamelModel):
+    """What somebody ordered on the spot. The newest about a thing counts: it is in force, or people are paged about it until it is."""
+
+    digest: str
+    summary: str
+    things: list[Thing] = Field(description="What it is about; taking back is about all of them")
+    state: OrderState
+    sentence: str = Field(description="Why it is in that state")
+    given: str = Field(description="Who ordered it, when and why")
+    since: datetime = Field(description="When it was given; with a second yes needed, when that was said")
+
+    @classmethod
+    def of(cls, one: Ordered) -> OrderOut:
+        plan = one.plan
+        return cls(
+            digest=plan.digest,
+            summary="; ".join(a.summary for a in plan.actions) or "take back: nothing was in force yet",
+            things=sorted(things_of(plan)),
+            state=one.state,
+            sentence=one.sentence,
+            given=plan.reasons[0],
+            since=one.given.since,
+        )
+
+
 class ApprovalOut(CamelModel):
     plan_digest: str
     decision: str
@@ -322,6 +348,7 @@ class IncidentDetail(IncidentOut):
     respond_by: datetime = Field(description='When a human must have answered (runbook, "Severity Levels")')
     seconds: SecondsOut
     plans: list[PlanOut] = Field(description="The newest of each kind, and every order of a person")
+    orders: list[OrderOut] = Field(description="What people have ordered on the spot, oldest first; of an open incident")
     approvals: list[ApprovalOut]
     actions: list[JournalOut]
     findings: list[FindingOut]
@@ -374,6 +401,7 @@ def detail(conn: Connection, policy: Policy, incident: Incident, *, now: datetim
         respond_by=respond_by(conn, policy, incident),
         seconds=SecondsOut(**spans),
         plans=[PlanOut.of(conn, policy, plan, now=now) for plan in standing],
+        orders=[OrderOut.of(one) for one in standing_orders.of_incident(conn, policy, incident.id, incident.model, now=now)],
         approvals=[ApprovalOut.of(row) for row in plans.approvals_of(conn, incident.id)],
         actions=[JournalOut.of(row) for row in journal.of_incident(conn, incident.id)],
         findings=[FindingOut(**f) for part in found for f in part["findings"]],

@@ -62,7 +62,7 @@ def test_an_order_that_no_run_takes_is_given_all_the_same_and_says_what_follows(
     assert "ordered: stop serving" in done.stdout
     assert "every prediction request fails" in done.stdout
     assert done.exit_code == 1
-    assert "carried out as soon as a run takes it" in one_line(done.stderr)
+    assert "the next run carries it out" in one_line(done.stderr)
     entries = json.loads(cli("incidents", "timeline", incident, "--json").stdout)
     assert any("approved by the lead, ml_team_lead, by cli: pumps fail" in e["text"] for e in entries)
 

@@ -12,6 +12,7 @@ from mlrunbook.domain.actions import Materialize, Promote, ResumeMaterialization
 from mlrunbook.domain.causes import Cause
 from mlrunbook.domain.incident import IncidentType, Severity, Status
 from mlrunbook.domain.policy import Policy, Retraining
+from mlrunbook.notices import actions_taken
 from mlrunbook.wiring import World
 from tests import fake_features
 from tests.fakes import Clock, FileWorld, LedgerNotifier, empty_store
@@ -178,6 +179,10 @@ class TestPathC:
         clock.advance(seconds=world.policy.retraining.watch_s)
         assert carry(world, incident_id, "run-2") == "closed"
         assert file_world.applied == RETRAINED
+        assert file_world.state["staging"] is None
+        with world.transaction() as conn:
+            (staged,) = [said for said in actions_taken(conn, incident_id) if said.startswith("Staged")]
+        assert staged == "Staged v2.1.0 in the shadow (until it was promoted, which emptied the slot)"
 
     def test_a_promoted_version_that_falls_within_the_watch_gives_way_to_the_one_before_by_itself(
         self, world: World, file_world: FileWorld, clock: Clock, notifier: LedgerNotifier

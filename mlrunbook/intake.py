@@ -60,7 +60,7 @@ class NormalisedAlert:
     part: Any = field(default=None, compare=False)  # of the message it stood in; None: the message is all about it
 
 
-Hold = Callable[[NormalisedAlert, str], None]  # keeps an alert aside, with the reason
+Hold = Callable[[NormalisedAlert, str, bool], None]  # keeps an alert aside: the reason, and whether it comes for the first time
 
 
 def take_in(
@@ -171,7 +171,7 @@ def take_in_alerts(
     alert starting anew (another `starts_at`) is new, and so is one that still fires long after it was called a false alarm.
 
     `standings`: what is known of the models' names (`World.known_models`, asked before the transaction). Alerts on unknown ones that would
-    open more incidents than policy allows go to `hold`, once each.
+    open more incidents than policy allows go to `hold`.
     """
     standings = standings or {}
     # One message a model at a time: the second of two equal ones must see the first.
@@ -228,11 +228,10 @@ def take_in_alerts(
 
 
 def _hold_back(conn: Connection, source: str, alerts: Sequence[NormalisedAlert], hold: Hold, why: str, *, now: datetime) -> None:
-    """Kept aside once: its repeats are counted, and open an incident as soon as they may."""
+    """Its repeats are counted, and open an incident as soon as they may."""
     for alert in alerts:
         told = replace(alert, body=dict(alert.body) | {"model": alert.model, HELD_BACK: why})
-        if _record(conn, source, told, None, now=now):
-            hold(alert, why)
+        hold(alert, why, _record(conn, source, told, None, now=now))
 
 
 def _recognised(conn: Connection, policy: Policy, incident: Incident, standing: Standing, *, by: str, now: datetime) -> None:
@@ -276,7 +275,7 @@ def end_silence(conn: Connection, policy: Policy, item: outbox.Item, standing: S
         take_in_alerts(conn, policy, source, [alert], now=now, standings={alert.model: standing}, hold=_wait)
 
 
-def _wait(_: NormalisedAlert, why: str) -> None:
+def _wait(_: NormalisedAlert, why: str, is_new: bool) -> None:
     raise Transient(why)
 
 

@@ -393,8 +393,8 @@ class FileWorld(FileRegistry, FileSchedules):
             self._apply(f"isolate:{isolated}", {"isolated": isolated})
 
     def preserve(self, model: str) -> Mapping[str, bytes]:
-        if model != MODEL:
-            return {"serving.missing": f"this machine serves {MODEL}, not {model}".encode()}
+        if model != self.model:
+            return {"serving.missing": f"this machine serves {self.model}, not {model}".encode()}
         if self.down:
             return {"logs/model-server.log.missing": b"nothing answers"}
         return {"logs/model-server.log": b"INFO started\n", "serving/health.json": json.dumps({"version": self.state["serving"]}).encode()}

@@ -99,7 +99,12 @@ def _take_one(conn: Connection, policy: Policy, letter: Letter, reading: Reading
     if delivery and (before := deliveries.begin(conn, form.name, delivery, now=message.at)) is not None:
         return Receipt.model_validate(before).model_copy(update={"duplicate": True})
     held: list[Unusable] = []
-    receipt = store(conn, policy, letter, reading, hold=lambda alert, why: held.append(Unusable(alert.part, why)), now=message.at)
+
+    def hold(alert: NormalisedAlert, why: str, is_new: bool) -> None:
+        if is_new:
+            held.append(Unusable(alert.part, why))
+
+    receipt = store(conn, policy, letter, reading, hold=hold, now=message.at)
     for one in (*reading.unusable, *held):
         letter.keep(conn, one)
     receipt = receipt.model_copy(update={"quarantined": receipt.quarantined + len(held), "accepted": receipt.accepted - len(held)})
@@ -162,7 +167,7 @@ def replay(world: World, form: Format, number: int) -> Receipt:
     models = {alert.model for reading in readings for alert in reading.alerts if alert.firing}
     letter = Letter(form, whole, kept.body, kept.sender, world.known_models.of(world.policy, models, fresh=True))
 
-    def refuse(_: NormalisedAlert, why: str) -> None:
+    def refuse(_: NormalisedAlert, why: str, is_new: bool) -> None:
         raise Refused(f"number {number} still cannot be used: {clean(why, 500)}")
 
     with world.transaction() as conn:

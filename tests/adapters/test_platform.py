@@ -67,6 +67,15 @@ def test_a_rollback_is_made_read_back_and_not_made_twice(world: World) -> None:
     assert [(c.kind, c.ref, c.author, c.detail["from"]) for c in changes] == [("rollback", "v1.5.0", "ml_team_lead", "v2.0.0")]
 
 
+def test_the_registry_lists_its_models_also_one_of_which_no_version_serves(world: World) -> None:
+    served, idle = world.released(), new_model()
+    save_version(world.settings.models_dir, idle, "v1.0.0")
+    world.platform(Scope.OPERATE).register(idle, version="v1.0.0", registered_by="ci", idempotency_key="first")
+    listed = world.platform().models()
+    assert {served, idle} <= set(listed)
+    assert "no-such-model" not in listed
+
+
 def test_metrics_come_through_whole(world: World) -> None:
     platform, model, now = world.platform(), world.released(), datetime.now(UTC)
     log(world.engine, model, tp=8, fp=2, fn=2, tn=88, at=now - timedelta(days=1), asset_type="H")

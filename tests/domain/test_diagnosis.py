@@ -235,3 +235,34 @@ def test_the_version_before_is_not_offered_where_the_replay_refused_it_though_an
 
 def choice(target: str | None, *, known: bool = True) -> TargetChoice:
     return TargetChoice(target, (), "every version was replayed", not known, 4000, 130)
+
+
+class TestGoThrough:
+    """Where no cause is known, what there is to look at is listed, most suspect first, and fits a page."""
+
+    def unexplained(self, **states: State) -> str:
+        return decide(found(**states), metrics=metrics(HEALTHY), predictions=scored(good=True)).advice
+
+    def test_every_suspect_finding_is_named_with_its_sentence(self) -> None:
+        advice = self.unexplained(server_logs=State.SUSPECT, error_patterns=State.SUSPECT)
+        assert "infrastructure.server_logs seen" in advice
+        assert "ground_truth.error_patterns seen" in advice
+
+    def test_what_speaks_most_for_a_cause_comes_first(self) -> None:
+        """A broken read of the feature store is worth more than a line in a log, which is worth more than a pattern."""
+        said = self.unexplained(server_logs=State.SUSPECT, error_patterns=State.SUSPECT)
+        assert said.index("infrastructure.server_logs seen") < said.index("ground_truth.error_patterns seen")
+
+    def test_many_and_long_ones_fit_a_page(self) -> None:
+        many = dict.fromkeys(
+            ("metrics_dashboard", "server_logs", "resource_utilization", "inference_latency", "error_patterns"), State.SUSPECT
+        )
+        states = [replace(f, sentence=f.sentence * 30) for f in found(State.UNKNOWN, **many)]
+        advice = decide(states, metrics=metrics(HEALTHY), predictions=scored(good=True)).advice
+        assert "and 2 more" in advice
+        assert len(advice) < 480
+
+    def test_where_none_is_suspect_that_is_said(self) -> None:
+        advice = decide(found(State.UNKNOWN), metrics=None, predictions=[]).advice
+        assert "no checked item is suspect" in advice
+        assert "19 items could not be checked" in advice

@@ -57,6 +57,12 @@ def world(engine: Engine, api: tuple[Settings, httpx.Client]) -> World:
     return World(engine, settings, model, client)
 
 
+def test_the_models_are_listed_by_name(world: World) -> None:
+    listed = world.api.get("/api/v1/ml/models").json()["models"]
+    assert {"model": world.model} in listed
+    assert listed == sorted(listed, key=lambda one: one["model"])
+
+
 def test_a_rollback_answers_with_the_status_and_is_applied_once(world: World) -> None:
     body = {"targetVersion": "v1.5.0", "reason": "Performance degradation in v2.0.0", "rolledBackBy": "ml_team_lead"}
     for _ in range(3):

@@ -37,9 +37,15 @@ def fire(
     body = {"labels": {"alertname": name, "severity": level}, "annotations": {"summary": f"{name} fires"}}
     fired = NormalisedAlert(f"{name}@{model}", True, name, model, None, level, None, f"{name} fires", BEGUN[start], body)
     standings = world.known_models.of(world.policy, [model])
-    hold = None if held is None else lambda _, why: held.append(why)
+
+    def hold(_: NormalisedAlert, why: str, is_new: bool) -> None:
+        if is_new and held is not None:
+            held.append(why)
+
     with world.transaction() as conn:
-        return take_in_alerts(conn, world.policy, "alertmanager", [fired], standings=standings, hold=hold, now=now)
+        return take_in_alerts(
+            conn, world.policy, "alertmanager", [fired], standings=standings, hold=hold if held is not None else None, now=now
+        )
 
 
 BEGUN = {"first": Clock().at.replace(minute=1), "second": Clock().at.replace(minute=2)}

@@ -17,6 +17,7 @@ from mlrunbook.db import transaction
 from mlrunbook.domain.errors import Transient
 from mlrunbook.domain.policy import Policy
 from mlrunbook.gateway.app import create_app
+from mlrunbook.ports import ModelVersion, ServingState
 from mlrunbook.tokens import Scope
 from mlrunbook.wiring import World
 
@@ -51,13 +52,23 @@ class Away(Absent):
     def models(self) -> list[str]:
         raise Transient("nothing answers")
 
+    def versions(self, model: str) -> list[ModelVersion]:
+        raise Transient("nothing answers")
+
+
+class Silent(Absent):
+    """A runtime that does not answer: people order all the same."""
+
+    def observe(self, model: str) -> ServingState:
+        raise Transient("nothing answers")
+
 
 def world_on(engine: Engine, clock: Clock, policy: Policy | None = None) -> World:
     nothing = cast(Any, Absent())
     return World(
         engine=engine,
         platform=cast(Any, Away()),
-        runtime=nothing,
+        runtime=cast(Any, Silent()),
         notifier=nothing,
         orchestrator=nothing,
         policy=policy or Policy(),

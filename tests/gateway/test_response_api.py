@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 from fastapi.testclient import TestClient
 
+from mlrunbook.domain.actions import PlanKind
 from mlrunbook.notices import page_text
-from mlrunbook.store import incidents, outbox, timeline
+from mlrunbook.store import incidents, outbox, plans, timeline
 from mlrunbook.tokens import Scope
 from mlrunbook.wiring import World
 from tests.gateway.conftest import Clock, Keys
@@ -114,11 +115,23 @@ class TestContainmentOnAPersonsWord:
         [row] = shown(client, incident)["approvals"]
         assert (row["approver"], row["door"], row["verified"]) == ("the lead", "rest", True)
 
-    def test_a_route_needs_its_version(self, client: TestClient, incident: str) -> None:
+    def test_a_route_needs_its_version_and_a_registry_that_knows_it(self, client: TestClient, world: World, incident: str) -> None:
         answer = self.order(client, incident, order="route")
         assert answer.status_code == 422
         assert "version" in answer.text
-        assert self.order(client, incident, order="route", version="v1.5.0").status_code == 202
+        answer = self.order(client, incident, order="route", version="v1.5.0")
+        assert answer.status_code == 503, "a route to a version that nobody knows could be an outage"
+        assert "--stop-serving" in answer.text
+        with world.transaction() as conn:
+            assert plans.standing(conn, incident, PlanKind.EMERGENCY) == []
+
+    def test_nothing_in_force_can_be_taken_back_also_where_the_runtime_does_not_answer(self, client: TestClient, incident: str) -> None:
+        assert self.order(client, incident, order="take_back").status_code == 409
+        self.order(client, incident, order="stop_serving")
+        answer = self.order(client, incident, order="take_back")
+        assert (answer.status_code, answer.json()["actions"]) == (202, [])
+        orders = shown(client, incident)["orders"]
+        assert [o["state"] for o in orders] == ["replaced", "in_force"]
 
     def test_two_orders_are_both_shown(self, client: TestClient, incident: str) -> None:
         self.order(client, incident, order="halt_work_orders")

@@ -124,8 +124,9 @@ class Ordered:
         """A run has something to do about it: begin it, see it through, or look whether it has come true after all."""
         if self.state is not OrderState.FAILED:
             return self.state in (OrderState.REQUESTED, OrderState.IN_PROGRESS)
-        ended = [self.given.change(i) for i in self.left if i in self.given.failures or _is_refused(self.given.change(i))]
-        return any(_is_unknown(change) for change in ended) or (len(ended) < len(self.left) and self.given.stands)
+        states = {i: change.state if (change := self.given.change(i)) else None for i in self.left}
+        untried = any(i not in self.given.failures and states[i] not in ("refused", "unknown") for i in self.left)
+        return "unknown" in states.values() or (untried and self.given.stands)
 
 
 def thing_of(action: Action) -> Thing | None:
@@ -231,11 +232,3 @@ def _failure(one: Given, ordinal: int) -> str:
     change = one.change(ordinal)
     why = one.failures.get(ordinal) or (change.error if change else None) or "no reason is recorded"
     return f"{one.plan.actions[ordinal].summary}: {why}"
-
-
-def _is_refused(change: Change | None) -> bool:
-    return change is not None and change.state == "refused"
-
-
-def _is_unknown(change: Change | None) -> bool:
-    return change is not None and change.state == "unknown"

@@ -96,6 +96,7 @@ def _examine(check: Check, on: Subject, url: str, token: str | None, timeout_s: 
 
 # How the adapter is made to send each check's request, with nobody listening.
 _CALLS: dict[str, Callable[[ModelPlatform, str], object]] = {
+    "models": lambda p, m: p.models(),
     "status": lambda p, m: p.status(m),
     "metrics": lambda p, m: p.metrics(m),
     "history": lambda p, m: p.history(m, days=1),

@@ -212,7 +212,7 @@ def _operating(routes: APIRouter, world: World) -> None:
             if incident.status is Status.RESOLVED:
                 raise Refused(f"{incident_id} is resolved already; close it with `mlrunbook incidents close {incident_id}`")
             before = records.get(conn, incident_id, "human_resolution") or {}
-            if said != {k: before.get(k) for k in said}:
+            if said != {k: before.get(k) for k in said} or reports.unanswered(conn, incident_id):  # the same words again are an answer
                 records.forget(conn, incident_id, "human_resolution")
                 records.put(conn, incident_id, "human_resolution", said | {"at": now.isoformat()}, now=now)
                 timeline.append(

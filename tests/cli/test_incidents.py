@@ -288,3 +288,28 @@ def test_a_wrong_severity_is_explained_in_plain_words(cli: Cli) -> None:
     done = cli("report", "--model", "m", "--severity", "x", "--type", "infrastructure", "--description", "d")
     assert done.exit_code == 2
     assert "Invalid value for '--severity': 'x' is not one of" in one_line(done.stderr)
+
+
+REPORT = ("--severity", "high", "--type", "infrastructure", "--description", "it is slow")
+
+
+def test_a_report_on_a_model_that_nobody_knows_names_what_was_probably_meant(cli: Cli) -> None:
+    done = cli("report", "--model", "predictive_maintenence", *REPORT)
+    assert done.exit_code == 1
+    said = one_line(done.stderr)
+    assert "did you mean predictive_maintenance?" in said
+    assert "--unknown-model" in said
+
+
+def test_who_insists_sees_why_nothing_happens_at_once_and_later(cli: Cli) -> None:
+    done = cli("report", "--model", "predictive_maintenence", *REPORT, "--unknown-model")
+    assert done.exit_code == 0, done.stderr
+    assert "did you mean predictive_maintenance?" in done.stdout
+    said = " ".join(cli("incidents", "show", done.stdout.split()[0]).stdout.split())
+    assert "Unknown model: no model 'predictive_maintenence' is registered" in said
+
+
+def test_a_false_alarm_needs_a_reason(cli: Cli, incident: str) -> None:
+    assert "reason" in one_line(cli("incidents", "close", incident, "--false-alarm").stderr)
+    done = cli("incidents", "close", incident, "--false-alarm", "--reason", "the planner had the wrong week")
+    assert done.stdout == f"{incident} is false alarm\n"

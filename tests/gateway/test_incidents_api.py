@@ -9,6 +9,7 @@ import pytest
 from fastapi.testclient import TestClient
 from sqlalchemy import text
 
+from mlrunbook import reports
 from mlrunbook.approvals import approve_by_rule
 from mlrunbook.domain.actions import Action, Configure, Plan, PlanKind, RollBack
 from mlrunbook.domain.incident import Status
@@ -511,6 +512,55 @@ def test_an_incident_closed_by_a_person_has_its_review_drafted_too(client: TestC
     assert review.status_code == 200
     assert review.text.startswith("# Post-Incident Review:")
     assert "a drill" in review.text
+
+
+def fixed(client: TestClient, world: World, incident_id: str) -> None:
+    """A person says it is fixed, and the recovery is being measured."""
+    measured(world, incident_id)
+    assert say(client, incident_id, "resolve", {"what": "restarted it"}).status_code == 202
+    with world.transaction() as conn:
+        incidents.set_status(conn, incident_id, Status.INVESTIGATING, why="real", actor="mlrunbook", now=world.now())
+        incidents.set_status(conn, incident_id, Status.MONITORING, why="fixed", actor="mlrunbook", now=world.now())
+
+
+def unanswered(world: World, incident_id: str) -> bool:
+    with world.transaction() as conn:
+        return reports.unanswered(conn, incident_id) is not None
+
+
+def test_a_report_while_the_recovery_is_measured_waits_for_a_persons_word(client: TestClient, world: World, model: str) -> None:
+    incident_id = opened(client, model)
+    fixed(client, world, incident_id)
+    assert report(client, model).json()["id"] == incident_id
+    assert client.get(f"/api/v1/incidents/{incident_id}").json()["status"] == "investigating"
+    assert unanswered(world, incident_id)
+    assert say(client, incident_id, "resolve", {"what": "restarted it"}).status_code == 202, "the same words again"
+    assert not unanswered(world, incident_id)
+
+
+def test_who_looked_at_a_new_report_closes_it_with_a_reason(client: TestClient, world: World, model: str) -> None:
+    incident_id = opened(client, model)
+    fixed(client, world, incident_id)
+    assert report(client, model).json()["id"] == incident_id
+    assert say(client, incident_id, "close", {}).status_code == 422
+    assert say(client, incident_id, "close", {"reason": "it was about another model"}).json()["status"] == "closed"
+
+
+def test_a_person_calls_it_a_false_alarm_with_a_reason(client: TestClient, world: World, model: str) -> None:
+    incident_id = opened(client, model)
+    measured(world, incident_id)
+    assert say(client, incident_id, "close", {"falseAlarm": True}).status_code == 422
+    ended = say(client, incident_id, "close", {"falseAlarm": True, "reason": "the planner had the wrong week"})
+    assert ended.json()["status"] == "false_alarm"
+    assert opened(client, model) != incident_id, "a report after that opens another one"
+
+
+def test_what_has_been_fixed_was_no_false_alarm(client: TestClient, world: World, model: str) -> None:
+    incident_id = opened(client, model)
+    fixed(client, world, incident_id)
+    refused = say(client, incident_id, "close", {"falseAlarm": True, "reason": "it looks fine"})
+    assert refused.status_code == 409
+    assert "close it with a reason instead" in refused.json()["detail"]
 
 
 def test_a_measured_incident_does_not_close_on_a_word(client: TestClient, world: World, model: str) -> None:

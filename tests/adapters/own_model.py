@@ -48,7 +48,7 @@ VERBS: Mapping[str, Callable[[ServingRuntime, str], object]] = {
 }
 
 _BY: dict[str, Any] = {"idempotency_key": "stranger"}
-# `alerts` may be asked about all models, and the schedules are of views, not of models.
+# `alerts` and `models` may be asked about all models, and the schedules are of views, not of models.
 PLATFORM_VERBS: Mapping[str, Callable[[ModelPlatform, str], object]] = {
     "status": lambda p, m: p.status(m),
     "metrics": lambda p, m: p.metrics(m),

@@ -133,7 +133,7 @@ def test_every_verb_of_the_ports_is_tried() -> None:
     port: type = ServingRuntime
     assert of(VERBS) == port_methods(port) - {"preserve"} | {"lift"}
     port = ModelPlatform
-    assert of(PLATFORM_VERBS) - {"unstage"} == port_methods(port) - {"alerts", "feature_schedules", "resume_feature_schedules"}
+    assert of(PLATFORM_VERBS) - {"unstage"} == port_methods(port) - {"models", "alerts", "feature_schedules", "resume_feature_schedules"}
 
 
 @given(st.data())

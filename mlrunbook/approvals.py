@@ -67,6 +67,9 @@ def decide(
     plan = plans.get(conn, incident_id, digest)
     if too_late := deciding.refusal(decision, state_of(conn, policy, plan, now=now)):
         raise Refused(too_late)
+    if decision == "approved" and (newer := standing_orders.replaced_by(conn, policy, plan, now=now)):
+        words = f"mlrunbook incidents contain {incident_id} ..."
+        raise Refused(f"plan {digest[:12]} is not carried out any more: {newer}. If you want it after all, order it anew: {words}")
     rules = rules_for(policy, plan)
     if rules.roles and role not in rules.roles and door not in rules.unverified_doors:
         raise Refused(f"a {plan.kind} plan is decided by {' or '.join(sorted(rules.roles))}; this token's role is {role or 'not set'}")
@@ -89,6 +92,8 @@ def decide(
     leases.nudge(conn, incident_id, why=f"plan {digest[:12]} {decision} by {approver}", key=f"approval-{made.id}", now=now)
     if plan.kind is PlanKind.EMERGENCY and decision == "approved" and not was_approved:
         _ordered(conn, policy, plan, now=now)
+    elif plan.kind is PlanKind.EMERGENCY and decision == "rejected":
+        standing_orders.counts_again(conn, policy, plan, now=now)
     return made
 
 

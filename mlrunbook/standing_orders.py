@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from sqlalchemy import Connection
 
 from mlrunbook.domain.actions import Action, Plan, PlanKind
 from mlrunbook.domain.approval import ApprovalRules, granted, valid
-from mlrunbook.domain.orders import Change, Given, Ordered, OrderState, contradicts, judge, thing_of
+from mlrunbook.domain.orders import Change, Given, Ordered, OrderState, contradicts, judge, thing_of, things_of
 from mlrunbook.domain.policy import Policy
 from mlrunbook.notices import ORDER_OVERDUE
 from mlrunbook.plan_state import is_rejected, rules_for, standing_approval
@@ -24,18 +24,20 @@ def failed_key(digest: str, ordinal: int) -> str:
     return f"failed:{digest[:12]}:{ordinal}"
 
 
-def of_model(conn: Connection, policy: Policy, model: str, *, now: datetime) -> list[Ordered]:
-    """The orders of every open incident of the model, oldest first: the newest about a thing counts, whichever incident it is of."""
+def of_model(conn: Connection, policy: Policy, model: str, *, now: datetime, also_over: bool = False) -> list[Ordered]:
+    """The orders of every open incident of the model, oldest first: the newest about a thing counts, whichever incident it is of, and
+    whether that is still open. `also_over`: with those of incidents that have ended."""
     orders = plans.orders_about(conn, model)
     if not orders:
         return []
     given, others = [], []
-    for incident_id in dict.fromkeys(plan.incident_id for plan, _ in orders):
-        mine = {plan.digest: (plan, at) for plan, at in orders if plan.incident_id == incident_id}
+    for incident_id in dict.fromkeys(one.plan.incident_id for one in orders):
+        mine = {one.plan.digest: one for one in orders if one.plan.incident_id == incident_id}
         changes = _changes(conn, incident_id)
-        given += [_given(conn, policy, plan, at, changes, now=now) for plan, at in mine.values()]
+        given += [_given(conn, policy, one.plan, one.at, changes, now=now) for one in mine.values()]
         others += [c for c in changes if c.digest not in mine]
-    return judge(given, others)
+    is_over = {one.plan.digest for one in orders if one.is_over}
+    return [one for one in judge(given, others) if also_over or one.plan.digest not in is_over]
 
 
 def of_incident(conn: Connection, policy: Policy, incident_id: str, model: str, *, now: datetime) -> list[Ordered]:
@@ -57,7 +59,7 @@ def grant(rows: Sequence[StoredApproval], digest: str, rules: ApprovalRules) -> 
 
 def contradicting(conn: Connection, policy: Policy, plan: Plan, action: Action, *, since: int, now: datetime) -> Ordered | None:
     """The newest order that was given after the approval of number `since` and that speaks against carrying the action out."""
-    for one in reversed(of_model(conn, policy, action.model, now=now)):
+    for one in reversed(of_model(conn, policy, action.model, now=now, also_over=True)):
         if (
             one.given.granted_at
             and one.given.number > since
@@ -103,6 +105,23 @@ def watch(
     outbox.put(conn, ORDER_OVERDUE, key, payload, now=now, incident_id=plan.incident_id, at=at)
 
 
+def counts_again(conn: Connection, policy: Policy, withdrawn: Plan, *, now: datetime) -> None:
+    """An order is withdrawn: those before it count again, so they are watched again, and a run of their incident looks at them."""
+    about = things_of(withdrawn)
+    for one in of_model(conn, policy, withdrawn.model, now=now):
+        if one.state.is_open and things_of(one.plan) & about:
+            watch(conn, one.plan, now + timedelta(seconds=1), now=now)
+
+
+def replaced_by(conn: Connection, policy: Policy, plan: Plan, *, now: datetime) -> str | None:
+    """What replaced the order; None where nothing did, where nobody has said yes to it yet, and of a plan that is no order."""
+    if plan.kind is not PlanKind.EMERGENCY:
+        return None
+    known = of_incident(conn, policy, plan.incident_id, plan.model, now=now)
+    mine = (o for o in known if o.plan.digest == plan.digest and o.given.number)
+    return next((o.sentence for o in mine if o.state is OrderState.REPLACED), None)
+
+
 def _not_settled(conn: Connection, plan: Plan) -> list[Action]:
     rows = {row.ordinal: row for row in journal.of_incident(conn, plan.incident_id) if row.plan_digest == plan.digest}
     return [action for i, action in enumerate(plan.actions) if not (i in rows and rows[i].settled)]
@@ -117,7 +136,9 @@ def _changes(conn: Connection, incident_id: str) -> list[Change]:
         thing = thing_of(known[row.plan_digest].actions[row.ordinal])
         begun = row.state in BEGUN or row.attempts > 0
         done = row.undone_by is not None
-        found.append(Change(row.id, row.plan_digest, row.ordinal, row.state, thing, row.intended_at, begun, done, row.error))
+        found.append(
+            Change(row.id, row.plan_digest, row.ordinal, row.state, thing, row.intended_at, begun, done, row.error, row.approval_id)
+        )
     return found
 
 

@@ -297,11 +297,12 @@ def undo_plan(
     *,
     resolution: Plan | None = None,
     state: ServingState | None = None,
+    held: Mapping[str, str] | None = None,
 ) -> Undo:
     """The inverse of what was executed, newest first, from the state before each.
 
-    Kept instead: what the executed `resolution` has set itself, what somebody else has changed since (seen in `state`), and what
-    would bring the fault back.
+    Kept instead: what the executed `resolution` has set itself, what somebody else has changed since (seen in `state`), what would bring
+    the fault back, and what another open incident holds (`held`, by the kind of action or the key of the config).
     """
     settled: set[str] = set()
     for action in resolution.actions if resolution else ():
@@ -311,7 +312,7 @@ def undo_plan(
     kept: dict[str, str] = {}
     latest = {key: value for e in executed if isinstance(e.action, Configure) for key, value in e.action.settings.items()}
     for done, older in reversed(_one_a_thing(executed)):
-        inverse, why = _inverse(done, settled, resolution, state, latest)
+        inverse, why = _not_held(*_inverse(done, settled, resolution, state, latest), held or {})
         if inverse is None:
             kept |= dict.fromkeys([done.action_id, *older], why)
             continue
@@ -326,6 +327,16 @@ def undo_plan(
     reasons = ("recovery is measured: containment is taken back to the state before it",)
     plan = Plan(incident_id, PlanKind.UNDO, model, tuple(actions), reasons, expected="serving as before the incident, without it")
     return Undo(plan, tuple(undoes), kept)
+
+
+def _not_held(inverse: Action | None, why: str, held: Mapping[str, str]) -> tuple[Action | None, str]:
+    """Without what another incident holds."""
+    if inverse is None:
+        return inverse, why
+    if isinstance(inverse, Configure):
+        left = {key: value for key, value in inverse.settings.items() if key not in held}
+        return (Configure(inverse.model, left), "") if left else (None, "; ".join(held[key] for key in inverse.settings))
+    return (None, held[inverse.kind]) if inverse.kind in held else (inverse, why)
 
 
 def _one_a_thing(executed: Sequence[Executed]) -> list[tuple[Executed, list[str]]]:

@@ -55,7 +55,8 @@ def emergency_plan(incident_id: str, model: str, order: Order, *, version: str |
 @dataclass(frozen=True)
 class Seen:
     """What taking back is decided on beside the journal. `state` None: the runtime does not answer. `last_replicas`: the newest number of
-    servers on record that was not 0. `held`: a thing that another open incident holds, and the sentence that says so."""
+    servers on record that was not 0. `held`: what another open incident holds, by the kind of action or the key of the config, and the sentence
+    that says so."""
 
     state: ServingState | None = None
     last_replicas: int = 1
@@ -81,7 +82,7 @@ def take_back(
 
     Raises Refused where nothing can be taken back, with the reasons.
     """
-    kept = {e.action_id: why_not for e in executed if (why_not := _stays(e.action))}
+    kept = {e.action_id: why_not for e in executed if (why_not := stays(e.action))}
     configured, config_ids = _config_back(model, executed, seen, kept)
     steps: list[tuple[Action, str | None]] = [(configured, config_ids[-1])] if configured else []
     for kind, restore in ((RouteTraffic, _route_back), (Scale, _serving_back)):
@@ -112,7 +113,8 @@ def take_back(
     )
 
 
-def _stays(action: Action) -> str | None:
+def stays(action: Action) -> str | None:
+    """Why taking back leaves it; None where it is taken back."""
     match action:
         case FlagWorkOrders():
             return "flagged work orders stay flagged until the supervisors have reviewed them"
@@ -133,7 +135,9 @@ def _config_back(model: str, executed: Sequence[Executed], seen: Seen, kept: dic
         values = [(e.before or {}).get(key) for e in mine if key in e.action.target()]
         set_to = [e.action.target()[key] for e in mine if key in e.action.target()]
         former = next((v for v in values if v is not None), None)
-        if former is None:
+        if key in seen.held:
+            notes[key] = seen.held[key]
+        elif former is None:
             notes[key] = f"{key} before containment was not recorded: set it by hand"
         elif key in now and now[key] not in (*values, *set_to):
             notes[key] = f"somebody has set {key} to {now[key]} since: that stays"

@@ -60,7 +60,8 @@ ALL_THINGS = frozenset(Thing)
 
 @dataclass(frozen=True)
 class Change:
-    """One journaled action, of any plan. `at` is when its intent was written; `begun`: it was, or may have been, sent."""
+    """One journaled action, of any plan. `begun`: it was, or may have been, sent. `approval`: the number of the yes it rests on, which says
+    what is newer; `at`, when its intent was written, only where that is the same."""
 
     id: str
     digest: str
@@ -71,6 +72,7 @@ class Change:
     begun: bool
     undone: bool = False
     error: str | None = None
+    approval: int = 0
 
     @property
     def settled(self) -> bool:
@@ -217,7 +219,12 @@ def _replaced(one: Given, ordinal: int, action: Action, newer: Sequence[Given], 
     if thing is None:
         return bool(newer) and any(undoes_of(g.plan) is not None for g in newer)
     done = one.change(ordinal)
-    if done and done.settled and not done.undone and any(c.thing is thing and c.at > done.at for c in others):
+    if (
+        done
+        and done.settled
+        and not done.undone
+        and any(c.thing is thing and (c.approval, c.at) > (done.approval, done.at) for c in others)
+    ):
         return True
     return any(thing in things_of(g.plan) for g in newer) and not (done and done.settled and done.undone)
 

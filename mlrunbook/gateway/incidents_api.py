@@ -286,7 +286,7 @@ def _close(conn: Connection, world: World, incident: Incident, who: Identity, bo
             f"{incident.id} cannot close: {', '.join(open_ends)} is neither taken back nor kept with a reason: "
             f"`mlrunbook incidents contain {incident.id} --take-back`, or close with --keep-containment"
         )
-    if unsettled := [row.summary for row in journal.of_incident(conn, incident.id) if row.state in UNSETTLED]:
+    if unsettled := [row.summary for row in journal.of_incident(conn, incident.id) if _is_open_end(row)]:
         raise Refused(f"{incident.id} cannot close: it is not known yet whether this happened: {', '.join(unsettled)}")
     what = "called a false alarm" if body.false_alarm else "closed"
     why = f"{what} by {by}" + (f": {reason}" if reason else "")
@@ -300,6 +300,11 @@ def _close(conn: Connection, world: World, incident: Incident, who: Identity, bo
     if not body.false_alarm:
         draft(conn, world.policy, incident.id, now=now)
     return closed
+
+
+def _is_open_end(row: journal.Row) -> bool:
+    """Nobody knows whether it happened, and nobody has taken it back or said why that may be so."""
+    return row.state in UNSETTLED and row.may_have_happened and row.undone_by is None and row.kept_because is None
 
 
 def _may_be_false(incident: Incident, reason: str) -> None:
@@ -338,7 +343,7 @@ def _keep_isolated(conn: Connection, world: World, incident: Incident, who: Iden
 
 def _keep_contained(conn: Connection, world: World, incident: Incident, who: Identity, reason: str) -> bool:
     """Who may order containment may close and leave in force what is: a model that is given up stays stopped."""
-    rows = [row for row in left_in_force(conn, incident.id) if row.state == "done"]
+    rows = [row for row in left_in_force(conn, incident.id) if row.state in ("done", "already_held", "unknown")]
     if not rows:
         return False
     roles = world.policy.approvals.emergency.roles

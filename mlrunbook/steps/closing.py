@@ -9,7 +9,7 @@ from sqlalchemy import Connection
 from mlrunbook import reports
 from mlrunbook.cadence import updates
 from mlrunbook.domain import review
-from mlrunbook.domain.actions import PlanKind
+from mlrunbook.domain.actions import PlanKind, Restart
 from mlrunbook.domain.cadence import late_updates
 from mlrunbook.domain.causes import Cause
 from mlrunbook.domain.clocks import review_due, times
@@ -148,8 +148,10 @@ def unexplained(conn: Connection, incident_id: str) -> list[str]:
 
 
 def left_in_force(conn: Connection, incident_id: str) -> list[journal.Row]:
-    """Of what answers requests the newest change says what is in force, also where it was so already when it was ordered."""
+    """Of what answers requests the newest change says what is in force, also where it was so already when it was ordered. A restart leaves
+    nothing behind."""
     rows = [r for r in journal.of_incident(conn, incident_id) if r.state != "refused" and r.undone_by is None]
+    rows = sorted((r for r in rows if r.may_have_happened and r.kind != Restart.kind), key=lambda r: r.number)
     found = {r.plan_digest: plans.get(conn, incident_id, r.plan_digest) for r in rows}
     newest: dict[str, journal.Row] = {}
     for row in rows:
@@ -161,7 +163,7 @@ def left_in_force(conn: Connection, incident_id: str) -> list[journal.Row]:
         if row.kept_because is not None or not limits_damage(plan, row.ordinal):
             continue
         answers = thing_of(plan.actions[row.ordinal]) in WHAT_ANSWERS
-        if answers and row.kind in newest and newest[row.kind].intended_at > row.intended_at:
+        if answers and row.kind in newest and newest[row.kind].number > row.number:
             continue
         if row.state != "already_held" or (answers and plan.kind is PlanKind.EMERGENCY):
             left.append(row)

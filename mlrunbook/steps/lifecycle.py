@@ -16,7 +16,7 @@ from mlrunbook.plan_state import is_rejected, standing_approval
 from mlrunbook.recurrence import automation_held
 from mlrunbook.steps.changes import is_carried_out, plan_of
 from mlrunbook.steps.run import Run
-from mlrunbook.store import incidents, leases, plans, records
+from mlrunbook.store import incidents, leases, plans, records, timeline
 from mlrunbook.wiring import World
 
 WAITING_FOR_HUMAN = "Waiting for a human"
@@ -72,8 +72,12 @@ def wait_for_approval(run: Run, digest: str) -> int | None:
 
 
 def stop_for_human(run: Run, *, reason: str, role: Role = Role.ML_TEAM_LEAD) -> None:
-    """No safe automatic way on: page, and end this run until a human acts."""
+    """No safe automatic way on: page, and end this run until a human acts. A run that only looked again, and stops for the same reason,
+    says nothing new."""
     with run.write() as conn:
+        if _is_said(conn, run.incident_id, reason):
+            leases.let_go(conn, run.lease, "free", now=run.world.now())
+            return
         incident = incidents.get(conn, run.incident_id)
         todo = reports.how_to_end(incident.id)
         key = f"human:{len(records.with_prefix(conn, run.incident_id, 'stopped:')) + 1}"
@@ -81,6 +85,12 @@ def stop_for_human(run: Run, *, reason: str, role: Role = Role.ML_TEAM_LEAD) -> 
         run.note(conn, "waiting", f"{WAITING_FOR_HUMAN}: {reason}")
         ask(conn, run.world.policy, incident, role, reason, now=run.world.now(), key=key, next_step=todo)
         leases.let_go(conn, run.lease, "free", now=run.world.now())
+
+
+def _is_said(conn: Connection, incident_id: str, reason: str) -> bool:
+    """People were asked for exactly this, and but for the dispatcher's deliveries and timers nothing has happened since."""
+    entries = [e for e in timeline.read(conn, incident_id) if e.actor != "dispatcher"]
+    return bool(entries) and (entries[-1].kind, entries[-1].text) == ("waiting", f"{WAITING_FOR_HUMAN}: {reason}")
 
 
 def held(run: Run) -> str | None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from datetime import datetime, timedelta
 from typing import NamedTuple
 
@@ -11,12 +12,12 @@ from sqlalchemy import Connection
 from mlrunbook import approvals, standing_orders
 from mlrunbook.domain import communication
 from mlrunbook.domain.actions import Isolate, Order, Plan, PlanKind, RouteTraffic, Scale
-from mlrunbook.domain.emergency import Seen, emergency_plan, take_back, undoes_of
+from mlrunbook.domain.emergency import Seen, emergency_plan, stays, take_back, undoes_of
 from mlrunbook.domain.errors import Refused, RunbookError, Transient, Unknown
 from mlrunbook.domain.incident import Incident, Status
 from mlrunbook.domain.orders import Ordered, OrderState, Thing, newest_about, things_of
 from mlrunbook.domain.policy import Policy, Role
-from mlrunbook.notices import page, tell_stakeholders
+from mlrunbook.notices import ORDER_OVERDUE, page, tell_stakeholders
 from mlrunbook.perform import perform
 from mlrunbook.plan_state import standing_approval
 from mlrunbook.ports import ServingState
@@ -30,6 +31,7 @@ from mlrunbook.wiring import World
 ENDED = "order:"  # the record that people were told how an order ended, by its digest: {"failed": [summary, ...]}
 BY_HAND = "Do it by hand: docs/runbooks/ml-model-incident.md, Quick Reference"
 ANEW = "; then order it again, which reads it back: mlrunbook incidents contain {id} ... (or take it back: --take-back)"
+HOLDS = {Thing.SERVING: Scale.kind, Thing.ROUTE: RouteTraffic.kind, Thing.WORK_ORDERS: "auto_work_orders"}
 TRY_AGAIN_S = 5.0
 LOOK_AGAIN_S = 60.0  # the longest between two tries of what may still come true
 
@@ -128,12 +130,7 @@ def _take_back(
 ) -> Plan:
     mine = [one for one in known if one.plan.incident_id == incident.id]
     waiting = [one for one in mine if one.state.is_open and not one.given.begun and undoes_of(one.plan) is None]
-    held = {
-        kind: f"{other.plan.incident_id} holds the {thing}: {other.plan.reasons[0]}"
-        for thing, kind in ((Thing.SERVING, Scale.kind), (Thing.ROUTE, RouteTraffic.kind))
-        if (other := newest_about([o for o in known if o.plan.incident_id != incident.id], thing)) and undoes_of(other.plan) is None
-    }
-    seen = Seen(state, journal.last_replicas(conn, incident.model) or 1, held)
+    seen = Seen(state, journal.last_replicas(conn, incident.model) or 1, _held_by_others(known, incident.id))
     return take_back(
         incident.id,
         incident.model,
@@ -146,10 +143,45 @@ def _take_back(
     )
 
 
+def held_by_others(run: Run) -> dict[str, str]:
+    """What people have ordered in other open incidents of the model, by the kind of action or the key of the config that would change it:
+    what this incident takes back leaves it alone."""
+    with run.world.transaction() as conn:
+        model = incidents.get(conn, run.incident_id).model
+        return _held_by_others(standing_orders.of_model(conn, run.world.policy, model, now=run.world.now()), run.incident_id)
+
+
+def _held_by_others(known: Sequence[Ordered], incident_id: str) -> dict[str, str]:
+    others = [o for o in known if o.plan.incident_id != incident_id]
+    return {
+        what: f"{one.plan.incident_id} holds the {thing.replace('_', ' ')}: {one.plan.reasons[0]}"
+        for thing, what in HOLDS.items()
+        if (one := newest_about(others, thing)) and undoes_of(one.plan) is None
+    }
+
+
 def to_carry_out(run: Run) -> list[str]:
     """The digests of the orders that a run has to do something about, the newest first: nothing waits behind one that cannot be done."""
+    _see_how_the_replaced_ended(run)
     with run.world.transaction() as conn:
         return [o.plan.digest for o in reversed(_of(run, conn)) if o.to_carry_out]
+
+
+def _see_how_the_replaced_ended(run: Run) -> None:
+    """A change that was sent and that nobody completes, because a newer order replaced or voided it: settled by a look, never sent again.
+    Until then other incidents of the model would wait for it."""
+    with run.world.transaction() as conn:
+        counts = {o.plan.digest for o in _of(run, conn) if o.to_carry_out}
+        sent = [r for r in journal.of_incident(conn, run.incident_id) if r.state == "applying" and r.plan_digest not in counts]
+        left = [(r, plans.get(conn, run.incident_id, r.plan_digest)) for r in sent]
+        left = [
+            (r, p)
+            for r, p in left
+            if standing_approval(conn, run.world.policy, p, now=run.world.now())[0] is None or p.kind is PlanKind.EMERGENCY
+        ]
+    for row, plan in left:
+        with suppress(Transient, Refused, Unknown):  # the next run looks again, or the journal says unknown
+            perform(run.world, run.lease, plan, row.ordinal, undo_of=row.undo_of)
 
 
 def carry_out(run: Run, digest: str, ordinal: int) -> str:
@@ -189,8 +221,8 @@ def announce(run: Run, digest: str) -> None:
     """Once every action of the order has ended: people hear what was done, and what was planned before is planned anew."""
     with run.write() as conn:
         one = _ordered(run, conn, digest)
-        if one is None or records.get(conn, run.incident_id, ENDED + digest):
-            return
+        if one is None or one.state not in (OrderState.IN_FORCE, OrderState.FAILED) or records.get(conn, run.incident_id, ENDED + digest):
+            return  # withdrawn or replaced meanwhile, or not begun: there is nothing to tell
         failed = [one.plan.actions[i].summary for i in one.left if i in one.given.failures]
         if len(failed) < len(one.left):
             return  # the rest is tried again
@@ -199,6 +231,10 @@ def announce(run: Run, digest: str) -> None:
         if not failed and undoes_of(one.plan) is None and incident.status is Status.INVESTIGATING:
             why = "what was ordered is read back"
             incident = incidents.set_status(conn, run.incident_id, Status.CONTAINED, why=why, actor=ACTOR, now=now)
+        if undoes_of(one.plan) is not None:
+            for left in executed_of(conn, run.incident_id):
+                if reason := stays(left.action):
+                    journal.set_kept(conn, left.action_id, reason)
         standing_orders.plan_anew(conn, run.incident_id, now=now)
         _tell(conn, incident, one, failed, now=now)
         run.record(conn, ENDED + digest, {"failed": failed})
@@ -208,7 +244,7 @@ def announce(run: Run, digest: str) -> None:
 
 def _tell(conn: Connection, incident: Incident, one: Ordered, failed: Sequence[str], *, now: datetime) -> None:
     plan = one.plan
-    done = [a.past for a in plan.actions if a.summary not in failed]
+    done = [a.past for i, a in enumerate(plan.actions) if (change := one.given.change(i)) and change.settled]
     told = "; ".join([*done, *(f"could not be done: {summary}" for summary in failed)])
     subject = f"[UPDATE] {communication.model_name(incident.model)} - {incident.severity.title()}"
     expected = f" {plan.expected[:1].upper()}{plan.expected[1:]}." if done else ""
@@ -223,17 +259,18 @@ def overdue(conn: Connection, policy: Policy, item: outbox.Item, *, now: datetim
     digest = str(item.payload["digest"])
     known = standing_orders.of_incident(conn, policy, incident.id, incident.model, now=now) if incident.status.is_open else []
     one = next((o for o in known if o.plan.digest == digest), None)
-    if one is None or not one.state.is_open:
+    timers = [r for r in outbox.of_incident(conn, incident.id, ORDER_OVERDUE) if r["payload"]["digest"] == digest]
+    is_watched = any(r["id"] > item.id and r["delivered_at"] is None and r["cancelled_at"] is None for r in timers)
+    if one is None or not one.state.is_open or is_watched:  # a newer timer sees to it: they must not multiply
         return
+    told: Mapping[str, str] = max((r["payload"] for r in timers if r["payload"].get("paged_at")), key=lambda p: p["paged_at"], default={})
     if one.to_carry_out:
         leases.nudge(conn, incident.id, why=f"ordered and not in force: {_summary(one.plan)}", key=f"order-{digest[:12]}-{now}", now=now)
     late_s = (now - one.given.since).total_seconds()
-    paged_at = datetime.fromisoformat(item.payload["paged_at"]) if item.payload.get("paged_at") else None
+    paged_at = min(datetime.fromisoformat(told["paged_at"]), now) if told else None  # a clock may have been set back since
     is_due = late_s >= policy.containment.order_overdue_after_s or one.state is OrderState.LAPSED
     every = timedelta(minutes=policy.containment.order_page_every_min)
-    if is_due and (
-        paged_at is None or now - paged_at >= every or (one.state is OrderState.LAPSED and item.payload.get("state") != one.state)
-    ):
+    if is_due and (paged_at is None or now - paged_at >= every or (one.state is OrderState.LAPSED and told.get("state") != one.state)):
         _page(conn, policy, incident, one, again=paged_at is not None, key=item.dedup_key, now=now)
         if one.to_carry_out and paged_at is None and late_s >= policy.containment.order_overdue_after_s:
             leases.preempt(conn, incident.id, why=f"ordered {late_s:.0f} s ago and not in force", now=now)
@@ -290,9 +327,11 @@ def ordered(run: Run) -> str | None:
 
 
 def ordered_things(run: Run) -> frozenset[Thing]:
-    """What people have spoken about: no rule decides about it any more, it is proposed to them instead."""
+    """What people have ordered, or taken back, in any open incident of the model: rules only propose it from then on."""
     with run.world.transaction() as conn:
-        known = [o for o in _of(run, conn) if o.state is not OrderState.REJECTED]
+        model = incidents.get(conn, run.incident_id).model
+        of_model = standing_orders.of_model(conn, run.world.policy, model, now=run.world.now())
+        known = [o for o in of_model if o.state is not OrderState.REJECTED]
     return frozenset(thing for o in known for thing in things_of(o.plan))
 
 

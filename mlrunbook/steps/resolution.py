@@ -346,7 +346,8 @@ def plan_undo(run: Run) -> dict[str, Any]:
             word = f"mlrunbook incidents contain {run.incident_id} --take-back"
             raise Refused(f"recovered, but ordered since the fix: {'; '.join(newer)}; only a person takes that back: {word}")
     executed = executed_containment(run)
-    undo = undo_plan(run.incident_id, incident.model, executed, resolution=resolution, state=_observed(run))
+    held = orders.held_by_others(run)
+    undo = undo_plan(run.incident_id, incident.model, executed, resolution=resolution, state=_observed(run), held=held)
     undo, left_out = _feasible(run, undo)
     with run.write() as conn:
         if standing := records.get(conn, run.incident_id, "undo"):

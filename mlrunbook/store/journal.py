@@ -50,6 +50,16 @@ class Row:
     def settled(self) -> bool:
         return self.state in SETTLED
 
+    @property
+    def may_have_happened(self) -> bool:
+        """An intent alone changes nothing: whoever goes on with it checks everything anew."""
+        return self.state not in ("intended", "refused") or self.attempts > 0
+
+    @property
+    def number(self) -> tuple[int, int]:
+        """What is newer is told by the approval it rests on, never by a clock."""
+        return self.approval_id, self.ordinal
+
 
 def intend(
     conn: Connection,
@@ -64,7 +74,7 @@ def intend(
     undo_of: str | None,
     now: datetime,
 ) -> Row:
-    """Write the intent with the state before; return the row that stands (an earlier attempt's `before` is kept)."""
+    """Write the intent with the state before; return the row that stands (an earlier attempt's `before` is kept, and it is ours now)."""
     action_id = f"{incident_id}:{plan_digest[:12]}:{ordinal}"
     conn.execute(
         insert(actions)
@@ -84,7 +94,7 @@ def intend(
             undo_of=undo_of,
             intended_at=now,
         )
-        .on_conflict_do_nothing()
+        .on_conflict_do_update(index_elements=["id"], set_={"generation": generation}, where=actions.c.state == "intended")
     )
     row = find(conn, incident_id, plan_digest, ordinal)
     if row is None:  # pragma: no cover - the insert above wrote it, or found it
@@ -123,7 +133,7 @@ def set_undone(conn: Connection, action_id: str, by: str) -> None:
 
 def taken_back_with(conn: Connection, undo: Row) -> list[Row]:
     """Earlier changes of the same thing, which `undo` has settled too: several stops, or routes, are taken back as one."""
-    rows = [r for r in of_incident(conn, undo.incident_id) if r.kind == undo.kind and r.intended_at <= undo.intended_at]
+    rows = [r for r in of_incident(conn, undo.incident_id) if r.kind == undo.kind and r.number <= undo.number]
     return [r for r in rows if r.undone_by is None and r.undo_of is None and set(r.target) <= set(undo.target)]
 
 
@@ -165,7 +175,7 @@ def set_kept(conn: Connection, action_id: str, because: str) -> None:
 
 def other_incident_acting(conn: Connection, incident_id: str, model: str, *, kinds: Sequence[str] = ()) -> str | None:
     """An open incident other than this one with an unfinished change (of these kinds) to the same model; an unknown one is in a person's
-    hands.
+    hands, and what a run that is gone has only intended was never sent.
 
     Holds the model's lock to the end of the transaction: of two that ask at the same moment the second sees what the first intends.
     """
@@ -173,7 +183,8 @@ def other_incident_acting(conn: Connection, incident_id: str, model: str, *, kin
     return conn.execute(
         select(actions.c.incident_id)
         .join(incidents, incidents.c.id == actions.c.incident_id)
-        .where(actions.c.model == model, actions.c.incident_id != incident_id, actions.c.state.in_(["intended", "applying"]))
+        .where(actions.c.model == model, actions.c.incident_id != incident_id)
+        .where((actions.c.state == "applying") | ((actions.c.state == "intended") & (actions.c.generation >= incidents.c.generation)))
         .where(incidents.c.status.not_in(["closed", "false_alarm"]), actions.c.kind.in_(kinds) if kinds else true())
         .limit(1)
     ).scalar_one_or_none()

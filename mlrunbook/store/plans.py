@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
-from sqlalchemy import ColumnElement, Connection, Row, insert, select, update
+from sqlalchemy import ColumnElement, Connection, Row, func, insert, select, update
 from sqlalchemy.dialects.postgresql import insert as upsert
 
 from mlrunbook.domain.actions import Plan, PlanKind
@@ -80,16 +80,26 @@ def standing(conn: Connection, incident_id: str, *kinds: PlanKind) -> list[Plan]
     return [Plan.from_dict(body) for body in conn.execute(query.order_by(plans.c.proposed_at)).scalars()]
 
 
-def orders_about(conn: Connection, model: str) -> list[tuple[Plan, datetime]]:
-    """What people have ordered about the model in incidents that are open, and when, oldest first."""
+class OrderRow(NamedTuple):
+    """One order of a person; `is_over`: its incident is."""
+
+    plan: Plan
+    at: datetime
+    is_over: bool
+
+
+def orders_about(conn: Connection, model: str) -> list[OrderRow]:
+    """What people have ordered about the model, oldest first: in incidents that are open, and while these were open also in others that
+    have ended since, because a newer order replaces an older one whatever became of its incident."""
+    oldest = select(func.min(incidents.c.detected_at)).where(incidents.c.model == model, incidents.c.status.not_in(OVER)).scalar_subquery()
     query = (
-        select(plans.c.body, plans.c.proposed_at)
+        select(plans.c.body, plans.c.proposed_at, incidents.c.status.in_(OVER).label("is_over"))
         .join(incidents, incidents.c.id == plans.c.incident_id)
-        .where(incidents.c.model == model, incidents.c.status.not_in(OVER), plans.c.kind == PlanKind.EMERGENCY.value)
-        .where(plans.c.superseded_at.is_(None))
+        .where(incidents.c.model == model, plans.c.kind == PlanKind.EMERGENCY.value, plans.c.superseded_at.is_(None))
+        .where(incidents.c.status.not_in(OVER) | (plans.c.proposed_at >= oldest))
         .order_by(plans.c.proposed_at, plans.c.digest)
     )
-    return [(Plan.from_dict(row.body), row.proposed_at) for row in conn.execute(query)]
+    return [OrderRow(Plan.from_dict(row.body), row.proposed_at, row.is_over) for row in conn.execute(query)]
 
 
 def digests(conn: Connection, incident_id: str, prefix: str) -> list[str]:

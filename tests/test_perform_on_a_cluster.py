@@ -49,7 +49,7 @@ def kubelet(fake: FakeKubernetes, status: dict[str, object]) -> None:
     ("action", "before"),
     [
         (Scale(MODEL, 0), {"replicas": 2, "ready_replicas": 2, "autoscaler": "active"}),
-        (RouteTraffic(MODEL, "v1.5.0"), {"version": None, "serves": None}),
+        (RouteTraffic(MODEL, "v1.5.0"), {"version": None, "serves": None, "replicas": 2}),
         (Configure(MODEL, {"threshold": 0.7}), {"threshold": 0.5}),
         (Restart(MODEL, "once"), {"restart_id": None, "ready": True}),
         (UndoRollout(MODEL, 1), {"revision": 2, "in_place": False, "ready": True}),

@@ -55,8 +55,8 @@ def emergency_plan(incident_id: str, model: str, order: Order, *, version: str |
 @dataclass(frozen=True)
 class Seen:
     """What taking back is decided on beside the journal. `state` None: the runtime does not answer. `last_replicas`: the newest number of
-    servers on record that was not 0. `held`: what another open incident holds, by the kind of action or the key of the config, and the sentence
-    that says so."""
+    servers on record that was not 0. `held`: what another open incident holds, by the kind of action or the key of the config, with the
+    sentence that says so."""
 
     state: ServingState | None = None
     last_replicas: int = 1

@@ -168,20 +168,14 @@ def to_carry_out(run: Run) -> list[str]:
 
 
 def _see_how_the_replaced_ended(run: Run) -> None:
-    """A change that was sent and that nobody completes, because a newer order replaced or voided it: settled by a look, never sent again.
+    """A change of an order that was sent and that nobody completes, because a newer one replaced it: settled by a look, never sent again.
     Until then other incidents of the model would wait for it."""
     with run.world.transaction() as conn:
-        counts = {o.plan.digest for o in _of(run, conn) if o.to_carry_out}
-        sent = [r for r in journal.of_incident(conn, run.incident_id) if r.state == "applying" and r.plan_digest not in counts]
-        left = [(r, plans.get(conn, run.incident_id, r.plan_digest)) for r in sent]
-        left = [
-            (r, p)
-            for r, p in left
-            if standing_approval(conn, run.world.policy, p, now=run.world.now())[0] is None or p.kind is PlanKind.EMERGENCY
-        ]
-    for row, plan in left:
+        over = {o.plan.digest: o.plan for o in _of(run, conn) if not o.to_carry_out}
+        sent = [row for row in journal.of_incident(conn, run.incident_id) if row.state == "applying" and row.plan_digest in over]
+    for row in sent:
         with suppress(Transient, Refused, Unknown):  # the next run looks again, or the journal says unknown
-            perform(run.world, run.lease, plan, row.ordinal, undo_of=row.undo_of)
+            perform(run.world, run.lease, over[row.plan_digest], row.ordinal, undo_of=row.undo_of)
 
 
 def carry_out(run: Run, digest: str, ordinal: int) -> str:

@@ -343,7 +343,7 @@ def _keep_isolated(conn: Connection, world: World, incident: Incident, who: Iden
 
 def _keep_contained(conn: Connection, world: World, incident: Incident, who: Identity, reason: str) -> bool:
     """Who may order containment may close and leave in force what is: a model that is given up stays stopped."""
-    rows = [row for row in left_in_force(conn, incident.id) if row.state in ("done", "already_held", "unknown")]
+    rows = [row for row in left_in_force(conn, incident.id) if row.settled]
     if not rows:
         return False
     roles = world.policy.approvals.emergency.roles

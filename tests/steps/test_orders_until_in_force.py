@@ -130,9 +130,9 @@ class TestTheClose:
         close(world, incident_id)
         assert not incident_of(world, incident_id).status.is_open
 
-    def test_what_may_be_stopped_can_be_kept_with_a_reason(self, world: World, file_world: FileWorld, clock: Clock) -> None:
-        file_world.faults["scale:0"] = ["lost"]
-        incident_id = report(world, Severity.LOW)
+    def test_what_was_stopped_already_when_it_was_ordered_can_be_kept_with_a_reason(self, world: World, file_world: FileWorld) -> None:
+        file_world.set(replicas=0)
+        incident_id = report(world)
         order(world, incident_id)
         carried(world, incident_id, "run-1")
         close(world, incident_id, keep=True)

@@ -9,7 +9,6 @@ import pytest
 from mlrunbook.approvals import decide
 from mlrunbook.domain.actions import Configure, Order, Plan, PlanKind, Restart
 from mlrunbook.domain.errors import Refused
-from mlrunbook.domain.incident import Severity
 from mlrunbook.domain.policy import ApprovalRule, Approvals, Policy, Role
 from mlrunbook.steps import evidence, lifecycle, orders
 from mlrunbook.steps.closing import unexplained

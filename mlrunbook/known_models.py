@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from mlrunbook.domain.errors import NotFound, RunbookError
-from mlrunbook.domain.owned import Known, Standing, did_you_mean, is_model_id
+from mlrunbook.domain.owned import Known, Standing, did_you_mean, is_model_id, unknown_words
 from mlrunbook.domain.policy import Policy
 from mlrunbook.ports import ModelPlatform
 
@@ -148,8 +148,7 @@ class KnownModels:
 
 def refusal(model: str, hint: str) -> str:
     """What whoever reports on such a name reads."""
-    meant = f"; {hint}" if hint else ""
     return (
-        f"no model {model[:100]!r} is registered, and policy names none{meant}. Report under the right name, register the model, or "
-        "name it under `models:` of the policy; to report it all the same: --unknown-model (over HTTP and in Prefect: unknownModel)"
+        f"{unknown_words(model[:100], hint)} Report under the right name, register the model, or name it under `models:` of the policy; "
+        "to report it all the same: --unknown-model (over HTTP and in Prefect: unknownModel)"
     )

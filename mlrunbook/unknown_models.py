@@ -29,7 +29,7 @@ def is_unknown(conn: Connection, incident_id: str) -> bool:
 def sentence(conn: Connection, incident: Incident) -> str | None:
     """Why nothing happens on this incident, and what to do; None where its model is known."""
     said = records.get(conn, incident.id, UNKNOWN_MODEL)
-    return f"{said['why']}. {_todo(incident)}" if said else None
+    return f"{said['why']} {_todo(incident)}" if said else None
 
 
 def refuse(conn: Connection, incident: Incident) -> None:
@@ -52,7 +52,7 @@ def limit_reached(conn: Connection, policy: Policy, model: str, family: str, *, 
         return None
     at = opened[-most] + HOUR
     return (
-        f"{unknown_words(model)}, and alerts on unknown models open at most {most} incidents an hour: replay it after "
+        f"{unknown_words(model)} Alerts on unknown models open at most {most} incidents an hour: replay it after "
         f"{at:%Y-%m-%d %H:%M} UTC, or once the model is registered or named under `models:` of the policy"
     )
 
@@ -61,7 +61,7 @@ def opened(conn: Connection, policy: Policy, incident: Incident, standing: Stand
     """In the transaction that opens it: the one page, and of a breach one to the officers too."""
     why = unknown_words(incident.model, standing.hint)
     records.put(conn, incident.id, UNKNOWN_MODEL, {"at": now, "why": why, "by": by}, now=now)
-    _say(conn, policy, incident, f"{why}: nothing is planned and nothing is changed", now=now)
+    _say(conn, policy, incident, f"{why} Nothing is planned and nothing is changed", now=now)
 
 
 def found(conn: Connection, policy: Policy, incident: Incident, standing: Standing, *, now: datetime) -> bool:
@@ -126,6 +126,6 @@ def _say(conn: Connection, policy: Policy, incident: Incident, why: str, *, now:
 def _todo(incident: Incident) -> str:
     model = incident.model[:100]
     return (
-        f"Register {model}, or name it under `models:` of the policy, or map it in `intake.models`; or report under the right name. "
-        f"Then the next alert goes on. Not a model: mlrunbook incidents close {incident.id} --reason '...'"
+        f"Register {model}, name it under `models:` of the policy, or map it in `intake.models`: the response begins with the next alert "
+        f"or report. A typo, or no model at all: mlrunbook incidents close {incident.id} --reason '...', and report under the right name"
     )

@@ -61,7 +61,7 @@ def report(
         return
     words = "joined: it was open already" if made["joined"] else "opened"
     if made["unknownModel"]:
-        typer.echo(show.plain(f"{made['id']} {words}. {made['unknownModel']}"))
+        typer.echo(show.plain(f"{made['id']} {words}. {made['unknownModel'][:1].upper()}{made['unknownModel'][1:]}"))
         return
     typer.echo(show.plain(f"{made['id']} {words}. Watch it: mlrunbook incidents timeline {made['id']} --follow"))
 

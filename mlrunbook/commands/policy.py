@@ -48,7 +48,7 @@ def check(file: File = None) -> None:
     found = warnings(path)
     for line in found:
         typer.echo(show.plain(f"warning: {line}"), err=True)
-    typer.echo(f"{show.plain(path)}: no errors" + (f", {len(found)} warning(s)" if found else ""))
+    typer.echo(f"{show.plain(path)}: no errors" + (f", {len(found)} warning{'s' * (len(found) > 1)}" if found else ""))
 
 
 @app.command()

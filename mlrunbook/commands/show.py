@@ -279,7 +279,7 @@ def _investigation(one: Mapping[str, Any]) -> Iterable[Any]:
     for sentence in list(why)[:UNKNOWN_SHOWN]:
         yield f"unknown: {sentence}"
     if len(why) > UNKNOWN_SHOWN:
-        yield f"and {len(why) - UNKNOWN_SHOWN} more reasons why something is unknown: mlrunbook incidents show {one['id']} --json"
+        yield f"and {len(why) - UNKNOWN_SHOWN} more unknown; all of them: mlrunbook incidents show {one['id']} --json"
 
 
 def _changes(actions: Sequence[Mapping[str, Any]], now: datetime) -> Iterable[Any]:

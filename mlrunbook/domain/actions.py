@@ -40,9 +40,9 @@ class Order(StrEnum):
     def expected(self) -> str:
         return {
             Order.STOP_SERVING: "every prediction request fails until serving is taken up again",
-            Order.ROUTE: "the version named answers every request; what the registry says stays",
-            Order.HALT_WORK_ORDERS: "no work order comes of a prediction, and supervisors look through the pending ones",
-            Order.TAKE_BACK: "serving as before the containment",
+            Order.ROUTE: "the version named answers every request; the registry is left as it is",
+            Order.HALT_WORK_ORDERS: "predictions create no work orders; supervisors review the pending ones",
+            Order.TAKE_BACK: "what containment changed is as it was before",
         }[self]
 
 

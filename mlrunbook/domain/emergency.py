@@ -28,11 +28,12 @@ from mlrunbook.domain.errors import Invalid, Refused
 if TYPE_CHECKING:
     from mlrunbook.ports import ServingState
 
+ORDERED_AT = "ordered_at"  # of a plan's facts: to the microsecond, so that the same order given again is another plan
 UNDOES = "undoes"  # of a plan's facts: the id of the journaled action that each of its actions takes back, None where it completes one
 
 
 def emergency_plan(incident_id: str, model: str, order: Order, *, version: str | None, by: str, why: str, at: datetime) -> Plan:
-    """The plan of one order. Its reasons name who, when and why, so that the same order given again later is another plan.
+    """The plan of one order. Its reasons name who, when and why.
 
     Raises Invalid where a version is missing or makes no sense. `Order.TAKE_BACK` is `take_back`.
     """
@@ -49,7 +50,8 @@ def emergency_plan(incident_id: str, model: str, order: Order, *, version: str |
             actions = (Configure(model, {"auto_work_orders": False}), flag)
         case Order.TAKE_BACK:
             raise Invalid("taking back needs what was executed", field="order")
-    return Plan(incident_id, PlanKind.EMERGENCY, model, actions, (_said(by, why, at),), expected=order.expected)
+    said, facts = (_said(by, why, at),), {ORDERED_AT: at.isoformat()}
+    return Plan(incident_id, PlanKind.EMERGENCY, model, actions, said, expected=order.expected, facts=facts)
 
 
 @dataclass(frozen=True)
@@ -109,7 +111,7 @@ def take_back(
         tuple(action for action, _ in steps),
         tuple(reasons),
         expected=Order.TAKE_BACK.expected,
-        facts={UNDOES: [undone for _, undone in steps]},
+        facts={ORDERED_AT: at.isoformat(), UNDOES: [undone for _, undone in steps]},
     )
 
 
@@ -190,4 +192,4 @@ def limits_damage(plan: Plan, ordinal: int) -> bool:
 
 
 def _said(by: str, why: str, at: datetime) -> str:
-    return f"{by} orders it at {at:%Y-%m-%d %H:%M:%S.%f} UTC: {why}"
+    return f"{by} ordered it at {at:%Y-%m-%d %H:%M:%S} UTC: {why}"

@@ -114,8 +114,13 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
 
 
 def unknown_words(model: str, hint: str = "") -> str:
-    """The sentence about a name that neither the registry nor policy knows."""
-    return f"no model {model!r} is registered, and policy names none" + (f"; {hint}" if hint else "")
+    """What is said about a name that neither the registry nor policy knows; whole, so that another sentence may follow.
+
+    >>> unknown_words("chrun", "did you mean churn?")
+    "no model 'chrun' is registered, and policy names none; did you mean churn?"
+    """
+    said = f"no model {model!r} is registered, and policy names none" + (f"; {hint}" if hint else "")
+    return said if said.endswith("?") else f"{said}."
 
 
 def not_ours(model: str, where: str, served: Iterable[str]) -> Refused:

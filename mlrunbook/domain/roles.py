@@ -40,6 +40,16 @@ class Role(StrEnum):
         return cls(text).words if text in set(cls) else text
 
 
+def named(name: str, role: str | None) -> str:
+    """A caller's name for the record, with the role of the token where the name does not say it already.
+
+    >>> named("Kim", "ml_team_lead"), named("ML Team Lead", "ml_team_lead"), named("ci", None)
+    ('Kim (ML Team Lead)', 'ML Team Lead', 'ci')
+    """
+    words = Role(role).words if role in set(Role) else ""
+    return f"{name} ({words})" if words and words.casefold() != name.strip().casefold() else name
+
+
 class Duty(StrEnum):
     """What somebody does in an incident (runbook, "Who" of Steps 2, 4 and 5)."""
 

@@ -170,7 +170,7 @@ def on_a_persons_word(found: Assessment, metrics: ModelMetrics | None) -> Assess
     argues: tuple[str, ...] = ()
     if before is not None and now is not None:
         argues = (f"F1 is {now:.2f} against {before:.2f} at baseline: the overall figures do not show it",)
-    reasons = ("a person reports it, so it stands until a person ends it", *argues, *found.reasons)
+    reasons = ("a person reported it, so only a person ends it", *argues, *found.reasons)
     return replace(found, real=True, insufficient=True, reasons=reasons)
 
 

@@ -7,9 +7,9 @@ from typing import Annotated
 from fastapi import Depends, Path
 from sqlalchemy import Connection
 
+from mlrunbook.domain import roles
 from mlrunbook.domain.errors import Refused
 from mlrunbook.domain.incident import Incident
-from mlrunbook.domain.policy import Role
 from mlrunbook.store import incidents
 from mlrunbook.tokens import Identity, Scope
 from mlrunbook.web import require
@@ -24,8 +24,7 @@ READER = Depends(require(Scope.READ))
 
 
 def named(who: Identity) -> str:
-    """A caller's name for the record, with the role of the token."""
-    return f"{who.name} ({Role(who.role).words})" if who.role in set(Role) else who.name
+    return roles.named(who.name, who.role)
 
 
 def still_open(conn: Connection, incident_id: str) -> Incident:

@@ -17,6 +17,7 @@ from mlrunbook.domain.errors import Refused, RunbookError, Transient, Unknown
 from mlrunbook.domain.incident import Incident, Status
 from mlrunbook.domain.orders import Ordered, OrderState, Thing, newest_about, things_of
 from mlrunbook.domain.policy import Policy, Role
+from mlrunbook.domain.roles import named
 from mlrunbook.notices import ORDER_OVERDUE, page, tell_stakeholders
 from mlrunbook.perform import perform
 from mlrunbook.plan_state import standing_approval
@@ -45,7 +46,7 @@ class Giver(NamedTuple):
 
     @property
     def words(self) -> str:
-        return f"{self.name} ({Role(self.role).words})" if self.role in set(Role) else self.name
+        return named(self.name, self.role)
 
 
 def give(

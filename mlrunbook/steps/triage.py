@@ -173,7 +173,9 @@ def _settle(run: Run, found: Assessment, metrics: ModelMetrics | None, status: S
         if standing := records.get(conn, run.incident_id, "triage"):
             return standing
         policy, now = run.world.policy, run.world.now()
+        verdict = "triage found it real"
         if _told_since(conn, incidents.get(conn, run.incident_id)):
+            verdict = verdict if found.real else "a person reported it, and no measurement shows it"
             found = on_a_persons_word(found, metrics)
         if lowered := lowered_from(conn, run.incident_id):  # a person's word before triage spoke
             found = replace(found, severity=risen(incidents.get(conn, run.incident_id).severity, found.severity, lowered))
@@ -213,12 +215,12 @@ def _settle(run: Run, found: Assessment, metrics: ModelMetrics | None, status: S
         incident = incidents.classify(
             conn, run.incident_id, severity=found.severity, type=found.type, why=summary, actor=ACTOR, now=now, model_version=version
         )
-        _tell_people(run, conn, incident)
-        incidents.set_status(conn, run.incident_id, Status.INVESTIGATING, why="triage found it real", actor=ACTOR, now=now)
+        _tell_people(run, conn, incident, verdict)
+        incidents.set_status(conn, run.incident_id, Status.INVESTIGATING, why=verdict, actor=ACTOR, now=now)
     return recorded
 
 
-def _tell_people(run: Run, conn: Connection, incident: Incident) -> None:
+def _tell_people(run: Run, conn: Connection, incident: Incident, verdict: str) -> None:
     """Page by the ladder of the severity found; low is a ticket for the queue and no page."""
     policy, now = run.world.policy, run.world.now()
     told = replace(situation(conn, policy, incident, now=now), status=Status.INVESTIGATING)
@@ -226,7 +228,7 @@ def _tell_people(run: Run, conn: Connection, incident: Incident) -> None:
     if incident.severity is Severity.LOW:
         tell(conn, incident, "tickets", "the ticket queue", communication.ticket(told), key="ticket", now=now)
         return
-    post = communication.page(told, Role.ONCALL_ML_ENGINEER, "triage found it real")
+    post = communication.page(told, Role.ONCALL_ML_ENGINEER, verdict)
     tell(conn, incident, "incidents", "#ml-incidents", post, key="triage", now=now)
     at = now + timedelta(minutes=policy.communication.update_every_min)
     schedule_update(conn, policy, incident, now=now, at=at)

@@ -281,7 +281,7 @@ def test_what_is_unknown_is_said_with_its_reason_and_long_lists_end() -> None:
     findings = [{"state": "unknown", "sentence": f"source {n} does not answer"} for n in (1, 2, 2, 3, 4, 5)]
     said = list(show._investigation({"id": "incident_1", "diagnosis": None, "findings": findings}))
     assert said[1:4] == [f"unknown: source {n} does not answer" for n in (1, 2, 3)]
-    assert said[4:] == ["and 2 more reasons why something is unknown: mlrunbook incidents show incident_1 --json"]
+    assert said[4:] == ["and 2 more unknown; all of them: mlrunbook incidents show incident_1 --json"]
 
 
 def test_a_wrong_severity_is_explained_in_plain_words(cli: Cli) -> None:

@@ -43,7 +43,7 @@ def test_the_check_of_a_policy_says_every_warning_and_succeeds(cli: Cli, tmp_pat
         ["warning", "mine.yaml:3", "severity.drops.f1_medium"],
         ["warning", "mine.yaml:6", "escalation.vp_engineering.channels"],
     ]
-    assert done.stdout == f"{file}: no errors, 2 warning(s)\n"
+    assert done.stdout == f"{file}: no errors, 2 warnings\n"
 
 
 def test_an_error_of_a_policy_comes_alone(cli: Cli, tmp_path: Path) -> None:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable
+
 import pytest
 
 from mlrunbook.domain.cluster import ClusterObjects, ClusterPolicy
 from mlrunbook.domain.errors import Invalid, Refused
-from mlrunbook.domain.owned import ModelRules, did_you_mean, fits, most_specific
+from mlrunbook.domain.owned import ModelRules, did_you_mean, fits, most_specific, unknown_words
 from mlrunbook.domain.policy import Policy
+from mlrunbook.known_models import refusal
 from mlrunbook.policy_file import parse
 
 CHURN = ClusterObjects(
@@ -76,6 +80,14 @@ def test_a_name_that_is_nearly_right_is_told_which_one_was_meant() -> None:
     assert did_you_mean("Predictive-Maintenance", ["predictive_maintenance", "churn"]) == "did you mean predictive_maintenance?"
     assert did_you_mean("zzz", ["churn", "churn_*"]) == "known models: churn"
     assert did_you_mean("zzz", []) == ""
+
+
+@pytest.mark.parametrize("hint", ["did you mean churn?", "known models: churn, fraud", ""])
+@pytest.mark.parametrize("say", [unknown_words, refusal])
+def test_the_sentence_about_an_unknown_name_ends_once_whatever_it_hints_at(say: Callable[[str, str], str], hint: str) -> None:
+    said = say("chrun", hint)
+    assert hint in said
+    assert not re.search(r"[?.:,;][?.:,;]", said)
 
 
 def test_a_cluster_policy_that_names_no_model_maps_nothing() -> None:

@@ -132,7 +132,7 @@ def test_an_incident_in_which_somebody_ordered_something_is_no_false_alarm(world
     order(world, incident_id)
     assert carry(world, incident_id, "run-1") == "waiting for a human"
     assert incident_of(world, incident_id).status is not Status.FALSE_ALARM
-    assert "orders it at" in recorded(world, incident_id, "triage")["summary"]
+    assert "ordered it at" in recorded(world, incident_id, "triage")["summary"]
 
 
 def test_a_freeze_window_is_overridden_and_a_page_says_so(
@@ -257,8 +257,8 @@ def test_people_are_told_who_ordered_what_and_why(world: World, file_world: File
     order(world, incident_id)
     carry(world, incident_id, "run-1")
     deliver(world)
-    [message] = [m for m in notifier.sent if m.channel == "incidents" and "orders it at" in m.body and m.subject.startswith("[UPDATE]")]
-    assert "the engineer on call (On-Call ML Engineer) orders it at" in message.body
+    [message] = [m for m in notifier.sent if m.channel == "incidents" and "ordered it at" in m.body and m.subject.startswith("[UPDATE]")]
+    assert "the engineer on call (On-Call ML Engineer) ordered it at" in message.body
     assert "pumps fail one after another" in message.body
     assert "Every prediction request fails until serving is taken up again." in message.body
 

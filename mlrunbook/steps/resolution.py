@@ -146,7 +146,7 @@ def record_form(run: Run, digest: str, number: int, answer: dict[str, Any] | Non
             return False
         why_not = _decided_by_form(conn, run, digest, answer)
         if why_not is not None:
-            run.note(conn, "approval", f"Resumed by {answer['name']} without a valid decision ({why_not}): waiting again")
+            run.note(conn, "approval", f"Resumed by {answer['name']} without a valid approval ({why_not}): waiting again")
         return why_not is None
 
 

@@ -174,6 +174,8 @@ def _refusal(where: str, response: httpx.Response) -> Exception:
     status, detail = response.status_code, _detail(response)
     if status >= 500 or status == 429:
         return Transient(f"{where} answered {status}: {detail}; trying again may help")
+    if status == 404 and "html" in response.headers.get("content-type", ""):  # a proxy in between: it knows nothing of models
+        return Transient(f"{where} was answered 404 by a web page, not by the model platform; check MLRUNBOOK_PLATFORM_URL")
     if status == 404:
         return NotFound(f"{where}: {detail}")
     if status in (401, 403):

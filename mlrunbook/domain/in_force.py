@@ -102,7 +102,10 @@ def over_since(change: Change, changes: Sequence[Change]) -> datetime | None:
 
 
 def _ended_by(change: Change, key: str, changes: Sequence[Change]) -> Change | None:
-    return next((c for c in changes if c.at > change.at and c.certain and key in sets(c.action)), None)
+    """The next change of the same thing. Containment that was ordered once more and found it so already ends nothing."""
+    at = next((i for i, c in enumerate(changes) if c is change), 0)
+    later = [c for i, c in enumerate(changes) if (c.at, i) > (change.at, at) and c.certain and key in sets(c.action)]
+    return next((c for c in later if not c.contains or _changed_something(c)), None)
 
 
 def _changed_something(change: Change) -> bool:

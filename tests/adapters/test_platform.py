@@ -240,6 +240,14 @@ def test_statuses_become_what_the_caller_may_do(status: int, read_error: type[Ex
     assert (read.type, written.type) == (read_error, write_error)
 
 
+def test_a_proxys_page_that_nothing_is_found_is_no_word_about_the_model() -> None:
+    """Else every model would be unknown while an ingress has lost its backend."""
+    page = answering(lambda _: httpx.Response(404, html="<h1>default backend - 404</h1>"))
+    for read in (page.models, lambda: page.status("m"), lambda: page.versions("m")):
+        with pytest.raises(Transient, match="MLRUNBOOK_PLATFORM_URL"):
+            read()
+
+
 @pytest.mark.parametrize("body", [b"<html>", b"[]", b"{}", b"null", b'{"model": "m", "servingVersion": "v1"}', b"\xff"])
 def test_an_answer_of_another_shape_is_refused_not_guessed(body: bytes) -> None:
     with pytest.raises(Refused, match="not the runbook's shape"):

@@ -59,6 +59,30 @@ def test_what_a_later_change_has_set_is_over(contained: Action, before: dict[str
     assert in_force(both[0], [*alone, replace(both[1], certain=False)]), "and one that may not have happened neither"
 
 
+@pytest.mark.parametrize(
+    ("contained", "was", "back"),
+    [
+        (STOP, {"replicas": 2}, SERVE),
+        (RouteTraffic(MODEL, "v1.5.0"), {"version": None}, RouteTraffic(MODEL, None)),
+        (Isolate(MODEL, True), {"isolated": False}, Isolate(MODEL, False)),
+    ],
+)
+def test_containment_ordered_once_more_goes_on_from_the_first(contained: Action, was: dict[str, Any], back: Action) -> None:
+    twice = [change(0, contained, was), change(3, contained, contained.target())]
+    assert [one for one in twice if in_force(one, twice)] == [twice[0]]
+    [lasts] = outages(twice)
+    assert lasts.end is None
+    over = [*twice, change(6, back, contained.target(), contains=False)]
+    [outage] = outages(over)
+    assert outage.end == over[-1].at
+
+
+def test_of_two_changes_of_one_moment_the_later_one_ends_the_earlier() -> None:
+    both = [change(0, STOP, {"replicas": 1}), resolved(0, SERVE)]
+    assert not in_force(both[0], both)
+    assert [one.end for one in outages(both)] == [both[1].at]
+
+
 @pytest.mark.parametrize("no", [{"undone": True}, {"contains": False}, {"before": {"replicas": 0}}])
 def test_what_was_taken_back_or_changed_nothing_is_not_in_force(no: dict[str, Any]) -> None:
     one = replace(change(0, STOP, {"replicas": 1}), **no)

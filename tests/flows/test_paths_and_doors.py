@@ -99,7 +99,7 @@ def test_a_retry_of_the_killed_run_does_not_walk_through_the_gate(live: Live, st
 def test_a_resume_without_an_approval_suspends_again_and_says_why(live: Live, started: dict[str, str]) -> None:
     incident_id, run = path_incident(live), started["rollback"]
     assert live.fill_in_form(run, "decided_elsewhere", name="Curious Person")["status"] == "ACCEPT"
-    live.wait_until_said(incident_id, "Resumed by Curious Person without a valid decision (nothing was decided): waiting again")
+    live.wait_until_said(incident_id, "Resumed by Curious Person without a valid approval (nothing was decided): waiting again")
     assert live.wait_until_suspended(incident_id) == run
     assert live.serving()["servingVersion"] == "v1.5.0"
 

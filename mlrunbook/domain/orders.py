@@ -146,10 +146,18 @@ def thing_of(action: Action) -> Thing | None:
 
 
 def things_of(plan: Plan) -> frozenset[Thing]:
-    """What the order is about; one that takes containment back is about everything."""
-    if undoes_of(plan) is not None:
-        return ALL_THINGS
+    """What the order is about; one that takes containment back is about everything, in its own incident."""
+    return ALL_THINGS if undoes_of(plan) is not None else _sets(plan)
+
+
+def _sets(plan: Plan) -> frozenset[Thing]:
     return frozenset(thing for action in plan.actions if (thing := thing_of(action)))
+
+
+def _speaks_about(newer: Plan, plan: Plan) -> frozenset[Thing]:
+    """The things about which `newer` counts and `plan` no longer does. Taking back ends every order of its own incident; what people have
+    ordered in another one it only ends where it sets the same thing."""
+    return things_of(newer) if newer.incident_id == plan.incident_id else _sets(newer)
 
 
 def contradicts(order: Plan, action: Action) -> bool:
@@ -183,7 +191,7 @@ def newest_about(judged: Sequence[Ordered], thing: Thing) -> Ordered | None:
     """The order that must be in force about a thing; None where none does. One that only waits for a second yes counts once it has it."""
     for one in reversed(judged):
         counts = one.state not in (OrderState.REJECTED, OrderState.WAITING, OrderState.REPLACED, OrderState.REVERSED)
-        if counts and thing in things_of(one.plan):
+        if counts and thing in _sets(one.plan):
             return one
     return None
 
@@ -217,7 +225,7 @@ def _replaced(one: Given, ordinal: int, action: Action, newer: Sequence[Given], 
     """A newer order is about the same thing; or a plan that was approved in view of this order has set it anew since."""
     thing = thing_of(action)
     if thing is None:
-        return bool(newer) and any(undoes_of(g.plan) is not None for g in newer)
+        return any(undoes_of(g.plan) is not None and g.plan.incident_id == one.plan.incident_id for g in newer)
     done = one.change(ordinal)
     if (
         done
@@ -226,7 +234,7 @@ def _replaced(one: Given, ordinal: int, action: Action, newer: Sequence[Given], 
         and any(c.thing is thing and (c.approval, c.at) > (done.approval, done.at) for c in others)
     ):
         return True
-    return any(thing in things_of(g.plan) for g in newer) and not (done and done.settled and done.undone)
+    return any(thing in _speaks_about(g.plan, one.plan) for g in newer) and not (done and done.settled and done.undone)
 
 
 def _replacement(newer: Sequence[Given]) -> tuple[OrderState, str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime, timedelta
 from typing import NamedTuple
@@ -71,11 +71,13 @@ def give(
         raise Refused(f"{incident.id} is resolved; report it again if the trouble is back")
     _not_isolated(conn, policy, incident, now=now)
     known = standing_orders.of_model(conn, policy, incident.model, now=now)
-    if order is Order.TAKE_BACK:
-        plan = _take_back(conn, incident, known, state, by, why, now=now)
-    else:
-        plan = emergency_plan(incident.id, incident.model, order, version=version, by=by.words, why=why, at=now)
-    plan = _same_again(known, plan) or plan
+
+    def planned(at: datetime) -> Plan:
+        if order is Order.TAKE_BACK:
+            return _take_back(conn, incident, known, state, by, why, now=at)
+        return emergency_plan(incident.id, incident.model, order, version=version, by=by.words, why=why, at=at)
+
+    plan = _same_again(known, at_once := planned(now)) or _anew(known, at_once, planned, now)
     digest = plans.propose(conn, plan, now=now)
     approvals.decide(
         conn,
@@ -124,6 +126,15 @@ def _same_again(known: Sequence[Ordered], plan: Plan) -> Plan | None:
         if things_of(one.plan) & things_of(plan) and one.state not in (OrderState.REJECTED, OrderState.WAITING):
             return None  # something else counts since
     return None
+
+
+def _anew(known: Sequence[Ordered], plan: Plan, planned: Callable[[datetime], Plan], at: datetime) -> Plan:
+    """A plan of its own, also where the same person gave the same order at this very moment before: else the older one would count."""
+    given = {one.plan.digest for one in known}
+    while plan.digest in given:
+        at += timedelta(microseconds=1)
+        plan = planned(at)
+    return plan
 
 
 def _take_back(
@@ -335,6 +346,12 @@ def in_force(conn: Connection, policy: Policy, incident: Incident, *, since: dat
     known = standing_orders.of_model(conn, policy, incident.model, now=now)
     found = {o.plan.digest: o for thing in Thing if (o := newest_about(known, thing))}
     return [_summary(o.plan) for o in found.values() if o.given.since > since and undoes_of(o.plan) is None]
+
+
+def not_in_force(conn: Connection, policy: Policy, incident: Incident, *, now: datetime) -> list[str]:
+    """What people have ordered in this incident and is not done, whatever the reason: no measurement ends the paging about it."""
+    known = standing_orders.of_incident(conn, policy, incident.id, incident.model, now=now)
+    return [f"{_summary(o.plan)} ({o.state.replace('_', ' ')}: {o.sentence})" for o in known if o.state.is_open]
 
 
 def _of(run: Run, conn: Connection) -> list[Ordered]:

@@ -335,16 +335,20 @@ def _fixed_at(run: Run) -> datetime:
 
 def plan_undo(run: Run) -> dict[str, Any]:
     """What of the containment is taken back now, and why the rest is kept. {"digest": ..., "undoes": [...]}."""
-    if standing := run.recorded("undo"):
-        return standing
     incident = run.incident()
     with run.world.transaction() as conn:
+        now = run.world.now()
         resolution = plans.current(conn, run.incident_id, PlanKind.RESOLUTION)
         if reported := reports.unanswered(conn, run.incident_id):
             raise Refused(f"containment stays: {reported}")
-        if newer := orders.in_force(conn, run.world.policy, incident, since=_fixed_at(run), now=run.world.now()):
+        if newer := orders.in_force(conn, run.world.policy, incident, since=_fixed_at(run), now=now):
             word = f"mlrunbook incidents contain {run.incident_id} --take-back"
             raise Refused(f"recovered, but ordered since the fix: {'; '.join(newer)}; only a person takes that back: {word}")
+        if left := orders.not_in_force(conn, run.world.policy, incident, now=now):
+            word = f"do it by hand and order it again, or withdraw it: mlrunbook incidents contain {run.incident_id} --take-back"
+            raise Refused(f"recovered, but what was ordered is not in force: {'; '.join(left)}; {word}")
+    if standing := run.recorded("undo"):
+        return standing
     executed = executed_containment(run)
     held = orders.held_by_others(run)
     undo = undo_plan(run.incident_id, incident.model, executed, resolution=resolution, state=_observed(run), held=held)

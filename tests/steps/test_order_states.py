@@ -22,7 +22,7 @@ from mlrunbook.store import journal, plans
 from mlrunbook.store.incidents import Report
 from mlrunbook.wiring import World
 from tests.fakes import MODEL, Clock, FileWorld, LedgerNotifier
-from tests.steps.people import approve, deliver, report
+from tests.steps.people import approve, deliver, incident_of, report
 from tests.steps.protocol import carry, no_sleep, step_2
 from tests.steps.test_orders import lease_state, order
 
@@ -245,3 +245,80 @@ class TestTheNewestOrderCounts:
             regrading.say(conn, world.policy, incident_id, Severity.CRITICAL, by="the lead", why="y", now=world.now())
         carry(world, incident_id, "run-1")
         assert file_world.state["route"] is None
+
+    @pytest.mark.parametrize("orders", [["v1.5.0", "v2.0.0", "v1.5.0"], ["v2.0.0", "v1.5.0", "v2.0.0", "v1.5.0"]])
+    def test_the_last_of_several_orders_of_one_moment_counts(self, world: World, file_world: FileWorld, orders: list[str]) -> None:
+        incident_id = report(world)
+        for version in orders:
+            order(world, incident_id, Order.ROUTE, version=version)
+        carry(world, incident_id, "run-1")
+        assert file_world.state["route"] == "v1.5.0"
+
+    @pytest.mark.parametrize("what", [Order.STOP_SERVING, Order.HALT_WORK_ORDERS])
+    def test_what_was_taken_back_can_be_ordered_again_at_the_same_moment(self, world: World, file_world: FileWorld, what: Order) -> None:
+        incident_id = report(world)
+        for one in (what, Order.TAKE_BACK, what):
+            order(world, incident_id, one)
+            carry(world, incident_id, "run-1")
+        assert (file_world.state["replicas"], file_world.state["config"]["auto_work_orders"]) in ((0, True), (1, False))
+
+    def test_what_is_ordered_while_containment_is_being_undone_stays(self, world: World, file_world: FileWorld, clock: Clock) -> None:
+        incident_id = report(world)
+        order(world, incident_id, Order.HALT_WORK_ORDERS)
+        carry(world, incident_id, "run-1")
+        approve(world, incident_id)
+        clock.advance(minutes=2)
+        file_world.faults["config:auto_work_orders=True"] = ["busy"]
+        with pytest.raises(Transient):
+            carry(world, incident_id, "run-1")
+        clock.advance(seconds=1)
+        order(world, incident_id, Order.HALT_WORK_ORDERS)
+        with pytest.raises(Refused, match="ordered since the fix"):
+            carry(world, incident_id, "run-2")
+        assert file_world.state["config"]["auto_work_orders"] is False
+        assert incident_of(world, incident_id).status.is_open
+
+
+class TestNoMeasurementEndsAnOrderThatIsNotInForce:
+    """Its giver hears of it until it is in force or withdrawn, also where the model is well again."""
+
+    def close_or_not(self, world: World, clock: Clock, notifier: LedgerNotifier, incident_id: str) -> None:
+        approve(world, incident_id)
+        clock.advance(minutes=2)
+        with pytest.raises(Refused, match="what was ordered is not in force"):
+            carry(world, incident_id, "run-1")
+        assert incident_of(world, incident_id).status.is_open
+        deliver(world)
+        assert any("withdraw it: mlrunbook incidents contain" in m.body for m in notifier.pages())
+        order(world, incident_id, Order.TAKE_BACK)
+        assert carry(world, incident_id, "run-2") == "closed"
+
+    @pytest.mark.parametrize(
+        ("what", "fault"), [(Order.STOP_SERVING, "scale:0"), (Order.HALT_WORK_ORDERS, "config:auto_work_orders=False")]
+    )
+    def test_failed(self, world: World, file_world: FileWorld, clock: Clock, notifier: LedgerNotifier, what: Order, fault: str) -> None:
+        file_world.faults[fault] = ["refused"]
+        incident_id = report(world)
+        order(world, incident_id, what)
+        carry(world, incident_id, "run-1")
+        self.close_or_not(world, clock, notifier, incident_id)
+
+    def test_lapsed(self, world: World, clock: Clock, notifier: LedgerNotifier) -> None:
+        incident_id = report(world)
+        carry(world, incident_id, "run-1")
+        order(world, incident_id)
+        clock.advance(minutes=16)
+        assert carry(world, incident_id, "run-1") == "pending"
+        self.close_or_not(world, clock, notifier, incident_id)
+
+    def test_waiting_for_a_second_yes(self, world: World, clock: Clock, notifier: LedgerNotifier) -> None:
+        two = ApprovalRule(roles=(Role.ONCALL_ML_ENGINEER, Role.ML_TEAM_LEAD), count=2)
+        world = replace(world, policy=Policy(approvals=Approvals(emergency=two)))
+        incident_id = report(world)
+        carry(world, incident_id, "run-1")
+        order(world, incident_id)
+        approve(world, incident_id)
+        clock.advance(minutes=2)
+        with pytest.raises(Refused, match="what was ordered is not in force"):
+            carry(world, incident_id, "run-1")
+        assert incident_of(world, incident_id).status.is_open

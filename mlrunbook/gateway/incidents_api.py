@@ -348,7 +348,9 @@ def _keep_contained(conn: Connection, world: World, incident: Incident, who: Ide
         return False
     roles = world.policy.approvals.emergency.roles
     if who.role not in roles:
-        raise Refused(f"{' or '.join(sorted(roles))} may close {incident.id} and leave its containment in force")
+        may = " or ".join(role.words for role in roles)
+        create = f'mlrunbook token create "Your Name" --scope operate --scope read --role {roles[0]}'
+        raise Refused(f"only {may} may close {incident.id} and keep its containment; your token has no such role: `{create}`")
     if not reason:
         raise Invalid(f"containment stays in force: closing {incident.id} needs a reason", field="reason")
     for row in rows:

@@ -9,7 +9,7 @@ from sqlalchemy import Connection
 from mlrunbook import reports
 from mlrunbook.cadence import updates
 from mlrunbook.domain import review
-from mlrunbook.domain.actions import PlanKind, Restart
+from mlrunbook.domain.actions import FlagWorkOrders, PlanKind, Restart
 from mlrunbook.domain.cadence import late_updates
 from mlrunbook.domain.causes import Cause
 from mlrunbook.domain.clocks import review_due, times
@@ -160,8 +160,8 @@ def left_in_force(conn: Connection, incident_id: str) -> list[journal.Row]:
     left = []
     for row in rows:
         plan = found[row.plan_digest]
-        if row.kept_because is not None or not limits_damage(plan, row.ordinal):
-            continue
+        if row.kept_because is not None or not limits_damage(plan, row.ordinal) or row.kind == FlagWorkOrders.kind:
+            continue  # a flag is a mark for people: nothing of it is in force, and no order takes it back
         answers = thing_of(plan.actions[row.ordinal]) in WHAT_ANSWERS
         if answers and row.kind in newest and newest[row.kind].number > row.number:
             continue

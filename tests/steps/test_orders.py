@@ -322,6 +322,25 @@ class TestTakingBack:
             assert unexplained(conn, incident_id) == []
             assert all(row.undone_by or row.undo_of for row in journal.of_incident(conn, incident_id) if row.state == "done")
 
+    @pytest.mark.parametrize("is_halted", [False, True], ids=["", "halted-before"])
+    @pytest.mark.parametrize("asked", [one for one in Order if one is not Order.TAKE_BACK])
+    def test_after_any_order_and_its_taking_back_nothing_keeps_the_incident_open(
+        self, world: World, file_world: FileWorld, clock: Clock, asked: Order, is_halted: bool
+    ) -> None:
+        file_world.set(work_orders=[{"id": 1, "asset": "pump-1", "flagged": False}])
+        if is_halted:
+            file_world.set(config=file_world.state["config"] | {"auto_work_orders": False})
+        before = {key: file_world.state[key] for key in ("replicas", "config")}
+        incident_id = report(world, Severity.MEDIUM)
+        order(world, incident_id, asked, version="v1.5.0" if asked is Order.ROUTE else None)
+        carry(world, incident_id, "run-1")
+        clock.advance(seconds=1)
+        order(world, incident_id, Order.TAKE_BACK)
+        carry(world, incident_id, "run-1")
+        assert {key: file_world.state[key] for key in before} == before
+        with world.transaction() as conn:
+            assert unexplained(conn, incident_id) == []
+
     def test_it_can_be_ordered_and_taken_back_again(self, world: World, file_world: FileWorld, clock: Clock) -> None:
         incident_id = report(world)
         for number in (1, 2):

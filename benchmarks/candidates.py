@@ -22,15 +22,15 @@ import pandas as pd
 from rich.console import Console
 from rich.table import Table
 
-from mlrunbook.domain.candidates import Judged, choose_target
 from mlrunbook.domain.errors import Refused
-from mlrunbook.domain.performance import DropPolicy
-from mlrunbook.platform import artefacts, training
-from mlrunbook.platform.artefacts import LoadedModel
-from mlrunbook.platform.faults import missing_outcomes_as_failures, swap_stop_codes
-from mlrunbook.platform.features import RAW
-from mlrunbook.platform.fleet import Fleet
-from mlrunbook.ports import ModelVersion, Prediction, Replayed, VersionReplay
+from mlrunbook.domain.evaluation.version_comparison import Judged, choose_target
+from mlrunbook.domain.observed import ModelVersion, Prediction, Replayed, VersionReplay
+from mlrunbook.domain.policy.judging import DropPolicy
+from mlrunbook.drills.simulator.faults import missing_outcomes_as_failures, swap_stop_codes
+from mlrunbook.drills.simulator.fleet import Fleet
+from mlrunbook.local.platform import artefacts, training
+from mlrunbook.local.platform.artefacts import LoadedModel
+from mlrunbook.local.platform.columns import RAW
 
 CASES = 280
 TRUTH_ROWS = 100_000

@@ -20,8 +20,9 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from mlrunbook.domain.performance import Confusion, DropPolicy, grade_drop, wilson, z_value
-from mlrunbook.domain.sequential import clustering_of, dispersion, fall_score, falls, joined_slices, outcomes_to_detect
+from mlrunbook.domain.evaluation.performance import Confusion, grade_drop, wilson, z_value
+from mlrunbook.domain.evaluation.sequential import clustering_of, dispersion, fall_score, falls, joined_slices, outcomes_to_detect
+from mlrunbook.domain.policy.judging import DropPolicy
 
 STREAMS = 2000
 LOOKS, CELLS = 40, 480

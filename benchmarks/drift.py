@@ -24,7 +24,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from mlrunbook.domain.drift import Reference
+from mlrunbook.domain.evaluation.drift import Reference
 
 ROWS, NUMBERS, CATEGORIES = 1_000_000, 15, 5
 SHARES = (0.5, 0.2, 0.15, 0.1, 0.05)

@@ -21,12 +21,13 @@ import uvicorn
 from rich.console import Console
 from rich.table import Table
 
-from mlrunbook import db, tokens
-from mlrunbook.addresses import HOST, Ports
-from mlrunbook.domain.policy import Policy
-from mlrunbook.embedded_postgres import EmbeddedPostgres
+from mlrunbook.base import db, tokens
+from mlrunbook.bootstrap import utc_now
+from mlrunbook.domain.policy.policy import Policy
 from mlrunbook.gateway.app import create_app
-from mlrunbook.wiring import World, utc_now
+from mlrunbook.local.addresses import HOST, Ports
+from mlrunbook.local.postgres import EmbeddedPostgres
+from mlrunbook.response.world import World
 
 POSTS = 200
 SENDERS = 4

@@ -19,13 +19,13 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from mlrunbook.adapters.feast_store import FeastStore
-from mlrunbook.domain.features import FeatureStorePolicy
-from mlrunbook.embedded_postgres import EmbeddedPostgres
-from mlrunbook.feast_api import load_feast, open_store
-from mlrunbook.platform import lake
-from mlrunbook.platform.feature_repo.repository import apply, readings_folder, write_config
-from mlrunbook.platform.features import NUMERIC
+from mlrunbook.adapters.feast.api import load_feast, open_store
+from mlrunbook.adapters.feast.store import FeastStore
+from mlrunbook.domain.policy.judging import FeatureStorePolicy
+from mlrunbook.local.features import lake
+from mlrunbook.local.features.repository import apply, readings_folder, write_config
+from mlrunbook.local.platform.columns import NUMERIC
+from mlrunbook.local.postgres import EmbeddedPostgres
 
 SIZES = (1_000, 100_000, 1_000_000)
 FILE_ROWS = 100_000

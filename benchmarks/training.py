@@ -17,14 +17,15 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from mlrunbook import db
-from mlrunbook.embedded_postgres import EmbeddedPostgres
-from mlrunbook.feast_api import load_feast, open_store
-from mlrunbook.platform import lake, predictions
-from mlrunbook.platform.feature_repo.definitions import SERVICE
-from mlrunbook.platform.feature_repo.repository import apply, readings_folder, write_config
-from mlrunbook.platform.fleet import Fleet
-from mlrunbook.platform.training import train_version
+from mlrunbook.adapters.feast.api import load_feast, open_store
+from mlrunbook.base import db
+from mlrunbook.drills.simulator.fleet import Fleet
+from mlrunbook.local.features import lake
+from mlrunbook.local.features.definitions import SERVICE
+from mlrunbook.local.features.repository import apply, readings_folder, write_config
+from mlrunbook.local.platform import predictions
+from mlrunbook.local.platform.training import train_version
+from mlrunbook.local.postgres import EmbeddedPostgres
 
 SIZES = (10_000, 50_000, 100_000)
 ASSETS = 1000

@@ -2,8 +2,7 @@
 
 from prefect import flow
 
-from tasks.audit import examine, file_report, open_incidents, period, publish_audit, read_record
-from tasks.escalation import audit_escalation
+from tasks.audits import audit_escalation, examine, file_report, open_incidents, period, publish_audit, read_record
 
 
 @flow(name="weekly-audit", flow_run_name="weekly-audit-of-{model}", persist_result=False)

@@ -2,10 +2,17 @@
 
 from prefect import flow
 
-from tasks.breach import raise_alarm
-from tasks.changes import apply_containment, preserve_evidence
-from tasks.decisions import announce_containment, approved_mitigation, is_recorded, plan_containment
-from tasks.orders import announce_order, apply_order, orders_to_carry_out
+from tasks.containment import (
+    announce_containment,
+    announce_order,
+    apply_order,
+    approved_mitigation,
+    orders_to_carry_out,
+    plan_containment,
+    raise_alarm,
+)
+from tasks.execution import apply_containment, preserve_evidence
+from tasks.run import is_recorded
 
 
 @flow(name="contain", flow_run_name="contain-{incident_id}", persist_result=False)

@@ -13,14 +13,15 @@ from flows.resolution import resolve, undo_containment, verify_recovery
 from flows.review import draft_review
 from flows.triage import triage
 from mlrunbook.domain.incident import IncidentType, Severity, Subtype
-from tasks.approvals import approval_state, ask_for_approval, record_form
-from tasks.artifacts import publish_findings, publish_plan, publish_review
-from tasks.breach import lift_isolation, plan_release
+from tasks.approval import approval_state, ask_for_approval, record_form
 from tasks.candidate import unstage_rejected
-from tasks.decisions import human_resolution, plan_resolution, reopen, why_no_plan
+from tasks.containment import lift_isolation, plan_release
 from tasks.forms import ApprovalForm
-from tasks.incidents import automation_held, end, grade_again, hand_to_human, look_again_later, open_or_join
-from tasks.run import carrying
+from tasks.opening import open_or_join
+from tasks.resolution import human_resolution, plan_resolution, reopen, why_no_plan
+from tasks.run import automation_held, carrying, end, hand_to_human, look_again_later
+from tasks.run_page import publish_findings, publish_plan, publish_review
+from tasks.triage import grade_again
 
 
 def run_name() -> str:

@@ -4,7 +4,8 @@ import asyncio
 
 from prefect import flow
 
-from tasks.decisions import CHECKS, check, diagnose, is_recorded, replay_versions
+from tasks.investigation import CHECKS, check, diagnose, replay_versions
+from tasks.run import is_recorded
 
 
 @flow(name="investigate", flow_run_name="investigate-{incident_id}", persist_result=False)

@@ -7,7 +7,7 @@ from prefect import flow
 from flows.incident import follow_runbook, run_name
 from mlrunbook.domain.incident import IncidentType, Severity
 from tasks.features import materialization_asked
-from tasks.incidents import open_or_join
+from tasks.opening import open_or_join
 
 
 @flow(name="materialize", flow_run_name=run_name, persist_result=False)

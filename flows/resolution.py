@@ -4,8 +4,8 @@ from typing import Any
 
 from prefect import flow
 
-from tasks.changes import apply_containment, apply_plan
-from tasks.decisions import begin_resolution, confirm_applied, measure_recovery, plan_undo, return_to_previous
+from tasks.execution import apply_containment, apply_plan
+from tasks.resolution import begin_resolution, confirm_applied, measure_recovery, plan_undo, return_to_previous
 
 
 @flow(name="resolve", flow_run_name="resolve-{incident_id}", persist_result=False)

@@ -7,7 +7,7 @@ from prefect import flow
 from flows.incident import follow_runbook
 from mlrunbook.domain.incident import IncidentType, Severity
 from tasks.candidate import check_retraining
-from tasks.incidents import open_or_join
+from tasks.opening import open_or_join
 
 
 @flow(name="retrain", flow_run_name="retrain-{model_name}", persist_result=False)

@@ -2,8 +2,8 @@
 
 from prefect import flow
 
-from tasks.artifacts import publish_drift_report
-from tasks.incidents import write_review
+from tasks.review import write_review
+from tasks.run_page import publish_drift_report
 
 
 @flow(name="draft-review", flow_run_name="draft-review-of-{incident_id}", persist_result=False)

@@ -4,7 +4,7 @@ from typing import Any
 
 from prefect import flow
 
-from tasks.incidents import triage_incident
+from tasks.triage import triage_incident
 
 
 @flow(name="triage", flow_run_name="triage-{incident_id}", persist_result=False)

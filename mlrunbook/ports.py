@@ -6,119 +6,28 @@ Every method may raise the errors of `mlrunbook.domain.errors` and nothing else.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal, Protocol
 
 from mlrunbook.domain.actions import Action
-from mlrunbook.domain.features import FeatureStoreState
-from mlrunbook.domain.history import DayFigures
-from mlrunbook.domain.performance import ModelMetrics
-
-
-@dataclass(frozen=True)
-class ServingStatus:
-    """`GET /api/v1/ml/models/{model}/status`: what the registry says serves, and what the server says it serves."""
-
-    model: str
-    serving_version: str
-    previous_version: str | None
-    staging_version: str | None
-    server_healthy: bool
-    server_version: str | None
-    deployed_at: datetime | None = None
-    features: str | None = None  # the model server's own word on feature reads: "ok", or why they fail; None: not known, or not needed
-    not_loaded: str | None = None  # why the model server cannot load `serving_version`; None: it can, or that is not known
-    unloadable_route: str | None = None  # the version that traffic is routed to and that the server cannot load: which, and why
-
-
-@dataclass(frozen=True)
-class Change:
-    """Something that changed near the model.
-
-    `kind`: deployment, rollback, staging, config, feature_store, infrastructure, data_pipeline.
-    """
-
-    kind: str
-    ref: str
-    author: str
-    at: datetime
-    detail: Mapping[str, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Prediction:
-    """One row of the prediction log. `outcome` is None until the ground truth arrives."""
-
-    id: int
-    at: datetime
-    asset_id: str
-    asset_type: str
-    features: Mapping[str, Any]
-    score: float
-    label: bool
-    version: str
-    threshold: float
-    latency_ms: float
-    outcome: bool | None = None
-    shadow_version: str | None = None  # the version in staging scored the same request, and nobody acted on it
-    shadow_score: float | None = None
-
-
-@dataclass(frozen=True)
-class ModelVersion:
-    """A registered version. `asset_types` are those it was trained on; None: not recorded."""
-
-    version: str
-    registered_at: datetime
-    trained_from: datetime
-    trained_to: datetime
-    features: tuple[str, ...]
-    threshold: float
-    asset_types: tuple[str, ...] | None = None
-
-
-@dataclass(frozen=True)
-class VersionReplay:
-    """What one version makes of logged requests: `scores[i]` belongs to `Replayed.rows[i]`.
-
-    `problem` says why it cannot score them (schema, artefact, library); `scores` is empty then. `latency_ms` is the median of one row.
-    """
-
-    version: str
-    scores: tuple[float, ...]
-    problem: str | None = None
-    size_bytes: int | None = None
-    latency_ms: float | None = None
-
-
-@dataclass(frozen=True)
-class Replayed:
-    """Logged requests with a known outcome, oldest first, and every asked version's scores for them."""
-
-    rows: tuple[Prediction, ...]
-    versions: tuple[VersionReplay, ...]
-
-
-@dataclass(frozen=True)
-class ViewSchedule:
-    """The scheduled materialisation of one feature view. `error`: why its last run failed."""
-
-    view: str
-    suspended: bool
-    last_run_at: datetime | None
-    error: str | None = None
-
-
-@dataclass(frozen=True)
-class WorkOrder:
-    """A maintenance work order made from a prediction. `state`: pending, scheduled, done, cancelled."""
-
-    id: int
-    asset_id: str
-    state: str
-    flagged_for_review: bool
-    created_at: datetime
+from mlrunbook.domain.evaluation.history import DayFigures
+from mlrunbook.domain.evaluation.performance import ModelMetrics
+from mlrunbook.domain.observed import (
+    Change,
+    FeatureStoreState,
+    Instance,
+    ModelVersion,
+    Prediction,
+    Replayed,
+    Resources,
+    Revision,
+    ServingConfig,
+    ServingState,
+    ServingStatus,
+    ViewSchedule,
+    WorkOrder,
+)
 
 
 class ModelPlatform(Protocol):
@@ -193,93 +102,6 @@ class ModelPlatform(Protocol):
     def flag_pending_work_orders(self, model: str, *, reason: str, idempotency_key: str) -> Sequence[WorkOrder]:
         """Flag every pending predictive work order for human review; return them all."""
         ...
-
-
-@dataclass(frozen=True)
-class ServingConfig:
-    """The model server's config (the runbook's `configmap model-config`). `revision` is opaque: another one after each write."""
-
-    revision: str
-    threshold: float
-    human_approval: bool
-    auto_work_orders: bool
-    auto_scheduling: bool
-
-    def as_dict(self) -> dict[str, Any]:
-        return {
-            "threshold": self.threshold,
-            "human_approval": self.human_approval,
-            "auto_work_orders": self.auto_work_orders,
-            "auto_scheduling": self.auto_scheduling,
-        }
-
-
-@dataclass(frozen=True)
-class Rollout:
-    """The newest rollout of the model server. `state`: done, progressing, failed; `sentence` says how far it is, or why it failed."""
-
-    restart_id: str | None  # the restart that it carries out, if it is one of ours
-    state: str
-    sentence: str
-    deployment: str = ""
-
-
-@dataclass(frozen=True)
-class Instance:
-    """One server process or pod. `problem`: why it does not serve, or why it died before; None: nothing is known against it."""
-
-    name: str
-    ready: bool
-    restarts: int
-    problem: str | None
-
-
-@dataclass(frozen=True)
-class Resources:
-    """Shares 0..1 of what the model server may use, of the fullest instance; None: not limited, or not measured."""
-
-    cpu: float | None
-    memory: float | None
-
-
-@dataclass(frozen=True)
-class Revision:
-    """One pod template of the rollout history. It got `number` when it was last put in place, and had the `former` ones before."""
-
-    number: int
-    former: tuple[int, ...]
-    name: str  # of the ReplicaSet: what stays the same when the number changes
-    images: tuple[str, ...]
-    version: str | None
-    at: datetime  # when this template was first in place
-    cause: str | None
-    current: bool
-    ready: int = 0  # servers of it that answer
-    spec: str = ""  # equal where the same runs: a restart gives a new revision, and changes nothing else
-
-    def has(self, number: int) -> bool:
-        return number == self.number or number in self.former
-
-
-@dataclass(frozen=True)
-class ServingState:
-    """What the runtime runs now, as observed, not as asked for.
-
-    `ready_replicas` servers answer; `route_version` is the traffic override (None: the registry decides);
-    `restart_id` is the id of the last restart that finished; `config` is what the running server has loaded
-    (None when none runs).
-    """
-
-    replicas: int
-    ready_replicas: int
-    route_version: str | None
-    restart_id: str | None
-    version: str | None
-    config: ServingConfig | None
-    isolated: bool = False  # reachable for forensics alone
-    caveats: tuple[str, ...] = ()  # what may keep the isolation from holding, in words
-    autoscaler: str | None = None  # what scales the server by itself: "active" or "suspended"; None: nothing does
-    rollout: Rollout | None = None  # None: this runtime has no rollouts
 
 
 MISSING = ".missing"  # a part of `preserve` that could not be read: its name with this, and the reason as content

@@ -8,9 +8,9 @@ from typing import Any
 from prefect import get_run_logger, task
 from prefect.runtime import flow_run
 
-from mlrunbook.steps import candidate
-from mlrunbook.wiring import world
-from tasks._policy import RETRY_TRANSIENT, off_loop
+from mlrunbook.bootstrap import world
+from mlrunbook.response.resolution import candidate
+from tasks._retry import RETRY_TRANSIENT, off_loop
 from tasks.run import current_run
 
 A_DAY_S = 86_400  # the trainer itself keeps the policy's `training.timeout_min`

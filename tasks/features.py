@@ -13,10 +13,10 @@ import httpx
 from prefect import get_run_logger, task
 from prefect.artifacts import acreate_progress_artifact, aupdate_progress_artifact
 
-from mlrunbook.progress import told_to
-from mlrunbook.steps import features
-from mlrunbook.wiring import world
-from tasks._policy import RETRY_TRANSIENT, off_loop
+from mlrunbook.base.progress import told_to
+from mlrunbook.bootstrap import world
+from mlrunbook.response.measurement import feature_store
+from tasks._retry import RETRY_TRANSIENT, off_loop
 
 SHOW_EVERY_S = 1.0
 
@@ -26,7 +26,7 @@ async def materialization_asked(
     model: str, views: list[str], end: datetime | None, look_back_h: int, reason: str, by: str
 ) -> dict[str, Any]:
     """The request for the incident; refused where the model does not read a view or the end lies in the future."""
-    return await off_loop(features.asked, world(), model, views, end, look_back_h, reason=reason, by=by)
+    return await off_loop(feature_store.asked, world(), model, views, end, look_back_h, reason=reason, by=by)
 
 
 @asynccontextmanager

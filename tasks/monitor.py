@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from prefect import get_run_logger, task
 
-from mlrunbook.domain.findings import FeatureServerAnswer, Missing
-from mlrunbook.domain.performance import ModelMetrics
-from mlrunbook.ports import ServingStatus
-from mlrunbook.steps import monitor
-from mlrunbook.steps.monitor import LogSeen
-from mlrunbook.wiring import world
-from tasks._policy import RETRY_TRANSIENT, off_loop
+from mlrunbook.bootstrap import world
+from mlrunbook.domain.evaluation.performance import ModelMetrics
+from mlrunbook.domain.observed import FeatureServerAnswer, Missing, ServingStatus
+from mlrunbook.response.detection import monitor
+from mlrunbook.response.detection.monitor import LogSeen
+from tasks._retry import RETRY_TRANSIENT, off_loop
 
 
 @task(task_run_name="read-status-of-{model}", **RETRY_TRANSIENT)

@@ -1,4 +1,4 @@
-"""The lease of the incident that this flow run carries, kept alive while the run lives."""
+"""The run that holds an incident's lease: kept alive while it lives, handed to a human, started again later, ended."""
 
 from __future__ import annotations
 
@@ -7,14 +7,15 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
 
+from prefect import task
 from prefect.runtime import flow_run
 
+from mlrunbook.bootstrap import world
 from mlrunbook.domain.errors import Fenced, Refused
-from mlrunbook.steps import lifecycle
-from mlrunbook.steps.run import Run
+from mlrunbook.response.lifecycle import runs
+from mlrunbook.response.run import Run
 from mlrunbook.store import leases
-from mlrunbook.wiring import world
-from tasks._policy import off_loop
+from tasks._retry import RETRY_TRANSIENT, off_loop
 
 _current: ContextVar[Run] = ContextVar("mlrunbook_run")
 
@@ -34,7 +35,7 @@ async def carrying(incident_id: str) -> AsyncIterator[bool]:
     An error ends this run and is said on the timeline: a `Refused` or `Unknown` pages a human, anything else is tried again by a
     later run. A run that was fenced off ends quietly.
     """
-    run = await off_loop(lifecycle.take, world(), incident_id, str(flow_run.id))
+    run = await off_loop(runs.take, world(), incident_id, str(flow_run.id))
     if run is None:
         yield False
         return
@@ -46,7 +47,7 @@ async def carrying(incident_id: str) -> AsyncIterator[bool]:
         raise
     except Exception as error:
         stop.set()
-        await off_loop(lifecycle.failed, run, error)
+        await off_loop(runs.failed, run, error)
         raise
     finally:
         stop.set()
@@ -62,3 +63,33 @@ def _keep_alive(run: Run, stop: threading.Event) -> None:
                 leases.renew(conn, run.lease, now=run.world.now(), lease_s=lease_s)
         except Exception:  # noqa: S112 - the store is away for a moment: the next beat tries again
             continue
+
+
+@task(task_run_name="is-the-{record}-recorded", **RETRY_TRANSIENT)
+async def is_recorded(incident_id: str, record: str) -> bool:
+    """Whether an earlier run came this far: a run that comes back need not ask for every step."""
+    return await off_loop(current_run().recorded, record) is not None
+
+
+@task(task_run_name="may-{incident_id}-go-on-by-itself", **RETRY_TRANSIENT)
+async def automation_held(incident_id: str) -> str | None:
+    """Why nothing more happens by itself; None where it does."""
+    return await off_loop(runs.held, current_run())
+
+
+@task(task_run_name="hand-{incident_id}-to-a-human", **RETRY_TRANSIENT)
+async def hand_to_human(incident_id: str, reason: str) -> None:
+    """Page, and stop until a human acts."""
+    await off_loop(runs.stop_for_human, current_run(), reason=reason)
+
+
+@task(task_run_name="look-again-at-{incident_id}", **RETRY_TRANSIENT)
+async def look_again_later(incident_id: str, reason: str, after_s: float) -> str:
+    """Have the dispatcher start the next run then; returns the time."""
+    return str(await off_loop(runs.look_again_later, current_run(), reason=reason, after_s=after_s))
+
+
+@task(task_run_name="end-{incident_id}", **RETRY_TRANSIENT)
+async def end(incident_id: str) -> None:
+    """Nothing is left to do: the lease ends."""
+    await off_loop(runs.done, current_run())

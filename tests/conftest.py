@@ -14,11 +14,11 @@ import pytest
 if TYPE_CHECKING:
     from sqlalchemy import Engine
 
-    from mlrunbook.embedded_postgres import EmbeddedPostgres
+    from mlrunbook.local.postgres import EmbeddedPostgres
     from tests.flows.live import ChildStack
 
 TEMPLATE = "migrated"
-STACK_FILES = ("tests/flows/", "tests/docs/test_commands_on_a_stack.py", "tests/test_stack.py", "tests/test_demo.py")
+STACK_FILES = ("tests/flows/", "tests/docs/test_commands_on_a_stack.py", "tests/local/test_stack.py", "tests/drills/test_demo.py")
 _numbers = itertools.count(1)
 
 
@@ -59,8 +59,8 @@ def postgres(scratch: Path) -> Iterator[EmbeddedPostgres]:
     """A throw-away server with an empty database TEMPLATE at the newest schema."""
     from sqlalchemy import NullPool, create_engine
 
-    from mlrunbook import db
-    from mlrunbook.embedded_postgres import EmbeddedPostgres
+    from mlrunbook.base import db
+    from mlrunbook.local.postgres import EmbeddedPostgres
 
     with EmbeddedPostgres(scratch / "store", durable=False) as server:
         server.create_database(TEMPLATE)
@@ -78,8 +78,8 @@ def database_url(postgres: EmbeddedPostgres) -> str:
 
 @pytest.fixture(scope="module")
 def engine(database_url: str) -> Iterator[Engine]:
-    """The engine of `database_url`, the same object that `mlrunbook.db.engine(database_url)` returns."""
-    from mlrunbook import db
+    """The engine of `database_url`, the same object that `mlrunbook.base.db.engine(database_url)` returns."""
+    from mlrunbook.base import db
 
     engine = db.engine(database_url)
     yield engine
@@ -89,7 +89,7 @@ def engine(database_url: str) -> Iterator[Engine]:
 @pytest.fixture(scope="session")
 def stack(scratch: Path) -> Iterator[ChildStack]:
     """The whole embedded stack on free ports, in a process of its own. Mark the test `stack` (and `prefect` when it starts flows)."""
-    from mlrunbook.addresses import Ports
+    from mlrunbook.local.addresses import Ports
     from tests.flows.live import ChildStack
 
     running = ChildStack(scratch / "stack", ports=Ports.free())

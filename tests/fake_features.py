@@ -7,8 +7,7 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from mlrunbook.domain.errors import NotFound, Refused, Transient
-from mlrunbook.domain.features import FeatureFault, FeatureProblem, FeatureStoreState, ViewState
-from mlrunbook.ports import ViewSchedule
+from mlrunbook.domain.observed import FeatureFault, FeatureProblem, FeatureStoreState, ViewSchedule, ViewState
 
 if TYPE_CHECKING:
     from tests.fakes import FileWorld

@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from mlrunbook.domain.errors import Fenced, NotFound
-from mlrunbook.ports import ModelVersion, Prediction, Replayed, ServingStatus, VersionReplay
+from mlrunbook.domain.observed import ModelVersion, Prediction, Replayed, ServingStatus, VersionReplay
 
 if TYPE_CHECKING:
     from tests.fakes import FileWorld

@@ -11,16 +11,14 @@ from typing import Any
 
 from sqlalchemy import Engine
 
-from mlrunbook import db, statefile
+from mlrunbook.base import db, json_file
 from mlrunbook.domain.actions import Action, check_own
 from mlrunbook.domain.errors import NotFound, Refused, Transient, Unknown
-from mlrunbook.domain.history import DayFigures
-from mlrunbook.domain.performance import Confusion, ModelMetrics, WindowMetrics
-from mlrunbook.domain.policy import Policy
-from mlrunbook.ports import (
+from mlrunbook.domain.evaluation.history import DayFigures
+from mlrunbook.domain.evaluation.performance import Confusion, ModelMetrics, WindowMetrics
+from mlrunbook.domain.observed import (
     Change,
     Instance,
-    Message,
     Prediction,
     Resources,
     Revision,
@@ -29,7 +27,9 @@ from mlrunbook.ports import (
     ServingStatus,
     WorkOrder,
 )
-from mlrunbook.wiring import World
+from mlrunbook.domain.policy.policy import Policy
+from mlrunbook.ports import Message
+from mlrunbook.response.world import World
 from tests import fake_features, fake_models, fake_serving
 from tests.fake_features import FileFeatures, FileSchedules
 from tests.fake_models import FileRegistry, FileTrainer, scored
@@ -91,7 +91,7 @@ class FileWorld(FileRegistry, FileSchedules):
         self.down_after_reads: int | None = None  # goes down after so many answers
         self.faults: dict[str, list[str]] = {}  # kind of change -> what befalls its next attempts, see `_apply`
         if not path.exists():
-            statefile.patch(
+            json_file.patch(
                 path,
                 {
                     "serving": "v2.0.0",
@@ -128,10 +128,10 @@ class FileWorld(FileRegistry, FileSchedules):
 
     @property
     def state(self) -> dict[str, Any]:
-        return statefile.read(self.path)
+        return json_file.read(self.path)
 
     def set(self, **changes: Any) -> None:
-        statefile.patch(self.path, changes)
+        json_file.patch(self.path, changes)
 
     @property
     def applied(self) -> dict[str, int]:

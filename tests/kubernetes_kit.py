@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from mlrunbook.adapters.kubernetes import KubernetesRuntime
-from mlrunbook.adapters.kubernetes_cluster import Cluster, login
-from mlrunbook.domain.cluster import ClusterObjects, ClusterPolicy
+from mlrunbook.adapters.kubernetes.cluster import Cluster, login
+from mlrunbook.adapters.kubernetes.runtime import KubernetesRuntime
+from mlrunbook.domain.policy.cluster import ClusterObjects, ClusterPolicy
 
 MODEL = "predictive_maintenance"
 NAMES = ClusterObjects(scaled_deployment="model-server")  # one Deployment for both, as in most clusters

@@ -57,7 +57,7 @@ class Subtype(StrEnum):
 
 
 class ClockName(StrEnum):
-    """The laws that give a deadline for telling an authority: see `mlrunbook.domain.regulatory`."""
+    """The laws that give a deadline for telling an authority: see `mlrunbook.domain.communication.regulatory`."""
 
     GDPR = "gdpr"
     AI_ACT = "ai_act"

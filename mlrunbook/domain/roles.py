@@ -4,12 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING
 
 from mlrunbook.domain.incident import Severity
-
-if TYPE_CHECKING:
-    from mlrunbook.domain.policy import Policy
 
 
 class Role(StrEnum):
@@ -85,15 +81,3 @@ class Assigned:
     @property
     def words(self) -> str:
         return f"{self.duty.words}: {self.name or self.role.words}" + (f" ({self.role.words})" if self.name else "")
-
-
-def role_of(duty: Duty, severity: Severity, policy: Policy) -> Role:
-    """The role that a duty falls to at this severity."""
-    match duty:
-        case Duty.INCIDENT_COMMANDER:
-            rules = policy.roles
-            return rules.incident_commander_then if severity.at_least(rules.manager_from) else rules.incident_commander
-        case Duty.CONTAINMENT_APPROVER:
-            return policy.approvals.containment.roles[0]
-        case Duty.RESOLUTION_APPROVER:
-            return policy.approvals.resolution.roles[0]

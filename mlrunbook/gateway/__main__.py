@@ -26,11 +26,11 @@ def serve(host: str = "127.0.0.1", port: int = 8090, *, dispatch: bool = True) -
 def _server(dispatch: bool) -> uvicorn.Server:
     import uvicorn
 
+    from mlrunbook.base.settings import settings
+    from mlrunbook.bootstrap import world
     from mlrunbook.gateway.app import create_app
     from mlrunbook.gateway.dispatcher import Dispatcher
     from mlrunbook.gateway.heartbeat import Heartbeat
-    from mlrunbook.settings import settings
-    from mlrunbook.wiring import world
 
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     logging.getLogger("httpx").setLevel(logging.WARNING)
@@ -50,14 +50,14 @@ def _server(dispatch: bool) -> uvicorn.Server:
 @contextlib.contextmanager
 def _taking_mail() -> Iterator[None]:
     """Alerts by mail, where MLRUNBOOK_SMTP_PORT says so."""
-    from mlrunbook.settings import settings
+    from mlrunbook.base.settings import settings
 
     config = settings()
     if config.smtp_port is None:
         yield
         return
-    from mlrunbook.gateway.mail import Mailbox
-    from mlrunbook.wiring import world
+    from mlrunbook.bootstrap import world
+    from mlrunbook.gateway.webhooks.mail import Mailbox
 
     mailbox = Mailbox(world(), config.smtp_host, config.smtp_port)
     mailbox.start()

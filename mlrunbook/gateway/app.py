@@ -13,14 +13,17 @@ from fastapi.responses import HTMLResponse
 from pydantic import Field
 from starlette.concurrency import run_in_threadpool
 
-from mlrunbook import __version__, web
+from mlrunbook import __version__
+from mlrunbook.base import web
 from mlrunbook.domain.errors import Transient
-from mlrunbook.gateway import audits_api, exporter, incidents_api, intake_api, webhooks
+from mlrunbook.gateway import metrics
+from mlrunbook.gateway.api import audits, changes_and_quarantine, incidents
 from mlrunbook.gateway.dispatcher import Dispatcher
-from mlrunbook.gateway.formats import FORMATS
 from mlrunbook.gateway.heartbeat import Heartbeat
+from mlrunbook.gateway.webhooks import router
+from mlrunbook.gateway.webhooks.registry import FORMATS
+from mlrunbook.response.world import World
 from mlrunbook.store import quarantine
-from mlrunbook.wiring import World
 
 log = logging.getLogger(__name__)
 
@@ -82,7 +85,7 @@ def create_app(
             quarantined=quarantined,
         )
 
-    exporter.expose(app, world, dispatcher_alive=(lambda: keeper.alive) if keeper else None)
+    metrics.expose(app, world, dispatcher_alive=(lambda: keeper.alive) if keeper else None)
 
     link = f'<li><a href="{html.escape(prefect_ui_url)}">Prefect</a>: the flow runs</li>' if prefect_ui_url else ""
 
@@ -90,11 +93,11 @@ def create_app(
     def front_page() -> HTMLResponse:
         return HTMLResponse(PAGE.format(prefect=link))
 
-    app.include_router(incidents_api.router(world))
-    app.include_router(audits_api.router(world))
-    app.include_router(intake_api.router(world))
+    app.include_router(incidents.router(world))
+    app.include_router(audits.router(world))
+    app.include_router(changes_and_quarantine.router(world))
     for form in FORMATS.values():
-        app.include_router(webhooks.router(world, form))
+        app.include_router(router.router(world, form))
     return app
 
 

@@ -12,37 +12,41 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
-from mlrunbook import approvals, cadence, delivery, intake, recurrence
 from mlrunbook.domain.errors import NotFound, Refused, RunbookError
-from mlrunbook.notices import EXPIRY, ORDER_OVERDUE, RESPONSE, SETTLE, UPDATE, page_text
 from mlrunbook.ports import Message
-from mlrunbook.steps import action_items, confirmation, orders, regulatory, review_reminders
+from mlrunbook.response.communication import channel_fallback, escalation, regulatory_clocks
+from mlrunbook.response.communication.notifications import page_text
+from mlrunbook.response.containment import emergency
+from mlrunbook.response.execution import approvals
+from mlrunbook.response.lifecycle import flapping, opening, post_close_check
+from mlrunbook.response.review import action_items, reminders
+from mlrunbook.response.world import World
 from mlrunbook.store import incidents, leases, outbox, timeline
-from mlrunbook.wiring import World
+from mlrunbook.store.outbox import EXPIRY, ORDER_OVERDUE, RESPONSE, SETTLE, UPDATE
 
 log = logging.getLogger("mlrunbook.dispatcher")
 
 RESPOND = "respond"
-URGENT: tuple[str, ...] = ("page", "start_run", "resume_run", RESPONSE, ORDER_OVERDUE, regulatory.TIMER)
+URGENT: tuple[str, ...] = ("page", "start_run", "resume_run", RESPONSE, ORDER_OVERDUE, regulatory_clocks.TIMER)
 ORDINARY: tuple[str, ...] = (
     SETTLE,
     "message",
     UPDATE,
     EXPIRY,
-    recurrence.TIMER,
-    intake.SILENCE_ENDS,
-    review_reminders.TIMER,
-    confirmation.TIMER,
+    flapping.TIMER,
+    opening.SILENCE_ENDS,
+    reminders.TIMER,
+    post_close_check.TIMER,
     action_items.TIMER,
 )
 TIMERS = {
-    UPDATE: cadence.send_update,
-    RESPONSE: cadence.answer_is_due,
-    recurrence.TIMER: recurrence.quiet,
-    review_reminders.TIMER: review_reminders.remind,
+    UPDATE: escalation.send_update,
+    RESPONSE: escalation.answer_is_due,
+    flapping.TIMER: flapping.quiet,
+    reminders.TIMER: reminders.remind,
     action_items.TIMER: action_items.remind,
     EXPIRY: approvals.expire,
-    ORDER_OVERDUE: orders.overdue,
+    ORDER_OVERDUE: emergency.overdue,
 }
 """What the store alone decides. Each is `(conn, policy, row, *, now)`."""
 LOOK_AGAIN_S = 300.0  # how often a run that waits for a human is checked to be still there
@@ -67,9 +71,9 @@ class Dispatcher:
             SETTLE: self._settle,
             "start_run": self._start_run,
             "resume_run": self._resume_run,
-            confirmation.TIMER: self._confirm_recovery,
-            regulatory.TIMER: self._remind_of_clock,
-            intake.SILENCE_ENDS: self._end_silence,
+            post_close_check.TIMER: self._confirm_recovery,
+            regulatory_clocks.TIMER: self._remind_of_clock,
+            opening.SILENCE_ENDS: self._end_silence,
         } | dict.fromkeys(TIMERS, self._go_off)
 
     def run(self) -> None:
@@ -124,7 +128,7 @@ class Dispatcher:
             log.log(level, "%s %s, attempt %d: %s", item.kind, item.dedup_key, item.attempts, error, exc_info=level == logging.ERROR)
             with self._world.transaction() as conn:
                 outbox.failed(conn, item, str(error) or type(error).__name__, now=self._world.now())
-                delivery.note_failure(
+                channel_fallback.note_failure(
                     conn, self._world.policy, item, error, has_address=self._world.notifier.has_address, now=self._world.now()
                 )
 
@@ -191,17 +195,17 @@ class Dispatcher:
             outbox.delivered(conn, item, now=self._world.now())
 
     def _confirm_recovery(self, item: outbox.Item) -> None:
-        confirmation.confirm(self._world, item)
+        post_close_check.confirm(self._world, item)
 
     def _remind_of_clock(self, item: outbox.Item) -> None:
-        regulatory.remind(self._world, item)
+        regulatory_clocks.remind(self._world, item)
 
     def _end_silence(self, item: outbox.Item) -> None:
         model = str(item.payload["model"])
         standing = self._world.known_models.of(self._world.policy, [model])[model]
         with self._world.transaction() as conn:
             now = self._world.now()
-            intake.end_silence(conn, self._world.policy, item, standing, now=now)
+            opening.end_silence(conn, self._world.policy, item, standing, now=now)
             outbox.delivered(conn, item, now=now)
 
     def _revive(self) -> int:

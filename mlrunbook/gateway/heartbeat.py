@@ -15,8 +15,8 @@ from typing import Literal
 import httpx
 
 from mlrunbook.gateway.dispatcher import Dispatcher
+from mlrunbook.response.world import World
 from mlrunbook.store import outbox
-from mlrunbook.wiring import World
 
 log = logging.getLogger("mlrunbook.heartbeat")
 

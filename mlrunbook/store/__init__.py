@@ -1,0 +1,1 @@
+"""The incident store: one file a table. May import base and domain."""

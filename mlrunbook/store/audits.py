@@ -11,8 +11,8 @@ from typing import Any
 from sqlalchemy import Connection, Row, select
 from sqlalchemy.dialects.postgresql import insert
 
-from mlrunbook.domain.audit.period import Kind
-from mlrunbook.domain.audit.section import Audit, Verdict
+from mlrunbook.domain.audits.period import Kind
+from mlrunbook.domain.audits.section import Audit, Verdict
 from mlrunbook.domain.errors import NotFound
 from mlrunbook.store.tables import audits, drills
 

@@ -1,4 +1,4 @@
-"""The journal of changes to the world: one row a planned action. Written by `mlrunbook.perform` alone."""
+"""The journal of changes to the world: one row a planned action. Written by `mlrunbook.response.execution.execute` alone."""
 
 from __future__ import annotations
 
@@ -209,3 +209,9 @@ def unknown_of_open(conn: Connection) -> int:
 
 def _json(value: Any) -> Any:
     return json.loads(json.dumps(value, default=str))
+
+
+def isolations(conn: Connection, incident_id: str) -> list[Row]:
+    """What of this incident cuts the model server off and was not taken back, oldest first."""
+    rows = of_incident(conn, incident_id)
+    return [r for r in rows if r.kind == Isolate.kind and r.target["isolated"] and r.state in SETTLED and r.undone_by is None]

@@ -17,6 +17,12 @@ from sqlalchemy.dialects.postgresql import insert
 
 from mlrunbook.store.tables import outbox
 
+SETTLE = "settle_pages"
+UPDATE = "update"
+RESPONSE = "response_due"
+EXPIRY = "expire_approval"
+ORDER_OVERDUE = "order_overdue"
+
 CLAIM_S = 60.0
 CLAIM_OF_PAGES_S = 20.0  # a page may repeat; one that a dead dispatcher held must not wait a minute
 MAX_BACKOFF_S = 60.0

@@ -8,7 +8,7 @@ from datetime import datetime
 from sqlalchemy import Connection, select
 from sqlalchemy.dialects.postgresql import insert as upsert
 
-from mlrunbook.domain.monitoring import RuleState
+from mlrunbook.domain.detection.alert_rules import RuleState
 from mlrunbook.store.tables import rule_states
 
 

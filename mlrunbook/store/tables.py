@@ -19,7 +19,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import JSONB
 
-from mlrunbook.db import metadata
+from mlrunbook.base.db import metadata
 
 ONE_OPEN = "status NOT IN ('closed', 'false_alarm')"
 

@@ -11,7 +11,8 @@ import pytest
 
 from mlrunbook.domain.actions import Configure, Isolate, Restart, RouteTraffic, Scale, UndoRollout
 from mlrunbook.domain.errors import Invalid, NotFound, Refused, Transient
-from mlrunbook.ports import MISSING, ServingRuntime, ServingState
+from mlrunbook.domain.observed import ServingState
+from mlrunbook.ports import MISSING, ServingRuntime
 from tests.adapters.own_model import VERBS, strangers
 from tests.waiting import until
 

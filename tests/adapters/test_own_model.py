@@ -17,24 +17,25 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import Engine, MetaData, select
 
-from mlrunbook.adapters.kubernetes import KubernetesRuntime
-from mlrunbook.adapters.kubernetes_access import NEEDED
-from mlrunbook.adapters.local_runtime import LocalRuntime
-from mlrunbook.adapters.platform import HttpPlatform
-from mlrunbook.db import transaction
-from mlrunbook.domain.cluster import ClusterPolicy
+from mlrunbook.adapters.kubernetes.access import NEEDED
+from mlrunbook.adapters.kubernetes.runtime import KubernetesRuntime
+from mlrunbook.adapters.local import serving_config
+from mlrunbook.adapters.local.runtime import LocalRuntime
+from mlrunbook.adapters.local.serving_state import claim
+from mlrunbook.adapters.model_platform import HttpPlatform
+from mlrunbook.base.db import transaction
+from mlrunbook.base.settings import Settings
+from mlrunbook.base.tokens import Scope
 from mlrunbook.domain.errors import Refused
-from mlrunbook.platform import serving_config, tables, workorders
-from mlrunbook.platform.api import create_app
-from mlrunbook.platform.serving_state import claim
+from mlrunbook.domain.policy.cluster import ClusterPolicy
+from mlrunbook.local.platform import tables, work_orders
+from mlrunbook.local.platform.api import create_app
 from mlrunbook.ports import MISSING, ModelPlatform, ServingRuntime
-from mlrunbook.settings import Settings
-from mlrunbook.tokens import Scope
 from tests.adapters.own_model import PLATFORM_VERBS, VERBS, names, port_methods
 from tests.fake_kubernetes import FakeKubernetes, kubeconfig, serving
 from tests.fakes import MODEL, Clock, FileWorld
 from tests.kubernetes_kit import Kit
-from tests.platform.kit import bearer, log, release, running, settings_for
+from tests.local.platform.kit import bearer, log, release, running, settings_for
 
 MANY = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
@@ -97,7 +98,7 @@ def in_the_box(engine: Engine, tmp_path_factory: pytest.TempPathFactory) -> Iter
     switches = serving_config.ensure(config.serving_config_file, threshold=0.5)
     claim(config.serving_state_file, MODEL)
     with transaction(engine) as conn:
-        workorders.create(conn, [(1, "asset_1", 0.9)], model=MODEL, config=switches, at=datetime.now(UTC))
+        work_orders.create(conn, [(1, "asset_1", 0.9)], model=MODEL, config=switches, at=datetime.now(UTC))
     files = (config.serving_state_file, config.serving_config_file)
 
     def world() -> bytes:

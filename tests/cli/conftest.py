@@ -15,19 +15,19 @@ import pytest
 from sqlalchemy import Engine
 from typer.testing import CliRunner, Result
 
-from mlrunbook import tokens
-from mlrunbook.cli import app
-from mlrunbook.db import transaction
+from mlrunbook.base import tokens
+from mlrunbook.base.db import transaction
+from mlrunbook.base.tokens import Scope
+from mlrunbook.cli.main import app
 from mlrunbook.domain.actions import Path as ResolutionPath
 from mlrunbook.domain.actions import Plan, PlanKind, RollBack
-from mlrunbook.domain.owned import ModelRules
-from mlrunbook.domain.policy import Policy
+from mlrunbook.domain.policy.owned import ModelRules
+from mlrunbook.domain.policy.policy import Policy
 from mlrunbook.gateway.app import create_app
-from mlrunbook.platform.api import create_app as platform_app
+from mlrunbook.local.platform.api import create_app as platform_app
 from mlrunbook.store import plans
-from mlrunbook.tokens import Scope
 from tests.fakes import FileWorld, world_of
-from tests.platform.kit import log, new_model, release, running, settings_for
+from tests.local.platform.kit import log, new_model, release, running, settings_for
 from tests.served import served
 
 _models = itertools.count(1)

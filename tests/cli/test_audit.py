@@ -13,12 +13,12 @@ import httpx
 import pytest
 from sqlalchemy import Engine
 
-from mlrunbook.db import transaction
-from mlrunbook.platform.api import create_app
+from mlrunbook.base.db import transaction
+from mlrunbook.base.tokens import Scope
+from mlrunbook.local.platform.api import create_app
 from mlrunbook.store import audits, incidents
-from mlrunbook.tokens import Scope
 from tests.cli.conftest import COMMAND, Cli, environment, one_line
-from tests.platform.kit import log, new_model, release, running, settings_for
+from tests.local.platform.kit import log, new_model, release, running, settings_for
 
 
 @pytest.fixture(scope="module")

@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine, text
 
-from mlrunbook.commands import bundle
-from mlrunbook.db import transaction
+from mlrunbook.base.db import transaction
+from mlrunbook.cli import bundle
+from mlrunbook.domain.containment.evidence import MANIFEST, Bundle, File, manifest
 from mlrunbook.domain.errors import Invalid, Refused
-from mlrunbook.domain.evidence import MANIFEST, Bundle, File, manifest
 from mlrunbook.store import evidence, incidents, timeline
 from tests.cli.conftest import Cli, one_line
 

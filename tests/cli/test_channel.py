@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.adapters.test_notify import Receiver
-from tests.adapters.test_pagers import PagerDuty
+from tests.adapters.channels.test_notifier import Receiver
+from tests.adapters.channels.test_pagers import PagerDuty
 from tests.cli.conftest import Cli, one_line
 
 SECRETS = ("s3cret", "127.0.0.1", "/hook", "hook")

@@ -7,7 +7,7 @@ from typing import Any
 import httpx
 import pytest
 
-from mlrunbook.deploy import POOL, ensure_pool
+from mlrunbook.adapters.prefect.deployments import POOL, ensure_pool
 
 
 @pytest.mark.parametrize(("kind", "patched"), [("process", True), ("kubernetes", False)])

@@ -18,17 +18,17 @@ import yaml
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse
 
-from mlrunbook.adapters.kubernetes_access import NEEDED
-from mlrunbook.doctor import Ask, Check, Level, examine, ok
-from mlrunbook.doctor_clock import skew
-from mlrunbook.domain.policy import Policy, Role
-from mlrunbook.embedded_postgres import EmbeddedPostgres
-from mlrunbook.platform.serving_state import claim
-from mlrunbook.settings import Settings
-from mlrunbook.tokens import Scope
+from mlrunbook.adapters.kubernetes.access import NEEDED
+from mlrunbook.adapters.local.serving_state import claim
+from mlrunbook.base.settings import Settings
+from mlrunbook.base.tokens import Scope
+from mlrunbook.diagnostics.doctor import Ask, Check, Level, examine, ok, skew
+from mlrunbook.domain.policy.policy import Policy
+from mlrunbook.domain.roles import Role
+from mlrunbook.local.postgres import EmbeddedPostgres
 from tests.cli.conftest import Cli
 from tests.docs.pages import ROOT
-from tests.platform.kit import running
+from tests.local.platform.kit import running
 from tests.served import served
 
 Findings = dict[str, dict[str, str]]
@@ -179,7 +179,7 @@ def test_a_check_that_hangs_is_left_behind() -> None:
     ],
 )
 def test_what_keeps_runs_from_starting_is_found(cli: Cli, changes: dict[str, Any], name: str, said: str, fix: str) -> None:
-    from mlrunbook.doctor_services import prefect as check
+    from mlrunbook.diagnostics.services import prefect as check
 
     with prefect(**changes) as api:
         found = {f.name: f for f in examine([Check("Prefect", check)], Ask(Settings(prefect_api_url=api, home=ROOT), Policy(), "m"))}
@@ -189,7 +189,7 @@ def test_what_keeps_runs_from_starting_is_found(cli: Cli, changes: dict[str, Any
 
 
 def test_a_flow_that_is_not_in_the_checkout_is_found(tmp_path: Path) -> None:
-    from mlrunbook.doctor_services import prefect as check
+    from mlrunbook.diagnostics.services import prefect as check
 
     (tmp_path / "prefect.yaml").write_text((ROOT / "prefect.yaml").read_text())
     with prefect() as api:
@@ -198,7 +198,7 @@ def test_a_flow_that_is_not_in_the_checkout_is_found(tmp_path: Path) -> None:
 
 
 def test_a_clock_that_is_off_is_found(cli: Cli) -> None:
-    from mlrunbook.doctor_services import prefect as check
+    from mlrunbook.diagnostics.services import prefect as check
 
     with prefect(clock=lambda: datetime.now(UTC) - timedelta(seconds=90)) as api:
         found = {f.name: f for f in examine([Check("Prefect", check)], Ask(Settings(prefect_api_url=api, home=ROOT), Policy(), "m"))}
@@ -219,7 +219,7 @@ def test_a_slow_answer_is_no_wrong_clock(theirs_s: float, level: Level) -> None:
 def test_a_schema_that_is_not_there_or_old_is_told(cli: Cli, postgres: EmbeddedPostgres) -> None:
     from sqlalchemy import create_engine, text
 
-    from mlrunbook.db import normalise_url
+    from mlrunbook.base.db import normalise_url
 
     name = "doctor_empty"
     postgres.create_database(name)
@@ -235,7 +235,7 @@ def test_a_schema_that_is_not_there_or_old_is_told(cli: Cli, postgres: EmbeddedP
 def test_nobody_who_may_approve_is_a_warning_with_the_command(cli: Cli, postgres: EmbeddedPostgres) -> None:
     from sqlalchemy import create_engine
 
-    from mlrunbook import db
+    from mlrunbook.base import db
 
     postgres.create_database("doctor_bare")
     db.upgrade(create_engine(db.normalise_url(postgres.url("doctor_bare"))))

@@ -13,7 +13,7 @@ from tests.cli.conftest import Cli, environment, one_line
 
 def test_the_help_costs_no_heavy_import() -> None:
     heavy = "{'httpx', 'sqlalchemy', 'pydantic', 'prefect', 'sklearn', 'pandas', 'numpy', 'yaml'}"
-    code = f"import sys, mlrunbook.cli; print(*sorted({heavy} & set(sys.modules)))"
+    code = f"import sys, mlrunbook.cli.main; print(*sorted({heavy} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == ""
 
 

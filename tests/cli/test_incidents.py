@@ -13,12 +13,12 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Engine, update
 
-from mlrunbook.approvals import approve_by_rule
-from mlrunbook.commands import show
-from mlrunbook.db import transaction
+from mlrunbook.base.db import transaction
+from mlrunbook.base.tokens import Scope
+from mlrunbook.cli import render
 from mlrunbook.domain.actions import Plan, PlanKind, Scale
+from mlrunbook.response.execution.approvals import approve_by_rule
 from mlrunbook.store import plans, tables
-from mlrunbook.tokens import Scope
 from tests.cli.conftest import COMMAND, Cli, environment, one_line
 
 
@@ -279,7 +279,7 @@ def test_a_decision_is_shown_with_who_took_it_by_which_door_and_why(cli: Cli, in
 
 def test_what_is_unknown_is_said_with_its_reason_and_long_lists_end() -> None:
     findings = [{"state": "unknown", "sentence": f"source {n} does not answer"} for n in (1, 2, 2, 3, 4, 5)]
-    said = list(show._investigation({"id": "incident_1", "diagnosis": None, "findings": findings}))
+    said = list(render._investigation({"id": "incident_1", "diagnosis": None, "findings": findings}))
     assert said[1:4] == [f"unknown: source {n} does not answer" for n in (1, 2, 3)]
     assert said[4:] == ["and 2 more unknown; all of them: mlrunbook incidents show incident_1 --json"]
 

@@ -12,10 +12,10 @@ import pytest
 import yaml
 from sqlalchemy import Engine
 
-from mlrunbook.db import transaction
-from mlrunbook.domain.policy import Policy
-from mlrunbook.embedded_postgres import EmbeddedPostgres
-from mlrunbook.tokens import verify
+from mlrunbook.base.db import transaction
+from mlrunbook.base.tokens import verify
+from mlrunbook.domain.policy.policy import Policy
+from mlrunbook.local.postgres import EmbeddedPostgres
 from tests.cli.conftest import COMMAND, Cli, environment, one_line
 
 

@@ -9,9 +9,9 @@ from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse
 from sqlalchemy import Engine
 
-from mlrunbook.tokens import Scope
+from mlrunbook.base.tokens import Scope
 from tests.cli.conftest import Cli, one_line
-from tests.platform.kit import bearer, running
+from tests.local.platform.kit import bearer, running
 
 
 def test_a_platform_that_conforms_is_said_to_endpoint_by_endpoint(cli: Cli, platform: tuple[str, str]) -> None:

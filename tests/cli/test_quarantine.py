@@ -7,7 +7,7 @@ import json
 import httpx
 import pytest
 
-from mlrunbook.commands.webhook import FormatName
+from mlrunbook.cli.webhook import FormatName
 from tests.cli.conftest import Cli, one_line
 
 HOSTILE = "\x1b[31mred\x1b[0m\u202e [bold]x[/bold]"

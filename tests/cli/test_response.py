@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 
 from sqlalchemy import Engine
 
-from mlrunbook.db import transaction
+from mlrunbook.base.db import transaction
 from mlrunbook.store import alerts
 from tests.cli.conftest import Cli, one_line
 

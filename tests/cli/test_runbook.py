@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from mlrunbook.cli import app
-from mlrunbook.commands.runbook import PAGE
-from mlrunbook.settings import settings
+from mlrunbook.base.settings import settings
+from mlrunbook.cli.main import app
+from mlrunbook.cli.runbook import PAGE
 from tests.docs.pages import ROOT
 
 

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from mlrunbook.commands.train import moment
+from mlrunbook.cli.train import moment
 from tests.cli.conftest import Cli, one_line
 
 PAST = ("--start-date", "2026-01-01", "--end-date", "2026-02-01")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import tomllib
 
-from mlrunbook.domain.audit.limits import AuditPolicy
+from mlrunbook.domain.policy.audits import AuditPolicy
 from tests.docs.pages import ROOT
 
 DOCKERFILE = (ROOT / "deployments" / "Dockerfile").read_text()

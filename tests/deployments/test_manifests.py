@@ -15,14 +15,16 @@ from kubernetes import client
 from pydantic import ValidationError
 from sqlalchemy import create_engine
 
-from mlrunbook import policy_file
-from mlrunbook.adapters.kubernetes_access import NEEDED
-from mlrunbook.domain.policy import Policy
+from mlrunbook.adapters.kubernetes.access import NEEDED
+from mlrunbook.adapters.local import serving_config
+from mlrunbook.adapters.local.serving_state import DEFAULT_MODEL
+from mlrunbook.base import policy_file
+from mlrunbook.base.settings import Settings
+from mlrunbook.domain.policy.policy import Policy
 from mlrunbook.gateway import app as gateway_app
-from mlrunbook.platform import api, model_server, serving_config
-from mlrunbook.platform.serving_state import DEFAULT_MODEL
-from mlrunbook.settings import Settings
-from mlrunbook.wiring import World
+from mlrunbook.local.platform import api
+from mlrunbook.local.serving import model_server
+from mlrunbook.response.world import World
 from tests.deployments.manifests import BASE, FOLDER, PRODUCTION, Manifest, containers, every_file, find, of_kind, pods, rendered
 from tests.docs.pages import ROOT
 
@@ -170,7 +172,8 @@ def _prefect_settings() -> set[str]:
 
 
 def test_every_command_exists() -> None:
-    from tests.docs.test_pages import _problem, app, typer
+    from mlrunbook.cli.main import app
+    from tests.docs.test_pages import _problem, typer
 
     root = typer.main.get_command(app)
     seen = set()

@@ -15,13 +15,13 @@ from typing import Any
 import pytest
 import yaml
 
-from mlrunbook.commands.webhook import FormatName
-from mlrunbook.domain.intake import IntakePolicy
-from mlrunbook.gateway import pagerduty
-from mlrunbook.gateway.formats import FORMATS
-from mlrunbook.gateway.intake_api import ChangeIn
-from mlrunbook.gateway.reading import Received
-from mlrunbook.gateway.signatures import OF_FORMAT, TOKEN_HEADER, Signed, prove
+from mlrunbook.cli.webhook import FormatName
+from mlrunbook.domain.policy.intake import IntakePolicy
+from mlrunbook.gateway.api.changes_and_quarantine import ChangeIn
+from mlrunbook.gateway.webhooks import pagerduty
+from mlrunbook.gateway.webhooks.parsing import Received
+from mlrunbook.gateway.webhooks.registry import FORMATS
+from mlrunbook.gateway.webhooks.signatures import OF_FORMAT, TOKEN_HEADER, Signed, prove
 
 ROOT = Path(__file__).resolve().parents[2]
 RECEIVERS = ROOT / "deployments/receivers"

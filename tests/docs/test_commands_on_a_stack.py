@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from mlrunbook.db import transaction
+from mlrunbook.base.db import transaction
 from mlrunbook.domain.actions import Path as ResolutionPath
 from mlrunbook.domain.actions import Plan, PlanKind, RollBack
 from mlrunbook.store import incidents, plans, records
@@ -29,7 +29,7 @@ from tests.waiting import until
 if TYPE_CHECKING:
     from sqlalchemy import Engine
 
-    from mlrunbook.stack import Stack
+    from mlrunbook.local.stack import Stack
 
 pytestmark = [pytest.mark.stack, pytest.mark.prefect]
 
@@ -83,7 +83,7 @@ def shell(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Shell:
 
 @pytest.fixture(scope="module")
 def store(stack: Stack) -> Iterator[Engine]:
-    from mlrunbook import db
+    from mlrunbook.base import db
 
     engine = db.engine(stack.database_url)
     yield engine

@@ -53,5 +53,5 @@ def test_what_carries_a_line_out_and_its_test_exist(section: str, row: list[str]
 
 def test_the_check_can_fail() -> None:
     assert not exists("mlrunbook/nowhere.py")
-    assert not exists("mlrunbook/intake.py::nobody")
+    assert not exists("mlrunbook/response/lifecycle/opening.py::nobody")
     assert exists("runbook.yaml::response_min")

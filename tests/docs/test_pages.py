@@ -14,15 +14,16 @@ import typer
 import yaml
 from sqlalchemy import create_engine
 
-from mlrunbook.cli import app
-from mlrunbook.domain.policy import Policy, Role, channel_variable
-from mlrunbook.domain.roles import Duty
+from mlrunbook.base.settings import Settings
+from mlrunbook.base.tokens import Scope
+from mlrunbook.cli.main import app
+from mlrunbook.domain.policy.policy import Policy, channel_variable
+from mlrunbook.domain.roles import Duty, Role
 from mlrunbook.gateway import app as gateway_app
-from mlrunbook.gateway.formats import FORMATS
-from mlrunbook.platform import api, model_server
-from mlrunbook.settings import Settings
-from mlrunbook.tokens import Scope
-from mlrunbook.wiring import World
+from mlrunbook.gateway.webhooks.registry import FORMATS
+from mlrunbook.local.platform import api
+from mlrunbook.local.serving import model_server
+from mlrunbook.response.world import World
 from tests.docs.pages import PAGES, README, ROOT, Page
 
 # Read where they are needed, not through Settings.
@@ -197,7 +198,7 @@ def _endpoints(page: Page) -> Iterator[tuple[str | None, str]]:
 
 
 def test_the_platforms_shapes_are_what_the_adapter_reads_and_sends() -> None:
-    page, adapter = Page(ROOT / "docs/how-to/add-a-model-platform.md"), (ROOT / "mlrunbook/adapters/platform.py").read_text()
+    page, adapter = Page(ROOT / "docs/how-to/add-a-model-platform.md"), (ROOT / "mlrunbook/adapters/model_platform.py").read_text()
     rows = page.table("What is called")
     shapes = page.section("What is called").partition("\n- A **window**")[2]
     shown = {name for row in rows for name in re.findall(r"`(\w+)`", row[1] + row[2])} | set(re.findall(r"`([a-z]\w*)`", shapes))
@@ -218,7 +219,7 @@ def test_only_the_effects_call_what_changes_the_world() -> None:
     changing = re.compile(rf"\b(?:platform|runtime|features)\.(?:{verbs})\(")
     sources = [path for folder in ("mlrunbook", "flows", "tasks") for path in (ROOT / folder).rglob("*.py")]
     # The contract's suite asks a platform what changes it, for a model that a person names: no incident, no plan, nothing to undo.
-    known = {"mlrunbook/effects.py", "mlrunbook/platform_contract.py"}
+    known = {"mlrunbook/response/execution/handlers.py", "mlrunbook/diagnostics/platform_contract.py"}
     assert {str(path.relative_to(ROOT)) for path in sources if changing.search(path.read_text())} == known
 
 

@@ -9,15 +9,17 @@ from typing import Any
 
 import pytest
 
-from mlrunbook.domain import communication, review
-from mlrunbook.domain.communication import ResolutionFacts, Situation
-from mlrunbook.domain.containment import Rule
-from mlrunbook.domain.findings import CHECKLIST
+from mlrunbook.domain.communication import messages
+from mlrunbook.domain.communication.messages import ResolutionFacts, Situation
+from mlrunbook.domain.detection.alert_rules import RULES
 from mlrunbook.domain.incident import Incident, IncidentType, Severity, Status
-from mlrunbook.domain.monitoring import RULES
-from mlrunbook.domain.policy import Policy, Role
-from mlrunbook.domain.review import ReviewFacts
-from mlrunbook.platform.feature_repo.definitions import VIEWS
+from mlrunbook.domain.investigation.findings import CHECKLIST
+from mlrunbook.domain.policy.changes import Rule
+from mlrunbook.domain.policy.policy import Policy
+from mlrunbook.domain.review import review
+from mlrunbook.domain.review.review import ReviewFacts
+from mlrunbook.domain.roles import Role
+from mlrunbook.local.features.definitions import VIEWS
 from tests.docs.pages import ROOT, RUNBOOK, Page
 
 STEPS = [
@@ -240,8 +242,8 @@ def test_the_templates_are_those_that_go_out() -> None:
     initial, resolution = RUNBOOK.blocks("text")
     told = Situation("incident_1", "predictive_maintenance", "v2.0.0", Severity.HIGH, Status.INVESTIGATING, "F1 fell")
     over = ResolutionFacts("incident_1", "predictive_maintenance", Severity.HIGH, timedelta(minutes=3), "a bad release", ["rolled back"])
-    assert labels(initial) == labels(communication.initial_notification(told).text)
-    assert labels(resolution) == labels(communication.resolution_notification(over).text)
+    assert labels(initial) == labels(messages.initial_notification(told).text)
+    assert labels(resolution) == labels(messages.resolution_notification(over).text)
 
 
 def test_the_headings_of_the_review_are_those_of_the_draft() -> None:

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy  # noqa: F401 - once here: the rules import it where they use it, and no timed example should pay for that
 
-from mlrunbook.domain.performance import Confusion, ModelMetrics, WindowMetrics
-from mlrunbook.ports import Change, Prediction, ServingConfig, ServingState, ServingStatus
+from mlrunbook.domain.evaluation.performance import Confusion, ModelMetrics, WindowMetrics
+from mlrunbook.domain.observed import Change, Prediction, ServingConfig, ServingState, ServingStatus
 
 NOW = datetime(2025, 3, 1, 12, 0, tzinfo=UTC)
 MODEL = "predictive_maintenance"

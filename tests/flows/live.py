@@ -20,23 +20,24 @@ import httpx
 import psutil
 from sqlalchemy import Connection, Engine
 
-from mlrunbook import db
-from mlrunbook.addresses import Ports, running_env
-from mlrunbook.deploy import prefect_client
+from mlrunbook.adapters.prefect.deployments import prefect_client
+from mlrunbook.base import db
+from mlrunbook.base.processes import MARK, marked
 from mlrunbook.domain.actions import Plan, PlanKind
 from mlrunbook.domain.errors import Transient
 from mlrunbook.domain.incident import Incident
-from mlrunbook.platform.faults import fault
-from mlrunbook.platform.fleet import Fleet
-from mlrunbook.platform.simulator import MODEL, FleetSimulator
-from mlrunbook.processes import MARK, marked
-from mlrunbook.stack import ALL_PARTS, FEATURE_SERVER, Stack
+from mlrunbook.drills.simulator.faults import fault
+from mlrunbook.drills.simulator.fleet import Fleet
+from mlrunbook.drills.simulator.simulator import FleetSimulator
+from mlrunbook.drills.simulator.traffic import MODEL
+from mlrunbook.local.addresses import Ports, running_env
+from mlrunbook.local.stack import ALL_PARTS, FEATURE_SERVER, Stack
 from mlrunbook.store import incidents, leases, outbox, plans, records, timeline
 from mlrunbook.store.timeline import Entry
 
 CHECKOUT = Path(__file__).parents[2]
 LEASE_S = 4
-# Features travel in the requests: importing Feast in every run would double the time of these tests. With Feast: tests/test_demo.py.
+# Features travel in the requests: importing Feast in every run would double the time of these tests. With Feast: tests/drills/test_demo.py.
 PARTS = ALL_PARTS - {FEATURE_SERVER}
 # The demo's opt-in of Prefect's form, and looks that follow each other fast.
 POLICY = """
@@ -60,8 +61,8 @@ recurrence: # one test after another on one stack
 SCRIPT = """
 import sys
 from pathlib import Path
-from mlrunbook.addresses import Ports
-from mlrunbook.stack import ALL_PARTS, FEATURE_SERVER, Stack, stop_on_signals
+from mlrunbook.local.addresses import Ports
+from mlrunbook.local.stack import ALL_PARTS, FEATURE_SERVER, Stack, stop_on_signals
 
 data, home, *ports = sys.argv[1:]
 told = lambda line: print(line, flush=True)

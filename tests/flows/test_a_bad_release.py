@@ -9,11 +9,11 @@ from typing import NamedTuple
 
 import pytest
 
-from mlrunbook.domain.findings import CHECKLIST
 from mlrunbook.domain.incident import Incident, IncidentType, Severity, Status
-from mlrunbook.platform.faults import fault
-from mlrunbook.platform.simulator import MODEL
-from mlrunbook.store import incidents, items, journal, outbox, timeline
+from mlrunbook.domain.investigation.findings import CHECKLIST
+from mlrunbook.drills.simulator.faults import fault
+from mlrunbook.drills.simulator.traffic import MODEL
+from mlrunbook.store import action_items, incidents, journal, outbox, timeline
 from tests.flows.live import Live, wait_for
 
 pytestmark = [pytest.mark.prefect, pytest.mark.stack]
@@ -126,7 +126,7 @@ def test_plan_and_review_are_artifacts_and_the_review_is_due_with_its_action_ite
     assert review is not None
     assert shown[f"{key}-review"] == review["markdown"]
     with story.live.store() as conn:
-        assert items.of_incident(conn, story.id)
+        assert action_items.of_incident(conn, story.id)
     due, resolved = story.incident.review_due_at, story.incident.resolved_at
     assert due is not None
     assert resolved is not None

@@ -11,10 +11,10 @@ import pytest
 import yaml
 from prefect.server.schemas.schedules import CronSchedule
 
-from mlrunbook.domain.audit.period import Kind, complete
-from mlrunbook.domain.audit.section import Verdict
+from mlrunbook.domain.audits.period import Kind, complete
+from mlrunbook.domain.audits.section import Verdict
 from mlrunbook.store.audits import Filed
-from tasks.audit import audit_markdown
+from tasks.audits import audit_markdown
 
 PREFECT_YAML = Path(__file__).resolve().parents[2] / "prefect.yaml"
 DEPLOYMENTS = {d["name"]: d for d in yaml.safe_load(PREFECT_YAML.read_text())["deployments"]}

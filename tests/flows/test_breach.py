@@ -10,7 +10,7 @@ import pytest
 
 from mlrunbook.domain.actions import PlanKind
 from mlrunbook.domain.incident import Status
-from mlrunbook.platform.simulator import MODEL
+from mlrunbook.drills.simulator.traffic import MODEL
 from mlrunbook.store import journal, outbox
 from tests.flows.live import Live
 

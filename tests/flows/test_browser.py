@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from mlrunbook.base.processes import MARK, marked
 from mlrunbook.domain.incident import Status
-from mlrunbook.plan_state import PREFECT_FORM
-from mlrunbook.platform.simulator import MODEL
-from mlrunbook.processes import MARK, marked
+from mlrunbook.drills.simulator.traffic import MODEL
+from mlrunbook.response.plan_state import PREFECT_FORM
 from mlrunbook.store import plans
 from mlrunbook.store.plans import StoredApproval
 from tests.flows.live import Live, wait_for

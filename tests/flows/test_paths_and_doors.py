@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 from mlrunbook.domain.incident import IncidentType, Severity, Status
-from mlrunbook.platform.simulator import MODEL
+from mlrunbook.drills.simulator.traffic import MODEL
 from mlrunbook.store import outbox, plans
 from tests.flows.live import Live, wait_for
 

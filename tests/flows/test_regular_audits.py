@@ -6,8 +6,8 @@ import re
 
 import pytest
 
-from mlrunbook.domain.audit.period import Kind
-from mlrunbook.platform.simulator import MODEL
+from mlrunbook.domain.audits.period import Kind
+from mlrunbook.drills.simulator.traffic import MODEL
 from mlrunbook.store import audits
 from tests.flows.live import Live
 

@@ -17,16 +17,17 @@ import pytest
 from sqlalchemy import delete
 from sqlalchemy.engine import make_url
 
-from mlrunbook import tokens
-from mlrunbook.addresses import Ports, running_env
-from mlrunbook.platform import lake
-from mlrunbook.platform.feature_repo.repository import readings_folder, write_config
-from mlrunbook.platform.fleet import Fleet
-from mlrunbook.platform.tables import feature_schedules
-from mlrunbook.tokens import Scope
+from mlrunbook.base import tokens
+from mlrunbook.base.tokens import Scope
+from mlrunbook.drills.simulator.fleet import Fleet
+from mlrunbook.drills.simulator.traffic import MODEL
+from mlrunbook.local.addresses import Ports, running_env
+from mlrunbook.local.features import lake
+from mlrunbook.local.features.repository import readings_folder, write_config
+from mlrunbook.local.platform.tables import feature_schedules
 from tests.docs.pages import ROOT, Page
 from tests.docs.test_commands_on_a_stack import SIGN_IN, Shell
-from tests.flows.live import MODEL, wait_for
+from tests.flows.live import wait_for
 
 if TYPE_CHECKING:
     from tests.flows.live import ChildStack, Live
@@ -69,7 +70,7 @@ def past(live: Live) -> Iterator[Past]:
 
 def land_and_materialise(live: Live) -> None:
     """As the feature server's process does, which this stack runs without."""
-    from mlrunbook.platform.feature_service import Schedules, prepared
+    from mlrunbook.local.features.feature_service import Schedules, prepared
 
     repo = live.stack.data / "features"
     store_url = make_url(running_env(live.stack.data)["MLRUNBOOK_DATABASE_URL"])

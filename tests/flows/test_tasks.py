@@ -16,13 +16,13 @@ from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, PREFECT_L
 
 import flows
 import tasks
-from mlrunbook import progress
+from mlrunbook.base import progress
 from mlrunbook.domain.errors import Refused, Transient, Unknown
-from mlrunbook.steps.run import Run
+from mlrunbook.response.run import Run
+from mlrunbook.response.world import World
 from mlrunbook.store.leases import Lease
-from mlrunbook.wiring import World
 from tasks import run as carrier
-from tasks._policy import RETRY_TRANSIENT, off_loop
+from tasks._retry import RETRY_TRANSIENT, off_loop
 from tasks.features import showing_progress
 from tests.flows.live import ChildStack
 

@@ -12,14 +12,14 @@ from typing import Any, cast
 import pytest
 from sqlalchemy import Engine
 
-from mlrunbook import tokens
-from mlrunbook.db import transaction
+from mlrunbook.base import tokens
+from mlrunbook.base.db import transaction
+from mlrunbook.base.tokens import Scope
 from mlrunbook.domain.errors import Transient
-from mlrunbook.domain.policy import Policy
+from mlrunbook.domain.observed import ModelVersion, ServingState
+from mlrunbook.domain.policy.policy import Policy
 from mlrunbook.gateway.app import create_app
-from mlrunbook.ports import ModelVersion, ServingState
-from mlrunbook.tokens import Scope
-from mlrunbook.wiring import World
+from mlrunbook.response.world import World
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # Starlette would rather have another HTTP client than the one the product uses

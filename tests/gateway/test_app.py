@@ -21,7 +21,7 @@ from sqlalchemy import create_engine
 from mlrunbook.gateway.__main__ import main
 from mlrunbook.gateway.app import MAX_BODY_BYTES, create_app
 from mlrunbook.gateway.dispatcher import Dispatcher
-from mlrunbook.wiring import World
+from mlrunbook.response.world import World
 from tests.gateway.conftest import Clock, world_on
 from tests.waiting import until
 

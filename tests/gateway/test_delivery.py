@@ -7,17 +7,17 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Engine
 
-from mlrunbook.cadence import acknowledge
-from mlrunbook.domain.communication import Rendered
+from mlrunbook.domain.communication.messages import Rendered
 from mlrunbook.domain.errors import Refused
 from mlrunbook.domain.incident import Severity
-from mlrunbook.domain.policy import Policy
-from mlrunbook.notices import stop, tell_contact, update_notice
+from mlrunbook.domain.policy.policy import Policy
 from mlrunbook.ports import Message
+from mlrunbook.response.communication.escalation import acknowledge
+from mlrunbook.response.communication.notifications import stop, tell_contact, update_notice
+from mlrunbook.response.world import World
 from mlrunbook.store import incidents
-from mlrunbook.wiring import World
 from tests.fakes import Clock, FileWorld, LedgerNotifier, empty_store, world_of
-from tests.steps.people import deliver, report, told
+from tests.response.people import deliver, report, told
 
 ONCALL = "On-Call ML Engineer"
 

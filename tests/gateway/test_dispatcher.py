@@ -13,17 +13,18 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine
 
-from mlrunbook.cadence import acknowledge
 from mlrunbook.domain.incident import IncidentType, Severity, Status
 from mlrunbook.gateway.dispatcher import LOOK_AGAIN_S, Dispatcher
 from mlrunbook.ports import Message
-from mlrunbook.steps import lifecycle
+from mlrunbook.response.communication.escalation import acknowledge
+from mlrunbook.response.execution import approval_gate
+from mlrunbook.response.lifecycle import runs
+from mlrunbook.response.world import World
 from mlrunbook.store import incidents, leases, outbox
 from mlrunbook.store.outbox import CLAIM_S
-from mlrunbook.wiring import World
 from tests.fakes import Clock, FileWorld, LedgerNotifier, LedgerOrchestrator, empty_store, world_of
-from tests.steps.people import approve, deliver, plan, report, told
-from tests.steps.protocol import carry
+from tests.response.people import approve, deliver, plan, report, told
+from tests.response.protocol import carry
 
 ONCALL, LEAD, MANAGER, VP = "On-Call ML Engineer", "ML Team Lead", "Engineering Manager", "VP Engineering"
 
@@ -322,7 +323,7 @@ class TestRuns:
     ) -> None:
         incident_id = report(world)
         deliver(world)
-        lifecycle.take(world, incident_id, "run-1")
+        runs.take(world, incident_id, "run-1")
         clock.advance(seconds=world.lease_s - 1)
         deliver(world)
         assert list(orchestrator.started) == [f"{incident_id}:1"], "a living run is left alone"
@@ -331,7 +332,7 @@ class TestRuns:
         deliver(world)
         assert list(orchestrator.started) == [f"{incident_id}:1", f"{incident_id}:2"]
         assert len([line for line in told(world, incident_id, "run") if line.startswith("Starting again")]) == 1
-        again = lifecycle.take(world, incident_id, "run-2")
+        again = runs.take(world, incident_id, "run-2")
         assert again is not None
         assert again.lease.generation == 2
 
@@ -387,7 +388,7 @@ class TestRuns:
         incident_id = report(world)
         deliver(world)
         carry(world, incident_id, "run-1")
-        clock.advance(seconds=lifecycle.SUSPENDED_LOOK_S + 1)
+        clock.advance(seconds=approval_gate.SUSPENDED_LOOK_S + 1)
         deliver(world)
         assert list(orchestrator.started) == [f"{incident_id}:1", f"{incident_id}:2"]
 
@@ -432,7 +433,7 @@ class TestRuns:
         carry(world, incident_id, "run-1")
         with world.transaction() as conn:
             leases.nudge(conn, incident_id, why="test", key="test", now=clock())
-        run = lifecycle.take(world, incident_id, "run-1")
+        run = runs.take(world, incident_id, "run-1")
         assert run is not None
         with world.transaction() as conn:
             [item] = [i for i in outbox.claim(conn, now=clock()) if i.kind == "resume_run"]
@@ -444,9 +445,9 @@ class TestRuns:
     def test_a_look_that_is_scheduled_starts_at_its_time(self, world: World, clock: Clock, orchestrator: LedgerOrchestrator) -> None:
         incident_id = report(world)
         deliver(world)
-        run = lifecycle.take(world, incident_id, "run-1")
+        run = runs.take(world, incident_id, "run-1")
         assert run is not None
-        lifecycle.look_again_later(run, reason="too early to say", after_s=60)
+        runs.look_again_later(run, reason="too early to say", after_s=60)
         clock.advance(seconds=59)
         deliver(world)
         assert list(orchestrator.started) == [f"{incident_id}:1"]

@@ -21,10 +21,10 @@ from mlrunbook.gateway.app import create_app
 from mlrunbook.gateway.dispatcher import STUCK_S, Dispatcher
 from mlrunbook.gateway.heartbeat import PAGE_LATE, Heartbeat
 from mlrunbook.ports import Message
+from mlrunbook.response.world import World
 from mlrunbook.store import outbox
-from mlrunbook.wiring import World
 from tests.fakes import Clock, FileWorld, LedgerNotifier, empty_store, world_of
-from tests.steps.people import deliver, report
+from tests.response.people import deliver, report
 from tests.waiting import until
 
 SECRET = "0d338dcc-a054-11ec-b909-0242ac120002"

@@ -5,13 +5,13 @@ from __future__ import annotations
 import pytest
 from fastapi.testclient import TestClient
 
-from mlrunbook.commands.show import plain
-from mlrunbook.domain.policy import Role
-from mlrunbook.gateway import samples
-from mlrunbook.gateway.formats import FORMATS
-from mlrunbook.notices import page_text
-from mlrunbook.store import changes, incidents, timeline
-from mlrunbook.wiring import World
+from mlrunbook.cli.render import plain
+from mlrunbook.domain.roles import Role
+from mlrunbook.gateway.webhooks import samples
+from mlrunbook.gateway.webhooks.registry import FORMATS
+from mlrunbook.response.communication.notifications import page_text
+from mlrunbook.response.world import World
+from mlrunbook.store import incidents, recent_changes, timeline
 from tests.gateway.conftest import Clock
 
 HOSTILE = "\x1b[31mred\x1b[0m\x00\x07 {{ 31337*31 }} <script>x</script> # head\n@here"
@@ -27,7 +27,7 @@ def test_hostile_text_is_kept_without_controls_and_shown_as_text(
     assert answer.status_code == 202, answer.text
     with world.transaction() as conn:
         if form == "mlflow":
-            shown = [c.ref for c in changes.of_model(conn, model, since=clock().replace(year=2000))]
+            shown = [c.ref for c in recent_changes.of_model(conn, model, since=clock().replace(year=2000))]
         else:
             (incident,) = incidents.find(conn, model=model)
             payload = {"role": str(Role.ONCALL_ML_ENGINEER), "reason": incident.description}

@@ -12,7 +12,7 @@ from schemathesis.checks import not_a_server_error
 from schemathesis.specs.openapi.checks import content_type_conformance, response_schema_conformance, status_code_conformance
 
 from mlrunbook.gateway.app import create_app
-from mlrunbook.wiring import World
+from mlrunbook.response.world import World
 from tests.gateway.conftest import Keys
 
 CHECKS = [not_a_server_error, status_code_conformance, content_type_conformance, response_schema_conformance]

@@ -8,9 +8,9 @@ import pytest
 from fastapi.testclient import TestClient
 from sqlalchemy import Engine, text
 
-from mlrunbook import tokens
-from mlrunbook.db import transaction
-from mlrunbook.tokens import Scope
+from mlrunbook.base import tokens
+from mlrunbook.base.db import transaction
+from mlrunbook.base.tokens import Scope
 from tests.gateway.conftest import Keys
 
 DOORS = [

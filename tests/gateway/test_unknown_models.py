@@ -13,17 +13,17 @@ import pytest
 from fastapi.testclient import TestClient
 from sqlalchemy import Engine
 
-from mlrunbook.domain.intake import IntakePolicy
-from mlrunbook.domain.owned import ModelRules
-from mlrunbook.domain.policy import Policy
+from mlrunbook.domain.policy.intake import IntakePolicy
+from mlrunbook.domain.policy.owned import ModelRules
+from mlrunbook.domain.policy.policy import Policy
 from mlrunbook.gateway.app import create_app
-from mlrunbook.known_models import KnownModels
+from mlrunbook.response.known_models import KnownModels
+from mlrunbook.response.world import World
 from mlrunbook.store import incidents, outbox
 from mlrunbook.store.tables import quarantine
-from mlrunbook.wiring import World
 from tests.fakes import empty_store
 from tests.gateway.conftest import Absent, Clock, Keys, world_on
-from tests.gateway.test_alertmanager import alert, message
+from tests.gateway.webhooks.test_alertmanager import alert, message
 
 REPORT = {"severity": "high", "type": "prediction_error", "description": "it flags every pump"}
 

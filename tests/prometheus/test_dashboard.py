@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 import yaml
 
-from mlrunbook import prometheus
-from mlrunbook.domain.policy import Policy
-from mlrunbook.platform.exporter import FAMILIES
-from mlrunbook.platform.model_server import Figures
+from mlrunbook.adapters.reports import prometheus_rules
+from mlrunbook.domain.policy.policy import Policy
+from mlrunbook.local.platform.prometheus_metrics import FAMILIES
+from mlrunbook.local.serving.model_server import Figures
 from tests.prometheus.test_rules import DEPLOYMENTS, NEEDS_PROMTOOL, promtool
 
 DASHBOARD: dict[str, Any] = json.loads((DEPLOYMENTS / "grafana-dashboard.json").read_text())
@@ -40,7 +40,7 @@ def test_prometheus_parses_every_expression(tmp_path: Path) -> None:
 
 
 def test_every_metric_exists() -> None:
-    recorded = {r["record"] for r in prometheus.rules(Policy())["groups"][0]["rules"] if "record" in r}
+    recorded = {r["record"] for r in prometheus_rules.rules(Policy())["groups"][0]["rules"] if "record" in r}
     known = {*FAMILIES, *recorded, *served(), "ALERTS"}
     for expr in expressions():
         asked = re.findall(r"\b(ALERTS|model[_:][a-z0-9_:]+)\b", re.sub(r"\bmodel_version\b", "", expr))

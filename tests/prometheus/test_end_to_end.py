@@ -16,16 +16,17 @@ import httpx
 import pytest
 from sqlalchemy import Engine
 
-from mlrunbook import prometheus, statefile, tokens
-from mlrunbook.db import transaction
+from mlrunbook.adapters.reports import prometheus_rules
+from mlrunbook.base import json_file, tokens
+from mlrunbook.base.db import transaction
+from mlrunbook.base.tokens import Scope
 from mlrunbook.domain.incident import Incident, IncidentType
-from mlrunbook.domain.policy import Policy
+from mlrunbook.domain.policy.policy import Policy
 from mlrunbook.gateway.app import create_app as gateway_app
-from mlrunbook.platform.api import create_app as platform_app
+from mlrunbook.local.platform.api import create_app as platform_app
 from mlrunbook.store import alerts, incidents, timeline
-from mlrunbook.tokens import Scope
 from tests.gateway.conftest import world_on
-from tests.platform import kit
+from tests.local.platform import kit
 from tests.prometheus.alertmanager import readable
 from tests.prometheus.test_rules import DEPLOYMENTS
 from tests.waiting import until
@@ -83,7 +84,7 @@ def configure(folder: Path, *, platform: int, gateway: int, prometheus_port: int
         **{"group_wait: 5s": "group_wait: 1s", "interval: 30s": "interval: 1s", ":8090": f":{gateway}"},
     )
     quick = Policy().model_copy(update={"alerts": Policy().alerts.model_copy(update={"clears_after_s": 1})})
-    (folder / "rules.yml").write_text(prometheus.as_yaml(quick).replace("interval: 15s", "interval: 1s"))
+    (folder / "rules.yml").write_text(prometheus_rules.as_yaml(quick).replace("interval: 15s", "interval: 1s"))
     (folder / "mlrunbook.token").write_text(token)
 
 
@@ -93,7 +94,7 @@ def test_a_metric_drop_becomes_an_incident_and_its_end_is_noted(engine: Engine, 
     kit.log(engine, model, tp=80, fp=20, fn=20, tn=880, at=now() - timedelta(days=2))
     kit.log(engine, model, tp=80, fp=20, fn=20, tn=880, at=now() - timedelta(minutes=20), version="v2.0.0")
     config = kit.settings_for(tmp_path, engine)
-    statefile.patch(config.serving_state_file, {"model": model, "replicas": 0})  # this test has no model server
+    json_file.patch(config.serving_state_file, {"model": model, "replicas": 0})  # this test has no model server
     with transaction(engine) as conn:
         token = tokens.create(conn, name="alertmanager", scopes=(Scope.INTAKE,))
 

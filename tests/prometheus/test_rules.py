@@ -13,10 +13,10 @@ from typing import Any
 import pytest
 import yaml
 
-from mlrunbook import prometheus
-from mlrunbook.domain.monitoring import RULES, Least, Rule
-from mlrunbook.domain.policy import Policy
-from mlrunbook.platform.exporter import FAMILIES
+from mlrunbook.adapters.reports import prometheus_rules
+from mlrunbook.domain.detection.alert_rules import RULES, Least, Rule
+from mlrunbook.domain.policy.policy import Policy
+from mlrunbook.local.platform.prometheus_metrics import FAMILIES
 
 NEEDS_PROMTOOL: Any = {
     "condition": shutil.which("promtool") is None and "CI" not in os.environ,
@@ -173,7 +173,7 @@ def promtool(*arguments: str | Path, cwd: Path | None = None) -> None:
 
 
 def test_the_rule_file_is_what_the_policy_makes() -> None:
-    made = prometheus.as_yaml(POLICY)
+    made = prometheus_rules.as_yaml(POLICY)
     assert (DEPLOYMENTS / "rules.yml").read_text() == made, "run: mlrunbook policy prometheus > deployments/prometheus/rules.yml"
 
 
@@ -190,7 +190,7 @@ def test_every_rule_fires_ends_and_keeps_quiet_as_the_products_own_does(tmp_path
     model = worded.add(RULES[0], f1(400), {})
     tests = [cases.as_test(), worded.as_test() | {"alert_rule_test": words(model)}]
     file = tmp_path / "rules_test.yml"
-    (tmp_path / "rules.yml").write_text(prometheus.as_yaml(POLICY))
+    (tmp_path / "rules.yml").write_text(prometheus_rules.as_yaml(POLICY))
     given = {"rule_files": ["rules.yml"], "evaluation_interval": f"{STEP_S}s", "tests": tests}
     file.write_text(yaml.safe_dump(given))
     promtool("test", "rules", file)
@@ -198,14 +198,14 @@ def test_every_rule_fires_ends_and_keeps_quiet_as_the_products_own_does(tmp_path
 
 def test_a_rule_of_another_policy_has_its_limits() -> None:
     strict = POLICY.model_copy(update={"alerts": POLICY.alerts.model_copy(update={"latency_warning_s": 0.5, "clears_after_s": 0.5})})
-    (latency,) = (r for r in prometheus.rules(strict)["groups"][0]["rules"] if r.get("alert") == "InferenceLatencyHigh")
+    (latency,) = (r for r in prometheus_rules.rules(strict)["groups"][0]["rules"] if r.get("alert") == "InferenceLatencyHigh")
     assert "> 0.5 and" in latency["expr"]
     assert latency["keep_firing_for"] == "500ms"
 
 
 def test_a_rule_reads_only_what_the_platform_exports() -> None:
-    recorded = {r["record"] for r in prometheus.rules(POLICY)["groups"][0]["rules"] if "record" in r}
-    for rule in prometheus.rules(POLICY)["groups"][0]["rules"]:
+    recorded = {r["record"] for r in prometheus_rules.rules(POLICY)["groups"][0]["rules"] if "record" in r}
+    for rule in prometheus_rules.rules(POLICY)["groups"][0]["rules"]:
         assert set(re.findall(r"model_[a-z0-9_]+", rule["expr"])) - {"model_version"} <= set(FAMILIES)
         assert set(re.findall(r"model:[a-z0-9_:]+", rule["expr"])) <= recorded
 

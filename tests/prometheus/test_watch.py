@@ -15,9 +15,9 @@ import pytest
 import yaml
 
 from mlrunbook.gateway.dispatcher import STUCK_S
-from mlrunbook.gateway.exporter import FAMILIES
 from mlrunbook.gateway.heartbeat import PAGE_LATE
-from tests.adapters.test_pagers import KEY, PagerDuty
+from mlrunbook.gateway.metrics import FAMILIES
+from tests.adapters.channels.test_pagers import KEY, PagerDuty
 from tests.gateway.test_heartbeat import Watch
 from tests.prometheus import alertmanager
 from tests.prometheus.test_end_to_end import PATIENCE_S, free_ports, process

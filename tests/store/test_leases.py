@@ -11,7 +11,7 @@ import pytest
 from sqlalchemy import Connection, Engine
 
 from mlrunbook.domain.errors import Fenced, NotFound
-from mlrunbook.steps.run import Run
+from mlrunbook.response.run import Run
 from mlrunbook.store import incidents, leases, outbox, records, timeline
 from tests.fakes import Clock, FileWorld, world_of
 

@@ -8,11 +8,12 @@ from typing import Any
 import pytest
 from sqlalchemy import Connection
 
-from mlrunbook.approvals import approve_by_rule, decide
 from mlrunbook.domain.actions import Configure, Plan, PlanKind, RollBack
 from mlrunbook.domain.errors import Invalid, NotFound, Refused
-from mlrunbook.domain.policy import ApprovalRule, Approvals, Policy, Role
-from mlrunbook.plan_state import is_rejected, standing_approval
+from mlrunbook.domain.policy.policy import ApprovalRule, Approvals, Policy
+from mlrunbook.domain.roles import Role
+from mlrunbook.response.execution.approvals import approve_by_rule, decide
+from mlrunbook.response.plan_state import is_rejected, standing_approval
 from mlrunbook.store import plans, timeline
 from tests.fakes import MODEL, T0
 

@@ -1,0 +1,1 @@
+"""The serving runtime on a Kubernetes cluster. May import base, ports and domain."""

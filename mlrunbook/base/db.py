@@ -1,0 +1,79 @@
+"""The one engine helper: PostgreSQL through SQLAlchemy, and migrations under an advisory lock."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+
+from sqlalchemy import Connection, Engine, MetaData, create_engine, text
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import ArgumentError, DBAPIError, OperationalError
+
+from mlrunbook.base.settings import settings
+from mlrunbook.domain.errors import Invalid, Transient
+
+# Named constraints, so that a later migration can find them.
+metadata = MetaData(
+    naming_convention={"pk": "pk_%(table_name)s", "fk": "fk_%(table_name)s_%(column_0_name)s", "uq": "uq_%(table_name)s_%(column_0_name)s"}
+)
+MIGRATION_LOCK = 0x6D6C7262  # "mlrb": any constant all processes share
+
+
+def normalise_url(url: str) -> str:
+    """`postgresql://` and `postgres://` mean the psycopg 3 driver here."""
+    try:
+        parsed = make_url(url)
+    except ArgumentError as error:
+        raise Invalid("MLRUNBOOK_DATABASE_URL is no URL: it must look like postgresql://user@host/name", field="database_url") from error
+    if parsed.get_backend_name() not in ("postgresql", "postgres"):
+        raise Invalid("MLRUNBOOK_DATABASE_URL must be a postgresql:// URL: only PostgreSQL is supported", field="database_url")
+    return parsed.set(drivername="postgresql+psycopg").render_as_string(hide_password=False)
+
+
+@cache
+def engine(url: str | None = None) -> Engine:
+    """The process's engine for `url`, by default the settings' database."""
+    if url is None:
+        secret = settings().database_url
+        if secret is None:
+            raise Invalid("no database: set MLRUNBOOK_DATABASE_URL, or start the embedded one with `mlrunbook up`", field="database_url")
+        url = secret.get_secret_value()
+    return create_engine(
+        normalise_url(url),
+        pool_size=5,
+        max_overflow=10,
+        pool_pre_ping=True,
+        connect_args={"connect_timeout": 5, "options": "-c timezone=UTC -c lock_timeout=15s"},
+    )
+
+
+@contextmanager
+def transaction(on: Engine | None = None) -> Iterator[Connection]:
+    """One transaction; commits at the end. A lost or refused connection is Transient."""
+    try:
+        with (on or engine()).begin() as conn:
+            yield conn
+    except OperationalError as error:
+        raise Transient(f"the incident store is not reachable: {_first_line(error)}; is PostgreSQL up?") from error
+    except DBAPIError as error:
+        if error.connection_invalidated:
+            raise Transient(f"the connection to the incident store broke: {_first_line(error)}") from error
+        raise
+
+
+def _first_line(error: DBAPIError) -> str:
+    return str(error.orig).strip().splitlines()[0] if str(error.orig).strip() else type(error.orig).__name__
+
+
+def upgrade(on: Engine | None = None) -> None:
+    """Bring the schema to the newest revision. Safe to call from several processes at once."""
+    from alembic import command
+    from alembic.config import Config
+
+    with transaction(on) as conn:
+        conn.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": MIGRATION_LOCK})
+        config = Config()
+        config.set_main_option("script_location", "mlrunbook.store:migrations")
+        config.attributes["connection"] = conn
+        command.upgrade(config, "head")

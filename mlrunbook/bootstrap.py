@@ -1,0 +1,75 @@
+"""Puts the real parts behind the ports, from settings and policy: the one place that knows which adapter is which."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from functools import cache
+from typing import TYPE_CHECKING
+
+from mlrunbook.base import db
+from mlrunbook.base.settings import Settings, channel_address, settings
+from mlrunbook.domain.policy.policy import Policy
+from mlrunbook.ports import ServingRuntime
+from mlrunbook.response.world import World
+
+if TYPE_CHECKING:
+    from mlrunbook.adapters.kubernetes.cluster import Login
+
+
+def utc_now() -> datetime:
+    return datetime.now(UTC)
+
+
+@cache
+def world() -> World:
+    """The process's world."""
+    from mlrunbook.adapters.channels.notifier import ChannelNotifier
+    from mlrunbook.adapters.feast.store import FeastStore
+    from mlrunbook.adapters.local.training_process import TrainingProcess
+    from mlrunbook.adapters.model_platform import HttpPlatform
+    from mlrunbook.adapters.prefect.api import PrefectApi
+
+    config = settings()
+    return World(
+        engine=db.engine(),
+        platform=HttpPlatform(config.platform_url, _secret(config), timeout_s=config.http_timeout_s),
+        runtime=runtime(config, policy()),
+        notifier=ChannelNotifier(config.messages_dir, channel_address),
+        orchestrator=PrefectApi(
+            config.prefect_api_url or "http://127.0.0.1:4200/api", config.prefect_auth.get_secret_value() if config.prefect_auth else None
+        ),
+        policy=policy(),
+        lease_s=config.lease_s,
+        now=utc_now,
+        trainer=TrainingProcess(policy().training, config.data / "training", home=config.home),
+        features=FeastStore(config.feature_repo, policy().features) if config.feature_repo else None,
+    )
+
+
+def runtime(config: Settings, policy: Policy) -> ServingRuntime:
+    """Where the model server runs, by MLRUNBOOK_RUNTIME. Nothing is asked yet, so a cluster that is away fails no start."""
+    if config.runtime == "local":
+        from mlrunbook.adapters.local.runtime import LocalRuntime
+
+        return LocalRuntime(config)
+    from mlrunbook.adapters.kubernetes.cluster import Cluster, login
+    from mlrunbook.adapters.kubernetes.runtime import KubernetesRuntime
+
+    def sign_in() -> Login:
+        return login(config.kube_context, config.kube_namespace)
+
+    return KubernetesRuntime(Cluster(sign_in, timeout_s=config.http_timeout_s), policy.objects)
+
+
+@cache
+def policy() -> Policy:
+    """The policy file of the checkout, or the runbook's defaults where there is none."""
+    from mlrunbook.base.policy_file import load
+
+    config = settings()
+    path = config.policy or config.home / "runbook.yaml"
+    return load(path) if config.policy or path.exists() else Policy()
+
+
+def _secret(config: Settings) -> str | None:
+    return config.platform_token.get_secret_value() if config.platform_token else None

@@ -1,0 +1,78 @@
+"""`mlrunbook doctor`: what is connected, what is allowed, and what to do about the rest."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from mlrunbook.cli import render, target
+from mlrunbook.cli.policy import path_in_force
+from mlrunbook.domain.errors import RunbookError
+
+if TYPE_CHECKING:
+    from mlrunbook.base.settings import Settings
+    from mlrunbook.diagnostics.doctor import Finding
+
+COLOURS = {"ok": "green", "warn": "yellow", "fail": "red"}
+
+
+def doctor(
+    model: Annotated[str, typer.Option("--model", help="The model to look for.")] = "predictive_maintenance",
+    json: Annotated[bool, typer.Option("--json", help="For scripts.")] = False,
+) -> None:
+    """Check every connection and permission, all at once. Nothing is changed and nothing is sent.
+
+    Exit code: 0 without a failure (warnings allowed), 1 with one, 2 wrong usage.
+    """
+    found = _findings(model)
+    if json:
+        render.as_json([vars(finding) | {"level": finding.level.value} for finding in found])
+    else:
+        for finding in found:
+            typer.secho(f"{finding.level.value:<5}", fg=COLOURS[finding.level.value], nl=False)
+            typer.echo(render.plain(f"{finding.name}: {finding.said}"))
+            if finding.fix:
+                typer.echo(render.plain(f"     -> {finding.fix}"))
+        counts = {level: sum(f.level.value == level for f in found) for level in COLOURS}
+        typer.echo(", ".join(f"{count} {level}" for level, count in counts.items()))
+    raise typer.Exit(1 if any(finding.level.value == "fail" for finding in found) else 0)
+
+
+def _findings(model: str) -> list[Finding]:
+    from mlrunbook.base.policy_file import load
+    from mlrunbook.diagnostics import people, runtime, services, store
+    from mlrunbook.diagnostics.doctor import Ask, Check, examine, fail
+    from mlrunbook.domain.policy.policy import Policy, channel_variable
+
+    env = target.environment()
+    wrong = []
+    try:
+        source = path_in_force(None)
+        policy = load(source) if source else Policy()
+    except RunbookError as error:
+        wrong.append(fail("policy", "; ".join(str(error).splitlines()), "mlrunbook policy check"))
+        source, policy = None, Policy()
+    addresses = {name: env[channel_variable(name)] for name in policy.channels if env.get(channel_variable(name))}
+    checks = [
+        Check("database", store.store),
+        Check("Prefect", services.prefect),
+        Check("gateway", services.gateway),
+        Check("platform", services.platform, timeout_s=20.0),
+        Check("model server", services.model_server),
+        Check("runtime", runtime.runtime, timeout_s=20.0),
+        Check("feature store", runtime.features, timeout_s=30.0),
+        Check("channels", people.channels),
+    ]
+    if not wrong:
+        checks.insert(0, Check("policy", lambda ask: people.policy(ask, source)))
+    return wrong + examine(checks, Ask(_settings(env), policy, model, addresses))
+
+
+def _settings(env: Mapping[str, str]) -> Settings:
+    """As a service with this environment would have them."""
+    from mlrunbook.base.settings import Settings
+
+    named = {name: str(field.validation_alias or f"MLRUNBOOK_{name.upper()}") for name, field in Settings.model_fields.items()}
+    return Settings(**{name: env[variable] for name, variable in named.items() if env.get(variable)})  # type: ignore[arg-type]

@@ -1,0 +1,65 @@
+"""`mlrunbook quarantine ...`: what trusted senders sent and the gateway could not use."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Annotated
+
+import typer
+
+from mlrunbook.cli import render
+from mlrunbook.cli.incidents import AsJson, TokenFile, connect
+
+app = typer.Typer(no_args_is_help=True, help="Messages that came in and could not be used.")
+
+Number = Annotated[int, typer.Argument(metavar="NUMBER", help="As `mlrunbook quarantine list` shows it.", min=1)]
+
+
+@app.command("list")
+def list_(
+    all_: Annotated[bool, typer.Option("--all", help="Those that were replayed too.")] = False,
+    source: Annotated[str | None, typer.Option("--source", help="Only of this format, such as grafana.")] = None,
+    token_file: TokenFile = None,
+    json: AsJson = False,
+) -> None:
+    """List what waits, newest first."""
+    with connect(token_file) as gateway:
+        found = gateway.quarantine(all=all_, source=source)
+    if json:
+        render.as_json(found)
+    elif not found["quarantined"]:
+        typer.echo("nothing is quarantined")
+    else:
+        listing, now = render.grid(6, None, None, None), datetime.now(UTC)
+        listing.add_row("Number", "Source", "Came, UTC", "Why")
+        for row in found["quarantined"]:
+            why = f"replayed: {', '.join(row['incidents']) or 'no incident'}" if row["replayedAt"] else row["error"]
+            words = (str(row["number"]), row["source"], render.clock(row["receivedAt"], now), why)
+            listing.add_row(*(render.styled(word, "dim" if row["replayedAt"] else "") for word in words))
+        render.console().print(listing)
+
+
+@app.command("show")
+def show_(number: Number, token_file: TokenFile = None, json: AsJson = False) -> None:
+    """Show one message as it came, and why it could not be used."""
+    with connect(token_file) as gateway:
+        kept = gateway.quarantined(number)
+    if json:
+        render.as_json(kept)
+        return
+    typer.echo(f"{kept['source']}, sent by {render.plain(kept['sender'] or 'nobody who is noted')}, {kept['receivedAt']}")
+    typer.echo(f"not used because: {render.plain(kept['error'])}")
+    for name, value in kept["headers"].items():
+        typer.echo(f"{render.plain(name)}: {render.plain(value)}")
+    typer.echo("\n".join(render.plain(line) for line in kept["body"].splitlines()))
+
+
+@app.command()
+def replay(number: Number, token_file: TokenFile = None, json: AsJson = False) -> None:
+    """Read one again, after `intake.models` of the policy says what it is about for example."""
+    with connect(token_file) as gateway:
+        receipt = gateway.replay(number)
+    if json:
+        render.as_json(receipt)
+    else:
+        typer.echo(render.receipt(receipt))

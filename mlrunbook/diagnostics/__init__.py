@@ -1,0 +1,1 @@
+"""doctor and the platform contract: read-only. May import adapters, base, ports and domain."""

@@ -1,1 +1,0 @@
-"""The runbook's "Regular Audits": weekly, monthly, quarterly, annual. Each line of them is a `section.Section`."""

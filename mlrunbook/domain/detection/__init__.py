@@ -1,0 +1,3 @@
+"""Step 1: alert rules, severity, silences, flapping. May import investigation's siblings below: review, communication, evaluation,
+policy.
+"""

@@ -1,0 +1,39 @@
+"""Whether an incident's severity changes on the way, and what a person's word about it means.
+
+More evidence of harm never lowers it; only a person does, with a reason.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from mlrunbook.domain.actions import Action, Configure, FlagWorkOrders
+from mlrunbook.domain.detection.severity import Assessment
+from mlrunbook.domain.incident import IncidentType, Severity
+
+SWITCHES = frozenset({"human_approval", "auto_scheduling", "auto_work_orders"})
+
+
+def risen(current: Severity, found: Severity, lowered_from: Severity | None = None) -> Severity:
+    """The severity after something was found anew. Where a person has lowered it, what they knew of does not raise it again:
+    only more than `lowered_from` does."""
+    if lowered_from is not None and lowered_from.at_least(found):
+        return current
+    return found if found.rank > current.rank else current
+
+
+def by_word(standing: Assessment, severity: Severity, said: str) -> Assessment:
+    """The assessment once a person has set the severity. A higher one is taken at its word as a report is: it needs no measurement, and
+    a critical prediction error is a safety risk until someone has looked."""
+    if severity.rank < standing.severity.rank:
+        return replace(standing, severity=severity, reasons=(said, *standing.reasons))
+    risk = severity is Severity.CRITICAL and standing.type is IncidentType.PREDICTION_ERROR
+    safety_risk = standing.safety_risk or risk
+    return replace(standing, real=True, severity=severity, insufficient=False, safety_risk=safety_risk, reasons=(said, *standing.reasons))
+
+
+def is_measured_as_it_was(executed: Sequence[Action]) -> bool:
+    """Our own containment has changed nothing that the model predicts: then what is measured is the failure. Another version, another
+    threshold or a server that was stopped is our doing, and no evidence of harm."""
+    return all(isinstance(a, FlagWorkOrders) or (isinstance(a, Configure) and set(a.settings) <= SWITCHES) for a in executed)

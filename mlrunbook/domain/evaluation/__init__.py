@@ -1,0 +1,1 @@
+"""Statistics: performance, drift, fairness, outcomes, versions compared. May import policy and the nouns."""

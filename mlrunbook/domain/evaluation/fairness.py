@@ -1,0 +1,138 @@
+"""Does the model serve every group of assets alike? Judged on counts, with intervals; a group with few known failures is not judged."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from itertools import permutations
+from math import comb, sqrt
+
+from mlrunbook.domain.evaluation.performance import Confusion, f1_interval, percent, wilson, z_value
+from mlrunbook.domain.policy.judging import FairnessPolicy
+
+Interval = tuple[float, float]
+
+
+class Fairness(StrEnum):
+    FAIR = "fair"
+    UNFAIR = "unfair"
+    INSUFFICIENT = "insufficient"
+
+
+@dataclass(frozen=True)
+class GroupFigures:
+    """One group. Ratios and their Wilson intervals (F1's through the Jaccard index, `performance.f1_interval`) are None where the group
+    is not judged, and where there is no denominator."""
+
+    n: int
+    positives: int
+    f1: float | None = None
+    precision: float | None = None
+    recall: float | None = None
+    flagged_share: float | None = None
+    f1_interval: Interval | None = None
+    precision_interval: Interval | None = None
+    recall_interval: Interval | None = None
+    flagged_interval: Interval | None = None
+
+    @property
+    def is_judged(self) -> bool:
+        return self.f1 is not None
+
+
+@dataclass(frozen=True)
+class Gap:
+    """F1 of `better` minus F1 of `worse`, less what that was in the baseline where one is given; `low`..`high` its interval."""
+
+    better: str
+    worse: str
+    size: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class FairnessVerdict:
+    """`gap` is the widest one beyond chance if unfair, else the widest; None with fewer than two judged groups."""
+
+    verdict: Fairness
+    sentence: str
+    groups: Mapping[str, GroupFigures]
+    gap: Gap | None = None
+
+
+def judge_groups(
+    groups: Mapping[str, Confusion], policy: FairnessPolicy | None = None, baseline: Mapping[str, Confusion] | None = None
+) -> FairnessVerdict:
+    """Unfair when two groups' F1 lie further apart than `max_gap` AND the interval of the difference excludes 0.
+
+    The interval is that of a difference, from the intervals of its parts (Newcombe 1998; Zou and Donner 2008), at a confidence divided
+    by the number of pairs (Bonferroni). With `baseline` the gap counts beyond what it was there: groups that fail more rarely have a
+    lower F1 under the very same model. Fair needs every group judged; a wide gap that chance may explain is insufficient, never fair.
+    """
+    policy = policy or FairnessPolicy()
+    figures = {name: figures_of(counts, policy) for name, counts in sorted(groups.items())}
+    judged = [name for name, f in figures.items() if f.is_judged and (baseline is None or _enough(baseline.get(name, Confusion()), policy))]
+    left = ", ".join(f"{name} ({figures[name].positives} known failures)" for name in figures if name not in judged)
+    if len(judged) < 2:
+        where = " here and in the baseline" if baseline is not None else ""
+        sentence = f"{len(judged)} of {len(figures)} groups have {policy.min_positives} known failures{where}: nothing to compare"
+        return FairnessVerdict(Fairness.INSUFFICIENT, sentence, figures)
+    confidence = 1 - (1 - policy.confidence) / comb(len(judged), 2)
+    gaps = [_gap(a, b, groups, baseline, confidence) for a, b in permutations(judged, 2)]
+    widest = max(gaps, key=lambda g: g.size)
+    beyond = [g for g in gaps if g.size > policy.max_gap and g.low > 0]
+    worst = max(beyond, key=lambda g: g.size, default=None)
+    not_judged = f"; not judged: {left}" if left else ""
+    if worst:
+        return FairnessVerdict(Fairness.UNFAIR, f"{_words(worst, figures, policy, baseline is not None)}{not_judged}", figures, worst)
+    if widest.size > policy.max_gap:
+        sentence = f"{_words(widest, figures, policy, baseline is not None)}, but chance may explain it{not_judged}"
+        return FairnessVerdict(Fairness.INSUFFICIENT, sentence, figures, widest)
+    listed = ", ".join(f"{name} {figures[name].f1:.2f}" for name in judged)
+    sentence = (
+        f"F1 by group is within {policy.max_gap:.2f}{' of its gaps in the baseline' if baseline is not None else ''}: {listed}{not_judged}"
+    )
+    return FairnessVerdict(Fairness.INSUFFICIENT if left else Fairness.FAIR, sentence, figures, widest)
+
+
+def figures_of(counts: Confusion, policy: FairnessPolicy) -> GroupFigures:
+    if not _enough(counts, policy):
+        return GroupFigures(counts.n, counts.positives)
+    z, flagged = z_value(policy.confidence), counts.tp + counts.fp
+    return GroupFigures(
+        n=counts.n,
+        positives=counts.positives,
+        f1=counts.f1,
+        precision=counts.precision,
+        recall=counts.recall,
+        flagged_share=flagged / counts.n,
+        f1_interval=f1_interval(counts, policy.confidence),
+        precision_interval=wilson(counts.tp, flagged, z) if flagged else None,
+        recall_interval=wilson(counts.tp, counts.positives, z),
+        flagged_interval=wilson(flagged, counts.n, z),
+    )
+
+
+def _enough(counts: Confusion, policy: FairnessPolicy) -> bool:
+    return counts.positives >= policy.min_positives
+
+
+def _gap(better: str, worse: str, groups: Mapping[str, Confusion], baseline: Mapping[str, Confusion] | None, confidence: float) -> Gap:
+    parts = [(1, groups[better]), (-1, groups[worse])]
+    if baseline is not None:
+        parts += [(-1, baseline[better]), (1, baseline[worse])]
+    size = below = above = 0.0
+    for sign, counts in parts:
+        value, (low, high) = counts.f1 or 0.0, f1_interval(counts, confidence)
+        down, up = (value - low, high - value) if sign > 0 else (high - value, value - low)
+        size, below, above = size + sign * value, below + down**2, above + up**2
+    return Gap(better, worse, size, size - sqrt(below), size + sqrt(above))
+
+
+def _words(gap: Gap, figures: Mapping[str, GroupFigures], policy: FairnessPolicy, against_baseline: bool) -> str:
+    f1 = f"F1 is {figures[gap.worse].f1 or 0:.2f} for {gap.worse} and {figures[gap.better].f1 or 0:.2f} for {gap.better}"
+    size = f"{gap.size:.2f} further apart than in the baseline" if against_baseline else f"{gap.size:.2f} apart"
+    interval = f"{percent(policy.confidence)} interval {max(gap.low, 0):.2f} to {gap.high:.2f}"
+    return f"{f1}: {size} ({interval}), over {policy.max_gap:.2f}"

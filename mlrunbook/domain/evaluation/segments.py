@@ -1,0 +1,119 @@
+"""Which segments of the fleet lost performance: the overall figure often hides one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from mlrunbook.domain.evaluation.performance import Confusion, Evidence, Verdict, grade_drop
+from mlrunbook.domain.policy.judging import DropPolicy
+
+# p-values are sought between these: below the first the rule's normal approximation means little, and nobody acts above the second.
+_LEAST_P, _MOST_P = 1e-9, 0.5
+_STEPS = 20
+
+
+@dataclass(frozen=True)
+class SegmentVerdict:
+    """One segment. `verdict` None: it has no failure, so there is nothing to judge (N/A, never 0). `adjusted_p`: the false-alarm rate at
+    which the segment would just be called fallen among the others; None where it is not judged."""
+
+    name: str
+    verdict: Verdict | None
+    adjusted_p: float | None
+    sentence: str
+
+    @property
+    def fell(self) -> bool:
+        return self.verdict is not None and self.verdict.is_real
+
+    @property
+    def is_judged(self) -> bool:
+        return self.verdict is not None and self.verdict.evidence is not Evidence.INSUFFICIENT
+
+
+@dataclass(frozen=True)
+class SegmentsVerdict:
+    """All segments by name, and one sentence. `fell`: True when one did, None when one could not be judged, else False."""
+
+    segments: tuple[SegmentVerdict, ...]
+    sentence: str
+
+    @property
+    def fallen(self) -> tuple[SegmentVerdict, ...]:
+        return tuple(s for s in self.segments if s.fell)
+
+    @property
+    def fell(self) -> bool | None:
+        if self.fallen:
+            return True
+        judged = [s for s in self.segments if s.is_judged]
+        waiting = [s for s in self.segments if s.verdict is not None and not s.is_judged]
+        return None if waiting or not judged else False
+
+
+def judge_segments(
+    baseline: Mapping[str, Confusion], current: Mapping[str, Confusion], policy: DropPolicy, *, kind: str = "segment"
+) -> SegmentsVerdict:
+    """Grade every segment of `current` against its own baseline.
+
+    Benjamini and Hochberg (1995) over the segments that have failures: the k most suspect fell when each is beyond chance at k/m of
+    `false_alarm_rate`. So at most that share of the segments called fallen are false, and where nothing fell, at most that share of
+    fleets has one called so. A segment without a failure, or that the baseline does not know, is not judged.
+    `kind` is what the sentence calls a segment.
+    """
+    known = {name: counts for name, counts in sorted(current.items()) if counts.positives}
+    p = {name: _p_value(baseline.get(name, Confusion()), counts, policy) for name, counts in known.items()}
+    adjusted = _adjusted(p)
+    called = sum(a <= policy.false_alarm_rate for a in adjusted.values())
+    at = replace(policy, false_alarm_rate=policy.false_alarm_rate * max(called, 1) / max(len(known), 1))
+
+    def judge(name: str, counts: Confusion) -> SegmentVerdict:
+        if name not in known:
+            return SegmentVerdict(name, None, None, f"{name}: not applicable, no failure in {counts.n} outcomes")
+        verdict = grade_drop(baseline.get(name, Confusion()), counts, at)
+        if verdict.evidence is Evidence.INSUFFICIENT:
+            return SegmentVerdict(name, verdict, None, f"{name}: {verdict.reason}")
+        return SegmentVerdict(name, verdict, adjusted[name], f"{name}: {verdict.reason}, adjusted p {_p_words(adjusted[name])}")
+
+    segments = tuple(judge(name, counts) for name, counts in sorted(current.items()))
+    return SegmentsVerdict(segments, _sentence(segments, kind))
+
+
+def _p_value(baseline: Confusion, counts: Confusion, policy: DropPolicy) -> float:
+    """The lowest false-alarm rate at which the drop is real (repeated p-value, Jennison and Turnbull 2000, ch. 9); 1 when it never is."""
+
+    def is_real(rate: float) -> bool:
+        return grade_drop(baseline, counts, replace(policy, false_alarm_rate=rate)).is_real
+
+    low, high = _LEAST_P, _MOST_P
+    if not is_real(high):
+        return 1.0
+    for _ in range(_STEPS):
+        middle = (low * high) ** 0.5
+        low, high = (low, middle) if is_real(middle) else (middle, high)
+    return high
+
+
+def _adjusted(p: Mapping[str, float]) -> dict[str, float]:
+    """Benjamini and Hochberg's adjusted p-values: the smallest m p / rank from this rank on."""
+    adjusted, least = {}, 1.0
+    for rank, name in sorted(enumerate(sorted(p, key=lambda name: p[name]), 1), reverse=True):
+        least = min(least, p[name] * len(p) / rank)
+        adjusted[name] = least
+    return adjusted
+
+
+def _p_words(p: float) -> str:
+    return "< 0.001" if p < 0.001 else f"{p:.3f}"
+
+
+def _sentence(segments: Sequence[SegmentVerdict], kind: str) -> str:
+    fallen = [s for s in segments if s.fell]
+    if fallen:
+        return "affected: " + "; ".join(f"{s.name} ({s.sentence.removeprefix(s.name + ': ')})" for s in fallen)
+    waiting = [s.name for s in segments if s.verdict is not None and not s.is_judged]
+    judged = [s.name for s in segments if s.is_judged]
+    if waiting or not judged:
+        return f"too few known failures to judge {', '.join(waiting) or f'any {kind}'}"
+    return f"no {kind} is worse than its baseline ({', '.join(judged)})"

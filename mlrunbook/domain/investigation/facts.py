@@ -1,0 +1,239 @@
+"""What is known besides the checklist's findings when the cause is looked for."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+from functools import cached_property
+
+from mlrunbook.domain.evaluation.fairness import Fairness, judge_groups
+from mlrunbook.domain.evaluation.outcomes import OutcomeFeed, judge_feed
+from mlrunbook.domain.evaluation.performance import Confusion, Evidence, ModelMetrics, Verdict, grade_metrics
+from mlrunbook.domain.evaluation.probing import Probing
+from mlrunbook.domain.evaluation.segments import judge_segments
+from mlrunbook.domain.evaluation.threshold import Replay, best_recovery, replay
+from mlrunbook.domain.evaluation.version_comparison import TargetChoice
+from mlrunbook.domain.investigation.feature_store import FeatureVerdict
+from mlrunbook.domain.investigation.rollouts import NO_HISTORY, RolloutVerdict
+from mlrunbook.domain.investigation.serving_health import Seen, trouble_of
+from mlrunbook.domain.investigation.upstream import Course
+from mlrunbook.domain.observed import Change, Prediction, ServingStatus
+from mlrunbook.domain.policy.judging import DropPolicy, FairnessPolicy, SeverityPolicy
+
+WEEK, DAY = timedelta(days=7), timedelta(hours=24)
+LEAST_OF_A_TYPE = 20  # predictions of an unknown asset type: fewer may be a typing error upstream
+
+
+@dataclass(frozen=True)
+class ThresholdChange:
+    before: float
+    after: float
+    at: datetime
+    author: str
+
+
+@dataclass(frozen=True)
+class DiagnosisFacts:
+    """What is known besides the findings. `changes` None: not readable. `dangerous`: measured so in triage.
+
+    Only what happened up to `detected_at` can be a cause; later changes are the response itself.
+    """
+
+    detected_at: datetime
+    metrics: ModelMetrics | None = None
+    changes: Sequence[Change] | None = None
+    status: ServingStatus | None = None
+    model_version: str | None = None  # the version the incident is about
+    replay_before: Replay | None = None  # at the threshold before the last change
+    replay_best: Replay | None = None  # at the best threshold there is
+    targets: TargetChoice | None = None  # every other version, replayed on the same requests
+    features: FeatureVerdict | None = None  # None: no feature store, or nothing read
+    unseen_types: Mapping[str, float] | None = None  # share of recent predictions by asset type the version never saw; None: not known
+    courses: Mapping[str, Course] = field(default_factory=dict)  # how each numeric feature came from the baseline to now
+    probing: Probing | None = None  # None: the prediction log was not read
+    rollout: RolloutVerdict = NO_HISTORY
+    missed: str = ""  # the critical failure that was missed, in a sentence
+    dangerous: bool = False
+    stopped: bool = False  # containment has stopped the model server: that it does not answer is no trouble
+    drop_policy: DropPolicy = field(default_factory=DropPolicy)
+    limits: SeverityPolicy = field(default_factory=SeverityPolicy)  # of latency and errors
+    fairness: FairnessPolicy = field(default_factory=FairnessPolicy)
+    retrain_triggers: frozenset[str] = frozenset()  # causes for which path C may be prepared without being asked for
+
+    @cached_property
+    def verdict(self) -> Verdict | None:
+        if self.metrics is None:
+            return None
+        return grade_metrics(self.metrics, self.drop_policy)
+
+    @property
+    def threshold_change(self) -> ThresholdChange | None:
+        return last_threshold_change(self.changes or (), self.detected_at)
+
+    @property
+    def deployment(self) -> Change | None:
+        """The last deployment or rollback in the week before detection."""
+        recent = (c for c in self.changes or () if c.kind in ("deployment", "rollback") and self._counts(c.at))
+        return max(recent, key=lambda c: c.at, default=None)
+
+    @property
+    def feed(self) -> OutcomeFeed | None:
+        return None if self.metrics is None else judge_feed(self.metrics)
+
+    @cached_property
+    def fallen_types(self) -> Mapping[str, str]:
+        """The asset types whose performance fell while that of all together did not, and the sentence that says so.
+
+        One that is too rare to be proven fallen by itself may be proven to have fallen behind another.
+        """
+        metrics = self.metrics
+        if metrics is None or (self.verdict and self.verdict.is_real):
+            return {}
+        judged = judge_segments(metrics.baseline.by_asset_type, metrics.current.by_asset_type, self.drop_policy, kind="asset type")
+        if judged.fallen or not metrics.baseline.by_asset_type:
+            return {segment.name: f"asset type {segment.sentence}" for segment in judged.fallen}
+        groups = judge_groups(metrics.current.by_asset_type, self.fairness, metrics.baseline.by_asset_type)
+        return {groups.gap.worse: groups.sentence} if groups.verdict is Fairness.UNFAIR and groups.gap else {}
+
+    @property
+    def deployed_in_a_day(self) -> str | None:
+        """The version deployed in the last 24 h before detection."""
+        last = self.deployment
+        return last.ref if last and last.kind == "deployment" and self.detected_at - last.at <= DAY else None
+
+    @property
+    def trouble(self) -> Seen | None:
+        """What is wrong with serving itself, if anything is seen."""
+        status = replace(self.status, server_healthy=True) if self.status and self.stopped else self.status
+        return trouble_of(status, self.metrics.current if self.metrics else None, self.limits)
+
+    @property
+    def not_loaded(self) -> str | None:
+        """Why the model server cannot load what the registry names."""
+        return self.status.not_loaded if self.status else None
+
+    @property
+    def suspect_version(self) -> str | None:
+        """The version a bad release would be: what serves, or what should and cannot be loaded."""
+        return self.status.serving_version if self.status and self.status.not_loaded else self.model_version
+
+    @property
+    def degraded(self) -> bool | None:
+        """Whether performance fell, over all or for an asset type. Where outcomes stopped coming nobody can say."""
+        if self.dangerous:
+            return True
+        if self.feed and self.feed.stalled:
+            return None
+        if self.fallen_types:
+            return True
+        verdict = self.verdict
+        return None if verdict is None or verdict.evidence is Evidence.INSUFFICIENT else verdict.is_real
+
+    @property
+    def degraded_words(self) -> str:
+        if self.dangerous:
+            return "measured dangerous"
+        if self.feed and self.feed.stalled:
+            return self.feed.sentence
+        if self.fallen_types:
+            return "; ".join(self.fallen_types.values())
+        return self.verdict.reason if self.verdict else "performance is not measured"
+
+    def _counts(self, at: datetime) -> bool:
+        return self.detected_at - WEEK <= at <= self.detected_at
+
+
+def last_threshold_change(changes: Sequence[Change], until: datetime) -> ThresholdChange | None:
+    """The last `config` change that moved the threshold in the week up to `until`.
+
+    Its `detail` is `{"from": {"threshold": x, ...}, "to": {"threshold": y, ...}}`.
+    """
+    for change in sorted(changes, key=lambda c: c.at, reverse=True):
+        if change.kind != "config" or not until - WEEK <= change.at <= until:
+            continue
+        before, after = (_threshold_of(change.detail.get(side)) for side in ("from", "to"))
+        if before is not None and after is not None and before != after:
+            return ThresholdChange(before, after, change.at, change.author)
+    return None
+
+
+def _threshold_of(settings: object) -> float | None:
+    value = settings.get("threshold") if isinstance(settings, Mapping) else None
+    return float(value) if isinstance(value, (int, float)) else None
+
+
+def gather(
+    *,
+    detected_at: datetime,
+    metrics: ModelMetrics | None,
+    changes: Sequence[Change] | None,
+    status: ServingStatus | None,
+    predictions: Sequence[Prediction],
+    model_version: str | None = None,
+    trained_types: Sequence[str] | None = None,
+    targets: TargetChoice | None = None,
+    features: FeatureVerdict | None = None,
+    courses: Mapping[str, Course] | None = None,
+    probing: Probing | None = None,
+    rollout: RolloutVerdict = NO_HISTORY,
+    missed: str = "",
+    dangerous: bool = False,
+    stopped: bool = False,
+    drop_policy: DropPolicy | None = None,
+    limits: SeverityPolicy | None = None,
+    fairness: FairnessPolicy | None = None,
+    retrain_triggers: Sequence[str] = (),
+) -> DiagnosisFacts:
+    """Assemble the facts; replay other thresholds on the labelled predictions of the version the incident is about, whose training
+    saw `trained_types`. Where only some asset types lost performance the replay is of those."""
+    version = model_version or (status.serving_version if status else None)
+    facts = DiagnosisFacts(
+        detected_at=detected_at,
+        metrics=metrics,
+        changes=changes,
+        status=status,
+        model_version=version,
+        targets=targets,
+        features=features,
+        unseen_types=unseen_types([p.asset_type for p in predictions], trained_types),
+        courses=courses or {},
+        probing=probing,
+        rollout=rollout,
+        missed=missed,
+        dangerous=dangerous,
+        stopped=stopped,
+        drop_policy=drop_policy or DropPolicy(),
+        limits=limits or SeverityPolicy(),
+        fairness=fairness or FairnessPolicy(),
+        retrain_triggers=frozenset(map(str, retrain_triggers)),
+    )
+    hit = facts.fallen_types
+    labelled = [p for p in predictions if p.outcome is not None and version in (None, p.version) and (not hit or p.asset_type in hit)]
+    baseline_f1 = _baseline_f1(metrics, hit) if metrics else None
+    if not labelled or baseline_f1 is None:
+        return facts
+    scores, outcomes, change = [p.score for p in labelled], [bool(p.outcome) for p in labelled], facts.threshold_change
+    return replace(
+        facts,
+        replay_before=replay(scores, outcomes, change.before, baseline_f1=baseline_f1) if change else None,
+        replay_best=best_recovery(scores, outcomes, baseline_f1=baseline_f1),
+    )
+
+
+def _baseline_f1(metrics: ModelMetrics, types: Collection[str]) -> float | None:
+    """Of these asset types together; of all when none is named."""
+    if not types:
+        return metrics.baseline.confusion.f1
+    return sum((metrics.baseline.by_asset_type[name] for name in types), Confusion()).f1
+
+
+def unseen_types(recent: Sequence[str], trained: Sequence[str] | None) -> dict[str, float] | None:
+    """The share of each asset type that the training never saw. None when nobody recorded what it saw, or nothing was predicted."""
+    if trained is None or not recent:
+        return None
+    counts = Counter(recent)
+    return {
+        name: n / len(recent) for name, n in sorted(counts.items()) if name not in trained and name != "unknown" and n >= LEAST_OF_A_TYPE
+    }

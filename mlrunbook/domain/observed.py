@@ -1,0 +1,288 @@
+"""What is read of the outside world: values alone. Whoever reads them raises errors of `mlrunbook.domain.errors`."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+
+
+class FeatureFault(StrEnum):
+    """Each has its own sentence and its own answer."""
+
+    REGISTRY_MISSING = "registry_missing"  # an empty store looks like this too: compared with the expected views
+    VIEW_MISSING = "view_missing"
+    SERVICE_MISSING = "service_missing"
+    ONLINE_UNREACHABLE = "online_unreachable"
+    ONLINE_LOCKED = "online_locked"
+    ONLINE_DROPPED = "online_dropped"
+    SOURCE_MISSING = "source_missing"
+    SOURCE_CORRUPT = "source_corrupt"
+    NO_ROWS_IN_WINDOW = "no_rows_in_window"
+    FUTURE_END = "future_end"  # later incremental runs succeed and do nothing
+    WRONG_ENTITY_KEY = "wrong_entity_key"
+    STALE_JOB = "stale_job"  # the materialisation does not run
+    STALE_DATA = "stale_data"  # it runs, and the online rows are old all the same
+    SOURCE_STALE = "source_stale"  # nothing new arrives at the source
+    NULLS_ONLINE = "nulls_online"  # empty online, whole in the source
+    NULLS_IN_SOURCE = "nulls_in_source"
+    ENTITIES_MISSING = "entities_missing"
+
+
+@dataclass(frozen=True)
+class FeatureProblem:
+    """`view` and `feature` where it is about one."""
+
+    fault: FeatureFault
+    sentence: str
+    view: str | None = None
+    feature: str | None = None
+
+
+@dataclass(frozen=True)
+class ViewState:
+    """One feature view as read from Feast. Of `entities` sampled assets, `behind` have an online row older than the source's newest
+    for them and `missing` have none. Null shares 0..1 by feature, of the sample: online, and in the source's newest rows.
+
+    `job_end_at` is how far the last materialisation says it came; None: never ran. It moves also when no row was new. A first row that
+    the materialisation has not come to yet is `behind`, not `missing`. `lag_s` is how far the worst sampled row is behind its source;
+    None: not known.
+    `updated_at` is when the definition last changed.
+    """
+
+    name: str
+    job_end_at: datetime | None = None
+    updated_at: datetime | None = None
+    source_newest_at: datetime | None = None
+    online_newest_at: datetime | None = None
+    entities: int = 0
+    behind: int = 0
+    missing: int = 0
+    null_online: Mapping[str, float] | None = None
+    null_source: Mapping[str, float] | None = None
+    lag_s: float | None = None
+
+
+@dataclass(frozen=True)
+class FeatureStoreState:
+    """What was read, and what could not be read and why. `read_ok`: a synthetic online read by feature service worked."""
+
+    views: tuple[ViewState, ...]
+    problems: tuple[FeatureProblem, ...] = ()
+    read_ok: bool | None = None
+
+    def of_views(self, names: Collection[str]) -> FeatureStoreState:
+        """What concerns these views, and the store as a whole."""
+        problems = tuple(p for p in self.problems if p.view is None or p.view in names)
+        return replace(self, views=tuple(v for v in self.views if v.name in names), problems=problems)
+
+
+@dataclass(frozen=True)
+class Missing:
+    """A source that is absent or could not be read, and why."""
+
+    reason: str
+
+
+@dataclass(frozen=True)
+class FeatureServerAnswer:
+    """`healthy`: /health answered 200. `read_ok`: a real feature read worked (None: not tried); health alone stays green while
+    reads fail."""
+
+    healthy: bool
+    read_ok: bool | None = None
+    detail: str = ""
+
+
+@dataclass(frozen=True)
+class ServingStatus:
+    """`GET /api/v1/ml/models/{model}/status`: what the registry says serves, and what the server says it serves."""
+
+    model: str
+    serving_version: str
+    previous_version: str | None
+    staging_version: str | None
+    server_healthy: bool
+    server_version: str | None
+    deployed_at: datetime | None = None
+    features: str | None = None  # the model server's own word on feature reads: "ok", or why they fail; None: not known, or not needed
+    not_loaded: str | None = None  # why the model server cannot load `serving_version`; None: it can, or that is not known
+    unloadable_route: str | None = None  # the version that traffic is routed to and that the server cannot load: which, and why
+
+
+@dataclass(frozen=True)
+class Change:
+    """Something that changed near the model.
+
+    `kind`: deployment, rollback, staging, config, feature_store, infrastructure, data_pipeline.
+    """
+
+    kind: str
+    ref: str
+    author: str
+    at: datetime
+    detail: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """One row of the prediction log. `outcome` is None until the ground truth arrives."""
+
+    id: int
+    at: datetime
+    asset_id: str
+    asset_type: str
+    features: Mapping[str, Any]
+    score: float
+    label: bool
+    version: str
+    threshold: float
+    latency_ms: float
+    outcome: bool | None = None
+    shadow_version: str | None = None  # the version in staging scored the same request, and nobody acted on it
+    shadow_score: float | None = None
+
+
+@dataclass(frozen=True)
+class ModelVersion:
+    """A registered version. `asset_types` are those it was trained on; None: not recorded."""
+
+    version: str
+    registered_at: datetime
+    trained_from: datetime
+    trained_to: datetime
+    features: tuple[str, ...]
+    threshold: float
+    asset_types: tuple[str, ...] | None = None
+
+
+@dataclass(frozen=True)
+class VersionReplay:
+    """What one version makes of logged requests: `scores[i]` belongs to `Replayed.rows[i]`.
+
+    `problem` says why it cannot score them (schema, artefact, library); `scores` is empty then. `latency_ms` is the median of one row.
+    """
+
+    version: str
+    scores: tuple[float, ...]
+    problem: str | None = None
+    size_bytes: int | None = None
+    latency_ms: float | None = None
+
+
+@dataclass(frozen=True)
+class Replayed:
+    """Logged requests with a known outcome, oldest first, and every asked version's scores for them."""
+
+    rows: tuple[Prediction, ...]
+    versions: tuple[VersionReplay, ...]
+
+
+@dataclass(frozen=True)
+class ViewSchedule:
+    """The scheduled materialisation of one feature view. `error`: why its last run failed."""
+
+    view: str
+    suspended: bool
+    last_run_at: datetime | None
+    error: str | None = None
+
+
+@dataclass(frozen=True)
+class WorkOrder:
+    """A maintenance work order made from a prediction. `state`: pending, scheduled, done, cancelled."""
+
+    id: int
+    asset_id: str
+    state: str
+    flagged_for_review: bool
+    created_at: datetime
+
+
+@dataclass(frozen=True)
+class ServingConfig:
+    """The model server's config (the runbook's `configmap model-config`). `revision` is opaque: another one after each write."""
+
+    revision: str
+    threshold: float
+    human_approval: bool
+    auto_work_orders: bool
+    auto_scheduling: bool
+
+    def as_dict(self) -> dict[str, Any]:
+        return {
+            "threshold": self.threshold,
+            "human_approval": self.human_approval,
+            "auto_work_orders": self.auto_work_orders,
+            "auto_scheduling": self.auto_scheduling,
+        }
+
+
+@dataclass(frozen=True)
+class Rollout:
+    """The newest rollout of the model server. `state`: done, progressing, failed; `sentence` says how far it is, or why it failed."""
+
+    restart_id: str | None  # the restart that it carries out, if it is one of ours
+    state: str
+    sentence: str
+    deployment: str = ""
+
+
+@dataclass(frozen=True)
+class Instance:
+    """One server process or pod. `problem`: why it does not serve, or why it died before; None: nothing is known against it."""
+
+    name: str
+    ready: bool
+    restarts: int
+    problem: str | None
+
+
+@dataclass(frozen=True)
+class Resources:
+    """Shares 0..1 of what the model server may use, of the fullest instance; None: not limited, or not measured."""
+
+    cpu: float | None
+    memory: float | None
+
+
+@dataclass(frozen=True)
+class Revision:
+    """One pod template of the rollout history. It got `number` when it was last put in place, and had the `former` ones before."""
+
+    number: int
+    former: tuple[int, ...]
+    name: str  # of the ReplicaSet: what stays the same when the number changes
+    images: tuple[str, ...]
+    version: str | None
+    at: datetime  # when this template was first in place
+    cause: str | None
+    current: bool
+    ready: int = 0  # servers of it that answer
+    spec: str = ""  # equal where the same runs: a restart gives a new revision, and changes nothing else
+
+    def has(self, number: int) -> bool:
+        return number == self.number or number in self.former
+
+
+@dataclass(frozen=True)
+class ServingState:
+    """What the runtime runs now, as observed, not as asked for.
+
+    `ready_replicas` servers answer; `route_version` is the traffic override (None: the registry decides);
+    `restart_id` is the id of the last restart that finished; `config` is what the running server has loaded
+    (None when none runs).
+    """
+
+    replicas: int
+    ready_replicas: int
+    route_version: str | None
+    restart_id: str | None
+    version: str | None
+    config: ServingConfig | None
+    isolated: bool = False  # reachable for forensics alone
+    caveats: tuple[str, ...] = ()  # what may keep the isolation from holding, in words
+    autoscaler: str | None = None  # what scales the server by itself: "active" or "suspended"; None: nothing does
+    rollout: Rollout | None = None  # None: this runtime has no rollouts

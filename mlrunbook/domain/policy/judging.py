@@ -1,0 +1,125 @@
+"""Policy: when measurements count as fallen, drifted, unfair, broken, or recovered."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Annotated
+
+from pydantic import Field, StringConstraints
+
+from mlrunbook.domain.incident import Severity
+
+Share = Annotated[float, Field(gt=0, lt=1)]
+Count = Annotated[int, Field(ge=1)]
+_Name = Annotated[str, StringConstraints(min_length=1)]
+
+
+@dataclass(frozen=True)
+class DriftPolicy:
+    """When inputs count as drifted.
+
+    `false_alarm_rate`: of a whole report, over all its columns (Benjamini and Hochberg 1995). A move below `effect_floor` (KS distance,
+    or Jensen-Shannon distance for categories) does not matter to a model; nor does a rise of nulls below `null_rise`. A column with
+    fewer than `min_values` independent values on either side is not judged.
+    """
+
+    false_alarm_rate: Share = 0.045
+    effect_floor: Share = 0.05
+    null_rise: Share = 0.05
+    min_values: Annotated[int, Field(ge=20)] = 50
+
+
+@dataclass(frozen=True)
+class FairnessPolicy:
+    """How far F1 of two groups may lie apart, in points of F1 (0.10: 0.80 and 0.70).
+
+    A group with fewer than `min_positives` known failures is not judged: below it the largest gap of a fair model passes 0.10 in most
+    windows. `confidence` is of the whole verdict, over all pairs of groups.
+    """
+
+    max_gap: Share = 0.10
+    min_positives: Count = 30
+    confidence: Share = 0.95
+
+
+@dataclass(frozen=True)
+class FeatureStorePolicy:
+    """What the feature store must hold, by which keys it is asked, and when its rows count as stale.
+
+    Stale: the newest online row is older than `max_age_s`, or `max_lag_s` behind the newest row of its source. A repair looks back
+    `look_back_h` at most.
+    """
+
+    service: _Name = "asset_features"
+    views: tuple[_Name, ...] = ("asset_sensors", "asset_wear")
+    join_keys: tuple[_Name, ...] = ("asset_id",)
+    max_age_s: Annotated[float, Field(gt=0)] = 3600.0
+    max_lag_s: Annotated[float, Field(gt=0)] = 900.0
+    null_rate: Annotated[float, Field(ge=0, le=1)] = 0.05
+    look_back_h: Count = 168
+
+
+@dataclass(frozen=True)
+class DropPolicy:
+    """How far a metric may fall, relative to its baseline (runbook, "Severity Levels" and "Incident Types").
+
+    `false_alarm_rate`: how many unchanged models may ever be called fallen, over F1, precision and recall and all looks at a window.
+    Below `min_positives` known failures a drop that is not proven is no false alarm either. `confidence` is that of the interval shown.
+    """
+
+    f1_medium: Share = 0.10
+    f1_high: Share = 0.20
+    precision: Share = 0.15
+    recall: Share = 0.15
+    min_positives: Count = 30
+    confidence: Share = 0.95
+    false_alarm_rate: Share = 0.01
+
+
+@dataclass(frozen=True)
+class RecoveryPolicy:
+    """F1 counts as recovered within `tolerance` (relative) of the baseline, on at least this many known outcomes and failures.
+
+    `min_coverage`: and on at least this share of the outcomes that are usually known. The first outcomes to come are no fair sample:
+    a failure is often known at once, that none happened only when the horizon is over.
+    """
+
+    min_labelled: Count = 100
+    min_positives: Count = 30
+    tolerance: Share = 0.05
+    confidence: Share = 0.95
+    min_coverage: Share = 0.5
+
+
+@dataclass(frozen=True)
+class RolloutPolicy:
+    """`suspect_for_min`: a rollout may be the cause for so long (runbook, Step 2: "recent deployments (last 24 hours)").
+
+    `starts_within_s`: a pod that is merely not ready may still be starting. `proven_after_min`: a revision that was in place for so long
+    is taken to have served; ten minutes is the default of a Deployment's `progressDeadlineSeconds`.
+    """
+
+    suspect_for_min: Count = 1440
+    starts_within_s: Annotated[float, Field(gt=0)] = 120.0
+    proven_after_min: Count = 10
+
+
+@dataclass(frozen=True)
+class SeverityPolicy:
+    """Limits of the Severity table and the alert list ("Automated Alerts").
+
+    `all_flagged` is the share of predictions flagged high-risk that reads as "predicts all assets as high-risk";
+    `missed_recall` the recall below which the model misses nearly every failure, `outage_error_rate` the share of failed requests that
+    is a service outage. Rates are judged from `min_predictions` on.
+    """
+
+    drops: DropPolicy = field(default_factory=DropPolicy)
+    all_flagged: Share = 0.90
+    missed_recall: Share = 0.10
+    min_predictions: Count = 200
+    latency_p95_ms: Annotated[float, Field(gt=0)] = 2000.0
+    error_rate: Share = 0.01
+    outage_error_rate: Share = 0.50
+    null_rate: Share = 0.05
+    unmeasured_critical_alert: Severity = Severity.HIGH
+    unmeasured_alert: Severity = Severity.MEDIUM

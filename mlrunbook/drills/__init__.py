@@ -1,0 +1,1 @@
+"""Demo, game day, fault injection, scoring. May import local, response, store, base and domain."""

@@ -1,0 +1,194 @@
+"""`mlrunbook demo`: one fault, injected into a live stack, and the runbook's answer to it, told as it happens.
+
+The demo plays the people: the fleet's users (traffic), the on-call engineer (acknowledges), the team lead (decides). What it never
+does is tell the flows what is wrong: the platform's alerts do.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from mlrunbook.base import db
+from mlrunbook.base.settings import Settings
+from mlrunbook.domain.errors import Invalid
+from mlrunbook.drills import scoring
+from mlrunbook.drills.exercise import FAST, POLICY, Exercise, keep
+from mlrunbook.drills.fleet_runner import simulator_for, source_of, wait_until_served
+from mlrunbook.drills.simulator.faults import Fault, fault
+from mlrunbook.drills.simulator.simulator import FleetSimulator
+from mlrunbook.local.addresses import HOST, Ports
+from mlrunbook.local.stack import Stack, stop_on_signals
+from mlrunbook.store.timeline import Entry
+
+KUBERNETES = "kubernetes"
+GIVE_UP_S = {"auto": 180.0, "ask": 1800.0, "ui": 1800.0}  # people take their time
+TEXT_LIMIT = 240
+STYLES = {
+    "status": "bold",
+    "action": "green",
+    "page": "red",
+    "approval": "yellow",
+    "plan": "yellow",
+    "diagnosis": "magenta",
+    "recovery": "green",
+}
+
+
+def run(fault_name: str, *, approve: str, data: Path | None, out: Path | None, seed: int, home: Path, runtime: str = "local") -> int:
+    """0 only if the incident ended as the fault's known truth says."""
+    chosen = fault(fault_name)
+    console = Console(highlight=False)
+    if approve not in GIVE_UP_S:
+        raise Invalid(f"--approve must be ask, auto or ui, not {approve!r}", field="approve")
+    if approve == "ask" and not sys.stdin.isatty():
+        console.print("No terminal to ask on: the demo decides by itself (--approve auto).")
+        approve = "auto"
+    source = source_of(data, seed)
+    with _folder() as folder, stop_on_signals():
+        begun = time.monotonic()
+        _settings(folder, runtime)
+        console.rule(f"[bold]mlrunbook demo: {chosen.name}")
+        fleet: list[FleetSimulator] = []
+
+        def seed_history(stack: Stack) -> None:
+            fleet.append(simulator_for(stack, source, seed=seed))
+            fleet[0].build_history(db.engine(stack.database_url), now=datetime.now(UTC))
+
+        stack = Stack(
+            folder,
+            ports=Ports.free(),
+            home=home,
+            with_approver=True,
+            report=lambda line: console.print(f"  [dim]{escape(line)}"),
+            meanwhile=seed_history,
+        )
+        with stack:
+            code = 1
+            try:
+                with _serving(stack, runtime, console):
+                    code = Demo(stack, chosen, fleet[0], approve, out, console, begun).play()
+            finally:
+                if code and out:
+                    shutil.copytree(stack.data / "logs", out / "logs", dirs_exist_ok=True)
+            return code
+
+
+class Demo:
+    """One demo on one started stack."""
+
+    def __init__(
+        self, stack: Stack, chosen: Fault, simulator: FleetSimulator, approve: str, out: Path | None, console: Console, begun: float
+    ) -> None:
+        self._stack, self._fault, self._approve, self._out, self._console, self._begun = stack, chosen, approve, out, console, begun
+        self._exercise = Exercise(stack, chosen, simulator, decide=self._decide, show=self._show, patience_s=GIVE_UP_S[approve])
+
+    def play(self) -> int:
+        say = self._console.print
+        say(f"  Prefect UI [cyan]http://{HOST}:{self._stack.ports.prefect}[/]  gateway [cyan]http://{HOST}:{self._stack.ports.gateway}[/]")
+        if self._approve == "ui":
+            say(f"  The UI asks for a login: {self._stack.data / 'secrets' / 'prefect-auth'} holds it.")
+        self._exercise.prepare()
+        say(f"  [dim]fleet history seeded, model serves; {time.monotonic() - self._begun:.1f} s since the start")
+        say(f"\n[bold red]Fault injected:[/] {escape(self._exercise.inject())}\n")
+        facts = self._exercise.follow()
+        if self._out:
+            keep(self._out, facts, db.engine(self._stack.database_url), self._stack.data / "messages")
+        return self._verdict(facts)
+
+    def _decide(self, _: str) -> bool | None:
+        """The team lead's answer; None: given in the Prefect UI."""
+        if self._approve == "ui":
+            return None
+        asked = "[bold yellow]  Approve this plan? [y/N] [/]"
+        return self._approve == "auto" or self._console.input(asked).strip().lower() in ("y", "yes")
+
+    def _show(self, entry: Entry) -> None:
+        text = entry.text if len(entry.text) <= TEXT_LIMIT else entry.text[: TEXT_LIMIT - 1] + "…"
+        row = Table.grid(padding=(0, 1))
+        for width in (8, 8, 12, None):
+            row.add_column(width=width, justify="right" if width else "left", no_wrap=bool(width))
+        since = f"+{time.monotonic() - self._exercise.injected:.1f} s"
+        row.add_row(f"[dim]{entry.at:%H:%M:%S}", f"[dim]{since}", f"[{STYLES.get(entry.kind, 'default')}]{entry.kind}", escape(text))
+        self._console.print(row)
+
+    def _verdict(self, facts: dict[str, Any]) -> int:
+        wrong = scoring.differences(facts, self._fault.truth)
+        _print_summary(self._console, facts)
+        total = time.monotonic() - self._begun
+        if wrong:
+            for line in wrong:
+                self._console.print(f"[bold red]Wrong:[/] {escape(line)}")
+            self._console.print(f"[bold red]The outcome is not the known truth of {self._fault.name}.[/] {total:.1f} s in all.")
+            return 1
+        self._console.print(f"[bold green]As it should be:[/] {escape(scoring.in_words(facts))} {total:.1f} s in all.")
+        return 0
+
+
+def _print_summary(console: Console, facts: dict[str, Any]) -> None:
+    table = Table(title=f"{facts['incident_id'] or 'No incident'}: what was changed", title_justify="left", show_lines=False)
+    for column in ("Change", "State", "Applied", "Afterwards"):
+        table.add_column(column, overflow="fold")
+    for action in facts["actions"]:
+        table.add_row(
+            escape(action["name"]), action["state"], str(action["applied_count"]), escape(action["undone"] or "stays: it is the fix")
+        )
+    if not facts["actions"]:
+        table.add_row("nothing", "", "", "")
+    console.print()
+    console.print(table)
+    f1 = {k: "not measured" if v is None else f"{v:.3f}" for k, v in facts["f1"].items()}
+    console.print(f"F1: baseline {f1['baseline']}, during {f1['during']}, after {f1['after']}")
+    spans = {k: "-" if v is None else f"{v:.1f} s" for k, v in facts["seconds"].items()}
+    console.print("Time " + ", ".join(f"{k.replace('_', ' ')} {v}" for k, v in spans.items()))
+    console.print(f"Pages {len(facts['pages'])}, approvals {len(facts['approvals'])}")
+
+
+def _settings(folder: Path, runtime: str) -> None:
+    """The demo's own settings: its policy, fast alert evaluation, a short lease. Nothing of the caller's own is used."""
+    policy = folder / "demo-policy.yaml"
+    os.environ |= FAST | {"MLRUNBOOK_STACK": str(folder), "MLRUNBOOK_POLICY": str(policy), "MLRUNBOOK_RUNTIME": runtime}
+    if runtime != KUBERNETES:
+        policy.write_text(POLICY)
+        return
+    from mlrunbook.drills.simulator import cluster_node
+
+    policy.write_text(POLICY + cluster_node.POLICY)
+    os.environ["MLRUNBOOK_KUBE_NAMESPACE"] = f"mlrunbook-demo-{secrets.token_hex(3)}"
+
+
+@contextlib.contextmanager
+def _serving(stack: Stack, runtime: str, console: Console) -> Iterator[None]:
+    """On a cluster: the model's objects there, which the model server of this machine obeys."""
+    if runtime != KUBERNETES:
+        yield
+        return
+    from mlrunbook.drills.simulator.cluster_node import ClusterNode
+
+    wait_until_served(stack)
+    config = Settings(data_dir=stack.data, model_server_url=stack.env()["MLRUNBOOK_MODEL_SERVER_URL"])
+    with ClusterNode(config, os.environ["MLRUNBOOK_KUBE_NAMESPACE"]) as node:
+        console.print(f"  Serving objects in the cluster: [cyan]kubectl -n {node.namespace} get deploy,pods,svc,cm,netpol[/]")
+        yield
+
+
+@contextlib.contextmanager
+def _folder() -> Iterator[Path]:
+    folder = Path(tempfile.mkdtemp(prefix="mlrunbook-demo-"))
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)

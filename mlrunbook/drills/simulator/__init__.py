@@ -1,0 +1,1 @@
+"""The fleet simulator and its faults. May import local, base and domain."""

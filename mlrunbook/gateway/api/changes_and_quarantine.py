@@ -1,0 +1,158 @@
+"""Changes that other systems tell of, and the quarantine: what came in and could not be used, to look at and to read again."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from enum import StrEnum
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Path, Query, Response
+from pydantic import AwareDatetime, Field
+
+from mlrunbook.base.web import CamelModel
+from mlrunbook.domain.errors import Invalid
+from mlrunbook.domain.observed import Change
+from mlrunbook.domain.policy.intake import CHANGE_KINDS, MODEL_ID
+from mlrunbook.gateway.api.dependencies import READER, Operator, Reporter
+from mlrunbook.gateway.text import clean
+from mlrunbook.gateway.webhooks import registry
+from mlrunbook.gateway.webhooks.ingest import Receipt, replay, take_change
+from mlrunbook.gateway.webhooks.parsing import ToldChange
+from mlrunbook.response.world import World
+from mlrunbook.store import quarantine, recent_changes
+from mlrunbook.store.quarantine import Quarantined
+
+CLOCKS_DIFFER = timedelta(minutes=5)
+RECENT = timedelta(days=7)
+MAX_DETAILS = 50
+
+Number = Annotated[int, Path(ge=1, lt=2**63)]
+ModelName = Annotated[str, Field(pattern=f"^{MODEL_ID.pattern}$")]
+
+ChangeKind = StrEnum("ChangeKind", {kind.upper(): kind for kind in CHANGE_KINDS})  # type: ignore[misc]
+
+
+class ChangeIn(CamelModel):
+    """What changed near a model, so that containment and investigation see it."""
+
+    model: ModelName
+    kind: ChangeKind
+    ref: str = Field(min_length=1, max_length=300, description="What changed: a version, a commit, a job")
+    author: str = Field(min_length=1, max_length=200, description="Who or what made the change")
+    at: AwareDatetime = Field(description="When, with a time zone")
+    detail: dict[str, str] = Field(default_factory=dict, max_length=MAX_DETAILS)
+
+
+class ChangeOut(CamelModel):
+    model: str
+    kind: str
+    ref: str
+    author: str
+    at: datetime
+    detail: dict[str, Any]
+
+
+class ChangesOut(CamelModel):
+    changes: list[ChangeOut]
+
+
+class QuarantinedOut(CamelModel):
+    """`incidents` are those the replay belongs to."""
+
+    number: int
+    source: str
+    sender: str
+    error: str
+    received_at: datetime
+    size_bytes: int
+    replayed_at: datetime | None
+    incidents: list[str]
+
+    @classmethod
+    def of(cls, kept: Quarantined, **more: Any) -> QuarantinedOut:
+        return cls(
+            number=kept.id,
+            source=kept.source,
+            sender=kept.sender,
+            error=kept.error,
+            received_at=kept.received_at,
+            size_bytes=len(kept.body),
+            replayed_at=kept.replayed_at,
+            incidents=list((kept.replayed_into or {}).get("incidents", ())),
+            **more,
+        )
+
+
+class QuarantineDetail(QuarantinedOut):
+    body: str = Field(description="As text; what is no UTF-8 is replaced")
+    headers: dict[str, str]
+
+
+class QuarantineOut(CamelModel):
+    waiting: int = Field(description="All that nobody has replayed yet")
+    quarantined: list[QuarantinedOut]
+
+
+def router(world: World) -> APIRouter:
+    routes = APIRouter()
+    _changes(routes, world)
+    _quarantine(routes, world)
+    return routes
+
+
+def _changes(routes: APIRouter, world: World) -> None:
+    @routes.post(
+        "/api/v1/changes", status_code=201, tags=["changes"], responses={200: {"model": ChangeOut, "description": "It was known already"}}
+    )
+    def tell_of_change(body: ChangeIn, who: Reporter, response: Response) -> ChangeOut:
+        """Tell of a deployment, a pipeline run, a feature store or infrastructure change. The same one again changes nothing."""
+        if body.at > world.now() + CLOCKS_DIFFER:
+            raise Invalid("at: it lies in the future: tell of a change when it has happened", field="at")
+        detail = {clean(k, 100): clean(v, 500) for k, v in body.detail.items()}
+        change = Change(str(body.kind), clean(body.ref), clean(body.author), body.at, detail)
+        if not change.ref or not change.author:
+            raise Invalid("ref and author must hold more than control characters", field="author" if change.ref else "ref")
+        with world.transaction() as conn:
+            is_new = take_change(conn, ToldChange(body.model, change), source=clean(who.name, 200), now=world.now())
+        response.status_code = 201 if is_new else 200
+        return _out(body.model, change)
+
+    @routes.get("/api/v1/changes", tags=["changes"], dependencies=[READER])
+    def list_changes(model: Annotated[str, Query(pattern=f"^{MODEL_ID.pattern}$")], since: AwareDatetime | None = None) -> ChangesOut:
+        """What other systems told of a model, newest first; without `since` the last 7 days. The platform's own changes are its own."""
+        with world.transaction() as conn:
+            found = recent_changes.of_model(conn, model, since=since or world.now() - RECENT)
+        return ChangesOut(changes=[_out(model, change) for change in found])
+
+
+def _out(model: str, change: Change) -> ChangeOut:
+    return ChangeOut(model=model, kind=change.kind, ref=change.ref, author=change.author, at=change.at, detail=dict(change.detail))
+
+
+def _quarantine(routes: APIRouter, world: World) -> None:
+    @routes.get("/api/v1/quarantine", tags=["quarantine"], dependencies=[READER])
+    def list_quarantine(
+        replayed: Annotated[bool, Query(alias="all", description="Those that were replayed too")] = False,
+        source: Annotated[str | None, Query(max_length=50)] = None,
+        limit: Annotated[int, Query(ge=1, le=1000)] = 100,
+    ) -> QuarantineOut:
+        """What trusted senders sent and nobody could use, newest first."""
+        with world.transaction() as conn:
+            found = quarantine.find(conn, replayed=replayed, source=source, limit=limit)
+            waiting = quarantine.waiting(conn)
+        return QuarantineOut(waiting=waiting, quarantined=[QuarantinedOut.of(kept) for kept in found])
+
+    @routes.get("/api/v1/quarantine/{number}", tags=["quarantine"], dependencies=[READER])
+    def show_quarantined(number: Number) -> QuarantineDetail:
+        with world.transaction() as conn:
+            kept = quarantine.get(conn, number)
+        out = QuarantineDetail.of(kept, body=kept.body.decode(errors="replace"), headers=dict(kept.headers))
+        assert isinstance(out, QuarantineDetail)
+        return out
+
+    @routes.post("/api/v1/quarantine/{number}/replay", tags=["quarantine"])
+    def replay_quarantined(number: Number, who: Operator) -> Receipt:
+        """Read it again, after the policy names its model for example. 409 with the reason while it still cannot be used."""
+        with world.transaction() as conn:
+            source = quarantine.get(conn, number).source
+        return replay(world, registry.of(source), number)

@@ -1,0 +1,1 @@
+"""Alerts in: one file a sender's format, proof and parsing. May import what the gateway may."""

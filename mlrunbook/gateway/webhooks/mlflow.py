@@ -1,0 +1,38 @@
+"""MLflow model registry webhooks as recent changes: a version that got the production alias was deployed.
+
+Fields: mlflow/mlflow mlflow/webhooks (entity, action, timestamp, data). Delivery is made by MLflow's own process and may be lost.
+"""
+
+from __future__ import annotations
+
+from mlrunbook.domain.observed import Change
+from mlrunbook.gateway.webhooks.parsing import Format, Reading, Received, ToldChange, model_in, nothing_of, strings, text, time, within
+
+
+def read(received: Received) -> list[Reading]:
+    payload, data = received.payload, within(received.payload, "data")
+    entity, action = text(within(payload, "entity")), text(within(payload, "action"))
+    if not isinstance(data, dict) or not entity or not action:
+        return nothing_of(received, "not an MLflow webhook: it has `entity`, `action` and `data`")
+    delivery = received.headers.get("x-mlflow-delivery-id")
+    kind = _kind(entity, action, text(data.get("alias")), received.policy.production_aliases)
+    if kind is None:
+        return [Reading(delivery_id=delivery)]  # prompts, experiments and the like change no model that serves
+    said = strings(data)
+    model, problem = model_in({"registered_model": said.get("name", ""), "model": said.get("name", "")}, received.policy, what="name")
+    if problem:
+        return nothing_of(received, problem)
+    ref = said.get("version") or said.get("alias") or said.get("key") or said.get("name", "")
+    told = Change(kind, ref, "MLflow registry", time(within(payload, "timestamp")) or received.at, said | {"event": f"{entity}.{action}"})
+    return [Reading(changes=[ToldChange(model, told)], delivery_id=delivery)]
+
+
+def _kind(entity: str, action: str, alias: str, production_aliases: tuple[str, ...]) -> str | None:
+    if entity == "model_version_alias":
+        return "deployment" if alias in production_aliases and action == "created" else "config"
+    if entity == "model_version" and action == "created":
+        return "staging"
+    return "config" if entity in ("model_version_tag", "registered_model") else None
+
+
+FORMAT = Format("mlflow", read, header_names=("x-mlflow-delivery-id",))

@@ -1,0 +1,197 @@
+"""What every alert format shares: what is read out of one message, and the small readers of text, times and labels.
+
+A normaliser is `read(received)`. It never raises, whatever it is given: what it cannot use is in `Reading.unusable`, with the reason.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from typing import Any, Literal
+
+from mlrunbook.domain.observed import Change
+from mlrunbook.domain.policy.intake import MODEL_ID, MODEL_LABELS, OWN_KEY, IntakePolicy
+from mlrunbook.gateway.text import clean
+from mlrunbook.response.lifecycle.opening import NormalisedAlert
+
+LABEL_CHARS = 500
+MAX_TRUNCATED = 1_000_000_000
+MAX_PARTS = 1_000  # of one message: more is one unusable part, so that nobody is kept waiting for a flood
+# A priority is the sender's urgency; what it means is measured.
+LEVEL_OF_PRIORITY = {"P1": "critical", "P2": "critical", "P3": "warning", "P4": "info", "P5": "info"}
+
+
+@dataclass(frozen=True)
+class Received:
+    """One message as it came. `payload` is its JSON, or None with `problem` when it is none; header names are in small letters."""
+
+    payload: Any
+    headers: Mapping[str, str]
+    at: datetime
+    policy: IntakePolicy
+    problem: str | None = None
+
+
+@dataclass(frozen=True)
+class Unusable:
+    """A part of a message that is no alert of ours, and the sentence that says why. `part` None: the whole message."""
+
+    part: Any
+    reason: str
+
+
+@dataclass(frozen=True)
+class ToldChange:
+    model: str
+    change: Change
+
+
+@dataclass(frozen=True)
+class Word:
+    """What somebody did or wrote elsewhere about an incident that is known here, by its id or by the sender's alert."""
+
+    kind: Literal["acknowledged", "note"]
+    by: str
+    text: str
+    key: str  # said once
+    incident_id: str | None = None
+    fingerprint: str | None = None
+
+
+@dataclass(frozen=True)
+class Reading:
+    """All that one message says. A `delivery_id` that was seen before changes nothing; None: the sender numbers nothing."""
+
+    alerts: Sequence[NormalisedAlert] = ()
+    unusable: Sequence[Unusable] = ()
+    truncated: int = 0
+    changes: Sequence[ToldChange] = ()
+    words: Sequence[Word] = ()
+    delivery_id: str | None = None
+
+
+Read = Callable[[Received], list[Reading]]
+
+
+def nothing_of(received: Received, reason: str, part: Any = None) -> list[Reading]:
+    """The whole message cannot be used."""
+    return [Reading(unusable=[Unusable(part, received.problem or reason)])]
+
+
+def collect(parts: Iterable[Any], read: Callable[[Any], NormalisedAlert | str]) -> tuple[list[NormalisedAlert], list[Unusable]]:
+    """Each part in exactly one of the two lists."""
+    usable: list[NormalisedAlert] = []
+    unusable: list[Unusable] = []
+    for part in parts:
+        found = read(part)
+        if isinstance(found, NormalisedAlert):
+            usable.append(replace(found, part=part))
+        else:
+            unusable.append(Unusable(part, found))
+    return usable, unusable
+
+
+def model_in(said: Mapping[str, str], policy: IntakePolicy, *, what: str = "label") -> tuple[str, str]:
+    """(model, "") or ("", the sentence that says why there is none)."""
+    model = policy.model_of(said)
+    if model is None:
+        names = ", ".join(MODEL_LABELS)
+        return "", f"the alert names no model: give it a {what} {names}, or say in `intake.models` of the policy what it is about"
+    if not MODEL_ID.fullmatch(model):
+        return "", f"{model[:100]!r} is no model id: letters, digits, '.', '_' and '-', 100 at most"
+    return model, ""
+
+
+def own_incident(key: str) -> str | None:
+    """The incident of ours that a page elsewhere was made for, by the key we gave it."""
+    return key.removeprefix(OWN_KEY) if key.startswith(OWN_KEY) else None
+
+
+def text(value: Any, limit: int = LABEL_CHARS) -> str:
+    """A scalar as one clean text; empty for nothing, a list or an object."""
+    if value is None or isinstance(value, list | dict):
+        return ""
+    with contextlib.suppress(ValueError):  # an integer of more digits than Python prints
+        return clean(value if isinstance(value, str) else json.dumps(value), limit)
+    return ""
+
+
+def strings(mapping: Any) -> dict[str, str]:
+    """An object's scalars as texts, long ones kept long."""
+    if not isinstance(mapping, dict):
+        return {}
+    return {text(key): clean(value) if isinstance(value, str) else text(value) for key, value in mapping.items()}
+
+
+def within(value: Any, *path: str) -> Any:
+    """`value[path[0]][path[1]]...`, a digit picking from a list; None where there is no such thing."""
+    for step in path:
+        if isinstance(value, dict):
+            value = value.get(step)
+        elif isinstance(value, list) and step.isascii() and step.isdigit() and len(step) < 6 and int(step) < len(value):
+            value = value[int(step)]
+        else:
+            return None
+    return value
+
+
+def tags(value: Any) -> dict[str, str]:
+    """`["model:pump", "prod"]` or `"model:pump,prod"` as {"model": "pump", "prod": ""}."""
+    if isinstance(value, str):
+        value = value.split(",")
+    if not isinstance(value, list):
+        return {}
+    pairs = (text(tag).partition(":") for tag in value)
+    return {name.strip(): given.strip() for name, _, given in pairs if name.strip()}
+
+
+def time(value: Any) -> datetime | None:
+    """ISO 8601 text, or the time since 1970 in s, ms, us or ns, as a number or as digits; without a zone it is UTC."""
+    with contextlib.suppress(ValueError, OverflowError, OSError):
+        if isinstance(value, str) and not value.strip().isdigit():
+            at = datetime.fromisoformat(value.strip())
+            return at.astimezone(UTC) if at.tzinfo else at.replace(tzinfo=UTC)
+        if isinstance(value, str | int | float) and not isinstance(value, bool):
+            seconds = float(value)
+            while seconds > 1e11:  # the year 5138 in seconds, 1973 in milliseconds
+                seconds /= 1000
+            return datetime.fromtimestamp(seconds, UTC)
+    return None
+
+
+def truncated(value: Any) -> int:
+    return min(value, MAX_TRUNCATED) if isinstance(value, int) and not isinstance(value, bool) and value > 0 else 0
+
+
+def fingerprint(*parts: Any) -> str:
+    """The same for the same parts, for senders that give none."""
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def body(said: Mapping[str, str], annotations: Mapping[str, str], **more: str) -> dict[str, Any]:
+    """What is kept of an alert; `mlrunbook.response.lifecycle.opening` wants labels and annotations."""
+    return {"labels": dict(said), "annotations": dict(annotations)} | more
+
+
+@dataclass(frozen=True)
+class Format:
+    """One way of writing alerts.
+
+    `whole` makes of a quarantined part a message that `read` takes again; the headers that `read` looks at are kept with it. `accepts`
+    says by the headers whether it is this format at all (else 415). `is_paced`: its senders are told to wait when they are too many, and
+    know what to do then; any other would lose an alert.
+    """
+
+    name: str
+    read: Read
+    whole: Callable[[Any], Any] = field(default=lambda part: part)
+    header_names: tuple[str, ...] = ()
+    header_prefix: str | None = None
+    media_types: tuple[str, ...] = ("application/json",)
+    accepts: Callable[[Mapping[str, str]], bool] = field(default=lambda _: True)
+    is_paced: bool = False
+    token_in_query: bool = False

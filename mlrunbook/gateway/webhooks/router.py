@@ -1,0 +1,92 @@
+"""`POST /webhooks/{format}`: prove the sender, read the message, store all of it in one transaction, answer 202.
+
+What a trusted sender sent is never lost: an alert we can use goes into `mlrunbook.response.lifecycle.opening`, and anything else is
+quarantined.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, HTTPException, Request
+
+from mlrunbook.base.settings import webhook_secrets
+from mlrunbook.base.tokens import Identity, Scope
+from mlrunbook.base.web import require
+from mlrunbook.gateway.webhooks import cloudevents_handshake, signatures
+from mlrunbook.gateway.webhooks.ingest import Receipt, received, take
+from mlrunbook.gateway.webhooks.parsing import Format
+from mlrunbook.response.world import World
+
+TOKEN = require(Scope.INTAKE, basic=True)
+PROBLEMS: dict[int | str, dict[str, Any]] = {
+    401: {"description": "The sender is not proven"},
+    403: {"description": "The token lacks the scope intake"},
+    413: {"description": "The body is too large"},
+    503: {"description": "The store is away: send it again"},
+}
+
+
+async def raw(request: Request) -> bytes:
+    return await request.body()
+
+
+Body = Annotated[bytes, Depends(raw)]
+
+
+def sender_of(world: World, form: Format) -> Callable[[Request, bytes], Identity]:
+    """A dependency: who sent this. By the format's own proof, else by a token of ours, which every format may use; else 401."""
+
+    def sender(request: Request, body: Body) -> Identity:
+        if form.token_in_query and "authorization" not in request.headers and (token := request.query_params.get("access_token")):
+            given = (b"authorization", f"Bearer {token}".encode("latin-1", "replace"))
+            request = Request({**request.scope, "headers": [*request.scope["headers"], given]})
+        secrets = webhook_secrets(form.name)
+        proof = signatures.Signed(request.headers, body, secrets, world.now(), world.policy.intake.replay_window_s)
+        why = signatures.prove(form.name, proof)
+        if why is None:
+            return Identity("", form.name, None, frozenset({Scope.INTAKE}))
+        try:
+            return TOKEN(request)
+        except HTTPException as error:
+            shown = [name for name in signatures.OF_FORMAT.get(form.name, ()) if name in request.headers and name != "authorization"]
+            if error.status_code != 401 or not shown:
+                raise
+            variable = f"MLRUNBOOK_WEBHOOK_SECRET_{form.name.upper()}"
+            reason = f"{why}; check {variable}" if secrets else f"{shown[0]} cannot be checked: {variable} is not set"
+            raise HTTPException(401, reason, error.headers) from error
+
+    return sender
+
+
+def router(world: World, form: Format) -> APIRouter:
+    """The endpoint of one format."""
+    routes = APIRouter(tags=["webhooks"])
+    proven = Depends(sender_of(world, form))
+    content = {media_type: {"schema": {"type": "object"}} for media_type in form.media_types}
+    pace = cloudevents_handshake.Pace(world.policy.intake.cloudevents_per_min) if form.is_paced else None
+    problems = PROBLEMS | {
+        415: {"description": "Another content type"},
+        429: {"description": "Too many a minute: wait for Retry-After seconds"},
+    }
+
+    @routes.post(
+        f"/webhooks/{form.name}",
+        status_code=202,
+        operation_id=f"receive_{form.name}",
+        openapi_extra={"requestBody": {"required": True, "content": content}},
+        responses=problems if pace else PROBLEMS,
+    )
+    def receive(request: Request, body: Body, sender: Identity = proven) -> Receipt:
+        """Take in one message. The format's own proof, a bearer token, or HTTP basic with the token as password."""
+        if not form.accepts(request.headers):
+            raise HTTPException(415, f"send Content-Type {' or '.join(form.media_types[:2])}, or the event's attributes as ce- headers")
+        if pace and (wait_s := pace.wait_s(sender.name)) is not None:
+            raise HTTPException(429, "too many messages a minute", {"Retry-After": str(math.ceil(wait_s))})
+        return take(world, form, received(body, request.headers, world), body, sender=sender.name)
+
+    if form.is_paced:
+        routes.include_router(cloudevents_handshake.handshake(f"/webhooks/{form.name}", world.policy.intake.cloudevents_per_min))
+    return routes

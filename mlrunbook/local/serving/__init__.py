@@ -1,0 +1,1 @@
+"""The model server in the box. May import adapters, base and domain."""

@@ -1,1 +1,0 @@
-"""The fleet's feature store on Feast: definitions, and the repository folder that they are applied from."""

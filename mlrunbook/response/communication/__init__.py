@@ -1,0 +1,1 @@
+"""Step 5: pages, notifications, escalation, regulatory clocks, hand-over. May import run and world."""

@@ -1,0 +1,182 @@
+"""What time asks for while an incident is open: the pages of the ladder, an answer, an update every so often. All are rows of the outbox.
+
+Each is written in the transaction that causes it and read anew when it is due, so it outlives every process, and what happened
+meanwhile (an acknowledgement, the resolution) needs nobody to take it back.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+
+from sqlalchemy import Connection
+
+from mlrunbook.domain.communication import messages
+from mlrunbook.domain.communication import updates as cadence
+from mlrunbook.domain.communication.escalation import ladder, unanswered
+from mlrunbook.domain.incident import Incident, Severity, Status
+from mlrunbook.domain.policy.policy import Policy
+from mlrunbook.domain.roles import Role
+from mlrunbook.response.communication.notifications import (
+    UNKNOWN_MODEL,
+    opened_at,
+    page,
+    respond_by,
+    round_of,
+    settle_pages,
+    situation,
+    tell,
+    update_notice,
+)
+from mlrunbook.store import incidents, outbox, records, timeline
+from mlrunbook.store.outbox import RESPONSE, UPDATE
+
+DISPATCHER = "dispatcher"
+
+
+def escalate(
+    conn: Connection,
+    policy: Policy,
+    incident: Incident,
+    *,
+    now: datetime,
+    hold_first_until: datetime | None = None,
+    anew: str | None = None,
+) -> None:
+    """Put the runbook's escalation ladder and the response deadline, or set them anew after the severity changed; what went out stays out.
+
+    With `hold_first_until`, what would be paged at once waits until then: triage gets a moment to tell a false alarm, and if
+    triage never comes (Prefect is down) the dispatcher pages by itself. `anew` says why the severity rose: who is paged at once hears of
+    it, also where the role was paged or has acknowledged before.
+    """
+    if records.get(conn, incident.id, UNKNOWN_MODEL):  # paged once, and not by a ladder
+        return
+    begun = opened_at(conn, incident)
+    rungs = ladder(incident.severity, begun, policy)
+    for role in {Role(r) for r in Role} - {rung.role for rung in rungs}:
+        outbox.cancel(conn, now=now, incident_id=incident.id, key_prefix=f"page:{incident.id}:{role}:")
+    for rung in rungs:
+        at = max(rung.at, hold_first_until) if hold_first_until else rung.at
+        key, reason = str(rung.role), rung.reason
+        if anew and rung.at <= now:
+            reason = anew
+            if not _waits(conn, incident, rung.role):
+                key = f"{rung.role}:{incident.severity}:{now.isoformat()}"
+        page(conn, policy, incident, rung.role, reason, now=now, key=key, at=at)
+    _expect_answer(conn, policy, incident, now=now)
+
+
+def _waits(conn: Connection, incident: Incident, role: Role) -> bool:
+    """The role's page of the ladder has not gone out."""
+    base = f"page:{incident.id}:{role}{round_of(conn, incident.id)}"
+    rows = [r for r in outbox.of_incident(conn, incident.id, "page") if r["dedup_key"].rpartition(":")[0] == base]
+    return not rows or any(r["delivered_at"] is None and r["cancelled_at"] is None for r in rows)
+
+
+# --- an answer
+
+
+def acknowledge(conn: Connection, incident_id: str, *, by: str, role: str | None, now: datetime) -> Incident:
+    """Somebody has it: the paging of that role and the response deadline end, the ladder to the others goes on."""
+    before = incidents.get(conn, incident_id, lock=True)
+    incident = incidents.acknowledge(conn, incident_id, by=by, role=role, since=opened_at(conn, before), now=now)
+    outbox.cancel(conn, now=now, incident_id=incident_id, kinds=(RESPONSE,))
+    if role:
+        outbox.cancel(conn, now=now, incident_id=incident_id, kinds=("page",), key_prefix=f"page:{incident_id}:{role}:")
+    settle_pages(conn, incident_id, "acknowledge", now=now)
+    return incident
+
+
+def is_answered(conn: Connection, incident: Incident) -> bool:
+    """Somebody has acknowledged it since it was opened, or opened again."""
+    if incident.acknowledged_at is None:
+        return False
+    begun = opened_at(conn, incident)
+    return any(e.kind == "acknowledged" and e.at >= begun for e in timeline.read(conn, incident.id))
+
+
+def _expect_answer(conn: Connection, policy: Policy, incident: Incident, *, now: datetime) -> None:
+    if is_answered(conn, incident):
+        return
+    at = respond_by(conn, policy, incident)
+    rows = outbox.of_incident(conn, incident.id, RESPONSE)
+    if waiting := next((r for r in rows if r["delivered_at"] is None and r["cancelled_at"] is None), None):
+        outbox.reschedule(conn, waiting["dedup_key"], at, {"deadline": at.isoformat()})
+    elif all(r["payload"]["deadline"] != at.isoformat() for r in rows):  # else nobody answered by then already, and it was said
+        key = f"response:{incident.id}:{len(rows) + 1}"
+        outbox.put(conn, RESPONSE, key, {"deadline": at.isoformat()}, now=now, incident_id=incident.id, at=at)
+
+
+def answer_is_due(conn: Connection, policy: Policy, item: outbox.Item, *, now: datetime) -> None:
+    """The response time is over. Without an acknowledgement the next role is asked; of a low incident by a ticket."""
+    incident = incidents.get(conn, str(item.incident_id), lock=True)
+    if not is_unresolved(incident) or is_answered(conn, incident) or outbox.is_delivered(conn, item.dedup_key):
+        return
+    ask_next_role(conn, policy, incident, datetime.fromisoformat(item.payload["deadline"]), now=now)
+
+
+def is_asked(conn: Connection, incident: Incident, deadline: datetime) -> bool:
+    """What follows from this deadline has happened."""
+    rows = outbox.of_incident(conn, incident.id, RESPONSE)
+    if any(r["payload"]["deadline"] == deadline.isoformat() and r["delivered_at"] is not None for r in rows):
+        return True
+    return any(e.kind == "response" and e.data.get("deadline") == deadline.isoformat() for e in timeline.read(conn, incident.id))
+
+
+def ask_next_role(conn: Connection, policy: Policy, incident: Incident, deadline: datetime, *, now: datetime) -> None:
+    rung = unanswered(incident.severity, opened_at(conn, incident), deadline, policy)
+    said = rung.reason[:1].upper() + rung.reason[1:]
+    timeline.append(
+        conn, incident.id, "response", said, actor=DISPATCHER, at=now, data={"role": rung.role, "deadline": deadline.isoformat()}
+    )
+    if incident.severity is Severity.LOW:
+        text = messages.page(situation(conn, policy, incident, now=now), rung.role, rung.reason)
+        tell(conn, incident, "tickets", "the ticket queue", text, key="response", now=now)
+        return
+    # A rung that falls due at the same moment is the same page.
+    same = {r.role for r in ladder(incident.severity, opened_at(conn, incident), policy) if r.at == rung.at}
+    key = str(rung.role) if rung.role in same else f"{rung.role}:unanswered:{rung.at.isoformat()}"
+    page(conn, policy, incident, rung.role, rung.reason, now=now, key=key)
+
+
+# --- updates
+
+
+def schedule_update(conn: Connection, policy: Policy, incident: Incident, *, now: datetime, at: datetime) -> None:
+    """The next update to stakeholders; one that waits already is moved. Low incidents have none: they are tickets."""
+    if incident.severity is Severity.LOW or records.get(conn, incident.id, UNKNOWN_MODEL):
+        return
+    rows = outbox.of_incident(conn, incident.id, UPDATE)
+    if waiting := next((r for r in rows if r["delivered_at"] is None and r["cancelled_at"] is None), None):
+        outbox.reschedule(conn, waiting["dedup_key"], at)
+        return
+    number = len(rows) + 1
+    outbox.put(conn, UPDATE, f"update:{incident.id}:{number}", {"number": number}, now=now, incident_id=incident.id, at=at)
+
+
+def send_update(conn: Connection, policy: Policy, item: outbox.Item, *, now: datetime) -> None:
+    """Written from the store at this moment; the next one follows from now, so that what was missed is said once."""
+    incident = incidents.get(conn, str(item.incident_id), lock=True)
+    if outbox.is_delivered(conn, item.dedup_key):
+        return
+    outbox.delivered(conn, item, now=now)
+    if is_unresolved(incident) and incident.severity is not Severity.LOW:
+        update_notice(conn, policy, incident, number=int(item.payload["number"]), now=now)
+        schedule_update(conn, policy, incident, now=now, at=now + timedelta(minutes=policy.communication.update_every_min))
+
+
+def updates(conn: Connection, incident_id: str, until: datetime) -> list[cadence.Update]:
+    """Every update that fell due before `until`, and when the first channel had it."""
+    sent = {r["dedup_key"]: r["delivered_at"] for r in outbox.of_incident(conn, incident_id, "message")}
+    found = []
+    for row in outbox.of_incident(conn, incident_id, UPDATE):
+        if row["not_before"] > until or (row["cancelled_at"] is not None and row["cancelled_at"] < row["not_before"]):
+            continue
+        number = int(row["payload"]["number"])
+        prefix = f"message:{incident_id}:update-{number}:"
+        reached = [at for key, at in sent.items() if key.startswith(prefix) and at is not None]
+        found.append(cadence.Update(number, row["not_before"], min(reached, default=None)))
+    return found
+
+
+def is_unresolved(incident: Incident) -> bool:
+    return incident.status.is_open and incident.status is not Status.RESOLVED

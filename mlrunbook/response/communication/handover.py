@@ -1,0 +1,31 @@
+"""Somebody takes a role or a duty over in the middle of an incident."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from sqlalchemy import Connection
+
+from mlrunbook.domain.communication import messages
+from mlrunbook.domain.incident import Incident
+from mlrunbook.domain.roles import Duty, Role
+from mlrunbook.response.communication.notifications import tell
+from mlrunbook.store import incidents, records, timeline
+from mlrunbook.store.record_names import HOLDER
+
+
+def hand_over(conn: Connection, incident_id: str, role: Role | Duty, *, to: str, note: str, by: str, now: datetime) -> Incident:
+    """From now on pages and notices name `to`. Said again with the same words it adds nothing; every other time it is on the timeline."""
+    incident = incidents.get(conn, incident_id, lock=True)
+    step, said = HOLDER + role, {"to": to, "by": by, "note": note}
+    before = records.get(conn, incident_id, step) or {}
+    if said == {k: before.get(k) for k in said}:
+        return incident
+    records.forget(conn, incident_id, step)
+    records.put(conn, incident_id, step, said | {"at": now.isoformat()}, now=now)
+    whom = f" from {before['to']}" if before else ""
+    words = f"{role.words} handed over{whom} to {to} by {by}" + (f": {note}" if note else "")
+    timeline.append(conn, incident_id, "handover", words, actor=by, at=now, data={"role": role, "to": to})
+    text = messages.Rendered(f"[HANDOVER] {messages.model_name(incident.model)}", messages.line(f"{incident.id}: {words}"))
+    tell(conn, incident, "incidents", "#ml-incidents", text, key=f"handover:{role}:{now.isoformat()}", now=now)
+    return incident

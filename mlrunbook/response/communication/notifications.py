@@ -1,0 +1,220 @@
+"""Messages put into the outbox: who is told what, from the store's state. The dispatcher delivers them.
+
+A page's text is written when it goes out, not when it is planned: a page two hours later must not tell an old story.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from statistics import median_high
+from typing import Any, Literal
+
+from sqlalchemy import Connection
+
+from mlrunbook.domain.actions import PlanKind, Promote, Stage
+from mlrunbook.domain.communication import messages
+from mlrunbook.domain.communication.durations import in_words, response_deadline, times
+from mlrunbook.domain.communication.messages import Figures, Rendered, Situation
+from mlrunbook.domain.incident import Incident, Severity, Status
+from mlrunbook.domain.observed import WorkOrder
+from mlrunbook.domain.policy.policy import UNNAMED, Contact, Policy, role_of
+from mlrunbook.domain.roles import Assigned, Duty, Role
+from mlrunbook.response.communication import reports
+from mlrunbook.response.plan_state import state_of
+from mlrunbook.store import incidents, journal, outbox, plans, records, regulatory_clocks
+from mlrunbook.store.journal import SETTLED
+from mlrunbook.store.outbox import EXPIRY, ORDER_OVERDUE, RESPONSE, SETTLE, UPDATE
+from mlrunbook.store.record_names import HOLDER, REOPENED, SEVERITY_SET
+
+UNKNOWN_MODEL = "unknown_model"  # the record of an incident on a name that nobody knows: at, why, by
+RECOGNISED = "recognised"  # the record of such an incident that has become a normal one: number, at
+
+
+def reopening(conn: Connection, incident_id: str) -> dict[str, Any] | None:
+    """The last time that outcomes which came after the closing opened this incident again."""
+    return records.get(conn, incident_id, REOPENED)
+
+
+def round_of(conn: Connection, incident_id: str) -> str:
+    """Ends the keys of what is sent: a reopened incident tells people anew, and so does one whose model nobody knew before."""
+    again, known = reopening(conn, incident_id), records.get(conn, incident_id, RECOGNISED)
+    return (f":known-{known['number']}" if known else "") + (f":reopened-{again['number']}" if again else "")
+
+
+def opened_at(conn: Connection, incident: Incident) -> datetime:
+    """When its clocks of response began: with its detection, or the last time that it was opened again or its model became known."""
+    begun = reopening(conn, incident.id) or records.get(conn, incident.id, RECOGNISED)
+    return datetime.fromisoformat(begun["at"]) if begun else incident.detected_at
+
+
+def respond_by(conn: Connection, policy: Policy, incident: Incident) -> datetime:
+    """When a human must have answered, counted anew where the severity was changed on the way."""
+    since = opened_at(conn, incident)
+    if changed := records.get(conn, incident.id, SEVERITY_SET):
+        since = max(since, datetime.fromisoformat(changed["at"]))
+    return response_deadline(incident, policy, opened_at=since)
+
+
+def page(
+    conn: Connection,
+    policy: Policy,
+    incident: Incident,
+    role: Role,
+    reason: str,
+    *,
+    now: datetime,
+    key: str,
+    at: datetime | None = None,
+    next_step: str | None = None,
+) -> None:
+    """One page to a role, by every channel the policy gives it; a second with the same key moves the first if it still waits."""
+    round_ = round_of(conn, incident.id)
+    for channel in policy.escalation.of(role).channels:
+        dedup = f"page:{incident.id}:{key}{round_}:{channel}"
+        payload = {"role": str(role), "to": role.words, "reason": reason, "channel": channel, "next_step": next_step}
+        if not outbox.put(conn, "page", dedup, payload, now=now, incident_id=incident.id, at=at):
+            outbox.reschedule(conn, dedup, at or now, payload)
+
+
+def settle_pages(conn: Connection, incident_id: str, action: Literal["acknowledge", "resolve"], *, now: datetime) -> None:
+    """A paging service that was called is told that somebody has it, or that it is over."""
+    rows = outbox.of_incident(conn, incident_id, "page")
+    for channel in sorted({str(r["payload"]["channel"]) for r in rows if r["delivered_at"] is not None}):
+        key = f"{SETTLE}:{incident_id}:{action}{round_of(conn, incident_id)}:{channel}"
+        outbox.put(conn, SETTLE, key, {"channel": channel, "action": action}, now=now, incident_id=incident_id)
+
+
+def ask(conn: Connection, policy: Policy, incident: Incident, role: Role, reason: str, *, now: datetime, key: str, next_step: str) -> None:
+    """A person has to act: a page, or a ticket when the severity is low (24 h to answer)."""
+    if incident.severity is Severity.LOW:
+        text = messages.page(situation(conn, policy, incident, now=now), role, reason, next_step=next_step)
+        tell(conn, incident, "tickets", "the ticket queue", text, key=key, now=now)
+    else:
+        page(conn, policy, incident, role, reason, now=now, key=key, next_step=next_step)
+
+
+def page_text(conn: Connection, policy: Policy, payload: dict[str, Any], incident: Incident, *, now: datetime) -> Rendered:
+    return messages.page(
+        situation(conn, policy, incident, now=now), Role(payload["role"]), payload["reason"], next_step=payload.get("next_step")
+    )
+
+
+def tell(conn: Connection, incident: Incident, channel: str, to: str, message: Rendered, *, key: str, now: datetime) -> None:
+    """One message by one channel. The reporter's own words lead it."""
+    body = messages.led_by(reports.words(conn, incident.id), message.body)
+    payload = {"channel": channel, "to": to, "subject": message.subject, "body": body}
+    outbox.put(
+        conn, "message", f"message:{incident.id}:{key}{round_of(conn, incident.id)}:{channel}", payload, now=now, incident_id=incident.id
+    )
+
+
+def tell_contact(conn: Connection, incident: Incident, contact: Contact, to: str, message: Rendered, *, key: str, now: datetime) -> None:
+    for channel in contact.channels:
+        tell(conn, incident, channel, to, message, key=key, now=now)
+
+
+def tell_stakeholders(conn: Connection, incident: Incident, message: Rendered, *, key: str, now: datetime) -> None:
+    """The incident channel and the stakeholders' mail (runbook, Step 5)."""
+    tell(conn, incident, "incidents", "#ml-incidents", message, key=key, now=now)
+    tell(conn, incident, "email", "stakeholders", message, key=key, now=now)
+
+
+def update_notice(conn: Connection, policy: Policy, incident: Incident, *, number: int, now: datetime) -> None:
+    message = messages.update_notification(situation(conn, policy, incident, now=now))
+    tell_stakeholders(conn, incident, message, key=f"update-{number}", now=now)
+
+
+def safety_notices(conn: Connection, policy: Policy, incident: Incident, pending: Iterable[WorkOrder], *, now: datetime) -> None:
+    """Step 2, safety risk: the supervisors get the list of pending work orders, maintenance the emergency alert."""
+    state = situation(conn, policy, incident, now=now)
+    orders = [messages.PendingWorkOrder(w.id, w.asset_id, w.created_at) for w in pending]
+    contacts = policy.contacts
+    tell_contact(conn, incident, contacts.supervisors, "supervisors", messages.supervisors_notice(state, orders), key="safety", now=now)
+    tell_contact(conn, incident, contacts.maintenance, "maintenance team", messages.emergency_alert(state), key="emergency", now=now)
+
+
+def situation(conn: Connection, policy: Policy, incident: Incident, *, now: datetime) -> Situation:
+    """The incident as the store knows it now, for any message."""
+    triage = records.get(conn, incident.id, "triage") or {}
+    diagnosis = records.get(conn, incident.id, "diagnosis") or {}
+    return Situation(
+        incident_id=incident.id,
+        model=incident.model,
+        model_version=incident.model_version,
+        severity=incident.severity,
+        status=incident.status,
+        reported=reports.words(conn, incident.id),
+        summary=diagnosis.get("headline") or triage.get("summary") or incident.description,
+        figures=figures(triage.get("figures")),
+        impact=[incident.impact] if incident.impact else [],
+        actions_taken=actions_taken(conn, incident.id),
+        next_steps=_next_steps(conn, policy, incident, now=now),
+        expected_resolution=_usual_resolution(conn, incident),
+        since_detection=now - incident.detected_at,
+        update_every_min=policy.communication.update_every_min,
+        respond_by=respond_by(conn, policy, incident),
+        deadlines=[clock.sentence(now) for clock in regulatory_clocks.of_incident(conn, incident.id)],
+        duties=[duty.words for duty in assigned(conn, policy, incident)],
+        holders=_holders(conn, incident.id),
+    )
+
+
+def assigned(conn: Connection, policy: Policy, incident: Incident) -> list[Assigned]:
+    """Who leads and who approves now: by the last hand-over of the duty, else of its role, else as the policy names the role."""
+    holders, found = _holders(conn, incident.id), []
+    for duty in Duty:
+        role = role_of(duty, incident.severity, policy)
+        named = policy.escalation.of(role).name
+        found.append(Assigned(duty, role, holders.get(duty) or holders.get(role) or ("" if named == UNNAMED else named)))
+    return found
+
+
+def _holders(conn: Connection, incident_id: str) -> dict[str, str]:
+    return {step.removeprefix(HOLDER): said["to"] for step, said in records.with_prefix(conn, incident_id, HOLDER).items()}
+
+
+def _usual_resolution(conn: Connection, incident: Incident) -> str | None:
+    """What incidents of this model and severity took so far, from the store; None while there are fewer than three to go by."""
+    past = incidents.find(conn, model=incident.model, status=Status.CLOSED, limit=200)
+    spans = sorted(span for i in past if i.severity is incident.severity and (span := times(i).to_resolve) is not None)
+    return f"{in_words(median_high(spans))} (the median of {len(spans)} such incidents)" if len(spans) >= 3 else None
+
+
+def figures(recorded: dict[str, Any] | None) -> Figures:
+    return Figures(**recorded) if recorded else Figures()
+
+
+def actions_taken(conn: Connection, incident_id: str) -> list[str]:
+    """What was changed, oldest first, as people are told. Taking containment back is told with the containment."""
+    told = []
+    rows = journal.of_incident(conn, incident_id)
+    promoted = {row.target["version"] for row in rows if row.kind == Promote.kind and row.settled}
+    for row in rows:
+        plan = plans.get(conn, incident_id, row.plan_digest)
+        if row.state in SETTLED and not row.undo_of and plan.kind is not PlanKind.UNDO:
+            note = " (taken back)" if row.undone_by else " (was so already)" if row.state == "already_held" else ""
+            if row.kind == Stage.kind and row.target["version"] in promoted and not row.undone_by:
+                note = " (until it was promoted, which emptied the slot)"
+            told.append("; ".join([plan.actions[row.ordinal].past + note, *(() if row.undone_by else row.caveats)]))
+    return told
+
+
+def _next_steps(conn: Connection, policy: Policy, incident: Incident, *, now: datetime) -> Sequence[str]:
+    for plan in reversed(plans.standing(conn, incident.id, *PlanKind)):
+        if state_of(conn, policy, plan, now=now).waits:
+            return [f"Waiting for a decision: {a.summary}" for a in plan.actions]
+    return ["Measuring the recovery on fresh predictions"] if incident.status == "monitoring" else []
+
+
+def stop(conn: Connection, incident_id: str, *, now: datetime) -> None:
+    """Resolved or a false alarm: nothing more goes out that was planned for an open incident.
+
+    But for two pages that outlive it: about a step that could not be done (response/execution/plans), and about alerts that open it again
+    and again.
+    """
+    kinds = ("page", UPDATE, RESPONSE, EXPIRY, ORDER_OVERDUE)
+    outbox.cancel(
+        conn, now=now, incident_id=incident_id, kinds=kinds, spare=(f"page:{incident_id}:failed:", f"page:{incident_id}:flapping:")
+    )
+    settle_pages(conn, incident_id, "resolve", now=now)

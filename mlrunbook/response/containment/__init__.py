@@ -1,0 +1,1 @@
+"""Step 2: evidence, containment, emergency actions, breaches. May import investigation and what lies below."""

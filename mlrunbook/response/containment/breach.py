@@ -1,0 +1,167 @@
+"""Security and compliance incidents: who is told at once, and the named decision about an isolated model server."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any
+
+from sqlalchemy import Connection
+
+from mlrunbook.domain.actions import Isolate, Plan, PlanKind
+from mlrunbook.domain.communication import messages
+from mlrunbook.domain.communication.regulatory import clocks_for
+from mlrunbook.domain.containment import breach
+from mlrunbook.domain.containment.evidence import MANIFEST
+from mlrunbook.domain.incident import Incident, Subtype
+from mlrunbook.domain.policy.changes import BREACH_TYPES
+from mlrunbook.domain.policy.policy import Policy
+from mlrunbook.domain.roles import Role
+from mlrunbook.response.communication import regulatory_clocks
+from mlrunbook.response.communication.notifications import page, reopening, situation, tell, tell_contact
+from mlrunbook.response.execution import dry_run
+from mlrunbook.response.execution.execute import perform
+from mlrunbook.response.lifecycle.opening import stated_subtypes
+from mlrunbook.response.run import ACTOR, Run
+from mlrunbook.store import alerts, evidence, incidents, journal, plans, records
+from mlrunbook.store import regulatory_clocks as clocks
+from mlrunbook.store.journal import isolations
+
+OFFICERS = (Role.SECURITY_OFFICER, Role.COMPLIANCE_OFFICER)
+
+
+def is_breach(run: Run) -> bool:
+    return run.incident().type in BREACH_TYPES
+
+
+def kinds_of(conn: Connection, policy: Policy, incident: Incident) -> frozenset[Subtype]:
+    """What kind of breach it is, as far as people, alerts or their words tell; empty: not known, or no breach."""
+    if incident.type not in BREACH_TYPES:
+        return frozenset()
+    signals = []
+    for body in (a["body"] for a in alerts.of_incident(conn, incident.id)):
+        labels, annotations = body.get("labels", {}), body.get("annotations", {})
+        signals.append((str(labels.get("alertname", "")), str(labels.get("subtype", "")), str(annotations.get("summary", ""))))
+    return breach.recognise(stated_subtypes(conn, incident.id), signals, incident.description, policy.breach)
+
+
+def verdict(run: Run) -> tuple[bool, str] | None:
+    """Whether the model server is isolated at once, and why; None where this is no breach, or one on paper alone."""
+    with run.world.transaction() as conn:
+        incident = incidents.get(conn, run.incident_id)
+        if incident.type not in BREACH_TYPES:
+            return None
+        kinds = kinds_of(conn, run.world.policy, incident)
+        if breach.is_on_paper(kinds, incident.severity):
+            return None
+        return breach.isolation(incident.type, kinds, incident.severity, run.world.policy.breach)
+
+
+def alarm(run: Run) -> None:
+    """The clocks of the law start, and the officers are paged and told, once for what is known of the breach.
+
+    It comes before evidence and isolation and needs nothing but the store, so it is said also when those fail.
+    """
+    if not is_breach(run):
+        return
+    with run.write() as conn:
+        policy, now = run.world.policy, run.world.now()
+        incident = incidents.get(conn, run.incident_id)
+        kinds = kinds_of(conn, policy, incident)
+        what = breach.in_words(kinds, incident.type)
+        for clock in clocks_for(kinds, incident.severity, incident.detected_at, policy.regulatory, what=what):
+            regulatory_clocks.begin(conn, policy, incident, clock, by=ACTOR, now=now)
+        again = reopening(conn, run.incident_id) or {}
+        on_paper = breach.is_on_paper(kinds, incident.severity)
+        said = f"{what}, {again.get('at')}" + (", on paper" if on_paper else "")
+        key = f"alarm:{hashlib.sha256(said.encode()).hexdigest()[:12]}"
+        if records.get(conn, run.incident_id, key):
+            return
+        run.record(conn, key, {"kinds": sorted(kinds)})
+        state = situation(conn, policy, incident, now=now)
+        text = (
+            messages.ticket(state) if on_paper else messages.breach_notice(state, what, "; ".join(state.reported) or incident.description)
+        )
+        for channel in policy.escalation.of(Role.COMPLIANCE_OFFICER).channels:
+            tell(conn, incident, channel, Role.COMPLIANCE_OFFICER.words, text, key=key, now=now)
+        if on_paper:
+            run.note(conn, "breach", f"Taken as {what}, low: a ticket, and the compliance officer is told")
+            return
+        run.note(conn, "breach", f"Taken as {what}: security and the compliance officer are told")
+        _contain_anew(run, conn, policy, incident, kinds)
+        todo = f"Evidence: mlrunbook incidents evidence {incident.id} --out bundle"
+        for role in OFFICERS:
+            page(conn, policy, incident, role, what, now=now, key=f"{key}:{role}", next_step=todo)
+        tell_contact(conn, incident, policy.contacts.security, "security team", text, key=key, now=now)
+
+
+def _contain_anew(run: Run, conn: Connection, policy: Policy, incident: Incident, kinds: frozenset[Subtype]) -> None:
+    """It turns out to be a kind that is isolated at once, after a containment that left that to a person."""
+    decided = records.get(conn, run.incident_id, "containment")
+    if decided and not decided.get("isolates") and breach.isolation(incident.type, kinds, incident.severity, policy.breach)[0]:
+        records.forget(conn, run.incident_id, "containment", "contained")
+
+
+def isolating(run: Run) -> list[journal.Row]:
+    with run.world.transaction() as conn:
+        return isolations(conn, run.incident_id)
+
+
+def plan_release(run: Run) -> str | None:
+    """The digest of the plan to lift the isolation, for a named person to decide; None: nothing is isolated.
+
+    It is decided anew after a fix: what was refused before it may be right now. Rejecting it keeps the server isolated.
+    """
+    rows = isolating(run)
+    if not rows:
+        return None
+    tried = dry_run.rehearse(run, rows[-1].model, [Isolate(rows[-1].model, False)])
+    with run.write() as conn:
+        since = records.get(conn, run.incident_id, "human_resolution") or records.get(conn, run.incident_id, "applied") or {}
+        key = f"release:{rows[-1].id}:{since.get('at', '')}"
+        if standing := records.get(conn, run.incident_id, key):
+            return str(standing["digest"])
+        proposed = tried.shown(_release(run, conn, rows, since))
+        digest = plans.propose(conn, proposed, now=run.world.now())
+        run.record(conn, key, {"digest": digest})
+        return digest
+
+
+def _release(run: Run, conn: Connection, rows: list[journal.Row], since: dict[str, Any]) -> Plan:
+    incident = incidents.get(conn, run.incident_id)
+    diagnosis = records.get(conn, run.incident_id, "diagnosis") or {}
+    what = breach.in_words(kinds_of(conn, run.world.policy, incident), incident.type)
+    kept = {item.name: item.sha256 for item in evidence.manifest(conn, run.incident_id)}
+    fixed = f"{since['by']} says it is fixed: {since['what']}" if since.get("by") else "the approved plan is carried out" if since else ""
+    reasons = [
+        "; ".join([f"{what}; isolated since {rows[-1].done_at or rows[-1].intended_at:%Y-%m-%d %H:%M:%S} UTC", *rows[-1].caveats]),
+        diagnosis.get("sentence", ""),
+        f"since then: {fixed}" if fixed else "nothing has been fixed yet",
+        "approve: it serves again, and the incident goes on; reject: it stays isolated, and people take a path or hand over",
+    ]
+    return Plan(
+        run.incident_id,
+        PlanKind.ISOLATION,
+        incident.model,
+        (Isolate(incident.model, False),),
+        tuple(r for r in reasons if r),
+        expected="every client reaches the model server again; what it held in memory may change from then on",
+        facts={"evidence_files": len(kept), "manifest_sha256": kept.get(MANIFEST)},
+    )
+
+
+def lift(run: Run, digest: str) -> None:
+    """Carry out the approved release; every isolation of this incident then counts as taken back."""
+    rows = isolating(run)
+    if not rows:
+        return
+    with run.world.transaction() as conn:
+        plan = plans.get(conn, run.incident_id, digest)
+    done = perform(run.world, run.lease, plan, 0, undo_of=rows[-1].id)
+    with run.write() as conn:
+        for row in rows:
+            journal.set_undone(conn, row.id, done.id)
+
+
+def clock_sentences(run: Run) -> list[str]:
+    with run.world.transaction() as conn:
+        return [clock.sentence(run.world.now()) for clock in clocks.of_incident(conn, run.incident_id)]

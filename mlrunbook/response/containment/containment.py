@@ -1,0 +1,235 @@
+"""Step 2: stop or limit the damage, by severity and kind."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any
+
+from mlrunbook.domain.actions import Action, Isolate, PlanKind, RouteTraffic, lifts_isolation
+from mlrunbook.domain.communication.messages import initial_notification
+from mlrunbook.domain.containment.containment import Containment, plan_containment
+from mlrunbook.domain.containment.emergency import limits_damage
+from mlrunbook.domain.containment.orders import unspoken
+from mlrunbook.domain.detection.severity import Assessment
+from mlrunbook.domain.errors import RunbookError
+from mlrunbook.domain.evaluation.threshold import choose_threshold
+from mlrunbook.domain.incident import TRANSITIONS, IncidentType, Severity, Status
+from mlrunbook.domain.investigation.findings import State
+from mlrunbook.domain.observed import ServingState, ServingStatus
+from mlrunbook.domain.policy.changes import ContainmentPolicy
+from mlrunbook.response.communication.notifications import reopening, safety_notices, situation, tell_stakeholders
+from mlrunbook.response.containment import breach, emergency
+from mlrunbook.response.detection.triage import affects_safety
+from mlrunbook.response.execution import dry_run
+from mlrunbook.response.execution.approvals import approve_by_rule, request
+from mlrunbook.response.execution.plans import carry_out_or_report, is_carried_out, plan_of, report_left_out
+from mlrunbook.response.investigation import investigation
+from mlrunbook.response.lifecycle.flapping import automation_held
+from mlrunbook.response.lifecycle.severity_change import assessment_of
+from mlrunbook.response.measurement import feature_store, recent_changes
+from mlrunbook.response.measurement.metrics import is_dangerous, metrics
+from mlrunbook.response.plan_state import standing_approval
+from mlrunbook.response.run import ACTOR, Run
+from mlrunbook.store import incidents, journal, plans, records
+from mlrunbook.store.record_names import SEVERITY_SET
+
+REPLAY_ROWS = 5000
+
+
+def plan(run: Run) -> dict[str, Any]:
+    """Decide the containment once: an automatic plan on named rules, and perhaps a mitigation for a person to decide."""
+    if found := run.recorded("containment"):
+        return found
+    _finish_what_began(run)
+    triage = run.recorded("triage") or {}
+    assessment, world = assessment_of(triage), run.world
+    pending, isolate = triage["affected"]["pending_work_orders"] or 0, breach.verdict(run)
+    with world.transaction() as conn:
+        held = automation_held(conn, run.incident_id, now=world.now())
+    by_itself = frozenset() if held else unspoken(world.policy.containment.automatic, emergency.ordered_things(run))
+    rules = replace(world.policy.containment, automatic=by_itself)
+    decided = (
+        _contain_failure(run, assessment, pending, rules) if isolate is None else _contain_breach(run, assessment, pending, isolate, rules)
+    )
+    decided, left_out = _rehearsed(run, decided)
+    with run.write() as conn:
+        if standing := records.get(conn, run.incident_id, "containment"):
+            return standing
+        now = world.now()
+        for action, why in left_out:
+            report_left_out(run, conn, action, why)
+        digests = {}
+        # Contained anew where it was reopened or got worse: a plan of the same words would count as carried out, or as asked about.
+        again, worse = reopening(conn, run.incident_id), records.get(conn, run.incident_id, SEVERITY_SET)
+        anew = [f"reopened at {again['at']}"] if again else []
+        anew += [f"{worse['to']} since {worse['at']}"] if worse else []
+        automatic, mitigation = (
+            replace(p, reasons=(*p.reasons, *anew)) if p and anew else p for p in (decided.automatic, decided.mitigation)
+        )
+        if automatic:
+            digests["automatic"] = plans.propose(conn, automatic, now=now)
+            approve_by_rule(conn, automatic, now=now)
+        if mitigation:
+            digests["mitigation"] = plans.propose(conn, mitigation, now=now)
+            request(conn, world.policy, mitigation, now=now)
+        waits = (f"nothing is done by itself: {held}",) if held else ()
+        run.note(conn, "containment", "Containment: " + "; ".join([*waits, *decided.reasons] or ["no step applies"]))
+        isolates = decided.automatic is not None and any(isinstance(a, Isolate) for a in decided.automatic.actions)
+        data = {"reasons": decided.reasons, "isolates": isolates, **digests}
+        return run.record(conn, "containment", data)
+
+
+def _finish_what_began(run: Run) -> None:
+    """A containment that a rise of the severity interrupted: an action that may have been applied is settled before another plan."""
+    with run.world.transaction() as conn:
+        rows = [r for r in journal.of_incident(conn, run.incident_id) if r.state in ("intended", "applying")]
+        planned = {r.plan_digest: plans.get(conn, run.incident_id, r.plan_digest) for r in rows}
+    for row in rows:
+        plan = planned[row.plan_digest]
+        if plan.kind is not PlanKind.EMERGENCY and limits_damage(plan, row.ordinal):  # orders are seen through before all else
+            carry_out_or_report(run, row.plan_digest, row.ordinal)
+
+
+def _rehearsed(run: Run, decided: Containment) -> tuple[Containment, list[tuple[Action, str]]]:
+    """What a dry run refuses is left out of the automatic plan, where it must not hold the rest up, with the reason; and is not offered."""
+    left_out: list[tuple[Action, str]] = []
+    if automatic := decided.automatic:
+        keep, left_out = dry_run.left_out(automatic.actions, dry_run.rehearse(run, automatic.model, automatic.actions))
+        carried = replace(automatic, actions=tuple(automatic.actions[i] for i in keep)) if keep else None
+        decided = decided._replace(automatic=carried)
+    if offer := decided.mitigation:
+        tried = dry_run.rehearse(run, offer.model, offer.actions)
+        refused = dry_run.refusal(offer, tried)
+        if refused and offer.kind is not PlanKind.ISOLATION:  # officers are asked in any case, and read what must be mended first
+            decided = decided._replace(mitigation=None, reasons=(*decided.reasons, refused))
+        else:
+            decided = decided._replace(mitigation=tried.shown(offer))
+    return decided, left_out
+
+
+def _contain_failure(run: Run, assessment: Assessment, pending_work_orders: int, rules: ContainmentPolicy) -> Containment:
+    if assessment.severity is Severity.HIGH:
+        _check_first(run)
+    status, state = _status(run), _state(run)
+    return plan_containment(
+        run.incident_id,
+        run.incident().model,
+        assessment,
+        status,
+        state,
+        is_dangerous(run, status.previous_version) if status and status.previous_version else None,
+        pending_work_orders,
+        rules,
+        raise_to=_threshold_to_raise_to(run, state) if assessment.excessive_false_positives else None,
+        recent_deployment=_deployed_within_a_day(run),
+        blind=_blind(run) if assessment.dangerous else None,
+        no_route=_no_route(run, status.previous_version) if assessment.dangerous and status and status.previous_version else None,
+    )
+
+
+def _no_route(run: Run, version: str) -> str | None:
+    model = run.incident().model
+    return dry_run.rehearse(run, model, [RouteTraffic(model, version)]).refused.get(0)
+
+
+def _contain_breach(
+    run: Run, assessment: Assessment, pending_work_orders: int, isolate: tuple[bool, str], rules: ContainmentPolicy
+) -> Containment:
+    """Without a look at the world: it could only delay."""
+    model = run.incident().model
+    return plan_containment(run.incident_id, model, assessment, None, None, None, pending_work_orders, rules, isolate=isolate)
+
+
+def announce(run: Run) -> None:
+    """Status, the people of a safety risk, and the initial notification (runbook, Step 5: within 1 hour)."""
+    triage, contained = run.recorded("triage") or {}, run.recorded("containment") or {}
+    if run.recorded("contained"):
+        return
+    pending = run.world.platform.work_orders(run.incident().model, state="pending") if affects_safety(triage) else []
+    is_contained = bool(contained.get("automatic")) and is_carried_out(run, plan_of(run, contained["automatic"]))
+    with run.write() as conn:
+        policy, now = run.world.policy, run.world.now()
+        may_be_said = Status.CONTAINED in TRANSITIONS[incidents.get(conn, run.incident_id).status]  # not while a fix is measured
+        if is_contained and may_be_said:
+            incidents.set_status(conn, run.incident_id, Status.CONTAINED, why="every containment action is read back", actor=ACTOR, now=now)
+        incident = incidents.get(conn, run.incident_id)
+        if affects_safety(triage):
+            safety_notices(conn, policy, incident, pending, now=now)
+        if incident.severity is not Severity.LOW:
+            message = initial_notification(situation(conn, policy, incident, now=now))
+            tell_stakeholders(conn, incident, message, key="initial", now=now)
+        run.record(conn, "contained", {"at": now})
+
+
+def approved_mitigation(run: Run) -> str | None:
+    """The digest of a mitigation, or of an isolation, that a person has approved and that is not carried out yet."""
+    for kind in (PlanKind.MITIGATION, PlanKind.ISOLATION):
+        with run.world.transaction() as conn:
+            proposed = plans.current(conn, run.incident_id, kind)
+            if proposed is None or any(lifts_isolation(action) for action in proposed.actions):
+                continue
+            approved = standing_approval(conn, run.world.policy, proposed, now=run.world.now())[0]
+        if approved and not is_carried_out(run, proposed):
+            return proposed.digest
+    return None
+
+
+def _check_first(run: Run) -> None:
+    """Runbook, Step 2, High: recent deployments, drift and the feature store; the metrics triage has just read. The investigation
+    takes the findings over and reads the feature store through Feast itself, which takes longer than containment may wait."""
+    said = [line for name in ("recent_changes", "data_quality") for line in investigation.check(run, name)]
+    said += [f"{f.state}: {f.sentence}" for f in feature_store.quick_check(run)]
+    suspect = [line.removeprefix("suspect: ") for line in said if line.startswith("suspect: ")]
+    with run.write() as conn:
+        run.note(conn, "containment", f"Checked first: {'; '.join(suspect) or 'nothing suspect in changes, data and feature store'}")
+
+
+def _blind(run: Run) -> str | None:
+    """Why no version would see well now, from what can be read at once."""
+    if paused := [s.view for s in feature_store.schedules(run) or () if s.suspended]:
+        return f"the materialization of {', '.join(paused)} is suspended"
+    return next((f.sentence for f in feature_store.quick_check(run) if f.state is State.SUSPECT), None)
+
+
+def _status(run: Run) -> ServingStatus | None:
+    try:
+        return run.world.platform.status(run.incident().model)
+    except RunbookError:
+        return None
+
+
+def _state(run: Run) -> ServingState | None:
+    try:
+        return run.world.runtime.observe(run.incident().model)
+    except RunbookError:
+        return None
+
+
+def _deployed_within_a_day(run: Run) -> bool | None:
+    """Runbook, Step 2, High: "Check recent deployments (last 24 hours)"."""
+    incident = run.incident()
+    try:
+        since = incident.detected_at - timedelta(hours=24)
+        return any(c.kind == "deployment" for c in recent_changes.of_model(run.world, incident.model, since=since))
+    except RunbookError:
+        return None
+
+
+def _threshold_to_raise_to(run: Run, state: ServingState | None) -> float | None:
+    """The smallest threshold that brings precision back to its baseline on the newest known outcomes; None when none does."""
+    if state is None or state.config is None:
+        return None
+    incident = run.incident()
+    try:
+        floor = metrics(run).baseline.confusion.precision
+        known = run.world.platform.prediction_log(incident.model, limit=REPLAY_ROWS, labelled_only=True)
+    except RunbookError:
+        return None
+    if floor is None or incident.type is IncidentType.INFRASTRUCTURE:
+        return None
+    limit = run.world.policy.severity.drops.precision
+    chosen = choose_threshold(
+        [p.score for p in known], [bool(p.outcome) for p in known], precision_floor=floor * (1 - limit), current=state.config.threshold
+    )
+    return chosen.threshold

@@ -1,0 +1,1 @@
+"""Step 1: triage and the monitor. May import lifecycle and what lies below."""

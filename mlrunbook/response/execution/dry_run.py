@@ -1,0 +1,61 @@
+"""A plan is rehearsed before a person is asked about it and before a rule carries it out: nothing is changed, and what the runtime would
+refuse is known."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from mlrunbook.domain.actions import Action, Configure, Isolate, Plan, Restart, RouteTraffic, Scale, UndoRollout
+from mlrunbook.domain.containment.containment import feasible
+from mlrunbook.domain.errors import Refused, RunbookError
+from mlrunbook.response.execution import existing
+from mlrunbook.response.run import Run
+
+# What the runtime does; the other actions are the platform's and the feature store's.
+OF_THE_RUNTIME = (Scale, RouteTraffic, Configure, Restart, UndoRollout, Isolate)
+
+
+@dataclass(frozen=True)
+class Rehearsal:
+    """`refused`: why, by the action's position. `found`: a sentence an action of the runtime, for the approver."""
+
+    refused: Mapping[int, str]
+    found: tuple[str, ...]
+
+    def shown(self, plan: Plan) -> Plan:
+        return replace(plan, facts={**plan.facts, "dry_run": list(self.found)}) if self.found else plan
+
+
+def rehearse(run: Run, model: str, actions: Sequence[Action]) -> Rehearsal:
+    """Each action by itself, once what it names is known to exist. A runtime that gives no answer refuses nothing, and is asked only once:
+    that is for the carrying out."""
+    refused = existing.refused(run.world, model, actions)
+    found: list[str] = []
+    silent = ""
+    for i, action in enumerate(actions):
+        if not isinstance(action, OF_THE_RUNTIME) or i in refused:
+            continue
+        said = silent
+        if not silent:
+            try:
+                said = "; ".join(run.world.runtime.rehearse(model, [action])) or "nothing speaks against it"
+            except Refused as error:
+                refused[i] = str(error)
+                said = f"would be refused: {error}"
+            except RunbookError as error:
+                said = silent = f"could not be tried: {error}"
+        found.append(f"{action.summary}: {said}")
+    return Rehearsal(refused, tuple(found))
+
+
+def left_out(actions: Sequence[Action], rehearsal: Rehearsal) -> tuple[list[int], list[tuple[Action, str]]]:
+    """The positions of what is left to do, and each other action with the reason."""
+    keep, why = feasible(actions, rehearsal.refused), "; ".join(rehearsal.refused.values())
+    return keep, [(action, rehearsal.refused.get(i, why)) for i, action in enumerate(actions) if i not in keep]
+
+
+def refusal(plan: Plan, rehearsal: Rehearsal) -> str | None:
+    """Why the plan is not offered; None when the runtime would carry it out."""
+    why = next(iter(rehearsal.refused.values()), None)
+    return why and f"not offered, because a dry run of it was refused: {'; '.join(a.summary for a in plan.actions)}: {why}"

@@ -1,0 +1,1 @@
+"""Step 3: the checks, the diagnosis, the rollback target, similar incidents. May import detection and what lies below."""

@@ -1,0 +1,100 @@
+"""Before path A is proposed: every version answers the requests whose outcome is known, and the one that wins is the target.
+
+Recorded once as "rollback_targets":
+    {"target": str | None, "not_enough_evidence": bool, "sentence": str, "rows": int, "positives": int, "threshold": float | None,
+     "ranking": [{"version", "judged": accepted | refused | not_enough_evidence, "sentence", "f1", "low", "high", "gain", "gain_low",
+                  "gain_high", "p_value"}]}
+`target` None with `not_enough_evidence`: nobody can say; without it: every version is refused.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+from mlrunbook.domain.containment.containment import before_containment
+from mlrunbook.domain.errors import Fenced, RunbookError, Transient
+from mlrunbook.domain.evaluation.version_comparison import Judged, TargetChoice, TargetVerdict, choose_target
+from mlrunbook.response.execution.plans import executed_containment
+from mlrunbook.response.measurement import metrics
+from mlrunbook.response.run import Run
+from mlrunbook.store.record_names import ROLLBACK_TARGETS
+
+NEWEST = 8  # versions that are replayed besides the one the incident is about
+
+
+def choose(run: Run) -> dict[str, Any]:
+    """Replay and judge once; a platform that cannot replay, or does not answer, gives "not enough evidence"."""
+    if found := run.recorded(ROLLBACK_TARGETS):
+        return found
+    try:
+        decided = _judged(run)
+    except Fenced:
+        raise
+    except RunbookError as error:
+        why = f"the versions could not be compared on the same requests: {error}"
+        decided = {
+            "target": None,
+            "not_enough_evidence": True,
+            "sentence": why,
+            "rows": 0,
+            "positives": 0,
+            "threshold": None,
+            "ranking": [],
+        }
+    with run.write() as conn:
+        run.note(conn, "diagnosis", f"Rollback targets: {decided['sentence']}")
+        return run.record(conn, ROLLBACK_TARGETS, decided)
+
+
+def recorded(run: Run) -> TargetChoice | None:
+    """What `choose` has recorded; None before that."""
+    found = run.recorded(ROLLBACK_TARGETS)
+    if found is None:
+        return None
+    ranking = tuple(TargetVerdict(**{**v, "judged": Judged(v["judged"])}) for v in found["ranking"])
+    numbers = {key: found[key] for key in ("target", "sentence", "not_enough_evidence", "rows", "positives")}
+    return TargetChoice(ranking=ranking, **numbers)
+
+
+def _judged(run: Run) -> dict[str, Any]:
+    """Asked a second time after a timeout: the platform's first replay loads libraries and models."""
+    try:
+        return _judge(run)
+    except Transient:
+        return _judge(run)
+
+
+def _judge(run: Run) -> dict[str, Any]:
+    incident, platform, policy = run.incident(), run.world.platform, run.world.policy.severity.drops
+    model = incident.model
+    current = incident.model_version or platform.status(model).serving_version
+    known = {v.version: v for v in platform.versions(model)}
+    asked = [name for name in known if name != current][-NEWEST:]
+    replayed = platform.replay(model, versions=[current, *asked] if current in known else asked, since=metrics.window_start(run))
+    threshold = serving_threshold(run)
+    if threshold is None:
+        threshold = replayed.rows[-1].threshold if replayed.rows else 0.5
+    baseline = metrics.baseline(run)
+    choice = choose_target(
+        replayed,
+        current=current,
+        threshold=threshold,
+        baseline_f1=baseline.f1 if baseline else None,
+        policy=policy,
+        known=known,
+    )
+    return asdict(choice) | {"threshold": threshold}
+
+
+def serving_threshold(run: Run) -> float | None:
+    """What the servers decide by, or did before containment raised it: a resolution puts it back. None when it cannot be read."""
+    before = before_containment("threshold", executed_containment(run))
+    if before is not None:
+        return float(before)
+    model = run.incident().model
+    try:
+        seen = run.world.runtime.observe(model).config or run.world.runtime.read_config(model)
+    except RunbookError:
+        return None
+    return seen.threshold

@@ -1,0 +1,1 @@
+"""Open, join, reopen, flapping, severity changes, runs and leases, post-close check. May import measurement and what lies below."""

@@ -1,0 +1,94 @@
+"""A failure that comes back: a closed incident that an alert opens again, and automation that stops while incidents flap.
+
+An alert is no measurement. It opens the incident again for triage, which either finds it real, and then what was found and done before is
+put aside, or closes it as it was.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+
+from sqlalchemy import Connection
+
+from mlrunbook.domain.detection.flapping import judge_flapping, quiet_at
+from mlrunbook.domain.errors import Refused
+from mlrunbook.domain.incident import Incident
+from mlrunbook.domain.policy.policy import Policy
+from mlrunbook.domain.roles import Role
+from mlrunbook.response.communication.escalation import DISPATCHER, is_unresolved
+from mlrunbook.response.communication.notifications import ask
+from mlrunbook.store import incidents, leases, outbox, records, timeline
+from mlrunbook.store.record_names import FLAPPING, GO_ON
+
+TIMER = "automation_back"
+
+
+# --- flapping
+
+
+def note_opening(conn: Connection, policy: Policy, incident: Incident, *, now: datetime) -> None:
+    """It was opened, perhaps once too often. The page goes out once; whatever opens meanwhile only moves the end."""
+    back = now - timedelta(minutes=policy.recurrence.flapping_within_min)
+    told = _of_family(conn, incident, FLAPPING)
+    since = max([back, *(datetime.fromisoformat(r["at"]) for r in _of_family(conn, incident, GO_ON))])
+    openings = incidents.openings(conn, incident.model, incident.family, since=since)
+    flapping, said = judge_flapping(openings, now, policy.recurrence)
+    if not flapping:
+        return
+    quiet = quiet_at(now, policy.recurrence)
+    records.forget(conn, incident.id, FLAPPING)
+    records.put(conn, incident.id, FLAPPING, {"at": now.isoformat(), "why": said, "quiet_at": quiet.isoformat()}, now=now)
+    text = f"Flapping: {said}. Automatic containment and automatic closing wait for a person"
+    timeline.append(conn, incident.id, "flapping", text, actor=DISPATCHER, at=now)
+    key = f"automation-back:{incident.id}:{now.isoformat()}"
+    outbox.put(conn, TIMER, key, {"quiet_at": quiet.isoformat()}, now=now, incident_id=incident.id, at=quiet)
+    if not any(datetime.fromisoformat(r["at"]) > since for r in told):
+        todo = f"Look, then: mlrunbook incidents go-on {incident.id}"
+        for role in (Role.ONCALL_ML_ENGINEER, Role.ML_TEAM_LEAD):
+            ask(conn, policy, incident, role, text, now=now, key=f"flapping:{role}:{now.isoformat()}", next_step=todo)
+
+
+def automation_held(conn: Connection, incident_id: str, *, now: datetime) -> str | None:
+    """Why nothing happens by itself on this incident; None where it does."""
+    flapping = records.get(conn, incident_id, FLAPPING)
+    if flapping is None or datetime.fromisoformat(flapping["quiet_at"]) <= now:
+        return None
+    said = records.get(conn, incident_id, GO_ON)
+    if said and datetime.fromisoformat(said["at"]) >= datetime.fromisoformat(flapping["at"]):
+        return None
+    return f"it is flapping ({flapping['why']}): a person looks, then says `mlrunbook incidents go-on {incident_id}`"
+
+
+def go_on(conn: Connection, incident_id: str, *, by: str, note: str, now: datetime) -> Incident:
+    """A person lets automation go on. Refused where it has not stopped."""
+    incident = incidents.get(conn, incident_id, lock=True)
+    if automation_held(conn, incident_id, now=now) is None:
+        raise Refused(f"{incident_id}: automation has not stopped, there is nothing to let go on")
+    records.forget(conn, incident_id, GO_ON)
+    records.put(conn, incident_id, GO_ON, {"by": by, "at": now.isoformat(), "note": note}, now=now)
+    words = f"{by} lets automation go on" + (f": {note}" if note else "")
+    timeline.append(conn, incident_id, "flapping", words, actor=by, at=now)
+    _resume(conn, incident, why=words, now=now)
+    return incident
+
+
+def quiet(conn: Connection, _: Policy, item: outbox.Item, *, now: datetime) -> None:
+    """The window is over. Where nothing opened meanwhile, automation is back."""
+    incident = incidents.get(conn, str(item.incident_id), lock=True)
+    flapping = records.get(conn, incident.id, FLAPPING) or {}
+    if flapping.get("quiet_at") != item.payload["quiet_at"] or not is_unresolved(incident) or outbox.is_delivered(conn, item.dedup_key):
+        return
+    words = "Nothing has opened since: automation goes on"
+    timeline.append(conn, incident.id, "flapping", words, actor=DISPATCHER, at=now)
+    _resume(conn, incident, why=words, now=now)
+
+
+def _resume(conn: Connection, incident: Incident, *, why: str, now: datetime) -> None:
+    if not any(records.get(conn, incident.id, fix) for fix in ("applied", "human_resolution")):  # else it is over but for the closing
+        records.forget(conn, incident.id, "containment", "contained")
+    if is_unresolved(incident):
+        leases.preempt(conn, incident.id, why=why, now=now)
+
+
+def _of_family(conn: Connection, incident: Incident, step: str) -> list[dict[str, str]]:
+    return records.of_family(conn, step, model=incident.model, family=incident.family)

@@ -1,0 +1,115 @@
+"""After the closing: the recovery measured once more on the outcomes that have come since. What disagrees reopens the incident.
+
+The dispatcher's timer calls it; nothing waits in a process. Measuring only reads. What follows from it is one transaction together with
+the timer's row, so that a dispatcher that is killed, or two that hold the row, leave it said once.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from typing import Any
+
+from sqlalchemy import Connection
+
+from mlrunbook.domain.communication import messages
+from mlrunbook.domain.errors import NotFound, Refused
+from mlrunbook.domain.evaluation.performance import Confusion
+from mlrunbook.domain.incident import Incident, Status
+from mlrunbook.domain.policy.policy import Policy
+from mlrunbook.domain.resolution.recovery import Confirmation, RecoveryVerdict, judge_confirmation, judge_recovery
+from mlrunbook.response.communication.escalation import escalate
+from mlrunbook.response.communication.notifications import tell_stakeholders
+from mlrunbook.response.lifecycle.reopening import put_aside
+from mlrunbook.response.measurement import recent_changes
+from mlrunbook.response.measurement.metrics import CHANGES
+from mlrunbook.response.run import ACTOR
+from mlrunbook.response.world import World
+from mlrunbook.store import incidents, leases, outbox, records, timeline
+from mlrunbook.store.record_names import REOPENED
+
+TIMER = "confirm_recovery"
+
+
+def schedule(conn: Connection, policy: Policy, incident_id: str, *, now: datetime) -> None:
+    """In the transaction that closes. Without a measured recovery there is nothing to confirm."""
+    recovery = records.get(conn, incident_id, "recovery") or {}
+    fix = records.get(conn, incident_id, "applied") or records.get(conn, incident_id, "human_resolution")
+    if fix is None or not recovery.get("f1_baseline"):
+        return
+    _put(conn, policy, incident_id, {"since": fix["at"], "closed_at": now}, now=now)
+
+
+def _put(conn: Connection, policy: Policy, incident_id: str, payload: dict[str, Any], *, now: datetime) -> datetime:
+    number = len(outbox.of_incident(conn, incident_id, TIMER)) + 1
+    at = now + timedelta(minutes=policy.recovery_watch.confirm_after_min)
+    outbox.put(conn, TIMER, f"confirm:{incident_id}:{number}", payload, now=now, incident_id=incident_id, at=at)
+    return at
+
+
+def confirm(world: World, item: outbox.Item) -> None:
+    """One look. Raises Transient while the platform is away: the outbox tries again."""
+    incident_id, policy = str(item.incident_id), world.policy
+    with world.transaction() as conn:
+        incident = incidents.get(conn, incident_id)
+        before = (records.get(conn, incident_id, "triage") or {}).get("baseline")
+    said = None
+    if incident.status is Status.CLOSED:
+        closed_at = datetime.fromisoformat(str(item.payload["closed_at"]))
+        until = closed_at + timedelta(minutes=policy.recovery_watch.confirm_for_min)
+        again_at = world.now() + timedelta(minutes=policy.recovery_watch.confirm_after_min)
+        said = judge_confirmation(_measure(world, incident, item, closed_at, before), may_ask_again=again_at <= until)
+    with world.transaction() as conn:
+        incident = incidents.get(conn, incident_id, lock=True)
+        if said is not None and incident.status is Status.CLOSED and not outbox.is_delivered(conn, item.dedup_key):
+            _follow(conn, policy, incident, said, item, now=world.now())
+        outbox.delivered(conn, item, now=world.now())
+
+
+def _measure(world: World, incident: Incident, item: outbox.Item, closed_at: datetime, before: dict[str, int] | None) -> RecoveryVerdict:
+    """Predictions made since the fix, up to whatever came over them: another release or setting, or another incident."""
+    since = datetime.fromisoformat(str(item.payload["since"]))
+    try:
+        changed = [c.at for c in recent_changes.of_model(world, incident.model, since=closed_at) if c.kind in CHANGES and c.at > closed_at]
+        with world.transaction() as conn:
+            later = [i for i in incidents.find(conn, model=incident.model, limit=50) if i.detected_at > closed_at]
+        until = min([world.now(), *changed, *(min(i.started_at or i.detected_at, i.detected_at) for i in later)])
+        if until <= since:
+            return RecoveryVerdict(None, "something else changed as soon as it was closed")
+        seen = world.platform.metrics(incident.model, since=since, until=until)
+    except (NotFound, Refused) as error:
+        return RecoveryVerdict(None, f"it cannot be measured: {error}")
+    baseline = Confusion(**before) if before else seen.baseline.confusion
+    return judge_recovery(baseline, seen.current.confusion, world.policy.recovery, window=seen.current, usual=seen.baseline)
+
+
+def _follow(conn: Connection, policy: Policy, incident: Incident, said: Confirmation, item: outbox.Item, *, now: datetime) -> None:
+    text = said.sentence[:1].upper() + said.sentence[1:]
+    if said.ask_again:
+        at = _put(conn, policy, incident.id, dict(item.payload), now=now)
+        text = f"{text}; measured again at {at:%Y-%m-%d %H:%M} UTC"
+    timeline.append(conn, incident.id, "recovery", text, actor="dispatcher", at=now, data={"held": said.held})
+    if said.held is not False:
+        return
+    other = next((i for i in incidents.find(conn, model=incident.model, only_open=True) if i.family == incident.family), None)
+    if other is None:
+        _reopen(conn, policy, incident, said.sentence, since=str(item.payload["since"]), now=now)
+        return
+    incidents.get(conn, other.id, lock=True)
+    timeline.append(conn, incident.id, "reported", f"{other.id} is open for the same failure and goes on with it", actor=ACTOR, at=now)
+    timeline.append(conn, other.id, "reported", f"{incident.id} was closed too early: {said.sentence}", actor=ACTOR, at=now)
+
+
+def _reopen(conn: Connection, policy: Policy, incident: Incident, why: str, *, since: str, now: datetime) -> None:
+    """The incident begins again at triage: what was planned for it did not hold, and its containment was taken back."""
+    earlier = records.get(conn, incident.id, REOPENED) or {}
+    baseline = (records.get(conn, incident.id, "triage") or {}).get("baseline")
+    records.forget(conn, incident.id, "triage", REOPENED)
+    put_aside(conn, incident.id)
+    number = int(earlier.get("number", 0)) + 1
+    said = {"number": number, "at": now, "since": since, "why": why, "baseline": baseline}
+    records.put(conn, incident.id, REOPENED, said, now=now)
+    reopened = incidents.reopen(conn, incident.id, why=why, actor=ACTOR, now=now)
+    escalate(conn, policy, reopened, now=now)
+    subject = f"[REOPENED] {messages.model_name(incident.model)} - {incident.severity.title()}"
+    tell_stakeholders(conn, reopened, messages.Rendered(subject, f"{incident.id}: {why}"), key="reopened", now=now)
+    leases.request_start(conn, incident.id, why=f"reopened: {why}", now=now)

@@ -1,0 +1,60 @@
+"""What an incident that opens again must not take over from its first time. What it led to stays on the timeline and in the journal."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+
+from sqlalchemy import Connection
+
+from mlrunbook.domain.detection.flapping import is_back
+from mlrunbook.domain.incident import Incident, Severity, Status
+from mlrunbook.domain.policy.policy import Policy
+from mlrunbook.response.communication.escalation import escalate, schedule_update
+from mlrunbook.store import incidents, leases, records
+from mlrunbook.store.record_names import OF_THE_FIX, OF_THE_RESPONSE, REOPENED
+
+
+def put_aside(conn: Connection, incident_id: str) -> None:
+    """All but what triage says: the incident begins again there."""
+    records.forget(conn, incident_id, *OF_THE_FIX, *OF_THE_RESPONSE, *records.with_prefix(conn, incident_id, "findings:"))
+
+
+def is_unproven(again: dict[str, object] | None) -> bool:
+    """An alert alone has opened it again: triage may find that it is none."""
+    return again is not None and again.get("measured") is False
+
+
+def find_closed(conn: Connection, policy: Policy, model: str, family: str, *, now: datetime) -> Incident | None:
+    """The incident of this model and family that closed so recently that the same failure is a part of it; None where one is open."""
+    if incidents.open_of(conn, model, family):
+        return None
+    recent = incidents.find(conn, model=model, status=Status.CLOSED, limit=20)
+    back = [i for i in recent if i.family == family and is_back(i.closed_at, now, policy.recurrence)]
+    return max(back, key=lambda i: i.closed_at or now, default=None)
+
+
+def reopen_for_alert(conn: Connection, policy: Policy, incident: Incident, *, why: str, by: str, now: datetime) -> Incident:
+    """Triage has to look again. Pages wait for it for a moment, as for any alert; nothing that was found before is lost yet."""
+    earlier = records.get(conn, incident.id, REOPENED) or {}
+    triage = records.get(conn, incident.id, "triage") or {}
+    records.forget(conn, incident.id, "triage", REOPENED)
+    before = {k: getattr(incident, k) and getattr(incident, k).isoformat() for k in incidents.ENDED}
+    number = int(earlier.get("number", 0)) + 1
+    said = {"number": number, "at": now, "since": incident.closed_at, "why": why, "baseline": triage.get("baseline")}
+    records.put(conn, incident.id, REOPENED, said | {"measured": False, "before": before, "triage": triage}, now=now)
+    reopened = incidents.reopen(conn, incident.id, why=f"an alert again: {why}", actor=by, now=now)
+    grace = timedelta(0) if incident.severity is Severity.CRITICAL else timedelta(seconds=policy.triage.page_anyway_after_s)
+    escalate(conn, policy, reopened, now=now, hold_first_until=now + grace)
+    schedule_update(conn, policy, reopened, now=now, at=now + timedelta(minutes=policy.communication.initial_within_min))
+    leases.request_start(conn, incident.id, why=f"opened again by {by}", now=now)
+    return reopened
+
+
+def close_as_it_was(conn: Connection, incident_id: str, *, why: str, actor: str, now: datetime) -> Incident:
+    """Triage has measured that the alert is a false alarm: the incident ended when it ended."""
+    again = records.get(conn, incident_id, REOPENED) or {}
+    records.forget(conn, incident_id, "triage")
+    if again["triage"]:
+        records.put(conn, incident_id, "triage", again["triage"], now=now)
+    before = {k: datetime.fromisoformat(at) if at else None for k, at in again["before"].items()}
+    return incidents.close_again(conn, incident_id, before, why=f"the alert is a false alarm: {why}", actor=actor, now=now)

@@ -1,0 +1,111 @@
+"""Taking the lease, and letting it go at the places where a run may stop: for a human, for labels, for good."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+
+from sqlalchemy import Connection
+
+from mlrunbook.domain.errors import Refused, Transient, Unknown
+from mlrunbook.domain.policy.owned import Known, Standing
+from mlrunbook.domain.policy.policy import Policy
+from mlrunbook.domain.roles import Role
+from mlrunbook.response.communication import reports
+from mlrunbook.response.communication.notifications import ask, page
+from mlrunbook.response.lifecycle import unknown_models
+from mlrunbook.response.lifecycle.flapping import automation_held
+from mlrunbook.response.run import Run
+from mlrunbook.response.world import World
+from mlrunbook.store import incidents, leases, records, timeline
+
+WAITING_FOR_HUMAN = "Waiting for a human"
+
+
+def take(world: World, incident_id: str, holder: str) -> Run | None:
+    """Become the run of this incident; None when another carries it, nothing is left to do, or nobody knows its model."""
+    with world.transaction() as conn:
+        model = incidents.get(conn, incident_id).model
+    standing = world.known_models.of(world.policy, [model], fresh=True)[model]
+    with world.transaction() as conn:
+        now = world.now()
+        lease = leases.take(conn, incident_id, holder, now=now, lease_s=world.lease_s)
+        if lease and _has_unknown_model(conn, world.policy, incident_id, standing, now=now):
+            leases.let_go(conn, lease, "free", now=now)
+            return None
+    return Run(world, lease) if lease else None
+
+
+def _has_unknown_model(conn: Connection, policy: Policy, incident_id: str, standing: Standing, *, now: datetime) -> bool:
+    """Nothing may be planned or changed. Where the name has become known, the response begins."""
+    incident = incidents.get(conn, incident_id)
+    if standing.is_unknown:
+        return unknown_models.found(conn, policy, incident, standing, now=now)
+    if standing.known is Known.KNOWN and unknown_models.is_unknown(conn, incident_id):
+        unknown_models.recognise(conn, policy, incident, why="the registry or policy names it", now=now)
+    return unknown_models.is_unknown(conn, incident_id)
+
+
+def stop_for_human(run: Run, *, reason: str, role: Role = Role.ML_TEAM_LEAD) -> None:
+    """No safe automatic way on: page, and end this run until a human acts. A run that only looked again, and stops for the same reason,
+    says nothing new."""
+    with run.write() as conn:
+        if _is_said(conn, run.incident_id, reason):
+            leases.let_go(conn, run.lease, "free", now=run.world.now())
+            return
+        incident = incidents.get(conn, run.incident_id)
+        todo = reports.how_to_end(incident.id)
+        key = f"human:{len(records.with_prefix(conn, run.incident_id, 'stopped:')) + 1}"
+        run.record(conn, f"stopped:{key}", {"reason": reason})
+        run.note(conn, "waiting", f"{WAITING_FOR_HUMAN}: {reason}")
+        ask(conn, run.world.policy, incident, role, reason, now=run.world.now(), key=key, next_step=todo)
+        leases.let_go(conn, run.lease, "free", now=run.world.now())
+
+
+def _is_said(conn: Connection, incident_id: str, reason: str) -> bool:
+    """People were asked for exactly this, and but for the dispatcher's deliveries and timers nothing has happened since."""
+    entries = [e for e in timeline.read(conn, incident_id) if e.actor != "dispatcher"]
+    return bool(entries) and (entries[-1].kind, entries[-1].text) == ("waiting", f"{WAITING_FOR_HUMAN}: {reason}")
+
+
+def held(run: Run) -> str | None:
+    """Why nothing more happens by itself: a person has reported since, or it opens again and again. None where it does."""
+    with run.world.transaction() as conn:
+        return reports.unanswered(conn, run.incident_id) or automation_held(conn, run.incident_id, now=run.world.now())
+
+
+def look_again_later(run: Run, *, reason: str, after_s: float) -> datetime:
+    """End this run and have the dispatcher start the next one then."""
+    at = run.world.now() + timedelta(seconds=after_s)
+    with run.write() as conn:
+        run.note(conn, "waiting", f"{reason}; next look at {at:%H:%M:%S} UTC")
+        leases.let_go(conn, run.lease, "free", now=run.world.now())
+        if leases.get(conn, run.incident_id).state == "free":  # else somebody acted meanwhile, and the next run is on its way
+            leases.request_start(conn, run.incident_id, why=reason, now=run.world.now(), at=at)
+    return at
+
+
+def done(run: Run) -> None:
+    with run.write() as conn:
+        leases.let_go(conn, run.lease, "done", now=run.world.now())
+
+
+def failed(run: Run, error: Exception) -> None:
+    """The run ends on an error: a definite no, or an unknown outcome, needs a human; anything else is tried again by a later run."""
+    words = f"{type(error).__name__}: {error}"
+    if isinstance(error, Refused | Unknown):
+        stop_for_human(run, reason=str(error))
+        return
+    if not isinstance(error, Transient):  # a defect of ours: people must know, and the incident must still go on
+        with run.write() as conn:
+            incident = incidents.get(conn, run.incident_id)
+            key = f"defect:{run.lease.generation}"
+            page(
+                conn,
+                run.world.policy,
+                incident,
+                Role.ONCALL_ML_ENGINEER,
+                f"the flow failed ({words}); it is tried again",
+                now=run.world.now(),
+                key=key,
+            )
+    look_again_later(run, reason=f"This run failed ({words})", after_s=min(10.0 * 2 ** min(run.lease.generation, 6), 600.0))

@@ -1,0 +1,135 @@
+"""What the feature store looks like to this incident: read once, judged, recorded; and path B as a person asks for it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from datetime import datetime, timedelta
+from typing import Any
+
+import httpx
+
+from mlrunbook.base.settings import settings
+from mlrunbook.domain.communication.durations import utc
+from mlrunbook.domain.errors import Invalid, RunbookError
+from mlrunbook.domain.investigation import findings as checks
+from mlrunbook.domain.investigation.feature_store import FeatureVerdict, findings_of, judge
+from mlrunbook.domain.investigation.findings import Finding, State
+from mlrunbook.domain.observed import FeatureServerAnswer, Missing, ViewSchedule
+from mlrunbook.domain.resolution.existing import check_views
+from mlrunbook.response.run import Run
+from mlrunbook.response.world import World
+
+RECORD = "features"
+ANSWER_WITHIN_S = 3.0
+
+
+def check(run: Run) -> list[Finding]:
+    """The checklist's items that the feature store answers, read from Feast itself once, which takes seconds; with the server alone,
+    its two."""
+    recorded = _read(run)
+    if recorded is None:
+        return quick_check(run)
+    return [Finding(**{**f, "state": State(f["state"])}) for f in recorded["findings"]]
+
+
+def recorded_verdict(run: Run) -> FeatureVerdict | None:
+    """What `check` found, without looking again; None before it, or without a feature store."""
+    recorded = run.recorded(RECORD)
+    return FeatureVerdict.from_dict(recorded["verdict"]) if recorded else None
+
+
+def quick_check(run: Run) -> list[Finding]:
+    """The look before containment: the feature server's health, and a read through it, which `/health` says nothing about."""
+    return checks.feature_store(_server(run))
+
+
+def server_answer(world: World, model: str) -> FeatureServerAnswer | Missing:
+    """`curl -X GET http://feast-server:6566/health`, which stays green while reads fail, and `POST /get-online-features`."""
+    url = settings().feature_server_url
+    if url is None:
+        return Missing("no feature store is configured (MLRUNBOOK_FEATURE_SERVER_URL)")
+    policy = world.policy.features
+    ask = {"feature_service": policy.service, "entities": {key: [_entity(world, model)] for key in policy.join_keys}}
+    with httpx.Client(base_url=url, timeout=ANSWER_WITHIN_S, trust_env=False) as http:
+        try:
+            health = http.get("/health")
+        except httpx.HTTPError as error:
+            return FeatureServerAnswer(healthy=False, read_ok=False, detail=f"{type(error).__name__} from {url}")
+        try:
+            read = http.post("/get-online-features", json=ask)
+            why = "" if read.is_success else f"HTTP {read.status_code} to a read of {policy.service}"
+        except httpx.HTTPError as error:
+            why = f"{type(error).__name__} within {ANSWER_WITHIN_S:g} s at a read of {policy.service}"
+    detail = why if health.is_success else f"HTTP {health.status_code} to /health" + (f", {why}" if why else "")
+    return FeatureServerAnswer(healthy=health.is_success, read_ok=not why, detail=detail)
+
+
+def asked(
+    world: World, model: str, views: Sequence[str], end: datetime | None, look_back_h: int, *, reason: str, by: str
+) -> dict[str, Any]:
+    """A person's request for path B, as `opening.open_or_join` takes it. Invalid names the parameter.
+
+    No `views` means all that the model reads by the policy. A time without a zone is UTC, as in Feast.
+    """
+    policy, now = world.policy.features, world.now()
+    if world.features is None:
+        raise Invalid(
+            "no feature store is configured: set MLRUNBOOK_FEATURE_REPO to the folder of feature_store.yaml", field="featureViews"
+        )
+    own = world.policy.feature_views_of(model)
+    check_views(model, views, own)
+    end = utc(end) if end else None
+    if end is not None and end > now:
+        why = "Feast would then load nothing until that moment"
+        raise Invalid(f"endDate {end:%Y-%m-%d %H:%M %Z} is in the future: {why}; leave it empty for now", field="endDate")
+    if not 0 <= look_back_h <= policy.look_back_h:
+        raise Invalid(f"lookBackHours must be 0 to {policy.look_back_h} (features.look_back_h of the policy)", field="lookBackHours")
+    since = now - timedelta(hours=look_back_h) if look_back_h else None
+    if since and end and end <= since:
+        raise Invalid(f"endDate {end:%Y-%m-%d %H:%M %Z} is before the look-back begins; look back further", field="lookBackHours")
+    return {
+        "path": "materialize",
+        "views": list(dict.fromkeys(views or own)),
+        "since": since.isoformat() if since else None,
+        "until": end.isoformat() if end else None,
+        "reason": reason,
+        "by": by,
+    }
+
+
+def _read(run: Run) -> dict[str, Any] | None:
+    if standing := run.recorded(RECORD):
+        return standing
+    store = run.world.features
+    if store is None:
+        return None
+    own = run.world.policy.feature_views_of(run.incident().model)
+    state, scheduled, now = store.inspect().of_views(own), schedules(run), run.world.now()
+    verdict = judge(state, scheduled, now=now, policy=run.world.policy.features)
+    found = findings_of(state, verdict, scheduled, now=now, server=_server(run))
+    with run.write() as conn:
+        return run.record(conn, RECORD, {"verdict": verdict.as_dict(), "findings": [asdict(f) for f in found]})
+
+
+def schedules(run: Run) -> Sequence[ViewSchedule] | None:
+    """Of the views that the incident's model reads."""
+    own = run.world.policy.feature_views_of(run.incident().model)
+    try:
+        return [s for s in run.world.platform.feature_schedules() if s.view in own]
+    except RunbookError:  # not this platform's, or away: the rows speak for themselves
+        return None
+
+
+def _server(run: Run) -> FeatureServerAnswer | Missing:
+    return server_answer(run.world, run.incident().model)
+
+
+def _entity(world: World, model: str) -> str | int:
+    """An entity to read: one that the model was asked about; any other costs and fails the same."""
+    try:
+        log = world.platform.prediction_log(model, limit=1)
+    except RunbookError:
+        log = []
+    name = log[0].asset_id if log else "probe"
+    return int(name) if name.isdecimal() else name

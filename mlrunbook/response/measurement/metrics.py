@@ -1,0 +1,93 @@
+"""The model's metrics as they concern one incident: since the last change before it, against the time before."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import datetime, timedelta
+
+from mlrunbook.domain.errors import RunbookError
+from mlrunbook.domain.evaluation.performance import Confusion, ModelMetrics
+from mlrunbook.domain.incident import Status
+from mlrunbook.response.measurement import recent_changes
+from mlrunbook.response.run import Run
+from mlrunbook.store import incidents, records
+from mlrunbook.store.record_names import REOPENED
+
+WINDOW = timedelta(hours=1)
+BASELINE = timedelta(days=7)
+IN_PRODUCTION = timedelta(days=30)  # how far back a version's time in production is looked at
+CHANGES = frozenset({"deployment", "rollback", "config", "feature_store"})
+
+
+def window_start(run: Run) -> datetime:
+    """An hour ago, or the last release, configuration or feature store change before the incident if that is later.
+
+    Predictions made before the change would dilute what it did: ten bad minutes after fifty good ones look like chance. Of an
+    incident that outcomes reopened: since the fix that did not hold, because the outcomes of the last hour may not be known yet.
+    """
+    if again := run.recorded(REOPENED):
+        return datetime.fromisoformat(again["since"])
+    incident = run.incident()
+    hour_ago = run.world.now() - WINDOW
+    try:
+        changes = recent_changes.of_model(run.world, incident.model, since=incident.detected_at - WINDOW)
+    except RunbookError:
+        return hour_ago
+    return max([hour_ago, *(c.at for c in changes if c.kind in CHANGES and c.at <= incident.detected_at)])
+
+
+def failing_since(run: Run) -> datetime:
+    """The earliest moment that the failure may have begun at: what the alerts say, or the start of what is measured."""
+    began, measured = run.incident().started_at, window_start(run)
+    return min(began, measured) if began else measured
+
+
+def metrics(run: Run, *, version: str | None = None) -> ModelMetrics:
+    """Of the version the incident is about (`version` before triage has recorded it)."""
+    incident = run.incident()
+    seen = run.world.platform.metrics(incident.model, since=window_start(run), version=version or incident.model_version)
+    before = _before_the_first_fix(run) or _before_the_last_incident(run)
+    return replace(seen, baseline=replace(seen.baseline, confusion=before)) if before else seen
+
+
+def _before_the_first_fix(run: Run) -> Confusion | None:
+    counts = (run.recorded(REOPENED) or {}).get("baseline")
+    return Confusion(**counts) if counts else None
+
+
+def _before_the_last_incident(run: Run) -> Confusion | None:
+    """The baseline that an incident of the same model recorded less than a baseline's length ago, also one that is still open: its bad
+    hours are in the platform's own baseline now, and would make this one look mild."""
+    incident = run.incident()
+    with run.world.transaction() as conn:
+        for earlier in incidents.find(conn, model=incident.model, limit=20):
+            real = earlier.status is not Status.FALSE_ALARM
+            if real and BASELINE >= incident.detected_at - earlier.detected_at > timedelta(0):
+                counts = (records.get(conn, earlier.id, "triage") or {}).get("baseline")
+                if counts:
+                    return Confusion(**counts)
+    return None
+
+
+def baseline(run: Run) -> Confusion | None:
+    """How the model did before the incident, as triage recorded it: the platform's own baseline moves on, over the bad hours too."""
+    counts = (run.recorded("triage") or {}).get("baseline")
+    return Confusion(**counts) if counts else None
+
+
+def baseline_by_type(run: Run) -> dict[str, Confusion]:
+    """`baseline` by asset type; empty where the platform does not say."""
+    by_type = (run.recorded("triage") or {}).get("baseline_by_type") or {}
+    return {name: Confusion(**counts) for name, counts in by_type.items()}
+
+
+def is_dangerous(run: Run, version: str) -> bool | None:
+    """Did this version flag nearly everything when it served, in the last 30 days? None when that cannot be read."""
+    policy = run.world.policy.severity
+    try:
+        then = run.world.platform.metrics(run.incident().model, since=run.world.now() - IN_PRODUCTION, version=version).current
+    except RunbookError:
+        return None
+    if then.flagged_share is None or then.predictions < policy.min_predictions:
+        return None
+    return then.flagged_share >= policy.all_flagged

@@ -1,0 +1,32 @@
+"""Whether trouble of the model server is over, for the incidents that were about it."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+
+from mlrunbook.domain.cause import Cause
+from mlrunbook.domain.errors import RunbookError
+from mlrunbook.domain.incident import IncidentType
+from mlrunbook.domain.investigation.serving_health import is_over, trouble_of
+from mlrunbook.response.run import Run
+
+MINUTE = timedelta(minutes=1)
+
+
+def recovered(run: Run, since: datetime) -> tuple[bool | None, str] | None:
+    """The server answers and is within its limits on requests made since the change. None: the incident was not about it."""
+    incident, platform, policy = run.incident(), run.world.platform, run.world.policy.severity
+    cause = (run.recorded("diagnosis") or {}).get("cause")
+    if incident.type is not IncidentType.INFRASTRUCTURE and cause not in (Cause.SERVING_INFRASTRUCTURE, Cause.BAD_ROLLOUT):
+        return None
+    now = run.world.now()
+    try:
+        status, fresh = platform.status(incident.model), platform.metrics(incident.model, since=since).current
+        # Failed requests are counted by the minute, and the first answers of a new process are slow: what looks bad is measured once
+        # more from the first full minute on.
+        full_minute = since.replace(second=0, microsecond=0) + MINUTE
+        if now > full_minute and trouble_of(status, fresh, policy):
+            fresh = platform.metrics(incident.model, since=full_minute).current
+    except RunbookError as error:
+        return None, f"the model server's figures cannot be read: {error}"
+    return is_over(status, fresh, policy, since_change=now - since)

@@ -1,0 +1,1 @@
+"""Step 6: closing, the review, its reminders and action items. May import lifecycle and what lies below."""

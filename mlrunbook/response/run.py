@@ -1,0 +1,47 @@
+"""One run of the runbook on one incident: the world, and the lease that lets it write."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Connection
+
+from mlrunbook.domain.incident import Incident
+from mlrunbook.response.world import World
+from mlrunbook.store import incidents, leases, records, timeline
+
+ACTOR = "mlrunbook"
+
+
+@dataclass(frozen=True)
+class Run:
+    world: World
+    lease: leases.Lease
+
+    @property
+    def incident_id(self) -> str:
+        return self.lease.incident_id
+
+    @contextmanager
+    def write(self) -> Iterator[Connection]:
+        """A transaction of a run that still holds its lease; else Fenced, and nothing is written."""
+        with self.world.transaction() as conn:
+            leases.check(conn, self.lease)
+            yield conn
+
+    def incident(self) -> Incident:
+        with self.world.transaction() as conn:
+            return incidents.get(conn, self.incident_id)
+
+    def recorded(self, step: str) -> dict[str, Any] | None:
+        with self.world.transaction() as conn:
+            return records.get(conn, self.incident_id, step)
+
+    def record(self, conn: Connection, step: str, data: Mapping[str, Any]) -> dict[str, Any]:
+        return records.put(conn, self.incident_id, step, data, now=self.world.now())
+
+    def note(self, conn: Connection, kind: str, text: str, data: Mapping[str, Any] | None = None) -> None:
+        timeline.append(conn, self.incident_id, kind, text, actor=ACTOR, at=self.world.now(), data=data)

@@ -1,0 +1,40 @@
+"""Everything that a step of the response reaches: the store, the policy, the outside world, the clock."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from sqlalchemy import Connection, Engine
+
+from mlrunbook.base import db
+from mlrunbook.domain.policy.policy import Policy
+from mlrunbook.ports import FeatureStore, ModelPlatform, Notifier, Orchestrator, ServingRuntime, Trainer
+from mlrunbook.response.known_models import KnownModels
+
+
+@dataclass(frozen=True)
+class World:
+    """Everything outside the domain that a task or the dispatcher may touch."""
+
+    engine: Engine
+    platform: ModelPlatform
+    runtime: ServingRuntime
+    notifier: Notifier
+    orchestrator: Orchestrator
+    policy: Policy
+    lease_s: float
+    now: Callable[[], datetime]
+    features: FeatureStore | None = None  # None: no feature store is configured
+    trainer: Trainer | None = None
+    settle_s: float = 30.0  # how long a change may take to show when read back
+    known_models: KnownModels = field(default=None, repr=False, compare=False)  # type: ignore[assignment]  # always that of `platform`
+
+    def __post_init__(self) -> None:
+        if self.known_models is None or self.known_models.platform is not self.platform:
+            object.__setattr__(self, "known_models", KnownModels(self.platform, self.now))
+
+    def transaction(self) -> AbstractContextManager[Connection]:
+        return db.transaction(self.engine)

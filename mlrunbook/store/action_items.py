@@ -1,0 +1,55 @@
+"""Action items of the reviews."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from sqlalchemy import Connection, Row, select, update
+from sqlalchemy.dialects.postgresql import insert
+
+from mlrunbook.domain.errors import NotFound
+from mlrunbook.domain.incident import ItemStatus
+from mlrunbook.domain.review.action_items import Item
+from mlrunbook.store.tables import action_items
+
+OPEN = action_items.c.status.in_([s.value for s in ItemStatus if s.is_open])
+
+
+def add(conn: Connection, incident_id: str, action: str, *, owner_role: str, due_at: datetime) -> Item | None:
+    """The new item; None when this incident has that action already, which stays as it is."""
+    row = insert(action_items).values(incident_id=incident_id, action=action, owner_role=owner_role, due_at=due_at)
+    made = conn.execute(row.on_conflict_do_nothing().returning(action_items)).one_or_none()
+    return _item(made) if made else None
+
+
+def get(conn: Connection, item_id: int, *, lock: bool = False) -> Item:
+    query = select(action_items).where(action_items.c.id == item_id)
+    row = conn.execute(query.with_for_update() if lock else query).one_or_none()
+    if row is None:
+        raise NotFound(f"there is no action item {item_id}; list them with `mlrunbook actions list`")
+    return _item(row)
+
+
+def save(conn: Connection, item: Item) -> None:
+    """Where the item stands now. What is to be done, by whom and until when does not change."""
+    stands = {"status": item.status.value, "ended_at": item.ended_at, "ended_by": item.ended_by, "note": item.note}
+    conn.execute(update(action_items).where(action_items.c.id == item.id).values(**stands))
+
+
+def of_incident(conn: Connection, incident_id: str) -> list[Item]:
+    rows = conn.execute(select(action_items).where(action_items.c.incident_id == incident_id).order_by(action_items.c.id))
+    return [_item(r) for r in rows]
+
+
+def find(conn: Connection, *, only_open: bool = True, due_before: datetime | None = None, limit: int = 1000) -> list[Item]:
+    """Of all incidents, the earliest due first."""
+    query = select(action_items).order_by(action_items.c.due_at, action_items.c.id).limit(limit)
+    if only_open:
+        query = query.where(OPEN)
+    if due_before is not None:
+        query = query.where(action_items.c.due_at < due_before)
+    return [_item(r) for r in conn.execute(query)]
+
+
+def _item(row: Row) -> Item:  # type: ignore[type-arg]
+    return Item(**dict(row._mapping) | {"status": ItemStatus(row.status)})

@@ -1,0 +1,91 @@
+"""Tasks of the regular audits, and of the hourly look whether everybody who was to be paged was."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+import httpx
+from prefect import get_run_logger, task
+from prefect.artifacts import acreate_markdown_artifact
+from prefect.runtime import flow_run
+
+from mlrunbook.base.settings import settings
+from mlrunbook.bootstrap import world
+from mlrunbook.domain.audits.period import Kind, Period, complete, up_to
+from mlrunbook.domain.audits.section import Audit, Verdict
+from mlrunbook.domain.errors import Transient
+from mlrunbook.domain.review.review import md
+from mlrunbook.response.audits import audit as steps
+from mlrunbook.response.communication import missed_pages
+from mlrunbook.store.audits import Filed
+from tasks._retry import RETRY_TRANSIENT, off_loop
+
+# A platform that is away when an audit is due is asked again for more than an hour.
+PATIENT = RETRY_TRANSIENT | {"retries": 6, "retry_delay_seconds": 900, "timeout_seconds": 600}
+
+
+def period(kind: str, up_to_now: bool) -> Period:
+    """By the time the run was due, not by the clock: a run that is killed and starts again looks at the same days."""
+    at = flow_run.scheduled_start_time or datetime.now(UTC)
+    return (up_to if up_to_now else complete)(Kind(kind), at)
+
+
+@task(task_run_name="read-the-record-of-{of.name}", **RETRY_TRANSIENT)
+async def read_record(model: str, of: Period) -> Filed | None:
+    """The audit of that period, if it is filed already."""
+    return await off_loop(steps.filed, world(), model, of)
+
+
+@task(task_run_name="examine-{of.name}", **PATIENT)
+async def examine(model: str, of: Period) -> Audit:
+    """Read what is known of those days, and judge every line."""
+    return await off_loop(steps.examine, world(), model, of)
+
+
+@task(task_run_name="open-incidents", **RETRY_TRANSIENT)
+async def open_incidents(audit: Audit) -> Audit:
+    """Open or join an incident for each broken limit that calls for one."""
+    return await off_loop(steps.open_incidents, world(), audit)
+
+
+@task(task_run_name="file-the-report", **RETRY_TRANSIENT)
+async def file_report(audit: Audit) -> Filed:
+    """Write the record with its HTML report, once a period."""
+    made, _ = await off_loop(steps.file, world(), audit)
+    return made
+
+
+@task(task_run_name="publish-audit", **RETRY_TRANSIENT)
+async def publish_audit(filed: Filed) -> str:
+    """The summary on the run page, with a link to the report; its sentence, for the run."""
+    link = f"{settings().gateway_url.rstrip('/')}/api/v1/audits/{filed.id}/report"
+    key = f"audit-{filed.kind}-{filed.model}".replace("_", "-").lower()
+    said = steps.sentence(filed)
+    try:
+        await acreate_markdown_artifact(markdown=audit_markdown(filed, link), key=key, description=said)
+    except httpx.HTTPError as error:
+        raise Transient(f"Prefect did not take the artifact {key} ({type(error).__name__}); is its server up?") from error
+    return said
+
+
+def audit_markdown(filed: Filed, link: str) -> str:
+    """The verdicts of one audit. Its sentences are escaped: names and alert texts are in them."""
+    said = f"{md(filed.model)}, {md(filed.period)}: **{filed.verdict.words}**"
+    lines = [f"## {filed.kind.words}", "", said, "", f"[The whole report]({link}): log in with any user name and a token of scope read", ""]
+    lines += ["| Verdict | Line | What was found | Since the last | Incident |", "|---|---|---|---|---|"]
+    for one in filed.sections:
+        verdict = Verdict(one["verdict"])
+        words = f"**{verdict.words}**" if verdict is Verdict.FAIL else verdict.words
+        rest = (one["title"], one["sentence"], one["change"] or "-", one["incident_id"] or "-")
+        lines.append(f"| {words} | {' | '.join(map(md, rest))} |")
+    return "\n".join(lines)
+
+
+@task(task_run_name="audit-escalation", **RETRY_TRANSIENT)
+async def audit_escalation() -> list[str]:
+    """A sentence for every page that was missing; each goes out now."""
+    missing = await off_loop(missed_pages.audit, world())
+    log = get_run_logger()
+    for sentence in missing:
+        log.warning("%s", sentence)
+    return missing

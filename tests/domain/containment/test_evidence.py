@@ -1,0 +1,69 @@
+"""The manifest of a bundle, and the secrets that never enter it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from datetime import UTC, datetime
+
+import pytest
+
+from mlrunbook.domain.containment.evidence import BLACKED_OUT, Bundle, File, faults, manifest, without_secrets
+
+T0 = datetime(2026, 3, 29, 0, 30, tzinfo=UTC)
+BUNDLE = Bundle((File("b.log", b"two", "text/plain"), File("a.json", b"{}", "application/json", 1)), {"runtime": "nothing answers"})
+LISTED = manifest("incident_1", BUNDLE, taken_at=T0)
+DIGEST = hashlib.sha256(LISTED).hexdigest()
+KEPT = {f.name: f.sha256 for f in BUNDLE.files}
+
+
+def test_every_file_is_named_with_size_and_digest_and_what_is_missing_with_its_reason() -> None:
+    body = json.loads(LISTED)
+    assert [(f["name"], f["bytes"], f["secretsRemoved"]) for f in body["files"]] == [("a.json", 2, 1), ("b.log", 3, 0)]
+    assert body["files"][1]["sha256"] == hashlib.sha256(b"two").hexdigest()
+    assert body["missing"] == [{"name": "runtime", "why": "nothing answers"}]
+
+
+def test_a_bundle_as_it_was_kept_has_no_faults_and_what_came_later_is_none() -> None:
+    assert faults(LISTED, KEPT | {"drift-report.html": "0" * 64}, digest=DIGEST) == []
+
+
+def test_a_changed_file_a_lost_one_and_another_manifest_are_found() -> None:
+    assert faults(LISTED, KEPT | {"b.log": "0" * 64}, digest=DIGEST) == ["b.log was changed"]
+    assert faults(LISTED, {"a.json": KEPT["a.json"]}, digest=DIGEST) == ["b.log is gone"]
+    assert faults(LISTED.replace(b"two", b"one") + b" ", KEPT, digest=DIGEST) == [
+        "manifest.json is not the one whose SHA-256 is on the timeline"
+    ]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "token mlrb_0a1b2c3d_SECRETSECRETSECRETSECRET used",
+        "Authorization: Bearer SECRET.SECRET-SECRET",
+        "connect to postgresql://worker:SECRET@db:5432/x failed",
+        '{"api_key": "SECRET", "rows": 3}',
+        "{'db_password': 'SECRET'}",
+        '{"env": "{\\"CLIENT_SECRET\\": \\"SECRETX\\"}"}',
+        "https://example.com/?token=SECRETSECRET&page=2",
+        "-----BEGIN RSA PRIVATE KEY-----\nSECRET\n-----END RSA PRIVATE KEY-----",
+    ],
+)
+def test_what_looks_like_a_secret_is_blacked_out_and_counted(text: str) -> None:
+    content, removed = without_secrets(text.encode())
+    assert b"SECRET" not in content.replace(b"CLIENT_SECRET", b"")
+    assert BLACKED_OUT.encode() in content
+    assert removed >= 1
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "the token of fleet lacks the scope operate",
+        '{"torque_nm": 40.0, "sha256": "2c26b46b68ffc68ff99b453c1d304134"}',
+        "GET https://example.com/health 200",
+        '{"environment_names": ["MLRUNBOOK_GATEWAY_TOKEN", "PATH"]}',
+    ],
+)
+def test_what_is_no_secret_stays_as_it_was(text: str) -> None:
+    assert without_secrets(text.encode()) == (text.encode(), 0)

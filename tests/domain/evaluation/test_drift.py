@@ -1,0 +1,243 @@
+from __future__ import annotations
+
+import json
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.signal import lfilter
+from scipy.stats import ks_2samp
+
+from mlrunbook.domain.evaluation.drift import Columns, DriftVerdict, Found, Reference, ks_distance
+from mlrunbook.domain.policy.judging import DriftPolicy
+
+N = 400
+POLICY = DriftPolicy()
+NORMAL = np.random.default_rng(1).normal(40, 10, N)
+
+
+def compare(reference: Columns, recent: Columns) -> DriftVerdict:
+    """Rows in time order on both sides."""
+    return Reference.of(reference).compare(recent)
+
+
+def judged(old: Any, new: Any) -> DriftVerdict:
+    """One column of interest beside one that does not change."""
+    return compare({"x": old, "still": NORMAL}, {"x": new, "still": np.roll(NORMAL, 7)})
+
+
+def found(old: Any, new: Any) -> tuple[Found, ...]:
+    verdict = judged(old, new)
+    assert verdict.columns["still"].found == ()
+    return verdict.columns["x"].found
+
+
+# --- the steps, in their order
+
+
+def test_a_column_that_is_gone_new_or_of_another_type_is_a_change_of_the_schema() -> None:
+    verdict = compare(
+        {"gone": NORMAL, "typed": NORMAL, "still": NORMAL}, {"new": NORMAL, "typed": [str(v) for v in NORMAL], "still": NORMAL}
+    )
+    assert {name: c.found for name, c in verdict.columns.items()} == {
+        "gone": (Found.SCHEMA,),
+        "new": (Found.SCHEMA,),
+        "typed": (Found.SCHEMA,),
+        "still": (),
+    }
+    assert verdict.steps == (
+        "the schema changed: gone (it is gone), new (it is new), typed (it held numbers and now holds text)",
+        "missing values did not rise",
+        "no category is new",
+        "none of 1 distributions moved",
+    )
+    assert verdict.sentence.startswith("the schema changed: gone (it is gone), new")
+
+
+def test_a_few_values_of_another_type_count_as_missing_and_are_no_change_of_type() -> None:
+    few: list[Any] = [*NORMAL[:-4], "n/a", "n/a", True, "12"]
+    assert found(NORMAL, few) == ()
+    many: list[Any] = [*NORMAL[:300], *["n/a"] * 100]
+    assert found(NORMAL, many) == (Found.NULLS,)
+
+
+def test_missing_values_that_rise_are_told_with_their_shares() -> None:
+    nulls = [None if i % 5 == 0 else v for i, v in enumerate(NORMAL)]
+    verdict = judged(NORMAL, nulls)
+    assert verdict.columns["x"].found == (Found.NULLS,)
+    assert verdict.sentence == "missing values rose: x (0 % -> 20 %); 400 recent against 400 reference rows"
+    assert found(nulls, nulls) == ()
+    assert found(nulls, NORMAL) == ()
+
+
+def test_a_category_never_seen_before_is_named_with_its_share() -> None:
+    old = ["L", "L", "M", "H"] * 100
+    verdict = judged(old, [*old[:-20], *["X"] * 20])
+    assert verdict.columns["x"].found[0] is Found.UNSEEN
+    assert verdict.steps[2] == "values never seen before: x (X in 5 %)"
+
+
+def test_one_row_of_a_new_category_and_a_column_of_ids_are_no_drift() -> None:
+    old = ["L", "L", "M", "H"] * 100
+    assert found(old, [*old[:-1], "X"]) == ()
+    rng = np.random.default_rng(3)
+    ids = [[f"order {i}" for i in rng.integers(0, 10**6, N)] for _ in range(2)]
+    assert found(*ids) == ()
+
+
+def test_a_number_that_moved_is_told_with_direction_and_size() -> None:
+    verdict = judged(NORMAL, NORMAL[::-1] - 8.0)
+    column = verdict.columns["x"]
+    assert column.found == (Found.MOVED,)
+    assert column.shift_sd == pytest.approx(-8 / NORMAL.std())
+    assert column.p is not None
+    assert column.p < 0.001
+    assert "the distribution moved for x (down by 0.9 standard deviations)" in verdict.sentence
+
+
+def test_a_change_of_shape_alone_and_a_sensor_that_sticks_are_drift_too() -> None:
+    wider = judged(NORMAL, (NORMAL - NORMAL.mean()) * 3 + NORMAL.mean())
+    assert wider.columns["x"].found == (Found.MOVED,)
+    assert "in shape, by 0." in wider.sentence
+    assert found(NORMAL, np.full(N, 40.0)) == (Found.MOVED,)
+    assert judged(np.full(N, 0.1), NORMAL).columns["x"].shift_sd is None
+
+
+def test_a_move_too_small_to_matter_is_no_drift_however_sure_it_is() -> None:
+    rng = np.random.default_rng(5)
+    old, new = rng.normal(size=60_000), rng.normal(0.08, 1, 60_000)
+    verdict = compare({"x": old}, {"x": new})
+    assert verdict.columns["x"].p is not None
+    assert verdict.columns["x"].p < 1e-9
+    assert verdict.drifted is False
+
+
+# --- nothing breaks it
+
+HOSTILE: list[Any] = [
+    [None] * N,
+    [math.nan] * N,
+    np.full(N, math.nan),
+    [],
+    [1.0] * N,
+    [0.1] * N,
+    ["a"] * N,
+    [math.inf, -math.inf] * (N // 2),
+    [True, False] * (N // 2),
+    [None, "a"] * (N // 2),
+    [1, "1"] * (N // 2),
+    [[1], {"a": 2}] * (N // 2),
+    list(range(10**18, 10**18 + N)),
+    NORMAL.astype(np.float32),
+    [1.0],
+]
+
+
+@pytest.mark.parametrize("old", HOSTILE, ids=lambda v: repr(v)[:20])
+@pytest.mark.parametrize("new", HOSTILE, ids=lambda v: repr(v)[:20])
+def test_no_column_breaks_the_comparison_of_the_others(old: Any, new: Any) -> None:
+    verdict = compare({"x": old, "torque": NORMAL}, {"x": new, "torque": NORMAL + 10})
+    assert Found.MOVED in verdict.columns["torque"].found
+    json.dumps(verdict.as_dict())
+    for column in verdict.columns.values():
+        assert column.effect is None or 0 <= column.effect <= 1
+        assert column.p is None or 0 <= column.p <= 1
+        assert column.shift_sd is None or math.isfinite(column.shift_sd)
+
+
+def test_a_column_without_a_value_is_not_judged_and_never_called_sound() -> None:
+    verdict = compare({"x": [None] * N}, {"x": [None] * N})
+    assert verdict.drifted is None
+    assert verdict.sentence.endswith("too few independent values to compare")
+    assert compare({}, {}).drifted is None
+    assert compare({"x": [1.0] * 49}, {"x": [2.0] * 49}).drifted is None
+
+
+# --- rows that resemble each other
+
+
+@settings(max_examples=25)
+@given(st.permutations(range(120)), st.sampled_from([0.0, 0.9]))
+def test_the_order_in_which_rows_arrive_changes_nothing(order: list[int], phi: float) -> None:
+    rng = np.random.default_rng(6)
+    rows = {"x": lfilter([1], [1, -phi], rng.normal(size=120)), "kind": rng.choice(list("LMH"), 120).astype(object)}
+    at, assets = np.arange(120) * 10.0, [f"asset_{i % 40}" for i in range(120)]
+    recent = {"x": rng.normal(0.5, 1, 120), "kind": rng.choice(list("LMH"), 120).astype(object)}
+    straight = Reference.of(rows, entity=assets).compare(recent, entity=assets)
+    mixed = {name: values[order] for name, values in rows.items()}, [assets[i] for i in order], at[order]
+    again = Reference.of(mixed[0], at=mixed[2], entity=mixed[1])
+    assert again.compare({n: v[order] for n, v in recent.items()}, at=mixed[2], entity=mixed[1]) == straight
+
+
+def series(rng: np.random.Generator, n: int, phi: float) -> Any:
+    """An AR(1) series of variance 1."""
+    return lfilter([1], [1, -phi], rng.normal(size=n + 200))[200:] * math.sqrt(1 - phi**2)
+
+
+@pytest.mark.parametrize("phi", [0.5, 0.9])
+def test_a_series_that_remembers_is_not_called_drift(phi: float) -> None:
+    rng, runs = np.random.default_rng(8), 40
+
+    def sample() -> dict[str, Any]:
+        return {f"x{i}": series(rng, 3000, phi) for i in range(5)}
+
+    verdicts = [compare(sample(), sample()).drifted for _ in range(runs)]
+    assert verdicts.count(True) <= 0.05 * runs
+    assert None not in verdicts
+    naive = [any(ks_2samp(series(rng, 3000, phi), series(rng, 3000, phi)).pvalue < 0.01 for _ in range(5)) for _ in range(runs)]
+    assert sum(naive) > 0.1 * runs, "the test that this guards against would alarm"
+
+
+def test_assets_that_keep_their_nature_count_once_however_often_they_are_read() -> None:
+    """200 assets, 20 readings of each: 4,000 rows that say as much as 200."""
+    rng, alarms, naive = np.random.default_rng(9), 0, 0
+    for _ in range(40):
+        old, new = (np.repeat(rng.normal(size=200), 20) + rng.normal(0, 0.1, 4000) for _ in range(2))
+        order = rng.permutation(4000)
+        assets = np.repeat(np.arange(200), 20)[order]
+        alarms += Reference.of({"x": old[order]}, entity=assets).compare({"x": new[order]}, entity=assets).drifted is True
+        naive += ks_2samp(old, new).pvalue < 0.05
+    assert alarms <= 2
+    assert naive > 20
+
+
+def test_a_step_in_the_middle_of_the_recent_rows_does_not_hide_itself() -> None:
+    stepped = NORMAL + np.where(np.arange(N) < N / 2, 0, 200.0)
+    assert found(NORMAL, stepped) == (Found.MOVED,)
+
+
+# --- against scipy, and its own promises
+
+
+@given(st.lists(st.integers(-5, 5), min_size=1, max_size=60), st.lists(st.integers(-5, 5), min_size=1, max_size=60))
+def test_the_ks_distance_is_scipys_with_ties_too(old: list[int], new: list[int]) -> None:
+    ours = ks_distance(np.sort(np.array(old, float)), np.sort(np.array(new, float)))
+    assert ours == pytest.approx(ks_2samp(old, new, method="asymp").statistic)
+
+
+def test_p_values_of_independent_rows_are_those_of_scipy() -> None:
+    rng = np.random.default_rng(10)
+    for shift in (0.0, 0.1, 0.2):
+        old, new = rng.normal(size=700), rng.normal(shift, 1, 500)
+        verdict = Reference.of({"x": old}).compare({"x": new})
+        assert verdict.columns["x"].p == pytest.approx(ks_2samp(old, new, method="asymp").pvalue, rel=0.1, abs=0.01)
+
+
+def test_a_reference_may_be_compared_many_times() -> None:
+    reference = Reference.of({"x": NORMAL})
+    assert reference.compare({"x": NORMAL + 9}).drifted is True
+    assert reference.compare({"x": NORMAL}).drifted is False
+    assert reference.compare({"x": NORMAL + 9}) == reference.compare({"x": NORMAL + 9})
+
+
+def test_without_drift_few_reports_alarm_and_a_third_of_a_deviation_is_seen() -> None:
+    rng, runs = np.random.default_rng(11), 300
+
+    def sample(shift: float = 0.0) -> dict[str, Any]:
+        return {f"x{i}": rng.normal(shift if i == 0 else 0, 1, 500) for i in range(20)}
+
+    assert sum(compare(sample(), sample()).drifted is True for _ in range(runs)) <= 24  # 5 %, and what chance may add to it
+    assert sum(bool(compare(sample(), sample(0.3)).columns["x0"].found) for _ in range(runs)) >= 240

@@ -1,0 +1,85 @@
+from __future__ import annotations
+
+from typing import Any
+
+from mlrunbook.domain.actions import Action, Configure, Path, Plan, PlanKind, Restart, RollBack, RouteTraffic, Scale
+from mlrunbook.domain.containment.containment import Executed, undo_plan
+from mlrunbook.domain.investigation.diagnosis import diagnose
+from mlrunbook.domain.investigation.facts import gather
+from mlrunbook.domain.resolution.plan import propose
+from tests.domain.builders import FALLEN, HEALTHY, MODEL, NOW, TOO_MANY_ALARMS, change, metrics, serving, status, threshold_change
+from tests.domain.investigation.test_diagnosis import found, scored
+
+INC = "inc-7"
+
+
+def plan_for(fault: str, **changes: Any) -> Plan | None:
+    worlds: dict[str, dict[str, Any]] = {
+        "bad release": {"metrics": metrics(FALLEN), "changes": [change("deployment", hours_ago=3)], "predictions": scored(good=False)},
+        "slip": {"metrics": metrics(TOO_MANY_ALARMS), "changes": [threshold_change(0.5, 0.002)], "predictions": scored(good=True)},
+        "nothing": {"metrics": metrics(HEALTHY), "changes": [], "predictions": scored(good=True)},
+    }
+    facts = gather(detected_at=NOW, status=status(), model_version="v2.0.0", **worlds[fault])
+    return propose(INC, MODEL, diagnose(found(), facts, NOW), facts, **changes)
+
+
+def steps(plan: Plan | None) -> list[Action]:
+    return list(plan.actions) if plan else []
+
+
+ROLLED_BACK = RollBack(MODEL, "v1.5.0", reason="inc-7: performance degradation in v2.0.0")
+
+
+def test_path_a_names_the_version_the_reasons_and_what_to_expect() -> None:
+    plan = plan_for("bad release")
+    assert plan is not None
+    assert (plan.kind, plan.path, plan.actions) == (PlanKind.RESOLUTION, Path.ROLLBACK, (ROLLED_BACK,))
+    assert plan.expected == "v1.5.0 serves; F1 back within 5 % of the baseline 0.80 on fresh predictions"
+    assert plan.facts["f1_baseline"] == 0.8
+    assert plan.facts["cause"] == "bad_deployment"
+    assert Plan.from_dict(plan.as_dict()).digest == plan.digest
+
+
+def test_path_d_restores_the_threshold_and_restarts_once() -> None:
+    plan = plan_for("slip")
+    assert steps(plan) == [Configure(MODEL, {"threshold": 0.5}), Restart(MODEL, "inc-7-threshold-0.5")]
+    assert plan is not None
+    assert "replayed at threshold 0.5, F1 is 1.00 against 0.80" in plan.expected
+
+
+def test_the_same_facts_give_the_same_digest() -> None:
+    first, again = plan_for("slip"), plan_for("slip")
+    assert first is not None
+    assert again is not None
+    assert first.digest == again.digest
+
+
+def test_without_a_safe_path_nothing_is_proposed() -> None:
+    assert plan_for("nothing") is None
+
+
+def test_a_raised_threshold_goes_back_with_the_rollback_or_recovery_could_never_be_measured() -> None:
+    raised = Executed("a1", Configure(MODEL, {"threshold": 0.7}), {"threshold": 0.5})
+    plan = plan_for("bad release", state=serving(threshold=0.7), executed=[raised])
+    assert steps(plan) == [ROLLED_BACK, Configure(MODEL, {"threshold": 0.5}), Restart(MODEL, "inc-7-threshold-0.5")]
+    assert undo_plan(INC, MODEL, [raised], resolution=plan).kept == {"a1": "the resolution has set threshold itself"}
+
+
+def test_servers_that_were_stopped_start_after_the_rollback_not_before() -> None:
+    stopped = Executed("a1", Scale(MODEL, 0), {"replicas": 2})
+    assert steps(plan_for("bad release", state=serving(replicas=0), executed=[stopped])) == [ROLLED_BACK, Scale(MODEL, 2)]
+    slip = plan_for("slip", state=serving(replicas=0), executed=[stopped])
+    assert steps(slip) == [Configure(MODEL, {"threshold": 0.5}), Scale(MODEL, 2)]
+
+
+def test_a_route_to_another_version_gives_way_or_the_rollback_could_never_be_seen() -> None:
+    plan = plan_for("bad release", state=serving(route="v1.4.0"))
+    assert steps(plan) == [RouteTraffic(MODEL, "v1.5.0"), ROLLED_BACK]
+    assert steps(plan_for("bad release", state=serving(route="v1.5.0"))) == [ROLLED_BACK]
+
+
+def test_after_a_threshold_fix_traffic_returns_to_the_version_it_was_routed_away_from() -> None:
+    routed = Executed("a1", RouteTraffic(MODEL, "v1.5.0"), {"version": None, "serves": "v2.0.0"})
+    plan = plan_for("slip", state=serving(route="v1.5.0"), executed=[routed])
+    assert steps(plan)[-1] == RouteTraffic(MODEL, None)
+    assert undo_plan(INC, MODEL, [routed], resolution=plan, state=serving()).kept == {"a1": "the override is gone already"}

@@ -1,0 +1,139 @@
+"""Asking for a decision, also when the answer came to nothing."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from mlrunbook.domain.incident import IncidentType, Severity
+from mlrunbook.domain.policy.policy import ApprovalRule, Approvals, Policy
+from mlrunbook.domain.roles import Role
+from mlrunbook.response.execution.approval_gate import record_form
+from mlrunbook.response.lifecycle.opening import open_or_join
+from mlrunbook.response.lifecycle.runs import take
+from mlrunbook.response.world import World
+from tests.fakes import MODEL, Clock, FileWorld, LedgerNotifier
+from tests.response.people import approve, deliver, plan, recorded, report, say, told
+from tests.response.protocol import carry
+
+TWO_PEOPLE = Policy(approvals=Approvals(resolution=ApprovalRule(roles=(Role.ML_TEAM_LEAD, Role.ENGINEERING_MANAGER), count=2)))
+
+
+def asked(notifier: LedgerNotifier) -> list[str]:
+    """Who was asked about the resolution. The on-call engineer is asked once more, about the temporary rollback."""
+    roles = [m.body.split(":")[0] for m in notifier.pages() if "Decide: " in m.body]
+    assert roles.count("On-Call ML Engineer") <= 1
+    return [role for role in roles if role != "On-Call ML Engineer"]
+
+
+def test_a_run_that_asks_again_pages_nobody_twice(world: World, clock: Clock, notifier: LedgerNotifier) -> None:
+    incident_id = report(world)
+    for minute in range(3):
+        clock.advance(minutes=minute)
+        assert carry(world, incident_id, "run-1") == "pending"
+        deliver(world)
+    assert asked(notifier) == ["ML Team Lead"]
+
+
+def test_an_approval_that_expired_before_the_run_came_back_is_asked_for_again(
+    world: World, file_world: FileWorld, clock: Clock, notifier: LedgerNotifier
+) -> None:
+    incident_id = report(world)
+    assert carry(world, incident_id, "run-1") == "pending"
+    deliver(world)
+    approve(world, incident_id)
+    clock.advance(minutes=61)  # nothing ran meanwhile
+    assert carry(world, incident_id, "run-1") == "pending"
+    deliver(world)
+    assert asked(notifier) == ["ML Team Lead", "ML Team Lead"]
+    assert "rollback" not in file_world.applied
+    clock.advance(minutes=61)
+    deliver(world)
+    assert sorted(asked(notifier)[2:]) == ["ML Team Lead", "VP Engineering"], "and escalated as before"
+    approve(world, incident_id)
+    clock.advance(minutes=1)
+    assert carry(world, incident_id, "run-1") == "closed"
+
+
+def test_where_two_must_approve_the_asking_goes_on_after_the_first(
+    world: World, file_world: FileWorld, clock: Clock, notifier: LedgerNotifier
+) -> None:
+    world = replace(world, policy=TWO_PEOPLE)
+    incident_id = report(world)
+    assert carry(world, incident_id, "run-1") == "pending"
+    approve(world, incident_id)
+    assert carry(world, incident_id, "run-1") == "pending"
+    assert "rollback" not in file_world.applied
+    clock.advance(minutes=61)
+    deliver(world)
+    assert "Engineering Manager" in asked(notifier)
+    approve(world, incident_id)
+    say(world, incident_id, "approved", by="the other lead")
+    clock.advance(minutes=1)
+    assert carry(world, incident_id, "run-1") == "closed"
+
+
+def test_a_plan_that_is_carried_out_is_not_asked_for_again_when_its_approval_has_expired(
+    world: World, file_world: FileWorld, clock: Clock, notifier: LedgerNotifier
+) -> None:
+    incident_id = report(world)
+    clock.advance(seconds=20)
+    carry(world, incident_id, "run-1")
+    approve(world, incident_id)
+    file_world.set(labelled=False)
+    clock.advance(minutes=20)
+    assert carry(world, incident_id, "run-1") == "too early to say"
+    clock.advance(minutes=50)  # the approval is 70 minutes old, the outcomes have come in
+    file_world.set(labelled=True)
+    assert carry(world, incident_id, "run-2") == "closed"
+    assert asked(notifier) == []
+
+
+def test_a_path_that_a_person_asks_for_goes_through_plan_and_approval_and_is_measured_anew(
+    world: World, file_world: FileWorld, clock: Clock
+) -> None:
+    incident_id = report(world)
+    clock.advance(seconds=20)
+    carry(world, incident_id, "run-1")
+    approve(world, incident_id)
+    file_world.set(labelled=False)
+    clock.advance(minutes=2)
+    assert carry(world, incident_id, "run-1") == "too early to say"
+    wish = {"path": "rollback", "target_version": "v1.4.0", "by": "the lead", "reason": "v1.5.0 misses pumps"}
+    joined = open_or_join(
+        world, MODEL, Severity.HIGH, IncidentType.PERFORMANCE_DEGRADATION, "go further back", "", "the lead", request=wish
+    )
+    assert joined == incident_id
+    clock.advance(minutes=2)
+    assert carry(world, incident_id, "run-2") == "pending", "what a person asks for needs its approval too"
+    assert file_world.state["serving"] == "v1.5.0"
+    approve(world, incident_id)
+    file_world.set(labelled=True)
+    clock.advance(minutes=2)
+    assert carry(world, incident_id, "run-2") == "closed"
+    assert file_world.state["serving"] == "v1.4.0"
+    assert file_world.applied["rollback"] == 2
+    assert recorded(world, incident_id, "applied")["at"] == str(clock.at)
+
+
+def test_a_form_that_is_answered_too_late_is_noted_and_stops_no_run(world: World, file_world: FileWorld, clock: Clock) -> None:
+    by_form = ApprovalRule(roles=(Role.ML_TEAM_LEAD,), accept_prefect_form=True)
+    world = replace(world, policy=Policy(approvals=Approvals(resolution=by_form)))
+    incident_id = report(world)
+    clock.advance(seconds=20)
+    assert carry(world, incident_id, "run-1") == "pending"
+    asked = plan(world, incident_id)
+    assert asked is not None
+    approve(world, incident_id)
+    file_world.set(labelled=False)
+    clock.advance(minutes=2)
+    assert carry(world, incident_id, "run-1") == "too early to say"
+    run = take(world, incident_id, "run-2")
+    assert run is not None
+    for number, decision in enumerate(("rejected", "approved")):
+        assert not record_form(run, asked.digest, number, {"decision": decision, "name": "somebody", "comment": "too late"})
+    rejected, approved = told(world, incident_id, "approval")[-2:]
+    assert "can no longer be rejected: rolled back to v1.5.0" in rejected
+    assert "Nothing is left to approve" in approved
+    file_world.set(labelled=True)
+    clock.advance(minutes=2)
+    assert carry(world, incident_id, "run-2") == "closed"

@@ -1,0 +1,105 @@
+"""Silences and maintenance windows: stored and counted, nobody is told, and what still fires at the end opens the incident."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from mlrunbook.domain.policy.alerting import MISSED_FAILURE_ALERT
+from mlrunbook.domain.policy.policy import Policy
+from mlrunbook.response.lifecycle.opening import NormalisedAlert, take_in_alerts
+from mlrunbook.response.world import World
+from mlrunbook.store import alerts, incidents
+from tests.fakes import MODEL, T0, Clock, LedgerNotifier
+from tests.response.people import deliver, report
+
+WINDOW = {"start": T0 - timedelta(hours=1), "end": T0 + timedelta(hours=2), "reason": "new sensors", "created_by": "ml_team_lead"}
+
+
+@pytest.fixture
+def quiet(world: World) -> World:
+    return replace(world, policy=Policy.model_validate({"silences": [WINDOW | {"alerts": ["ModelF1Drop"]}]}))
+
+
+def fire(world: World, clock: Clock, name: str = "ModelF1Drop", *, firing: bool = True, starts: int = 0) -> list[str]:
+    body = {"labels": {"alertname": name}, "annotations": {"summary": "F1 fell"}}
+    told = NormalisedAlert(name, firing, name, MODEL, None, "warning", None, "F1 fell", T0 + timedelta(minutes=starts), body)
+    with world.transaction() as conn:
+        return take_in_alerts(conn, world.policy, "alertmanager", [told], now=clock())
+
+
+def silenced(world: World) -> list[dict[str, Any]]:
+    with world.transaction() as conn:
+        return alerts.silenced(conn, limit=10)
+
+
+def opened(world: World) -> list[str]:
+    with world.transaction() as conn:
+        return [i.id for i in incidents.find(conn)]
+
+
+def test_a_silenced_alert_is_stored_and_counted_opens_nothing_and_pages_nobody(
+    quiet: World, clock: Clock, notifier: LedgerNotifier
+) -> None:
+    for _ in range(3):
+        assert fire(quiet, clock) == []
+        clock.advance(minutes=10)
+    deliver(quiet)
+    [row] = silenced(quiet)
+    assert (row["count"], row["status"]) == (3, "firing")
+    assert row["body"]["silenced"] == "silenced by the ML Team Lead: new sensors"
+    assert opened(quiet) == []
+    assert notifier.sent == []
+
+
+def test_one_that_still_fires_when_the_silence_ends_opens_the_incident(quiet: World, clock: Clock) -> None:
+    fire(quiet, clock)
+    clock.advance(hours=2)
+    deliver(quiet)
+    [incident_id] = opened(quiet)
+    assert silenced(quiet) == []
+    deliver(quiet)
+    assert fire(quiet, clock) == [incident_id]
+
+
+def test_one_that_has_ended_meanwhile_opens_nothing(quiet: World, clock: Clock) -> None:
+    fire(quiet, clock)
+    clock.advance(minutes=30)
+    fire(quiet, clock, firing=False)
+    clock.advance(hours=2)
+    deliver(quiet)
+    assert opened(quiet) == []
+    assert silenced(quiet)[0]["status"] == "resolved"
+
+
+def test_a_silence_that_was_made_longer_holds(quiet: World, clock: Clock) -> None:
+    fire(quiet, clock)
+    longer = [WINDOW | {"alerts": ["ModelF1Drop"], "end": T0 + timedelta(hours=4)}]
+    later = replace(quiet, policy=Policy.model_validate({"silences": longer}))
+    clock.advance(hours=2)
+    deliver(later)
+    assert opened(later) == []
+    clock.advance(hours=2)
+    deliver(later)
+    assert len(opened(later)) == 1
+
+
+def test_what_is_known_of_an_incident_goes_on_with_it(quiet: World, clock: Clock, world: World) -> None:
+    loud = replace(quiet, policy=Policy())
+    [incident_id] = fire(loud, clock)
+    assert fire(quiet, clock) == [incident_id], "a silence set later takes nothing away"
+
+
+def test_a_person_is_heard_in_every_silence(quiet: World) -> None:
+    assert report(quiet, by_alert=False)
+
+
+def test_maintenance_silences_all_but_safety(world: World, clock: Clock, notifier: LedgerNotifier) -> None:
+    world = replace(world, policy=Policy.model_validate({"maintenance": [WINDOW | {"models": [MODEL]}]}))
+    assert fire(world, clock, "ModelServerDown") == []
+    assert len(fire(world, clock, MISSED_FAILURE_ALERT)) == 1
+    deliver(world)
+    assert notifier.pages() != []

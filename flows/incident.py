@@ -21,7 +21,7 @@ from tasks.opening import open_or_join
 from tasks.resolution import human_resolution, plan_resolution, reopen, why_no_plan
 from tasks.run import automation_held, carrying, end, hand_to_human, look_again_later
 from tasks.run_page import publish_findings, publish_plan, publish_review
-from tasks.triage import grade_again
+from tasks.triage import reassess_severity
 
 
 def run_name() -> str:
@@ -75,7 +75,7 @@ async def follow_runbook(incident_id: str) -> str:
             return f"{incident_id}: false alarm, {triaged['summary']}"
         await contain(incident_id)  # 2
         await investigate(incident_id)  # 3
-        if await grade_again(incident_id):
+        if await reassess_severity(incident_id):
             await contain(incident_id)  # 2 again: it is worse than triage knew
         await publish_findings(incident_id)
         await mitigate(incident_id)

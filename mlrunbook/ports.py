@@ -159,7 +159,7 @@ class ServingRuntime(Protocol):
         """`kubectl rollout undo --to-revision=N`: put that revision's pod template back. NotFound when the history no longer has it."""
         ...
 
-    def rehearse(self, model: str, actions: Sequence[Action]) -> Sequence[str]:
+    def dry_run(self, model: str, actions: Sequence[Action]) -> Sequence[str]:
         """Let the runtime check each of its actions without carrying one out; what people should know of them before they decide.
         Refused, with its words, when it would refuse one; Transient where it cannot be tried."""
         ...

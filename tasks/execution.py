@@ -22,13 +22,13 @@ async def preserve_evidence(incident_id: str) -> list[str]:
 async def apply_action(incident_id: str, digest: str, ordinal: int, what: str) -> str:
     """One action of an approved plan, at most once, read back."""
     async with showing_progress(f"{incident_id}-progress"):
-        return await off_loop(plans.carry_out, current_run(), digest, ordinal)
+        return await off_loop(plans.apply_action, current_run(), digest, ordinal)
 
 
 @task(task_run_name="{what}", **(RETRY_TRANSIENT | {"timeout_seconds": 300}))
 async def apply_or_page(incident_id: str, digest: str, ordinal: int, what: str, undo_of: str | None = None) -> str:
     """As `apply_action`; what cannot be done is paged, and the runbook goes on."""
-    return await off_loop(plans.carry_out_or_report, current_run(), digest, ordinal, undo_of)
+    return await off_loop(plans.apply_or_page, current_run(), digest, ordinal, undo_of)
 
 
 async def apply_plan(incident_id: str, digest: str) -> list[str]:

@@ -18,6 +18,6 @@ async def triage_incident(incident_id: str) -> dict[str, Any]:
 
 
 @task(task_run_name="grade-{incident_id}-again", **RETRY_TRANSIENT)
-async def grade_again(incident_id: str) -> bool:
+async def reassess_severity(incident_id: str) -> bool:
     """Whether the investigation has seen more harm than triage: the severity then rises."""
-    return await off_loop(triage_steps.grade_again, current_run())
+    return await off_loop(triage_steps.reassess_after_investigation, current_run())

@@ -373,7 +373,7 @@ class FileWorld(FileRegistry, FileSchedules):
         self._known(model)
         raise Refused("there is no rollout history")
 
-    def rehearse(self, model: str, actions: Sequence[Action]) -> Sequence[str]:
+    def dry_run(self, model: str, actions: Sequence[Action]) -> Sequence[str]:
         """`refuses`: action kinds that a dry run would refuse."""
         self._known(model)
         check_own(model, actions)

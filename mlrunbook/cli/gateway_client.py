@@ -105,7 +105,7 @@ class Gateway:
     def hand_over(self, incident_id: str, role: str, to: str, note: str) -> dict[str, Any]:
         return self._json("POST", f"{_one(incident_id)}/handover", json={"role": role, "to": to, "note": note})
 
-    def go_on(self, incident_id: str, note: str) -> dict[str, Any]:
+    def resume_automation(self, incident_id: str, note: str) -> dict[str, Any]:
         return self._json("POST", f"{_one(incident_id)}/go-on", json={"note": note})
 
     def silenced(self) -> list[dict[str, Any]]:

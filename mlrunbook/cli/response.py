@@ -1,4 +1,4 @@
-"""`mlrunbook incidents contain|severity|handover|go-on`: how an incident is handled, over the gateway's REST API."""
+"""`mlrunbook incidents contain|severity|handover|resume-automation`: how an incident is handled, over the gateway's REST API."""
 
 from __future__ import annotations
 
@@ -114,10 +114,10 @@ def handover(
     typer.echo(render.plain(f"{one['id']}: {to} is {role.value.replace('_', ' ')} now"))
 
 
-def go_on(incident_id: IncidentId, note: Note = "", token_file: TokenFile = None) -> None:
+def resume_automation(incident_id: IncidentId, note: Note = "", token_file: TokenFile = None) -> None:
     """Let automation go on: it stops when incidents open again and again."""
     with connect(token_file) as gateway:
-        one = gateway.go_on(incident_id, note)
+        one = gateway.resume_automation(incident_id, note)
     typer.echo(render.plain(f"{one['id']}: automation goes on"))
 
 

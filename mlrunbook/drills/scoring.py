@@ -148,7 +148,7 @@ def in_words(facts: dict[str, Any]) -> str:
 
 
 def _actions(conn: Connection, incident_id: str, applied: dict[str, int]) -> list[dict[str, Any]]:
-    """Applied counts are the platform's own where it counts (rollbacks), else how often perform() applied."""
+    """Applied counts are the platform's own where it counts (rollbacks), else how often execute() applied."""
     rows = journal.of_incident(conn, incident_id)
     kinds = {row.plan_digest: plans.get(conn, incident_id, row.plan_digest).kind for row in rows}
     names = {row.id: row.summary for row in rows}

@@ -41,7 +41,7 @@ ORDINARY: tuple[str, ...] = (
 )
 TIMERS = {
     UPDATE: escalation.send_update,
-    RESPONSE: escalation.answer_is_due,
+    RESPONSE: escalation.acknowledgement_overdue,
     flapping.TIMER: flapping.quiet,
     reminders.TIMER: reminders.remind,
     action_items.TIMER: action_items.remind,

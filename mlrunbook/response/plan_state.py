@@ -27,7 +27,7 @@ def rules_for(policy: Policy, plan: Plan) -> ApprovalRules:
     )
 
 
-def standing_approval(conn: Connection, policy: Policy, plan: Plan, *, now: datetime) -> tuple[StoredApproval | None, str]:
+def valid_approval(conn: Connection, policy: Policy, plan: Plan, *, now: datetime) -> tuple[StoredApproval | None, str]:
     """The approval a change of this plan may rest on right now, and the sentence that says why or why not."""
     digest = plan.digest
     if plans.is_superseded(conn, plan.incident_id, digest):
@@ -47,7 +47,7 @@ def is_rejected(conn: Connection, policy: Policy, plan: Plan) -> bool:
 
 def state_of(conn: Connection, policy: Policy, plan: Plan, *, now: datetime) -> PlanState:
     """Where the plan stands now. Hold the incident's row for an answer that still holds when you act on it."""
-    approval, why = standing_approval(conn, policy, plan, now=now)
+    approval, why = valid_approval(conn, policy, plan, now=now)
     approvals = plans.approvals_of(conn, plan.incident_id, plan.digest)
     return standing_of(
         plan,

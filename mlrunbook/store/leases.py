@@ -77,11 +77,11 @@ def check(conn: Connection, lease: Lease) -> None:
         raise Fenced(f"run {lease.holder} of {lease.incident_id} was replaced by {now_held.holder} (generation {now_held.generation})")
 
 
-def let_go(conn: Connection, lease: Lease, state: str, *, now: datetime, look_again_s: float | None = None) -> None:
+def release(conn: Connection, lease: Lease, state: str, *, now: datetime, look_again_s: float | None = None) -> None:
     """The run stops here: `waiting` keeps it as the one to resume, `free` and `done` let it end.
 
     A waiting lease gets an expiry too: the reconciler then looks whether the run really is suspended. Where somebody acted while
-    the run was at work (`nudge`), it is resumed or started again at once.
+    the run was at work (`wake`), it is resumed or started again at once.
     """
     check(conn, lease)
     again = conn.execute(select(leases.c.again).where(leases.c.incident_id == lease.incident_id)).scalar_one()
@@ -90,7 +90,7 @@ def let_go(conn: Connection, lease: Lease, state: str, *, now: datetime, look_ag
     _set(conn, lease.incident_id, generation=lease.generation, holder=holder, state=state, expires_at=expires, again=False)
     if again and state != "done":
         key = f"again-{lease.generation}-{now.isoformat()}"
-        nudge(conn, lease.incident_id, why="somebody acted while the run was at work", key=key, now=now)
+        wake(conn, lease.incident_id, why="somebody acted while the run was at work", key=key, now=now)
 
 
 def expect(conn: Connection, incident_id: str, *, now: datetime) -> None:
@@ -117,7 +117,7 @@ def request_start(conn: Connection, incident_id: str, *, why: str, now: datetime
     return generation
 
 
-def nudge(conn: Connection, incident_id: str, *, why: str, key: str, now: datetime) -> None:
+def wake(conn: Connection, incident_id: str, *, why: str, key: str, now: datetime) -> None:
     """Something a human did lets the incident go on: resume or start its run. One at work looks once more before it stops.
 
     Call in the transaction that records what the human did.
@@ -139,7 +139,7 @@ def preempt(conn: Connection, incident_id: str, *, why: str, now: datetime) -> N
     if get(conn, incident_id, lock=True).state == "running":
         request_start(conn, incident_id, why=why, now=now)
     else:
-        nudge(conn, incident_id, why=why, key=f"again-{now.isoformat()}", now=now)
+        wake(conn, incident_id, why=why, key=f"again-{now.isoformat()}", now=now)
 
 
 def started(conn: Connection, incident_id: str, generation: int, *, now: datetime) -> None:

@@ -191,7 +191,7 @@ approvals = Table(
     Column("voided_because", Text),
 )
 
-# The journal of every change to the world, written by perform() and nobody else.
+# The journal of every change to the world, written by execute() and nobody else.
 actions = Table(
     "actions",
     metadata,

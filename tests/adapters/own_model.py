@@ -23,7 +23,7 @@ def _rehearsed(runtime: ServingRuntime, model: str) -> object:
         Restart(model, "x"),
         Isolate(model, True),
     )
-    return runtime.rehearse(model, [*actions, UndoRollout(model, 1)])
+    return runtime.dry_run(model, [*actions, UndoRollout(model, 1)])
 
 
 # `preserve` never fails: it says what is missing.
@@ -41,8 +41,8 @@ VERBS: Mapping[str, Callable[[ServingRuntime, str], object]] = {
     "resources": lambda r, m: r.resources(m),
     "revisions": lambda r, m: r.revisions(m),
     "undo_rollout": lambda r, m: r.undo_rollout(m, revision=1),
-    "rehearse": _rehearsed,
-    "rehearse_nothing": lambda r, m: r.rehearse(m, []),
+    "dry_run": _rehearsed,
+    "dry_run_nothing": lambda r, m: r.dry_run(m, []),
     "isolate": lambda r, m: r.isolate(m, isolated=True),
     "lift": lambda r, m: r.isolate(m, isolated=False),
 }

@@ -151,14 +151,14 @@ class RuntimeContract:
             Isolate(model, True),
         ]
         restarts = case.restarts()
-        case.runtime.rehearse(model, actions)
+        case.runtime.dry_run(model, actions)
         assert case.runtime.observe(model) == before
         assert case.restarts() == restarts
 
     def test_a_rehearsal_finds_what_would_be_refused(self, case: Case) -> None:
         for action in (Scale(case.model, -1), Configure(case.model, {"threshold": 7}), UndoRollout(case.model, 4711)):
             with pytest.raises(Refused):
-                case.runtime.rehearse(case.model, [action])
+                case.runtime.dry_run(case.model, [action])
 
     @pytest.mark.parametrize("verb", VERBS)
     def test_a_model_that_is_not_served_is_refused_and_nothing_changes(self, case: Case, verb: str) -> None:
@@ -176,7 +176,7 @@ class RuntimeContract:
 
     def test_a_rehearsal_refuses_an_action_on_another_model(self, case: Case) -> None:
         with pytest.raises(Refused):
-            case.runtime.rehearse(case.model, [Scale(case.model, 0), Isolate("churn", True)])
+            case.runtime.dry_run(case.model, [Scale(case.model, 0), Isolate("churn", True)])
 
     def test_a_revision_that_the_history_does_not_have_cannot_be_put_back(self, case: Case) -> None:
         with pytest.raises(Refused):

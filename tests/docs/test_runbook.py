@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from mlrunbook.domain.communication import messages
-from mlrunbook.domain.communication.messages import ResolutionFacts, Situation
+from mlrunbook.domain.communication.messages import IncidentSnapshot, ResolutionFacts
 from mlrunbook.domain.detection.alert_rules import RULES
 from mlrunbook.domain.incident import Incident, IncidentType, Severity, Status
 from mlrunbook.domain.investigation.findings import CHECKLIST
@@ -240,7 +240,7 @@ def labels(text: str) -> list[str]:
 
 def test_the_templates_are_those_that_go_out() -> None:
     initial, resolution = RUNBOOK.blocks("text")
-    told = Situation("incident_1", "predictive_maintenance", "v2.0.0", Severity.HIGH, Status.INVESTIGATING, "F1 fell")
+    told = IncidentSnapshot("incident_1", "predictive_maintenance", "v2.0.0", Severity.HIGH, Status.INVESTIGATING, "F1 fell")
     over = ResolutionFacts("incident_1", "predictive_maintenance", Severity.HIGH, timedelta(minutes=3), "a bad release", ["rolled back"])
     assert labels(initial) == labels(messages.initial_notification(told).text)
     assert labels(resolution) == labels(messages.resolution_notification(over).text)

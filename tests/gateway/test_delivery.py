@@ -13,7 +13,7 @@ from mlrunbook.domain.incident import Severity
 from mlrunbook.domain.policy.policy import Policy
 from mlrunbook.ports import Message
 from mlrunbook.response.communication.escalation import acknowledge
-from mlrunbook.response.communication.notifications import stop, tell_contact, update_notice
+from mlrunbook.response.communication.notifications import send_to_contact, stop, update_notice
 from mlrunbook.response.world import World
 from mlrunbook.store import incidents
 from tests.fakes import Clock, FileWorld, LedgerNotifier, empty_store, world_of
@@ -114,7 +114,7 @@ def test_of_a_notice_that_cannot_be_sent_somebody_is_paged(world: World, clock: 
     with world.transaction() as conn:
         incident = incidents.get(conn, incident_id)
         update_notice(conn, world.policy, incident, number=1, now=clock())
-        tell_contact(conn, incident, world.policy.contacts.security, "security team", Rendered("look", "now"), key="x", now=clock())
+        send_to_contact(conn, incident, world.policy.contacts.security, "security team", Rendered("look", "now"), key="x", now=clock())
     minutes(world, clock, 6)
     assert any("the channel security does not take messages; security team must be told by hand" in m.body for m in notifier.pages())
 

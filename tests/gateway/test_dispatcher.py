@@ -432,7 +432,7 @@ class TestRuns:
         deliver(world)
         carry(world, incident_id, "run-1")
         with world.transaction() as conn:
-            leases.nudge(conn, incident_id, why="test", key="test", now=clock())
+            leases.wake(conn, incident_id, why="test", key="test", now=clock())
         run = runs.take(world, incident_id, "run-1")
         assert run is not None
         with world.transaction() as conn:
@@ -481,7 +481,7 @@ class _Parks(World):
         if given["looked"] is True:
             given["looked"] = None
             with given["base"].transaction() as conn:
-                leases.let_go(conn, given["lease"], "waiting", now=self.now(), look_again_s=60)
+                leases.release(conn, given["lease"], "waiting", now=self.now(), look_again_s=60)
         elif given["looked"] is False:
             given["looked"] = True
         return super().transaction()

@@ -68,7 +68,7 @@ def resolve(world: World, incident_id: str, what: str = "replaced the sensor gat
         said = {"by": "the lead", "what": what, "root_cause": "a broken sensor gateway", "at": now.isoformat()}
         records.forget(conn, incident_id, "human_resolution")
         records.put(conn, incident_id, "human_resolution", said, now=now)
-        leases.nudge(conn, incident_id, why="the lead says it is fixed", key="human-1", now=now)
+        leases.wake(conn, incident_id, why="the lead says it is fixed", key="human-1", now=now)
 
 
 def deliver(world: World) -> None:

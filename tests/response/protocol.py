@@ -52,7 +52,7 @@ def follow(run: Run) -> str:
     for name in investigation.CHECKS:
         investigation.check(run, name)
     investigation.conclude(run)
-    if triage.grade_again(run):
+    if triage.reassess_after_investigation(run):
         step_2(run)
     if mitigation := containment.approved_mitigation(run):
         contain(run, mitigation)
@@ -149,9 +149,9 @@ def prepare_candidate(run: Run) -> dict[str, Any]:
 
 def apply(run: Run, digest: str) -> None:
     for i in range(len(plans.plan_of(run, digest).actions)):
-        plans.carry_out(run, digest, i)
+        plans.apply_action(run, digest, i)
 
 
 def contain(run: Run, digest: str, undoes: list[str | None] | None = None) -> None:
     for i in range(len(plans.plan_of(run, digest).actions)):
-        plans.carry_out_or_report(run, digest, i, undoes[i] if undoes else None)
+        plans.apply_or_page(run, digest, i, undoes[i] if undoes else None)

@@ -204,7 +204,7 @@ def test_an_unknown_change_that_turns_out_to_hold_is_settled_and_not_applied_aga
     run = taken(world, incident_id, "run-2")
     wanted = plan(world, incident_id)
     assert wanted is not None
-    assert changes.carry_out(run, wanted.digest, 0) == "done"
+    assert changes.apply_action(run, wanted.digest, 0) == "done"
     assert "rollback" not in file_world.applied
     assert [r.state for r in rows(world, incident_id) if r.plan_digest == wanted.digest] == ["done"]
 
@@ -232,7 +232,7 @@ def test_an_incident_does_not_close_over_a_containment_change_whose_outcome_is_u
     run = taken(world, incident_id)
     file_world.faults["rollback"] = ["lost"]
     with pytest.raises(Unknown):
-        changes.carry_out(run, offered.digest, 0)
+        changes.apply_action(run, offered.digest, 0)
     with pytest.raises(Refused, match="cannot close") as refused:
         closing.announce_resolution(run)
     assert offered.actions[0].summary in str(refused.value)
@@ -337,7 +337,7 @@ def test_a_route_is_not_called_taken_back_while_the_server_restarts(world: World
         plans.propose(conn, undo, now=world.now())
         approve_by_rule(conn, undo, now=world.now())
     with pytest.raises(Transient, match="cannot be read now"):
-        execute.perform(replace(world, runtime=Restarting(file_world.path, clock)), run.lease, undo, 0)
+        execute.execute(replace(world, runtime=Restarting(file_world.path, clock)), run.lease, undo, 0)
     assert file_world.state["route"] == "v1.5.0"
-    assert execute.perform(world, run.lease, undo, 0).state == "done", "the server is back"
+    assert execute.execute(world, run.lease, undo, 0).state == "done", "the server is back"
     assert file_world.state["route"] is None

@@ -72,14 +72,14 @@ def test_an_expired_lease_is_taken_over_with_the_next_generation_and_the_old_run
 
 def test_the_lease_of_a_run_that_waits_for_a_human_is_not_stolen(conn: Connection, incident_id: str) -> None:
     lease = taken(conn, incident_id, "run-1")
-    leases.let_go(conn, lease, "waiting", now=T0, look_again_s=60)
+    leases.release(conn, lease, "waiting", now=T0, look_again_s=60)
     assert take(conn, incident_id, "run-2", after(3600)) is None
     back = taken(conn, incident_id, "run-1", after(3600))
     assert (back.generation, back.state) == (1, "running")
 
 
 def test_when_nothing_is_left_to_do_nobody_gets_it(conn: Connection, incident_id: str) -> None:
-    leases.let_go(conn, taken(conn, incident_id, "run-1"), "done", now=T0)
+    leases.release(conn, taken(conn, incident_id, "run-1"), "done", now=T0)
     assert take(conn, incident_id, "run-1") is None
     assert take(conn, incident_id, "run-2") is None
 
@@ -107,7 +107,7 @@ def test_a_stale_generation_cannot_write_anything(store: Engine, incident_id: st
     with pytest.raises(Fenced):
         write()
     with pytest.raises(Fenced), world.transaction() as conn:
-        leases.let_go(conn, run.lease, "done", now=T0)
+        leases.release(conn, run.lease, "done", now=T0)
     with world.transaction() as conn:
         assert records.get(conn, incident_id, "before") == {"written": True}
         assert records.get(conn, incident_id, "after") is None
@@ -137,22 +137,22 @@ def test_a_start_that_prefect_has_accepted_is_waited_for_and_counted_once(conn: 
 
 
 def test_a_nudge_starts_a_free_incident(conn: Connection, incident_id: str) -> None:
-    leases.nudge(conn, incident_id, why="the lead approved", key="approval-1", now=T0)
+    leases.wake(conn, incident_id, why="the lead approved", key="approval-1", now=T0)
     assert len(starts(conn, incident_id)) == 1
     assert leases.get(conn, incident_id).state == "starting"
 
 
 def test_a_nudge_brings_a_scheduled_start_forward(conn: Connection, incident_id: str) -> None:
     leases.request_start(conn, incident_id, why="look again", now=T0, at=after(600))
-    leases.nudge(conn, incident_id, why="the lead approved", key="approval-1", now=after(5))
+    leases.wake(conn, incident_id, why="the lead approved", key="approval-1", now=after(5))
     [row] = starts(conn, incident_id)
     assert row["not_before"] == after(5)
 
 
 def test_a_nudge_resumes_the_run_that_waits_once(conn: Connection, incident_id: str) -> None:
-    leases.let_go(conn, taken(conn, incident_id, "run-1"), "waiting", now=T0, look_again_s=60)
+    leases.release(conn, taken(conn, incident_id, "run-1"), "waiting", now=T0, look_again_s=60)
     for _ in range(2):
-        leases.nudge(conn, incident_id, why="the lead approved", key="approval-1", now=T0)
+        leases.wake(conn, incident_id, why="the lead approved", key="approval-1", now=T0)
     assert [r["dedup_key"] for r in starts(conn, incident_id, "resume_run")] == [f"resume:{incident_id}:approval-1"]
     assert starts(conn, incident_id) == []
 
@@ -161,9 +161,9 @@ def test_a_nudge_resumes_the_run_that_waits_once(conn: Connection, incident_id: 
 def test_a_nudge_leaves_a_run_that_reads_by_itself_or_is_over_alone(conn: Connection, incident_id: str, state: str) -> None:
     lease = taken(conn, incident_id, "run-1")
     if state == "done":
-        leases.let_go(conn, lease, "done", now=T0)
+        leases.release(conn, lease, "done", now=T0)
     before = leases.get(conn, incident_id)
-    leases.nudge(conn, incident_id, why="the lead approved", key="approval-1", now=T0)
+    leases.wake(conn, incident_id, why="the lead approved", key="approval-1", now=T0)
     assert leases.get(conn, incident_id) == before
     assert outbox.of_incident(conn, incident_id, "start_run", "resume_run") == []
 

@@ -13,7 +13,7 @@ from mlrunbook.domain.errors import Invalid, NotFound, Refused
 from mlrunbook.domain.policy.policy import ApprovalRule, Approvals, Policy
 from mlrunbook.domain.roles import Role
 from mlrunbook.response.execution.approvals import approve_by_rule, decide
-from mlrunbook.response.plan_state import is_rejected, standing_approval
+from mlrunbook.response.plan_state import is_rejected, valid_approval
 from mlrunbook.store import plans, timeline
 from tests.fakes import MODEL, T0
 
@@ -51,7 +51,7 @@ def say(
 
 
 def is_approved(conn: Connection, plan: Plan, *, now: datetime = T0, policy: Policy = POLICY) -> bool:
-    return standing_approval(conn, policy, plan, now=now)[0] is not None
+    return valid_approval(conn, policy, plan, now=now)[0] is not None
 
 
 def test_a_plan_is_read_back_as_it_was_shown(conn: Connection, incident_id: str) -> None:
@@ -79,7 +79,7 @@ def test_a_newer_plan_replaces_the_older_and_voids_its_approvals(conn: Connectio
     plans.propose(conn, first, now=T0)
     say(conn, first)
     plans.propose(conn, second, now=T0)
-    approval, why = standing_approval(conn, POLICY, first, now=T0)
+    approval, why = valid_approval(conn, POLICY, first, now=T0)
     assert approval is None
     assert "replaced by a newer one" in why
     assert not is_approved(conn, second), "a changed plan needs its own approval"
@@ -118,11 +118,11 @@ def test_an_expired_approval_no_longer_counts_and_may_be_given_again(conn: Conne
     say(conn, plan)
     assert is_approved(conn, plan, now=T0 + timedelta(minutes=59))
     late = T0 + timedelta(minutes=60)
-    approval, why = standing_approval(conn, POLICY, plan, now=late)
+    approval, why = valid_approval(conn, POLICY, plan, now=late)
     assert approval is None
     assert "expired" in why
     again = say(conn, plan, now=late)
-    assert standing_approval(conn, POLICY, plan, now=late)[0] == again
+    assert valid_approval(conn, POLICY, plan, now=late)[0] == again
 
 
 def test_saying_the_same_twice_adds_nothing(conn: Connection, incident_id: str) -> None:
@@ -187,4 +187,4 @@ def test_a_change_rests_on_an_approval_that_counts_not_on_a_later_one_that_does_
         "now": T0,
     }
     plans.decide(conn, incident_id, plan.digest, decision="approved", **typed)
-    assert standing_approval(conn, POLICY, plan, now=T0)[0] == counts
+    assert valid_approval(conn, POLICY, plan, now=T0)[0] == counts

@@ -108,18 +108,18 @@ class KubernetesRuntime:
             return {f"cluster{MISSING}": str(error).encode()}
         return evidence.collect(self._cluster, objects)
 
-    def rehearse(self, model: str, actions: Sequence[Action]) -> list[str]:
+    def dry_run(self, model: str, actions: Sequence[Action]) -> list[str]:
         """A server-side dry run of each action: admission, validation and permissions as for the real one, and nothing is stored."""
         self._policy.of(model)
         check_own(model, actions)
         try:
-            return [said for action in actions for said in self._rehearsed(model, action)]
+            return [said for action in actions for said in self._dry_run(model, action)]
         except Refused as error:
             if _NO_DRY_RUN in str(error):  # that says nothing about the real request
                 raise Transient(f"the cluster cannot try it without doing it: {error}") from error
             raise
 
-    def _rehearsed(self, model: str, action: Action) -> Sequence[str]:
+    def _dry_run(self, model: str, action: Action) -> Sequence[str]:
         objects = self._policy.of(model)
         match action:
             case Scale():

@@ -116,7 +116,7 @@ class LocalRuntime:
         self._ours(model)
         raise Refused(f"this machine keeps no rollout history of {model}: roll back to a registered version instead")
 
-    def rehearse(self, model: str, actions: Sequence[Action]) -> list[str]:
+    def dry_run(self, model: str, actions: Sequence[Action]) -> list[str]:
         self._ours(model)
         check_own(model, actions)
         for action in actions:

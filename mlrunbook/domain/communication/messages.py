@@ -74,7 +74,7 @@ class Figures:
 
 
 @dataclass(frozen=True)
-class Situation:
+class IncidentSnapshot:
     """An open incident as people are told about it. `impact` and `actions_taken` are one sentence an item."""
 
     incident_id: str
@@ -145,7 +145,7 @@ def cost_per_day(unnecessary_per_day: float | None, costs: CostAssumptions) -> f
     return unnecessary_per_day * costs.per_unnecessary_work_order
 
 
-def initial_notification(s: Situation) -> Rendered:
+def initial_notification(s: IncidentSnapshot) -> Rendered:
     """Step 5, "Initial Notification (within 1 hour)"."""
     return Rendered(
         f"[INCIDENT] {s.title} - {s.severity.title()}",
@@ -162,7 +162,7 @@ def initial_notification(s: Situation) -> Rendered:
     )
 
 
-def update_notification(s: Situation) -> Rendered:
+def update_notification(s: IncidentSnapshot) -> Rendered:
     """The periodic update that the initial notification promises, in its style."""
     return Rendered(
         f"[UPDATE] {s.title} - {s.severity.title()}",
@@ -196,7 +196,7 @@ def resolution_notification(r: ResolutionFacts) -> Rendered:
     )
 
 
-def page(s: Situation, role: Role, reason: str, *, next_step: str | None = None) -> Rendered:
+def page(s: IncidentSnapshot, role: Role, reason: str, *, next_step: str | None = None) -> Rendered:
     """A short text for a phone: what the reporter says, who is asked, why, and the one thing to do now."""
     todo = next_step or f"Acknowledge: mlrunbook incidents ack {line(s.incident_id)}"
     return Rendered(
@@ -211,7 +211,7 @@ def page(s: Situation, role: Role, reason: str, *, next_step: str | None = None)
     )
 
 
-def ticket(s: Situation) -> Rendered:
+def ticket(s: IncidentSnapshot) -> Rendered:
     """A low incident: work for the queue, no page."""
     return Rendered(
         f"[TICKET] {s.title} - {s.severity.title()}",
@@ -224,7 +224,7 @@ def ticket(s: Situation) -> Rendered:
     )
 
 
-def supervisors_notice(s: Situation, pending: Sequence[PendingWorkOrder]) -> Rendered:
+def supervisors_notice(s: IncidentSnapshot, pending: Sequence[PendingWorkOrder]) -> Rendered:
     """Step 2, safety risk: supervisors review all pending predictive work orders. Lists every one."""
     listed = [f"WO {o.id}: asset {o.asset_id}, created {o.created_at.astimezone(UTC):%Y-%m-%d %H:%M} UTC" for o in pending]
     return Rendered(
@@ -238,7 +238,7 @@ def supervisors_notice(s: Situation, pending: Sequence[PendingWorkOrder]) -> Ren
     )
 
 
-def emergency_alert(s: Situation) -> Rendered:
+def emergency_alert(s: IncidentSnapshot) -> Rendered:
     """Step 2, safety risk: to the maintenance team, at once."""
     return Rendered(
         f"[EMERGENCY] {s.title} - do not rely on its predictions",
@@ -251,7 +251,7 @@ def emergency_alert(s: Situation) -> Rendered:
     )
 
 
-def breach_notice(s: Situation, what: str, reported: str) -> Rendered:
+def breach_notice(s: IncidentSnapshot, what: str, reported: str) -> Rendered:
     """Step 2, "If data breach suspected": to the security team and the compliance officer, immediately."""
     return Rendered(
         f"[{what.upper()}] {s.title} - {s.severity.title()}",
@@ -291,7 +291,7 @@ def regulatory_reminder(incident: Incident, clock: Clock, now: datetime) -> Rend
     )
 
 
-def _duties(s: Situation) -> list[str]:
+def _duties(s: IncidentSnapshot) -> list[str]:
     return [_paragraph(*(line(duty) for duty in s.duties))] if s.duties else []
 
 
@@ -322,7 +322,7 @@ def led_by(reported: Sequence[str], body: str) -> str:
     return _text(_paragraph(*missing), body) if missing else body
 
 
-def _head(s: Situation) -> str:
+def _head(s: IncidentSnapshot) -> str:
     return _paragraph(
         f"Incident ID: {line(s.incident_id)}",
         f"Model: {s.versioned_model}",

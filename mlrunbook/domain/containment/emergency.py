@@ -63,7 +63,7 @@ class Seen:
     held: Mapping[str, str] = field(default_factory=dict)
 
 
-def take_back(
+def reverse(
     incident_id: str,
     model: str,
     executed: Sequence[Executed],

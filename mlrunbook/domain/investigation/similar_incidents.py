@@ -37,7 +37,7 @@ class Case:
         return f"{self.incident_id} of {self.detected_at.astimezone(UTC):%Y-%m-%d} ({self.model}, {self.severity}), {took}: {fixed}{held}"
 
 
-def alike(model: str, type: IncidentType, cause: Cause | None, past: Iterable[Case]) -> list[Case]:
+def find_similar(model: str, type: IncidentType, cause: Cause | None, past: Iterable[Case]) -> list[Case]:
     """Those with the same cause; where the cause is not known, of the same type of this model. This model's first, then the newest."""
     known = cause is not None and cause not in NO_LIKENESS
     found = [case for case in past if (case.cause is cause if known else (case.model, case.type) == (model, type))]

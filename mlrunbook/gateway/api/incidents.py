@@ -19,13 +19,13 @@ from mlrunbook.gateway.api import reviews, schemas
 from mlrunbook.gateway.api.dependencies import OF_ALL, READER, Approver, IncidentId, Operator, Reporter, named, still_open
 from mlrunbook.response.communication import regulatory_clocks, reports
 from mlrunbook.response.communication.escalation import acknowledge
-from mlrunbook.response.communication.notifications import stop, tell
+from mlrunbook.response.communication.notifications import send_message, stop
 from mlrunbook.response.containment.evidence import check as check_evidence
 from mlrunbook.response.execution import approvals
 from mlrunbook.response.known_models import refusal
 from mlrunbook.response.lifecycle import unknown_models
 from mlrunbook.response.lifecycle.opening import take_in
-from mlrunbook.response.plan_state import standing_approval
+from mlrunbook.response.plan_state import valid_approval
 from mlrunbook.response.review.closing import draft, left_in_force, unexplained
 from mlrunbook.response.world import World
 from mlrunbook.store import evidence, incidents, journal, leases, outbox, plans, records, timeline
@@ -199,7 +199,7 @@ def _operating(routes: APIRouter, world: World) -> None:
                 reason=body.reason,
                 now=now,
             )
-            standing, why = standing_approval(conn, policy, plan, now=now)
+            standing, why = valid_approval(conn, policy, plan, now=now)
         out: schemas.DecisionOut = schemas.DecisionOut.of(made, plan_approved=standing is not None, why=why)
         return out
 
@@ -221,7 +221,7 @@ def _operating(routes: APIRouter, world: World) -> None:
                     conn, incident_id, "human_resolution", f"Fixed by {who.name}: {body.what}", actor=who.name, at=now, data=said
                 )
             times = sum(e.kind == "human_resolution" for e in timeline.read(conn, incident_id))
-            leases.nudge(conn, incident_id, why=f"{who.name} says it is fixed", key=f"human-{times}", now=now)
+            leases.wake(conn, incident_id, why=f"{who.name} says it is fixed", key=f"human-{times}", now=now)
         out: schemas.IncidentOut = schemas.IncidentOut.of(incident)
         return out
 
@@ -297,10 +297,10 @@ def _close(conn: Connection, world: World, incident: Incident, who: Identity, bo
     closed = _ended(conn, world, incident, why, by, is_false=body.false_alarm)
     stop(conn, incident.id, now=now)
     outbox.cancel(conn, now=now, incident_id=incident.id, kinds=("start_run", "resume_run"))
-    leases.let_go(conn, leases.get(conn, incident.id, lock=True), "done", now=now)
+    leases.release(conn, leases.get(conn, incident.id, lock=True), "done", now=now)
     words = "FALSE ALARM" if body.false_alarm else "CLOSED"
     message = messages.Rendered(f"[{words}] {messages.model_name(incident.model)}", f"{incident.id}: {why}")
-    tell(conn, closed, "incidents", "#ml-incidents", message, key="closed", now=now)
+    send_message(conn, closed, "incidents", "#ml-incidents", message, key="closed", now=now)
     if not body.false_alarm:
         draft(conn, world.policy, incident.id, now=now)
     return closed

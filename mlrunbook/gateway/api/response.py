@@ -103,8 +103,8 @@ def of_incident(routes: APIRouter, world: World) -> None:
         with world.transaction() as conn:
             incident = still_open(conn, incident_id)
             unknown_models.refuse(conn, incident)
-            by = emergency.Giver(who.name, who.role, body.door)
-            plan = emergency.give(
+            by = emergency.Requester(who.name, who.role, body.door)
+            plan = emergency.request(
                 conn, world.policy, incident, body.order, version=body.version, by=by, why=body.reason, now=now, state=seen
             )
             return schemas.PlanOut.of(conn, world.policy, plan, now=now)
@@ -123,6 +123,6 @@ def of_incident(routes: APIRouter, world: World) -> None:
         """Let automation go on after an incident that opened again and again."""
         with world.transaction() as conn:
             still_open(conn, incident_id)
-            made = flapping.go_on(conn, incident_id, by=named(who), note=body.note if body else "", now=world.now())
+            made = flapping.resume_automation(conn, incident_id, by=named(who), note=body.note if body else "", now=world.now())
         out: IncidentOut = IncidentOut.of(made)
         return out

@@ -21,7 +21,7 @@ from mlrunbook.gateway.webhooks.parsing import (
     Format,
     Reading,
     Received,
-    ToldChange,
+    ReportedChange,
     Unusable,
     body,
     fingerprint,
@@ -70,7 +70,7 @@ def _event(event: Any, received: Received) -> Reading:
     at = time(event.get("time")) or received.at
     if said.get("kind") in CHANGE_KINDS and said.get("ref"):
         change = Change(said["kind"], said["ref"], said.get("author") or text(event["source"]), at, said)
-        return Reading(changes=[ToldChange(model, change)], delivery_id=delivery)
+        return Reading(changes=[ReportedChange(model, change)], delivery_id=delivery)
     return Reading([_alert(event, said, model, at)], delivery_id=delivery)
 
 

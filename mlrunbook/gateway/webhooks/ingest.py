@@ -20,7 +20,7 @@ from mlrunbook.domain.policy.owned import Standing
 from mlrunbook.domain.policy.policy import Policy
 from mlrunbook.domain.roles import Role
 from mlrunbook.gateway.text import clean
-from mlrunbook.gateway.webhooks.parsing import Format, Reading, Received, ToldChange, Unusable, Word
+from mlrunbook.gateway.webhooks.parsing import ExternalNote, Format, Reading, Received, ReportedChange, Unusable
 from mlrunbook.response.communication.escalation import acknowledge
 from mlrunbook.response.lifecycle.opening import Hold, NormalisedAlert, note_once, take_in_alerts
 from mlrunbook.response.world import World
@@ -58,7 +58,7 @@ def received(body: bytes, headers: Mapping[str, str], world: World) -> Received:
     return Received(payload, headers, world.now(), world.policy.intake, problem)
 
 
-def take(world: World, form: Format, message: Received, body: bytes, *, sender: str) -> Receipt:
+def ingest(world: World, form: Format, message: Received, body: bytes, *, sender: str) -> Receipt:
     """Read the message and store all of it, or nothing: an error of the store is the sender's reason to send it again."""
     readings = form.read(message)
     letter, total = Letter(form, message, body, sender, _standings(world, readings)), Receipt()
@@ -128,7 +128,7 @@ def store(conn: Connection, policy: Policy, letter: Letter, reading: Reading, *,
     return Receipt(accepted=len(reading.alerts), quarantined=len(reading.unusable), changes=len(reading.changes), incidents=list(ids))
 
 
-def take_change(conn: Connection, told: ToldChange, *, source: str, now: datetime) -> bool:
+def take_change(conn: Connection, told: ReportedChange, *, source: str, now: datetime) -> bool:
     """Keep a change and note it on what is open about that model. False when it is known."""
     change = told.change
     if not recent_changes.put(conn, told.model, change, source=source, now=now):
@@ -140,7 +140,7 @@ def take_change(conn: Connection, told: ToldChange, *, source: str, now: datetim
     return True
 
 
-def _take_word(conn: Connection, source: str, word: Word, *, now: datetime) -> str | None:
+def _take_word(conn: Connection, source: str, word: ExternalNote, *, now: datetime) -> str | None:
     """The incident that the word is about; None when nothing here is."""
     incident_id = word.incident_id or known_alerts.incident_of(conn, source=source, fingerprint=word.fingerprint or "")
     try:

@@ -22,7 +22,7 @@ from mlrunbook.base import tokens
 from mlrunbook.base.tokens import Identity, Scope
 from mlrunbook.domain.errors import Invalid, RunbookError
 from mlrunbook.gateway.text import clean
-from mlrunbook.gateway.webhooks.ingest import received, take
+from mlrunbook.gateway.webhooks.ingest import ingest, received
 from mlrunbook.gateway.webhooks.parsing import Format, Reading, Received, body, fingerprint, model_in, nothing_of, text, time
 from mlrunbook.response.lifecycle.opening import NormalisedAlert
 from mlrunbook.response.world import World
@@ -139,7 +139,7 @@ class Inbox:
             sender = self._owner(presented)
             if sender is None:
                 return "550 5.7.1 no valid token of scope intake in the recipient or the subject"
-            receipt = take(self._world, FORMAT, received(kept, {}, self._world), kept, sender=sender.name)
+            receipt = ingest(self._world, FORMAT, received(kept, {}, self._world), kept, sender=sender.name)
         except RunbookError as error:
             log.warning("a mail waits at its sender: %s", error)
             return "451 4.3.0 the incident store does not answer, send it again"

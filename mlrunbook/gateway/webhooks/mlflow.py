@@ -6,7 +6,7 @@ Fields: mlflow/mlflow mlflow/webhooks (entity, action, timestamp, data). Deliver
 from __future__ import annotations
 
 from mlrunbook.domain.observed import Change
-from mlrunbook.gateway.webhooks.parsing import Format, Reading, Received, ToldChange, model_in, nothing_of, strings, text, time, within
+from mlrunbook.gateway.webhooks.parsing import Format, Reading, Received, ReportedChange, model_in, nothing_of, strings, text, time, within
 
 
 def read(received: Received) -> list[Reading]:
@@ -24,7 +24,7 @@ def read(received: Received) -> list[Reading]:
         return nothing_of(received, problem)
     ref = said.get("version") or said.get("alias") or said.get("key") or said.get("name", "")
     told = Change(kind, ref, "MLflow registry", time(within(payload, "timestamp")) or received.at, said | {"event": f"{entity}.{action}"})
-    return [Reading(changes=[ToldChange(model, told)], delivery_id=delivery)]
+    return [Reading(changes=[ReportedChange(model, told)], delivery_id=delivery)]
 
 
 def _kind(entity: str, action: str, alias: str, production_aliases: tuple[str, ...]) -> str | None:

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from mlrunbook.gateway.webhooks.parsing import (
     LEVEL_OF_PRIORITY,
+    ExternalNote,
     Format,
     Reading,
     Received,
-    Word,
     body,
     model_in,
     nothing_of,
@@ -38,11 +38,11 @@ def read(received: Received) -> list[Reading]:
     own = own_incident(text(alert.get("alias")))
     words = []
     if action == "acknowledge":
-        words = [Word("acknowledged", by, "", key, own, identity)]
+        words = [ExternalNote("acknowledged", by, "", key, own, identity)]
     elif action == "addnote":
-        words = [Word("note", by, f"{by} noted in Opsgenie: {text(alert.get('note'), 1000)}", key, own, identity)]
+        words = [ExternalNote("note", by, f"{by} noted in Opsgenie: {text(alert.get('note'), 1000)}", key, own, identity)]
     elif own and action in RESOLVED:
-        words = [Word("note", by, f"{by} closed the alert in Opsgenie", key, own, identity)]
+        words = [ExternalNote("note", by, f"{by} closed the alert in Opsgenie", key, own, identity)]
     if own or action not in FIRING + RESOLVED:  # an alert that we sent ourselves opens nothing
         return [Reading(words=words)]
     said = tags(alert.get("tags")) | strings(alert.get("details"))

@@ -12,11 +12,11 @@ from mlrunbook.domain.observed import Change
 from mlrunbook.domain.policy.intake import CHANGE_KINDS
 from mlrunbook.gateway.webhooks.parsing import (
     LEVEL_OF_PRIORITY,
+    ExternalNote,
     Format,
     Reading,
     Received,
-    ToldChange,
-    Word,
+    ReportedChange,
     body,
     model_in,
     nothing_of,
@@ -49,16 +49,18 @@ def _event(received: Received, event: dict[str, Any]) -> list[Reading]:
         return nothing_of(received, "a PagerDuty event has `event_type` and `data`")
     by = text(within(event, "agent", "summary")) or "PagerDuty"
     if kind == "incident.annotated":
-        words = [Word("note", by, f"{by} noted in PagerDuty: {text(data.get('content'), 1000)}", f"pagerduty:{number}", None, _id(data))]
+        words = [
+            ExternalNote("note", by, f"{by} noted in PagerDuty: {text(data.get('content'), 1000)}", f"pagerduty:{number}", None, _id(data))
+        ]
         return [Reading(words=words, delivery_id=number)]
     if kind not in OPENS + RESOLVES:  # a ping, a new priority, a status update: nothing to do here
         return [Reading(delivery_id=number)]
     identity, own = text(data.get("id")), own_incident(text(data.get("incident_key")))
     words = []
     if kind == "incident.acknowledged":
-        words = [Word("acknowledged", by, "", f"pagerduty:{number}", own, identity)]
+        words = [ExternalNote("acknowledged", by, "", f"pagerduty:{number}", own, identity)]
     elif own and kind in RESOLVES:
-        words = [Word("note", by, f"{by} resolved the page in PagerDuty", f"pagerduty:{number}", own, identity)]
+        words = [ExternalNote("note", by, f"{by} resolved the page in PagerDuty", f"pagerduty:{number}", own, identity)]
     if own:
         return [Reading(words=words, delivery_id=number)]
     alert = _alert(received, data, firing=kind in OPENS)
@@ -120,7 +122,7 @@ def _change(received: Received, change: dict[str, Any]) -> list[Reading]:
         at=time(change.get("timestamp")) or received.at,
         detail=said,
     )
-    return [Reading(changes=[ToldChange(model, told)])]
+    return [Reading(changes=[ReportedChange(model, told)])]
 
 
 def _id(data: dict[str, Any]) -> str:

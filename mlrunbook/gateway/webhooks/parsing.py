@@ -45,13 +45,13 @@ class Unusable:
 
 
 @dataclass(frozen=True)
-class ToldChange:
+class ReportedChange:
     model: str
     change: Change
 
 
 @dataclass(frozen=True)
-class Word:
+class ExternalNote:
     """What somebody did or wrote elsewhere about an incident that is known here, by its id or by the sender's alert."""
 
     kind: Literal["acknowledged", "note"]
@@ -69,8 +69,8 @@ class Reading:
     alerts: Sequence[NormalisedAlert] = ()
     unusable: Sequence[Unusable] = ()
     truncated: int = 0
-    changes: Sequence[ToldChange] = ()
-    words: Sequence[Word] = ()
+    changes: Sequence[ReportedChange] = ()
+    words: Sequence[ExternalNote] = ()
     delivery_id: str | None = None
 
 

@@ -16,7 +16,7 @@ from mlrunbook.base.settings import webhook_secrets
 from mlrunbook.base.tokens import Identity, Scope
 from mlrunbook.base.web import require
 from mlrunbook.gateway.webhooks import cloudevents_handshake, signatures
-from mlrunbook.gateway.webhooks.ingest import Receipt, received, take
+from mlrunbook.gateway.webhooks.ingest import Receipt, ingest, received
 from mlrunbook.gateway.webhooks.parsing import Format
 from mlrunbook.response.world import World
 
@@ -85,7 +85,7 @@ def router(world: World, form: Format) -> APIRouter:
             raise HTTPException(415, f"send Content-Type {' or '.join(form.media_types[:2])}, or the event's attributes as ce- headers")
         if pace and (wait_s := pace.wait_s(sender.name)) is not None:
             raise HTTPException(429, "too many messages a minute", {"Retry-After": str(math.ceil(wait_s))})
-        return take(world, form, received(body, request.headers, world), body, sender=sender.name)
+        return ingest(world, form, received(body, request.headers, world), body, sender=sender.name)
 
     if form.is_paced:
         routes.include_router(cloudevents_handshake.handshake(f"/webhooks/{form.name}", world.policy.intake.cloudevents_per_min))

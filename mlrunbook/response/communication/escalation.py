@@ -22,9 +22,9 @@ from mlrunbook.response.communication.notifications import (
     page,
     respond_by,
     round_of,
-    settle_pages,
-    situation,
-    tell,
+    send_message,
+    snapshot,
+    sync_pages,
     update_notice,
 )
 from mlrunbook.store import incidents, outbox, records, timeline
@@ -82,7 +82,7 @@ def acknowledge(conn: Connection, incident_id: str, *, by: str, role: str | None
     outbox.cancel(conn, now=now, incident_id=incident_id, kinds=(RESPONSE,))
     if role:
         outbox.cancel(conn, now=now, incident_id=incident_id, kinds=("page",), key_prefix=f"page:{incident_id}:{role}:")
-    settle_pages(conn, incident_id, "acknowledge", now=now)
+    sync_pages(conn, incident_id, "acknowledge", now=now)
     return incident
 
 
@@ -106,7 +106,7 @@ def _expect_answer(conn: Connection, policy: Policy, incident: Incident, *, now:
         outbox.put(conn, RESPONSE, key, {"deadline": at.isoformat()}, now=now, incident_id=incident.id, at=at)
 
 
-def answer_is_due(conn: Connection, policy: Policy, item: outbox.Item, *, now: datetime) -> None:
+def acknowledgement_overdue(conn: Connection, policy: Policy, item: outbox.Item, *, now: datetime) -> None:
     """The response time is over. Without an acknowledgement the next role is asked; of a low incident by a ticket."""
     incident = incidents.get(conn, str(item.incident_id), lock=True)
     if not is_unresolved(incident) or is_answered(conn, incident) or outbox.is_delivered(conn, item.dedup_key):
@@ -129,8 +129,8 @@ def ask_next_role(conn: Connection, policy: Policy, incident: Incident, deadline
         conn, incident.id, "response", said, actor=DISPATCHER, at=now, data={"role": rung.role, "deadline": deadline.isoformat()}
     )
     if incident.severity is Severity.LOW:
-        text = messages.page(situation(conn, policy, incident, now=now), rung.role, rung.reason)
-        tell(conn, incident, "tickets", "the ticket queue", text, key="response", now=now)
+        text = messages.page(snapshot(conn, policy, incident, now=now), rung.role, rung.reason)
+        send_message(conn, incident, "tickets", "the ticket queue", text, key="response", now=now)
         return
     # A rung that falls due at the same moment is the same page.
     same = {r.role for r in ladder(incident.severity, opened_at(conn, incident), policy) if r.at == rung.at}

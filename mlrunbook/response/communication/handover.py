@@ -9,7 +9,7 @@ from sqlalchemy import Connection
 from mlrunbook.domain.communication import messages
 from mlrunbook.domain.incident import Incident
 from mlrunbook.domain.roles import Duty, Role
-from mlrunbook.response.communication.notifications import tell
+from mlrunbook.response.communication.notifications import send_message
 from mlrunbook.store import incidents, records, timeline
 from mlrunbook.store.record_names import HOLDER
 
@@ -27,5 +27,5 @@ def hand_over(conn: Connection, incident_id: str, role: Role | Duty, *, to: str,
     words = f"{role.words} handed over{whom} to {to} by {by}" + (f": {note}" if note else "")
     timeline.append(conn, incident_id, "handover", words, actor=by, at=now, data={"role": role, "to": to})
     text = messages.Rendered(f"[HANDOVER] {messages.model_name(incident.model)}", messages.line(f"{incident.id}: {words}"))
-    tell(conn, incident, "incidents", "#ml-incidents", text, key=f"handover:{role}:{now.isoformat()}", now=now)
+    send_message(conn, incident, "incidents", "#ml-incidents", text, key=f"handover:{role}:{now.isoformat()}", now=now)
     return incident

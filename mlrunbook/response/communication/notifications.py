@@ -15,7 +15,7 @@ from sqlalchemy import Connection
 from mlrunbook.domain.actions import PlanKind, Promote, Stage
 from mlrunbook.domain.communication import messages
 from mlrunbook.domain.communication.durations import in_words, response_deadline, times
-from mlrunbook.domain.communication.messages import Figures, Rendered, Situation
+from mlrunbook.domain.communication.messages import Figures, IncidentSnapshot, Rendered
 from mlrunbook.domain.incident import Incident, Severity, Status
 from mlrunbook.domain.observed import WorkOrder
 from mlrunbook.domain.policy.policy import UNNAMED, Contact, Policy, role_of
@@ -77,7 +77,7 @@ def page(
             outbox.reschedule(conn, dedup, at or now, payload)
 
 
-def settle_pages(conn: Connection, incident_id: str, action: Literal["acknowledge", "resolve"], *, now: datetime) -> None:
+def sync_pages(conn: Connection, incident_id: str, action: Literal["acknowledge", "resolve"], *, now: datetime) -> None:
     """A paging service that was called is told that somebody has it, or that it is over."""
     rows = outbox.of_incident(conn, incident_id, "page")
     for channel in sorted({str(r["payload"]["channel"]) for r in rows if r["delivered_at"] is not None}):
@@ -85,22 +85,24 @@ def settle_pages(conn: Connection, incident_id: str, action: Literal["acknowledg
         outbox.put(conn, SETTLE, key, {"channel": channel, "action": action}, now=now, incident_id=incident_id)
 
 
-def ask(conn: Connection, policy: Policy, incident: Incident, role: Role, reason: str, *, now: datetime, key: str, next_step: str) -> None:
+def request_action(
+    conn: Connection, policy: Policy, incident: Incident, role: Role, reason: str, *, now: datetime, key: str, next_step: str
+) -> None:
     """A person has to act: a page, or a ticket when the severity is low (24 h to answer)."""
     if incident.severity is Severity.LOW:
-        text = messages.page(situation(conn, policy, incident, now=now), role, reason, next_step=next_step)
-        tell(conn, incident, "tickets", "the ticket queue", text, key=key, now=now)
+        text = messages.page(snapshot(conn, policy, incident, now=now), role, reason, next_step=next_step)
+        send_message(conn, incident, "tickets", "the ticket queue", text, key=key, now=now)
     else:
         page(conn, policy, incident, role, reason, now=now, key=key, next_step=next_step)
 
 
 def page_text(conn: Connection, policy: Policy, payload: dict[str, Any], incident: Incident, *, now: datetime) -> Rendered:
     return messages.page(
-        situation(conn, policy, incident, now=now), Role(payload["role"]), payload["reason"], next_step=payload.get("next_step")
+        snapshot(conn, policy, incident, now=now), Role(payload["role"]), payload["reason"], next_step=payload.get("next_step")
     )
 
 
-def tell(conn: Connection, incident: Incident, channel: str, to: str, message: Rendered, *, key: str, now: datetime) -> None:
+def send_message(conn: Connection, incident: Incident, channel: str, to: str, message: Rendered, *, key: str, now: datetime) -> None:
     """One message by one channel. The reporter's own words lead it."""
     body = messages.led_by(reports.words(conn, incident.id), message.body)
     payload = {"channel": channel, "to": to, "subject": message.subject, "body": body}
@@ -109,36 +111,36 @@ def tell(conn: Connection, incident: Incident, channel: str, to: str, message: R
     )
 
 
-def tell_contact(conn: Connection, incident: Incident, contact: Contact, to: str, message: Rendered, *, key: str, now: datetime) -> None:
+def send_to_contact(conn: Connection, incident: Incident, contact: Contact, to: str, message: Rendered, *, key: str, now: datetime) -> None:
     for channel in contact.channels:
-        tell(conn, incident, channel, to, message, key=key, now=now)
+        send_message(conn, incident, channel, to, message, key=key, now=now)
 
 
-def tell_stakeholders(conn: Connection, incident: Incident, message: Rendered, *, key: str, now: datetime) -> None:
+def send_to_stakeholders(conn: Connection, incident: Incident, message: Rendered, *, key: str, now: datetime) -> None:
     """The incident channel and the stakeholders' mail (runbook, Step 5)."""
-    tell(conn, incident, "incidents", "#ml-incidents", message, key=key, now=now)
-    tell(conn, incident, "email", "stakeholders", message, key=key, now=now)
+    send_message(conn, incident, "incidents", "#ml-incidents", message, key=key, now=now)
+    send_message(conn, incident, "email", "stakeholders", message, key=key, now=now)
 
 
 def update_notice(conn: Connection, policy: Policy, incident: Incident, *, number: int, now: datetime) -> None:
-    message = messages.update_notification(situation(conn, policy, incident, now=now))
-    tell_stakeholders(conn, incident, message, key=f"update-{number}", now=now)
+    message = messages.update_notification(snapshot(conn, policy, incident, now=now))
+    send_to_stakeholders(conn, incident, message, key=f"update-{number}", now=now)
 
 
 def safety_notices(conn: Connection, policy: Policy, incident: Incident, pending: Iterable[WorkOrder], *, now: datetime) -> None:
     """Step 2, safety risk: the supervisors get the list of pending work orders, maintenance the emergency alert."""
-    state = situation(conn, policy, incident, now=now)
+    state = snapshot(conn, policy, incident, now=now)
     orders = [messages.PendingWorkOrder(w.id, w.asset_id, w.created_at) for w in pending]
     contacts = policy.contacts
-    tell_contact(conn, incident, contacts.supervisors, "supervisors", messages.supervisors_notice(state, orders), key="safety", now=now)
-    tell_contact(conn, incident, contacts.maintenance, "maintenance team", messages.emergency_alert(state), key="emergency", now=now)
+    send_to_contact(conn, incident, contacts.supervisors, "supervisors", messages.supervisors_notice(state, orders), key="safety", now=now)
+    send_to_contact(conn, incident, contacts.maintenance, "maintenance team", messages.emergency_alert(state), key="emergency", now=now)
 
 
-def situation(conn: Connection, policy: Policy, incident: Incident, *, now: datetime) -> Situation:
+def snapshot(conn: Connection, policy: Policy, incident: Incident, *, now: datetime) -> IncidentSnapshot:
     """The incident as the store knows it now, for any message."""
     triage = records.get(conn, incident.id, "triage") or {}
     diagnosis = records.get(conn, incident.id, "diagnosis") or {}
-    return Situation(
+    return IncidentSnapshot(
         incident_id=incident.id,
         model=incident.model,
         model_version=incident.model_version,
@@ -217,4 +219,4 @@ def stop(conn: Connection, incident_id: str, *, now: datetime) -> None:
     outbox.cancel(
         conn, now=now, incident_id=incident_id, kinds=kinds, spare=(f"page:{incident_id}:failed:", f"page:{incident_id}:flapping:")
     )
-    settle_pages(conn, incident_id, "resolve", now=now)
+    sync_pages(conn, incident_id, "resolve", now=now)

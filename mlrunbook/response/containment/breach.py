@@ -17,9 +17,9 @@ from mlrunbook.domain.policy.changes import BREACH_TYPES
 from mlrunbook.domain.policy.policy import Policy
 from mlrunbook.domain.roles import Role
 from mlrunbook.response.communication import regulatory_clocks
-from mlrunbook.response.communication.notifications import page, reopening, situation, tell, tell_contact
+from mlrunbook.response.communication.notifications import page, reopening, send_message, send_to_contact, snapshot
 from mlrunbook.response.execution import dry_run
-from mlrunbook.response.execution.execute import perform
+from mlrunbook.response.execution.execute import execute
 from mlrunbook.response.lifecycle.opening import stated_subtypes
 from mlrunbook.response.run import ACTOR, Run
 from mlrunbook.store import alerts, evidence, incidents, journal, plans, records
@@ -77,12 +77,12 @@ def alarm(run: Run) -> None:
         if records.get(conn, run.incident_id, key):
             return
         run.record(conn, key, {"kinds": sorted(kinds)})
-        state = situation(conn, policy, incident, now=now)
+        state = snapshot(conn, policy, incident, now=now)
         text = (
             messages.ticket(state) if on_paper else messages.breach_notice(state, what, "; ".join(state.reported) or incident.description)
         )
         for channel in policy.escalation.of(Role.COMPLIANCE_OFFICER).channels:
-            tell(conn, incident, channel, Role.COMPLIANCE_OFFICER.words, text, key=key, now=now)
+            send_message(conn, incident, channel, Role.COMPLIANCE_OFFICER.words, text, key=key, now=now)
         if on_paper:
             run.note(conn, "breach", f"Taken as {what}, low: a ticket, and the compliance officer is told")
             return
@@ -91,7 +91,7 @@ def alarm(run: Run) -> None:
         todo = f"Evidence: mlrunbook incidents evidence {incident.id} --out bundle"
         for role in OFFICERS:
             page(conn, policy, incident, role, what, now=now, key=f"{key}:{role}", next_step=todo)
-        tell_contact(conn, incident, policy.contacts.security, "security team", text, key=key, now=now)
+        send_to_contact(conn, incident, policy.contacts.security, "security team", text, key=key, now=now)
 
 
 def _contain_anew(run: Run, conn: Connection, policy: Policy, incident: Incident, kinds: frozenset[Subtype]) -> None:
@@ -114,7 +114,7 @@ def plan_release(run: Run) -> str | None:
     rows = isolating(run)
     if not rows:
         return None
-    tried = dry_run.rehearse(run, rows[-1].model, [Isolate(rows[-1].model, False)])
+    tried = dry_run.dry_run(run, rows[-1].model, [Isolate(rows[-1].model, False)])
     with run.write() as conn:
         since = records.get(conn, run.incident_id, "human_resolution") or records.get(conn, run.incident_id, "applied") or {}
         key = f"release:{rows[-1].id}:{since.get('at', '')}"
@@ -156,7 +156,7 @@ def lift(run: Run, digest: str) -> None:
         return
     with run.world.transaction() as conn:
         plan = plans.get(conn, run.incident_id, digest)
-    done = perform(run.world, run.lease, plan, 0, undo_of=rows[-1].id)
+    done = execute(run.world, run.lease, plan, 0, undo_of=rows[-1].id)
     with run.write() as conn:
         for row in rows:
             journal.set_undone(conn, row.id, done.id)

@@ -18,18 +18,18 @@ from mlrunbook.domain.incident import TRANSITIONS, IncidentType, Severity, Statu
 from mlrunbook.domain.investigation.findings import State
 from mlrunbook.domain.observed import ServingState, ServingStatus
 from mlrunbook.domain.policy.changes import ContainmentPolicy
-from mlrunbook.response.communication.notifications import reopening, safety_notices, situation, tell_stakeholders
+from mlrunbook.response.communication.notifications import reopening, safety_notices, send_to_stakeholders, snapshot
 from mlrunbook.response.containment import breach, emergency
 from mlrunbook.response.detection.triage import affects_safety
 from mlrunbook.response.execution import dry_run
 from mlrunbook.response.execution.approvals import approve_by_rule, request
-from mlrunbook.response.execution.plans import carry_out_or_report, is_carried_out, plan_of, report_left_out
+from mlrunbook.response.execution.plans import apply_or_page, is_carried_out, plan_of, report_left_out
 from mlrunbook.response.investigation import investigation
 from mlrunbook.response.lifecycle.flapping import automation_held
 from mlrunbook.response.lifecycle.severity_change import assessment_of
 from mlrunbook.response.measurement import feature_store, recent_changes
 from mlrunbook.response.measurement.metrics import is_dangerous, metrics
-from mlrunbook.response.plan_state import standing_approval
+from mlrunbook.response.plan_state import valid_approval
 from mlrunbook.response.run import ACTOR, Run
 from mlrunbook.store import incidents, journal, plans, records
 from mlrunbook.store.record_names import SEVERITY_SET
@@ -52,7 +52,7 @@ def plan(run: Run) -> dict[str, Any]:
     decided = (
         _contain_failure(run, assessment, pending, rules) if isolate is None else _contain_breach(run, assessment, pending, isolate, rules)
     )
-    decided, left_out = _rehearsed(run, decided)
+    decided, left_out = _dry_run(run, decided)
     with run.write() as conn:
         if standing := records.get(conn, run.incident_id, "containment"):
             return standing
@@ -88,18 +88,18 @@ def _finish_what_began(run: Run) -> None:
     for row in rows:
         plan = planned[row.plan_digest]
         if plan.kind is not PlanKind.EMERGENCY and limits_damage(plan, row.ordinal):  # orders are seen through before all else
-            carry_out_or_report(run, row.plan_digest, row.ordinal)
+            apply_or_page(run, row.plan_digest, row.ordinal)
 
 
-def _rehearsed(run: Run, decided: Containment) -> tuple[Containment, list[tuple[Action, str]]]:
+def _dry_run(run: Run, decided: Containment) -> tuple[Containment, list[tuple[Action, str]]]:
     """What a dry run refuses is left out of the automatic plan, where it must not hold the rest up, with the reason; and is not offered."""
     left_out: list[tuple[Action, str]] = []
     if automatic := decided.automatic:
-        keep, left_out = dry_run.left_out(automatic.actions, dry_run.rehearse(run, automatic.model, automatic.actions))
+        keep, left_out = dry_run.left_out(automatic.actions, dry_run.dry_run(run, automatic.model, automatic.actions))
         carried = replace(automatic, actions=tuple(automatic.actions[i] for i in keep)) if keep else None
         decided = decided._replace(automatic=carried)
     if offer := decided.mitigation:
-        tried = dry_run.rehearse(run, offer.model, offer.actions)
+        tried = dry_run.dry_run(run, offer.model, offer.actions)
         refused = dry_run.refusal(offer, tried)
         if refused and offer.kind is not PlanKind.ISOLATION:  # officers are asked in any case, and read what must be mended first
             decided = decided._replace(mitigation=None, reasons=(*decided.reasons, refused))
@@ -130,7 +130,7 @@ def _contain_failure(run: Run, assessment: Assessment, pending_work_orders: int,
 
 def _no_route(run: Run, version: str) -> str | None:
     model = run.incident().model
-    return dry_run.rehearse(run, model, [RouteTraffic(model, version)]).refused.get(0)
+    return dry_run.dry_run(run, model, [RouteTraffic(model, version)]).refused.get(0)
 
 
 def _contain_breach(
@@ -157,8 +157,8 @@ def announce(run: Run) -> None:
         if affects_safety(triage):
             safety_notices(conn, policy, incident, pending, now=now)
         if incident.severity is not Severity.LOW:
-            message = initial_notification(situation(conn, policy, incident, now=now))
-            tell_stakeholders(conn, incident, message, key="initial", now=now)
+            message = initial_notification(snapshot(conn, policy, incident, now=now))
+            send_to_stakeholders(conn, incident, message, key="initial", now=now)
         run.record(conn, "contained", {"at": now})
 
 
@@ -169,7 +169,7 @@ def approved_mitigation(run: Run) -> str | None:
             proposed = plans.current(conn, run.incident_id, kind)
             if proposed is None or any(lifts_isolation(action) for action in proposed.actions):
                 continue
-            approved = standing_approval(conn, run.world.policy, proposed, now=run.world.now())[0]
+            approved = valid_approval(conn, run.world.policy, proposed, now=run.world.now())[0]
         if approved and not is_carried_out(run, proposed):
             return proposed.digest
     return None

@@ -11,19 +11,19 @@ from sqlalchemy import Connection
 
 from mlrunbook.domain.actions import Isolate, Order, Plan, PlanKind, RouteTraffic, Scale
 from mlrunbook.domain.communication import messages
-from mlrunbook.domain.containment.emergency import Seen, emergency_plan, stays, take_back, undoes_of
+from mlrunbook.domain.containment.emergency import Seen, emergency_plan, reverse, stays, undoes_of
 from mlrunbook.domain.containment.orders import Ordered, OrderState, Thing, newest_about, things_of
 from mlrunbook.domain.errors import Refused, RunbookError, Transient, Unknown
 from mlrunbook.domain.incident import Incident, Status
 from mlrunbook.domain.observed import ServingState
 from mlrunbook.domain.policy.policy import Policy
 from mlrunbook.domain.roles import Role, named
-from mlrunbook.response.communication.notifications import page, tell_stakeholders
+from mlrunbook.response.communication.notifications import page, send_to_stakeholders
 from mlrunbook.response.execution import approvals, existing, standing_orders
-from mlrunbook.response.execution.execute import perform
-from mlrunbook.response.execution.plans import carry_out_or_report, executed_of
+from mlrunbook.response.execution.execute import execute
+from mlrunbook.response.execution.plans import apply_or_page, executed_of
 from mlrunbook.response.execution.standing_orders import failed_key, of_run, summary_of, watch
-from mlrunbook.response.plan_state import standing_approval
+from mlrunbook.response.plan_state import valid_approval
 from mlrunbook.response.run import ACTOR, Run
 from mlrunbook.response.world import World
 from mlrunbook.store import incidents, journal, leases, outbox, plans, records, timeline
@@ -37,7 +37,7 @@ TRY_AGAIN_S = 5.0
 LOOK_AGAIN_S = 60.0  # the longest between two tries of what may still come true
 
 
-class Giver(NamedTuple):
+class Requester(NamedTuple):
     """Who orders, as the door proved it."""
 
     name: str
@@ -49,14 +49,14 @@ class Giver(NamedTuple):
         return named(self.name, self.role)
 
 
-def give(
+def request(
     conn: Connection,
     policy: Policy,
     incident: Incident,
     order: Order,
     *,
     version: str | None,
-    by: Giver,
+    by: Requester,
     why: str,
     now: datetime,
     state: ServingState | None = None,
@@ -74,7 +74,7 @@ def give(
 
     def planned(at: datetime) -> Plan:
         if order is Order.TAKE_BACK:
-            return _take_back(conn, incident, known, state, by, why, now=at)
+            return _reverse(conn, incident, known, state, by, why, now=at)
         return emergency_plan(incident.id, incident.model, order, version=version, by=by.words, why=why, at=at)
 
     plan = _same_again(known, at_once := planned(now)) or _anew(known, at_once, planned, now)
@@ -137,13 +137,13 @@ def _anew(known: Sequence[Ordered], plan: Plan, planned: Callable[[datetime], Pl
     return plan
 
 
-def _take_back(
-    conn: Connection, incident: Incident, known: Sequence[Ordered], state: ServingState | None, by: Giver, why: str, *, now: datetime
+def _reverse(
+    conn: Connection, incident: Incident, known: Sequence[Ordered], state: ServingState | None, by: Requester, why: str, *, now: datetime
 ) -> Plan:
     mine = [one for one in known if one.plan.incident_id == incident.id]
     waiting = [one for one in mine if one.state.is_open and not one.given.begun and undoes_of(one.plan) is None]
     seen = Seen(state, journal.last_replicas(conn, incident.model) or 1, _held_by_others(known, incident.id))
-    return take_back(
+    return reverse(
         incident.id,
         incident.model,
         executed_of(conn, incident.id),
@@ -187,7 +187,7 @@ def _see_how_the_replaced_ended(run: Run) -> None:
         sent = [row for row in journal.of_incident(conn, run.incident_id) if row.state == "applying" and row.plan_digest in over]
     for row in sent:
         with suppress(Transient, Refused, Unknown):  # the next run looks again, or the journal says unknown
-            perform(run.world, run.lease, over[row.plan_digest], row.ordinal, undo_of=row.undo_of)
+            execute(run.world, run.lease, over[row.plan_digest], row.ordinal, undo_of=row.undo_of)
 
 
 def carry_out(run: Run, digest: str, ordinal: int) -> str:
@@ -202,11 +202,11 @@ def carry_out(run: Run, digest: str, ordinal: int) -> str:
         return "replaced"
     undoes = undoes_of(one.plan)
     if row is None or row.state != "unknown":
-        return carry_out_or_report(run, digest, ordinal, undoes[ordinal] if undoes else None)
+        return apply_or_page(run, digest, ordinal, undoes[ordinal] if undoes else None)
     try:
-        done = perform(run.world, run.lease, one.plan, ordinal, undo_of=row.undo_of)
+        done = execute(run.world, run.lease, one.plan, ordinal, undo_of=row.undo_of)
     except Unknown:
-        return carry_out_or_report(run, digest, ordinal, row.undo_of)  # says it, where it was not said yet
+        return apply_or_page(run, digest, ordinal, row.undo_of)  # says it, where it was not said yet
     with run.write() as conn:
         records.forget(conn, run.incident_id, failed_key(digest, ordinal), ENDED + digest)
     return done.state
@@ -256,7 +256,7 @@ def _tell(conn: Connection, incident: Incident, one: Ordered, failed: Sequence[s
     expected = f" {plan.expected[:1].upper()}{plan.expected[1:]}." if done else ""
     text = messages.line(f"{incident.id}: {told or 'Nothing had to be changed'}. {plan.reasons[0]}.{expected}")
     key = f"order:{plan.digest[:12]}" + (f":{now.isoformat()}" if failed else "")
-    tell_stakeholders(conn, incident, messages.Rendered(subject, text), key=key, now=now)
+    send_to_stakeholders(conn, incident, messages.Rendered(subject, text), key=key, now=now)
 
 
 def overdue(conn: Connection, policy: Policy, item: outbox.Item, *, now: datetime) -> None:
@@ -271,7 +271,7 @@ def overdue(conn: Connection, policy: Policy, item: outbox.Item, *, now: datetim
         return
     told: Mapping[str, str] = max((r["payload"] for r in timers if r["payload"].get("paged_at")), key=lambda p: p["paged_at"], default={})
     if one.to_carry_out:
-        leases.nudge(conn, incident.id, why=f"ordered and not in force: {summary_of(one.plan)}", key=f"order-{digest[:12]}-{now}", now=now)
+        leases.wake(conn, incident.id, why=f"ordered and not in force: {summary_of(one.plan)}", key=f"order-{digest[:12]}-{now}", now=now)
     late_s = (now - one.given.since).total_seconds()
     paged_at = min(datetime.fromisoformat(told["paged_at"]), now) if told else None  # a clock may have been set back since
     is_due = late_s >= policy.containment.order_overdue_after_s or one.state is OrderState.LAPSED
@@ -357,7 +357,7 @@ def _not_isolated(conn: Connection, policy: Policy, incident: Incident, *, now: 
     for one in incidents.find(conn, model=incident.model, only_open=True):
         decided = plans.current(conn, one.id, PlanKind.ISOLATION)
         about_to = decided and any(isinstance(a, Isolate) and a.isolated for a in decided.actions)
-        if about_to and decided and standing_approval(conn, policy, decided, now=now)[0]:
+        if about_to and decided and valid_approval(conn, policy, decided, now=now)[0]:
             rows = [r for r in journal.of_incident(conn, one.id) if r.plan_digest == decided.digest]
             if not any(r.undone_by for r in rows):
                 raise Refused(f"{incident.model} is about to be isolated for {one.id}: it is evidence; {may} decides how it goes on")

@@ -25,11 +25,11 @@ from mlrunbook.domain.policy.policy import CostAssumptions
 from mlrunbook.domain.roles import Role
 from mlrunbook.response.communication import reports
 from mlrunbook.response.communication.escalation import escalate, schedule_update
-from mlrunbook.response.communication.notifications import opened_at, reopening, situation, stop, tell
+from mlrunbook.response.communication.notifications import opened_at, reopening, send_message, snapshot, stop
 from mlrunbook.response.execution.plans import executed_containment
 from mlrunbook.response.execution.standing_orders import of_run, summary_of
-from mlrunbook.response.lifecycle.reopening import close_as_it_was, is_unproven, put_aside
-from mlrunbook.response.lifecycle.severity_change import lowered_from, regrade
+from mlrunbook.response.lifecycle.reopening import close_as_it_was, discard, is_unproven
+from mlrunbook.response.lifecycle.severity_change import change_severity, lowered_from
 from mlrunbook.response.measurement import metrics as measured
 from mlrunbook.response.run import ACTOR, Run
 from mlrunbook.store import alerts, incidents, records
@@ -41,7 +41,7 @@ def triage(run: Run, *, sleep: Callable[[float], None] = time.sleep) -> dict[str
     found = run.recorded("triage")
     if found and not _is_outgrown(run, found):
         if run.recorded(DOUBT):
-            look_again(run)
+            reassess_severity(run)
         return run.recorded("triage") or found
     policy = run.world.policy
     for number in range(1, policy.triage.looks + 1):
@@ -79,17 +79,17 @@ def _is_outgrown(run: Run, found: dict[str, Any]) -> bool:
     return True
 
 
-def grade_again(run: Run) -> bool:
+def reassess_after_investigation(run: Run) -> bool:
     """Step 3, once the checklist is answered: True when the severity rose, and containment is to be planned anew."""
     if run.recorded(GRADED_AGAIN):
         return False
-    rose = look_again(run)
+    rose = reassess_severity(run)
     with run.write() as conn:
         run.record(conn, GRADED_AGAIN, {"rose": rose})
     return rose
 
 
-def look_again(run: Run) -> bool:
+def reassess_severity(run: Run) -> bool:
     """One more look, where what is measured is still the failure and not what was done about it."""
     found = run.recorded("triage") or {}
     with run.write() as conn:
@@ -105,7 +105,7 @@ def look_again(run: Run) -> bool:
         if to is incident.severity:
             return False
         words = f"measured again, it is {to} and no longer {incident.severity}: {'; '.join(seen.reasons)}"
-        regrade(conn, run.world.policy, incident, to, replace(seen, severity=to), words=words, by=ACTOR, now=run.world.now())
+        change_severity(conn, run.world.policy, incident, to, replace(seen, severity=to), words=words, by=ACTOR, now=run.world.now())
     return True
 
 
@@ -206,13 +206,13 @@ def _settle(run: Run, found: Assessment, metrics: ModelMetrics | None, status: S
             stop(conn, run.incident_id, now=now)
             return recorded
         if is_unproven(again):
-            put_aside(conn, run.incident_id)
+            discard(conn, run.incident_id)
         if not found.real:
             incidents.set_status(conn, run.incident_id, Status.FALSE_ALARM, why=summary, actor=ACTOR, now=now)
             stop(conn, run.incident_id, now=now)
             incident = incidents.get(conn, run.incident_id)
             text = messages.Rendered(f"[FALSE ALARM] {messages.model_name(incident.model)}", f"{incident.id}: {summary}")
-            tell(conn, incident, "incidents", "#ml-incidents", text, key="false-alarm", now=now)
+            send_message(conn, incident, "incidents", "#ml-incidents", text, key="false-alarm", now=now)
             return recorded
         version = status.server_version or status.serving_version if status else None
         incident = incidents.classify(
@@ -226,13 +226,13 @@ def _settle(run: Run, found: Assessment, metrics: ModelMetrics | None, status: S
 def _tell_people(run: Run, conn: Connection, incident: Incident, verdict: str) -> None:
     """Page by the ladder of the severity found; low is a ticket for the queue and no page."""
     policy, now = run.world.policy, run.world.now()
-    told = replace(situation(conn, policy, incident, now=now), status=Status.INVESTIGATING)
+    told = replace(snapshot(conn, policy, incident, now=now), status=Status.INVESTIGATING)
     escalate(conn, policy, incident, now=now)
     if incident.severity is Severity.LOW:
-        tell(conn, incident, "tickets", "the ticket queue", messages.ticket(told), key="ticket", now=now)
+        send_message(conn, incident, "tickets", "the ticket queue", messages.ticket(told), key="ticket", now=now)
         return
     post = messages.page(told, Role.ONCALL_ML_ENGINEER, verdict)
-    tell(conn, incident, "incidents", "#ml-incidents", post, key="triage", now=now)
+    send_message(conn, incident, "incidents", "#ml-incidents", post, key="triage", now=now)
     at = now + timedelta(minutes=policy.communication.update_every_min)
     schedule_update(conn, policy, incident, now=now, at=at)
 

@@ -9,7 +9,7 @@ from sqlalchemy import Connection
 from mlrunbook.domain.errors import Refused
 from mlrunbook.response.execution.approvals import decide, request
 from mlrunbook.response.execution.plans import is_carried_out, plan_of
-from mlrunbook.response.plan_state import PREFECT_FORM, is_rejected, standing_approval
+from mlrunbook.response.plan_state import PREFECT_FORM, is_rejected, valid_approval
 from mlrunbook.response.run import Run
 from mlrunbook.store import leases, plans, records
 
@@ -24,7 +24,7 @@ def approval_state(run: Run, digest: str) -> str:
     with run.world.transaction() as conn:
         if is_rejected(conn, run.world.policy, plan):
             return "rejected"
-        return "approved" if standing_approval(conn, run.world.policy, plan, now=run.world.now())[0] else "pending"
+        return "approved" if valid_approval(conn, run.world.policy, plan, now=run.world.now())[0] else "pending"
 
 
 def wait_for_approval(run: Run, digest: str) -> int | None:
@@ -32,11 +32,11 @@ def wait_for_approval(run: Run, digest: str) -> int | None:
     with run.write() as conn:
         plan = plans.get(conn, run.incident_id, digest)
         policy, now = run.world.policy, run.world.now()
-        if standing_approval(conn, policy, plan, now=now)[0] or is_rejected(conn, policy, plan):
+        if valid_approval(conn, policy, plan, now=now)[0] or is_rejected(conn, policy, plan):
             return None
         request(conn, policy, plan, now=now)
         asked = len(records.with_prefix(conn, run.incident_id, f"form:{digest[:12]}:")) + 1
-        leases.let_go(conn, run.lease, "waiting", now=now, look_again_s=SUSPENDED_LOOK_S)
+        leases.release(conn, run.lease, "waiting", now=now, look_again_s=SUSPENDED_LOOK_S)
         return asked
 
 

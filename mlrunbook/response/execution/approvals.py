@@ -16,9 +16,9 @@ from mlrunbook.domain.resolution import deciding
 from mlrunbook.domain.resolution.deciding import Standing
 from mlrunbook.domain.resolution.plan import OBJECTION
 from mlrunbook.domain.roles import Role
-from mlrunbook.response.communication.notifications import ask
+from mlrunbook.response.communication.notifications import request_action
 from mlrunbook.response.execution import standing_orders
-from mlrunbook.response.plan_state import rules_for, standing_approval, state_of
+from mlrunbook.response.plan_state import rules_for, state_of, valid_approval
 from mlrunbook.store import incidents, leases, outbox, plans, timeline
 from mlrunbook.store.outbox import EXPIRY
 from mlrunbook.store.plans import StoredApproval
@@ -61,7 +61,7 @@ def decide(
 ) -> StoredApproval:
     """A person's yes or no to exactly this plan. Refused when it comes too late, or the role may not decide it.
 
-    Under the incident's row, as every step of `perform`: a plan that is rejected here has not begun, and does not begin afterwards.
+    Under the incident's row, as every step of `execute`: a plan that is rejected here has not begun, and does not begin afterwards.
     """
     if decision not in DECISIONS:
         raise Invalid(f"decision must be approved or rejected, not {decision!r}", field="decision")
@@ -75,7 +75,7 @@ def decide(
     rules = rules_for(policy, plan)
     if rules.roles and role not in rules.roles and door not in rules.unverified_doors:
         raise Refused(f"a {plan.kind} plan is decided by {' or '.join(sorted(rules.roles))}; this token's role is {role or 'not set'}")
-    was_approved = standing_approval(conn, policy, plan, now=now)[0] is not None
+    was_approved = valid_approval(conn, policy, plan, now=now)[0] is not None
     made = plans.decide(
         conn,
         incident_id,
@@ -91,7 +91,7 @@ def decide(
     )
     if state_of(conn, policy, plan, now=now).standing is not Standing.PENDING:  # one yes of two: the asking goes on
         outbox.cancel(conn, now=now, incident_id=incident_id, key_prefix=_timer(plan, ""))
-    leases.nudge(conn, incident_id, why=f"plan {digest[:12]} {decision} by {approver}", key=f"approval-{made.id}", now=now)
+    leases.wake(conn, incident_id, why=f"plan {digest[:12]} {decision} by {approver}", key=f"approval-{made.id}", now=now)
     if plan.kind is PlanKind.EMERGENCY and decision == "approved" and not was_approved:
         _ordered(conn, policy, plan, now=now)
     elif plan.kind is PlanKind.EMERGENCY and decision == "rejected":
@@ -102,7 +102,7 @@ def decide(
 def _ordered(conn: Connection, policy: Policy, plan: Plan, *, now: datetime) -> None:
     """Somebody gave an order, or said yes to one: with enough of them it counts from now on, else others are asked. It is watched from
     now on, so that one that is not in force in time is paged."""
-    if standing_approval(conn, policy, plan, now=now)[0] is None:
+    if valid_approval(conn, policy, plan, now=now)[0] is None:
         request(conn, policy, plan, now=now)
     else:
         standing_orders.takes_effect(conn, policy, plan, now=now)
@@ -150,7 +150,7 @@ def _say_that_it_lapsed(conn: Connection, policy: Policy, plan: Plan, why: str, 
     timeline.append(conn, incident.id, "approval", why[:1].upper() + why[1:], actor="dispatcher", at=now, data={"digest": plan.digest})
     todo = f"Give the order again if it is still wanted: mlrunbook incidents contain {incident.id}"
     role = policy.approvals.of(plan.kind).roles[0]
-    ask(conn, policy, incident, role, why, now=now, key=f"lapsed:{plan.digest[:12]}", next_step=todo)
+    request_action(conn, policy, incident, role, why, now=now, key=f"lapsed:{plan.digest[:12]}", next_step=todo)
 
 
 def _ask(conn: Connection, policy: Policy, plan: Plan, roles: Iterable[Role], why: str, *, round: int, now: datetime) -> None:
@@ -159,7 +159,7 @@ def _ask(conn: Connection, policy: Policy, plan: Plan, roles: Iterable[Role], wh
         why = f"{line(str(against), PAGED_OBJECTION)}. Asked for anyway: {why}"
     todo = f"Decide: mlrunbook incidents approve {incident.id} --plan {plan.digest[:12]}   (or: incidents reject)"
     for role in dict.fromkeys(roles):
-        ask(conn, policy, incident, role, why, now=now, key=f"ask:{plan.digest[:12]}:{round}:{role}", next_step=todo)
+        request_action(conn, policy, incident, role, why, now=now, key=f"ask:{plan.digest[:12]}:{round}:{role}", next_step=todo)
     if plan.kind is PlanKind.MITIGATION:
         return
     at = now + timedelta(minutes=policy.approvals.of(plan.kind).expires_after_min)

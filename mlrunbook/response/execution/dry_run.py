@@ -17,7 +17,7 @@ OF_THE_RUNTIME = (Scale, RouteTraffic, Configure, Restart, UndoRollout, Isolate)
 
 
 @dataclass(frozen=True)
-class Rehearsal:
+class DryRun:
     """`refused`: why, by the action's position. `found`: a sentence an action of the runtime, for the approver."""
 
     refused: Mapping[int, str]
@@ -27,7 +27,7 @@ class Rehearsal:
         return replace(plan, facts={**plan.facts, "dry_run": list(self.found)}) if self.found else plan
 
 
-def rehearse(run: Run, model: str, actions: Sequence[Action]) -> Rehearsal:
+def dry_run(run: Run, model: str, actions: Sequence[Action]) -> DryRun:
     """Each action by itself, once what it names is known to exist. A runtime that gives no answer refuses nothing, and is asked only once:
     that is for the carrying out."""
     refused = existing.refused(run.world, model, actions)
@@ -39,23 +39,23 @@ def rehearse(run: Run, model: str, actions: Sequence[Action]) -> Rehearsal:
         said = silent
         if not silent:
             try:
-                said = "; ".join(run.world.runtime.rehearse(model, [action])) or "nothing speaks against it"
+                said = "; ".join(run.world.runtime.dry_run(model, [action])) or "nothing speaks against it"
             except Refused as error:
                 refused[i] = str(error)
                 said = f"would be refused: {error}"
             except RunbookError as error:
                 said = silent = f"could not be tried: {error}"
         found.append(f"{action.summary}: {said}")
-    return Rehearsal(refused, tuple(found))
+    return DryRun(refused, tuple(found))
 
 
-def left_out(actions: Sequence[Action], rehearsal: Rehearsal) -> tuple[list[int], list[tuple[Action, str]]]:
+def left_out(actions: Sequence[Action], rehearsal: DryRun) -> tuple[list[int], list[tuple[Action, str]]]:
     """The positions of what is left to do, and each other action with the reason."""
     keep, why = feasible(actions, rehearsal.refused), "; ".join(rehearsal.refused.values())
     return keep, [(action, rehearsal.refused.get(i, why)) for i, action in enumerate(actions) if i not in keep]
 
 
-def refusal(plan: Plan, rehearsal: Rehearsal) -> str | None:
+def refusal(plan: Plan, rehearsal: DryRun) -> str | None:
     """Why the plan is not offered; None when the runtime would carry it out."""
     why = next(iter(rehearsal.refused.values()), None)
     return why and f"not offered, because a dry run of it was refused: {'; '.join(a.summary for a in plan.actions)}: {why}"

@@ -1,4 +1,4 @@
-"""The one way to change the world: `perform(plan, ordinal)`.
+"""The one way to change the world: `execute(plan, ordinal)`.
 
     approval checked -> intent journaled with the state before -> target already there? record and stop
     -> applied -> read back until it holds -> done
@@ -24,8 +24,8 @@ from mlrunbook.domain.incident import Severity
 from mlrunbook.domain.roles import Role
 from mlrunbook.response.communication.notifications import page
 from mlrunbook.response.execution import standing_orders
-from mlrunbook.response.execution.handlers import EFFECTS, Effect
-from mlrunbook.response.plan_state import rules_for, standing_approval
+from mlrunbook.response.execution.handlers import HANDLERS, ActionHandler
+from mlrunbook.response.plan_state import rules_for, valid_approval
 from mlrunbook.response.world import World
 from mlrunbook.store import evidence, incidents, journal, leases, plans, timeline
 from mlrunbook.store.plans import StoredApproval
@@ -35,12 +35,12 @@ OVERRIDES = {PlanKind.UNDO: "taking containment back", PlanKind.EMERGENCY: "a pe
 WHAT_SERVES = (RollBack, RouteTraffic, Promote, Stage)
 
 
-def perform(world: World, lease: leases.Lease, plan: Plan, ordinal: int, *, undo_of: str | None = None) -> journal.Row:
+def execute(world: World, lease: leases.Lease, plan: Plan, ordinal: int, *, undo_of: str | None = None) -> journal.Row:
     """Carry out one action of an approved plan, at most once, and return its journal row.
 
     Raises NotApproved, Fenced, Transient (try again: safe), Refused (will not work), Unknown (ask a human).
     """
-    action, effect = plan.actions[ordinal], EFFECTS[plan.actions[ordinal].kind]
+    action, effect = plan.actions[ordinal], HANDLERS[plan.actions[ordinal].kind]
     with world.transaction() as conn:
         leases.check(conn, lease)
         check_own(incidents.get(conn, plan.incident_id).model, plan.actions)
@@ -65,7 +65,7 @@ def perform(world: World, lease: leases.Lease, plan: Plan, ordinal: int, *, undo
         kinds = (action.kind,) if plan.kind is PlanKind.EMERGENCY else ()  # an order waits for nothing but the same change
         if other := journal.other_incident_acting(conn, plan.incident_id, action.model, kinds=kinds):
             raise Transient(f"{action.summary}: {other} is changing {action.model} right now; one incident acts on a model at a time")
-        if undo_of and row is None and not effect.holds(action, state):
+        if undo_of and row is None and not effect.is_satisfied(action, state):
             _as_we_left_it(conn, plan, action, state)
         row = journal.intend(
             conn,
@@ -79,12 +79,12 @@ def perform(world: World, lease: leases.Lease, plan: Plan, ordinal: int, *, undo
             undo_of=undo_of,
             now=world.now(),
         )
-    if effect.holds(action, state):
+    if effect.is_satisfied(action, state):
         return _settle(world, lease, row, "done" if row.state == "applying" else "already_held", state)
 
     if row.state == "applying":  # an earlier attempt died: it may still be on its way
         state = _read_back(world, lease, row, lambda: _wait(world, effect, action, settle_s=world.settle_s / 3))
-        if effect.holds(action, state):
+        if effect.is_satisfied(action, state):
             return _settle(world, lease, row, "done", state)
         if state != row.before and not effect.repeatable:
             _give_up(
@@ -102,7 +102,7 @@ def perform(world: World, lease: leases.Lease, plan: Plan, ordinal: int, *, undo
         _give_up(world, lease, row, "refused", str(error), cause=error)
     settle_s = world.settle_s * effect.settles
     state = _read_back(world, lease, row, lambda: _wait(world, effect, action, settle_s=settle_s), applied=True)
-    if not effect.holds(action, state):
+    if not effect.is_satisfied(action, state):
         if why := effect.failed(state):
             _give_up(world, lease, row, "refused", why)
         _give_up(world, lease, row, "unknown", f"was applied but reads back as {state} after {settle_s:g} s")
@@ -113,7 +113,7 @@ def _allowed(conn: Connection, world: World, plan: Plan, ordinal: int, *, starte
     """The approval this change rests on, and no order and no guardrail in its way. A change that has `started` is seen through while its
     approval stands, and an order also afterwards; None: it is not, so it is only looked at. Raises NotApproved for what has not started."""
     now, action = world.now(), plan.actions[ordinal]
-    approval, why = standing_approval(conn, world.policy, plan, now=now)
+    approval, why = valid_approval(conn, world.policy, plan, now=now)
     if plan.kind is PlanKind.EMERGENCY:
         approval, why = _order_counts(conn, world, plan, ordinal, approval, why)
     elif approval and (order := standing_orders.contradicting(conn, world.policy, plan, action, since=approval.id, now=now)):
@@ -145,7 +145,7 @@ def _order_counts(
     return approval, why
 
 
-def _first_look(world: World, lease: leases.Lease, row: journal.Row | None, effect: Effect, action: Action) -> Mapping[str, Any]:
+def _first_look(world: World, lease: leases.Lease, row: journal.Row | None, effect: ActionHandler, action: Action) -> Mapping[str, Any]:
     """The state before; of what must be done also where nothing answers, that it was not seen."""
     try:
         return _read_back(world, lease, row, lambda: effect.read(world, action))
@@ -198,10 +198,10 @@ def _not_isolated(world: World, action: Action) -> None:
         raise Refused(f"{action.summary}: the model server is isolated, nothing but a person's decision changes what it serves")
 
 
-def _look_once_more(world: World, lease: leases.Lease, row: journal.Row, effect: Effect, action: Action) -> journal.Row:
+def _look_once_more(world: World, lease: leases.Lease, row: journal.Row, effect: ActionHandler, action: Action) -> journal.Row:
     """What may have happened and is not to be applied any more: settled if the target holds, else Unknown."""
     state = effect.read(world, action)
-    if effect.holds(action, state):
+    if effect.is_satisfied(action, state):
         return _settle(world, lease, row, "done", state)
     why = row.error or "nobody's approval covers it any more, and it may or may not have been applied"
     if row.state != "unknown":
@@ -222,13 +222,13 @@ def _read_back(
         raise  # pragma: no cover - giving up raises
 
 
-def _wait(world: World, effect: Effect, action: Action, *, settle_s: float) -> Mapping[str, Any]:
+def _wait(world: World, effect: ActionHandler, action: Action, *, settle_s: float) -> Mapping[str, Any]:
     """Read back until the target holds or the time is over. Raises Transient when it cannot be read then: that is no outcome yet."""
     deadline = time.monotonic() + settle_s
     while True:
         try:
             state = effect.read(world, action)
-            if effect.holds(action, state) or effect.failed(state) or time.monotonic() > deadline:
+            if effect.is_satisfied(action, state) or effect.failed(state) or time.monotonic() > deadline:
                 return state
         except Transient:
             if time.monotonic() > deadline:

@@ -35,13 +35,13 @@ COMPARED = 5_000  # entities of a feature view that are read back: all of a flee
 
 
 @dataclass(frozen=True)
-class Effect:
+class ActionHandler:
     """`read` returns the state in the words the journal keeps; `repeatable`: applying twice is the same as once. `settles`: how many times
     `World.settle_s` it may take to show. `unseen`: what is journaled as the state before where nothing answers, for what must be done all
     the same; None: then it waits until it can be read."""
 
     read: Callable[[World, Any], State]
-    holds: Callable[[Any, State], bool]
+    is_satisfied: Callable[[Any, State], bool]
     apply: Callable[[World, Any, str], object]
     repeatable: bool
     settles: float = 1.0
@@ -238,76 +238,76 @@ def _read_registered(world: World, action: Register) -> State:
 
 A_START = 4.0  # a server that starts imports its libraries and loads its model, on a busy machine for a minute
 
-EFFECTS: dict[str, Effect] = {
-    RollBack.kind: Effect(
+HANDLERS: dict[str, ActionHandler] = {
+    RollBack.kind: ActionHandler(
         read=_read_serving_version,
-        holds=lambda a, s: _serves(a.target_version, s),
+        is_satisfied=lambda a, s: _serves(a.target_version, s),
         apply=lambda world, a, key: world.platform.rollback(
             a.model, target_version=a.target_version, reason=a.reason, rolled_back_by="mlrunbook", idempotency_key=key
         ),
         repeatable=False,
     ),
-    RouteTraffic.kind: Effect(
-        read=_read_route, holds=_routed, apply=lambda world, a, _: world.runtime.route(a.model, version=a.version), repeatable=True
+    RouteTraffic.kind: ActionHandler(
+        read=_read_route, is_satisfied=_routed, apply=lambda world, a, _: world.runtime.route(a.model, version=a.version), repeatable=True
     ),
-    Scale.kind: Effect(
+    Scale.kind: ActionHandler(
         read=_read_scale,
-        holds=_scaled,
+        is_satisfied=_scaled,
         apply=_scale,
         repeatable=True,
         settles=A_START,
         # A server that hangs is one to stop; how many ran is then not known.
         unseen=lambda action: None if action.replicas else {"replicas": None, "ready_replicas": None},
     ),
-    Configure.kind: Effect(read=_read_config, holds=_configured, apply=_write_config, repeatable=False),
-    Restart.kind: Effect(
+    Configure.kind: ActionHandler(read=_read_config, is_satisfied=_configured, apply=_write_config, repeatable=False),
+    Restart.kind: ActionHandler(
         read=_read_restart,
-        holds=lambda a, s: s.get("restart_id") == a.restart_id and bool(s.get("ready")),
+        is_satisfied=lambda a, s: s.get("restart_id") == a.restart_id and bool(s.get("ready")),
         apply=_restart,
         repeatable=True,
         settles=A_START,
     ),
-    Isolate.kind: Effect(
+    Isolate.kind: ActionHandler(
         read=_read_isolation,
-        holds=lambda a, s: s.get("isolated") is a.isolated,
+        is_satisfied=lambda a, s: s.get("isolated") is a.isolated,
         apply=lambda world, a, _: world.runtime.isolate(a.model, isolated=a.isolated),
         repeatable=True,
     ),
-    UndoRollout.kind: Effect(
+    UndoRollout.kind: ActionHandler(
         read=_read_revision,
-        holds=lambda a, s: bool(s.get("in_place")) and bool(s.get("ready")),
+        is_satisfied=lambda a, s: bool(s.get("in_place")) and bool(s.get("ready")),
         apply=_undo_rollout,
         repeatable=True,
         settles=A_START,
     ),
-    FlagWorkOrders.kind: Effect(
+    FlagWorkOrders.kind: ActionHandler(
         read=_read_work_orders,
-        holds=lambda a, s: s.get("pending_unflagged") == 0,
+        is_satisfied=lambda a, s: s.get("pending_unflagged") == 0,
         apply=lambda world, a, key: world.platform.flag_pending_work_orders(a.model, reason=a.reason, idempotency_key=key),
         repeatable=True,
     ),
-    Materialize.kind: Effect(read=_read_features, holds=_materialized, apply=_materialize, repeatable=True),
-    ResumeMaterialization.kind: Effect(
+    Materialize.kind: ActionHandler(read=_read_features, is_satisfied=_materialized, apply=_materialize, repeatable=True),
+    ResumeMaterialization.kind: ActionHandler(
         read=_read_schedules,
-        holds=lambda a, s: s.get("suspended") == [],
+        is_satisfied=lambda a, s: s.get("suspended") == [],
         apply=_resume,
         repeatable=True,
     ),
-    Register.kind: Effect(
+    Register.kind: ActionHandler(
         read=_read_registered,
-        holds=lambda a, s: bool(s.get("registered")),
+        is_satisfied=lambda a, s: bool(s.get("registered")),
         apply=lambda world, a, key: world.platform.register(a.model, version=a.version, registered_by="mlrunbook", idempotency_key=key),
         repeatable=True,
     ),
-    Stage.kind: Effect(
+    Stage.kind: ActionHandler(
         read=lambda world, a: {"staging_version": world.platform.status(a.model).staging_version},
-        holds=lambda a, s: "staging_version" in s and s["staging_version"] == a.version,
+        is_satisfied=lambda a, s: "staging_version" in s and s["staging_version"] == a.version,
         apply=lambda world, a, key: world.platform.stage(a.model, version=a.version, staged_by="mlrunbook", idempotency_key=key),
         repeatable=False,
     ),
-    Promote.kind: Effect(
+    Promote.kind: ActionHandler(
         read=_read_serving_version,
-        holds=lambda a, s: _serves(a.version, s),
+        is_satisfied=lambda a, s: _serves(a.version, s),
         apply=lambda world, a, key: world.platform.promote(
             a.model, version=a.version, reason=a.reason, promoted_by="mlrunbook", idempotency_key=key
         ),

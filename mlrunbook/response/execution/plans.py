@@ -1,4 +1,4 @@
-"""Carrying out a stored plan, action by action, through `perform`."""
+"""Carrying out a stored plan, action by action, through `execute`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from mlrunbook.domain.errors import Fenced, Overtaken, Refused, Transient, Unkno
 from mlrunbook.domain.incident import Incident
 from mlrunbook.domain.roles import Role
 from mlrunbook.response.communication.notifications import page
-from mlrunbook.response.execution.execute import perform
+from mlrunbook.response.execution.execute import execute
 from mlrunbook.response.execution.standing_orders import failed_key
 from mlrunbook.response.run import Run
 from mlrunbook.store import incidents, journal, plans
@@ -25,13 +25,13 @@ def plan_of(run: Run, digest: str) -> Plan:
         return plans.get(conn, run.incident_id, digest)
 
 
-def carry_out(run: Run, digest: str, ordinal: int, undo_of: str | None = None) -> str:
+def apply_action(run: Run, digest: str, ordinal: int, undo_of: str | None = None) -> str:
     """One action of the plan; returns how it ended (done, already_held)."""
-    return perform(run.world, run.lease, plan_of(run, digest), ordinal, undo_of=undo_of).state
+    return execute(run.world, run.lease, plan_of(run, digest), ordinal, undo_of=undo_of).state
 
 
-def carry_out_or_report(run: Run, digest: str, ordinal: int, undo_of: str | None = None) -> str:
-    """As `carry_out`, for containment and its undo: one step that cannot be done must not keep the rest of the runbook from running.
+def apply_or_page(run: Run, digest: str, ordinal: int, undo_of: str | None = None) -> str:
+    """As `apply_action`, for containment and its undo: one step that cannot be done must not keep the rest of the runbook from running.
 
     It is said once on the timeline and on a page, and it is never tried again by itself: returns "failed". What stays in force is kept with
     that reason; but serving that may be stopped or routed is never explained by a failure: the incident stays open until people decide.
@@ -40,7 +40,7 @@ def carry_out_or_report(run: Run, digest: str, ordinal: int, undo_of: str | None
     if run.recorded(key):
         return "failed"
     try:
-        return carry_out(run, digest, ordinal, undo_of)
+        return apply_action(run, digest, ordinal, undo_of)
     except Fenced:
         raise
     except Transient as error:

@@ -13,7 +13,7 @@ from mlrunbook.domain.actions import Action, Plan, PlanKind
 from mlrunbook.domain.approval import ApprovalRules, granted, valid
 from mlrunbook.domain.containment.orders import Change, Given, Ordered, OrderState, contradicts, judge, thing_of, things_of
 from mlrunbook.domain.policy.policy import Policy
-from mlrunbook.response.plan_state import is_rejected, rules_for, standing_approval
+from mlrunbook.response.plan_state import is_rejected, rules_for, valid_approval
 from mlrunbook.response.run import Run
 from mlrunbook.store import incidents, journal, leases, outbox, plans, records
 from mlrunbook.store.outbox import ORDER_OVERDUE
@@ -75,7 +75,7 @@ def contradicting(conn: Connection, policy: Policy, plan: Plan, action: Action, 
 
 
 def takes_effect(conn: Connection, policy: Policy, plan: Plan, *, now: datetime) -> None:
-    """The order counts from now on: what this incident had approved before and contradicts it is decided anew (`perform` refuses it for
+    """The order counts from now on: what this incident had approved before and contradicts it is decided anew (`execute` refuses it for
     every incident), and a run carries the order out at once, also in the place of one that is busy."""
     why, incident_id = plan.reasons[0], plan.incident_id
     kinds = [kind for kind in PlanKind if kind not in (PlanKind.EMERGENCY, PlanKind.ISOLATION)]
@@ -149,7 +149,7 @@ def _given(conn: Connection, policy: Policy, plan: Plan, at: datetime, changes: 
     digest, rules = plan.digest, rules_for(policy, plan)
     rows = plans.approvals_of(conn, plan.incident_id, digest)
     yes = grant(rows, digest, rules)
-    stands, why = standing_approval(conn, policy, plan, now=now)
+    stands, why = valid_approval(conn, policy, plan, now=now)
     failures = {
         i: str(found["error"]) for i in range(len(plan.actions)) if (found := records.get(conn, plan.incident_id, failed_key(digest, i)))
     }

@@ -10,7 +10,7 @@ from mlrunbook.domain.actions import PlanKind
 from mlrunbook.domain.cause import Cause
 from mlrunbook.domain.communication.durations import times
 from mlrunbook.domain.incident import Incident, Status
-from mlrunbook.domain.investigation.similar_incidents import Case, alike
+from mlrunbook.domain.investigation.similar_incidents import Case, find_similar
 from mlrunbook.response.run import Run
 from mlrunbook.store import incidents, journal, plans, records
 from mlrunbook.store.journal import SETTLED
@@ -28,7 +28,7 @@ def of(conn: Connection, incident: Incident) -> list[Case]:
     cases = [Case(i.id, i.model, i.type, i.severity, causes.get(i.id), i.detected_at, times(i).to_resolve) for i in past]
     return [
         replace(case, fixed_by=_fixes(conn, case.incident_id), came_back=records.get(conn, case.incident_id, REOPENED) is not None)
-        for case in alike(incident.model, incident.type, causes.get(incident.id), cases)
+        for case in find_similar(incident.model, incident.type, causes.get(incident.id), cases)
     ]
 
 

@@ -16,7 +16,7 @@ from mlrunbook.domain.incident import Incident
 from mlrunbook.domain.policy.policy import Policy
 from mlrunbook.domain.roles import Role
 from mlrunbook.response.communication.escalation import DISPATCHER, is_unresolved
-from mlrunbook.response.communication.notifications import ask
+from mlrunbook.response.communication.notifications import request_action
 from mlrunbook.store import incidents, leases, outbox, records, timeline
 from mlrunbook.store.record_names import FLAPPING, GO_ON
 
@@ -43,9 +43,9 @@ def note_opening(conn: Connection, policy: Policy, incident: Incident, *, now: d
     key = f"automation-back:{incident.id}:{now.isoformat()}"
     outbox.put(conn, TIMER, key, {"quiet_at": quiet.isoformat()}, now=now, incident_id=incident.id, at=quiet)
     if not any(datetime.fromisoformat(r["at"]) > since for r in told):
-        todo = f"Look, then: mlrunbook incidents go-on {incident.id}"
+        todo = f"Look, then: mlrunbook incidents resume-automation {incident.id}"
         for role in (Role.ONCALL_ML_ENGINEER, Role.ML_TEAM_LEAD):
-            ask(conn, policy, incident, role, text, now=now, key=f"flapping:{role}:{now.isoformat()}", next_step=todo)
+            request_action(conn, policy, incident, role, text, now=now, key=f"flapping:{role}:{now.isoformat()}", next_step=todo)
 
 
 def automation_held(conn: Connection, incident_id: str, *, now: datetime) -> str | None:
@@ -56,10 +56,10 @@ def automation_held(conn: Connection, incident_id: str, *, now: datetime) -> str
     said = records.get(conn, incident_id, GO_ON)
     if said and datetime.fromisoformat(said["at"]) >= datetime.fromisoformat(flapping["at"]):
         return None
-    return f"it is flapping ({flapping['why']}): a person looks, then says `mlrunbook incidents go-on {incident_id}`"
+    return f"it is flapping ({flapping['why']}): a person looks, then says `mlrunbook incidents resume-automation {incident_id}`"
 
 
-def go_on(conn: Connection, incident_id: str, *, by: str, note: str, now: datetime) -> Incident:
+def resume_automation(conn: Connection, incident_id: str, *, by: str, note: str, now: datetime) -> Incident:
     """A person lets automation go on. Refused where it has not stopped."""
     incident = incidents.get(conn, incident_id, lock=True)
     if automation_held(conn, incident_id, now=now) is None:

@@ -24,7 +24,7 @@ from mlrunbook.domain.policy.owned import Known, Standing, is_model_id
 from mlrunbook.domain.policy.policy import Policy
 from mlrunbook.domain.roles import Role
 from mlrunbook.response.communication import reports
-from mlrunbook.response.communication.notifications import ask, page
+from mlrunbook.response.communication.notifications import page, request_action
 from mlrunbook.response.execution import existing
 from mlrunbook.response.known_models import refusal
 from mlrunbook.response.lifecycle import flapping, reopening, severity_change, unknown_models
@@ -114,14 +114,14 @@ def take_in(
         unknown_models.recognise(conn, policy, incident, why=f"{report.reported_by} reports on it", now=now)
         _start(conn, policy, incident, by=report.reported_by, start=start, now=now)
     if subtype:  # what follows from it does not wait for whatever the run is waiting for
-        leases.nudge(conn, incident.id, why=f"{report.reported_by} reports {subtype.words}", key=f"subtype-{subtype}", now=now)
+        leases.wake(conn, incident.id, why=f"{report.reported_by} reports {subtype.words}", key=f"subtype-{subtype}", now=now)
     if number is not None:
         return _heard(conn, policy, incident, report, number, now=now), False
     if report.severity.rank > incident.severity.rank and not by_alert:
         incident = severity_change.say(conn, policy, incident.id, report.severity, by=report.reported_by, why=report.description, now=now)
     elif report.severity.rank > incident.severity.rank:  # an alert's level is a guess: triage measures, people must hear of it now
         records.put(conn, incident.id, record_names.DOUBT, {"severity": report.severity, "at": now}, now=now)
-        leases.nudge(conn, incident.id, why=report.description, key=f"worse-{report.severity}-{now.isoformat()}", now=now)
+        leases.wake(conn, incident.id, why=report.description, key=f"worse-{report.severity}-{now.isoformat()}", now=now)
         why = f"{report.reported_by} reports {report.severity}, it is handled as {incident.severity}: {report.description}"
         for role in (Role.ONCALL_ML_ENGINEER, Role.ML_TEAM_LEAD):
             page(conn, policy, incident, role, why, now=now, key=f"reported-{report.severity}:{role}")
@@ -153,7 +153,7 @@ def _heard(conn: Connection, policy: Policy, incident: Incident, report: Report,
     why = f"{words}. Its recovery was being measured; it does not close by that any more" if halted else words
     todo = reports.how_to_end(incident.id) if halted else f"Look: mlrunbook incidents show {incident.id}"
     incident = incidents.get(conn, incident.id)
-    ask(conn, policy, incident, Role.ONCALL_ML_ENGINEER, why, now=now, key=f"reported:{number}", next_step=todo)
+    request_action(conn, policy, incident, Role.ONCALL_ML_ENGINEER, why, now=now, key=f"reported:{number}", next_step=todo)
     return incident
 
 
@@ -219,7 +219,7 @@ def take_in_alerts(
             and (missed := next((a for a in fresh if a.name == MISSED_FAILURE_ALERT), None))
         ):
             key = f"missed-{missed.fingerprint}-{missed.starts_at.isoformat()}"  # triage judges anew, whatever the run is waiting for
-            leases.nudge(conn, joined.id, why=missed.summary, key=key, now=now)
+            leases.wake(conn, joined.id, why=missed.summary, key=key, now=now)
 
     for alert in (a for a in alerts if not a.firing):
         alert, home = _recall(conn, source, alert)
@@ -422,7 +422,7 @@ def open_or_join(
             timeline.append(conn, incident.id, "plan", text, actor=request["by"], at=world.now())
             if not is_new:  # a run that waits for a decision about another plan must plan anew
                 key = f"request-{hashlib.sha256(json.dumps(request, sort_keys=True).encode()).hexdigest()[:12]}"
-                leases.nudge(conn, incident.id, why=text, key=key, now=world.now())
+                leases.wake(conn, incident.id, why=text, key=key, now=world.now())
     return incident.id
 
 

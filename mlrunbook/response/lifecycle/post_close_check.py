@@ -18,8 +18,8 @@ from mlrunbook.domain.incident import Incident, Status
 from mlrunbook.domain.policy.policy import Policy
 from mlrunbook.domain.resolution.recovery import Confirmation, RecoveryVerdict, judge_confirmation, judge_recovery
 from mlrunbook.response.communication.escalation import escalate
-from mlrunbook.response.communication.notifications import tell_stakeholders
-from mlrunbook.response.lifecycle.reopening import put_aside
+from mlrunbook.response.communication.notifications import send_to_stakeholders
+from mlrunbook.response.lifecycle.reopening import discard
 from mlrunbook.response.measurement import recent_changes
 from mlrunbook.response.measurement.metrics import CHANGES
 from mlrunbook.response.run import ACTOR
@@ -104,12 +104,12 @@ def _reopen(conn: Connection, policy: Policy, incident: Incident, why: str, *, s
     earlier = records.get(conn, incident.id, REOPENED) or {}
     baseline = (records.get(conn, incident.id, "triage") or {}).get("baseline")
     records.forget(conn, incident.id, "triage", REOPENED)
-    put_aside(conn, incident.id)
+    discard(conn, incident.id)
     number = int(earlier.get("number", 0)) + 1
     said = {"number": number, "at": now, "since": since, "why": why, "baseline": baseline}
     records.put(conn, incident.id, REOPENED, said, now=now)
     reopened = incidents.reopen(conn, incident.id, why=why, actor=ACTOR, now=now)
     escalate(conn, policy, reopened, now=now)
     subject = f"[REOPENED] {messages.model_name(incident.model)} - {incident.severity.title()}"
-    tell_stakeholders(conn, reopened, messages.Rendered(subject, f"{incident.id}: {why}"), key="reopened", now=now)
+    send_to_stakeholders(conn, reopened, messages.Rendered(subject, f"{incident.id}: {why}"), key="reopened", now=now)
     leases.request_start(conn, incident.id, why=f"reopened: {why}", now=now)

@@ -14,7 +14,7 @@ from mlrunbook.store import incidents, leases, records
 from mlrunbook.store.record_names import OF_THE_FIX, OF_THE_RESPONSE, REOPENED
 
 
-def put_aside(conn: Connection, incident_id: str) -> None:
+def discard(conn: Connection, incident_id: str) -> None:
     """All but what triage says: the incident begins again there."""
     records.forget(conn, incident_id, *OF_THE_FIX, *OF_THE_RESPONSE, *records.with_prefix(conn, incident_id, "findings:"))
 

@@ -11,7 +11,7 @@ from mlrunbook.domain.policy.owned import Known, Standing
 from mlrunbook.domain.policy.policy import Policy
 from mlrunbook.domain.roles import Role
 from mlrunbook.response.communication import reports
-from mlrunbook.response.communication.notifications import ask, page
+from mlrunbook.response.communication.notifications import page, request_action
 from mlrunbook.response.lifecycle import unknown_models
 from mlrunbook.response.lifecycle.flapping import automation_held
 from mlrunbook.response.run import Run
@@ -30,7 +30,7 @@ def take(world: World, incident_id: str, holder: str) -> Run | None:
         now = world.now()
         lease = leases.take(conn, incident_id, holder, now=now, lease_s=world.lease_s)
         if lease and _has_unknown_model(conn, world.policy, incident_id, standing, now=now):
-            leases.let_go(conn, lease, "free", now=now)
+            leases.release(conn, lease, "free", now=now)
             return None
     return Run(world, lease) if lease else None
 
@@ -50,15 +50,15 @@ def stop_for_human(run: Run, *, reason: str, role: Role = Role.ML_TEAM_LEAD) -> 
     says nothing new."""
     with run.write() as conn:
         if _is_said(conn, run.incident_id, reason):
-            leases.let_go(conn, run.lease, "free", now=run.world.now())
+            leases.release(conn, run.lease, "free", now=run.world.now())
             return
         incident = incidents.get(conn, run.incident_id)
         todo = reports.how_to_end(incident.id)
         key = f"human:{len(records.with_prefix(conn, run.incident_id, 'stopped:')) + 1}"
         run.record(conn, f"stopped:{key}", {"reason": reason})
         run.note(conn, "waiting", f"{WAITING_FOR_HUMAN}: {reason}")
-        ask(conn, run.world.policy, incident, role, reason, now=run.world.now(), key=key, next_step=todo)
-        leases.let_go(conn, run.lease, "free", now=run.world.now())
+        request_action(conn, run.world.policy, incident, role, reason, now=run.world.now(), key=key, next_step=todo)
+        leases.release(conn, run.lease, "free", now=run.world.now())
 
 
 def _is_said(conn: Connection, incident_id: str, reason: str) -> bool:
@@ -78,7 +78,7 @@ def look_again_later(run: Run, *, reason: str, after_s: float) -> datetime:
     at = run.world.now() + timedelta(seconds=after_s)
     with run.write() as conn:
         run.note(conn, "waiting", f"{reason}; next look at {at:%H:%M:%S} UTC")
-        leases.let_go(conn, run.lease, "free", now=run.world.now())
+        leases.release(conn, run.lease, "free", now=run.world.now())
         if leases.get(conn, run.incident_id).state == "free":  # else somebody acted meanwhile, and the next run is on its way
             leases.request_start(conn, run.incident_id, why=reason, now=run.world.now(), at=at)
     return at
@@ -86,7 +86,7 @@ def look_again_later(run: Run, *, reason: str, after_s: float) -> datetime:
 
 def done(run: Run) -> None:
     with run.write() as conn:
-        leases.let_go(conn, run.lease, "done", now=run.world.now())
+        leases.release(conn, run.lease, "done", now=run.world.now())
 
 
 def failed(run: Run, error: Exception) -> None:

@@ -19,7 +19,7 @@ from mlrunbook.domain.detection.severity_change import by_word
 from mlrunbook.domain.incident import Incident, IncidentType, Severity
 from mlrunbook.domain.policy.policy import Policy
 from mlrunbook.response.communication.escalation import escalate, schedule_update
-from mlrunbook.response.communication.notifications import UNKNOWN_MODEL, tell_stakeholders
+from mlrunbook.response.communication.notifications import UNKNOWN_MODEL, send_to_stakeholders
 from mlrunbook.store import incidents, journal, leases, plans, records
 from mlrunbook.store.record_names import SEVERITY_SET
 
@@ -34,13 +34,13 @@ def say(conn: Connection, policy: Policy, incident_id: str, severity: Severity, 
     raised = severity.rank > incident.severity.rank
     words = f"{by} {'raises' if raised else 'lowers'} it from {incident.severity} to {severity}: {why}"
     found = by_word(assessment_of(triage), severity, words) if triage else None
-    made = regrade(conn, policy, incident, severity, found, words=words, by=by, by_person=True, now=now)
+    made = change_severity(conn, policy, incident, severity, found, words=words, by=by, by_person=True, now=now)
     if raised and not records.get(conn, incident_id, UNKNOWN_MODEL):
         leases.preempt(conn, incident_id, why=words, now=now)
     return made
 
 
-def regrade(
+def change_severity(
     conn: Connection,
     policy: Policy,
     incident: Incident,
@@ -72,7 +72,7 @@ def regrade(
     escalate(conn, policy, made, now=now, anew=words if raised else None)
     subject = f"[UPDATE] {messages.model_name(incident.model)} - {severity.title()}"
     text = messages.line(f"{incident.id}: the severity is now {severity.upper()}. {words}")
-    tell_stakeholders(conn, made, messages.Rendered(subject, text), key=f"severity-{number}", now=now)
+    send_to_stakeholders(conn, made, messages.Rendered(subject, text), key=f"severity-{number}", now=now)
     return made
 
 

@@ -30,7 +30,7 @@ from mlrunbook.domain.observed import ModelVersion, Prediction
 from mlrunbook.domain.policy.changes import BREACH_TYPES
 from mlrunbook.domain.resolution.retraining import TrainingWindow, check_name, check_window, next_version, training_window
 from mlrunbook.response.execution.approvals import approve_by_rule
-from mlrunbook.response.execution.plans import carry_out
+from mlrunbook.response.execution.plans import apply_action
 from mlrunbook.response.investigation.rollback_target import serving_threshold
 from mlrunbook.response.plan_state import is_rejected
 from mlrunbook.response.run import Run
@@ -152,7 +152,7 @@ def _is_alive(run: Run) -> bool:
 
 def register(run: Run) -> None:
     """Enter the trained version into the registry. Nothing serves it."""
-    carry_out(run, _staging_digest(run), REGISTER_ORDINAL)
+    apply_action(run, _staging_digest(run), REGISTER_ORDINAL)
 
 
 def stage(run: Run) -> None:
@@ -160,7 +160,7 @@ def stage(run: Run) -> None:
     validation = run.recorded("validation") or {}
     if validation.get("verdict") != Decision.PROMOTE:
         raise Refused(f"{_decided(run)['version']} is not staged: validation has not passed it")
-    carry_out(run, _staging_digest(run), STAGE_ORDINAL)
+    apply_action(run, _staging_digest(run), STAGE_ORDINAL)
 
 
 def _staging_digest(run: Run) -> str:
@@ -257,7 +257,7 @@ def unstage(run: Run) -> None:
             return
         plans.propose(conn, plan, now=run.world.now())
         approve_by_rule(conn, plan, now=run.world.now())
-    carry_out(run, plan.digest, 0, undo_of=_staging_row(run).id)
+    apply_action(run, plan.digest, 0, undo_of=_staging_row(run).id)
 
 
 def unstage_rejected(run: Run) -> None:

@@ -13,7 +13,7 @@ from mlrunbook.domain.evaluation.performance import Confusion
 from mlrunbook.domain.evaluation.version_comparison import Decision, promotion_fell
 from mlrunbook.domain.resolution.plan import Candidate
 from mlrunbook.response.execution.approvals import approve_by_rule
-from mlrunbook.response.execution.plans import carry_out
+from mlrunbook.response.execution.plans import apply_action
 from mlrunbook.response.run import Run
 from mlrunbook.store import plans, records
 
@@ -75,7 +75,7 @@ def return_to_previous(run: Run) -> str | None:
     if plan is None:
         return None
     for ordinal in range(len(plan.actions)):
-        carry_out(run, plan.digest, ordinal)
+        apply_action(run, plan.digest, ordinal)
     return next(a.target_version for a in plan.actions if isinstance(a, RollBack))
 
 

@@ -23,7 +23,7 @@ from mlrunbook.domain.resolution.plan import propose, restart_id
 from mlrunbook.domain.resolution.recovery import judge_recovery, judge_types
 from mlrunbook.domain.roles import Role
 from mlrunbook.response.communication import reports
-from mlrunbook.response.communication.notifications import ask
+from mlrunbook.response.communication.notifications import request_action
 from mlrunbook.response.containment import emergency
 from mlrunbook.response.detection.triage import figures_of
 from mlrunbook.response.execution import dry_run
@@ -71,7 +71,7 @@ def plan(run: Run) -> str | None:
     if proposed and (again := run.recorded(REOPENED)):  # decided anew: the yes to the plan that did not hold covers no second attempt
         proposed = replace(proposed, reasons=(*proposed.reasons, f"reopened at {again['at']}: {again['why']}"))
     if proposed:
-        tried = dry_run.rehearse(run, incident.model, proposed.actions)
+        tried = dry_run.dry_run(run, incident.model, proposed.actions)
         if refused := dry_run.refusal(proposed, tried):
             proposed, why_not = None, f"{diagnosis.headline}. {diagnosis.advice}: {refused}"
         else:
@@ -218,7 +218,9 @@ def _not_known_yet(run: Run, verdict: dict[str, Any], since: datetime) -> dict[s
                 why = f"outcomes are late, so the recovery cannot be judged: {verdict['sentence']}"
                 todo = "Find out what holds outcomes up. The incident stays in monitoring and is measured as they come."
                 incident = incidents.get(conn, run.incident_id)
-                ask(conn, run.world.policy, incident, Role.ML_TEAM_LEAD, why, now=run.world.now(), key="outcomes", next_step=todo)
+                request_action(
+                    conn, run.world.policy, incident, Role.ML_TEAM_LEAD, why, now=run.world.now(), key="outcomes", next_step=todo
+                )
     return {**verdict, "give_up": False, "look_again_s": next_look_s(elapsed.total_seconds(), verdict["label_delay_s"])}
 
 
@@ -333,7 +335,7 @@ def _feasible(run: Run, undo: Undo) -> tuple[Undo, list[tuple[Action, str]]]:
     if undo.plan is None:
         return undo, []
     actions = undo.plan.actions
-    tried = dry_run.rehearse(run, undo.plan.model, actions)
+    tried = dry_run.dry_run(run, undo.plan.model, actions)
     keep, left_out = dry_run.left_out(actions, tried)
     reason = f"a dry run of taking it back was refused ({'; '.join(tried.refused.values())}); a person was asked"
     kept = {**undo.kept, **{u: reason for i, u in enumerate(undo.undoes) if u and i not in keep}}

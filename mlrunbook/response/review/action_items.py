@@ -11,7 +11,7 @@ from mlrunbook.domain.incident import ItemStatus
 from mlrunbook.domain.policy.policy import Policy
 from mlrunbook.domain.review import action_items
 from mlrunbook.domain.review.action_items import Item
-from mlrunbook.response.communication.notifications import tell
+from mlrunbook.response.communication.notifications import send_message
 from mlrunbook.store import action_items as items
 from mlrunbook.store import incidents, outbox, timeline
 
@@ -59,9 +59,9 @@ def remind(conn: Connection, policy: Policy, due: outbox.Item, *, now: datetime)
     item = items.get(conn, int(due.payload["item"]))
     if item.status.is_open:
         text = action_items.action_item_reminder(item, now)
-        tell(conn, incident, "tickets", "the ticket queue", text, key=due.dedup_key, now=now)
+        send_message(conn, incident, "tickets", "the ticket queue", text, key=due.dedup_key, now=now)
         if item.is_overdue(now):
-            tell(conn, incident, "incidents", "#ml-incidents", text, key=due.dedup_key, now=now)
+            send_message(conn, incident, "incidents", "#ml-incidents", text, key=due.dedup_key, now=now)
         _plan_next(conn, policy, item, now=now)
 
 

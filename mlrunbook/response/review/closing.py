@@ -21,7 +21,7 @@ from mlrunbook.domain.review import review
 from mlrunbook.domain.review.review import Event, ReviewFacts
 from mlrunbook.response.communication import reports
 from mlrunbook.response.communication.escalation import updates
-from mlrunbook.response.communication.notifications import actions_taken, figures, stop, tell_stakeholders
+from mlrunbook.response.communication.notifications import actions_taken, figures, send_to_stakeholders, stop
 from mlrunbook.response.lifecycle import post_close_check
 from mlrunbook.response.review import contained, reminders
 from mlrunbook.response.review.action_items import add_drafted
@@ -86,7 +86,7 @@ def announce_resolution(run: Run) -> None:
                 impact=[one.sentence for one in contained.outages_of(conn, incident)],
             )
         )
-        tell_stakeholders(conn, incident, message, key="resolved", now=now)
+        send_to_stakeholders(conn, incident, message, key="resolved", now=now)
         incidents.set_review_due(conn, run.incident_id, review_due(incident.resolved_at, policy))
         incidents.set_status(conn, run.incident_id, Status.CLOSED, why="the resolution notice is out", actor=ACTOR, now=now)
         post_close_check.schedule(conn, policy, run.incident_id, now=now)

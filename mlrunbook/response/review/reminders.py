@@ -11,7 +11,7 @@ from mlrunbook.domain.incident import Incident
 from mlrunbook.domain.policy.policy import Policy
 from mlrunbook.domain.review.review import next_review_reminder
 from mlrunbook.domain.roles import Role
-from mlrunbook.response.communication.notifications import ask, tell
+from mlrunbook.response.communication.notifications import request_action, send_message
 from mlrunbook.store import incidents, outbox, records, timeline
 from mlrunbook.store.record_names import APPROVED
 
@@ -39,12 +39,12 @@ def remind(conn: Connection, policy: Policy, item: outbox.Item, *, now: datetime
         subject = f"[REVIEW DUE] {messages.model_name(incident.model)}"
         text = messages.Rendered(subject, f"{words[:1].upper()}{words[1:]}.\n{todo}")
         for channel, to in (("incidents", "#ml-incidents"), ("tickets", "the ticket queue")):
-            tell(conn, incident, channel, to, text, key=item.dedup_key, now=now)
+            send_message(conn, incident, channel, to, text, key=item.dedup_key, now=now)
     else:
         number = sum(datetime.fromisoformat(r["payload"]["at"]) >= due for r in _rows(conn, incident, due)) - 1
         role = ESCALATION[min(number, len(ESCALATION) - 1)]
         timeline.append(conn, incident.id, "review", f"Overdue: {words}; the {role.words} is asked", actor="dispatcher", at=now)
-        ask(conn, policy, incident, role, words, now=now, key=f"review-due:{role}:{item.dedup_key}", next_step=todo)
+        request_action(conn, policy, incident, role, words, now=now, key=f"review-due:{role}:{item.dedup_key}", next_step=todo)
     _plan_next(conn, policy, incident, due, now=now)
 
 

@@ -172,8 +172,8 @@ def test_the_rehearsal_of_an_isolation_finds_what_would_let_callers_in(case: Cas
     case.serving()
     spec = {"podSelector": {}, "ingress": [{}], "policyTypes": ["Ingress"]}
     kit.networking.create_namespaced_network_policy(kit.namespace, {"metadata": {"name": "let-callers-in"}, "spec": spec})
-    assert case.runtime.rehearse(MODEL, [Isolate(MODEL, True)])[1] == "NetworkPolicy let-callers-in still lets traffic through to them"
-    assert case.runtime.rehearse(MODEL, [Isolate(MODEL, False)]) == []
+    assert case.runtime.dry_run(MODEL, [Isolate(MODEL, True)])[1] == "NetworkPolicy let-callers-in still lets traffic through to them"
+    assert case.runtime.dry_run(MODEL, [Isolate(MODEL, False)]) == []
 
 
 def test_a_webhook_that_knows_no_dry_run_refuses_nothing(case: Case, fake_url: tuple[FakeKubernetes, str], kit: Kit) -> None:
@@ -189,7 +189,7 @@ def test_a_webhook_that_knows_no_dry_run_refuses_nothing(case: Case, fake_url: t
     fake_url[0].before = refuse
     try:
         with pytest.raises(Transient, match="the cluster cannot try it without doing it"):
-            case.runtime.rehearse(MODEL, [Isolate(MODEL, True)])
+            case.runtime.dry_run(MODEL, [Isolate(MODEL, True)])
     finally:
         fake_url[0].before = lambda call: None
 

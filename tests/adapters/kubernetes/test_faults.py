@@ -27,7 +27,7 @@ Verb = Callable[[KubernetesRuntime], Any]
 
 
 def _configure(runtime: KubernetesRuntime) -> None:
-    """As `perform` does it: what holds already is not written."""
+    """As `execute` does it: what holds already is not written."""
     stored = runtime.read_config(MODEL)
     if stored.threshold != 0.7:
         runtime.write_config(MODEL, {"threshold": 0.7}, expected_revision=stored.revision)
@@ -325,7 +325,7 @@ def test_what_the_server_finds_invalid_is_refused_in_its_words(scene: Scene) -> 
         if key[1] == "replicasets":
             thing["spec"]["template"]["spec"]["containers"][0]["image"] = ""
     with pytest.raises(Refused, match=r"refuses the change of deployment/model-server .*\(422\): .*image: Required value"):
-        runtime.rehearse(MODEL, [UndoRollout(MODEL, 1)])
+        runtime.dry_run(MODEL, [UndoRollout(MODEL, 1)])
 
 
 def test_an_api_server_that_nobody_listens_at_is_transient(tmp_path: Path) -> None:

@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 
 from mlrunbook.domain.communication.messages import (
     Figures,
+    IncidentSnapshot,
     PendingWorkOrder,
     Rendered,
     ResolutionFacts,
-    Situation,
     cost_per_day,
     emergency_alert,
     initial_notification,
@@ -31,7 +31,7 @@ from mlrunbook.domain.incident import Severity, Status
 from mlrunbook.domain.policy.policy import CostAssumptions
 from mlrunbook.domain.roles import Role
 
-SITUATION = Situation(
+SITUATION = IncidentSnapshot(
     incident_id="inc-7",
     model="predictive_maintenance",
     model_version="v2.0.0",
@@ -117,7 +117,7 @@ def test_numbers_that_were_not_measured_are_said_to_be_missing() -> None:
 
 
 def test_the_runbooks_example_values_never_appear_by_themselves() -> None:
-    bare = Situation("inc-7", "predictive_maintenance", None, Severity.HIGH, Status.DETECTED, "something is wrong")
+    bare = IncidentSnapshot("inc-7", "predictive_maintenance", None, Severity.HIGH, Status.DETECTED, "something is wrong")
     solved = ResolutionFacts("inc-7", "predictive_maintenance", Severity.HIGH, None, None, [])
     messages = [initial_notification(bare), update_notification(bare), resolution_notification(solved), ticket(bare), emergency_alert(bare)]
     messages += [page(bare, Role.ML_TEAM_LEAD, "because"), supervisors_notice(bare, [])]

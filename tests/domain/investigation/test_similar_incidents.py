@@ -9,7 +9,7 @@ import pytest
 
 from mlrunbook.domain.cause import Cause
 from mlrunbook.domain.incident import IncidentType, Severity
-from mlrunbook.domain.investigation.similar_incidents import Case, alike
+from mlrunbook.domain.investigation.similar_incidents import Case, find_similar
 
 DAY0 = datetime(2026, 3, 2, 9, tzinfo=UTC)
 TYPE = IncidentType.PERFORMANCE_DEGRADATION
@@ -26,18 +26,18 @@ def ids(found: list[Case]) -> list[str]:
 
 def test_the_same_cause_is_what_makes_two_incidents_alike() -> None:
     past = [case(1), case(2, Cause.STALE_FEATURES), case(3, None)]
-    assert ids(alike("pumps", TYPE, Cause.BAD_DEPLOYMENT, past)) == ["incident_1"]
+    assert ids(find_similar("pumps", TYPE, Cause.BAD_DEPLOYMENT, past)) == ["incident_1"]
 
 
 def test_this_model_comes_first_then_the_newest_and_three_are_enough() -> None:
     past = [case(1, model="fans", day=9), case(2, day=1), case(3, day=5), case(4, model="fans", day=3), case(5, model="fans", day=1)]
-    assert ids(alike("pumps", TYPE, Cause.BAD_DEPLOYMENT, past)) == ["incident_3", "incident_2", "incident_1"]
+    assert ids(find_similar("pumps", TYPE, Cause.BAD_DEPLOYMENT, past)) == ["incident_3", "incident_2", "incident_1"]
 
 
 @pytest.mark.parametrize("cause", [None, Cause.UNKNOWN, Cause.NOTHING_WRONG])
 def test_where_no_cause_is_known_the_type_of_this_model_must_do(cause: Cause | None) -> None:
     past = [case(1), case(2, model="fans"), case(3, Cause.UNKNOWN, type=IncidentType.INFRASTRUCTURE)]
-    assert ids(alike("pumps", TYPE, cause, past)) == ["incident_1"]
+    assert ids(find_similar("pumps", TYPE, cause, past)) == ["incident_1"]
 
 
 def test_the_sentence_tells_what_fixed_it_and_whether_it_held() -> None:

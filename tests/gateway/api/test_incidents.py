@@ -100,7 +100,7 @@ def waiting(world: World, incident_id: str) -> None:
     with world.transaction() as conn:
         lease = leases.take(conn, incident_id, "run-1", now=world.now(), lease_s=30)
         assert lease
-        leases.let_go(conn, lease, "waiting", now=world.now())
+        leases.release(conn, lease, "waiting", now=world.now())
 
 
 def due(world: World, incident_id: str, *kinds: str) -> list[str]:

@@ -150,7 +150,7 @@ def test_two_dispatchers_that_hold_the_deadline_say_it_once(world: World, clock:
         [held] = outbox.claim(conn, now=clock(), kinds=(RESPONSE,))
     for _ in range(2):
         with world.transaction() as conn:
-            escalation.answer_is_due(conn, world.policy, held, now=clock())
+            escalation.acknowledgement_overdue(conn, world.policy, held, now=clock())
             outbox.delivered(conn, held, now=clock())
     deliver(world)
     assert len(told(world, incident_id, "response")) == 1

@@ -12,7 +12,7 @@ from mlrunbook.domain.errors import Refused, Transient
 from mlrunbook.domain.incident import IncidentType, Severity, Status, Subtype
 from mlrunbook.domain.policy.policy import ApprovalRule, Approvals, FreezeWindow, Guardrails, Policy
 from mlrunbook.domain.roles import Role
-from mlrunbook.response.containment.emergency import BY_HAND, Giver, give
+from mlrunbook.response.containment.emergency import BY_HAND, Requester, request
 from mlrunbook.response.lifecycle import runs, severity_change
 from mlrunbook.response.review.closing import unexplained
 from mlrunbook.response.world import World
@@ -21,14 +21,16 @@ from tests.fakes import Clock, FileWorld, LedgerNotifier
 from tests.response.people import approve, deliver, incident_of, plan, recorded, report, say, told
 from tests.response.protocol import carry
 
-ONCALL = Giver("the engineer on call", "oncall_ml_engineer", "cli")
+ONCALL = Requester("the engineer on call", "oncall_ml_engineer", "cli")
 
 
-def order(world: World, incident_id: str, what: Order = Order.STOP_SERVING, *, version: str | None = None, by: Giver = ONCALL) -> str:
+def order(world: World, incident_id: str, what: Order = Order.STOP_SERVING, *, version: str | None = None, by: Requester = ONCALL) -> str:
     """Its plan's digest."""
     with world.transaction() as conn:
         incident = incidents.get(conn, incident_id, lock=True)
-        return give(conn, world.policy, incident, what, version=version, by=by, why="pumps fail one after another", now=world.now()).digest
+        return request(
+            conn, world.policy, incident, what, version=version, by=by, why="pumps fail one after another", now=world.now()
+        ).digest
 
 
 def lease_state(world: World, incident_id: str) -> str:
@@ -151,7 +153,7 @@ def test_a_freeze_window_is_overridden_and_a_page_says_so(
 def test_who_may_not_contain_may_not_order_it(world: World) -> None:
     incident_id = report(world)
     with pytest.raises(Refused, match="decided by"):
-        order(world, incident_id, by=Giver("a data scientist", None, "rest"))
+        order(world, incident_id, by=Requester("a data scientist", None, "rest"))
     assert plan(world, incident_id, PlanKind.EMERGENCY) is None
 
 
@@ -162,7 +164,7 @@ def test_where_policy_wants_two_people_the_first_order_waits_for_the_second(worl
     order(world, incident_id)
     carry(world, incident_id, "run-1")
     assert file_world.state["replicas"] == 1
-    order(world, incident_id, by=Giver("the lead", "ml_team_lead", "cli"))
+    order(world, incident_id, by=Requester("the lead", "ml_team_lead", "cli"))
     carry(world, incident_id, "run-1")
     assert file_world.state["replicas"] == 0
 

@@ -32,9 +32,9 @@ from mlrunbook.domain.roles import Role
 from mlrunbook.gateway.api import schemas
 from mlrunbook.gateway.api.incidents import _close
 from mlrunbook.response.containment import emergency
-from mlrunbook.response.containment.emergency import Giver
+from mlrunbook.response.containment.emergency import Requester
 from mlrunbook.response.execution import standing_orders
-from mlrunbook.response.plan_state import standing_approval
+from mlrunbook.response.plan_state import valid_approval
 from mlrunbook.response.world import World
 from mlrunbook.store import incidents, journal, plans
 from tests.fakes import MODEL, Clock, FileWorld, LedgerNotifier, LedgerOrchestrator, empty_store, world_of
@@ -47,7 +47,7 @@ STEPS = 25
 # Shrinking takes minutes, each step is a transaction or more; set it to look for a short sequence.
 PHASES = [Phase.explicit, Phase.generate, *([Phase.shrink] if os.environ.get("MLRUNBOOK_ORDER_SHRINK") else [])]
 TWO = ApprovalRule(roles=(Role.ONCALL_ML_ENGINEER, Role.ML_TEAM_LEAD), count=2)
-PEOPLE = (Giver("the engineer on call", "oncall_ml_engineer", "cli"), Giver("the lead", "ml_team_lead", "rest"))
+PEOPLE = (Requester("the engineer on call", "oncall_ml_engineer", "cli"), Requester("the lead", "ml_team_lead", "rest"))
 CHANGES = ("scale:0", "scale:1", "route:v1.5.0", "route:v1.4.0", "route:None", "config:auto_work_orders=False", "rollback")
 
 
@@ -128,15 +128,15 @@ class Orders(RuleBasedStateMachine):
     # -- people
 
     @rule(what=st.sampled_from(["stop", "halt", "v1.5.0", "v1.4.0"]), by=st.sampled_from(PEOPLE))
-    def somebody_orders(self, what: str, by: Giver) -> None:
+    def somebody_orders(self, what: str, by: Requester) -> None:
         order = {"stop": Order.STOP_SERVING, "halt": Order.HALT_WORK_ORDERS}.get(what, Order.ROUTE)
         self._order(order, by, version=what if order is Order.ROUTE else None)
 
     @rule(by=st.sampled_from(PEOPLE))
-    def somebody_takes_back(self, by: Giver) -> None:
+    def somebody_takes_back(self, by: Requester) -> None:
         self._order(Order.TAKE_BACK, by)
 
-    def _order(self, order: Order, by: Giver, *, version: str | None = None) -> None:
+    def _order(self, order: Order, by: Requester, *, version: str | None = None) -> None:
         self.clock.advance(seconds=1)
         state = self._state()
         try:
@@ -144,7 +144,7 @@ class Orders(RuleBasedStateMachine):
                 incident = incidents.get(conn, self.incident_id, lock=True)
                 if not incident.status.is_open:
                     return
-                plan = emergency.give(
+                plan = emergency.request(
                     conn, self.world.policy, incident, order, version=version, by=by, why="it fails", now=self.clock(), state=state
                 )
         except Refused:
@@ -159,7 +159,7 @@ class Orders(RuleBasedStateMachine):
 
     def _counts(self, plan: Plan) -> None:
         with self.world.transaction() as conn:
-            if standing_approval(conn, self.world.policy, plan, now=self.clock())[0]:
+            if valid_approval(conn, self.world.policy, plan, now=self.clock())[0]:
                 self.watch.order(plan)
 
     @rule(kind=st.sampled_from([PlanKind.EMERGENCY, PlanKind.RESOLUTION, PlanKind.MITIGATION]))
@@ -167,7 +167,7 @@ class Orders(RuleBasedStateMachine):
         self.clock.advance(seconds=1)
         with self.world.transaction() as conn:
             asked = plans.current(conn, self.incident_id, kind)
-            was = asked and standing_approval(conn, self.world.policy, asked, now=self.clock())[0]
+            was = asked and valid_approval(conn, self.world.policy, asked, now=self.clock())[0]
         if asked is None or not self._is_open():
             return
         with suppress(Refused):

@@ -1,4 +1,4 @@
-"""Every change to the world goes through perform(): approved, journaled, at most once, read back."""
+"""Every change to the world goes through execute(): approved, journaled, at most once, read back."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from mlrunbook.domain.observed import ServingStatus
 from mlrunbook.domain.policy.owned import ModelRules
 from mlrunbook.domain.policy.policy import FreezeWindow, Guardrails, Policy
 from mlrunbook.response.execution.approvals import approve_by_rule, decide
-from mlrunbook.response.execution.execute import perform
+from mlrunbook.response.execution.execute import execute
 from mlrunbook.response.execution.handlers import COMPARED
 from mlrunbook.response.world import World
 from mlrunbook.store import evidence, incidents, journal, leases, outbox, plans, timeline
@@ -81,7 +81,7 @@ class Scene:
             decide(conn, self.world.policy, plan.incident_id, plan.digest, decision=decision, reason="", now=self.clock(), **who)
 
     def do(self, plan: Plan, ordinal: int = 0) -> journal.Row:
-        return perform(self.world, self.lease, plan, ordinal)
+        return execute(self.world, self.lease, plan, ordinal)
 
     def row(self, plan: Plan, ordinal: int = 0) -> journal.Row | None:
         with self.world.transaction() as conn:
@@ -563,7 +563,7 @@ class TestOneAtATime:
         theirs, ours = other.approved(RouteTraffic(MODEL, "v1.5.0")), scene.approved(BACK)
         meanwhile = _Meanwhile(scene.file_world, lambda: other.crashed(theirs))
         with pytest.raises(Transient, match=other.incident_id):
-            perform(replace(scene.world, platform=meanwhile), scene.lease, ours, 0)
+            execute(replace(scene.world, platform=meanwhile), scene.lease, ours, 0)
         assert scene.file_world.applied == {}
         assert scene.row(ours) is None
 

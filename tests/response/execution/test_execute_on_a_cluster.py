@@ -1,4 +1,4 @@
-"""Every verb of the cluster goes through perform(): journaled with the state before, read back, and failed by the pods' own words."""
+"""Every verb of the cluster goes through execute(): journaled with the state before, read back, and failed by the pods' own words."""
 
 from __future__ import annotations
 

@@ -122,9 +122,9 @@ def test_an_incident_that_opens_again_and_again_pages_once_and_waits_for_a_perso
     assert any("nothing is done by itself: it is flapping" in text for text in told(world, incident_id, "containment"))
 
     with world.transaction() as conn:
-        recurrence.go_on(conn, incident_id, by="the lead", note="the sensor is mended", now=clock())
+        recurrence.resume_automation(conn, incident_id, by="the lead", note="the sensor is mended", now=clock())
         with pytest.raises(Refused, match="has not stopped"):
-            recurrence.go_on(conn, incident_id, by="the lead", note="", now=clock())
+            recurrence.resume_automation(conn, incident_id, by="the lead", note="", now=clock())
     clock.advance(minutes=1)
     carry(world, incident_id, "run-9")
     assert file_world.applied == SWITCHED
@@ -161,7 +161,7 @@ def test_a_flapping_incident_that_has_recovered_is_not_closed_by_itself(
     ended = carry(world, closed, "run-2")
     deliver(world)
     assert sum("Flapping" in m.body for m in notifier.pages()) == 2, "on-call and the lead, once each"
-    assert "mlrunbook incidents go-on" in next(m.body for m in notifier.pages() if "Flapping" in m.body)
+    assert "mlrunbook incidents resume-automation" in next(m.body for m in notifier.pages() if "Flapping" in m.body)
     assert ended in ("pending", "waiting for a human")
     with world.transaction() as conn:
         held = recurrence.automation_held(conn, closed, now=clock())
@@ -169,12 +169,12 @@ def test_a_flapping_incident_that_has_recovered_is_not_closed_by_itself(
     file_world.set(bad_versions={})
     with world.transaction() as conn:
         records.put(conn, closed, "human_resolution", {"by": "the lead", "what": "mended", "at": clock().isoformat()}, now=clock())
-        leases.nudge(conn, closed, why="fixed", key="fixed", now=clock())
+        leases.wake(conn, closed, why="fixed", key="fixed", now=clock())
     clock.advance(minutes=2)
     assert carry(world, closed, "run-2" if ended == "pending" else "run-3") == "held"
     assert incident_of(world, closed).status is not Status.CLOSED
     with world.transaction() as conn:
-        recurrence.go_on(conn, closed, by="the lead", note="", now=clock())
+        recurrence.resume_automation(conn, closed, by="the lead", note="", now=clock())
     clock.advance(minutes=2)
     assert carry(world, closed, "run-4") == "closed"
 

@@ -161,7 +161,7 @@ def test_a_person_lowers_it_with_a_reason_and_only_more_harm_raises_it_again(
     assert incident_of(world, incident_id).severity is Severity.MEDIUM
     assert told(world, incident_id, "severity")[-1].endswith("the lead lowers it from high to medium: a test fleet")
     with world.transaction() as conn:
-        severity_change.regrade(
+        severity_change.change_severity(
             conn, world.policy, incidents.get(conn, incident_id), Severity.CRITICAL, None, words="more harm", by="a test", now=clock()
         )
         assert severity_change.lowered_from(conn, incident_id) is None

@@ -84,7 +84,7 @@ class TestRestart:
         assert carry(world, incident_id, "run-1") == "not recovered"
         assert incident_of(world, incident_id).status is Status.INVESTIGATING
         with world.transaction() as conn:
-            leases.nudge(conn, incident_id, why="a human asks for another look", key="human-1", now=world.now())
+            leases.wake(conn, incident_id, why="a human asks for another look", key="human-1", now=world.now())
         clock.advance(minutes=1)
         assert carry(world, incident_id, "run-2") == "waiting for a human"
         deliver(world)

@@ -18,10 +18,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from sqlalchemy import insert
 
 from mlrunbook.base.db import transaction
 from mlrunbook.domain.actions import Path as ResolutionPath
 from mlrunbook.domain.actions import Plan, PlanKind, RollBack
+from mlrunbook.platform.tables import models
 from mlrunbook.store import incidents, plans, records
 from tests.docs.pages import README, ROOT, RUNBOOK, Page
 from tests.waiting import until
@@ -73,7 +75,9 @@ class Shell:
 
 
 @pytest.fixture(scope="module")
-def shell(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Shell:
+def shell(stack: Stack, store: Engine, tmp_path_factory: pytest.TempPathFactory) -> Shell:
+    with transaction(store) as conn:  # a report on a model that nobody knows is refused
+        conn.execute(insert(models).values(name=MODEL, created_at=datetime.now(UTC)))
     folder = tmp_path_factory.mktemp("reader")
     (folder / ".local/share").mkdir(parents=True)
     (folder / ".local/share/mlrunbook").symlink_to(stack.data)

@@ -28,6 +28,7 @@ from mlrunbook.domain.observed import ServingState
 
 ORDERED_AT = "ordered_at"  # of a plan's facts: to the microsecond, so that the same order given again is another plan
 UNDOES = "undoes"  # of a plan's facts: the id of the journaled action that each of its actions takes back, None where it completes one
+KEPT = "kept"  # of such a plan: the id of each journaled action that it leaves, and why
 
 
 def emergency_plan(incident_id: str, model: str, order: Order, *, version: str | None, by: str, why: str, at: datetime) -> Plan:
@@ -95,9 +96,8 @@ def reverse(
         else:
             steps.append((action, mine[-1].action_id))
     if configured and "threshold" in configured.settings and not any(isinstance(a, Scale) for a, _ in steps):
-        steps.append(
-            (Restart(model, f"{incident_id}-undo-{configured.settings['threshold']:g}"), None)
-        )  # a server that starts reads its config
+        # A server that starts reads its config; one that runs on has to be restarted for a threshold.
+        steps.append((Restart(model, f"{incident_id}-undo-{configured.settings['threshold']:g}"), None))
     reasons_kept = list(dict.fromkeys(kept.values()))
     if not steps and not withdraws:
         raise Refused("; ".join(reasons_kept) or f"no containment of {incident_id} is in force")
@@ -109,7 +109,7 @@ def reverse(
         tuple(action for action, _ in steps),
         tuple(reasons),
         expected=Order.TAKE_BACK.expected,
-        facts={ORDERED_AT: at.isoformat(), UNDOES: [undone for _, undone in steps]},
+        facts={ORDERED_AT: at.isoformat(), UNDOES: [undone for _, undone in steps], KEPT: kept},
     )
 
 

@@ -20,6 +20,7 @@ from mlrunbook.gateway.api.dependencies import OF_ALL, READER, Approver, Inciden
 from mlrunbook.response.communication import regulatory_clocks, reports
 from mlrunbook.response.communication.escalation import acknowledge
 from mlrunbook.response.communication.notifications import send_message, stop
+from mlrunbook.response.containment import emergency
 from mlrunbook.response.containment.evidence import check as check_evidence
 from mlrunbook.response.execution import approvals
 from mlrunbook.response.known_models import refusal
@@ -285,6 +286,11 @@ def _close(conn: Connection, world: World, incident: Incident, who: Identity, bo
             raise Refused(f"{words}. {reports.how_to_end(incident.id)}")
         if not reason:
             raise Invalid(f"{incident.id} is {incident.status}: closing it needs a reason", field="reason")
+    if underway := emergency.underway(conn, world.policy, incident, now=now):
+        raise Refused(
+            f"{incident.id} cannot close: ordered and not in force yet: {'; '.join(underway)}. Wait for it, or withdraw it: "
+            f"`mlrunbook incidents contain {incident.id} --take-back`"
+        )
     if open_ends := unexplained(conn, incident.id):
         raise Refused(
             f"{incident.id} cannot close: {', '.join(open_ends)} is neither taken back nor kept with a reason: "

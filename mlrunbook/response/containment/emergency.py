@@ -11,7 +11,7 @@ from sqlalchemy import Connection
 
 from mlrunbook.domain.actions import Isolate, Order, Plan, PlanKind, RouteTraffic, Scale
 from mlrunbook.domain.communication import messages
-from mlrunbook.domain.containment.emergency import Seen, emergency_plan, reverse, stays, undoes_of
+from mlrunbook.domain.containment.emergency import KEPT, Seen, emergency_plan, reverse, stays, undoes_of
 from mlrunbook.domain.containment.orders import Ordered, OrderState, Thing, newest_about, things_of
 from mlrunbook.domain.errors import Refused, RunbookError, Transient, Unknown
 from mlrunbook.domain.incident import Incident, Status
@@ -238,9 +238,9 @@ def announce(run: Run, digest: str) -> None:
             why = "what was ordered is read back"
             incident = incidents.set_status(conn, run.incident_id, Status.CONTAINED, why=why, actor=ACTOR, now=now)
         if undoes_of(one.plan) is not None:
-            for left in executed_of(conn, run.incident_id):
-                if reason := stays(left.action):
-                    journal.set_kept(conn, left.action_id, reason)
+            left = {e.action_id: reason for e in executed_of(conn, run.incident_id) if (reason := stays(e.action))}
+            for action_id, reason in (left | one.plan.facts.get(KEPT, {})).items():
+                journal.set_kept(conn, action_id, reason)
         standing_orders.plan_anew(conn, run.incident_id, now=now)
         _tell(conn, incident, one, failed, now=now)
         run.record(conn, ENDED + digest, {"failed": failed})
@@ -339,6 +339,12 @@ def in_force(conn: Connection, policy: Policy, incident: Incident, *, since: dat
     known = standing_orders.of_model(conn, policy, incident.model, now=now)
     found = {o.plan.digest: o for thing in Thing if (o := newest_about(known, thing))}
     return [summary_of(o.plan) for o in found.values() if o.given.since > since and undoes_of(o.plan) is None]
+
+
+def underway(conn: Connection, policy: Policy, incident: Incident, *, now: datetime) -> list[str]:
+    """What people have ordered in this incident and a run is about to carry out, or is at: no close drops it."""
+    known = standing_orders.of_incident(conn, policy, incident.id, incident.model, now=now)
+    return [summary_of(o.plan) for o in known if o.state in (OrderState.REQUESTED, OrderState.IN_PROGRESS)]
 
 
 def not_in_force(conn: Connection, policy: Policy, incident: Incident, *, now: datetime) -> list[str]:

@@ -146,3 +146,11 @@ class TestContainmentOnAPersonsWord:
     def test_an_incident_that_is_over_is_not_contained(self, client: TestClient, incident: str) -> None:
         client.post(f"/api/v1/incidents/{incident}/close", json={"reason": "a test"})
         assert self.order(client, incident, order="stop_serving").status_code == 409
+
+    def test_no_close_drops_an_order_that_a_run_is_about_to_carry_out(self, client: TestClient, incident: str) -> None:
+        self.order(client, incident, order="stop_serving")
+        answer = client.post(f"/api/v1/incidents/{incident}/close", json={"reason": "a test"})
+        assert answer.status_code == 409
+        assert "ordered and not in force yet" in answer.text
+        self.order(client, incident, order="take_back")
+        assert client.post(f"/api/v1/incidents/{incident}/close", json={"reason": "a test"}).status_code == 200

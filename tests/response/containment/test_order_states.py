@@ -15,16 +15,17 @@ from mlrunbook.domain.errors import Refused, Transient
 from mlrunbook.domain.incident import IncidentType, Severity
 from mlrunbook.domain.policy.policy import ApprovalRule, Approvals, Policy
 from mlrunbook.domain.roles import Role
+from mlrunbook.response.containment.emergency import request
 from mlrunbook.response.detection import triage
 from mlrunbook.response.execution import standing_orders
 from mlrunbook.response.lifecycle import runs, severity_change
 from mlrunbook.response.lifecycle.opening import take_in
 from mlrunbook.response.review.closing import unexplained
 from mlrunbook.response.world import World
-from mlrunbook.store import journal, plans
+from mlrunbook.store import incidents, journal, plans
 from mlrunbook.store.incidents import Report
 from tests.fakes import MODEL, Clock, FileWorld, LedgerNotifier
-from tests.response.containment.test_emergency import lease_state, order
+from tests.response.containment.test_emergency import ONCALL, lease_state, order
 from tests.response.people import approve, deliver, incident_of, report
 from tests.response.protocol import carry, no_sleep, step_2
 
@@ -324,3 +325,24 @@ class TestNoMeasurementEndsAnOrderThatIsNotInForce:
         with pytest.raises(Refused, match="what was ordered is not in force"):
             carry(world, incident_id, "run-1")
         assert incident_of(world, incident_id).status.is_open
+
+
+def test_what_taking_back_left_to_somebody_else_is_kept_with_that_reason(world: World, file_world: FileWorld, clock: Clock) -> None:
+    incident_id = report(world)
+    order(world, incident_id)
+    carry(world, incident_id, "run-1")
+    clock.advance(seconds=1)
+    order(world, incident_id, Order.HALT_WORK_ORDERS)
+    carry(world, incident_id, "run-1")
+    file_world.set(replicas=5)
+    clock.advance(seconds=1)
+    with world.transaction() as conn:
+        incident = incidents.get(conn, incident_id, lock=True)
+        seen = file_world.observe(MODEL)
+        request(conn, world.policy, incident, Order.TAKE_BACK, version=None, by=ONCALL, why="it was the sensor", now=clock(), state=seen)
+    carry(world, incident_id, "run-1")
+    assert (file_world.state["replicas"], file_world.state["config"]["auto_work_orders"]) == (5, True)
+    with world.transaction() as conn:
+        assert unexplained(conn, incident_id) == []
+        kept = [row.kept_because for row in journal.of_incident(conn, incident_id) if row.kind == "scale"]
+    assert kept == ["somebody has scaled to 5 since: that stays"]

@@ -18,8 +18,8 @@ from mlrunbook.response.world import World
 from mlrunbook.store import plans
 from tests.fakes import MODEL, Clock, FileWorld, LedgerNotifier
 from tests.response.containment.test_emergency import order
+from tests.response.containment.test_orders_and_other_incidents import carried, close
 from tests.response.people import approve, deliver, incident_of, report, say
-from tests.response.test_orders_and_other_incidents import carried, close
 
 
 def pages(notifier: LedgerNotifier, *words: str) -> list[str]:

@@ -77,7 +77,9 @@ def _models(platform: ModelPlatform, on: Subject) -> str:
         found = platform.models()
     except NotFound as error:
         raise NotRun(f"the platform lists no models ({error}): a model is looked up by its status") from error
-    expect(on.model in found, f"{on.model} among them", list(found)[:ROWS])
+    if on.model not in found:
+        platform.status(on.model)  # NotFound: nobody has registered it, and the list is right
+        raise Differs(f"{on.model} among them", list(found)[:ROWS])
     expect(NOBODY not in found, "no model that is not there", NOBODY)
     return f"{len(found)} models"
 

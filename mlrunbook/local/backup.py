@@ -177,7 +177,7 @@ def _check_before(archive: Path) -> None:
     with opened(archive) as (head, _):
         pass
     config = Config()
-    config.set_main_option("script_location", "mlrunbook:migrations")
+    config.set_main_option("script_location", "mlrunbook.store:migrations")
     scripts = ScriptDirectory.from_config(config)
     made_by = f"{archive} was made by mlrunbook {head.release}"
     if head.schema_revision not in {script.revision for script in scripts.walk_revisions()}:

@@ -84,7 +84,7 @@ def report(page: Page) -> None:
     page.get_by_role("link", name="respond").first.click()
     page.get_by_role("button", name="Run", exact=True).click()
     page.get_by_text("Custom run").click()
-    page.get_by_label("model").fill(MODEL)
+    page.get_by_role("textbox", name="model (Optional)", exact=True).fill(MODEL)  # there is a switch unknownModel, too
     page.get_by_label("description").fill("Pumps fail without a warning since the release")
     page.get_by_label("reportedBy").fill("shift_lead")
     shot(page, "1-custom-run")

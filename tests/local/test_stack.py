@@ -160,7 +160,7 @@ def test_ctrl_c_in_the_middle_of_the_start_leaves_nothing(scratch: Path, number:
     process = child(data, ports)
     read_until(process, "schema and tokens")
     process.send_signal(number)
-    said, _ = process.communicate(timeout=20)
+    said, _ = process.communicate(timeout=120)
     assert said.endswith("stopped\n")
     assert "ready in" not in said
     assert leftovers(data, ports) == []
@@ -257,7 +257,8 @@ def test_on_a_stack_that_has_just_started_the_doctor_finds_nothing_that_fails(st
         check=False,
     )
     found = {one["name"]: one for one in json.loads(done.stdout)}
-    assert (done.returncode, [one for one in found.values() if one["level"] == "fail"]) == (0, [])
+    assert [f"{one['name']}: {one['said']}" if "said" in one else one for one in found.values() if one["level"] == "fail"] == []
+    assert done.returncode == 0
     assert {"runtime", "worker", "deployments", "schema", "gateway"} <= {name for name, one in found.items() if one["level"] == "ok"}
     assert not [secret for secret in (stack.token("platform"), stack.token("operator"), stack.prefect_auth or "") if secret in done.stdout]
 

@@ -317,8 +317,8 @@ def _flag_pending_work_orders(platform: ModelPlatform, on: Subject) -> str:
 
 
 CHECKS: tuple[Check, ...] = (
-    Check("models", "every registered model, or 404 where the platform keeps no list", _models),
     Check("status", "what serves, and 404 for a model that is not there", _status),
+    Check("models", "every registered model, or 404 where the platform keeps no list", _models),
     Check("metrics", "two windows whose figures agree; since, until and version respected", _metrics),
     Check("history", "figures by day, oldest first; days and until respected; 404 where none are kept", _history),
     Check("alerts", "alerts as Alertmanager writes one", _alerts),

@@ -18,12 +18,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from mlrunbook.platform.tables import models
 from sqlalchemy import insert
 
 from mlrunbook.base.db import transaction
 from mlrunbook.domain.actions import Path as ResolutionPath
 from mlrunbook.domain.actions import Plan, PlanKind, RollBack
+from mlrunbook.local.platform.tables import models
 from mlrunbook.store import incidents, plans, records
 from tests.docs.pages import README, ROOT, RUNBOOK, Page
 from tests.waiting import until

@@ -10,11 +10,11 @@ from sqlalchemy import Connection
 from mlrunbook.domain.actions import PlanKind, RollBack
 from mlrunbook.domain.communication.durations import times
 from mlrunbook.domain.incident import Incident, Status
+from mlrunbook.domain.records import Record
 from mlrunbook.drills.simulator.faults import Truth
 from mlrunbook.drills.simulator.traffic import MODEL
 from mlrunbook.response.review.reviews import current
 from mlrunbook.store import incidents, journal, leases, outbox, plans, records, timeline
-from mlrunbook.store.record_names import REVIEW_DRAFT
 
 TOLERANCE = 0.05  # F1 counts as back within this share of the baseline
 
@@ -43,7 +43,7 @@ def waiting_for_release(conn: Connection, incident_id: str) -> str | None:
 
 
 def review_of(conn: Connection, incident_id: str) -> str | None:
-    return current(conn, incident_id) if records.get(conn, incident_id, REVIEW_DRAFT) else None
+    return current(conn, incident_id) if records.get(conn, incident_id, Record.REVIEW) else None
 
 
 def summarise(conn: Connection, incident_id: str, *, fault: str, injected_at: datetime, applied: dict[str, int]) -> dict[str, Any]:

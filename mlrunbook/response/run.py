@@ -5,15 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from sqlalchemy import Connection
 
 from mlrunbook.domain.incident import Incident
+from mlrunbook.domain.records import Recorded
 from mlrunbook.response.world import World
 from mlrunbook.store import incidents, leases, records, timeline
 
 ACTOR = "mlrunbook"
+R = TypeVar("R", bound=Recorded)
 
 
 @dataclass(frozen=True)
@@ -35,6 +37,15 @@ class Run:
     def incident(self) -> Incident:
         with self.world.transaction() as conn:
             return incidents.get(conn, self.incident_id)
+
+    def recall(self, kind: type[R], *names: object) -> R | None:
+        """What an earlier step of this or another run has left."""
+        with self.world.transaction() as conn:
+            return records.recall(conn, self.incident_id, kind, *names)
+
+    def keep(self, conn: Connection, record: R, *names: object) -> R:
+        """Leave it for later steps unless one stands; returns what stands."""
+        return records.keep(conn, self.incident_id, record, *names, now=self.world.now())
 
     def recorded(self, step: str) -> dict[str, Any] | None:
         with self.world.transaction() as conn:

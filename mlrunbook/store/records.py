@@ -5,12 +5,31 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import Any
+from typing import Any, TypeVar
 
 from sqlalchemy import Connection, delete, select
 from sqlalchemy.dialects.postgresql import insert
 
+from mlrunbook.domain.records import Recorded
 from mlrunbook.store.tables import incidents, records
+
+R = TypeVar("R", bound=Recorded)
+
+
+def recall(conn: Connection, incident_id: str, kind: type[R], *names: object) -> R | None:
+    """What an earlier step has left under the key of `kind`."""
+    row = get(conn, incident_id, kind.key.of(*names))
+    return None if row is None else kind.from_record(row)
+
+
+def keep(conn: Connection, incident_id: str, record: R, *names: object, now: datetime) -> R:
+    """Leave `record` for later steps unless one stands; returns what stands."""
+    return type(record).from_record(put(conn, incident_id, record.key.of(*names), record.to_record(), now=now))
+
+
+def of_kind(conn: Connection, incident_id: str, kind: type[R]) -> dict[str, R]:
+    """All rows of a `kind` whose key ends in a colon, by what follows it, oldest first."""
+    return {step.removeprefix(kind.key): kind.from_record(row) for step, row in with_prefix(conn, incident_id, kind.key).items()}
 
 
 def get(conn: Connection, incident_id: str, step: str) -> dict[str, Any] | None:

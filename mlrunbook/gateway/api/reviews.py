@@ -10,12 +10,12 @@ from pydantic import Field
 
 from mlrunbook.base.web import CamelModel
 from mlrunbook.domain.incident import ItemStatus
+from mlrunbook.domain.records import ReviewPart
 from mlrunbook.gateway.api.dependencies import READER, Approver, IncidentId, Operator
 from mlrunbook.gateway.api.schemas import ActionItemOut, Name, Said, Words
 from mlrunbook.response.review import action_items, reviews
 from mlrunbook.response.world import World
 from mlrunbook.store import action_items as items
-from mlrunbook.store.record_names import ReviewPart
 
 MAX_REVIEW = 200_000
 TEXT: dict[str, Any] = {"content": {"text/markdown": {"schema": {"type": "string"}}}}

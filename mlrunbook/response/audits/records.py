@@ -23,10 +23,11 @@ from mlrunbook.domain.errors import Invalid
 from mlrunbook.domain.incident import Incident, Status
 from mlrunbook.domain.observed import Missing
 from mlrunbook.domain.policy.policy import Policy
+from mlrunbook.domain.records import Record
 from mlrunbook.response.audits.facts import MOST_INCIDENTS, history, incidents_of, items_of
 from mlrunbook.response.containment.evidence import check as check_evidence
 from mlrunbook.response.world import World
-from mlrunbook.store import audits, incidents, journal, plans, record_names, records, regulatory_clocks, timeline
+from mlrunbook.store import audits, incidents, journal, plans, records, regulatory_clocks, timeline
 
 PAGE = "docs/runbooks/ml-model-incident.md"
 MOST_DAYS = 731  # two years
@@ -153,7 +154,7 @@ def _reviews(conn: Connection, touched: Iterable[Incident], period: Period, poli
     for one in touched:
         if one.status is Status.FALSE_ALARM or one.resolved_at is None or not period.since <= one.resolved_at < period.until:
             continue
-        reviewed, approved = (records.get(conn, one.id, step) or {} for step in (record_names.REVIEWED, record_names.APPROVED))
+        reviewed, approved = (records.get(conn, one.id, step) or {} for step in (Record.REVIEWED, Record.APPROVED))
         due = one.review_due_at or review_due(one.resolved_at, policy)
         found.append(ReviewSeen(one.id, due, reviewed.get("by"), approved.get("by")))
     return found

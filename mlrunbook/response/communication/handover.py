@@ -8,16 +8,16 @@ from sqlalchemy import Connection
 
 from mlrunbook.domain.communication import messages
 from mlrunbook.domain.incident import Incident
+from mlrunbook.domain.records import Record
 from mlrunbook.domain.roles import Duty, Role
 from mlrunbook.response.communication.notifications import send_message
 from mlrunbook.store import incidents, records, timeline
-from mlrunbook.store.record_names import HOLDER
 
 
 def hand_over(conn: Connection, incident_id: str, role: Role | Duty, *, to: str, note: str, by: str, now: datetime) -> Incident:
     """From now on pages and notices name `to`. Said again with the same words it adds nothing; every other time it is on the timeline."""
     incident = incidents.get(conn, incident_id, lock=True)
-    step, said = HOLDER + role, {"to": to, "by": by, "note": note}
+    step, said = Record.HOLDER + role, {"to": to, "by": by, "note": note}
     before = records.get(conn, incident_id, step) or {}
     if said == {k: before.get(k) for k in said}:
         return incident

@@ -19,13 +19,13 @@ from mlrunbook.domain.communication.messages import Figures, IncidentSnapshot, R
 from mlrunbook.domain.incident import Incident, Severity, Status
 from mlrunbook.domain.observed import WorkOrder
 from mlrunbook.domain.policy.policy import UNNAMED, Contact, Policy, role_of
+from mlrunbook.domain.records import Record
 from mlrunbook.domain.roles import Assigned, Duty, Role
 from mlrunbook.response.communication import reports
 from mlrunbook.response.plan_state import state_of
 from mlrunbook.store import incidents, journal, outbox, plans, records, regulatory_clocks
 from mlrunbook.store.journal import SETTLED
 from mlrunbook.store.outbox import EXPIRY, ORDER_OVERDUE, RESPONSE, SETTLE, UPDATE
-from mlrunbook.store.record_names import HOLDER, REOPENED, SEVERITY_SET
 
 UNKNOWN_MODEL = "unknown_model"  # the record of an incident on a name that nobody knows: at, why, by
 RECOGNISED = "recognised"  # the record of such an incident that has become a normal one: number, at
@@ -33,7 +33,7 @@ RECOGNISED = "recognised"  # the record of such an incident that has become a no
 
 def reopening(conn: Connection, incident_id: str) -> dict[str, Any] | None:
     """The last time that outcomes which came after the closing opened this incident again."""
-    return records.get(conn, incident_id, REOPENED)
+    return records.get(conn, incident_id, Record.REOPENED)
 
 
 def round_of(conn: Connection, incident_id: str) -> str:
@@ -51,7 +51,7 @@ def opened_at(conn: Connection, incident: Incident) -> datetime:
 def respond_by(conn: Connection, policy: Policy, incident: Incident) -> datetime:
     """When a human must have answered, counted anew where the severity was changed on the way."""
     since = opened_at(conn, incident)
-    if changed := records.get(conn, incident.id, SEVERITY_SET):
+    if changed := records.get(conn, incident.id, Record.SEVERITY_SET):
         since = max(since, datetime.fromisoformat(changed["at"]))
     return response_deadline(incident, policy, opened_at=since)
 
@@ -173,7 +173,7 @@ def assigned(conn: Connection, policy: Policy, incident: Incident) -> list[Assig
 
 
 def _holders(conn: Connection, incident_id: str) -> dict[str, str]:
-    return {step.removeprefix(HOLDER): said["to"] for step, said in records.with_prefix(conn, incident_id, HOLDER).items()}
+    return {step.removeprefix(Record.HOLDER): said["to"] for step, said in records.with_prefix(conn, incident_id, Record.HOLDER).items()}
 
 
 def _usual_resolution(conn: Connection, incident: Incident) -> str | None:

@@ -18,6 +18,7 @@ from mlrunbook.domain.incident import TRANSITIONS, IncidentType, Severity, Statu
 from mlrunbook.domain.investigation.findings import State
 from mlrunbook.domain.observed import ServingState, ServingStatus
 from mlrunbook.domain.policy.changes import ContainmentPolicy
+from mlrunbook.domain.records import Record
 from mlrunbook.response.communication.notifications import reopening, safety_notices, send_to_stakeholders, snapshot
 from mlrunbook.response.containment import breach, emergency
 from mlrunbook.response.detection.triage import affects_safety
@@ -32,7 +33,6 @@ from mlrunbook.response.measurement.metrics import is_dangerous, metrics
 from mlrunbook.response.plan_state import valid_approval
 from mlrunbook.response.run import ACTOR, Run
 from mlrunbook.store import incidents, journal, plans, records
-from mlrunbook.store.record_names import SEVERITY_SET
 
 REPLAY_ROWS = 5000
 
@@ -61,7 +61,7 @@ def plan(run: Run) -> dict[str, Any]:
             report_left_out(run, conn, action, why)
         digests = {}
         # Contained anew where it was reopened or got worse: a plan of the same words would count as carried out, or as asked about.
-        again, worse = reopening(conn, run.incident_id), records.get(conn, run.incident_id, SEVERITY_SET)
+        again, worse = reopening(conn, run.incident_id), records.get(conn, run.incident_id, Record.SEVERITY_SET)
         anew = [f"reopened at {again['at']}"] if again else []
         anew += [f"{worse['to']} since {worse['at']}"] if worse else []
         automatic, mitigation = (

@@ -22,6 +22,7 @@ from mlrunbook.domain.incident import Incident, IncidentType, Severity, Status
 from mlrunbook.domain.observed import ServingStatus
 from mlrunbook.domain.policy.alerting import MISSED_FAILURE_ALERT
 from mlrunbook.domain.policy.policy import CostAssumptions
+from mlrunbook.domain.records import Record
 from mlrunbook.domain.roles import Role
 from mlrunbook.response.communication import reports
 from mlrunbook.response.communication.escalation import escalate, schedule_update
@@ -33,14 +34,13 @@ from mlrunbook.response.lifecycle.severity_change import change_severity, lowere
 from mlrunbook.response.measurement import metrics as measured
 from mlrunbook.response.run import ACTOR, Run
 from mlrunbook.store import alerts, incidents, records
-from mlrunbook.store.record_names import DOUBT, GRADED_AGAIN, REOPENED, SEVERITY_SET
 
 
 def triage(run: Run, *, sleep: Callable[[float], None] = time.sleep) -> dict[str, Any]:
     """Look until the evidence decides or the looks are used up, then record the outcome and tell people."""
     found = run.recorded("triage")
     if found and not _is_outgrown(run, found):
-        if run.recorded(DOUBT):
+        if run.recorded(Record.SEVERITY_DOUBTED):
             reassess_severity(run)
         return run.recorded("triage") or found
     policy = run.world.policy
@@ -54,7 +54,7 @@ def triage(run: Run, *, sleep: Callable[[float], None] = time.sleep) -> dict[str
         sleep(policy.triage.seconds_between_looks)
     if not assessment.real and (asked := _asked(run)):  # a person wants a change: there is work to do, whatever is measured
         assessment = replace(assessment, real=True, insufficient=True, reasons=(asked, *assessment.reasons))
-    again = run.recorded(REOPENED)
+    again = run.recorded(Record.REOPENED)
     if again and not is_unproven(again):  # measured: a fix that did not hold is no false alarm
         unproven = assessment.insufficient or not assessment.real
         reasons = (f"reopened: {again['why']}", *assessment.reasons)
@@ -81,11 +81,11 @@ def _is_outgrown(run: Run, found: dict[str, Any]) -> bool:
 
 def reassess_after_investigation(run: Run) -> bool:
     """Step 3, once the checklist is answered: True when the severity rose, and containment is to be planned anew."""
-    if run.recorded(GRADED_AGAIN):
+    if run.recorded(Record.GRADED_AGAIN):
         return False
     rose = reassess_severity(run)
     with run.write() as conn:
-        run.record(conn, GRADED_AGAIN, {"rose": rose})
+        run.record(conn, Record.GRADED_AGAIN, {"rose": rose})
     return rose
 
 
@@ -93,7 +93,7 @@ def reassess_severity(run: Run) -> bool:
     """One more look, where what is measured is still the failure and not what was done about it."""
     found = run.recorded("triage") or {}
     with run.write() as conn:
-        records.forget(conn, run.incident_id, DOUBT)  # what comes from here on is another doubt
+        records.forget(conn, run.incident_id, Record.SEVERITY_DOUBTED)  # what comes from here on is another doubt
     if not found.get("real") or run.recorded("applied") or not is_measured_as_it_was([e.action for e in executed_containment(run)]):
         return False
     seen, metrics, status = look(run, final_look=True)
@@ -121,8 +121,8 @@ def look(run: Run, *, final_look: bool = False) -> tuple[Assessment, ModelMetric
     with run.world.transaction() as conn:
         incident = incidents.get(conn, run.incident_id)
         reported = records.get(conn, run.incident_id, "report") or {}
-        by_person = (records.get(conn, run.incident_id, SEVERITY_SET) or {}).get("by_person", False)
-        again = records.get(conn, run.incident_id, REOPENED)
+        by_person = (records.get(conn, run.incident_id, Record.SEVERITY_SET) or {}).get("by_person", False)
+        again = records.get(conn, run.incident_id, Record.REOPENED)
         begun = datetime.fromisoformat(again["at"]) if again and is_unproven(again) else incident.detected_at
         told = _told_since(conn, incident)
         fired = [a["body"] for a in alerts.of_incident(conn, run.incident_id) if a["last_seen_at"] >= begun]
@@ -200,7 +200,7 @@ def _settle(run: Run, found: Assessment, metrics: ModelMetrics | None, status: S
             },
         }
         recorded = run.record(conn, "triage", data)
-        again = records.get(conn, run.incident_id, REOPENED)
+        again = records.get(conn, run.incident_id, Record.REOPENED)
         if not found.real and is_unproven(again):
             close_as_it_was(conn, run.incident_id, why=summary, actor=ACTOR, now=now)
             stop(conn, run.incident_id, now=now)

@@ -15,17 +15,17 @@ from typing import Any
 from mlrunbook.domain.containment.containment import before_containment
 from mlrunbook.domain.errors import Fenced, RunbookError, Transient
 from mlrunbook.domain.evaluation.version_comparison import Judged, TargetChoice, TargetVerdict, choose_target
+from mlrunbook.domain.records import Record
 from mlrunbook.response.execution.plans import executed_containment
 from mlrunbook.response.measurement import metrics
 from mlrunbook.response.run import Run
-from mlrunbook.store.record_names import ROLLBACK_TARGETS
 
 NEWEST = 8  # versions that are replayed besides the one the incident is about
 
 
 def choose(run: Run) -> dict[str, Any]:
     """Replay and judge once; a platform that cannot replay, or does not answer, gives "not enough evidence"."""
-    if found := run.recorded(ROLLBACK_TARGETS):
+    if found := run.recorded(Record.ROLLBACK_TARGETS):
         return found
     try:
         decided = _judged(run)
@@ -44,12 +44,12 @@ def choose(run: Run) -> dict[str, Any]:
         }
     with run.write() as conn:
         run.note(conn, "diagnosis", f"Rollback targets: {decided['sentence']}")
-        return run.record(conn, ROLLBACK_TARGETS, decided)
+        return run.record(conn, Record.ROLLBACK_TARGETS, decided)
 
 
 def recorded(run: Run) -> TargetChoice | None:
     """What `choose` has recorded; None before that."""
-    found = run.recorded(ROLLBACK_TARGETS)
+    found = run.recorded(Record.ROLLBACK_TARGETS)
     if found is None:
         return None
     ranking = tuple(TargetVerdict(**{**v, "judged": Judged(v["judged"])}) for v in found["ranking"])

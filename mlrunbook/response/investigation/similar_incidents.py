@@ -11,10 +11,10 @@ from mlrunbook.domain.cause import Cause
 from mlrunbook.domain.communication.durations import times
 from mlrunbook.domain.incident import Incident, Status
 from mlrunbook.domain.investigation.similar_incidents import Case, find_similar
+from mlrunbook.domain.records import Record
 from mlrunbook.response.run import Run
 from mlrunbook.store import incidents, journal, plans, records
 from mlrunbook.store.journal import SETTLED
-from mlrunbook.store.record_names import REOPENED
 
 LOOKED_THROUGH = 500  # the newest closed ones
 FIXES = (PlanKind.MITIGATION, PlanKind.RESOLUTION)
@@ -27,7 +27,7 @@ def of(conn: Connection, incident: Incident) -> list[Case]:
     causes = {id_: Cause(found["cause"]) for id_, found in diagnoses.items()}
     cases = [Case(i.id, i.model, i.type, i.severity, causes.get(i.id), i.detected_at, times(i).to_resolve) for i in past]
     return [
-        replace(case, fixed_by=_fixes(conn, case.incident_id), came_back=records.get(conn, case.incident_id, REOPENED) is not None)
+        replace(case, fixed_by=_fixes(conn, case.incident_id), came_back=records.get(conn, case.incident_id, Record.REOPENED) is not None)
         for case in find_similar(incident.model, incident.type, causes.get(incident.id), cases)
     ]
 

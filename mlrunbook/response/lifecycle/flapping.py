@@ -14,11 +14,11 @@ from mlrunbook.domain.detection.flapping import judge_flapping, quiet_at
 from mlrunbook.domain.errors import Refused
 from mlrunbook.domain.incident import Incident
 from mlrunbook.domain.policy.policy import Policy
+from mlrunbook.domain.records import Record
 from mlrunbook.domain.roles import Role
 from mlrunbook.response.communication.escalation import DISPATCHER, is_unresolved
 from mlrunbook.response.communication.notifications import request_action
 from mlrunbook.store import incidents, leases, outbox, records, timeline
-from mlrunbook.store.record_names import FLAPPING, GO_ON
 
 TIMER = "automation_back"
 
@@ -29,15 +29,15 @@ TIMER = "automation_back"
 def note_opening(conn: Connection, policy: Policy, incident: Incident, *, now: datetime) -> None:
     """It was opened, perhaps once too often. The page goes out once; whatever opens meanwhile only moves the end."""
     back = now - timedelta(minutes=policy.recurrence.flapping_within_min)
-    told = _of_family(conn, incident, FLAPPING)
-    since = max([back, *(datetime.fromisoformat(r["at"]) for r in _of_family(conn, incident, GO_ON))])
+    told = _of_family(conn, incident, Record.FLAPPING)
+    since = max([back, *(datetime.fromisoformat(r["at"]) for r in _of_family(conn, incident, Record.FLAPPING_GO_ON))])
     openings = incidents.openings(conn, incident.model, incident.family, since=since)
     flapping, said = judge_flapping(openings, now, policy.recurrence)
     if not flapping:
         return
     quiet = quiet_at(now, policy.recurrence)
-    records.forget(conn, incident.id, FLAPPING)
-    records.put(conn, incident.id, FLAPPING, {"at": now.isoformat(), "why": said, "quiet_at": quiet.isoformat()}, now=now)
+    records.forget(conn, incident.id, Record.FLAPPING)
+    records.put(conn, incident.id, Record.FLAPPING, {"at": now.isoformat(), "why": said, "quiet_at": quiet.isoformat()}, now=now)
     text = f"Flapping: {said}. Automatic containment and automatic closing wait for a person"
     timeline.append(conn, incident.id, "flapping", text, actor=DISPATCHER, at=now)
     key = f"automation-back:{incident.id}:{now.isoformat()}"
@@ -50,10 +50,10 @@ def note_opening(conn: Connection, policy: Policy, incident: Incident, *, now: d
 
 def automation_held(conn: Connection, incident_id: str, *, now: datetime) -> str | None:
     """Why nothing happens by itself on this incident; None where it does."""
-    flapping = records.get(conn, incident_id, FLAPPING)
+    flapping = records.get(conn, incident_id, Record.FLAPPING)
     if flapping is None or datetime.fromisoformat(flapping["quiet_at"]) <= now:
         return None
-    said = records.get(conn, incident_id, GO_ON)
+    said = records.get(conn, incident_id, Record.FLAPPING_GO_ON)
     if said and datetime.fromisoformat(said["at"]) >= datetime.fromisoformat(flapping["at"]):
         return None
     return f"it is flapping ({flapping['why']}): a person looks, then says `mlrunbook incidents resume-automation {incident_id}`"
@@ -64,8 +64,8 @@ def resume_automation(conn: Connection, incident_id: str, *, by: str, note: str,
     incident = incidents.get(conn, incident_id, lock=True)
     if automation_held(conn, incident_id, now=now) is None:
         raise Refused(f"{incident_id}: automation has not stopped, there is nothing to let go on")
-    records.forget(conn, incident_id, GO_ON)
-    records.put(conn, incident_id, GO_ON, {"by": by, "at": now.isoformat(), "note": note}, now=now)
+    records.forget(conn, incident_id, Record.FLAPPING_GO_ON)
+    records.put(conn, incident_id, Record.FLAPPING_GO_ON, {"by": by, "at": now.isoformat(), "note": note}, now=now)
     words = f"{by} lets automation go on" + (f": {note}" if note else "")
     timeline.append(conn, incident_id, "flapping", words, actor=by, at=now)
     _resume(conn, incident, why=words, now=now)
@@ -75,7 +75,7 @@ def resume_automation(conn: Connection, incident_id: str, *, by: str, note: str,
 def quiet(conn: Connection, _: Policy, item: outbox.Item, *, now: datetime) -> None:
     """The window is over. Where nothing opened meanwhile, automation is back."""
     incident = incidents.get(conn, str(item.incident_id), lock=True)
-    flapping = records.get(conn, incident.id, FLAPPING) or {}
+    flapping = records.get(conn, incident.id, Record.FLAPPING) or {}
     if flapping.get("quiet_at") != item.payload["quiet_at"] or not is_unresolved(incident) or outbox.is_delivered(conn, item.dedup_key):
         return
     words = "Nothing has opened since: automation goes on"

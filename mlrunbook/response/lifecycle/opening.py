@@ -22,6 +22,7 @@ from mlrunbook.domain.incident import Incident, IncidentType, Severity, Status, 
 from mlrunbook.domain.policy.alerting import MISSED_FAILURE_ALERT
 from mlrunbook.domain.policy.owned import Known, Standing, is_model_id
 from mlrunbook.domain.policy.policy import Policy
+from mlrunbook.domain.records import CANDIDATE_RECORDS, Record
 from mlrunbook.domain.roles import Role
 from mlrunbook.response.communication import reports
 from mlrunbook.response.communication.notifications import page, request_action
@@ -30,9 +31,8 @@ from mlrunbook.response.known_models import refusal
 from mlrunbook.response.lifecycle import flapping, reopening, severity_change, unknown_models
 from mlrunbook.response.world import World
 from mlrunbook.store import alerts as known_alerts
-from mlrunbook.store import incidents, journal, leases, outbox, record_names, records, timeline
+from mlrunbook.store import incidents, journal, leases, outbox, records, timeline
 from mlrunbook.store.incidents import Report
-from mlrunbook.store.record_names import CANDIDATE_RECORDS
 
 # An alert's level is not the incident's severity, only a first guess until triage has measured. Unknown: medium, so that it pages.
 FIRST_GUESS = {"critical": Severity.HIGH, "warning": Severity.MEDIUM, "info": Severity.LOW, "none": Severity.LOW}
@@ -120,7 +120,7 @@ def take_in(
     if report.severity.rank > incident.severity.rank and not by_alert:
         incident = severity_change.say(conn, policy, incident.id, report.severity, by=report.reported_by, why=report.description, now=now)
     elif report.severity.rank > incident.severity.rank:  # an alert's level is a guess: triage measures, people must hear of it now
-        records.put(conn, incident.id, record_names.DOUBT, {"severity": report.severity, "at": now}, now=now)
+        records.put(conn, incident.id, Record.SEVERITY_DOUBTED, {"severity": report.severity, "at": now}, now=now)
         leases.wake(conn, incident.id, why=report.description, key=f"worse-{report.severity}-{now.isoformat()}", now=now)
         why = f"{report.reported_by} reports {report.severity}, it is handled as {incident.severity}: {report.description}"
         for role in (Role.ONCALL_ML_ENGINEER, Role.ML_TEAM_LEAD):

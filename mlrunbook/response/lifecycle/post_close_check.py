@@ -16,6 +16,7 @@ from mlrunbook.domain.errors import NotFound, Refused
 from mlrunbook.domain.evaluation.performance import Confusion
 from mlrunbook.domain.incident import Incident, Status
 from mlrunbook.domain.policy.policy import Policy
+from mlrunbook.domain.records import Record
 from mlrunbook.domain.resolution.recovery import Confirmation, RecoveryVerdict, judge_confirmation, judge_recovery
 from mlrunbook.response.communication.escalation import escalate
 from mlrunbook.response.communication.notifications import send_to_stakeholders
@@ -25,7 +26,6 @@ from mlrunbook.response.measurement.metrics import CHANGES
 from mlrunbook.response.run import ACTOR
 from mlrunbook.response.world import World
 from mlrunbook.store import incidents, leases, outbox, records, timeline
-from mlrunbook.store.record_names import REOPENED
 
 TIMER = "confirm_recovery"
 
@@ -101,13 +101,13 @@ def _follow(conn: Connection, policy: Policy, incident: Incident, said: Confirma
 
 def _reopen(conn: Connection, policy: Policy, incident: Incident, why: str, *, since: str, now: datetime) -> None:
     """The incident begins again at triage: what was planned for it did not hold, and its containment was taken back."""
-    earlier = records.get(conn, incident.id, REOPENED) or {}
+    earlier = records.get(conn, incident.id, Record.REOPENED) or {}
     baseline = (records.get(conn, incident.id, "triage") or {}).get("baseline")
-    records.forget(conn, incident.id, "triage", REOPENED)
+    records.forget(conn, incident.id, "triage", Record.REOPENED)
     discard(conn, incident.id)
     number = int(earlier.get("number", 0)) + 1
     said = {"number": number, "at": now, "since": since, "why": why, "baseline": baseline}
-    records.put(conn, incident.id, REOPENED, said, now=now)
+    records.put(conn, incident.id, Record.REOPENED, said, now=now)
     reopened = incidents.reopen(conn, incident.id, why=why, actor=ACTOR, now=now)
     escalate(conn, policy, reopened, now=now)
     subject = f"[REOPENED] {messages.model_name(incident.model)} - {incident.severity.title()}"

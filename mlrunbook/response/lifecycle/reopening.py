@@ -9,9 +9,9 @@ from sqlalchemy import Connection
 from mlrunbook.domain.detection.flapping import is_back
 from mlrunbook.domain.incident import Incident, Severity, Status
 from mlrunbook.domain.policy.policy import Policy
+from mlrunbook.domain.records import OF_THE_FIX, OF_THE_RESPONSE, Record
 from mlrunbook.response.communication.escalation import escalate, schedule_update
 from mlrunbook.store import incidents, leases, records
-from mlrunbook.store.record_names import OF_THE_FIX, OF_THE_RESPONSE, REOPENED
 
 
 def discard(conn: Connection, incident_id: str) -> None:
@@ -35,13 +35,13 @@ def find_closed(conn: Connection, policy: Policy, model: str, family: str, *, no
 
 def reopen_for_alert(conn: Connection, policy: Policy, incident: Incident, *, why: str, by: str, now: datetime) -> Incident:
     """Triage has to look again. Pages wait for it for a moment, as for any alert; nothing that was found before is lost yet."""
-    earlier = records.get(conn, incident.id, REOPENED) or {}
+    earlier = records.get(conn, incident.id, Record.REOPENED) or {}
     triage = records.get(conn, incident.id, "triage") or {}
-    records.forget(conn, incident.id, "triage", REOPENED)
+    records.forget(conn, incident.id, "triage", Record.REOPENED)
     before = {k: getattr(incident, k) and getattr(incident, k).isoformat() for k in incidents.ENDED}
     number = int(earlier.get("number", 0)) + 1
     said = {"number": number, "at": now, "since": incident.closed_at, "why": why, "baseline": triage.get("baseline")}
-    records.put(conn, incident.id, REOPENED, said | {"measured": False, "before": before, "triage": triage}, now=now)
+    records.put(conn, incident.id, Record.REOPENED, said | {"measured": False, "before": before, "triage": triage}, now=now)
     reopened = incidents.reopen(conn, incident.id, why=f"an alert again: {why}", actor=by, now=now)
     grace = timedelta(0) if incident.severity is Severity.CRITICAL else timedelta(seconds=policy.triage.page_anyway_after_s)
     escalate(conn, policy, reopened, now=now, hold_first_until=now + grace)
@@ -52,7 +52,7 @@ def reopen_for_alert(conn: Connection, policy: Policy, incident: Incident, *, wh
 
 def close_as_it_was(conn: Connection, incident_id: str, *, why: str, actor: str, now: datetime) -> Incident:
     """Triage has measured that the alert is a false alarm: the incident ended when it ended."""
-    again = records.get(conn, incident_id, REOPENED) or {}
+    again = records.get(conn, incident_id, Record.REOPENED) or {}
     records.forget(conn, incident_id, "triage")
     if again["triage"]:
         records.put(conn, incident_id, "triage", again["triage"], now=now)

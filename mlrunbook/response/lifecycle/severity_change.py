@@ -18,10 +18,10 @@ from mlrunbook.domain.detection.severity import Assessment
 from mlrunbook.domain.detection.severity_change import by_word
 from mlrunbook.domain.incident import Incident, IncidentType, Severity
 from mlrunbook.domain.policy.policy import Policy
+from mlrunbook.domain.records import Record
 from mlrunbook.response.communication.escalation import escalate, schedule_update
 from mlrunbook.response.communication.notifications import UNKNOWN_MODEL, send_to_stakeholders
 from mlrunbook.store import incidents, journal, leases, plans, records
-from mlrunbook.store.record_names import SEVERITY_SET
 
 
 def say(conn: Connection, policy: Policy, incident_id: str, severity: Severity, *, by: str, why: str, now: datetime) -> Incident:
@@ -55,10 +55,10 @@ def change_severity(
     """Set another severity, and all that follows but the run. The caller holds the incident's row. `found` None: triage has not spoken."""
     before = incident.severity
     raised = severity.rank > before.rank
-    number = int((records.get(conn, incident.id, SEVERITY_SET) or {}).get("number", 0)) + 1
-    records.forget(conn, incident.id, SEVERITY_SET)
+    number = int((records.get(conn, incident.id, Record.SEVERITY_SET) or {}).get("number", 0)) + 1
+    records.forget(conn, incident.id, Record.SEVERITY_SET)
     said = {"number": number, "at": now.isoformat(), "from": before, "to": severity, "by": by, "why": words, "by_person": by_person}
-    records.put(conn, incident.id, SEVERITY_SET, said, now=now)
+    records.put(conn, incident.id, Record.SEVERITY_SET, said, now=now)
     kind = found.type if found else incident.type
     made = incidents.classify(conn, incident.id, severity=severity, type=kind, why=words, actor=by, now=now)
     if found and (triage := records.get(conn, incident.id, "triage")):
@@ -78,7 +78,7 @@ def change_severity(
 
 def lowered_from(conn: Connection, incident_id: str) -> Severity | None:
     """The severity that a person has lowered it from, where that was the last word."""
-    said = records.get(conn, incident_id, SEVERITY_SET)
+    said = records.get(conn, incident_id, Record.SEVERITY_SET)
     if not said or not said["by_person"] or Severity(said["to"]).at_least(Severity(said["from"])):
         return None
     return Severity(said["from"])

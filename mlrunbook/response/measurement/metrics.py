@@ -8,10 +8,10 @@ from datetime import datetime, timedelta
 from mlrunbook.domain.errors import RunbookError
 from mlrunbook.domain.evaluation.performance import Confusion, ModelMetrics
 from mlrunbook.domain.incident import Status
+from mlrunbook.domain.records import Record
 from mlrunbook.response.measurement import recent_changes
 from mlrunbook.response.run import Run
 from mlrunbook.store import incidents, records
-from mlrunbook.store.record_names import REOPENED
 
 WINDOW = timedelta(hours=1)
 BASELINE = timedelta(days=7)
@@ -25,7 +25,7 @@ def window_start(run: Run) -> datetime:
     Predictions made before the change would dilute what it did: ten bad minutes after fifty good ones look like chance. Of an
     incident that outcomes reopened: since the fix that did not hold, because the outcomes of the last hour may not be known yet.
     """
-    if again := run.recorded(REOPENED):
+    if again := run.recorded(Record.REOPENED):
         return datetime.fromisoformat(again["since"])
     incident = run.incident()
     hour_ago = run.world.now() - WINDOW
@@ -51,7 +51,7 @@ def metrics(run: Run, *, version: str | None = None) -> ModelMetrics:
 
 
 def _before_the_first_fix(run: Run) -> Confusion | None:
-    counts = (run.recorded(REOPENED) or {}).get("baseline")
+    counts = (run.recorded(Record.REOPENED) or {}).get("baseline")
     return Confusion(**counts) if counts else None
 
 

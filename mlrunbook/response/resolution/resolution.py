@@ -19,6 +19,7 @@ from mlrunbook.domain.incident import IncidentType, Status
 from mlrunbook.domain.investigation.diagnosis import Diagnosis, Repair
 from mlrunbook.domain.investigation.facts import DiagnosisFacts
 from mlrunbook.domain.observed import ServingState
+from mlrunbook.domain.records import OF_THE_FIX, Record
 from mlrunbook.domain.resolution.plan import propose, restart_id
 from mlrunbook.domain.resolution.recovery import judge_recovery, judge_types
 from mlrunbook.domain.roles import Role
@@ -35,7 +36,6 @@ from mlrunbook.response.measurement import metrics
 from mlrunbook.response.resolution import promotion, serving_recovery, threshold
 from mlrunbook.response.run import ACTOR, Run
 from mlrunbook.store import incidents, journal, plans, records
-from mlrunbook.store.record_names import OF_THE_FIX, REOPENED
 
 UNDO_RULE = "containment.undo_on_verified_recovery"
 
@@ -68,7 +68,8 @@ def plan(run: Run) -> str | None:
     proposed = propose(
         run.incident_id, incident.model, diagnosis, facts, state=state, executed=executed, candidate=fit, threshold_effect=effect
     )
-    if proposed and (again := run.recorded(REOPENED)):  # decided anew: the yes to the plan that did not hold covers no second attempt
+    again = run.recorded(Record.REOPENED)
+    if proposed and again:  # decided anew: the yes to the plan that did not hold covers no second attempt
         proposed = replace(proposed, reasons=(*proposed.reasons, f"reopened at {again['at']}: {again['why']}"))
     if proposed:
         tried = dry_run.dry_run(run, incident.model, proposed.actions)
@@ -316,7 +317,7 @@ def plan_undo(run: Run) -> dict[str, Any]:
             report_left_out(run, conn, action, why)
         digest = None
         if undo.plan:
-            again = records.get(conn, run.incident_id, REOPENED)  # a plan of the same words would count as carried out
+            again = records.get(conn, run.incident_id, Record.REOPENED)  # a plan of the same words would count as carried out
             anew = (f"reopened at {again['at']}",) if again else ()
             ruled = replace(undo.plan, rule=UNDO_RULE, reasons=(*undo.plan.reasons, *anew))
             digest = plans.propose(conn, ruled, now=run.world.now())

@@ -9,24 +9,24 @@ from sqlalchemy import Connection
 
 from mlrunbook.domain.errors import Invalid, NotFound, Refused
 from mlrunbook.domain.policy.policy import Policy
+from mlrunbook.domain.records import SIGNATURES, Record, ReviewPart
 from mlrunbook.domain.review.review import ActionItem, Signature, corrected, standing
 from mlrunbook.domain.roles import Role
 from mlrunbook.response.review import contained
 from mlrunbook.store import action_items, incidents, records, timeline
-from mlrunbook.store.record_names import APPROVED, REVIEW_DRAFT, REVIEWED, SIGNATURES, ReviewPart
 
 
 def current(conn: Connection, incident_id: str) -> str:
     """The review with its action items and signatures as they are now, and what it says of containment as it is now. NotFound until it is
     drafted."""
-    drafted = records.get(conn, incident_id, REVIEW_DRAFT)
+    drafted = records.get(conn, incident_id, Record.REVIEW)
     if drafted is None:
         status = incidents.get(conn, incident_id).status
         raise NotFound(f"the review of {incident_id} is not drafted: the incident is {status}, the draft follows its closing")
     todo = [ActionItem(i.action, i.owner_role, i.due_at.date(), i.status.title()) for i in action_items.of_incident(conn, incident_id)]
     incident = incidents.get(conn, incident_id)
     text = corrected(str(drafted["markdown"]), contained.retold(conn, incident, drafted.get("told", {})))
-    return standing(text, todo, _signature(conn, incident_id, REVIEWED), _signature(conn, incident_id, APPROVED))
+    return standing(text, todo, _signature(conn, incident_id, Record.REVIEWED), _signature(conn, incident_id, Record.APPROVED))
 
 
 def edit(conn: Connection, incident_id: str, markdown: str, *, by: str, now: datetime) -> str:
@@ -38,9 +38,9 @@ def edit(conn: Connection, incident_id: str, markdown: str, *, by: str, now: dat
     if markdown.strip() == before.strip():
         return before
     signed = [step for step in SIGNATURES if records.get(conn, incident_id, step)]
-    drafted = records.get(conn, incident_id, REVIEW_DRAFT) or {}
-    records.forget(conn, incident_id, REVIEW_DRAFT, *SIGNATURES)
-    records.put(conn, incident_id, REVIEW_DRAFT, drafted | {"markdown": markdown}, now=now)
+    drafted = records.get(conn, incident_id, Record.REVIEW) or {}
+    records.forget(conn, incident_id, Record.REVIEW, *SIGNATURES)
+    records.put(conn, incident_id, Record.REVIEW, drafted | {"markdown": markdown}, now=now)
     void = "; it must be reviewed and approved again" if signed else ""
     digest = hashlib.sha256(markdown.encode()).hexdigest()
     timeline.append(conn, incident_id, "review", f"Review edited by {by}{void}", actor=by, at=now, data={"sha256": digest})
@@ -54,11 +54,11 @@ def sign(conn: Connection, policy: Policy, incident_id: str, part: ReviewPart, *
     may = policy.review.approved if part == "approved" else policy.review.reviewed
     if role not in may:
         raise Refused(f"a review is {part} by {' or '.join(r.value for r in may)}; this token's role is {role or 'not set'}")
-    step = APPROVED if part == "approved" else REVIEWED
+    step = Record.APPROVED if part == "approved" else Record.REVIEWED
     if records.get(conn, incident_id, step):
         return text
-    if step == APPROVED:
-        reviewer = records.get(conn, incident_id, REVIEWED)
+    if step == Record.APPROVED:
+        reviewer = records.get(conn, incident_id, Record.REVIEWED)
         if reviewer is None:
             raise Refused(f"nobody has reviewed it yet: `mlrunbook incidents sign-review {incident_id} --as reviewed` comes first")
         if reviewer["by"].strip().casefold() == by.strip().casefold():

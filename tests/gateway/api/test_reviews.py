@@ -11,10 +11,10 @@ from fastapi.testclient import TestClient
 
 from mlrunbook.base.tokens import Scope
 from mlrunbook.domain.incident import Status
+from mlrunbook.domain.records import Record
 from mlrunbook.gateway.dispatcher import Dispatcher
 from mlrunbook.response.world import World
 from mlrunbook.store import incidents, outbox, records, timeline
-from mlrunbook.store.record_names import APPROVED
 from tests.gateway.api.test_incidents import opened, say
 from tests.gateway.conftest import Clock, Keys
 
@@ -65,7 +65,7 @@ def test_the_lead_reviews_and_the_manager_approves(client: TestClient, world: Wo
     assert "- **Reviewed By:** the lead (ML Team Lead), " in text
     assert "- **Approved By:** the manager (Engineering Manager), " in text
     with world.transaction() as conn:
-        assert records.get(conn, reviewable, APPROVED)
+        assert records.get(conn, reviewable, Record.APPROVED)
         said = [e.text for e in timeline.read(conn, reviewable) if e.kind == "review"]
     assert said[-2:] == ["Review reviewed by the lead (ML Team Lead)", "Review approved by the manager (Engineering Manager)"]
 

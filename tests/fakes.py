@@ -488,6 +488,8 @@ def world_of(
         lease_s=lease_s,
         now=clock,
         settle_s=0.06,
+        patience_s=0.0,
+        sleep=lambda _: None,  # the clock is the test's: nobody waits
     )
 
 

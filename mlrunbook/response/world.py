@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
@@ -30,6 +31,8 @@ class World:
     features: FeatureStore | None = None  # None: no feature store is configured
     trainer: Trainer | None = None
     settle_s: float = 30.0  # how long a change may take to show when read back
+    patience_s: float = 60.0  # how long a run waits for outcomes before the dispatcher starts a later one
+    sleep: Callable[[float], None] = time.sleep
     known_models: KnownModels = field(default=None, repr=False, compare=False)  # type: ignore[assignment]  # always that of `platform`
 
     def __post_init__(self) -> None:

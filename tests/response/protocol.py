@@ -16,10 +16,6 @@ from mlrunbook.response.run import Run
 from mlrunbook.response.world import World
 
 
-def no_sleep(_: float) -> None:
-    """The clock is the test's: nobody waits."""
-
-
 def carry(world: World, incident_id: str, holder: str) -> str:
     """One run: to the end, or to where a run of `respond` would stop. An error is handled as `tasks.run.carrying` does."""
     run = runs.take(world, incident_id, holder)
@@ -43,7 +39,7 @@ def follow(run: Run) -> str:
             except Transient as error:
                 emergency.postpone(run, digest, i, str(error))
         emergency.announce(run, digest)
-    found = triage.triage(run, sleep=no_sleep)
+    found = triage.triage(run)
     if not found["real"]:
         runs.done(run)
         return "false alarm"
@@ -82,7 +78,7 @@ def follow(run: Run) -> str:
             return "pending"
         runs.stop_for_human(run, reason="the model server stays isolated: take a path, or hand over and close with a reason")
         return "still isolated"
-    recovery = resolution.measure_recovery(run, sleep=no_sleep, patience_s=0)
+    recovery = resolution.measure_recovery(run)
     if recovery["recovered"] is None and not recovery.get("give_up"):
         runs.look_again_later(run, reason=recovery["sentence"], after_s=recovery.get("look_again_s", 60.0))
         return "too early to say"
@@ -137,11 +133,11 @@ def prepare_candidate(run: Run) -> dict[str, Any]:
         return candidate.outlook(None if wanted is None else "not_enough_evidence", "", None)
     candidate.train(run, lambda _: None)
     candidate.register(run)
-    validation = candidate.validate(run, sleep=no_sleep, patience_s=0)
+    validation = candidate.validate(run)
     if validation["verdict"] != "promote":
         return validation
     candidate.stage(run)
-    seen = candidate.shadow(run, sleep=no_sleep, patience_s=0)
+    seen = candidate.shadow(run)
     if seen["verdict"] in ("do_not_promote", "not_enough_evidence"):
         candidate.unstage(run)
     return seen

@@ -26,7 +26,7 @@ from mlrunbook.store import journal, leases, plans
 from tests.fakes import MODEL, Clock, FileWorld, LedgerNotifier, LedgerOrchestrator
 from tests.response import protocol
 from tests.response.people import approve, deliver, incident_of, plan, recorded, report, resolve, say, told
-from tests.response.protocol import carry, no_sleep
+from tests.response.protocol import carry
 
 ROLL_BACK = {"path": "rollback", "target_version": "v1.5.0", "reason": "memory leak", "by": "an engineer"}
 RAISE_THRESHOLD = {"path": "threshold", "threshold": 0.6, "reason": "too many alarms", "by": "an engineer"}
@@ -104,7 +104,7 @@ def test_a_path_asked_for_while_the_run_asks_about_another_plan_resumes_it_to_pl
     incident_id = report(world)
     deliver(world)
     run = taken(world, incident_id)
-    triage.triage(run, sleep=no_sleep)
+    triage.triage(run)
     evidence.preserve(run)
     containment.announce(run)
     digest = resolution.plan(run)
@@ -138,7 +138,7 @@ def test_a_path_asked_for_while_a_fix_is_measured_gets_a_run_of_its_own(
     assert runs.take(world, incident_id, "the path's run") is None, "the first run carries the incident"
     clock.advance(seconds=5)
     with pytest.raises(Refused, match="nothing has been applied yet") as stopped:
-        resolution.measure_recovery(run, sleep=no_sleep, patience_s=0)
+        resolution.measure_recovery(run)
     runs.failed(run, stopped.value)
     before = len(orchestrator.started)
     deliver(world)
@@ -242,7 +242,7 @@ def test_an_incident_does_not_close_over_a_containment_change_whose_outcome_is_u
 def test_containment_that_a_person_rejects_is_left_out_and_the_runbook_goes_on(world: World, clock: Clock, file_world: FileWorld) -> None:
     incident_id = report(world)
     run = taken(world, incident_id, "run-0")
-    triage.triage(run, sleep=no_sleep)
+    triage.triage(run)
     evidence.preserve(run)
     assert containment.plan(run).get("automatic")
     say(world, incident_id, "rejected", PlanKind.CONTAINMENT)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
 from dataclasses import asdict, replace
 from datetime import datetime, timedelta
 from typing import Any
@@ -36,7 +34,7 @@ from mlrunbook.response.run import ACTOR, Run
 from mlrunbook.store import alerts, incidents, records
 
 
-def triage(run: Run, *, sleep: Callable[[float], None] = time.sleep) -> dict[str, Any]:
+def triage(run: Run) -> dict[str, Any]:
     """Look until the evidence decides or the looks are used up, then record the outcome and tell people."""
     found = run.recorded("triage")
     if found and not _is_outgrown(run, found):
@@ -51,7 +49,7 @@ def triage(run: Run, *, sleep: Callable[[float], None] = time.sleep) -> dict[str
             break
         with run.write() as conn:
             run.note(conn, "triage", f"Look {number} of {policy.triage.looks}: {assessment.reasons[0]}")
-        sleep(policy.triage.seconds_between_looks)
+        run.world.sleep(policy.triage.seconds_between_looks)
     if not assessment.real and (asked := _asked(run)):  # a person wants a change: there is work to do, whatever is measured
         assessment = replace(assessment, real=True, insufficient=True, reasons=(asked, *assessment.reasons))
     again = run.recorded(Record.REOPENED)

@@ -178,11 +178,11 @@ def _staging_digest(run: Run) -> str:
     return digest
 
 
-def validate(run: Run, *, sleep: Callable[[float], None] = time.sleep, patience_s: float = 60.0) -> dict[str, Any]:
+def validate(run: Run) -> dict[str, Any]:
     """Judge it against the version that serves, on the newest requests after its training window; recorded once decided.
 
-    While too few failures are known it waits up to `patience_s` here; then returns {"verdict": "waiting", "sentence", "version"}, and
-    after the policy's `shadow_give_up_min` records "not enough evidence". A verdict on enough failures is never taken again: looking
+    While too few failures are known it waits up to the world's `patience_s`; then returns {"verdict": "waiting", "sentence", "version"},
+    and after the policy's `shadow_give_up_min` records "not enough evidence". A verdict on enough failures is never taken again: looking
     until chance says yes would find a yes.
     """
     if standing := run.recorded("validation"):
@@ -207,7 +207,7 @@ def validate(run: Run, *, sleep: Callable[[float], None] = time.sleep, patience_
         too_few = verdict.verdict is Decision.NOT_ENOUGH_EVIDENCE and verdict.positives < policy.retraining.min_positives
         return not too_few, asdict(verdict) | {"version": version, "threshold": threshold, "compared_with": serving}
 
-    decided, seen = _look_until_decided(run, look, since=_trained_at(run), sleep=sleep, patience_s=patience_s)
+    decided, seen = _look_until_decided(run, look, since=_trained_at(run))
     if not decided:
         return outlook(WAITING, f"validation of {version}: {seen['sentence']}", version)
     with run.write() as conn:
@@ -215,8 +215,8 @@ def validate(run: Run, *, sleep: Callable[[float], None] = time.sleep, patience_
         return run.record(conn, "validation", seen)
 
 
-def shadow(run: Run, *, sleep: Callable[[float], None] = time.sleep, patience_s: float = 60.0) -> Outlook:
-    """What the candidate made of live requests since it was staged. Waits up to `patience_s` here while that does not say."""
+def shadow(run: Run) -> Outlook:
+    """What the candidate made of live requests since it was staged. Waits up to the world's `patience_s` while that does not say."""
     asked, policy = _decided(run), run.world.policy
     model, version = run.incident().model, asked["version"]
     if standing := run.recorded("shadow"):
@@ -228,7 +228,7 @@ def shadow(run: Run, *, sleep: Callable[[float], None] = time.sleep, patience_s:
         verdict = compare_shadow(rows, version, _threshold(run), policy.retraining, policy.severity.drops)
         return verdict.passed is not None, asdict(verdict) | {"version": version}
 
-    decided, seen = _look_until_decided(run, look, since=staged_at, sleep=sleep, patience_s=patience_s)
+    decided, seen = _look_until_decided(run, look, since=staged_at)
     if not decided:
         return outlook(WAITING, f"shadow of {version}: {seen['sentence']}", version)
     with run.write() as conn:
@@ -282,11 +282,9 @@ def _look_until_decided(
     look: Callable[[], tuple[bool, dict[str, Any]]],
     *,
     since: datetime,
-    sleep: Callable[[float], None],
-    patience_s: float,
 ) -> tuple[bool, dict[str, Any]]:
     """The newest look, and whether it stands: decided, or given up waiting since `since`."""
-    deadline = time.monotonic() + patience_s
+    deadline = time.monotonic() + run.world.patience_s
     give_up_at = since + timedelta(minutes=run.world.policy.retraining.shadow_give_up_min)
     while True:
         decided, seen = look()
@@ -294,7 +292,7 @@ def _look_until_decided(
             return True, seen
         if time.monotonic() >= deadline:
             return False, seen
-        sleep(READ_EVERY_S)
+        run.world.sleep(READ_EVERY_S)
 
 
 def _decided(run: Run) -> dict[str, Any]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
@@ -173,19 +172,19 @@ def _confirm_running(run: Run, configured: list[Configure], serves: list[str]) -
             raise Refused(f"{model} serves {status.serving_version}, not {version}: somebody changed it after us")
 
 
-def measure_recovery(run: Run, *, sleep: Callable[[float], None] = time.sleep, patience_s: float = 60.0) -> dict[str, Any]:
-    """Judge predictions made after the fix; waits up to `patience_s` here. `recovered` None: too early to say, or a promoted version is
-    still being watched (`look_again_s`: when to look next)."""
-    deadline = time.monotonic() + patience_s
+def measure_recovery(run: Run) -> dict[str, Any]:
+    """Judge predictions made after the fix; waits up to the world's `patience_s`. `recovered` None: too early to say, or a promoted version
+    is still being watched (`look_again_s`: when to look next)."""
+    deadline = time.monotonic() + run.world.patience_s
     if standing := run.recorded("recovery"):
-        return _watched(run, standing, sleep, deadline)
+        return _watched(run, standing, deadline)
     since = _fixed_at(run)
     _monitor(run)
     while True:
         verdict = _judge(run, since)
         if verdict["recovered"] is not None or time.monotonic() > deadline:
             break
-        sleep(min(run.world.policy.recovery_watch.check_every_s, 1.0))
+        run.world.sleep(min(run.world.policy.recovery_watch.check_every_s, 1.0))
     if verdict["recovered"] is None:
         return _not_known_yet(run, verdict, since)
     with run.write() as conn:
@@ -194,7 +193,7 @@ def measure_recovery(run: Run, *, sleep: Callable[[float], None] = time.sleep, p
             verdict = run.record(conn, "recovery", verdict)
         else:
             incidents.set_status(conn, run.incident_id, Status.INVESTIGATING, why=verdict["sentence"], actor=ACTOR, now=run.world.now())
-    return _watched(run, verdict, sleep, deadline) if verdict["recovered"] else verdict
+    return _watched(run, verdict, deadline) if verdict["recovered"] else verdict
 
 
 def _monitor(run: Run) -> None:
@@ -225,14 +224,14 @@ def _not_known_yet(run: Run, verdict: dict[str, Any], since: datetime) -> dict[s
     return {**verdict, "give_up": False, "look_again_s": next_look_s(elapsed.total_seconds(), verdict["label_delay_s"])}
 
 
-def _watched(run: Run, standing: dict[str, Any], sleep: Callable[[float], None], deadline: float) -> dict[str, Any]:
+def _watched(run: Run, standing: dict[str, Any], deadline: float) -> dict[str, Any]:
     """A watch that ends within our patience is waited for here."""
     while True:
         seen = promotion.watched(run, standing)
         left_s = seen.get("look_again_s")
         if left_s is None or time.monotonic() + left_s > deadline:
             return seen
-        sleep(min(left_s, run.world.policy.recovery_watch.check_every_s))
+        run.world.sleep(min(left_s, run.world.policy.recovery_watch.check_every_s))
 
 
 def _judge(run: Run, since: datetime) -> dict[str, Any]:

@@ -27,7 +27,7 @@ from mlrunbook.store.incidents import Report
 from tests.fakes import MODEL, Clock, FileWorld, LedgerNotifier
 from tests.response.containment.test_emergency import ONCALL, lease_state, order
 from tests.response.people import approve, deliver, incident_of, report
-from tests.response.protocol import carry, no_sleep, step_2
+from tests.response.protocol import carry, step_2
 
 NAMES = {Thing.SERVING: "stop", Thing.ROUTE: "route", Thing.WORK_ORDERS: "halt"}
 
@@ -160,7 +160,7 @@ class TestTheNewestOrderCounts:
         incident_id = report(world, Severity.HIGH)
         busy = runs.take(world, incident_id, "run-1")
         assert busy is not None
-        triage.triage(busy, sleep=no_sleep)
+        triage.triage(busy)
         step_2(busy)
         approve(world, incident_id, PlanKind.MITIGATION)
         clock.advance(seconds=1)

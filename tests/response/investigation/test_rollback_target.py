@@ -16,14 +16,14 @@ from mlrunbook.response.world import World
 from tasks.run_page import plan_markdown
 from tests.fakes import MODEL, FileWorld, LedgerNotifier
 from tests.response.people import deliver, plan, report, told
-from tests.response.protocol import carry, no_sleep
+from tests.response.protocol import carry
 
 
 @pytest.fixture
 def run(world: World) -> Run:
     run = take(world, report(world), "run-1")
     assert run is not None
-    triage.triage(run, sleep=no_sleep)
+    triage.triage(run)
     return run
 
 

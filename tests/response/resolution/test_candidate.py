@@ -20,7 +20,6 @@ from mlrunbook.response.run import Run
 from mlrunbook.response.world import World
 from tests.fakes import MODEL, Clock, FileWorld
 from tests.response.people import incident_of, recorded, report, told
-from tests.response.protocol import no_sleep
 from tests.response.protocol import prepare_candidate as prepare
 
 NAMED = "v3.0.0"
@@ -39,7 +38,7 @@ def carried(world: World, request: dict[str, Any] | None) -> Run:
         open_or_join(world, MODEL, incident.severity, incident.type, "retraining requested", "", "an engineer", request)
     run = take(world, incident_id, "run-1")
     assert run is not None
-    triage.triage(run, sleep=no_sleep)
+    triage.triage(run)
     evidence.preserve(run)
     return run
 
@@ -85,7 +84,7 @@ def test_a_candidate_that_fails_in_the_shadow_is_taken_out_again(run: Run, file_
     candidate.wanted(run)
     candidate.train(run, lambda _: None)
     candidate.register(run)
-    candidate.validate(run, patience_s=0)
+    candidate.validate(run)
     candidate.stage(run)
     file_world.set(bad_versions={NAMED: "degraded"})  # live traffic is not what was held out
     for _ in range(2):

@@ -2,7 +2,7 @@
 
 from prefect import flow
 
-from tasks.review import send_resolution_notice
+from tasks.communication import send_resolution_notice
 
 
 @flow(name="announce-resolution", flow_run_name="announce-resolution-of-{incident_id}", persist_result=False)

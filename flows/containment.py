@@ -2,6 +2,7 @@
 
 from prefect import flow
 
+from mlrunbook.domain.records import Record
 from tasks.containment import (
     announce_containment,
     announce_order,
@@ -9,17 +10,18 @@ from tasks.containment import (
     approved_mitigation,
     orders_to_carry_out,
     plan_containment,
+    preserve_evidence,
     raise_alarm,
 )
-from tasks.execution import apply_containment, preserve_evidence
-from tasks.run import is_recorded
+from tasks.incident import is_recorded
+from tasks.plan import apply_containment
 
 
 @flow(name="contain", flow_run_name="contain-{incident_id}", persist_result=False)
 async def contain(incident_id: str) -> None:
     """Stop or minimise the damage: what policy lets happen by itself now, the rest is proposed to a person."""
     await raise_alarm(incident_id)  # people first: it needs nothing but the store
-    if await is_recorded(incident_id, "contained"):
+    if await is_recorded(incident_id, Record.CONTAINED):
         return
     await preserve_evidence(incident_id)
     plan = await plan_containment(incident_id)

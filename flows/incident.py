@@ -1,9 +1,9 @@
 """The parent flow. The numbers are the steps of docs/runbooks/ml-model-incident.md; the only place with gates."""
 
+from typing import Literal
+
 from prefect import flow
-from prefect.flow_runs import asuspend_flow_run
 from prefect.runtime import flow_run
-from pydantic import ValidationError
 
 from flows.candidate import prepare_candidate
 from flows.communication import announce_resolution
@@ -12,15 +12,16 @@ from flows.investigation import investigate
 from flows.resolution import resolve, undo_containment, verify_recovery
 from flows.review import draft_review
 from flows.triage import triage
-from mlrunbook.domain.incident import IncidentType, Severity, Subtype
-from tasks.approval import approval_state, ask_for_approval, record_form
+from mlrunbook.domain.incident import Ended, IncidentType, Outcome, Severity, Subtype
+from mlrunbook.domain.records import Record
+from tasks.approval import approval_state, ask_for_approval, form_answer, record_form
 from tasks.candidate import unstage_rejected
 from tasks.containment import lift_isolation, plan_release
-from tasks.forms import ApprovalForm
-from tasks.opening import open_or_join
-from tasks.resolution import human_resolution, plan_resolution, reopen, why_no_plan
-from tasks.run import automation_held, carrying, end, hand_to_human, look_again_later
-from tasks.run_page import publish_findings, publish_plan, publish_review
+from tasks.incident import automation_held, end, hand_to_human, is_recorded, look_again_later, open_or_join
+from tasks.investigation import publish_findings
+from tasks.resolution import plan_resolution, publish_plan, reopen, why_no_plan
+from tasks.review import publish_review
+from tasks.run import carrying
 from tasks.triage import reassess_severity
 
 
@@ -40,7 +41,7 @@ async def respond(
     reportedBy: str = "",
     subtype: Subtype | None = None,
     unknownModel: bool = False,
-) -> str:
+) -> Outcome:
     """Carry one incident from alert to review.
 
     Give `incident_id` to go on with an incident, or leave it empty and describe a new one. A second run for the same incident ends
@@ -63,56 +64,67 @@ async def respond(
     return await follow_runbook(incident_id)
 
 
-async def follow_runbook(incident_id: str) -> str:
+async def follow_runbook(incident_id: str) -> Outcome:
     """The runbook, from whatever the store has recorded. Every line returns at once when it is done already."""
     async with carrying(incident_id) as ours:
         if not ours:
-            return f"{incident_id}: carried by another run, ended, or about a model that nobody knows"
+            return Outcome(incident_id, Ended.NOT_OURS, "carried by another run, ended, or about a model that nobody knows")
         await carry_out_orders(incident_id)  # 2, where a person has ordered something
         triaged = await triage(incident_id)  # 1
         if not triaged["real"]:
             await end(incident_id)
-            return f"{incident_id}: false alarm, {triaged['summary']}"
+            return Outcome(incident_id, Ended.FALSE_ALARM, f"false alarm, {triaged['summary']}")
         await contain(incident_id)  # 2
         await investigate(incident_id)  # 3
         if await reassess_severity(incident_id):
             await contain(incident_id)  # 2 again: it is worse than triage knew
         await publish_findings(incident_id)
         await mitigate(incident_id)
-        released = await release(incident_id)
-        if not await human_resolution(incident_id):
-            candidate = await prepare_candidate(incident_id)  # 4, path C: train, validate, shadow
-            if candidate["verdict"] == "waiting":
-                at = await look_again_later(incident_id, candidate["sentence"], 60.0)
-                return f"{incident_id}: {candidate['sentence']}, next look at {at}"
-            digest = await plan_resolution(incident_id)  # 4
-            if digest is None:
-                await hand_to_human(incident_id, why := await why_no_plan(incident_id))
-                return f"{incident_id}: waiting for a human, {why}"
-            if await approval(incident_id, digest) == "rejected":
-                await unstage_rejected(incident_id)
-                await hand_to_human(incident_id, "the plan was rejected: fix it by hand, or start a path deployment")
-                return f"{incident_id}: waiting for a human, the plan was rejected"
-            await resolve(incident_id, digest)
-        if not released and not await release(incident_id):
-            await hand_to_human(incident_id, "the model server stays isolated: take a path, or hand over and close with a reason")
-            return f"{incident_id}: waiting for a human, the model server stays isolated"
-        recovery = await verify_recovery(incident_id)
-        if recovery["recovered"] is None and not recovery.get("give_up"):
-            at = await look_again_later(incident_id, recovery["sentence"], recovery.get("look_again_s", 60.0))
-            return f"{incident_id}: too early to call it recovered, next look at {at}"
-        if not recovery["recovered"]:
-            await reopen(incident_id)
-            await hand_to_human(incident_id, f"the fix did not work: {recovery['sentence']}")
-            return f"{incident_id}: waiting for a human, {recovery['sentence']}"
-        if held := await automation_held(incident_id):
-            await hand_to_human(incident_id, f"recovered, but {held}")
-            return f"{incident_id}: waiting for a human, {held}"
-        await undo_containment(incident_id)
-        await announce_resolution(incident_id)  # 5
-        await publish_review(incident_id, await draft_review(incident_id))  # 6
-        await end(incident_id)
-        return f"{incident_id}: closed, {recovery['sentence']}"
+        await release(incident_id)  # after a breach, where a person lets it serve before the fix
+        return await fix(incident_id) or await confirm(incident_id) or await close(incident_id)
+
+
+async def fix(incident_id: str) -> Outcome | None:
+    """Step 4: prove, plan, ask, carry out. None goes on; else the run ends here, for a person or a later run."""
+    if await is_recorded(incident_id, Record.HUMAN_RESOLUTION):
+        return None
+    candidate = await prepare_candidate(incident_id)  # path C: train, validate, shadow
+    if candidate["verdict"] == "waiting":
+        return await later(incident_id, Ended.SHADOWING, candidate["sentence"], 60.0)
+    digest = await plan_resolution(incident_id)
+    if digest is None:
+        return await stop(incident_id, Ended.NO_PLAN, await why_no_plan(incident_id))
+    if await approval(incident_id, digest) == "rejected":
+        await unstage_rejected(incident_id)
+        return await stop(incident_id, Ended.REJECTED, "the plan was rejected: fix it by hand, or start a path deployment")
+    await resolve(incident_id, digest)
+    return None
+
+
+async def confirm(incident_id: str) -> Outcome | None:
+    """The model serves again and has recovered: None. A fix that cannot be confirmed goes to a person, who knows what else serves."""
+    if not await release(incident_id):
+        return await stop(
+            incident_id, Ended.STILL_ISOLATED, "the model server stays isolated: take a path, or hand over and close with a reason"
+        )
+    recovery = await verify_recovery(incident_id)
+    if recovery["recovered"] is None and not recovery.get("give_up"):
+        return await later(incident_id, Ended.TOO_EARLY, recovery["sentence"], recovery.get("look_again_s", 60.0))
+    if not recovery["recovered"]:
+        await reopen(incident_id)
+        return await stop(incident_id, Ended.NOT_RECOVERED, f"the fix did not work: {recovery['sentence']}")
+    if why := await automation_held(incident_id):
+        return await stop(incident_id, Ended.HELD, f"recovered, but {why}")
+    return None
+
+
+async def close(incident_id: str) -> Outcome:
+    """Take containment back, tell people, write the review."""
+    await undo_containment(incident_id)
+    await announce_resolution(incident_id)  # 5
+    await publish_review(incident_id, await draft_review(incident_id))  # 6
+    await end(incident_id)
+    return Outcome(incident_id, Ended.CLOSED, "closed")
 
 
 async def release(incident_id: str) -> bool:
@@ -126,16 +138,22 @@ async def release(incident_id: str) -> bool:
     return True
 
 
-async def approval(incident_id: str, digest: str) -> str:
-    """approved or rejected. Checks the row, else suspends; a resume without a valid row suspends again."""
+async def approval(incident_id: str, digest: str) -> Literal["approved", "rejected"]:
+    """Checks the row, else suspends; a resume without a valid row suspends again."""
     while (state := await approval_state(incident_id, digest)) == "pending":
         plan = await publish_plan(incident_id, digest)
-        number = await ask_for_approval(incident_id, digest)
-        if number is not None:
-            form = ApprovalForm.with_initial_data(description=plan)
-            try:
-                answer = await asuspend_flow_run(wait_for_input=form, key=f"approval-{digest[:12]}-{number}")
-            except ValidationError:  # a retry of a killed run: Prefect stops at a gate only once, answered or not
-                answer = None
-            await record_form(incident_id, digest, number, answer.model_dump(mode="json") if answer else None)
-    return state
+        if number := await ask_for_approval(incident_id, digest):
+            await record_form(incident_id, digest, number, await form_answer(plan, digest, number))
+    return "approved" if state == "approved" else "rejected"
+
+
+async def stop(incident_id: str, ended: Ended, reason: str) -> Outcome:
+    """Hand the incident to a person; this run is over."""
+    await hand_to_human(incident_id, reason)
+    return Outcome(incident_id, ended, f"waiting for a human, {reason}")
+
+
+async def later(incident_id: str, ended: Ended, reason: str, after_s: float) -> Outcome:
+    """Time must pass: the dispatcher starts the next run."""
+    at = await look_again_later(incident_id, reason, after_s)
+    return Outcome(incident_id, ended, f"{reason}, next look at {at}")

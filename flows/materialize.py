@@ -5,9 +5,9 @@ from datetime import datetime
 from prefect import flow
 
 from flows.incident import follow_runbook, run_name
-from mlrunbook.domain.incident import IncidentType, Severity
-from tasks.features import materialization_asked
-from tasks.opening import open_or_join
+from mlrunbook.domain.incident import IncidentType, Outcome, Severity
+from tasks.incident import open_or_join
+from tasks.materialize import materialization_asked
 
 
 @flow(name="materialize", flow_run_name=run_name, persist_result=False)
@@ -19,7 +19,7 @@ async def materialize(
     endDate: datetime | None = None,
     lookBackHours: int = 0,
     severity: Severity = Severity.MEDIUM,
-) -> str:
+) -> Outcome:
     """Ask for feature views to be materialized into the online store.
 
     Opens or joins an incident; the materialization takes the same plan, approval, journal and lock as in any incident.
@@ -33,7 +33,7 @@ async def materialize(
         lookBackHours: Load again what is this old, for rows that came late or were loaded wrong. 0 goes on where the last run ended.
         severity: How bad it is, if this opens a new incident.
     """
-    asked = await materialization_asked(model, featureViews, endDate, lookBackHours, reason, requestedBy)
+    asked = await materialization_asked(model, featureViews, endDate, lookBackHours, reason=reason, by=requestedBy)
     description = f"Materialization of {', '.join(asked['views'])} requested: {reason}"
     incident_id = await open_or_join(model, severity, IncidentType.PERFORMANCE_DEGRADATION, description, "", requestedBy, asked)
     return await follow_runbook(incident_id)

@@ -4,7 +4,7 @@ from typing import Any
 
 from prefect import flow
 
-from tasks.execution import apply_containment, apply_plan
+from tasks.plan import apply_containment, apply_plan
 from tasks.resolution import begin_resolution, confirm_applied, measure_recovery, plan_undo, return_to_previous
 
 

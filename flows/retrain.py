@@ -5,9 +5,9 @@ from datetime import datetime
 from prefect import flow
 
 from flows.incident import follow_runbook
-from mlrunbook.domain.incident import IncidentType, Severity
-from tasks.candidate import check_retraining
-from tasks.opening import open_or_join
+from mlrunbook.domain.incident import IncidentType, Outcome, Severity
+from tasks.incident import open_or_join
+from tasks.retrain import check_retraining
 
 
 @flow(name="retrain", flow_run_name="retrain-{model_name}", persist_result=False)
@@ -19,7 +19,7 @@ async def retrain(
     reason: str,
     requestedBy: str,
     severity: Severity = Severity.MEDIUM,
-) -> str:
+) -> Outcome:
     """Ask for `model_name` to be trained anew on [start_date, end_date) and promoted as `version`.
 
     Opens or joins an incident. The candidate must prove better on requests its training never saw, those after end_date; the promotion

@@ -2,8 +2,7 @@
 
 from prefect import flow
 
-from tasks.review import write_review
-from tasks.run_page import publish_drift_report
+from tasks.review import publish_drift_report, write_review
 
 
 @flow(name="draft-review", flow_run_name="draft-review-of-{incident_id}", persist_result=False)

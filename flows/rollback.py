@@ -3,12 +3,12 @@
 from prefect import flow
 
 from flows.incident import follow_runbook, run_name
-from mlrunbook.domain.incident import IncidentType, Severity
-from tasks.opening import open_or_join
+from mlrunbook.domain.incident import IncidentType, Outcome, Severity
+from tasks.incident import open_or_join
 
 
 @flow(name="rollback", flow_run_name=run_name, persist_result=False)
-async def rollback(model: str, targetVersion: str, reason: str, rolledBackBy: str, severity: Severity = Severity.MEDIUM) -> str:
+async def rollback(model: str, targetVersion: str, reason: str, rolledBackBy: str, severity: Severity = Severity.MEDIUM) -> Outcome:
     """Ask for a rollback of `model` to `targetVersion`.
 
     Opens or joins an incident; the rollback takes the same plan, approval, journal and lock as in any incident.

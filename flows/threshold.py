@@ -3,12 +3,14 @@
 from prefect import flow
 
 from flows.incident import follow_runbook, run_name
-from mlrunbook.domain.incident import IncidentType, Severity
-from tasks.opening import open_or_join
+from mlrunbook.domain.incident import IncidentType, Outcome, Severity
+from tasks.incident import open_or_join
 
 
 @flow(name="threshold", flow_run_name=run_name, persist_result=False)
-async def threshold(model: str, reason: str, changedBy: str, threshold: float | None = None, severity: Severity = Severity.MEDIUM) -> str:
+async def threshold(
+    model: str, reason: str, changedBy: str, threshold: float | None = None, severity: Severity = Severity.MEDIUM
+) -> Outcome:
     """Ask for another decision threshold (0 to 1) of `model`; writes the config, restarts the server, reads it back.
 
     Opens or joins an incident; the change takes the same plan, approval, journal and lock as in any incident.

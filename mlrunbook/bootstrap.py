@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from datetime import UTC, datetime
 from functools import cache
 from typing import TYPE_CHECKING
@@ -20,9 +23,26 @@ def utc_now() -> datetime:
     return datetime.now(UTC)
 
 
-@cache
+_given: ContextVar[World | None] = ContextVar("world", default=None)
+
+
 def world() -> World:
-    """The process's world."""
+    """The process's world, or the one that `using` gives."""
+    return _given.get() or _world()
+
+
+@contextmanager
+def using(given: World) -> Iterator[None]:
+    """Run flows of this context on another world, such as one made of files."""
+    token = _given.set(given)
+    try:
+        yield
+    finally:
+        _given.reset(token)
+
+
+@cache
+def _world() -> World:
     from mlrunbook.adapters.channels.notifier import ChannelNotifier
     from mlrunbook.adapters.feast.store import FeastStore
     from mlrunbook.adapters.local.training_process import TrainingProcess

@@ -1,3 +1,3 @@
-"""Prefect tasks: one effect or one read each, retried by the one policy in `_retry`, named for the run page. One file a step of the
-runbook.
+"""Prefect tasks: one effect or one read each, retried by the one policy in `_step`, named for the run page. Those of `flows/x.py` are in
+`tasks/x.py`; `run`, `plan` and `approval` are shared, `_step` makes a task of a step.
 """

@@ -1,29 +1,51 @@
-"""Tasks around the gate. The truth is the approval row in the store; Prefect's form is a door that policy may open."""
+"""The gate: whether a plan is approved, and the form Prefect's UI shows meanwhile. The truth is the approval row in the store; the form is
+a door that policy may open.
+"""
 
 from __future__ import annotations
 
+from enum import StrEnum
 from typing import Any
 
-from prefect import task
+from prefect import flow_runs
+from prefect.input import RunInput
+from pydantic import Field, ValidationError
 
 from mlrunbook.response.execution import approval_gate
-from tasks._retry import RETRY_TRANSIENT, off_loop
-from tasks.run import current_run
+from tasks._step import step
+
+approval_state = step(approval_gate.approval_state, "look-for-an-approval")
+ask_for_approval = step(approval_gate.wait_for_approval, "ask-for-approval")
+record_form = step(approval_gate.record_form, "record-the-form")
 
 
-@task(task_run_name="look-for-an-approval", **RETRY_TRANSIENT)
-async def approval_state(incident_id: str, digest: str) -> str:
-    """approved, rejected or pending."""
-    return await off_loop(approval_gate.approval_state, current_run(), digest)
+class Decision(StrEnum):
+    APPROVED = "approved"
+    REJECTED = "rejected"
+    DECIDED_ELSEWHERE = "decided_elsewhere"  # by REST or the CLI: the run looks into the store again
 
 
-@task(task_run_name="ask-for-approval", **RETRY_TRANSIENT)
-async def ask_for_approval(incident_id: str, digest: str) -> int | None:
-    """Page who decides and park the lease; the number of this ask, or None when it is decided already."""
-    return await off_loop(approval_gate.wait_for_approval, current_run(), digest)
+class ApprovalForm(RunInput):
+    """Decide about the plan above."""
+
+    # Fields without defaults: an empty form must not pass a gate.
+    decision: Decision = Field(
+        description="About exactly the plan shown above. decided_elsewhere: look again for a decision by REST or CLI"
+    )
+    name: str = Field(
+        title="Your name", min_length=2, max_length=100, description="Recorded as unverified: this form cannot prove who you are"
+    )
+    comment: str = Field(max_length=1000, description="Why; kept with the decision")
 
 
-@task(task_run_name="record-the-form", **RETRY_TRANSIENT)
-async def record_form(incident_id: str, digest: str, number: int, answer: dict[str, Any] | None) -> bool:
-    """Keep what was typed; it counts only where policy says so."""
-    return await off_loop(approval_gate.record_form, current_run(), digest, number, answer)
+async def form_answer(plan: str, digest: str, number: int) -> dict[str, Any] | None:
+    """Suspend the run until somebody answers the form under `plan`, or decides elsewhere; what was typed.
+
+    None: a run that was killed here is retried, and Prefect stops at a gate only once, answered or not.
+    """
+    form = ApprovalForm.with_initial_data(description=plan)
+    try:
+        answer = await flow_runs.asuspend_flow_run(wait_for_input=form, key=f"approval-{digest[:12]}-{number}")
+    except ValidationError:
+        return None
+    return answer.model_dump(mode="json")

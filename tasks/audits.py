@@ -4,24 +4,22 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
-import httpx
 from prefect import get_run_logger, task
-from prefect.artifacts import acreate_markdown_artifact
 from prefect.runtime import flow_run
 
-from mlrunbook.base.settings import settings
 from mlrunbook.bootstrap import world
 from mlrunbook.domain.audits.period import Kind, Period, complete, up_to
 from mlrunbook.domain.audits.section import Audit, Verdict
-from mlrunbook.domain.errors import Transient
-from mlrunbook.domain.review.review import md
+from mlrunbook.domain.communication.markdown import md
 from mlrunbook.response.audits import audit as steps
 from mlrunbook.response.communication import missed_pages
 from mlrunbook.store.audits import Filed
-from tasks._retry import RETRY_TRANSIENT, off_loop
+from tasks._run_page import gateway_link, show_text
+from tasks._step import RETRY_TRANSIENT, world_step
+from tasks.run import off_loop
 
 # A platform that is away when an audit is due is asked again for more than an hour.
-PATIENT = RETRY_TRANSIENT | {"retries": 6, "retry_delay_seconds": 900, "timeout_seconds": 600}
+PATIENT = {"retries": 6, "retry_delay_seconds": 900, "timeout_seconds": 600}
 
 
 def period(kind: str, up_to_now: bool) -> Period:
@@ -30,22 +28,9 @@ def period(kind: str, up_to_now: bool) -> Period:
     return (up_to if up_to_now else complete)(Kind(kind), at)
 
 
-@task(task_run_name="read-the-record-of-{of.name}", **RETRY_TRANSIENT)
-async def read_record(model: str, of: Period) -> Filed | None:
-    """The audit of that period, if it is filed already."""
-    return await off_loop(steps.filed, world(), model, of)
-
-
-@task(task_run_name="examine-{of.name}", **PATIENT)
-async def examine(model: str, of: Period) -> Audit:
-    """Read what is known of those days, and judge every line."""
-    return await off_loop(steps.examine, world(), model, of)
-
-
-@task(task_run_name="open-incidents", **RETRY_TRANSIENT)
-async def open_incidents(audit: Audit) -> Audit:
-    """Open or join an incident for each broken limit that calls for one."""
-    return await off_loop(steps.open_incidents, world(), audit)
+read_record = world_step(steps.filed, "read-the-record-of-{period.name}")
+examine = world_step(steps.examine, "examine-{period.name}", **PATIENT)
+open_incidents = world_step(steps.open_incidents, "open-incidents")
 
 
 @task(task_run_name="file-the-report", **RETRY_TRANSIENT)
@@ -58,13 +43,8 @@ async def file_report(audit: Audit) -> Filed:
 @task(task_run_name="publish-audit", **RETRY_TRANSIENT)
 async def publish_audit(filed: Filed) -> str:
     """The summary on the run page, with a link to the report; its sentence, for the run."""
-    link = f"{settings().gateway_url.rstrip('/')}/api/v1/audits/{filed.id}/report"
-    key = f"audit-{filed.kind}-{filed.model}".replace("_", "-").lower()
     said = steps.sentence(filed)
-    try:
-        await acreate_markdown_artifact(markdown=audit_markdown(filed, link), key=key, description=said)
-    except httpx.HTTPError as error:
-        raise Transient(f"Prefect did not take the artifact {key} ({type(error).__name__}); is its server up?") from error
+    await show_text(f"audit-{filed.kind}-{filed.model}", audit_markdown(filed, gateway_link(f"audits/{filed.id}/report")), said)
     return said
 
 

@@ -1,31 +1,27 @@
-"""Tasks of step 3: the checklist, the replay of other versions, the diagnosis."""
-
-from __future__ import annotations
-
-from typing import Any
+"""Tasks of step 3: the checklist, the replay of other versions, the diagnosis, and what of it is shown."""
 
 from prefect import task
 
+from mlrunbook.domain.communication.markdown import md
+from mlrunbook.domain.investigation.findings_page import findings_markdown
 from mlrunbook.response.investigation import investigation, rollback_target
-from tasks._retry import RETRY_TRANSIENT, off_loop
-from tasks.run import current_run
+from tasks._run_page import show_text_once
+from tasks._step import RETRY_TRANSIENT, step
+from tasks.run import current_run, off_loop
 
 CHECKS = tuple(investigation.CHECKS)
 
-
-@task(task_run_name="check-{name}", **RETRY_TRANSIENT)
-async def check(incident_id: str, name: str) -> list[str]:
-    """One source's items of the checklist."""
-    return await off_loop(investigation.check, current_run(), name)
+check = step(investigation.check, "check-{name}")
+replay_versions = step(rollback_target.choose, "replay-other-versions")
+diagnose = step(investigation.conclude, "diagnose-{incident_id}")
 
 
-@task(task_run_name="replay-other-versions", **RETRY_TRANSIENT)
-async def replay_versions(incident_id: str) -> str:
-    """What every other version would have answered to the requests whose outcome is known; the version that wins, in a sentence."""
-    return str((await off_loop(rollback_target.choose, current_run()))["sentence"])
-
-
-@task(task_run_name="diagnose-{incident_id}", **RETRY_TRANSIENT)
-async def diagnose(incident_id: str) -> dict[str, Any]:
-    """Ranked causes and the recommended path."""
-    return await off_loop(investigation.conclude, current_run())
+@task(task_run_name="publish-findings", **RETRY_TRANSIENT)
+async def publish_findings(incident_id: str) -> None:
+    """The runbook's checklist with an answer an item, and the diagnosis."""
+    run = current_run(incident_id)
+    found = await off_loop(investigation.findings, run)
+    diagnosis = await off_loop(run.recorded, "diagnosis") or {}
+    leads = [str(lead["explained"]) for lead in diagnosis.get("leads", ())]
+    text = findings_markdown(incident_id, diagnosis.get("sentence", ""), leads, found)
+    await show_text_once(run, "findings", text, md(diagnosis.get("headline") or ""))

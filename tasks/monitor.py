@@ -9,31 +9,13 @@ from mlrunbook.domain.evaluation.performance import ModelMetrics
 from mlrunbook.domain.observed import FeatureServerAnswer, Missing, ServingStatus
 from mlrunbook.response.detection import monitor
 from mlrunbook.response.detection.monitor import LogSeen
-from tasks._retry import RETRY_TRANSIENT, off_loop
+from tasks._step import RETRY_TRANSIENT, world_step
+from tasks.run import off_loop
 
-
-@task(task_run_name="read-status-of-{model}", **RETRY_TRANSIENT)
-async def read_status(model: str) -> ServingStatus | Missing:
-    """What serves, whether the server is healthy, and what it says of its feature reads."""
-    return await off_loop(monitor.read_status, world(), model)
-
-
-@task(task_run_name="read-metrics-of-{model}", **RETRY_TRANSIENT)
-async def read_metrics(model: str, status: ServingStatus | Missing) -> ModelMetrics | Missing:
-    """The current window against the baseline."""
-    return await off_loop(monitor.read_metrics, world(), model, status)
-
-
-@task(task_run_name="read-feature-store-for-{model}", **RETRY_TRANSIENT)
-async def read_feature_store(model: str) -> FeatureServerAnswer | Missing:
-    """The feature server's health, and a read through it."""
-    return await off_loop(monitor.read_feature_store, world(), model)
-
-
-@task(task_run_name="read-log-of-{model}", **RETRY_TRANSIENT)
-async def read_log(model: str, metrics: ModelMetrics | Missing) -> LogSeen | Missing:
-    """Whether features moved against the baseline's, and whether somebody probes the model."""
-    return await off_loop(monitor.read_log, world(), model, metrics)
+read_status = world_step(monitor.read_status, "read-status-of-{model}")
+read_metrics = world_step(monitor.read_metrics, "read-metrics-of-{model}")
+read_feature_store = world_step(monitor.read_feature_store, "read-feature-store-for-{model}")
+read_log = world_step(monitor.read_log, "read-log-of-{model}")
 
 
 @task(task_run_name="evaluate-rules-of-{model}", **RETRY_TRANSIENT)

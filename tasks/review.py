@@ -1,21 +1,25 @@
-"""Tasks of steps 5 and 6: the resolution notice and the post-incident review."""
-
-from __future__ import annotations
+"""Tasks of step 6: the post-incident review and the drift report that goes with it."""
 
 from prefect import task
 
-from mlrunbook.response.review import closing
-from tasks._retry import RETRY_TRANSIENT, off_loop
-from tasks.run import current_run
+from mlrunbook.response.review import closing, drift_report
+from tasks._run_page import gateway_link, show_link_once, show_text_once
+from tasks._step import RETRY_TRANSIENT, step
+from tasks.run import current_run, off_loop
+
+write_review = step(closing.draft_review, "draft-review-of-{incident_id}")
 
 
-@task(task_run_name="announce-resolution-of-{incident_id}", **RETRY_TRANSIENT)
-async def send_resolution_notice(incident_id: str) -> None:
-    """The notice that closes the incident."""
-    await off_loop(closing.announce_resolution, current_run())
+@task(task_run_name="publish-review", **RETRY_TRANSIENT)
+async def publish_review(incident_id: str, markdown: str) -> None:
+    """The post-incident review, as drafted."""
+    await show_text_once(current_run(incident_id), "review", markdown, f"Post-incident review of {incident_id}")
 
 
-@task(task_run_name="draft-review-of-{incident_id}", **RETRY_TRANSIENT)
-async def write_review(incident_id: str) -> str:
-    """The post-incident review, in Markdown."""
-    return await off_loop(closing.draft_review, current_run())
+@task(task_run_name="publish-drift-report", **RETRY_TRANSIENT)
+async def publish_drift_report(incident_id: str) -> None:
+    """A link to the inputs before and during the incident, as an HTML page; nothing where it could not be drawn."""
+    run = current_run(incident_id)
+    if name := await off_loop(drift_report.keep, run):
+        about = "Inputs before and during the incident. Log in with any user name and a token of scope read"
+        await show_link_once(run, "drift-report", gateway_link(f"incidents/{incident_id}/evidence/{name}"), "Drift report", about)

@@ -1,23 +1,7 @@
 """Tasks of step 1: triage, and triage again once more is known."""
 
-from __future__ import annotations
+from mlrunbook.response.detection import triage
+from tasks._step import step
 
-from typing import Any
-
-from prefect import task
-
-from mlrunbook.response.detection import triage as triage_steps
-from tasks._retry import RETRY_TRANSIENT, off_loop
-from tasks.run import current_run
-
-
-@task(task_run_name="triage-{incident_id}", **RETRY_TRANSIENT)
-async def triage_incident(incident_id: str) -> dict[str, Any]:
-    """Real or not, how severe; pages and posts what follows."""
-    return await off_loop(triage_steps.triage, current_run())
-
-
-@task(task_run_name="grade-{incident_id}-again", **RETRY_TRANSIENT)
-async def reassess_severity(incident_id: str) -> bool:
-    """Whether the investigation has seen more harm than triage: the severity then rises."""
-    return await off_loop(triage_steps.reassess_after_investigation, current_run())
+triage_incident = step(triage.triage, "triage-{incident_id}")
+reassess_severity = step(triage.reassess_after_investigation, "grade-{incident_id}-again")

@@ -43,6 +43,7 @@ SLIPPED = Confusion(tp=950, fp=3_050, fn=50, tn=25_950)  # nearly every failure 
 ALL_FLAGGED = Confusion(tp=100, fp=2_900, fn=0, tn=0)
 COUNTS = {"degraded": BROKEN, "worse": WORSE, "slipped": SLIPPED, "dangerous": ALL_FLAGGED, None: HEALTHY}
 SLIPPED_BELOW = 0.1  # a threshold under this flags nearly everything
+BUSY_FOR_A_RUN = ("busy",) * 9  # a fault that outlasts a task's eight retries; the next run finds it gone
 WINDOW = timedelta(hours=1)
 ROWS, PAGE = 300, 10_000  # of the prediction log
 
@@ -490,6 +491,7 @@ def world_of(
         settle_s=0.06,
         patience_s=0.0,
         sleep=lambda _: None,  # the clock is the test's: nobody waits
+        draw_drift_page=lambda *_: b"<html>the inputs before and during the incident</html>",  # the real one takes seconds of CPU
     )
 
 

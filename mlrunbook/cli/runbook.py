@@ -36,7 +36,7 @@ def history(
     markdown: Annotated[bool, typer.Option("--markdown", help="As a table for a page.")] = False,
 ) -> None:
     """List the versions of the runbook, newest first: date, changes and author of each commit to its folder."""
-    from mlrunbook.domain.review.review import md
+    from mlrunbook.domain.communication.markdown import md
 
     rows = versions(_page().parents[2])[:limit]
     if markdown:

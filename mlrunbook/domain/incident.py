@@ -141,6 +141,33 @@ class Incident:
     alert_count: int = 0
 
 
+class Ended(StrEnum):
+    """How a run of the runbook on an incident ended: over, waiting for time to pass, or waiting for people."""
+
+    CLOSED = "closed"
+    FALSE_ALARM = "false alarm"
+    NOT_OURS = "not ours"
+    SHADOWING = "waiting for the shadow"
+    TOO_EARLY = "too early to say"
+    NO_PLAN = "waiting for a human"
+    REJECTED = "rejected"
+    STILL_ISOLATED = "still isolated"
+    NOT_RECOVERED = "not recovered"
+    HELD = "held"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a run of the runbook came to, with the sentence that says why."""
+
+    incident_id: str
+    ended: Ended
+    sentence: str
+
+    def __str__(self) -> str:
+        return f"{self.incident_id}: {self.sentence}"
+
+
 def transition(current: Status, to: Status) -> Status:
     """Return `to`, or raise Invalid when the runbook has no such step. Staying put is allowed (steps repeat)."""
     if to is current or to in TRANSITIONS[current]:

@@ -10,6 +10,7 @@ from datetime import datetime
 
 from sqlalchemy import Connection, Engine
 
+from mlrunbook.adapters.reports import drift
 from mlrunbook.base import db
 from mlrunbook.domain.policy.policy import Policy
 from mlrunbook.ports import FeatureStore, ModelPlatform, Notifier, Orchestrator, ServingRuntime, Trainer
@@ -33,6 +34,7 @@ class World:
     settle_s: float = 30.0  # how long a change may take to show when read back
     patience_s: float = 60.0  # how long a run waits for outcomes before the dispatcher starts a later one
     sleep: Callable[[float], None] = time.sleep
+    draw_drift_page: Callable[..., bytes] = drift.draw  # inputs before, inputs now, the verdict: an HTML page
     known_models: KnownModels = field(default=None, repr=False, compare=False)  # type: ignore[assignment]  # always that of `platform`
 
     def __post_init__(self) -> None:

@@ -23,8 +23,8 @@ from mlrunbook.response.world import World
 from mlrunbook.store import incidents, leases, outbox
 from mlrunbook.store.outbox import CLAIM_S
 from tests.fakes import Clock, FileWorld, LedgerNotifier, LedgerOrchestrator, empty_store, world_of
+from tests.response.carrying import carry
 from tests.response.people import approve, deliver, plan, report, told
-from tests.response.protocol import carry
 
 ONCALL, LEAD, MANAGER, VP = "On-Call ML Engineer", "ML Team Lead", "Engineering Manager", "VP Engineering"
 

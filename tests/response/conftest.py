@@ -9,8 +9,8 @@ from sqlalchemy import Engine
 
 from mlrunbook.response.world import World
 from tests.fakes import Clock, FileWorld, LedgerNotifier, LedgerOrchestrator, empty_store, world_of
+from tests.response.carrying import carry
 from tests.response.people import approve, deliver, report
-from tests.response.protocol import carry
 
 
 @pytest.fixture

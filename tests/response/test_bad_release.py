@@ -8,8 +8,8 @@ from mlrunbook.domain.incident import Severity, Status
 from mlrunbook.response.world import World
 from mlrunbook.store import evidence, incidents, journal, outbox, timeline
 from tests.fakes import Clock, FileWorld, LedgerNotifier
+from tests.response.carrying import carry
 from tests.response.people import approve, deliver, incident_of, recorded, report, say
-from tests.response.protocol import carry
 
 EXPECTED = {
     "config:human_approval=True": 1,

@@ -21,8 +21,8 @@ from mlrunbook.store import incidents, timeline
 from tests.fake_kubernetes import FakeKubernetes, kubeconfig, serving
 from tests.fakes import MODEL, Clock, FileWorld, empty_store, world_of
 from tests.kubernetes_kit import Kit, pod_template
+from tests.response.carrying import carry
 from tests.response.people import approve, plan, recorded, report, say, told
-from tests.response.protocol import carry
 from tests.response.resolution.test_serving_recovery import hung
 from tests.response.test_killed import Killer, _revive, _Tapped, engine, killed_at
 
@@ -166,7 +166,7 @@ def test_killed_at_every_point_the_rollout_is_undone_once(
         return alerted(world)
 
     points = walk(engine, state, fresh(), "run-0", clock.at + timedelta(seconds=20))
-    assert points > 25, "the protocol was not tapped"
+    assert points > 25, "the run was not tapped"
     wrong = []
     for at in range(1, points + 1, EVERY):
         incident_id, now = fresh(), clock.at + timedelta(seconds=20)

@@ -8,8 +8,8 @@ from mlrunbook.response.review.closing import unexplained
 from mlrunbook.response.world import World
 from mlrunbook.store import journal, plans
 from tests.fakes import Clock, FileWorld, LedgerNotifier
+from tests.response.carrying import carry
 from tests.response.people import approve, deliver, incident_of, plan, recorded, report, resolve
-from tests.response.protocol import carry
 
 ALL_HIGH_RISK = {
     "route:v1.5.0": 1,

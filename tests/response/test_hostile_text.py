@@ -9,14 +9,15 @@ from mlrunbook.base import tokens
 from mlrunbook.base.tokens import Scope
 from mlrunbook.cli.render import plain
 from mlrunbook.domain.investigation.findings import CHECKLIST, Finding, State
+from mlrunbook.domain.investigation.findings_page import findings_markdown
+from mlrunbook.domain.resolution.plan_page import plan_markdown
 from mlrunbook.gateway.app import create_app
 from mlrunbook.gateway.webhooks import samples
 from mlrunbook.response.review import reviews
 from mlrunbook.response.world import World
-from tasks.run_page import findings_markdown, plan_markdown
 from tests.fakes import MODEL, Clock, LedgerNotifier
+from tests.response.carrying import carry
 from tests.response.people import approve, deliver, plan, recorded, told
-from tests.response.protocol import carry
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # Starlette would rather have another HTTP client than the one the product uses

@@ -26,9 +26,9 @@ from mlrunbook.store import evidence, incidents, leases, outbox, records, timeli
 from mlrunbook.store import regulatory_clocks as clocks
 from tests.fakes import Clock, FileWorld, empty_store, world_of
 from tests.response import test_bad_release, test_by_severity, test_paths_b_and_c, test_threshold_slip
+from tests.response.carrying import carry
 from tests.response.containment import test_emergency
 from tests.response.people import approve, plan, report, resolve, say
-from tests.response.protocol import carry
 from tests.response.resolution import test_serving_recovery
 
 
@@ -80,7 +80,7 @@ class _Tapped(World):
 
 
 def walk(engine: Engine, state: Path, incident_id: str, holder: str, now: datetime, kill_at: int | None = None) -> int:
-    """Run the protocol, approving what it asks; the points it passed."""
+    """Run the runbook, approving what it asks; the points it passed."""
     killer = Killer(kill_at)
     clock = Clock(now)
     base = world_of(engine, FileWorld(state, clock, killer), clock, policy=UNWATCHED)
@@ -180,7 +180,7 @@ def test_killed_at_every_point_the_incident_still_closes_and_every_change_is_app
     state, rehearsal = fresh("rehearsal.json")
     # In this process: the children inherit its imports and compiled statements.
     points = walk(engine, state, rehearsal, "run-0", clock.at + timedelta(seconds=1))
-    assert points > 25, "the protocol was not tapped"
+    assert points > 25, "the run was not tapped"
     wrong: list[str] = []
     for at in range(1, points + 1, every):
         state, incident_id = fresh(f"world-{at}.json")
@@ -210,7 +210,7 @@ def test_killed_at_every_point_a_breach_is_isolated_once_preserved_once_and_lift
 
     state, rehearsal = fresh("rehearsal.json")
     points = walk_breach(engine, state, rehearsal, "run-0", clock.at + timedelta(seconds=1))
-    assert points > 25, "the protocol was not tapped"
+    assert points > 25, "the run was not tapped"
     with world.transaction() as conn:
         bundle = {item.name for item in evidence.manifest(conn, rehearsal)}
     wrong: list[str] = []

@@ -20,8 +20,8 @@ from mlrunbook.response.lifecycle import runs as lifecycle
 from mlrunbook.response.world import World
 from mlrunbook.store import incidents, leases, outbox, timeline
 from tests.fakes import HEALTHY, Clock, FileWorld, LedgerNotifier, LedgerOrchestrator
+from tests.response.carrying import carry
 from tests.response.people import approve, deliver, incident_of, plan, recorded, report, resolve, told
-from tests.response.protocol import carry
 
 BAD_AGAIN = {"v2.0.0": "degraded", "v1.5.0": "worse"}
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from flows import resolution as resolution_flows
 from mlrunbook.domain.actions import Plan, PlanKind, RouteTraffic
 from mlrunbook.domain.errors import Refused, Transient, Unknown
 from mlrunbook.domain.incident import IncidentType, Severity, Status
@@ -24,9 +25,8 @@ from mlrunbook.response.run import Run
 from mlrunbook.response.world import World
 from mlrunbook.store import journal, leases, plans
 from tests.fakes import MODEL, Clock, FileWorld, LedgerNotifier, LedgerOrchestrator
-from tests.response import protocol
+from tests.response.carrying import carry, play
 from tests.response.people import approve, deliver, incident_of, plan, recorded, report, resolve, say, told
-from tests.response.protocol import carry
 
 ROLL_BACK = {"path": "rollback", "target_version": "v1.5.0", "reason": "memory leak", "by": "an engineer"}
 RAISE_THRESHOLD = {"path": "threshold", "threshold": 0.6, "reason": "too many alarms", "by": "an engineer"}
@@ -131,9 +131,7 @@ def test_a_path_asked_for_while_a_fix_is_measured_gets_a_run_of_its_own(
     run = taken(world, incident_id)
     digest = resolution.plan(run)
     assert digest is not None
-    resolution.begin(run, digest)
-    protocol.apply(run, digest)
-    resolution.applied(run, digest)
+    play(resolution_flows.resolve, run, digest=digest)
     ask_for(world, ROLL_BACK | {"target_version": "v1.4.0"})
     assert runs.take(world, incident_id, "the path's run") is None, "the first run carries the incident"
     clock.advance(seconds=5)

@@ -4,20 +4,23 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import timedelta
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
 from mlrunbook.domain.actions import Materialize, Promote, ResumeMaterialization
 from mlrunbook.domain.cause import Cause
+from mlrunbook.domain.errors import Transient
+from mlrunbook.domain.evaluation.performance import ModelMetrics
 from mlrunbook.domain.incident import IncidentType, Severity, Status
 from mlrunbook.domain.policy.policy import Policy, Retraining
+from mlrunbook.ports import ModelPlatform
 from mlrunbook.response.communication.notifications import actions_taken
 from mlrunbook.response.world import World
 from tests import fake_features
 from tests.fakes import Clock, FileWorld, LedgerNotifier, empty_store
+from tests.response.carrying import carry
 from tests.response.people import approve, deliver, incident_of, plan, recorded, report, resolve, say, told
-from tests.response.protocol import carry
 
 SOUND = {"features": fake_features.START}
 CONTAINED = {"config:human_approval=True": 1, "config:auto_scheduling=False": 1}
@@ -43,6 +46,21 @@ def concept_drift(file_world: FileWorld) -> None:
 @pytest.fixture
 def unwatched(world: World) -> World:
     return replace(world, policy=Policy(retraining=Retraining(watch_s=0)))
+
+
+class UnmeasuredOncePromoted:
+    """The platform, which has no figures any more once the candidate serves."""
+
+    def __init__(self, platform: FileWorld) -> None:
+        self._platform = platform
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._platform, name)
+
+    def metrics(self, model: str, **window: Any) -> ModelMetrics:
+        if self._platform.state["serving"] == "v2.1.0":
+            raise Transient("the metrics of predictive_maintenance are not computed: try again later")
+        return self._platform.metrics(model, **window)
 
 
 def approved(world: World, clock: Clock, incident_id: str) -> str:
@@ -200,6 +218,24 @@ class TestPathC:
         deliver(world)
         assert any("the fix did not work" in m.body for m in notifier.pages())
         assert "did not hold within the watch window" in " ".join(told(world, incident_id, "containment"))
+
+    def test_a_promoted_version_that_cannot_be_measured_serves_on_and_a_person_decides(
+        self, unwatched: World, file_world: FileWorld, clock: Clock, notifier: LedgerNotifier
+    ) -> None:
+        """It has proved better before it was promoted, and what it replaced was failing: taking it back would be a change without a
+        reason.
+        """
+        concept_drift(file_world)
+        incident_id = report(unwatched)
+        blind = replace(unwatched, platform=cast(ModelPlatform, UnmeasuredOncePromoted(file_world)))
+        assert approved(blind, clock, incident_id) == "too early to say"
+        clock.advance(minutes=90)
+        assert carry(blind, incident_id, "run-2") == "not recovered"
+        assert file_world.state["serving"] == "v2.1.0"
+        assert "rollback" not in file_world.applied
+        assert incident_of(unwatched, incident_id).status.is_open
+        deliver(unwatched)
+        assert any("cannot be measured" in m.body for m in notifier.pages())
 
     def test_a_rejected_promotion_changes_nothing_and_empties_the_staging_slot(self, world: World, file_world: FileWorld) -> None:
         concept_drift(file_world)

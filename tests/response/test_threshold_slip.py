@@ -13,8 +13,8 @@ from mlrunbook.response.lifecycle.opening import open_or_join
 from mlrunbook.response.world import World
 from mlrunbook.store import journal
 from tests.fakes import MODEL, Clock, FileWorld
+from tests.response.carrying import carry
 from tests.response.people import approve, incident_of, plan, recorded, report, told
-from tests.response.protocol import carry
 
 EXPECTED = {
     "config:threshold=0.202": 1,  # containment: as far up as one step may go

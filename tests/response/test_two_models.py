@@ -21,9 +21,9 @@ from mlrunbook.store import incidents, journal, plans
 from mlrunbook.store.incidents import Report
 from tests.fake_fleet import FileFleet
 from tests.fakes import MODEL, Clock, FileWorld
+from tests.response.carrying import carry
 from tests.response.containment.test_emergency import ONCALL
 from tests.response.people import approve, deliver, incident_of, plan
-from tests.response.protocol import carry
 
 CHURN = "churn"
 PENDING = [{"id": n, "asset": f"asset_{n}", "flagged": False} for n in (1, 2, 3)]

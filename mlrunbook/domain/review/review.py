@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
 
 from mlrunbook.domain.cause import Cause
 from mlrunbook.domain.communication.durations import NOT_MEASURED, in_words, times
+from mlrunbook.domain.communication.markdown import md
 from mlrunbook.domain.communication.messages import NOT_ESTIMATED, Figures, line, versioned
 from mlrunbook.domain.incident import Incident, Severity
 from mlrunbook.domain.policy.policy import Policy
@@ -353,12 +353,6 @@ def _approvals(reviewed: Signature | None, approved: Signature | None) -> list[s
 
 def _signed(signature: Signature | None) -> str:
     return f"{md(signature.by)} ({md(signature.role)}), {_day(signature.at)}" if signature else ""
-
-
-def md(text: str) -> str:
-    """`text` as one literal line of Markdown, safe in a table cell: no cell, link, tag, code or heading of its own."""
-    escaped = re.sub(r"([\\`|\[\]])", r"\\\1", re.sub(r"&(?=#?\w+;)", "&amp;", line(text))).replace("<", "&lt;")
-    return re.sub(r"^(\d+)([.)])(?=\s|$)", r"\1\\\2", re.sub(r"^([#+=~*>-])", r"\\\1", escaped))
 
 
 def _timeline(events: Sequence[Event]) -> list[str]:

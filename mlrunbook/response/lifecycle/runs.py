@@ -9,6 +9,7 @@ from sqlalchemy import Connection
 from mlrunbook.domain.errors import Refused, Transient, Unknown
 from mlrunbook.domain.policy.owned import Known, Standing
 from mlrunbook.domain.policy.policy import Policy
+from mlrunbook.domain.records import Record
 from mlrunbook.domain.roles import Role
 from mlrunbook.response.communication import reports
 from mlrunbook.response.communication.notifications import page, request_action
@@ -45,7 +46,7 @@ def _has_unknown_model(conn: Connection, policy: Policy, incident_id: str, stand
     return unknown_models.is_unknown(conn, incident_id)
 
 
-def stop_for_human(run: Run, *, reason: str, role: Role = Role.ML_TEAM_LEAD) -> None:
+def stop_for_human(run: Run, reason: str, role: Role = Role.ML_TEAM_LEAD) -> None:
     """No safe automatic way on: page, and end this run until a human acts. A run that only looked again, and stops for the same reason,
     says nothing new."""
     with run.write() as conn:
@@ -67,13 +68,18 @@ def _is_said(conn: Connection, incident_id: str, reason: str) -> bool:
     return bool(entries) and (entries[-1].kind, entries[-1].text) == ("waiting", f"{WAITING_FOR_HUMAN}: {reason}")
 
 
+def is_recorded(run: Run, record: Record) -> bool:
+    """Whether an earlier run came this far: a run that comes back need not ask for every step."""
+    return run.recorded(record) is not None
+
+
 def held(run: Run) -> str | None:
     """Why nothing more happens by itself: a person has reported since, or it opens again and again. None where it does."""
     with run.world.transaction() as conn:
         return reports.unanswered(conn, run.incident_id) or automation_held(conn, run.incident_id, now=run.world.now())
 
 
-def look_again_later(run: Run, *, reason: str, after_s: float) -> datetime:
+def look_again_later(run: Run, reason: str, after_s: float) -> datetime:
     """End this run and have the dispatcher start the next one then."""
     at = run.world.now() + timedelta(seconds=after_s)
     with run.write() as conn:

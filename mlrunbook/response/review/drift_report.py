@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from datetime import datetime
 from typing import Any
 
-from mlrunbook.adapters.reports.drift import draw
 from mlrunbook.domain.errors import RunbookError
 from mlrunbook.domain.evaluation.drift import DriftVerdict
 from mlrunbook.domain.investigation.findings import drift_between, feature_columns, in_time_order
@@ -19,12 +17,12 @@ RECORD = "drift_report"
 ROWS = 10_000  # of the prediction log, of each side: the most the platform gives at once
 
 
-def keep(run: Run, *, draw: Callable[..., bytes] = draw) -> str | None:
+def keep(run: Run) -> str | None:
     """The name of the report in the evidence, drawn once; None when it could not be drawn, which is a note on the timeline and no more."""
     if standing := run.recorded(RECORD):
         return _name(standing)
     try:
-        verdict, content = _drawn(run, draw)
+        verdict, content = _drawn(run)
     except Exception as error:  # whatever it is: the incident is over and must not be held open by a picture
         why = str(error) if isinstance(error, RunbookError) else f"{type(error).__name__}: {error}"
         with run.write() as conn:
@@ -40,14 +38,14 @@ def _name(record: dict[str, Any]) -> str | None:
     return record["name"] or None
 
 
-def _drawn(run: Run, draw: Callable[..., bytes]) -> tuple[DriftVerdict, bytes]:
+def _drawn(run: Run) -> tuple[DriftVerdict, bytes]:
     incident, platform = run.incident(), run.world.platform
     baseline = metrics.metrics(run).baseline
     since = min(metrics.window_start(run), incident.detected_at)
     before = in_time_order(platform.prediction_log(incident.model, limit=ROWS, since=baseline.since, until=baseline.until))
     now = in_time_order(platform.prediction_log(incident.model, limit=ROWS, since=since, until=_fixed_at(run)))
     verdict = drift_between(before, now, run.world.policy.drift)
-    return verdict, draw(feature_columns(before), feature_columns(now), verdict)
+    return verdict, run.world.draw_drift_page(feature_columns(before), feature_columns(now), verdict)
 
 
 def _fixed_at(run: Run) -> datetime | None:

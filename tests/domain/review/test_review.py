@@ -8,10 +8,11 @@ from datetime import UTC, date, datetime, timedelta
 import pytest
 
 from mlrunbook.domain.cause import Cause
+from mlrunbook.domain.communication.markdown import md
 from mlrunbook.domain.communication.messages import Figures
 from mlrunbook.domain.incident import Incident, IncidentType, Severity, Status
 from mlrunbook.domain.policy.policy import Policy
-from mlrunbook.domain.review.review import Event, ReviewFacts, Signature, action_items, assess, corrected, draft, md, standing
+from mlrunbook.domain.review.review import Event, ReviewFacts, Signature, action_items, assess, corrected, draft, standing
 from mlrunbook.domain.roles import Role
 
 T0 = datetime(2026, 3, 2, 9, 0, tzinfo=UTC)

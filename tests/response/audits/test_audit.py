@@ -22,8 +22,8 @@ from mlrunbook.store.audits import Filed
 from mlrunbook.store.incidents import Report
 from mlrunbook.store.tables import approvals, outbox, timeline
 from tests.fakes import MODEL, T0, Clock, FileWorld
+from tests.response.carrying import carry
 from tests.response.people import approve, report
-from tests.response.protocol import carry
 
 LAST_WEEK = complete(Kind.WEEKLY, T0)
 

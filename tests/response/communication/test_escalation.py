@@ -21,8 +21,8 @@ from mlrunbook.response.world import World
 from mlrunbook.store import incidents, outbox
 from mlrunbook.store.outbox import RESPONSE
 from tests.fakes import Clock, LedgerNotifier
+from tests.response.carrying import carry
 from tests.response.people import approve, deliver, recorded, report, told
-from tests.response.protocol import carry
 
 ONCALL, LEAD, MANAGER, VP = "On-Call ML Engineer", "ML Team Lead", "Engineering Manager", "VP Engineering"
 MINUTES = (0, 1, 14, 15, 29, 30, 59, 60, 119, 120, 239, 240, 1439, 1440, 3000)

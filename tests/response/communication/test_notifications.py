@@ -7,8 +7,8 @@ from dataclasses import replace
 from mlrunbook.domain.policy.policy import CostAssumptions, Policy
 from mlrunbook.response.world import World
 from tests.fakes import Clock, LedgerNotifier
+from tests.response.carrying import carry
 from tests.response.people import approve, deliver, report
-from tests.response.protocol import carry
 
 
 def initial(notifier: LedgerNotifier) -> str:

@@ -10,8 +10,8 @@ from mlrunbook.domain.incident import IncidentType, Severity, Status
 from mlrunbook.domain.policy.policy import Policy, Triage
 from mlrunbook.response.world import World
 from tests.fakes import Clock, FileWorld, LedgerNotifier
+from tests.response.carrying import carry
 from tests.response.people import approve, deliver, incident_of, plan, recorded, report, resolve, told
-from tests.response.protocol import carry
 
 WORDS = "line 3 stood still, and nobody was warned"
 

@@ -27,8 +27,8 @@ from mlrunbook.response.world import World
 from mlrunbook.store import evidence, incidents, journal, outbox, plans, timeline
 from mlrunbook.store import regulatory_clocks as clocks
 from tests.fakes import MODEL, Clock, FileWorld, LedgerNotifier
+from tests.response.carrying import carry
 from tests.response.people import approve, deliver, incident_of, plan, recorded, report, resolve, say, told
-from tests.response.protocol import carry
 
 AT_ONCE = (Subtype.UNAUTHORISED_ACCESS, Subtype.ADVERSARIAL_ATTACK, Subtype.DATA_LEAKAGE, Subtype.PRIVACY_BREACH)
 BY_A_PERSON = (Subtype.REGULATORY_VIOLATION, Subtype.AUDIT_FAILURE)

@@ -17,9 +17,9 @@ from mlrunbook.response.lifecycle import runs, severity_change
 from mlrunbook.response.review.closing import unexplained
 from mlrunbook.response.world import World
 from mlrunbook.store import incidents, journal, leases, plans
-from tests.fakes import Clock, FileWorld, LedgerNotifier
+from tests.fakes import BUSY_FOR_A_RUN, Clock, FileWorld, LedgerNotifier
+from tests.response.carrying import carry
 from tests.response.people import approve, deliver, incident_of, plan, recorded, report, say, told
-from tests.response.protocol import carry
 
 ONCALL = Requester("the engineer on call", "oncall_ml_engineer", "cli")
 
@@ -271,7 +271,7 @@ def test_what_is_left_of_a_plan_that_is_half_done_is_decided_anew(world: World, 
     order(world, incident_id)
     assert carry(world, incident_id, "run-1") == "pending"
     approve(world, incident_id)
-    file_world.faults["scale:1"] = ["busy"]
+    file_world.faults["scale:1"] = list(BUSY_FOR_A_RUN)
     with pytest.raises(Transient):
         carry(world, incident_id, "run-1")
     clock.advance(seconds=30)

@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 from sqlalchemy import Connection
 
+from flows.containment import contain
 from mlrunbook.domain.actions import Isolate, Order, Plan, PlanKind
 from mlrunbook.domain.containment.emergency import undoes_of
 from mlrunbook.domain.containment.orders import Thing, things_of
@@ -24,10 +25,10 @@ from mlrunbook.response.review.closing import unexplained
 from mlrunbook.response.world import World
 from mlrunbook.store import incidents, journal, plans
 from mlrunbook.store.incidents import Report
-from tests.fakes import MODEL, Clock, FileWorld, LedgerNotifier
+from tests.fakes import BUSY_FOR_A_RUN, MODEL, Clock, FileWorld, LedgerNotifier
+from tests.response.carrying import carry, play
 from tests.response.containment.test_emergency import ONCALL, lease_state, order
 from tests.response.people import approve, deliver, incident_of, report
-from tests.response.protocol import carry, step_2
 
 NAMES = {Thing.SERVING: "stop", Thing.ROUTE: "route", Thing.WORK_ORDERS: "halt"}
 
@@ -161,7 +162,7 @@ class TestTheNewestOrderCounts:
         busy = runs.take(world, incident_id, "run-1")
         assert busy is not None
         triage.triage(busy)
-        step_2(busy)
+        play(contain, busy)
         approve(world, incident_id, PlanKind.MITIGATION)
         clock.advance(seconds=1)
         order(world, incident_id)
@@ -271,7 +272,7 @@ class TestTheNewestOrderCounts:
         carry(world, incident_id, "run-1")
         approve(world, incident_id)
         clock.advance(minutes=2)
-        file_world.faults["config:auto_work_orders=True"] = ["busy"]
+        file_world.faults["config:auto_work_orders=True"] = list(BUSY_FOR_A_RUN)
         with pytest.raises(Transient):
             carry(world, incident_id, "run-1")
         clock.advance(seconds=1)

@@ -15,9 +15,9 @@ from mlrunbook.gateway.api.incidents import _close
 from mlrunbook.response.world import World
 from mlrunbook.store import incidents, journal, leases
 from tests.fakes import Clock, FileWorld
+from tests.response.carrying import carry
 from tests.response.containment.test_emergency import order
 from tests.response.people import approve, incident_of, report
-from tests.response.protocol import carry
 
 LEAD = Identity("1", "the lead", "ml_team_lead", frozenset({Scope.OPERATE, Scope.APPROVE}))
 

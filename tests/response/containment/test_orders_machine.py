@@ -38,9 +38,9 @@ from mlrunbook.response.plan_state import valid_approval
 from mlrunbook.response.world import World
 from mlrunbook.store import incidents, journal, plans
 from tests.fakes import MODEL, Clock, FileWorld, LedgerNotifier, LedgerOrchestrator, empty_store, world_of
+from tests.response.carrying import carry
 from tests.response.containment.test_order_states import breach_that_isolates
 from tests.response.people import deliver, report, resolve, say
-from tests.response.protocol import carry
 
 EXAMPLES = int(os.environ.get("MLRUNBOOK_ORDER_SEQUENCES", "12"))
 STEPS = 25

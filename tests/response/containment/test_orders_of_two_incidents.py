@@ -11,10 +11,10 @@ from mlrunbook.domain.errors import Refused
 from mlrunbook.domain.incident import IncidentType, Severity
 from mlrunbook.response.world import World
 from tests.fakes import Clock, FileWorld
+from tests.response.carrying import carry
 from tests.response.containment.test_emergency import order
 from tests.response.containment.test_order_states import state_of
 from tests.response.people import approve, report
-from tests.response.protocol import carry
 
 
 @pytest.fixture

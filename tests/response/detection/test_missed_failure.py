@@ -8,8 +8,8 @@ from mlrunbook.domain.incident import IncidentType, Severity, Status
 from mlrunbook.response.lifecycle.opening import NormalisedAlert, take_in_alerts
 from mlrunbook.response.world import World
 from tests.fakes import MODEL, Clock, FileWorld, LedgerNotifier, LedgerOrchestrator
+from tests.response.carrying import carry
 from tests.response.people import deliver, incident_of, recorded, report, resolve
-from tests.response.protocol import carry
 
 ORDERS = [{"id": n, "asset": f"asset_{n}", "flagged": False} for n in (1, 2)]
 

@@ -4,6 +4,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import pytest
+
+from flows.incident import respond
+from mlrunbook import bootstrap
+from mlrunbook.domain.actions import Plan
 from mlrunbook.domain.incident import IncidentType, Severity
 from mlrunbook.domain.policy.policy import ApprovalRule, Approvals, Policy
 from mlrunbook.domain.roles import Role
@@ -12,8 +17,9 @@ from mlrunbook.response.lifecycle.opening import open_or_join
 from mlrunbook.response.lifecycle.runs import take
 from mlrunbook.response.world import World
 from tests.fakes import MODEL, Clock, FileWorld, LedgerNotifier
+from tests.plain_engine import PlainEngine, Suspended
+from tests.response.carrying import carry
 from tests.response.people import approve, deliver, plan, recorded, report, say, told
-from tests.response.protocol import carry
 
 TWO_PEOPLE = Policy(approvals=Approvals(resolution=ApprovalRule(roles=(Role.ML_TEAM_LEAD, Role.ENGINEERING_MANAGER), count=2)))
 
@@ -137,3 +143,51 @@ def test_a_form_that_is_answered_too_late_is_noted_and_stops_no_run(world: World
     file_world.set(labelled=True)
     clock.advance(minutes=2)
     assert carry(world, incident_id, "run-2") == "closed"
+
+
+FORM_COUNTS = Policy(approvals=Approvals(resolution=ApprovalRule(roles=(Role.ML_TEAM_LEAD,), accept_prefect_form=True)))
+YES = {"decision": "approved", "name": "ML Team Lead", "comment": "roll it back"}
+
+
+def proposed(world: World, incident_id: str) -> Plan:
+    found = plan(world, incident_id)
+    assert found is not None
+    return found
+
+
+def suspended_at(world: World, incident_id: str, engine: PlainEngine) -> str:
+    """The gate where the run stops."""
+    with bootstrap.using(world), pytest.raises(Suspended) as stopped:
+        engine.run(respond, "run-1", incident_id=incident_id)
+    return stopped.value.key
+
+
+def test_the_form_shows_the_plan_and_counts_where_policy_opens_it(world: World, file_world: FileWorld, clock: Clock) -> None:
+    world, engine = replace(world, policy=FORM_COUNTS), PlainEngine()
+    incident_id = report(world)
+    gate = suspended_at(world, incident_id, engine)
+    shown = engine.artifacts[f"{incident_id.replace('_', '-')}-plan"]
+    assert all(f"1. {action.summary}" in shown for action in proposed(world, incident_id).actions)
+    engine.answer("run-1", gate, YES)
+    clock.advance(minutes=2)
+    assert carry(world, incident_id, "run-1", engine=engine) == "closed"
+    assert file_world.applied["rollback"] == 1
+
+
+def test_a_form_that_policy_does_not_count_suspends_the_run_at_the_next_gate(world: World, file_world: FileWorld) -> None:
+    engine = PlainEngine()
+    incident_id = report(world)
+    first = suspended_at(world, incident_id, engine)
+    engine.answer("run-1", first, YES)
+    second = suspended_at(world, incident_id, engine)
+    assert second != first
+    assert "rollback" not in file_world.applied
+    assert any("policy does not count the form" in line for line in told(world, incident_id, "approval"))
+
+
+def test_a_run_that_was_killed_at_the_gate_and_is_tried_again_asks_again(world: World, file_world: FileWorld) -> None:
+    engine = PlainEngine()
+    incident_id = report(world)
+    gates = [suspended_at(world, incident_id, engine) for _ in range(3)]
+    assert len(set(gates)) == 3, "Prefect stops at one gate only once"
+    assert "rollback" not in file_world.applied

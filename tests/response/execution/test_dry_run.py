@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from mlrunbook.domain.actions import PlanKind
 from mlrunbook.domain.incident import IncidentType, Severity, Status, Subtype
+from mlrunbook.domain.resolution.plan_page import plan_markdown
 from mlrunbook.response.world import World
-from tasks.run_page import plan_markdown
 from tests.fakes import Clock, FileWorld, LedgerNotifier
+from tests.response.carrying import carry
 from tests.response.people import approve, deliver, incident_of, plan, recorded, report, told
-from tests.response.protocol import carry
 
 
 def test_a_plan_that_a_dry_run_refuses_is_not_offered_and_a_person_is_told_why(world: World, file_world: FileWorld, clock: Clock) -> None:

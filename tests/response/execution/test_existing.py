@@ -27,8 +27,8 @@ from mlrunbook.response.lifecycle.opening import open_or_join
 from mlrunbook.response.world import World
 from mlrunbook.store import incidents
 from tests.fakes import MODEL, FileWorld
+from tests.response.carrying import carry
 from tests.response.people import plan, recorded, report, told
-from tests.response.protocol import carry
 
 UNKNOWN = {"path": "rollback", "target_version": "v9.9.9", "reason": "worse", "by": "an engineer"}
 KNOWN = {**UNKNOWN, "target_version": "v1.5.0"}

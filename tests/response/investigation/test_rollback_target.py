@@ -7,16 +7,16 @@ import pytest
 from mlrunbook.domain.actions import Plan
 from mlrunbook.domain.errors import NotFound
 from mlrunbook.domain.incident import IncidentType, Severity
+from mlrunbook.domain.resolution.plan_page import plan_markdown
 from mlrunbook.response.detection import triage
 from mlrunbook.response.investigation import rollback_target
 from mlrunbook.response.lifecycle.opening import open_or_join
 from mlrunbook.response.lifecycle.runs import take
 from mlrunbook.response.run import Run
 from mlrunbook.response.world import World
-from tasks.run_page import plan_markdown
 from tests.fakes import MODEL, FileWorld, LedgerNotifier
+from tests.response.carrying import carry
 from tests.response.people import deliver, plan, report, told
-from tests.response.protocol import carry
 
 
 @pytest.fixture

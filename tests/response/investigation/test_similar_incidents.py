@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from datetime import timedelta
 
+from mlrunbook.domain.resolution.plan_page import plan_markdown
 from mlrunbook.response.investigation import similar_incidents
 from mlrunbook.response.world import World
 from mlrunbook.store import incidents
-from tasks.run_page import plan_markdown
 from tests.fakes import Clock, FileWorld
+from tests.response.carrying import carry
 from tests.response.people import approve, incident_of, plan, report
-from tests.response.protocol import carry
 
 
 def test_the_second_bad_release_shows_what_fixed_the_first(world: World, file_world: FileWorld, clock: Clock) -> None:

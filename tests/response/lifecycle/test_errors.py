@@ -8,9 +8,9 @@ from mlrunbook.domain.errors import Refused, Transient, Unknown
 from mlrunbook.domain.incident import Status
 from mlrunbook.response.world import World
 from mlrunbook.store import leases, outbox
-from tests.fakes import Clock, FileWorld, LedgerNotifier, LedgerOrchestrator
+from tests.fakes import BUSY_FOR_A_RUN, Clock, FileWorld, LedgerNotifier, LedgerOrchestrator
+from tests.response.carrying import carry
 from tests.response.people import approve, deliver, incident_of, recorded, report, resolve, told
-from tests.response.protocol import carry
 
 
 @pytest.fixture
@@ -49,10 +49,19 @@ def test_a_definite_no_or_an_unknown_outcome_pages_a_human_and_is_not_repeated(
     assert "rollback" not in file_world.applied
 
 
-def test_a_platform_that_is_busy_is_tried_again_by_the_next_run(
+def test_a_platform_that_is_busy_for_a_moment_is_tried_again_by_the_same_run(
+    world: World, file_world: FileWorld, clock: Clock, approved: str
+) -> None:
+    file_world.faults["rollback"] = ["busy", "busy"]
+    clock.advance(minutes=2)
+    assert carry(world, approved, "run-1") == "closed"
+    assert file_world.applied["rollback"] == 1
+
+
+def test_a_platform_that_stays_busy_is_tried_again_by_the_next_run(
     world: World, file_world: FileWorld, clock: Clock, orchestrator: LedgerOrchestrator, approved: str
 ) -> None:
-    file_world.faults["rollback"] = ["busy"]
+    file_world.faults["rollback"] = list(BUSY_FOR_A_RUN)
     deliver(world)
     with pytest.raises(Transient):
         carry(world, approved, "run-1")

@@ -11,8 +11,8 @@ from mlrunbook.response.lifecycle.opening import NormalisedAlert, take_in_alerts
 from mlrunbook.response.world import World
 from mlrunbook.store import incidents, leases, records
 from tests.fakes import MODEL, Clock, FileWorld, LedgerNotifier
+from tests.response.carrying import carry
 from tests.response.people import approve, deliver, incident_of, recorded, report, told
-from tests.response.protocol import carry
 
 SWITCHED = {"config:human_approval=True": 1, "config:auto_scheduling=False": 1}
 

@@ -15,9 +15,9 @@ from mlrunbook.response.lifecycle import runs, severity_change
 from mlrunbook.response.lifecycle.opening import NormalisedAlert, take_in_alerts
 from mlrunbook.response.world import World
 from mlrunbook.store import incidents, journal, leases, records, timeline
-from tests.fakes import MODEL, Clock, FileWorld, LedgerNotifier, empty_store, world_of
+from tests.fakes import BUSY_FOR_A_RUN, MODEL, Clock, FileWorld, LedgerNotifier, empty_store, world_of
+from tests.response.carrying import carry
 from tests.response.people import approve, deliver, incident_of, recorded, report, told
-from tests.response.protocol import carry
 from tests.response.test_killed import Killer, _Tapped
 
 SWITCHED = {"config:human_approval=True": 1, "config:auto_scheduling=False": 1}
@@ -77,7 +77,7 @@ def test_a_yes_that_was_given_for_less_no_longer_counts_and_is_asked_for_again(
 
 def test_a_change_that_has_begun_is_seen_through(world: World, file_world: FileWorld, medium: str, clock: Clock) -> None:
     approve(world, medium)
-    file_world.faults["rollback"] = ["busy"]
+    file_world.faults["rollback"] = list(BUSY_FOR_A_RUN)
     with pytest.raises(Exception, match="busy"):
         carry(world, medium, "run-1")
     say(world, medium, Severity.CRITICAL)

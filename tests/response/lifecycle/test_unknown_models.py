@@ -18,8 +18,8 @@ from mlrunbook.response.lifecycle.unknown_models import sentence
 from mlrunbook.response.world import World
 from mlrunbook.store import incidents, journal, leases, plans
 from tests.fakes import Clock, FileWorld, LedgerNotifier, LedgerOrchestrator
+from tests.response.carrying import carry
 from tests.response.people import deliver, incident_of, told
-from tests.response.protocol import carry
 
 NAME = "predictive_maintenence"
 

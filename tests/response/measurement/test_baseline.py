@@ -8,8 +8,8 @@ from mlrunbook.domain.evaluation.performance import Confusion
 from mlrunbook.domain.incident import IncidentType
 from mlrunbook.response.world import World
 from tests.fakes import HEALTHY, Clock, FileWorld
+from tests.response.carrying import carry
 from tests.response.people import approve, recorded, report
-from tests.response.protocol import carry
 
 SPOILT = Confusion(tp=600, fp=500, fn=500, tn=28_400)  # good and bad hours mixed: F1 .55
 

@@ -9,8 +9,8 @@ from mlrunbook.response.measurement import recent_changes
 from mlrunbook.response.world import World
 from mlrunbook.store import recent_changes as changes
 from tests.fakes import MODEL, Clock
+from tests.response.carrying import carry
 from tests.response.people import recorded, report
-from tests.response.protocol import carry
 
 
 def tell(world: World, change: Change) -> None:

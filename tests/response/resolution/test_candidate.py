@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from flows.candidate import prepare_candidate
 from mlrunbook.domain.errors import Invalid, NotFound, Refused
 from mlrunbook.domain.observed import Prediction
 from mlrunbook.domain.policy.policy import Policy, Retraining
@@ -19,8 +20,8 @@ from mlrunbook.response.resolution import candidate
 from mlrunbook.response.run import Run
 from mlrunbook.response.world import World
 from tests.fakes import MODEL, Clock, FileWorld
+from tests.response.carrying import play
 from tests.response.people import incident_of, recorded, report, told
-from tests.response.protocol import prepare_candidate as prepare
 
 NAMED = "v3.0.0"
 
@@ -49,7 +50,7 @@ def run(world: World) -> Run:
 
 
 def test_a_candidate_that_proves_better_is_staged_and_waits_for_a_person(run: Run, file_world: FileWorld) -> None:
-    assert prepare(run)["verdict"] == "promote"
+    assert play(prepare_candidate, run)["verdict"] == "promote"
     assert file_world.state["staging"] == NAMED
     assert file_world.state["serving"] == "v2.0.0"
     assert file_world.applied == {f"train:{NAMED}": 1, f"register:{NAMED}": 1, f"stage:{NAMED}": 1}
@@ -59,21 +60,21 @@ def test_a_candidate_that_proves_better_is_staged_and_waits_for_a_person(run: Ru
 
 
 def test_every_step_may_be_repeated_and_applies_once(run: Run, file_world: FileWorld) -> None:
-    first = prepare(run)
+    first = play(prepare_candidate, run)
     before = file_world.applied
-    assert prepare(run) == first
+    assert play(prepare_candidate, run) == first
     assert file_world.applied == before
 
 
 def test_the_staging_plan_rests_on_a_named_rule(run: Run) -> None:
-    prepare(run)
+    play(prepare_candidate, run)
     assert [t for t in told(run.world, run.incident_id, "plan") if "Staging planned: register" in t]
     assert recorded(run.world, run.incident_id, "candidate_plan")["digest"]
 
 
 def test_a_candidate_that_is_no_better_is_never_staged(run: Run, file_world: FileWorld) -> None:
     file_world.set(bad_versions=file_world.state["bad_versions"] | {NAMED: "degraded"})
-    assert prepare(run)["verdict"] == "do_not_promote"
+    assert play(prepare_candidate, run)["verdict"] == "do_not_promote"
     assert file_world.state["staging"] is None
     with pytest.raises(Refused, match="validation has not passed"):
         candidate.stage(run)
@@ -88,7 +89,7 @@ def test_a_candidate_that_fails_in_the_shadow_is_taken_out_again(run: Run, file_
     candidate.stage(run)
     file_world.set(bad_versions={NAMED: "degraded"})  # live traffic is not what was held out
     for _ in range(2):
-        assert prepare(run)["verdict"] == "do_not_promote"
+        assert play(prepare_candidate, run)["verdict"] == "do_not_promote"
     assert file_world.state["staging"] is None
     assert file_world.applied["stage:None"] == 1
 
@@ -98,27 +99,27 @@ def test_a_shadow_that_says_nothing_yet_is_looked_at_again_and_given_up_in_time(
 ) -> None:
     everything = file_world.prediction_log
     monkeypatch.setattr(file_world, "prediction_log", lambda *a, **k: list(everything(*a, **k))[:20])
-    assert prepare(run)["verdict"] == "waiting"
+    assert play(prepare_candidate, run)["verdict"] == "waiting"
     assert not run.recorded("shadow")
     clock.advance(minutes=run.world.policy.retraining.shadow_give_up_min)
-    assert prepare(run)["verdict"] == "not_enough_evidence"
+    assert play(prepare_candidate, run)["verdict"] == "not_enough_evidence"
     assert file_world.state["staging"] is None
 
 
 def test_a_holdout_with_too_few_failures_waits_for_outcomes(world: World, clock: Clock, file_world: FileWorld) -> None:
     patient = replace(world, policy=Policy(retraining=Retraining(min_positives=100_000)))
     run = carried(patient, asked(patient))
-    assert prepare(run)["verdict"] == "waiting"
+    assert play(prepare_candidate, run)["verdict"] == "waiting"
     assert not run.recorded("validation")
     clock.advance(days=2)
-    assert prepare(run)["verdict"] == "not_enough_evidence"
+    assert play(prepare_candidate, run)["verdict"] == "not_enough_evidence"
     assert run.recorded("validation")
     assert file_world.state["staging"] is None
 
 
 def test_without_path_c_nothing_is_prepared(world: World, file_world: FileWorld) -> None:
     run = carried(world, None)
-    assert prepare(run) == {"verdict": None, "sentence": "", "version": None}
+    assert play(prepare_candidate, run) == {"verdict": None, "sentence": "", "version": None}
     assert run.recorded("retrain") is None
     assert file_world.applied == {}
 
@@ -159,7 +160,7 @@ def test_too_few_known_failures_are_said_to_the_person_who_is_asked(
     monkeypatch.setattr(file_world, "prediction_log", lambda *_, **__: live(world.now(), 1000))
     with run.write() as conn:
         run.record(conn, "diagnosis", {"path": "retrain", "cause": "new_segment"})
-    assert prepare(run)["verdict"] == "not_enough_evidence"
+    assert play(prepare_candidate, run)["verdict"] == "not_enough_evidence"
     assert "too few failures" in recorded(world, run.incident_id, "validation")["sentence"]
 
 

@@ -12,8 +12,8 @@ from mlrunbook.domain.incident import IncidentType, Severity, Status
 from mlrunbook.response.world import World
 from mlrunbook.store import leases
 from tests.fakes import Clock, FileWorld, LedgerNotifier
+from tests.response.carrying import carry
 from tests.response.people import approve, deliver, incident_of, plan, recorded, report, resolve, say, told
-from tests.response.protocol import carry
 
 RESTARTED = {"restart": 1}
 

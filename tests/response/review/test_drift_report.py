@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -24,6 +26,10 @@ def run(world: World) -> Run:
     return taken
 
 
+def drawing(run: Run, draw: Callable[..., bytes]) -> Run:
+    return replace(run, world=replace(run.world, draw_drift_page=draw))
+
+
 def kept(run: Run) -> tuple[bytes, str] | None:
     with run.world.transaction() as conn:
         return evidence.content(conn, run.incident_id, drift_report.NAME)
@@ -37,8 +43,8 @@ def test_the_report_is_drawn_once_and_kept_with_the_evidence(run: Run) -> None:
         drawn.append(verdict)
         return b"<p>page</p>"
 
-    assert drift_report.keep(run, draw=draw) == drift_report.NAME
-    assert drift_report.keep(run, draw=draw) == drift_report.NAME
+    assert drift_report.keep(drawing(run, draw)) == drift_report.NAME
+    assert drift_report.keep(drawing(run, draw)) == drift_report.NAME
     assert len(drawn) == 1
     assert kept(run) == (b"<p>page</p>", "text/html")
     assert told(run.world, run.incident_id, "evidence") == [f"Drift report kept as {drift_report.NAME}: {drawn[0].sentence}"]
@@ -49,8 +55,8 @@ def test_a_report_that_cannot_be_drawn_is_a_note_on_the_timeline_and_not_tried_a
     def draw(*_: Any) -> bytes:
         raise error
 
-    assert drift_report.keep(run, draw=draw) is None
-    assert drift_report.keep(run, draw=lambda *_: b"never") is None
+    assert drift_report.keep(drawing(run, draw)) is None
+    assert drift_report.keep(drawing(run, lambda *_: b"never")) is None
     assert kept(run) is None
     (note,) = told(run.world, run.incident_id, "evidence")
     assert note.startswith("No drift report: ")
@@ -59,5 +65,5 @@ def test_a_report_that_cannot_be_drawn_is_a_note_on_the_timeline_and_not_tried_a
 
 def test_without_a_prediction_log_there_is_a_note_instead_of_a_report(run: Run, file_world: FileWorld) -> None:
     file_world.down = True
-    assert drift_report.keep(run, draw=lambda *_: b"never") is None
+    assert drift_report.keep(drawing(run, lambda *_: b"never")) is None
     assert len(told(run.world, run.incident_id, "evidence")) == 1

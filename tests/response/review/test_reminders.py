@@ -16,8 +16,8 @@ from mlrunbook.response.review import closing, reviews
 from mlrunbook.response.world import World
 from mlrunbook.store import incidents, records
 from tests.fakes import Clock, LedgerNotifier
+from tests.response.carrying import carry
 from tests.response.people import deliver, incident_of, report, told
-from tests.response.protocol import carry
 
 DUE = datetime(2026, 3, 30, tzinfo=UTC)
 

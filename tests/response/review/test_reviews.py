@@ -9,9 +9,9 @@ from mlrunbook.response.review.reviews import current
 from mlrunbook.response.world import World
 from mlrunbook.store import incidents, journal, plans
 from tests.fakes import Clock, FileWorld, LedgerNotifier
+from tests.response.carrying import carry
 from tests.response.containment.test_emergency import order
 from tests.response.people import approve, deliver, report
-from tests.response.protocol import carry
 
 
 def review(world: World, incident_id: str) -> str:

@@ -1,4 +1,4 @@
-"""The task that opens an incident or joins the open one."""
+"""Tasks of the parent flow: an incident opens, and a run of it stops or ends."""
 
 from __future__ import annotations
 
@@ -9,8 +9,15 @@ from prefect.runtime import flow_run
 
 from mlrunbook.bootstrap import world
 from mlrunbook.domain.incident import IncidentType, Severity, Subtype
-from mlrunbook.response.lifecycle import opening
-from tasks._retry import RETRY_TRANSIENT, off_loop
+from mlrunbook.response.lifecycle import opening, runs
+from tasks._step import RETRY_TRANSIENT, step
+from tasks.run import off_loop
+
+is_recorded = step(runs.is_recorded, "is-the-{record}-recorded")
+automation_held = step(runs.held, "may-{incident_id}-go-on-by-itself")
+hand_to_human = step(runs.stop_for_human, "hand-{incident_id}-to-a-human")
+look_again_later = step(runs.look_again_later, "look-again-at-{incident_id}")
+end = step(runs.done, "end-{incident_id}")
 
 
 @task(task_run_name="open-or-join-{model}", **RETRY_TRANSIENT)

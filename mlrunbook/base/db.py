@@ -66,8 +66,8 @@ def _first_line(error: DBAPIError) -> str:
     return str(error.orig).strip().splitlines()[0] if str(error.orig).strip() else type(error.orig).__name__
 
 
-def upgrade(on: Engine | None = None) -> None:
-    """Bring the schema to the newest revision. Safe to call from several processes at once."""
+def upgrade(on: Engine | None = None, to: str = "head") -> None:
+    """Bring the schema to a revision, by default the newest. Safe to call from several processes at once."""
     from alembic import command
     from alembic.config import Config
 
@@ -76,4 +76,4 @@ def upgrade(on: Engine | None = None) -> None:
         config = Config()
         config.set_main_option("script_location", "mlrunbook.store:migrations")
         config.attributes["connection"] = conn
-        command.upgrade(config, "head")
+        command.upgrade(config, to)

@@ -230,6 +230,7 @@ WINDOW = "start: 2026-03-01T00:00:00Z, end: 2026-03-02T00:00:00Z, reason: new se
         ("alert_types:\n  'Model*': security", "2: alert_types.Model*", "* and ? are not wild here"),
         ("breach: {alert_subtypes: {'Probe?': adversarial_attack}}", "1: breach.alert_subtypes.Probe?", "* and ? are not wild here"),
         ("intake: {generic: {firing: [firing, Alarm]}}", "1: intake.generic.firing[1]", "write alarm"),
+        ("cluster:\n  default: {scaled_deployment: churn-server}", "2: cluster.default", "belong to no model"),
         ("intake: {production_aliases: ['prod*']}", "1: intake.production_aliases[0]", "* and ? are not wild here"),
     ],
 )
@@ -245,6 +246,8 @@ def test_what_can_never_match(text: str, where: str, why: str) -> None:
         "intake: {models: {'service:Pump API': pump, 'service:*': all, 'tags:a:b': other}}",
         "models: {churn: {owner: A}, 'churn_*': {owner: B}, '*': {owner: C}}",
         f"silences: [{{models: ['pump_*', 'pump-?'], alerts: [FeatureDrift, 'My*', OurOwnAlert], {WINDOW}}}]",
+        "cluster: {default: {scaled_deployment: pumps}, default_model: pumps}",
+        "cluster: {default_model: null, models: {pumps: {scaled_deployment: pumps}}}",
         "safety: {critical_assets: [press_1]}\nalert_types: {OurOwnAlert: security}",
     ],
 )

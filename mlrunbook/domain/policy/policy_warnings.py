@@ -227,8 +227,15 @@ def _is_secret(text: str) -> bool:
 
 
 def _never_match(policy: Policy) -> Iterator[Doubt]:
-    for look in (_models, _intake, _windows, _literals):
+    for look in (_cluster, _models, _intake, _windows, _literals):
         yield from look(policy)
+
+
+def _cluster(policy: Policy) -> Iterator[Doubt]:
+    """A file of 0.1.0, which knew no `default_model`, reads like this."""
+    if not policy.objects.by_model:
+        why = "these objects belong to no model, and every change in a cluster is refused; name your model in `cluster.default_model`"
+        yield Doubt(("cluster", "default"), why)
 
 
 def _models(policy: Policy) -> Iterator[Doubt]:

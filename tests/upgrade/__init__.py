@@ -1,0 +1,1 @@
+"""Data and policy of an older version, and today's code."""

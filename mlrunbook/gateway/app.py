@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 import logging
 import threading
 from collections.abc import AsyncIterator
@@ -14,7 +13,7 @@ from pydantic import Field
 from starlette.concurrency import run_in_threadpool
 
 from mlrunbook import __version__
-from mlrunbook.base import web
+from mlrunbook.base import pages, web
 from mlrunbook.domain.errors import Transient
 from mlrunbook.gateway import metrics
 from mlrunbook.gateway.api import audits, changes_and_quarantine, incidents
@@ -29,15 +28,6 @@ log = logging.getLogger(__name__)
 
 MAX_BODY_BYTES = 4 << 20  # Alertmanager sends a whole group at once and does not try again after a 413
 STOP_S = 5.0
-
-PAGE = """<!doctype html>
-<html lang="en"><meta charset="utf-8"><title>mlrunbook</title>
-<body style="font-family: system-ui, sans-serif; max-width: 40rem; margin: 3rem auto; line-height: 1.5">
-<h1>mlrunbook</h1>
-<p>The gateway of the ML incident-response runbook: alerts and incident reports come in here, and people look, acknowledge and decide.</p>
-<ul><li><a href="/docs">API</a></li>{prefect}<li><a href="/health">Health</a></li></ul>
-<p>On a terminal: <code>mlrunbook incidents list</code></p></body></html>
-"""
 
 
 class Health(web.CamelModel):
@@ -87,11 +77,9 @@ def create_app(
 
     metrics.expose(app, world, dispatcher_alive=(lambda: keeper.alive) if keeper else None)
 
-    link = f'<li><a href="{html.escape(prefect_ui_url)}">Prefect</a>: the flow runs</li>' if prefect_ui_url else ""
-
     @app.get("/", include_in_schema=False)
     def front_page() -> HTMLResponse:
-        return HTMLResponse(PAGE.format(prefect=link))
+        return HTMLResponse(pages.render(__package__, "front_page.html.j2", prefect_ui_url=prefect_ui_url))
 
     app.include_router(incidents.router(world))
     app.include_router(audits.router(world))

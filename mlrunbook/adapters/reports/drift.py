@@ -6,7 +6,6 @@ page are ours: Evidently's own tests would call a column drifted that we do not,
 
 from __future__ import annotations
 
-import html
 import json
 import os
 import subprocess
@@ -14,6 +13,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from mlrunbook.base import pages
 from mlrunbook.domain.errors import Refused
 
 if TYPE_CHECKING:
@@ -69,33 +69,58 @@ def _plain(value: Any) -> float | str | None:
 def page(work: Mapping[str, Any]) -> str:
     """In the child process."""
     import pandas as pd
-    from evidently import DataDefinition, Dataset, Report
-    from evidently.legacy.calculations.stattests import StatTest, register_stattest
-    from evidently.legacy.core import ColumnType
-    from evidently.presets import DataDriftPreset
 
     reference, recent, left_out = frames(pd.DataFrame(work["reference"]), pd.DataFrame(work["recent"]))
-    said = f"<p>{html.escape(work['sentence'])}</p>"
-    if left_out:
-        said += f"<p>Not drawn, without values of one type on both sides: {html.escape(', '.join(left_out))}</p>"
+    said = {"sentence": work["sentence"], "left_out": left_out}
     if not len(reference.columns):
-        return f"<!DOCTYPE html><meta charset='utf-8'><title>Drift report</title><body>{said}</body>"
-    methods = {}
-    for name in reference.columns:
-        p, drifted = work["verdicts"].get(name, [None, False])
-        score = 1.0 if p is None else p
-        both = [ColumnType.Numerical, ColumnType.Categorical]
-        test = StatTest(name=f"{TEST}: {name}", display_name=TEST, allowed_feature_types=both)
-        register_stattest(test, lambda *_, answer=(score, drifted): answer)
-        methods[name] = test.name
+        return pages.render(__package__, "drift_nothing_drawn.html.j2", **said)
+    verdicts = {_veiled(name): verdict for name, verdict in work["verdicts"].items()}
+    drawn = _unveiled(_evidently(_veil(reference), _veil(recent), verdicts))
+    return drawn.replace("<body>", f"<body>{pages.render(__package__, 'drift_verdict.html.j2', **said)}", 1)
+
+
+def _evidently(reference: pd.DataFrame, recent: pd.DataFrame, verdicts: Mapping[str, tuple[float | None, bool]]) -> str:
+    """Evidently's page, with our verdict on each column in place of its own."""
+    from evidently import DataDefinition, Dataset, Report
+    from evidently.presets import DataDriftPreset
+
+    methods = {name: _method(name, *verdicts.get(name, (None, False))) for name in reference.columns}
     numeric = [name for name in reference.columns if reference[name].dtype.kind == "f"]
     definition = DataDefinition(numerical_columns=numeric, categorical_columns=[name for name in reference.columns if name not in numeric])
     # One column that drifted is drift.
     report = Report([DataDriftPreset(per_column_method=methods, drift_share=1 / len(methods), include_tests=False)])
-    drawn = report.run(
-        Dataset.from_pandas(recent, data_definition=definition), Dataset.from_pandas(reference, data_definition=definition)
-    ).get_html_str(as_iframe=False)
-    return str(drawn).replace("<body>", f"<body>{said}", 1)
+    run = report.run(Dataset.from_pandas(recent, data_definition=definition), Dataset.from_pandas(reference, data_definition=definition))
+    return str(run.get_html_str(as_iframe=False))
+
+
+def _method(name: str, p: float | None, drifted: bool) -> str:
+    """A drift method that answers what we found, for one column. Evidently 0.7 has nothing newer for a method of one's own: its guide to
+    the current API registers one by these two names too."""
+    from evidently import ColumnType
+    from evidently.legacy.calculations.stattests import StatTest, register_stattest
+
+    score = 1.0 if p is None else p
+    method = StatTest(f"{TEST}: {name}", TEST, [ColumnType.Numerical, ColumnType.Categorical])
+    register_stattest(method, lambda *_: (score, drifted))
+    return str(method.name)
+
+
+# Evidently writes names and values as JSON into a <script>, where the "</script>" of a hostile one would end it and run what follows. So it
+# never sees a "<": a character that Unicode sets aside stands in for it, and becomes JSON's escape once the page is written.
+_VEIL, _WRITTEN, _ESCAPED = "\ufdd0", "\\ufdd0", "\\u003c"
+
+
+def _veiled(text: str) -> str:
+    return text.replace("<", _VEIL)
+
+
+def _veil(frame: pd.DataFrame) -> pd.DataFrame:
+    return frame.rename(columns=_veiled).apply(lambda column: column.map(_veiled, na_action="ignore") if column.dtype == object else column)
+
+
+def _unveiled(page: str) -> str:
+    head, body, rest = page.partition("<body>")
+    return head.replace(_WRITTEN, _ESCAPED) + body + rest
 
 
 def frames(reference: pd.DataFrame, recent: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame, list[str]]:

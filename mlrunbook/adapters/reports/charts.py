@@ -5,9 +5,11 @@ from __future__ import annotations
 
 import html
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import date, timedelta
 from itertools import pairwise
 from math import ceil, floor, log10
+from typing import ClassVar
 
 from mlrunbook.domain.audits.section import Bars, Chart, Intervals, Lines, Matrix
 from mlrunbook.domain.communication.messages import line
@@ -85,56 +87,107 @@ def _steps(high: float) -> list[float]:
 # --- lines ----------------------------------------------------------------------------------------------------------------------
 
 
+@dataclass(frozen=True)
+class _Plane:
+    """Where a day and a value are in the picture."""
+
+    first: date
+    last: date
+    ticks: Sequence[float]  # from 0 upwards
+    top: ClassVar[float] = _TOP + 22
+    height: ClassVar[float] = 170
+
+    @property
+    def bottom(self) -> float:
+        return self.top + self.height
+
+    @property
+    def days(self) -> int:
+        return max((self.last - self.first).days, 1)
+
+    def x(self, day: date) -> float:
+        middle = 0.5 if self.first == self.last else (day - self.first).days / self.days
+        return _LEFT + middle * (WIDTH - _LEFT - _RIGHT)
+
+    def y(self, value: float) -> float:
+        return self.top + self.height * (1 - value / self.ticks[-1])
+
+
 def _lines(chart: Lines) -> str:
     known = [v for values in chart.series.values() for v in values if v is not None]
     if not known:
         return _empty(chart.title)
-    top, plot = _TOP + 22, 170
-    is_share = not chart.unit and max(known) <= 1
-    most = max(known)
+    is_share, most = not chart.unit and max(known) <= 1, max(known)
     # A limit far above all values would press them flat; it is then said, not drawn.
-    drawn_limit = chart.limit is not None and (is_share or not most or chart.limit <= 4 * most)
-    ticks = [0.0, 0.25, 0.5, 0.75, 1.0] if is_share else _steps(max(most, chart.limit or 0) if drawn_limit else most or 1.0)
-    first, last = chart.at[0], chart.at[-1]
-    span = max((last - first).days, 1)
-
-    def x(day: date) -> float:
-        middle = 0.5 if first == last else (day - first).days / span
-        return _LEFT + middle * (WIDTH - _LEFT - _RIGHT)
-
-    def y(value: float) -> float:
-        return top + plot * (1 - value / ticks[-1])
-
-    parts = []
-    if chart.since and first < chart.since <= last:
-        parts.append(
-            f'<rect x="{x(chart.since):.1f}" y="{top}" width="{x(last) - x(chart.since):.1f}" height="{plot}" fill="{COLOURS[0]}" '
-            f'fill-opacity="0.07"><title>the audited period</title></rect>'
-        )
-    for tick in ticks:
-        parts += [_rule(_LEFT, y(tick), WIDTH - _RIGHT, y(tick)), _text(_LEFT - 6, y(tick) + 4, number(tick, chart.unit), "end", MUTED, 11)]
-    for day in _dates(first, last):
-        at, words = x(day), f"{day:%b %Y}" if span > 200 else f"{day.day} {day:%b}"
-        parts.append(_rule(at, top + plot, at, top + plot + 4, MUTED))
-        parts.append(_text(at, top + plot + 18, words, "end" if at > WIDTH - 30 else "middle", MUTED, 11))  # not cut off at the edge
+    draws_limit = chart.limit is not None and (is_share or not most or chart.limit <= 4 * most)
+    ticks = [0.0, 0.25, 0.5, 0.75, 1.0] if is_share else _steps(max(most, chart.limit or 0) if draws_limit else most or 1.0)
+    plane = _Plane(chart.at[0], chart.at[-1], ticks)
+    parts = [*_period(chart, plane), *_grid(chart, plane), *_calendar(plane)]
     for i, (name, values) in enumerate(chart.series.items()):
-        colour, dash = COLOURS[i % len(COLOURS)], DASHES[i % len(DASHES)]
-        for run in _runs(chart.at, values):
-            points = " ".join(f"{x(d):.1f},{y(v):.1f}" for d, v in run)
-            parts.append(f'<polyline points="{points}" fill="none" stroke="{colour}" stroke-width="1.8" stroke-dasharray="{dash}"/>')
-            if len(chart.at) <= _MARKED or len(run) == 1:
-                parts += [_marker(i, x(d), y(v), colour) for d, v in run]
+        parts += _series(chart.at, values, i, plane)
         if len(chart.series) > 1:
-            at = _LEFT + i * 150
-            parts += [_rule(at, 13, at + 26, 13, colour, f'stroke-width="1.8" stroke-dasharray="{dash}"'), _marker(i, at + 13, 13, colour)]
-            parts.append(_text(at + 32, 17, name))
+            parts += _legend(name, i)
     if chart.limit is not None:
-        dashes = 'stroke-dasharray="6 4" stroke-width="1.3"'
-        if drawn_limit:  # named in the corner: beside the line its name would cover a value
-            parts += [_rule(_LEFT, y(chart.limit), WIDTH - _RIGHT, y(chart.limit), LIMIT, dashes)]
-        name = _limit(chart) if drawn_limit else f"{_limit(chart)}, above the chart"
-        parts.append(_text(WIDTH - _RIGHT, 17, name, "end", LIMIT, 11))
-    return _svg(top + plot + _BOTTOM, chart.title, _about_lines(chart), "".join(parts))
+        parts += _limit_across(chart, plane.y(chart.limit) if draws_limit else None)
+    return _svg(plane.bottom + _BOTTOM, chart.title, _about_lines(chart), "".join(parts))
+
+
+def _period(chart: Lines, plane: _Plane) -> list[str]:
+    """The audited period, shaded, where the chart begins before it."""
+    if not chart.since or not plane.first < chart.since <= plane.last:
+        return []
+    left, right = plane.x(chart.since), plane.x(plane.last)
+    return [
+        f'<rect x="{left:.1f}" y="{plane.top}" width="{right - left:.1f}" height="{plane.height}" fill="{COLOURS[0]}" '
+        f'fill-opacity="0.07"><title>the audited period</title></rect>'
+    ]
+
+
+def _grid(chart: Lines, plane: _Plane) -> list[str]:
+    parts = []
+    for tick in plane.ticks:
+        y = plane.y(tick)
+        parts += [_rule(_LEFT, y, WIDTH - _RIGHT, y), _text(_LEFT - 6, y + 4, number(tick, chart.unit), "end", MUTED, 11)]
+    return parts
+
+
+def _calendar(plane: _Plane) -> list[str]:
+    parts = []
+    for day in _dates(plane.first, plane.last):
+        at, words = plane.x(day), f"{day:%b %Y}" if plane.days > 200 else f"{day.day} {day:%b}"
+        parts.append(_rule(at, plane.bottom, at, plane.bottom + 4, MUTED))
+        parts.append(_text(at, plane.bottom + 18, words, "end" if at > WIDTH - 30 else "middle", MUTED, 11))  # not cut off at the edge
+    return parts
+
+
+def _series(days: Sequence[date], values: Sequence[float | None], nth: int, plane: _Plane) -> list[str]:
+    colour, dash = _stroke(nth)
+    parts = []
+    for run in _runs(days, values):
+        points = " ".join(f"{plane.x(d):.1f},{plane.y(v):.1f}" for d, v in run)
+        parts.append(f'<polyline points="{points}" fill="none" stroke="{colour}" stroke-width="1.8" stroke-dasharray="{dash}"/>')
+        if len(days) <= _MARKED or len(run) == 1:
+            parts += [_marker(nth, plane.x(d), plane.y(v), colour) for d, v in run]
+    return parts
+
+
+def _legend(name: str, nth: int) -> list[str]:
+    colour, dash = _stroke(nth)
+    at = _LEFT + nth * 150
+    line_of_it = _rule(at, 13, at + 26, 13, colour, f'stroke-width="1.8" stroke-dasharray="{dash}"')
+    return [line_of_it, _marker(nth, at + 13, 13, colour), _text(at + 32, 17, name)]
+
+
+def _stroke(nth: int) -> tuple[str, str]:
+    return COLOURS[nth % len(COLOURS)], DASHES[nth % len(DASHES)]
+
+
+def _limit_across(chart: Lines, y: float | None) -> list[str]:
+    """Named in the corner: beside the line its name would cover a value. None: it is too far above to be drawn."""
+    if y is None:
+        return [_text(WIDTH - _RIGHT, 17, f"{_limit(chart)}, above the chart", "end", LIMIT, 11)]
+    across = _rule(_LEFT, y, WIDTH - _RIGHT, y, LIMIT, 'stroke-dasharray="6 4" stroke-width="1.3"')
+    return [across, _text(WIDTH - _RIGHT, 17, _limit(chart), "end", LIMIT, 11)]
 
 
 def _runs(at: Sequence[date], values: Sequence[float | None]) -> list[list[tuple[date, float]]]:

@@ -31,6 +31,7 @@ KIND_STYLES = {
 }
 DECISION_STYLES = {"pending": "bold yellow", "approved": "green", "rejected": "red"}
 SHORT_DIGEST = 12
+PRECEDENTS = "Incidents like it, and what fixed them"
 UNKNOWN_SHOWN = 3
 _BREAKS = "\n\r\t\v\f\x85\u2028\u2029"
 _DROPPED = ("Cc", "Cf", "Cs")  # control characters, invisible and direction-changing ones, lone surrogates
@@ -148,6 +149,21 @@ def incident_page(one: Mapping[str, Any], now: datetime) -> Iterable[Any]:
     """Everything about one incident, part by part, for a console to print."""
     from rich.text import Text
 
+    yield from _reported(one)
+    yield Text()
+    yield _times(one, now)
+    yield _duties(one)
+    for title, lines in _sections(one, now):
+        yield from _section(title, lines)
+    for plan in waiting(one):
+        yield Text()
+        yield styled(f"Decide: mlrunbook incidents approve {one['id']} --plan {plan['digest'][:SHORT_DIGEST]}", "bold yellow")
+
+
+def _reported(one: Mapping[str, Any]) -> Iterable[Text]:
+    """What it is, of which model, and in whose words."""
+    from rich.text import Text
+
     yield Text("  ").join([styled(one["id"], "bold"), severity(one["severity"]), status(one["status"])])
     version = f" {one['modelVersion']}" if one["modelVersion"] else ""
     alerts = f", {one['alertCount']} alert(s)" if one["alertCount"] else ""
@@ -159,33 +175,26 @@ def incident_page(one: Mapping[str, Any], now: datetime) -> Iterable[Any]:
         yield styled(f"Impact: {one['impact']}")
     if one["unknownModel"]:
         yield styled(f"Unknown model: {one['unknownModel']}", "bold yellow")
-    yield Text()
-    yield _times(one, now)
-    yield _duties(one)
-    if one["clocks"]:
-        yield from _section("Regulatory deadlines", (_clock(clock) for clock in one["clocks"]))
-    if one["diagnosis"] or one["findings"]:
-        yield from _section("Investigation", _investigation(one))
-    yield from precedents(one)
-    if one["orders"]:
-        yield from _section("Orders", (_order(order) for order in one["orders"]))
-    for plan in (p for p in one["plans"] if p["kind"] != "emergency" or p["waits"]):
-        yield from _section(f"{plan['kind'].capitalize()} plan {plan['digest'][:SHORT_DIGEST]}", plan_page(plan))
-    if one["actions"]:
-        yield from _section("Changes", _changes(one["actions"], now))
-    if one["approvals"]:
-        yield from _section("Decisions", (_decision(row, now) for row in one["approvals"]))
-    if one["actionItems"]:
-        yield from _section(
-            "Action items",
-            (
-                f"{i['id']}. {i['action']} ({i['ownerRole'].replace('_', ' ')}, due {i['dueAt'][:10]}): {i['status']}"
-                for i in one["actionItems"]
-            ),
-        )
-    for plan in waiting(one):
-        yield Text()
-        yield styled(f"Decide: mlrunbook incidents approve {one['id']} --plan {plan['digest'][:SHORT_DIGEST]}", "bold yellow")
+
+
+def _sections(one: Mapping[str, Any], now: datetime) -> Iterable[tuple[str, Iterable[Any]]]:
+    """What was found, planned, decided and done, in the order of the runbook; a section without a line is left out."""
+    plans = [plan for plan in one["plans"] if plan["kind"] != "emergency" or plan["waits"]]
+    sections: list[tuple[str, list[Any]]] = [
+        ("Regulatory deadlines", [_clock(clock) for clock in one["clocks"]]),
+        ("Investigation", list(_investigation(one))),
+        (PRECEDENTS, one["precedents"]),
+        ("Orders", [_order(order) for order in one["orders"]]),
+        *((f"{plan['kind'].capitalize()} plan {plan['digest'][:SHORT_DIGEST]}", list(plan_page(plan))) for plan in plans),
+        ("Changes", list(_changes(one["actions"], now)) if one["actions"] else []),
+        ("Decisions", [_decision(row, now) for row in one["approvals"]]),
+        ("Action items", [_action_item(item) for item in one["actionItems"]]),
+    ]
+    return [(title, lines) for title, lines in sections if lines]
+
+
+def _action_item(item: Mapping[str, Any]) -> str:
+    return f"{item['id']}. {item['action']} ({item['ownerRole'].replace('_', ' ')}, due {item['dueAt'][:10]}): {item['status']}"
 
 
 def _order(order: Mapping[str, Any]) -> Text:
@@ -221,7 +230,7 @@ def plan_page(plan: Mapping[str, Any]) -> Iterable[Any]:
 
 def precedents(one: Mapping[str, Any]) -> Iterable[Any]:
     if one["precedents"]:
-        yield from _section("Incidents like it, and what fixed them", one["precedents"])
+        yield from _section(PRECEDENTS, one["precedents"])
 
 
 def timeline_row(entry: Mapping[str, Any]) -> Table:

@@ -77,69 +77,119 @@ class FleetSimulator(FleetTraffic):
 
     def inject(self, fault: Fault) -> str:
         """Break what `fault` says and return one sentence on what was done. Raises when the platform would not let us."""
-        match fault:
-            case BadRelease():
-                return self._release(fault)
-            case UnloadableRelease():
-                return self._unloadable_release(fault)
-            case SlowServer():
-                self._cpu_limit = CpuLimit(process(self._server_pid()), share=fault.share, period_s=fault.period_s)
-                return f"a limit of {fault.share:.0%} of a core was put on the model server's process"
-            case HungServer():
-                process(self._server_pid()).suspend()
-                return "the model server's process was stopped (SIGSTOP)"
-            case BrokenCaller():
-                self._broken_share = fault.share
-                return f"a gateway's new release sends {fault.share:.0%} of the readings with the speed as text"
-            case ThresholdSlip():
-                url = f"{self._platform}/api/v1/ml/models/{self.model}"
-                self._call("PATCH", f"{url}/config", {"threshold": fault.threshold, "changedBy": "ml_engineer"})
-                self._call("POST", f"{url}/restart", {"restartedBy": "ml_engineer"})
-                return f"threshold of {self.model} set to {fault.threshold:g} and the server restarted"
-            case Blip():
-                return self._blip(fault)
-            case StaleFeatures():
-                body = {"views": list(fault.views), "changedBy": "data_engineer"}
-                self._call("POST", f"{self._platform}/api/v1/ml/features/schedules/suspend", body)
-                return f"scheduled materialisation of {', '.join(fault.views)} suspended"
-            case NullFeature():
-                self._empty = fault.feature
-                return f"{fault.feature} arrives empty from upstream"
-            case LockedStore():
-                self._lock_online_rows(fault.view)
-                return f"a forgotten session holds a lock on the online rows of {fault.view}"
-            case NewType():
-                with self._lock:
-                    self._fleet().introduce_type(
-                        fault.type,
-                        share=fault.share,
-                        wear_per_use_min=fault.wear_per_use_min,
-                        overstrain_min_nm=fault.overstrain_min_nm,
-                    )
-                return f"{fault.share:.0%} of the fleet are now assets of the new type {fault.type}"
-            case ConceptDrift():
-                with self._lock:
-                    self._fleet().limit_power(*fault.limits_w, asset_type=fault.asset_type)
-                    self._poison = fault.poison
-                whose = f"drives of type {fault.asset_type}" if fault.asset_type else "drives"
-                drift = f"{whose} now fail under {fault.limits_w[0]:.0f} W and over {fault.limits_w[1]:.0f} W"
-                return f"{drift}, and a faulty backfill rewrites the history" if fault.poison else drift
-            case SensorOffset():
-                self._offset = (fault.feature, fault.offset)
-                return f"{fault.feature} reads {fault.offset:+g} on every asset since a recalibration"
-            case LateLabels():
-                self._outcomes_stopped = True
-                return "the feed of outcomes has stopped"
-            case AdversarialBurst():
-                self._burst = Burst(fault.near, fault.impossible)
-                return f"a caller probes the model with {fault.near + fault.impossible} crafted requests to every batch of ordinary ones"
-            case MissedFailure():
-                return self._miss(fault)
-            case OrdinaryWeek():
-                with self._lock:
-                    self._fleet().swing(fault.uses_a_day, air_k=fault.air_k, load_nm=fault.load_nm)
-                return "an ordinary week: warm, busy days and cool, quiet nights"
-        raise Invalid(f"the simulator does not know how to inject {fault.name!r}", field="fault")
+        how = INJECTED.get(type(fault))
+        if how is None:
+            raise Invalid(f"the simulator does not know how to inject {fault.name!r}", field="fault")
+        return how(self, fault)
+
+    def repair(self, fault: Fault) -> str:
+        """What people do about a fault that no automatic path fixes; one sentence for the record."""
+        how = REPAIRED.get(type(fault))
+        if how is None:
+            raise Invalid(f"{fault.name!r} is not for people to mend", field="fault")
+        return how(self, fault)
+
+    def _limit_cpu(self, fault: SlowServer) -> str:
+        self._cpu_limit = CpuLimit(process(self._server_pid()), share=fault.share, period_s=fault.period_s)
+        return f"a limit of {fault.share:.0%} of a core was put on the model server's process"
+
+    def _hang(self, _: HungServer) -> str:
+        process(self._server_pid()).suspend()
+        return "the model server's process was stopped (SIGSTOP)"
+
+    def _break_caller(self, fault: BrokenCaller) -> str:
+        self._broken_share = fault.share
+        return f"a gateway's new release sends {fault.share:.0%} of the readings with the speed as text"
+
+    def _slip_threshold(self, fault: ThresholdSlip) -> str:
+        url = f"{self._platform}/api/v1/ml/models/{self.model}"
+        self._call("PATCH", f"{url}/config", {"threshold": fault.threshold, "changedBy": "ml_engineer"})
+        self._call("POST", f"{url}/restart", {"restartedBy": "ml_engineer"})
+        return f"threshold of {self.model} set to {fault.threshold:g} and the server restarted"
+
+    def _suspend_materialisation(self, fault: StaleFeatures) -> str:
+        body = {"views": list(fault.views), "changedBy": "data_engineer"}
+        self._call("POST", f"{self._platform}/api/v1/ml/features/schedules/suspend", body)
+        return f"scheduled materialisation of {', '.join(fault.views)} suspended"
+
+    def _empty_feature(self, fault: NullFeature) -> str:
+        self._empty = fault.feature
+        return f"{fault.feature} arrives empty from upstream"
+
+    def _lock_store(self, fault: LockedStore) -> str:
+        self._lock_online_rows(fault.view)
+        return f"a forgotten session holds a lock on the online rows of {fault.view}"
+
+    def _introduce_type(self, fault: NewType) -> str:
+        limits = {"wear_per_use_min": fault.wear_per_use_min, "overstrain_min_nm": fault.overstrain_min_nm}
+        with self._lock:
+            self._fleet().introduce_type(fault.type, share=fault.share, **limits)
+        return f"{fault.share:.0%} of the fleet are now assets of the new type {fault.type}"
+
+    def _change_concept(self, fault: ConceptDrift) -> str:
+        with self._lock:
+            self._fleet().limit_power(*fault.limits_w, asset_type=fault.asset_type)
+            self._poison = fault.poison
+        whose = f"drives of type {fault.asset_type}" if fault.asset_type else "drives"
+        drift = f"{whose} now fail under {fault.limits_w[0]:.0f} W and over {fault.limits_w[1]:.0f} W"
+        return f"{drift}, and a faulty backfill rewrites the history" if fault.poison else drift
+
+    def _offset_sensor(self, fault: SensorOffset) -> str:
+        self._offset = (fault.feature, fault.offset)
+        return f"{fault.feature} reads {fault.offset:+g} on every asset since a recalibration"
+
+    def _stop_outcomes(self, _: LateLabels) -> str:
+        self._outcomes_stopped = True
+        return "the feed of outcomes has stopped"
+
+    def _probe(self, fault: AdversarialBurst) -> str:
+        self._burst = Burst(fault.near, fault.impossible)
+        return f"a caller probes the model with {fault.near + fault.impossible} crafted requests to every batch of ordinary ones"
+
+    def _swing(self, fault: OrdinaryWeek) -> str:
+        with self._lock:
+            self._fleet().swing(fault.uses_a_day, air_k=fault.air_k, load_nm=fault.load_nm)
+        return "an ordinary week: warm, busy days and cool, quiet nights"
+
+    # -- what people do about it
+
+    def _fix_caller(self, _: BrokenCaller) -> str:
+        self._broken_share = 0.0
+        return "the gateway's release is taken back"
+
+    def _fill_feature(self, fault: NullFeature) -> str:
+        self._empty = None
+        return f"the pipeline that lost {fault.feature} is mended"
+
+    def _unlock_store(self, _: LockedStore) -> str:
+        if self._holder is not None:
+            self._holder.close()
+            self._holder = None
+        return "the forgotten session that locked the online store is ended"
+
+    def _calibrate_sensor(self, fault: SensorOffset) -> str:
+        self._offset = None
+        return f"the sensors of {fault.feature} are calibrated again"
+
+    def _resume_outcomes(self, _: LateLabels) -> str:
+        self._outcomes_stopped = False
+        return "the feed of outcomes runs again, and what it held back is delivered"
+
+    def _inspect_asset(self, fault: MissedFailure) -> str:
+        return f"{fault.asset} is repaired, and inspected by hand until its new sensor is in"
+
+    def _stop_probing(self, _: AdversarialBurst) -> str:
+        self._burst = None
+        return "the caller's token is taken away"
+
+    def _restore_concept(self, fault: ConceptDrift) -> str:
+        with self._lock:
+            self._fleet().limit_power(*POWER_LIMITS_W)
+            self._poison = ()
+            for path in self._poisoned:
+                path.unlink(missing_ok=True)
+        backfill = ", and the faulty backfill is removed" if fault.poison else ""
+        return f"the drives run with their former firmware again{backfill}"
 
     def _is_quiet(self) -> bool:
         """Whether ordinary traffic still waits for somebody to notice the blip."""
@@ -161,41 +211,6 @@ class FleetSimulator(FleetTraffic):
         if self._holder is not None:
             self._holder.close()
         self._cpu_limit = self._holder = None
-
-    def repair(self, fault: Fault) -> str:
-        """What people do about a fault that no automatic path mends; one sentence for the record."""
-        match fault:
-            case BrokenCaller():
-                self._broken_share = 0.0
-                return "the gateway's release is taken back"
-            case NullFeature():
-                self._empty = None
-                return f"the pipeline that lost {fault.feature} is mended"
-            case LockedStore():
-                if self._holder is not None:
-                    self._holder.close()
-                    self._holder = None
-                return "the forgotten session that locked the online store is ended"
-            case SensorOffset():
-                self._offset = None
-                return f"the sensors of {fault.feature} are calibrated again"
-            case LateLabels():
-                self._outcomes_stopped = False
-                return "the feed of outcomes runs again, and what it held back is delivered"
-            case MissedFailure():
-                return f"{fault.asset} is repaired, and inspected by hand until its new sensor is in"
-            case AdversarialBurst():
-                self._burst = None
-                return "the caller's token is taken away"
-            case ConceptDrift():
-                with self._lock:
-                    self._fleet().limit_power(*POWER_LIMITS_W)
-                    self._poison = ()
-                    for path in self._poisoned:
-                        path.unlink(missing_ok=True)
-                backfill = ", and the faulty backfill is removed" if fault.poison else ""
-                return f"the drives run with their former firmware again{backfill}"
-        raise Invalid(f"{fault.name!r} is not for people to mend", field="fault")
 
     def _fleet(self) -> Fleet:
         if not isinstance(self._source, Fleet):
@@ -310,3 +325,36 @@ class FleetSimulator(FleetTraffic):
             self._quiet_until = time.monotonic() + fault.quiet_s
             self._send(window)
         return f"{fault.rows} ordinary readings whose F1 is {drop:.0%} below baseline by chance"
+
+
+# How each fault is injected, and how people repair those that no automatic path fixes. A method takes the fault of its own class.
+_Method = Callable[[FleetSimulator, Any], str]
+INJECTED: dict[type[Fault], _Method] = {
+    BadRelease: FleetSimulator._release,
+    UnloadableRelease: FleetSimulator._unloadable_release,
+    SlowServer: FleetSimulator._limit_cpu,
+    HungServer: FleetSimulator._hang,
+    BrokenCaller: FleetSimulator._break_caller,
+    ThresholdSlip: FleetSimulator._slip_threshold,
+    Blip: FleetSimulator._blip,
+    StaleFeatures: FleetSimulator._suspend_materialisation,
+    NullFeature: FleetSimulator._empty_feature,
+    LockedStore: FleetSimulator._lock_store,
+    NewType: FleetSimulator._introduce_type,
+    ConceptDrift: FleetSimulator._change_concept,
+    SensorOffset: FleetSimulator._offset_sensor,
+    LateLabels: FleetSimulator._stop_outcomes,
+    AdversarialBurst: FleetSimulator._probe,
+    MissedFailure: FleetSimulator._miss,
+    OrdinaryWeek: FleetSimulator._swing,
+}
+REPAIRED: dict[type[Fault], _Method] = {
+    BrokenCaller: FleetSimulator._fix_caller,
+    NullFeature: FleetSimulator._fill_feature,
+    LockedStore: FleetSimulator._unlock_store,
+    SensorOffset: FleetSimulator._calibrate_sensor,
+    LateLabels: FleetSimulator._resume_outcomes,
+    MissedFailure: FleetSimulator._inspect_asset,
+    AdversarialBurst: FleetSimulator._stop_probing,
+    ConceptDrift: FleetSimulator._restore_concept,
+}

@@ -134,9 +134,9 @@ class FleetTraffic:
 
     def _register_past(self, conn: Connection, now: datetime) -> None:
         for version, since in ((OLD_VERSION, OLD_SINCE), (GOOD_VERSION, GOOD_SINCE)):
-            who: dict[str, Any] = {"model": self.model, "version": version, "by": PIPELINE, "at": now - since}
-            registry.register(conn, self._models_dir, **who)
-            registry.serve(conn, self._models_dir, kind=registry.PROMOTE, reason=f"scheduled release {version}", **who)
+            registry.register(conn, self._models_dir, model=self.model, version=version, by=PIPELINE, at=now - since)
+            change = registry.Change(registry.PROMOTE, PIPELINE, now - since, f"scheduled release {version}")
+            registry.serve(conn, self._models_dir, model=self.model, version=version, change=change)
 
     def _log_past(self, conn: Connection, made_at: list[datetime], readings: pd.DataFrame, scores: Any, threshold: float) -> None:
         rng = np.random.default_rng(self._seed)

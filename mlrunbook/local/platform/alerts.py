@@ -272,29 +272,39 @@ class Gateway:
         self.http.post(f"{self.url}/webhooks/alertmanager", json=message, headers=headers).raise_for_status()
 
 
-class AlertLoop:
-    """Evaluates every `every_s` seconds and delivers every second, in a thread of its own.
+class ServerWatch:
+    """What the alerts need to know of a model's server, and since when it is down.
 
     `health` is what the model server that serves a model says of itself, None when it does not answer.
     """
 
     def __init__(
+        self, health: Callable[[str], Mapping[str, Any] | None], stopped_on_purpose: Callable[[str], bool], clock: Callable[[], datetime]
+    ) -> None:
+        self._health, self._stopped, self._clock = health, stopped_on_purpose, clock
+        self._down_since: dict[str, datetime] = {}
+
+    def __call__(self, model: str) -> ServerSeen:
+        health, now = self._health(model), self._clock()
+        if health is not None or self._stopped(model):
+            self._down_since.pop(model, None)
+            return server_seen(health, down_for=None, now=now)
+        return server_seen(None, down_for=now - self._down_since.setdefault(model, now), now=now)
+
+
+class AlertLoop:
+    """Evaluates every `every_s` seconds and delivers every second, in a thread of its own. `told` follows a delivery that was taken."""
+
+    def __init__(
         self,
-        on: Engine,
+        evaluate: Callable[[], None],
+        deliver: Callable[[], int],
         *,
         clock: Callable[[], datetime],
-        health: Callable[[str], Mapping[str, Any] | None],
-        stopped_on_purpose: Callable[[str], bool],
-        send: Callable[[dict[str, Any]], None],
-        watched: Watched,
-        rules: AlertThresholds,
-        environment: str,
         every_s: float,
-        told: Callable[[], None] = lambda: None,
+        told: Callable[[], None],
     ) -> None:
-        self._on, self._clock, self._health, self._stopped, self._send = on, clock, health, stopped_on_purpose, send
-        self._watched, self._rules, self._environment, self._every_s, self._told = watched, rules, environment, every_s, told
-        self._down_since: dict[str, datetime] = {}
+        self._evaluate, self._deliver, self._clock, self._every_s, self._told = evaluate, deliver, clock, every_s, told
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="alerts", daemon=True)
 
@@ -305,29 +315,14 @@ class AlertLoop:
         self._stop.set()
         self._thread.join(timeout=5)
 
-    def evaluate(self) -> None:
-        now = self._clock()
-        with transaction(self._on) as conn:
-            evaluate(conn, now=now, rules=self._rules, server=self._look, environment=self._environment, watched=self._watched)
-
-    def deliver(self) -> int:
-        return deliver_due(self._on, self._send, now=self._clock())
-
-    def _look(self, model: str) -> ServerSeen:
-        health, now = self._health(model), self._clock()
-        if health is not None or self._stopped(model):
-            self._down_since.pop(model, None)
-            return server_seen(health, down_for=None, now=now)
-        return server_seen(None, down_for=now - self._down_since.setdefault(model, now), now=now)
-
     def _run(self) -> None:
         due = self._clock()
         while not self._stop.wait(min(1.0, self._every_s)):
             try:
                 if self._clock() >= due:
                     due = self._clock() + timedelta(seconds=self._every_s)
-                    self.evaluate()
-                if self.deliver():
+                    self._evaluate()
+                if self._deliver():
                     self._told()
             except Exception:  # the loop outlives whatever happens in one round
                 log.exception("alert round failed; trying again")

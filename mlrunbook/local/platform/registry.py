@@ -167,39 +167,41 @@ def history(conn: Connection, model: str, *, limit: int = 500) -> list[Deploymen
     return [Deployment(r.version, r.kind, r.from_at, r.to_at, r.by, r.reason) for r in rows]
 
 
-def serve(
-    conn: Connection,
-    models_dir: Path,
-    *,
-    kind: str,
-    model: str,
-    version: str,
-    by: str,
-    at: datetime,
-    reason: str = "",
-    key: str | None = None,
-) -> Slots:
-    """Make `version` the one that serves (`kind`: promote or rollback) and return what then does.
+@dataclass(frozen=True)
+class Change:
+    """How what serves is changed (promote or rollback), by whom, when and why. The same `key` again is the same change."""
 
-    Already serving, or a repeated `key`: nothing changes. NotFound: unknown version; Invalid: its artefact was tampered with.
+    kind: str
+    by: str
+    at: datetime
+    reason: str = ""
+    key: str | None = None
+
+
+def serve(conn: Connection, models_dir: Path, *, model: str, version: str, change: Change) -> Slots:
+    """Make `version` the one that serves and return what then does.
+
+    Already serving, or a repeated key: nothing changes. NotFound: unknown version; Invalid: its artefact was tampered with.
     """
     row = change_log.lock(conn, model)
     target = {"version": version}
-    if change_log.is_repeat(conn, model, kind, key, target):
+    if change_log.is_repeat(conn, model, change.kind, change.key, target):
         return slots(conn, model)
     get(conn, model, version)
     before = slots(conn, model)
     needed = before.serving != version
     if needed:
         load(conn, models_dir, model, version)
-        conn.execute(update(production).where(production.c.model == model, production.c.to_at.is_(None)).values(to_at=at))
-        conn.execute(insert(production).values(model=model, version=version, kind=kind, from_at=at, by=by, reason=reason))
+        conn.execute(update(production).where(production.c.model == model, production.c.to_at.is_(None)).values(to_at=change.at))
+        conn.execute(
+            insert(production).values(model=model, version=version, kind=change.kind, from_at=change.at, by=change.by, reason=change.reason)
+        )
         if row["staging_version"] == version:
             conn.execute(update(models).where(models.c.name == model).values(staging_version=None, staged_at=None))
-        change = "rollback" if kind == ROLLBACK else "deployment"
-        detail = {"from": before.serving, "to": version, "reason": reason}
-        change_log.note_change(conn, model, change, ref=version, author=by, at=at, detail=detail)
-    change_log.record(conn, model, kind, target=target, applied=needed, at=at, key=key)
+        detail = {"from": before.serving, "to": version, "reason": change.reason}
+        what = "rollback" if change.kind == ROLLBACK else "deployment"
+        change_log.note_change(conn, model, what, ref=version, author=change.by, at=change.at, detail=detail)
+    change_log.record(conn, model, change.kind, target=target, applied=needed, at=change.at, key=change.key)
     return slots(conn, model)
 
 

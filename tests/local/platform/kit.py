@@ -101,15 +101,10 @@ def release(engine: Engine, models_dir: Path, model: str, *versions: str, flags_
     """Save, register and promote the versions in turn; the last one serves."""
     for minutes, version in enumerate(versions):
         save_version(models_dir, model, version, flags_all=version in flags_all, estimator=estimator)
-        who: dict[str, Any] = {
-            "model": model,
-            "version": version,
-            "by": "release_pipeline",
-            "at": NOW - timedelta(days=1, minutes=-minutes),
-        }
+        by, at = "release_pipeline", NOW - timedelta(days=1, minutes=-minutes)
         with transaction(engine) as conn:
-            registry.register(conn, models_dir, **who)
-            registry.serve(conn, models_dir, kind=registry.PROMOTE, **who)
+            registry.register(conn, models_dir, model=model, version=version, by=by, at=at)
+            registry.serve(conn, models_dir, model=model, version=version, change=registry.Change(registry.PROMOTE, by, at))
 
 
 def bearer(engine: Engine, *scopes: Scope, name: str = "ml_engineer") -> dict[str, str]:

@@ -144,8 +144,7 @@ def test_an_alert_keeps_its_start_and_ends_when_the_rolled_back_version_predicts
     evaluate(engine, NOW + timedelta(minutes=1))
     assert {a["startsAt"] for a in active(engine)} == {"2026-03-02T12:00:00.000Z"}
     with transaction(engine) as conn:
-        rolled = {"kind": registry.ROLLBACK, "model": model, "version": "v1.5.0", "by": "x", "at": NOW}
-        registry.serve(conn, tmp_path, **rolled)  # type: ignore[arg-type]
+        registry.serve(conn, tmp_path, model=model, version="v1.5.0", change=registry.Change(registry.ROLLBACK, "x", NOW))
     log(engine, model, tn=1, at=NOW + timedelta(minutes=2))
     evaluate(engine, NOW + timedelta(minutes=3))
     assert active(engine) == []

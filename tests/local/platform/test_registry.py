@@ -25,7 +25,8 @@ def model() -> str:
 
 def serve(engine: Engine, models_dir: Path, model: str, version: str, *, kind: str = registry.ROLLBACK, key: str | None = None) -> Slots:
     with transaction(engine) as conn:
-        return registry.serve(conn, models_dir, kind=kind, model=model, version=version, by="ml_team_lead", at=NOW, reason="worse", key=key)
+        change = registry.Change(kind, "ml_team_lead", NOW, "worse", key)
+        return registry.serve(conn, models_dir, model=model, version=version, change=change)
 
 
 def history(engine: Engine, model: str) -> list[registry.Deployment]:

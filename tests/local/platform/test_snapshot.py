@@ -34,7 +34,7 @@ def test_rows_that_came_since_are_gone_what_serves_is_what_served_and_new_rows_h
     snapshot = Snapshot(engine, {}, tmp_path / "kept")
     for _ in range(2):
         with transaction(engine) as conn:
-            registry.serve(conn, folder, model=model, version="v1.4.0", kind=registry.ROLLBACK, reason="", by="somebody", at=NOW)
+            registry.serve(conn, folder, model=model, version="v1.4.0", change=registry.Change(registry.ROLLBACK, "somebody", NOW))
             noted = {"model": model, "kind": "config", "ref": "r", "author": "a", "at": NOW}
             late = conn.execute(insert(changes).values(noted).returning(changes.c.id)).scalar_one()
         snapshot.restore()

@@ -158,8 +158,8 @@ def test_a_release_that_cannot_score_a_missing_value_is_named_and_the_version_be
     assert (health["status"], health["version"], health["error"]) == ("ok", "v1.5.0", found["error"])
     assert world.predict(served, reading()).json()["version"] == "v1.5.0"
     with transaction(world.engine) as conn:
-        who: dict[str, Any] = {"model": world.model, "version": "v1.5.0", "by": "ml_team_lead", "at": NOW}
-        registry.serve(conn, world.settings.models_dir, kind=registry.ROLLBACK, **who)
+        change = registry.Change(registry.ROLLBACK, "ml_team_lead", NOW)
+        registry.serve(conn, world.settings.models_dir, model=world.model, version="v1.5.0", change=change)
     until(lambda: not_loaded() is None, timeout_s=5)
     assert served.get("/health").json()["error"] is None
 
@@ -245,6 +245,6 @@ def _free_port() -> int:
 def test_rolling_back_in_the_registry_is_followed(world: World, served: httpx.Client) -> None:
     release(world.engine, world.settings.models_dir, world.model, "v2.0.0")
     with transaction(world.engine) as conn:
-        who: dict[str, Any] = {"model": world.model, "version": "v1.5.0", "by": "ml_team_lead", "at": NOW}
-        registry.serve(conn, world.settings.models_dir, kind=registry.ROLLBACK, **who)
+        change = registry.Change(registry.ROLLBACK, "ml_team_lead", NOW)
+        registry.serve(conn, world.settings.models_dir, model=world.model, version="v1.5.0", change=change)
     until(lambda: served.get("/health").json()["version"] == "v1.5.0", timeout_s=5)

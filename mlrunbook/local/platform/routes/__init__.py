@@ -1,0 +1,1 @@
+"""The paths of the platform's API, one file a noun; `api` puts them together."""

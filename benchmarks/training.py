@@ -24,7 +24,7 @@ from mlrunbook.local.features import lake
 from mlrunbook.local.features.definitions import SERVICE
 from mlrunbook.local.features.repository import apply, readings_folder, write_config
 from mlrunbook.local.platform import predictions
-from mlrunbook.local.platform.training import train_version
+from mlrunbook.local.platform.training import Sources, Wanted, train_version
 from mlrunbook.local.postgres import EmbeddedPostgres
 
 SIZES = (10_000, 50_000, 100_000)
@@ -77,14 +77,8 @@ def _measure(repo: Path, url: str, size: int) -> Result:
     imported = time.perf_counter()
     end = BEGAN + (size // ASSETS) * EVERY
     made = train_version(
-        engine=engine,
-        repo=repo,
-        service=SERVICE,
-        models_dir=repo / "models",
-        model="m",
-        version="v2.0.0",
-        start=BEGAN,
-        end=end,
+        Wanted("m", "v2.0.0", BEGAN, end),
+        Sources(engine, repo, SERVICE, repo / "models"),
         now=end,
         say=lambda line: said.update({word: time.perf_counter() for word in STEPS if word in line}),
     )

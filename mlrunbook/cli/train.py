@@ -27,23 +27,17 @@ def train(
     from mlrunbook.base import db
     from mlrunbook.base.policy_file import load
     from mlrunbook.domain.policy.policy import Policy
-    from mlrunbook.local.platform.training import train_version
+    from mlrunbook.local.platform.training import Sources, Wanted, train_version
 
     file = path_in_force(None)
     data = Path(env.get("MLRUNBOOK_DATA_DIR") or target.DEFAULT_DATA_DIR).expanduser()
-    train_version(
+    sources = Sources(
         engine=db.engine(url),
         repo=Path(env.get("MLRUNBOOK_FEATURE_REPO") or data / "features"),
         service=(load(file) if file else Policy()).features.service,
         models_dir=data / "models",
-        model=model_name,
-        version=version,
-        start=start,
-        end=end,
-        now=datetime.now(UTC),
-        seed=seed,
-        say=typer.echo,
     )
+    train_version(Wanted(model_name, version, start, end, seed), sources, now=datetime.now(UTC), say=typer.echo)
 
 
 def moment(text: str, option: str) -> datetime:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -73,54 +73,76 @@ def train(
     )
 
 
-def train_version(
-    *,
-    engine: Engine,
-    repo: Path,
-    service: str,
-    models_dir: Path,
-    model: str,
-    version: str,
-    start: datetime,
-    end: datetime,
-    now: datetime,
-    seed: int = 0,
-    say: Callable[[str], None] = lambda _: None,
-) -> Manifest:
-    """Train `version` on the labelled predictions of [start, end) and save it; the same inputs give the same artefact.
+@dataclass(frozen=True)
+class Wanted:
+    """A version, to be trained on the labelled predictions of [start, end)."""
+
+    model: str
+    version: str
+    start: datetime
+    end: datetime
+    seed: int = 0
+
+    @property
+    def span(self) -> str:
+        return f"from {self.start:%Y-%m-%d %H:%M} to {self.end:%Y-%m-%d %H:%M} UTC"
+
+    def check(self, now: datetime) -> None:
+        check_name(self.model, "--model-name")
+        check_name(self.version, "--version")
+        check_window(self.start, self.end, now)
+
+
+@dataclass(frozen=True)
+class Sources:
+    """Where the labels are, the features (a service of a repository), and the versions that are there."""
+
+    engine: Engine
+    repo: Path
+    service: str
+    models_dir: Path
+
+
+def train_version(wanted: Wanted, sources: Sources, *, now: datetime, say: Callable[[str], None] = lambda _: None) -> Manifest:
+    """Train the version and save it; the same inputs give the same artefact.
 
     A version is never overwritten: one that is there already, of the same window, seed and rows, is what was asked for; any other is
     Refused. Invalid: a bad name, a window that is empty or not over, too little to learn from.
     """
-    check_name(model, "--model-name")
-    check_name(version, "--version")
-    check_window(start, end, now)
-    folder = models_dir / model / version
+    wanted.check(now)
+    called, folder = f"{wanted.model} {wanted.version}", sources.models_dir / wanted.model / wanted.version
     standing = _standing(folder)
-    if standing and (standing.trained_from, standing.trained_to, standing.seed) != (start, end, seed):
-        raise Refused(
-            f"{model} {version} exists and was trained on another window or seed; a version never changes: choose another version"
-        )
-
-    rows = training_data.labelled(engine, model, start, end)
-    span = f"from {start:%Y-%m-%d %H:%M} to {end:%Y-%m-%d %H:%M} UTC"
-    if rows.empty:
-        raise Invalid(f"no prediction of {model} {span} has a known outcome; choose other dates, or enter outcomes", field="start-date")
-    say(f"{len(rows)} predictions {span} have a known outcome, {int(rows['failed'].sum())} of them failures")
-    frame = training_data.as_known_then(repo, service, rows, lambda done, total: say(f"features joined for {done} of {total}"))
-    say(f"{len(frame)} of them have features that the store knew by then; asset types {', '.join(types_in(frame)) or 'none'}")
+    if standing and (standing.trained_from, standing.trained_to, standing.seed) != (wanted.start, wanted.end, wanted.seed):
+        raise Refused(f"{called} exists and was trained on another window or seed; a version never changes: choose another version")
+    frame = _labelled(wanted, sources, say)
     fingerprint = training_data.fingerprint(frame)
     if standing:
         if standing.data_sha256 != fingerprint:
-            raise Refused(f"{model} {version} exists and the data of its window have changed since; choose another version")
-        say(f"{model} {version} is already trained: the same window, seed and data")
+            raise Refused(f"{called} exists and the data of its window have changed since; choose another version")
+        say(f"{called} is already trained: the same window, seed and data")
         return standing
-    estimator, manifest = train(frame, model=model, version=version, seed=seed, trained_from=start, trained_to=end, refit=True)
+    window = {"trained_from": wanted.start, "trained_to": wanted.end}
+    estimator, manifest = train(frame, model=wanted.model, version=wanted.version, seed=wanted.seed, refit=True, **window)
     measured = ", ".join(f"{name} {value:.2f}" for name, value in manifest.metrics.items() if value is not None)
     say(f"fitted; on the newest rows {measured} at threshold {manifest.threshold:g}")
     saved = artefacts.save(estimator, folder, replace(manifest, data_sha256=fingerprint))
-    say(f"saved {model} {version}, sha256 {saved.sha256[:12]}, to {folder}")
+    say(f"saved {called}, sha256 {saved.sha256[:12]}, to {folder}")
     return saved
+
+
+def _labelled(wanted: Wanted, sources: Sources, say: Callable[[str], None]) -> pd.DataFrame:
+    """Outcomes with the features as the store knew them when it was asked."""
+    rows = training_data.labelled(sources.engine, wanted.model, wanted.start, wanted.end)
+    if rows.empty:
+        raise Invalid(
+            f"no prediction of {wanted.model} {wanted.span} has a known outcome; choose other dates, or enter outcomes", field="start-date"
+        )
+    say(f"{len(rows)} predictions {wanted.span} have a known outcome, {int(rows['failed'].sum())} of them failures")
+    frame = training_data.as_known_then(
+        sources.repo, sources.service, rows, lambda done, total: say(f"features joined for {done} of {total}")
+    )
+    say(f"{len(frame)} of them have features that the store knew by then; asset types {', '.join(types_in(frame)) or 'none'}")
+    return frame
 
 
 def _standing(folder: Path) -> Manifest | None:

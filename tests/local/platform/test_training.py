@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from mlrunbook.local.features import lake
 from mlrunbook.local.platform import artefacts, predictions, training_data
 from mlrunbook.local.platform.artefacts import LoadedModel
 from mlrunbook.local.platform.columns import MODEL_COLUMNS, RAW
-from mlrunbook.local.platform.training import best_threshold, confusion, train, train_version
+from mlrunbook.local.platform.training import Sources, Wanted, best_threshold, confusion, train, train_version
 from mlrunbook.local.postgres import EmbeddedPostgres
 from tests.local.features.feast_kit import Feast
 from tests.local.platform.kit import new_model
@@ -121,16 +122,19 @@ class Past:
     def ended(self) -> datetime:
         return self.BEGAN + timedelta(minutes=self.ROUNDS)
 
-    def train(self, version: str = "v2.1.0", **changes: Any) -> Any:
-        given = {
-            "engine": self.engine,
-            "repo": self.feast.repo,
-            "service": "asset_features",
-            "models_dir": self.models,
-            "model": self.model,
-        }
-        window = {"start": self.BEGAN, "end": self.ended, "now": self.ended}
-        return train_version(**(given | {"version": version} | window | changes))
+    def train(
+        self,
+        version: str = "v2.1.0",
+        *,
+        repo: Path | None = None,
+        service: str = "asset_features",
+        now: datetime | None = None,
+        say: Callable[[str], None] = lambda _: None,
+        **changes: Any,
+    ) -> Any:
+        wanted = replace(Wanted(self.model, version, self.BEGAN, self.ended), **changes)
+        sources = Sources(self.engine, repo or self.feast.repo, service, self.models)
+        return train_version(wanted, sources, now=now or self.ended, say=say)
 
 
 @pytest.fixture(scope="module")

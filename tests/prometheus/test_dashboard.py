@@ -14,7 +14,7 @@ import yaml
 from mlrunbook.adapters.reports import prometheus_rules
 from mlrunbook.domain.policy.policy import Policy
 from mlrunbook.local.platform.prometheus_metrics import FAMILIES
-from mlrunbook.local.serving.model_server import Figures
+from mlrunbook.local.serving.predicting import Figures
 from tests.prometheus.test_rules import DEPLOYMENTS, NEEDS_PROMTOOL, promtool
 
 DASHBOARD: dict[str, Any] = json.loads((DEPLOYMENTS / "grafana-dashboard.json").read_text())

@@ -56,17 +56,9 @@ class Schedules:
 
     def round(self, now: datetime) -> None:
         """Materialise every view that is behind and not suspended. A failure is written down as the view's error."""
-        try:
-            look = self._watch.look()
-        except Invalid as error:
-            for view in self._views.values():
-                if view.is_silent(now, RETRY_S):
-                    self._note(view, now, until=None, error=str(error))
+        look = self._look(now)
+        if look is None:
             return
-        for view in self._views.values():
-            if self._looked and look.fresh_oldest_at:
-                view.see_late(look.fresh_oldest_at)
-        self._looked = True
         due = [view for view in self._views.values() if view.is_behind(look, now)]
         idle = [view for view in self._views.values() if view not in due and view.is_silent(now, NOTE_IDLE_S)]
         if not due and not idle:
@@ -81,6 +73,21 @@ class Schedules:
                 view.noted_at = now
             else:
                 self._note(view, now, until=view.until)
+
+    def _look(self, now: datetime) -> lake.Look | None:
+        """What has landed; None, and an error of every view, where it cannot be read."""
+        try:
+            look = self._watch.look()
+        except Invalid as error:
+            for view in self._views.values():
+                if view.is_silent(now, RETRY_S):
+                    self._note(view, now, until=None, error=str(error))
+            return None
+        if self._looked and look.fresh_oldest_at:
+            for view in self._views.values():
+                view.see_late(look.fresh_oldest_at)
+        self._looked = True
+        return look
 
     def _run(self, view: _View, look: lake.Look, now: datetime) -> None:
         assert look.newest_at is not None

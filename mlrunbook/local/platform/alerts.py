@@ -102,7 +102,7 @@ def server_seen(health: Mapping[str, Any] | None, *, down_for: timedelta | None,
 
 
 def _loaded(health: Mapping[str, Any], now: datetime) -> ServerSeen:
-    """`notLoaded` as `model_server.NotLoaded` writes it."""
+    """`notLoaded` as `served_version.NotLoaded` writes it."""
     try:
         failed = health["notLoaded"]
         return ServerSeen(not_loaded=str(failed["error"]), not_loaded_for=now - datetime.fromisoformat(failed["since"]))

@@ -13,7 +13,7 @@ import httpx
 from mlrunbook.domain.errors import Transient
 from mlrunbook.drills.simulator.fleet import Fleet, Source
 from mlrunbook.drills.simulator.simulator import FleetSimulator
-from mlrunbook.drills.simulator.traffic import MODEL
+from mlrunbook.drills.simulator.traffic import MODEL, Access
 from mlrunbook.drills.simulator.uci import UciTable
 from mlrunbook.local.stack import MODEL_SERVER, Stack
 
@@ -29,9 +29,7 @@ def simulator_for(stack: Stack, source: Source, *, seed: int) -> FleetSimulator:
     env = stack.env()
     return FleetSimulator(
         source,
-        server_url=env["MLRUNBOOK_MODEL_SERVER_URL"],
-        platform_url=env["MLRUNBOOK_PLATFORM_URL"],
-        token=stack.token("simulator"),
+        access=Access(env["MLRUNBOOK_MODEL_SERVER_URL"], env["MLRUNBOOK_PLATFORM_URL"], stack.token("simulator")),
         models_dir=stack.data / "models",
         lake=stack.lake,
         seed=seed,

@@ -29,7 +29,7 @@ from mlrunbook.domain.incident import Incident
 from mlrunbook.drills.simulator.faults import fault
 from mlrunbook.drills.simulator.fleet import Fleet
 from mlrunbook.drills.simulator.simulator import FleetSimulator
-from mlrunbook.drills.simulator.traffic import MODEL
+from mlrunbook.drills.simulator.traffic import MODEL, Access
 from mlrunbook.local.addresses import Ports, running_env
 from mlrunbook.local.stack import ALL_PARTS, FEATURE_SERVER, Stack
 from mlrunbook.store import incidents, leases, outbox, plans, records, timeline
@@ -175,9 +175,7 @@ class Live:
         self.prefect = prefect_client(f"http://127.0.0.1:{at.prefect}/api", stack.prefect_auth)
         self.simulator = FleetSimulator(
             Fleet(1),
-            server_url=str(self.server.base_url),
-            platform_url=str(self.platform.base_url),
-            token=stack.token("simulator"),
+            access=Access(str(self.server.base_url), str(self.platform.base_url), stack.token("simulator")),
             models_dir=stack.data / "models",
             seed=1,
         )

@@ -64,6 +64,15 @@ class History:
     baseline: Confusion
 
 
+@dataclass(frozen=True)
+class Access:
+    """Where the model server and the platform are, and the token of the fleet."""
+
+    server_url: str
+    platform_url: str
+    token: str
+
+
 class FleetTraffic:
     """Readings from `source` against one model. `tick` and `run` may be called from different threads.
 
@@ -74,9 +83,7 @@ class FleetTraffic:
         self,
         source: Source,
         *,
-        server_url: str,
-        platform_url: str,
-        token: str,
+        access: Access,
         models_dir: Path,
         lake: Path | None = None,
         model: str = MODEL,
@@ -86,9 +93,9 @@ class FleetTraffic:
         self.model, self.traffic = model, Traffic()
         self._baseline: Confusion | None = None
         self._source, self._models_dir, self._lake, self._seed = source, models_dir, lake, seed
-        self._server, self._platform = server_url.rstrip("/"), platform_url.rstrip("/")
+        self._server, self._platform = access.server_url.rstrip("/"), access.platform_url.rstrip("/")
         self._http = http or httpx.Client(timeout=30.0, trust_env=False)
-        self._headers = {"Authorization": f"Bearer {token}"}
+        self._headers = {"Authorization": f"Bearer {access.token}"}
         self._lock = threading.Lock()
         self._outcomes: deque[dict[str, Any]] = deque(maxlen=OUTCOMES_KEPT)
         self._stalled: Any = None  # the schedules as they were when waiting for them was in vain

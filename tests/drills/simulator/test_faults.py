@@ -14,6 +14,7 @@ from mlrunbook.domain.errors import NotFound
 from mlrunbook.domain.incident import Severity, Status
 from mlrunbook.drills.simulator.faults import FAULTS, BadRelease, Blip, ConceptDrift, OrdinaryWeek, SensorOffset, ThresholdSlip, fault
 from mlrunbook.drills.simulator.fleet import Fleet
+from mlrunbook.drills.simulator.simulator import INJECTED, REPAIRED
 from mlrunbook.local.platform.artefacts import LoadedModel
 from mlrunbook.local.platform.training import confusion, train
 
@@ -151,3 +152,10 @@ def test_every_fault_says_how_it_must_end() -> None:
 def test_an_unknown_fault_is_refused_with_the_list() -> None:
     with pytest.raises(NotFound, match="bad-release"):
         fault("meteor")
+
+
+def test_the_simulator_knows_how_to_inject_every_fault_and_to_repair_those_that_people_fix() -> None:
+    for one in FAULTS.values():
+        assert type(one) in INJECTED, one.name
+        if one.truth.path is None and one.truth.status is Status.CLOSED:
+            assert type(one) in REPAIRED, one.name

@@ -18,7 +18,7 @@ from mlrunbook.drills.simulator.faults import FAULTS, fault
 from mlrunbook.drills.simulator.fleet import Fleet
 from mlrunbook.drills.simulator.serving_faults import CpuLimit, in_words, strict_estimator
 from mlrunbook.drills.simulator.simulator import FleetSimulator
-from mlrunbook.drills.simulator.traffic import MODEL
+from mlrunbook.drills.simulator.traffic import MODEL, Access
 from mlrunbook.local.platform import artefacts
 from mlrunbook.local.platform.artefacts import LoadedModel
 from mlrunbook.local.platform.columns import MODEL_COLUMNS, RAW, as_frame, check
@@ -43,9 +43,7 @@ def is_stopped(process: psutil.Process) -> bool:
 def simulator(tmp_path: Path, answer: Any, pid: int | None = None) -> FleetSimulator:
     return FleetSimulator(
         Fleet(7),
-        server_url="http://server",
-        platform_url="http://platform",
-        token="secret",
+        access=Access("http://server", "http://platform", "secret"),
         models_dir=tmp_path,
         http=httpx.Client(transport=httpx.MockTransport(answer)),
         server_pid=lambda: pid,

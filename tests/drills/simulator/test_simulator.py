@@ -28,7 +28,7 @@ from mlrunbook.domain.policy.judging import DropPolicy
 from mlrunbook.drills.simulator.faults import FAULTS, Blip, Fault, fault
 from mlrunbook.drills.simulator.fleet import Fleet
 from mlrunbook.drills.simulator.simulator import FleetSimulator
-from mlrunbook.drills.simulator.traffic import GOOD_VERSION, MODEL, History
+from mlrunbook.drills.simulator.traffic import GOOD_VERSION, MODEL, Access, History
 from mlrunbook.drills.simulator.uci import COLUMNS, UciTable
 from mlrunbook.local.platform import api, artefacts, registry
 from mlrunbook.local.platform.artefacts import LoadedModel
@@ -111,7 +111,7 @@ Start = Callable[[], tuple[FleetSimulator, Platform, History]]
 def past(tmp_path_factory: pytest.TempPathFactory, engine: Engine) -> tuple[Path, History]:
     """The seeded past: its models folder and its baseline."""
     models_dir = tmp_path_factory.mktemp("models")
-    simulator = FleetSimulator(Fleet(3), server_url="http://server", platform_url="http://platform", token="", models_dir=models_dir)
+    simulator = FleetSimulator(Fleet(3), access=Access("http://server", "http://platform", ""), models_dir=models_dir)
     return models_dir, simulator.build_history(engine, now=NOW, rows=12_000)
 
 
@@ -124,9 +124,7 @@ def start(past: tuple[Path, History], tmp_path: Path, engine: Engine) -> Start:
         platform = Platform(tmp_path / "models", past[1])
         simulator = FleetSimulator(
             Fleet(11),
-            server_url="http://server:8080/",
-            platform_url="http://platform:8070",
-            token="secret",
+            access=Access("http://server:8080/", "http://platform:8070", "secret"),
             models_dir=tmp_path / "models",
             http=httpx.Client(transport=httpx.MockTransport(platform)),
         )
@@ -192,9 +190,7 @@ def test_the_real_table_gives_a_past_too(tmp_path: Path, engine: Engine) -> None
     )
     simulator = FleetSimulator(
         UciTable(tmp_path / "t.csv", seed=1),
-        server_url="http://s",
-        platform_url="http://p",
-        token="",
+        access=Access("http://s", "http://p", ""),
         models_dir=tmp_path,
         model="real_table",
     )
@@ -312,13 +308,13 @@ def test_a_run_ends_when_told(start: Start) -> None:
 def test_a_platform_that_refuses_a_change_is_heard(start: Start, tmp_path: Path) -> None:
     _, platform, _ = start()
     http = httpx.Client(transport=httpx.MockTransport(platform))
-    stranger = FleetSimulator(Fleet(1), server_url="http://s", platform_url="http://p", token="wrong", models_dir=tmp_path, http=http)
+    stranger = FleetSimulator(Fleet(1), access=Access("http://s", "http://p", "wrong"), models_dir=tmp_path, http=http)
     with pytest.raises(Refused, match="401"):
         stranger.inject(fault("threshold-slip"))
 
 
 def test_a_blip_without_a_past_and_an_unknown_kind_of_fault_are_refused(tmp_path: Path) -> None:
-    simulator = FleetSimulator(Fleet(1), server_url="http://s", platform_url="http://p", token="", models_dir=tmp_path)
+    simulator = FleetSimulator(Fleet(1), access=Access("http://s", "http://p", ""), models_dir=tmp_path)
     with pytest.raises(Invalid, match="build_history"):
         simulator.inject(fault("blip"))
     with pytest.raises(Invalid, match="does not know"):
@@ -328,9 +324,7 @@ def test_a_blip_without_a_past_and_an_unknown_kind_of_fault_are_refused(tmp_path
 def test_the_past_lies_in_the_lake_each_reading_a_second_before_its_prediction(tmp_path: Path, engine: Engine) -> None:
     simulator = FleetSimulator(
         Fleet(4, assets=50),
-        server_url="http://s",
-        platform_url="http://p",
-        token="",
+        access=Access("http://s", "http://p", ""),
         models_dir=tmp_path,
         lake=tmp_path / "readings",
         model="in_the_lake",
@@ -363,9 +357,7 @@ def test_traffic_goes_on_where_no_schedule_runs_or_one_fails(tmp_path: Path) -> 
 
     simulator = FleetSimulator(
         Fleet(1, assets=5),
-        server_url="http://s",
-        platform_url="http://p",
-        token="",
+        access=Access("http://s", "http://p", ""),
         models_dir=tmp_path,
         lake=tmp_path / "readings",
         http=httpx.Client(transport=httpx.MockTransport(answer)),
@@ -389,9 +381,7 @@ def test_a_bad_release_and_its_rollback_show_in_the_figures_of_the_real_platform
         served(api.create_app(config, engine, evaluate_every_s=None)) as platform,
         served(model_server.create_app(config, engine, model=model)) as server,
     ):
-        simulator = FleetSimulator(
-            Fleet(2), server_url=server, platform_url=platform, token=token, models_dir=config.models_dir, model=model, http=http
-        )
+        simulator = FleetSimulator(Fleet(2), access=Access(server, platform, token), models_dir=config.models_dir, model=model, http=http)
 
         def until_serving(version: str) -> None:
             until(lambda: http.get(f"{server}/health").json()["version"] == version)

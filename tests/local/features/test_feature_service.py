@@ -18,7 +18,7 @@ from mlrunbook.adapters.feast.api import load_feast, open_store
 from mlrunbook.base.db import transaction
 from mlrunbook.drills.simulator.fleet import Fleet
 from mlrunbook.drills.simulator.simulator import FleetSimulator
-from mlrunbook.drills.simulator.traffic import MODEL, as_features
+from mlrunbook.drills.simulator.traffic import MODEL, Access, as_features
 from mlrunbook.local.features import lake
 from mlrunbook.local.features.definitions import VIEWS
 from mlrunbook.local.features.feature_service import INTERVALS_KEPT, RETRY_S, Schedules, reading_only, run
@@ -227,9 +227,7 @@ def flowing(world: World) -> Iterator[tuple[FleetSimulator, Platform]]:
     platform = Platform(world, online)
     simulator = FleetSimulator(
         Fleet(5, assets=20),
-        server_url="http://server",
-        platform_url="http://platform",
-        token="",
+        access=Access("http://server", "http://platform", ""),
         models_dir=world.repo,
         lake=world.readings,
         http=httpx.Client(transport=httpx.MockTransport(platform)),

@@ -28,6 +28,7 @@ from mlrunbook.domain.evaluation.performance import (
 from mlrunbook.domain.evaluation.segments import judge_segments
 from mlrunbook.domain.observed import Change, FeatureServerAnswer, Instance, Missing, Prediction, Resources
 from mlrunbook.domain.policy.judging import DriftPolicy, DropPolicy
+from mlrunbook.domain.records import Record, Recorded
 
 
 class State(StrEnum):
@@ -94,6 +95,17 @@ class Finding:
     def __post_init__(self) -> None:
         if self.key not in KEYS:
             raise ValueError(f"not an item of the checklist: {self.key}")
+
+
+@dataclass(frozen=True)
+class Findings(Recorded, key=Record.FINDINGS):
+    """What one source has answered."""
+
+    findings: tuple[Finding, ...]
+
+    @property
+    def sentences(self) -> list[str]:
+        return [f"{one.state}: {one.sentence}" for one in self.findings]
 
 
 def finding(key: str, source: str, suspect: bool | None, value: Any, sentence: str) -> Finding:

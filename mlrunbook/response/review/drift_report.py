@@ -6,7 +6,7 @@ from datetime import datetime
 
 from mlrunbook.domain.errors import RunbookError
 from mlrunbook.domain.evaluation.drift import DriftVerdict
-from mlrunbook.domain.investigation.findings import drift_between, feature_columns, in_time_order
+from mlrunbook.domain.evaluation.prediction_rows import drift_between, feature_columns, in_time_order
 from mlrunbook.domain.review.review import DriftReport
 from mlrunbook.response.measurement import metrics
 from mlrunbook.response.run import Run

@@ -3,6 +3,7 @@
 from prefect import task
 
 from mlrunbook.domain.communication.markdown import md
+from mlrunbook.domain.investigation.diagnosis import Diagnosed
 from mlrunbook.domain.investigation.findings_page import findings_markdown
 from mlrunbook.response.investigation import investigation, rollback_target
 from tasks._run_page import show_text_once
@@ -21,7 +22,7 @@ async def publish_findings(incident_id: str) -> None:
     """The runbook's checklist with an answer an item, and the diagnosis."""
     run = current_run(incident_id)
     found = await off_loop(investigation.findings, run)
-    diagnosis = await off_loop(run.recorded, "diagnosis") or {}
-    leads = [str(lead["explained"]) for lead in diagnosis.get("leads", ())]
-    text = findings_markdown(incident_id, diagnosis.get("sentence", ""), leads, found)
-    await show_text_once(run, "findings", text, md(diagnosis.get("headline") or ""))
+    diagnosis = await off_loop(run.recall, Diagnosed)
+    leads = [lead.explained for lead in diagnosis.leads] if diagnosis else []
+    text = findings_markdown(incident_id, diagnosis.sentence if diagnosis else "", leads, found)
+    await show_text_once(run, "findings", text, md(diagnosis.headline if diagnosis else ""))

@@ -1,4 +1,4 @@
-"""The causes that a diagnosis may name, and their headlines."""
+"""The causes that a diagnosis may name. What is known of each is in `investigation/causes`."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from enum import StrEnum
 
 
 class Cause(StrEnum):
-    """In the order that breaks ties: what explains most, and what can be undone, comes first."""
+    """Stored: never change a value."""
 
     THRESHOLD_CHANGE = "threshold_change"
     FEATURE_STORE_OUTAGE = "feature_store_outage"
@@ -22,21 +22,3 @@ class Cause(StrEnum):
     CONCEPT_DRIFT = "concept_drift"
     NOTHING_WRONG = "nothing_wrong"
     UNKNOWN = "unknown"
-
-
-HEADLINES = {
-    Cause.THRESHOLD_CHANGE: "the decision threshold was changed",
-    Cause.FEATURE_STORE_OUTAGE: "the feature store is out",
-    Cause.NULL_OR_BROKEN_FEATURE: "a feature is missing or broken",
-    Cause.STALE_FEATURES: "the model reads stale features",
-    Cause.BAD_ROLLOUT: "a rollout of the model server went wrong",
-    Cause.BAD_DEPLOYMENT: "{version} is a bad release",
-    Cause.SERVING_INFRASTRUCTURE: "serving is in trouble",
-    Cause.LABEL_PROBLEM: "outcomes no longer arrive",
-    Cause.ATTACK: "somebody probes the model",
-    Cause.NEW_SEGMENT: "assets of a type that {version} never saw have joined the fleet",
-    Cause.DATA_DRIFT: "the data have drifted from what the model learned",
-    Cause.CONCEPT_DRIFT: "the same readings lead to other outcomes than {version} learned",
-    Cause.NOTHING_WRONG: "nothing is wrong that can be measured",
-    Cause.UNKNOWN: "the cause is not known",
-}

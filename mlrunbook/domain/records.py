@@ -115,7 +115,7 @@ class Recorded:
 
     def to_record(self) -> dict[str, Any]:
         """The row, as JSON values."""
-        return dict(_adapter(type(self)).dump_python(self, mode="json", by_alias=True))
+        return dict(_adapter(type(self)).dump_python(self, mode="json", by_alias=True, fallback=str))
 
     @classmethod
     def from_record(cls, row: Mapping[str, Any]) -> Self:

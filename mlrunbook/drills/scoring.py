@@ -10,9 +10,11 @@ from sqlalchemy import Connection
 from mlrunbook.domain.actions import PlanKind, RollBack
 from mlrunbook.domain.communication.durations import times
 from mlrunbook.domain.incident import Incident, Status
-from mlrunbook.domain.records import Record
+from mlrunbook.domain.investigation.diagnosis import Diagnosed
+from mlrunbook.domain.review.review import Drafted
 from mlrunbook.drills.simulator.faults import Truth
 from mlrunbook.drills.simulator.traffic import MODEL
+from mlrunbook.response.communication.notifications import figures
 from mlrunbook.response.review.reviews import current
 from mlrunbook.store import incidents, journal, leases, outbox, plans, records, timeline
 
@@ -43,17 +45,17 @@ def waiting_for_release(conn: Connection, incident_id: str) -> str | None:
 
 
 def review_of(conn: Connection, incident_id: str) -> str | None:
-    return current(conn, incident_id) if records.get(conn, incident_id, Record.REVIEW) else None
+    return current(conn, incident_id) if records.recall(conn, incident_id, Drafted) else None
 
 
 def summarise(conn: Connection, incident_id: str, *, fault: str, injected_at: datetime, applied: dict[str, int]) -> dict[str, Any]:
     """summary.json. `applied`: changes by kind as the platform itself counted them since the fault."""
     incident = incidents.get(conn, incident_id)
     triage = records.get(conn, incident_id, "triage") or {}
-    diagnosis = records.get(conn, incident_id, "diagnosis") or {}
+    diagnosis = records.recall(conn, incident_id, Diagnosed)
     recovery = records.get(conn, incident_id, "recovery") or {}
     done = records.get(conn, incident_id, "applied") or {}
-    during = (diagnosis or triage).get("figures") or {}
+    during = (diagnosis.figures if diagnosis else None) or figures(triage.get("figures"))
     return {
         "incident_id": incident.id,
         "model": incident.model,
@@ -61,12 +63,12 @@ def summarise(conn: Connection, incident_id: str, *, fault: str, injected_at: da
         "type": str(incident.type),
         "severity": str(incident.severity),
         "status": str(incident.status),
-        "recommended_path": diagnosis.get("path"),
+        "recommended_path": str(diagnosis.path) if diagnosis and diagnosis.path else None,
         "applied_path": done.get("path"),
-        "cause": diagnosis.get("cause"),
+        "cause": str(diagnosis.cause) if diagnosis else None,
         "causes": _first_three(diagnosis),
         "candidate": records.get(conn, incident_id, "validation"),
-        "f1": {"baseline": during.get("f1_baseline"), "during": during.get("f1_now"), "after": recovery.get("f1")},
+        "f1": {"baseline": during.f1_baseline, "during": during.f1_now, "after": recovery.get("f1")},
         "seconds": _seconds(incident, injected_at),
         "actions": _actions(conn, incident_id, applied),
         "platform_applied": applied,
@@ -80,10 +82,11 @@ def summarise(conn: Connection, incident_id: str, *, fault: str, injected_at: da
     }
 
 
-def _first_three(diagnosis: dict[str, Any]) -> list[str]:
+def _first_three(diagnosis: Diagnosed | None) -> list[str]:
     """The causes that are not ruled out, best first; `unknown` is the first where none is supported well enough."""
-    leads = [str(lead["cause"]) for lead in diagnosis.get("leads", ())]
-    return list(dict.fromkeys([*([str(diagnosis["cause"])] if diagnosis else []), *leads]))[:3]
+    if diagnosis is None:
+        return []
+    return list(dict.fromkeys(str(cause) for cause in (diagnosis.cause, *(lead.cause for lead in diagnosis.leads))))[:3]
 
 
 def nothing_happened(*, fault: str, injected_at: datetime, applied: dict[str, int]) -> dict[str, Any]:

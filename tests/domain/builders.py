@@ -9,7 +9,10 @@ from typing import Any
 import numpy  # noqa: F401 - once here: the rules import it where they use it, and no timed example should pay for that
 
 from mlrunbook.domain.evaluation.performance import Confusion, ModelMetrics, WindowMetrics
+from mlrunbook.domain.investigation.facts import About, Changed, DiagnosisFacts, Log, Versions, gather
+from mlrunbook.domain.investigation.rollouts import NO_HISTORY
 from mlrunbook.domain.observed import Change, Prediction, ServingConfig, ServingState, ServingStatus
+from mlrunbook.domain.policy.policy import Policy, Retraining
 
 NOW = datetime(2025, 3, 1, 12, 0, tzinfo=UTC)
 MODEL = "predictive_maintenance"
@@ -86,3 +89,23 @@ def prediction(i: int, *, score: float = 0.1, outcome: bool | None = False, thre
         "outcome": outcome,
     }
     return Prediction(**(values | changes))
+
+
+def gathered(**world: Any) -> DiagnosisFacts:
+    """The facts of a world that the tests describe in one breath. Unless it says otherwise no cause lets path C be prepared."""
+    triggers = tuple(world.get("retrain_triggers", ()))
+    return gather(
+        About(
+            world["detected_at"],
+            world.get("model_version"),
+            missed=world.get("missed", ""),
+            dangerous=world.get("dangerous", False),
+            stopped=world.get("stopped", False),
+        ),
+        Policy(retraining=Retraining(triggers=triggers)),
+        changed=Changed(world["changes"], world.get("rollout", NO_HISTORY)),
+        metrics=world["metrics"],
+        log=Log(world["predictions"], world.get("courses", {}), world.get("probing")),
+        features=world.get("features"),
+        versions=Versions(world["status"], world.get("trained_types"), world.get("targets")),
+    )

@@ -9,7 +9,7 @@ from enum import StrEnum
 from math import sqrt
 from statistics import NormalDist
 
-from mlrunbook.domain.evaluation.sequential import clustering_of, dispersion, falls, joined_slices, outcomes_to_detect
+from mlrunbook.domain.evaluation.sequential import Falls, clustering_of, dispersion, falls, joined_slices, outcomes_to_detect
 from mlrunbook.domain.incident import Severity
 from mlrunbook.domain.policy.judging import DropPolicy
 
@@ -193,18 +193,14 @@ def grade_drop(
     >>> grade_drop(Confusion(tp=80, fp=18, fn=22, tn=880), Confusion(tp=50, fp=30, fn=52, tn=868), DropPolicy()).reason
     'F1 fell 31 % (0.80 -> 0.55, 95 % interval 0.46-0.63; 102 failures in 1000 outcomes, taken as independent): high, over 20 %'
     """
-    if baseline.positives < policy.min_positives or not baseline.f1:
-        return Verdict(
-            Evidence.INSUFFICIENT, None, f"the baseline holds only {baseline.positives} known failures: nothing sound to compare with"
-        )
-    if current.f1 is None:
-        return Verdict(Evidence.INSUFFICIENT, None, f"no failure known or predicted in {current.n} labelled predictions: F1 is undefined")
-
+    if nothing := _nothing_to_compare(baseline, current, policy):
+        return nothing
+    was, now = baseline.f1 or 0.0, current.f1 or 0.0
     together = clustering(blocks, baseline_blocks)
     per_one = together or 1.0
     fell = falls(baseline, current, policy, clustering=per_one)
     low, high = f1_interval(current, policy.confidence, per_one)
-    drop = 1 - current.f1 / baseline.f1
+    drop = 1 - now / was
 
     def verdict(evidence: Evidence, severity: Severity | None, reason: str) -> Verdict:
         return Verdict(evidence, severity, reason, drop, bool(fell.precision), bool(fell.recall))
@@ -212,28 +208,39 @@ def grade_drop(
     interval = f"{policy.confidence:.0%}".replace("%", " %") + f" interval {low:.2f}-{high:.2f}"
     size = _exact(abs(drop), policy.f1_medium, policy.f1_high)
     seen = _seen(current, together)
-    moved = f"F1 {'fell' if drop > 0 else 'rose'} {size} ({baseline.f1:.2f} -> {current.f1:.2f}, {interval}; {seen})"
+    moved = f"F1 {'fell' if drop > 0 else 'rose'} {size} ({was:.2f} -> {now:.2f}, {interval}; {seen})"
     if fell.f1:
         severity, limit = (Severity.HIGH, policy.f1_high) if drop > policy.f1_high else (Severity.MEDIUM, policy.f1_medium)
         return verdict(Evidence.REAL, severity, f"{moved}: {severity}, over {percent(limit)}")
     if fell.precision or fell.recall:
-        parts = []
-        if fell.precision:
-            parts.append(_other_drop("precision", baseline.precision, current.precision, policy.precision))
-        if fell.recall:
-            parts.append(_other_drop("recall", baseline.recall, current.recall, policy.recall))
-        return verdict(Evidence.REAL, Severity.MEDIUM, f"{' and '.join(parts)} ({seen}): medium")
-    if current.positives / per_one < policy.min_positives:
-        short = f"only {current.positives} known failures, {policy.min_positives * per_one:.0f} needed"
-        return verdict(Evidence.INSUFFICIENT, None, f"{moved}, but {short}: insufficient evidence")
-    if suspected := _suspected(baseline, current, policy, per_one):
-        detect = outcomes_to_detect(baseline, baseline.n, policy, drop=policy.f1_high, clustering=per_one)
-        enough = f", {detect} outcomes show a drop of {percent(policy.f1_high)}" if detect and detect > current.n else ""
-        chance = f"{suspected} may have fallen, not yet beyond chance at a false-alarm rate of {percent(policy.false_alarm_rate)}"
-        return verdict(Evidence.INSUFFICIENT, None, f"{moved}: {chance}{enough}: insufficient evidence")
+        return verdict(Evidence.REAL, Severity.MEDIUM, f"{_other_drops(fell, baseline, current, policy)} ({seen}): medium")
+    if why := _too_early(baseline, current, policy, per_one):
+        return verdict(Evidence.INSUFFICIENT, None, f"{moved}{why}: insufficient evidence")
     if drop > policy.f1_medium:
         return verdict(Evidence.FALSE_ALARM, None, f"{moved}, but the interval still holds the baseline: chance explains it")
     return verdict(Evidence.FALSE_ALARM, None, f"{moved}: within {percent(policy.f1_medium)}")
+
+
+def _nothing_to_compare(baseline: Confusion, current: Confusion, policy: DropPolicy) -> Verdict | None:
+    if baseline.positives < policy.min_positives or not baseline.f1:
+        why = f"the baseline holds only {baseline.positives} known failures: nothing sound to compare with"
+    elif current.f1 is None:
+        why = f"no failure known or predicted in {current.n} labelled predictions: F1 is undefined"
+    else:
+        return None
+    return Verdict(Evidence.INSUFFICIENT, None, why)
+
+
+def _too_early(baseline: Confusion, current: Confusion, policy: DropPolicy, clustering: float) -> str:
+    """Why a fall is neither shown nor ruled out; empty where it is ruled out."""
+    if current.positives / clustering < policy.min_positives:
+        return f", but only {current.positives} known failures, {policy.min_positives * clustering:.0f} needed"
+    suspected = _suspected(baseline, current, policy, clustering)
+    if not suspected:
+        return ""
+    detect = outcomes_to_detect(baseline, baseline.n, policy, drop=policy.f1_high, clustering=clustering)
+    enough = f", {detect} outcomes show a drop of {percent(policy.f1_high)}" if detect and detect > current.n else ""
+    return f": {suspected} may have fallen, not yet beyond chance at a false-alarm rate of {percent(policy.false_alarm_rate)}{enough}"
 
 
 def grade_metrics(metrics: ModelMetrics, policy: DropPolicy) -> Verdict:
@@ -265,6 +272,15 @@ def _suspected(baseline: Confusion, current: Confusion, policy: DropPolicy, clus
     return " and ".join(
         name for name, (was, is_, limit, upper) in uppers.items() if (relative_drop(was, is_) or 0) > limit and upper < (was or 0)
     )
+
+
+def _other_drops(fell: Falls, baseline: Confusion, current: Confusion, policy: DropPolicy) -> str:
+    parts = []
+    if fell.precision:
+        parts.append(_other_drop("precision", baseline.precision, current.precision, policy.precision))
+    if fell.recall:
+        parts.append(_other_drop("recall", baseline.recall, current.recall, policy.recall))
+    return " and ".join(parts)
 
 
 def _other_drop(name: str, baseline: float | None, current: float | None, limit: float) -> str:

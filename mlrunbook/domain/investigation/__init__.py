@@ -1,1 +1,1 @@
-"""Step 3: findings, causes, diagnosis. May import review and what lies below."""
+"""Step 3: findings, causes, diagnosis. May import communication and what lies below."""

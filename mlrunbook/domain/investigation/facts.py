@@ -12,15 +12,15 @@ from mlrunbook.domain.evaluation.fairness import Fairness, judge_groups
 from mlrunbook.domain.evaluation.outcomes import OutcomeFeed, judge_feed
 from mlrunbook.domain.evaluation.performance import Confusion, Evidence, ModelMetrics, Verdict, grade_metrics
 from mlrunbook.domain.evaluation.probing import Probing
+from mlrunbook.domain.evaluation.rollback_target import TargetChoice
 from mlrunbook.domain.evaluation.segments import judge_segments
 from mlrunbook.domain.evaluation.threshold import Replay, best_recovery, replay
-from mlrunbook.domain.evaluation.version_comparison import TargetChoice
 from mlrunbook.domain.investigation.feature_store import FeatureVerdict
 from mlrunbook.domain.investigation.rollouts import NO_HISTORY, RolloutVerdict
 from mlrunbook.domain.investigation.serving_health import Seen, trouble_of
 from mlrunbook.domain.investigation.upstream import Course
 from mlrunbook.domain.observed import Change, Prediction, ServingStatus
-from mlrunbook.domain.policy.judging import DropPolicy, FairnessPolicy, SeverityPolicy
+from mlrunbook.domain.policy.policy import Policy
 
 WEEK, DAY = timedelta(days=7), timedelta(hours=24)
 LEAST_OF_A_TYPE = 20  # predictions of an unknown asset type: fewer may be a typing error upstream
@@ -57,16 +57,13 @@ class DiagnosisFacts:
     missed: str = ""  # the critical failure that was missed, in a sentence
     dangerous: bool = False
     stopped: bool = False  # containment has stopped the model server: that it does not answer is no trouble
-    drop_policy: DropPolicy = field(default_factory=DropPolicy)
-    limits: SeverityPolicy = field(default_factory=SeverityPolicy)  # of latency and errors
-    fairness: FairnessPolicy = field(default_factory=FairnessPolicy)
-    retrain_triggers: frozenset[str] = frozenset()  # causes for which path C may be prepared without being asked for
+    policy: Policy = field(default_factory=Policy)
 
     @cached_property
     def verdict(self) -> Verdict | None:
         if self.metrics is None:
             return None
-        return grade_metrics(self.metrics, self.drop_policy)
+        return grade_metrics(self.metrics, self.policy.severity.drops)
 
     @property
     def threshold_change(self) -> ThresholdChange | None:
@@ -91,10 +88,12 @@ class DiagnosisFacts:
         metrics = self.metrics
         if metrics is None or (self.verdict and self.verdict.is_real):
             return {}
-        judged = judge_segments(metrics.baseline.by_asset_type, metrics.current.by_asset_type, self.drop_policy, kind="asset type")
+        judged = judge_segments(
+            metrics.baseline.by_asset_type, metrics.current.by_asset_type, self.policy.severity.drops, kind="asset type"
+        )
         if judged.fallen or not metrics.baseline.by_asset_type:
             return {segment.name: f"asset type {segment.sentence}" for segment in judged.fallen}
-        groups = judge_groups(metrics.current.by_asset_type, self.fairness, metrics.baseline.by_asset_type)
+        groups = judge_groups(metrics.current.by_asset_type, self.policy.fairness, metrics.baseline.by_asset_type)
         return {groups.gap.worse: groups.sentence} if groups.verdict is Fairness.UNFAIR and groups.gap else {}
 
     @property
@@ -107,7 +106,7 @@ class DiagnosisFacts:
     def trouble(self) -> Seen | None:
         """What is wrong with serving itself, if anything is seen."""
         status = replace(self.status, server_healthy=True) if self.status and self.stopped else self.status
-        return trouble_of(status, self.metrics.current if self.metrics else None, self.limits)
+        return trouble_of(status, self.metrics.current if self.metrics else None, self.policy.severity)
 
     @property
     def not_loaded(self) -> str | None:
@@ -164,54 +163,82 @@ def _threshold_of(settings: object) -> float | None:
     return float(value) if isinstance(value, (int, float)) else None
 
 
+@dataclass(frozen=True)
+class About:
+    """What the incident is about: the version (None: what serves), a critical failure that was missed, in a sentence, and what triage
+    and containment have made of it."""
+
+    detected_at: datetime
+    version: str | None = None
+    missed: str = ""
+    dangerous: bool = False  # measured so in triage
+    stopped: bool = False  # containment has stopped the model server
+
+
+@dataclass(frozen=True)
+class Changed:
+    """The change history (None: not readable) and the rollouts of the model server."""
+
+    history: Sequence[Change] | None
+    rollout: RolloutVerdict = NO_HISTORY
+
+
+@dataclass(frozen=True)
+class Versions:
+    """What serves (None: not readable), what the version that the incident is about was trained on, and how the others do."""
+
+    status: ServingStatus | None
+    trained_types: Sequence[str] | None = None
+    targets: TargetChoice | None = None
+
+
+@dataclass(frozen=True)
+class Log:
+    """What the prediction log holds: rows whose outcome is known, the course of each feature, signs of probing (None: not readable)."""
+
+    labelled: Sequence[Prediction]
+    courses: Mapping[str, Course] = field(default_factory=dict)
+    probing: Probing | None = None
+
+
 def gather(
+    about: About,
+    policy: Policy,
     *,
-    detected_at: datetime,
+    changed: Changed,
     metrics: ModelMetrics | None,
-    changes: Sequence[Change] | None,
-    status: ServingStatus | None,
-    predictions: Sequence[Prediction],
-    model_version: str | None = None,
-    trained_types: Sequence[str] | None = None,
-    targets: TargetChoice | None = None,
-    features: FeatureVerdict | None = None,
-    courses: Mapping[str, Course] | None = None,
-    probing: Probing | None = None,
-    rollout: RolloutVerdict = NO_HISTORY,
-    missed: str = "",
-    dangerous: bool = False,
-    stopped: bool = False,
-    drop_policy: DropPolicy | None = None,
-    limits: SeverityPolicy | None = None,
-    fairness: FairnessPolicy | None = None,
-    retrain_triggers: Sequence[str] = (),
+    log: Log,
+    features: FeatureVerdict | None,
+    versions: Versions,
 ) -> DiagnosisFacts:
-    """Assemble the facts; replay other thresholds on the labelled predictions of the version the incident is about, whose training
-    saw `trained_types`. Where only some asset types lost performance the replay is of those."""
-    version = model_version or (status.serving_version if status else None)
+    """Assemble the facts; replay other thresholds on the labelled predictions of the version the incident is about. Where only some asset
+    types lost performance the replay is of those."""
+    version = about.version or (versions.status.serving_version if versions.status else None)
     facts = DiagnosisFacts(
-        detected_at=detected_at,
+        detected_at=about.detected_at,
         metrics=metrics,
-        changes=changes,
-        status=status,
+        changes=changed.history,
+        status=versions.status,
         model_version=version,
-        targets=targets,
+        targets=versions.targets,
         features=features,
-        unseen_types=unseen_types([p.asset_type for p in predictions], trained_types),
-        courses=courses or {},
-        probing=probing,
-        rollout=rollout,
-        missed=missed,
-        dangerous=dangerous,
-        stopped=stopped,
-        drop_policy=drop_policy or DropPolicy(),
-        limits=limits or SeverityPolicy(),
-        fairness=fairness or FairnessPolicy(),
-        retrain_triggers=frozenset(map(str, retrain_triggers)),
+        unseen_types=unseen_types([p.asset_type for p in log.labelled], versions.trained_types),
+        courses=log.courses,
+        probing=log.probing,
+        rollout=changed.rollout,
+        missed=about.missed,
+        dangerous=about.dangerous,
+        stopped=about.stopped,
+        policy=policy,
     )
-    hit = facts.fallen_types
+    return _replayed(facts, log.labelled)
+
+
+def _replayed(facts: DiagnosisFacts, predictions: Sequence[Prediction]) -> DiagnosisFacts:
+    """With the answers that the threshold before the last change, and the best one there is, would have given."""
+    hit, version = facts.fallen_types, facts.model_version
     labelled = [p for p in predictions if p.outcome is not None and version in (None, p.version) and (not hit or p.asset_type in hit)]
-    baseline_f1 = _baseline_f1(metrics, hit) if metrics else None
+    baseline_f1 = _baseline_f1(facts.metrics, hit) if facts.metrics else None
     if not labelled or baseline_f1 is None:
         return facts
     scores, outcomes, change = [p.score for p in labelled], [bool(p.outcome) for p in labelled], facts.threshold_change

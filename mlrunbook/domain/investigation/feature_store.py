@@ -7,7 +7,7 @@ the source is. An incremental run with no new row moves the first alone, so only
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -15,6 +15,7 @@ from mlrunbook.domain.evaluation.performance import percent
 from mlrunbook.domain.investigation.findings import Finding, State, ago, finding
 from mlrunbook.domain.observed import FeatureFault, FeatureProblem, FeatureServerAnswer, FeatureStoreState, Missing, ViewSchedule, ViewState
 from mlrunbook.domain.policy.judging import FeatureStorePolicy
+from mlrunbook.domain.records import Record, Recorded
 
 CLOCK_SKEW = timedelta(seconds=60)  # an end this little ahead of our clock is two clocks, not a mistake
 
@@ -60,22 +61,13 @@ class FeatureVerdict:
     def has(self, *faults: FeatureFault) -> bool:
         return any(p.fault in faults for p in self.problems)
 
-    def as_dict(self) -> dict[str, Any]:
-        since = self.since.isoformat() if self.since else None
-        return asdict(self) | {"since": since, "judged_at": self.judged_at.isoformat()}
 
-    @classmethod
-    def from_dict(cls, body: Mapping[str, Any]) -> FeatureVerdict:
-        return cls(
-            problems=tuple(FeatureProblem(**{**p, "fault": FeatureFault(p["fault"])}) for p in body["problems"]),
-            views=tuple(body["views"]),
-            since=datetime.fromisoformat(body["since"]) if body["since"] else None,
-            resume=tuple(body["resume"]),
-            mendable=body["mendable"],
-            outage=body["outage"],
-            sentence=body["sentence"],
-            judged_at=datetime.fromisoformat(body["judged_at"]),
-        )
+@dataclass(frozen=True)
+class FeatureCheck(Recorded, key=Record.FEATURES):
+    """The feature store, read once an investigation."""
+
+    verdict: FeatureVerdict
+    findings: tuple[Finding, ...]
 
 
 def judge(

@@ -6,13 +6,12 @@ Evaluators take what was read, or `Missing` when the source is absent or failed;
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any
 
-from mlrunbook.domain.evaluation.drift import DriftVerdict, Reference
 from mlrunbook.domain.evaluation.outcomes import span
 from mlrunbook.domain.evaluation.performance import (
     Confusion,
@@ -25,9 +24,11 @@ from mlrunbook.domain.evaluation.performance import (
     wilson,
     z_value,
 )
+from mlrunbook.domain.evaluation.prediction_rows import confusion_of, drift_between, feature_columns, in_time_order
 from mlrunbook.domain.evaluation.segments import judge_segments
 from mlrunbook.domain.observed import Change, FeatureServerAnswer, Instance, Missing, Prediction, Resources
 from mlrunbook.domain.policy.judging import DriftPolicy, DropPolicy
+from mlrunbook.domain.records import Record, Recorded
 
 
 class State(StrEnum):
@@ -94,6 +95,17 @@ class Finding:
     def __post_init__(self) -> None:
         if self.key not in KEYS:
             raise ValueError(f"not an item of the checklist: {self.key}")
+
+
+@dataclass(frozen=True)
+class Findings(Recorded, key=Record.FINDINGS):
+    """What one source has answered."""
+
+    findings: tuple[Finding, ...]
+
+    @property
+    def sentences(self) -> list[str]:
+        return [f"{one.state}: {one.sentence}" for one in self.findings]
 
 
 def finding(key: str, source: str, suspect: bool | None, value: Any, sentence: str) -> Finding:
@@ -210,12 +222,6 @@ def feature_distributions(
         return finding(key, source, None, {}, f"{len(recent)} recent and {len(reference)} reference rows: nothing to compare")
     verdict = drift_between(in_time_order(reference), in_time_order(recent), policy)
     return finding(key, source, verdict.drifted, verdict.as_dict(), verdict.sentence)
-
-
-def drift_between(before: Sequence[Prediction], now: Sequence[Prediction], policy: DriftPolicy | None = None) -> DriftVerdict:
-    """Of the features of two samples in time order; rows of one asset resemble each other."""
-    known = Reference.of(feature_columns(before), entity=[p.asset_id for p in before])
-    return known.compare(feature_columns(now), policy, entity=[p.asset_id for p in now])
 
 
 def missing_features(recent: Sequence[Prediction] | Missing, *, limit: float = 0.05, min_rows: int = 20) -> Finding:
@@ -386,33 +392,12 @@ def affected_asset_types(metrics: ModelMetrics | Missing, policy: DropPolicy | N
 # --- helpers ----------------------------------------------------------------------------------------------------------------
 
 
-def confusion_of(predictions: Iterable[Prediction]) -> Confusion:
-    """Counts of the predictions whose outcome is known."""
-    cells = [0, 0, 0, 0]
-    for p in predictions:
-        if p.outcome is not None:
-            cells[2 * p.label + p.outcome] += 1
-    tn, fn, fp, tp = cells
-    return Confusion(tp=tp, fp=fp, fn=fn, tn=tn)
-
-
 def _by_asset_type(predictions: Sequence[Prediction]) -> dict[str, Confusion]:
     groups: dict[str, list[Prediction]] = {}
     for p in predictions:
         if p.outcome is not None:
             groups.setdefault(p.asset_type, []).append(p)
     return {name: confusion_of(group) for name, group in groups.items()}
-
-
-def in_time_order(predictions: Sequence[Prediction]) -> list[Prediction]:
-    return sorted(predictions, key=lambda p: (p.at, p.id))
-
-
-def feature_columns(predictions: Sequence[Prediction]) -> dict[str, list[Any]]:
-    """A column a feature; a feature that a row lacks is None there. The asset type counts as a feature."""
-    rows: list[Mapping[str, Any]] = [{"asset_type": p.asset_type} | dict(p.features) for p in predictions]
-    names = sorted({name for row in rows for name in row})
-    return {name: [row.get(name) for row in rows] for name in names}
 
 
 def _is_null(value: Any) -> bool:

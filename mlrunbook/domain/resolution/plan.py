@@ -23,7 +23,8 @@ from mlrunbook.domain.actions import (
 )
 from mlrunbook.domain.containment.containment import Executed, before_containment, is_stopped
 from mlrunbook.domain.evaluation.threshold import ThresholdEffect
-from mlrunbook.domain.investigation.diagnosis import Diagnosis, Repair
+from mlrunbook.domain.investigation.causes.definition import Repair
+from mlrunbook.domain.investigation.diagnosis import Diagnosis
 from mlrunbook.domain.investigation.facts import DiagnosisFacts
 from mlrunbook.domain.observed import ServingState
 

@@ -11,12 +11,16 @@ from mlrunbook.domain.communication.durations import NOT_MEASURED, in_words, tim
 from mlrunbook.domain.communication.markdown import md
 from mlrunbook.domain.communication.messages import NOT_ESTIMATED, Figures, line, versioned
 from mlrunbook.domain.incident import Incident, Severity
+from mlrunbook.domain.investigation.causes.definition import CAUSE_OPEN, FollowUp, Prevention
+from mlrunbook.domain.investigation.causes.registry import definition_of
 from mlrunbook.domain.policy.policy import Policy
+from mlrunbook.domain.records import Record, Recorded
 from mlrunbook.domain.roles import Role
 
 IN_THE_MEETING = "To be answered in the review meeting"
 ACTION_ITEMS, APPROVALS = "## Action Items", "## Approvals"
 WHYS = 5
+UPKEEP = FollowUp("Update the runbook with what this incident taught", Role.ML_TEAM_LEAD, 7)
 
 
 @dataclass(frozen=True)
@@ -39,9 +43,37 @@ class ActionItem:
 
 @dataclass(frozen=True)
 class Signature:
+    """`role`: one of the policy."""
+
     by: str
     role: str
     at: datetime
+
+
+@dataclass(frozen=True)
+class Reviewed(Signature, Recorded, key=Record.REVIEWED):
+    """By whoever held the review."""
+
+
+@dataclass(frozen=True)
+class Approved(Signature, Recorded, key=Record.APPROVED):
+    """By somebody else."""
+
+
+@dataclass(frozen=True)
+class Drafted(Recorded, key=Record.REVIEW):
+    """The text, and what it `told` of containment when it was written: `reviews.current` corrects what no longer holds."""
+
+    markdown: str
+    told: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class DriftReport(Recorded, key=Record.DRIFT_REPORT):
+    """Its name in the evidence. None: it could not be drawn, and `why`."""
+
+    name: str | None
+    why: str = ""
 
 
 @dataclass(frozen=True)
@@ -73,143 +105,19 @@ class ReviewFacts:
     outages: Sequence[str] = ()
 
 
-@dataclass(frozen=True)
-class _Prevention:
-    """What answers a cause for good: (action, owner, days to do it in), and lessons to start the discussion from."""
-
-    items: tuple[tuple[str, Role, int], ...]
-    technical: str = IN_THE_MEETING
-    process: str = IN_THE_MEETING
-    monitoring: str = IN_THE_MEETING
-
-
-_PREVENTION = {
-    Cause.BAD_DEPLOYMENT: _Prevention(
-        (
-            ("Compare a candidate with the serving version on labelled outcomes before promoting it", Role.ML_TEAM_LEAD, 14),
-            ("Find out why validation passed the faulty version, and mend its training data or code", Role.ML_TEAM_LEAD, 7),
-        ),
-        "A version can pass its own validation and still fail in production",
-        "Promotion needs a check against the serving version",
-        "Watch a new version on fresh labelled outcomes from its first hour",
-    ),
-    Cause.THRESHOLD_CHANGE: _Prevention(
-        (
-            ("Require a second person's review for changes of the decision threshold", Role.ML_TEAM_LEAD, 14),
-            ("Alert when the serving threshold differs from the released one", Role.ONCALL_ML_ENGINEER, 14),
-        ),
-        "The decision threshold changes behaviour as much as a new model does",
-        "Treat configuration as a release",
-        "Watch the share of flagged assets next to precision",
-    ),
-    Cause.BAD_ROLLOUT: _Prevention(
-        (
-            ("Mend the pod template that was undone, and try it where nobody is served", Role.ONCALL_ML_ENGINEER, 7),
-            ("Let a rollout of the model server stop by itself: readiness probe, maxUnavailable, progress deadline", Role.ML_TEAM_LEAD, 14),
-        ),
-        "The server's pod template is a release too",
-        "Infrastructure changes need the model owner's eye",
-        "Alert when a rollout makes no progress, before the old pods are gone",
-    ),
-    Cause.SERVING_INFRASTRUCTURE: _Prevention(
-        (
-            ("Mend what took the model server down, and test that it restarts by itself", Role.ONCALL_ML_ENGINEER, 7),
-            ("Review the capacity and the health checks of the model server", Role.ONCALL_ML_ENGINEER, 14),
-        ),
-        "The model is only as available as its server",
-        "Infrastructure changes need the model owner's eye",
-        "Watch latency and error rate next to model quality",
-    ),
-    Cause.FEATURE_STORE_OUTAGE: _Prevention(
-        (
-            ("Mend what took the feature store down", Role.ONCALL_ML_ENGINEER, 7),
-            ("Decide what the model does without fresh features", Role.ML_TEAM_LEAD, 14),
-        ),
-        "A feature store that answers a health check may still fail reads",
-        "Changes of the feature pipeline need the model owner's eye",
-        "Measure data age with a real read of the online store",
-    ),
-    Cause.NULL_OR_BROKEN_FEATURE: _Prevention(
-        (
-            ("Mend the source of the missing or broken feature", Role.ONCALL_ML_ENGINEER, 7),
-            ("Validate features before the model sees them", Role.ML_TEAM_LEAD, 14),
-        ),
-        "A model scores missing values without complaint",
-        "Agree with the owners of the data on what may change without notice",
-        "Alert on the null rate of each feature",
-    ),
-    Cause.STALE_FEATURES: _Prevention(
-        (
-            ("Alert on the age of the online rows, not on the time of the last materialization job", Role.ONCALL_ML_ENGINEER, 7),
-            ("Let nobody suspend a materialization schedule without an end date", Role.ML_TEAM_LEAD, 14),
-        ),
-        "A materialization that runs, or a store that answers, says nothing about the age of its rows",
-        "Pausing a feature pipeline is a change to the model and needs its owner's eye",
-        "Watch how far the online rows are behind their source",
-    ),
-    Cause.LABEL_PROBLEM: _Prevention(
-        (
-            ("Mend the feed of outcomes, and find out why nobody noticed that it had stopped", Role.ONCALL_ML_ENGINEER, 7),
-            ("Agree with the owners of the maintenance records how late outcomes may be", Role.ML_TEAM_LEAD, 14),
-        ),
-        "Without outcomes a model that fails looks like one that works",
-        "The feed of outcomes needs an owner who hears of its delays",
-        "Alert on the share of due outcomes that is known",
-    ),
-    Cause.ATTACK: _Prevention(
-        (
-            ("Find out who probed the model and with whose token", Role.ONCALL_ML_ENGINEER, 2),
-            ("Limit requests a caller and an asset, and refuse readings that no machine can have", Role.ML_TEAM_LEAD, 14),
-            ("Judge with security what the caller has learnt, and whether to tell the compliance officer", Role.ML_TEAM_LEAD, 7),
-        ),
-        "A model answers whoever may ask, and every answer tells something about its boundary",
-        "Tokens for predictions need an owner and an end date",
-        "Alert on near-duplicate and impossible requests in the prediction log",
-    ),
-    Cause.NEW_SEGMENT: _Prevention(
-        (
-            ("Add a model review to the onboarding checklist of new asset types", Role.ML_TEAM_LEAD, 14),
-            ("Alert on asset types that the serving version never saw in training", Role.ONCALL_ML_ENGINEER, 14),
-            ("Retrain when outcomes of a new asset type have come in", Role.ML_TEAM_LEAD, 30),
-        ),
-        "A model scores an unknown category without complaint",
-        "Asset onboarding must include the models that will score the assets",
-        "Watch the share of categories that the training data lack",
-    ),
-    Cause.CONCEPT_DRIFT: _Prevention(
-        (
-            ("Find out what changed in the world, and who knew of it", Role.ML_TEAM_LEAD, 7),
-            ("Retrain on a schedule, and when labelled performance falls with unchanged inputs", Role.ML_TEAM_LEAD, 30),
-        ),
-        "Inputs can look the same while the outcomes they lead to change",
-        "Those who change the machines must tell those who model them",
-        "Watch labelled performance, not input drift alone",
-    ),
-    Cause.DATA_DRIFT: _Prevention(
-        (
-            ("Start retraining when feature drift is confirmed", Role.ML_TEAM_LEAD, 30),
-            ("Add the shifted features and segments to the drift checks", Role.ONCALL_ML_ENGINEER, 14),
-        ),
-        "The training data no longer describe the fleet",
-        "Changes of the fleet need a model impact assessment",
-        "Alert on confirmed shifts of feature distributions",
-    ),
-}
-_CAUSE_OPEN = _Prevention((("Agree on the cause and on what prevents it", Role.ML_TEAM_LEAD, 7),))
-
-
 def action_items(cause: Cause | None, severity: Severity, resolved_at: datetime) -> tuple[ActionItem, ...]:
     """What prevents this failure, by its cause (None: not established; of a low incident it need not be), and after a major one, high
     or critical, the runbook's own upkeep ("Update Trigger: After each major incident")."""
     if cause is None and severity is Severity.LOW:
         return ()
-    upkeep = (("Update the runbook with what this incident taught", Role.ML_TEAM_LEAD, 7),) if severity.at_least(Severity.HIGH) else ()
+    upkeep = (UPKEEP,) if severity.at_least(Severity.HIGH) else ()
     day = resolved_at.astimezone(UTC).date()
-    return tuple(ActionItem(action, owner, day + timedelta(days=days)) for action, owner, days in (*_prevention(cause).items, *upkeep))
+    todo = (*_prevention(cause).follow_ups, *upkeep)
+    return tuple(ActionItem(one.action, one.owner, day + timedelta(days=one.days)) for one in todo)
 
 
-def _prevention(cause: Cause | None) -> _Prevention:
-    return _CAUSE_OPEN if cause is None else _PREVENTION.get(cause, _CAUSE_OPEN)
+def _prevention(cause: Cause | None) -> Prevention:
+    return CAUSE_OPEN if cause is None else definition_of(cause).prevention
 
 
 def assess(facts: ReviewFacts, policy: Policy) -> tuple[list[str], list[str]]:
@@ -305,9 +213,9 @@ def draft(facts: ReviewFacts, items: Sequence[ActionItem], policy: Policy) -> st
             "",
             "## Lessons Learned",
             "",
-            f"1. **Technical:** {lessons.technical}",
-            f"2. **Process:** {lessons.process}",
-            f"3. **Monitoring:** {lessons.monitoring}",
+            f"1. **Technical:** {lessons.technical or IN_THE_MEETING}",
+            f"2. **Process:** {lessons.process or IN_THE_MEETING}",
+            f"3. **Monitoring:** {lessons.monitoring or IN_THE_MEETING}",
             "",
             APPROVALS,
             "",
@@ -352,7 +260,7 @@ def _approvals(reviewed: Signature | None, approved: Signature | None) -> list[s
 
 
 def _signed(signature: Signature | None) -> str:
-    return f"{md(signature.by)} ({md(signature.role)}), {_day(signature.at)}" if signature else ""
+    return f"{md(signature.by)} ({md(Role.named(signature.role))}), {_day(signature.at)}" if signature else ""
 
 
 def _timeline(events: Sequence[Event]) -> list[str]:

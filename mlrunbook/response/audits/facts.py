@@ -17,8 +17,8 @@ from mlrunbook.domain.errors import NotFound, Refused
 from mlrunbook.domain.evaluation.drift import DriftVerdict
 from mlrunbook.domain.evaluation.history import DayFigures
 from mlrunbook.domain.evaluation.performance import ModelMetrics, WindowMetrics
+from mlrunbook.domain.evaluation.prediction_rows import drift_between, in_time_order
 from mlrunbook.domain.incident import Incident
-from mlrunbook.domain.investigation.findings import drift_between, in_time_order
 from mlrunbook.domain.observed import Missing, Prediction
 from mlrunbook.domain.review.action_items import Item
 from mlrunbook.response.review.closing import root_cause

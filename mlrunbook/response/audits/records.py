@@ -21,9 +21,10 @@ from mlrunbook.domain.communication.durations import review_due
 from mlrunbook.domain.communication.regulatory import Clock
 from mlrunbook.domain.errors import Invalid
 from mlrunbook.domain.incident import Incident, Status
+from mlrunbook.domain.investigation.diagnosis import Diagnosed
 from mlrunbook.domain.observed import Missing
 from mlrunbook.domain.policy.policy import Policy
-from mlrunbook.domain.records import Record
+from mlrunbook.domain.review.review import Approved, Reviewed
 from mlrunbook.response.audits.facts import MOST_INCIDENTS, history, incidents_of, items_of
 from mlrunbook.response.containment.evidence import check as check_evidence
 from mlrunbook.response.world import World
@@ -154,9 +155,9 @@ def _reviews(conn: Connection, touched: Iterable[Incident], period: Period, poli
     for one in touched:
         if one.status is Status.FALSE_ALARM or one.resolved_at is None or not period.since <= one.resolved_at < period.until:
             continue
-        reviewed, approved = (records.get(conn, one.id, step) or {} for step in (Record.REVIEWED, Record.APPROVED))
+        reviewed, approved = records.recall(conn, one.id, Reviewed), records.recall(conn, one.id, Approved)
         due = one.review_due_at or review_due(one.resolved_at, policy)
-        found.append(ReviewSeen(one.id, due, reviewed.get("by"), approved.get("by")))
+        found.append(ReviewSeen(one.id, due, reviewed.by if reviewed else None, approved.by if approved else None))
     return found
 
 
@@ -170,8 +171,8 @@ def _drills(conn: Connection, period: Period) -> list[DrillSeen]:
 
 def _cause(conn: Connection, incident_id: str) -> str | None:
     """Its kind in words; None: not established."""
-    named = (records.get(conn, incident_id, "diagnosis") or {}).get("cause")
-    return None if named is None or named in NOT_A_CAUSE else str(named).replace("_", " ")
+    diagnosis = records.recall(conn, incident_id, Diagnosed)
+    return None if diagnosis is None or diagnosis.cause in NOT_A_CAUSE else diagnosis.cause.replace("_", " ")
 
 
 def _broken(world: World, touched: Iterable[Incident]) -> dict[str, str]:

@@ -17,6 +17,7 @@ from mlrunbook.domain.communication import messages
 from mlrunbook.domain.communication.durations import in_words, response_deadline, times
 from mlrunbook.domain.communication.messages import Figures, IncidentSnapshot, Rendered
 from mlrunbook.domain.incident import Incident, Severity, Status
+from mlrunbook.domain.investigation.diagnosis import Diagnosed
 from mlrunbook.domain.observed import WorkOrder
 from mlrunbook.domain.policy.policy import UNNAMED, Contact, Policy, role_of
 from mlrunbook.domain.records import Record
@@ -139,7 +140,7 @@ def safety_notices(conn: Connection, policy: Policy, incident: Incident, pending
 def snapshot(conn: Connection, policy: Policy, incident: Incident, *, now: datetime) -> IncidentSnapshot:
     """The incident as the store knows it now, for any message."""
     triage = records.get(conn, incident.id, "triage") or {}
-    diagnosis = records.get(conn, incident.id, "diagnosis") or {}
+    diagnosis = records.recall(conn, incident.id, Diagnosed)
     return IncidentSnapshot(
         incident_id=incident.id,
         model=incident.model,
@@ -147,7 +148,7 @@ def snapshot(conn: Connection, policy: Policy, incident: Incident, *, now: datet
         severity=incident.severity,
         status=incident.status,
         reported=reports.words(conn, incident.id),
-        summary=diagnosis.get("headline") or triage.get("summary") or incident.description,
+        summary=(diagnosis.headline if diagnosis else "") or triage.get("summary") or incident.description,
         figures=figures(triage.get("figures")),
         impact=[incident.impact] if incident.impact else [],
         actions_taken=actions_taken(conn, incident.id),

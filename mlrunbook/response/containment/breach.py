@@ -13,6 +13,7 @@ from mlrunbook.domain.communication.regulatory import clocks_for
 from mlrunbook.domain.containment import breach
 from mlrunbook.domain.containment.evidence import MANIFEST
 from mlrunbook.domain.incident import Incident, Subtype
+from mlrunbook.domain.investigation.diagnosis import Diagnosed
 from mlrunbook.domain.policy.changes import BREACH_TYPES
 from mlrunbook.domain.policy.policy import Policy
 from mlrunbook.domain.roles import Role
@@ -128,13 +129,13 @@ def plan_release(run: Run) -> str | None:
 
 def _release(run: Run, conn: Connection, rows: list[journal.Row], since: dict[str, Any]) -> Plan:
     incident = incidents.get(conn, run.incident_id)
-    diagnosis = records.get(conn, run.incident_id, "diagnosis") or {}
+    diagnosis = records.recall(conn, run.incident_id, Diagnosed)
     what = breach.in_words(kinds_of(conn, run.world.policy, incident), incident.type)
     kept = {item.name: item.sha256 for item in evidence.manifest(conn, run.incident_id)}
     fixed = f"{since['by']} says it is fixed: {since['what']}" if since.get("by") else "the approved plan is carried out" if since else ""
     reasons = [
         "; ".join([f"{what}; isolated since {rows[-1].done_at or rows[-1].intended_at:%Y-%m-%d %H:%M:%S} UTC", *rows[-1].caveats]),
-        diagnosis.get("sentence", ""),
+        diagnosis.sentence if diagnosis else "",
         f"since then: {fixed}" if fixed else "nothing has been fixed yet",
         "approve: it serves again, and the incident goes on; reject: it stays isolated, and people take a path or hand over",
     ]

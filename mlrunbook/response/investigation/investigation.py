@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
 from datetime import datetime, timedelta
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from mlrunbook.domain.containment.containment import is_stopped
 from mlrunbook.domain.detection.alert_rules import spread
 from mlrunbook.domain.errors import RunbookError
 from mlrunbook.domain.evaluation.probing import judge_probing
 from mlrunbook.domain.investigation import findings as checks
-from mlrunbook.domain.investigation.diagnosis import Diagnosis, diagnose
-from mlrunbook.domain.investigation.facts import DiagnosisFacts, gather
+from mlrunbook.domain.investigation.diagnosis import Diagnosed, Diagnosis, diagnose
+from mlrunbook.domain.investigation.facts import About, Changed, DiagnosisFacts, Log, Versions, gather
 from mlrunbook.domain.investigation.feature_store import merged
-from mlrunbook.domain.investigation.findings import CHECKLIST, Finding, State
+from mlrunbook.domain.investigation.findings import CHECKLIST, Finding, Findings
 from mlrunbook.domain.investigation.rollouts import NO_HISTORY, RolloutVerdict, judge_rollout
 from mlrunbook.domain.investigation.upstream import courses
 from mlrunbook.domain.observed import Change, Missing, Prediction
@@ -103,53 +102,35 @@ CHECKS: dict[str, Callable[[Run], list[Finding]]] = {
 
 def check(run: Run, name: str) -> list[str]:
     """One source's items of the checklist, recorded once; returns a sentence an item."""
-    recorded = run.recorded(f"findings:{name}")
-    if recorded is None:
-        found = CHECKS[name](run)
-        with run.write() as conn:
-            recorded = run.record(conn, f"findings:{name}", {"findings": [asdict(f) for f in found]})
-    return [f"{f['state']}: {f['sentence']}" for f in recorded["findings"]]
+    if standing := run.recall(Findings, name):
+        return standing.sentences
+    found = Findings(tuple(CHECKS[name](run)))
+    with run.write() as conn:
+        return run.keep(conn, found, name).sentences
 
 
 def findings(run: Run) -> list[Finding]:
     """All findings in the checklist's order; an item that two sources answer is one finding."""
     with run.world.transaction() as conn:
-        stored = records.with_prefix(conn, run.incident_id, "findings:")
+        stored = records.of_kind(conn, run.incident_id, Findings)
     found: dict[str, Finding] = {}
-    for answer in (Finding(**{**f, "state": State(f["state"])}) for group in stored.values() for f in group["findings"]):
+    for answer in (one for source in stored.values() for one in source.findings):
         earlier = found.get(answer.key)
         found[answer.key] = merged(earlier, answer) if earlier else answer
     return [found[item.key] for item in CHECKLIST if item.key in found]
 
 
-def conclude(run: Run) -> dict[str, Any]:
+def conclude(run: Run) -> Diagnosed:
     """The ranked causes and the recommended path, from the findings and a replay of other thresholds."""
-    if standing := run.recorded("diagnosis"):
+    if standing := run.recall(Diagnosed):
         return standing
     facts = gathered_facts(run)
     diagnosis = diagnose(findings(run), facts, run.world.now())
     with run.write() as conn:
-        recorded = run.record(
-            conn,
-            "diagnosis",
-            {
-                "cause": str(diagnosis.top.cause),
-                "path": str(diagnosis.path) if diagnosis.path else None,
-                "sentence": diagnosis.sentence,
-                "headline": diagnosis.headline,
-                "chain": diagnosis.chain,
-                "target_version": diagnosis.target_version,
-                "target_threshold": diagnosis.target_threshold,
-                "target_revision": diagnosis.target_revision,
-                "repair": asdict(diagnosis.repair) if diagnosis.repair else None,
-                "causes": [asdict(c) for c in diagnosis.causes],
-                "leads": [{"cause": str(c.cause), "explained": c.explained} for c in diagnosis.leads],
-                "figures": asdict(figures_of(facts.metrics, run.world.policy.costs)),
-            },
-        )
+        recorded = run.keep(conn, Diagnosed.of(diagnosis, figures_of(facts.metrics, run.world.policy.costs)))
         if diagnosis.began_at:
             incidents.set_started(conn, run.incident_id, diagnosis.began_at)
-        run.note(conn, "diagnosis", diagnosis.headline, {"cause": recorded["cause"], "path": recorded["path"]})
+        run.note(conn, "diagnosis", diagnosis.headline, {"cause": recorded.cause, "path": recorded.path})
     return recorded
 
 
@@ -157,26 +138,24 @@ def gathered_facts(run: Run) -> DiagnosisFacts:
     incident, platform = run.incident(), run.world.platform
     triage, week_ago = run.recorded("triage") or {}, incident.detected_at - timedelta(days=7)
     recent, reference = _or_none(_recent(run)), _or_none(_tried(lambda: _reference(run)))
-    return gather(
-        detected_at=incident.detected_at,
-        metrics=_or_none(_tried(lambda: measured.metrics(run))),
-        changes=_or_none(_tried(lambda: recent_changes.of_model(run.world, incident.model, since=week_ago))),
-        status=_or_none(_tried(lambda: platform.status(incident.model))),
-        predictions=_or_none(_recent(run, labelled_only=True)) or [],
-        model_version=incident.model_version,
-        trained_types=_trained_types(run),
-        targets=rollback_target.recorded(run),
-        features=feature_store.recorded_verdict(run),
-        courses=courses(reference or (), recent or ()),
-        probing=judge_probing(recent, reference or ()) if recent is not None else None,
-        rollout=_rollout(run),
-        retrain_triggers=run.world.policy.retraining.triggers,
+    about = About(
+        incident.detected_at,
+        incident.model_version,
         missed=missed_failure(run),
         dangerous=assessment_of(triage).dangerous if triage else False,
         stopped=is_stopped(executed_containment(run)),
-        drop_policy=run.world.policy.severity.drops,
-        limits=run.world.policy.severity,
-        fairness=run.world.policy.fairness,
+    )
+    changes = _or_none(_tried(lambda: recent_changes.of_model(run.world, incident.model, since=week_ago)))
+    status = _or_none(_tried(lambda: platform.status(incident.model)))
+    probing = judge_probing(recent, reference or ()) if recent is not None else None
+    return gather(
+        about,
+        run.world.policy,
+        changed=Changed(changes, _rollout(run)),
+        metrics=_or_none(_tried(lambda: measured.metrics(run))),
+        log=Log(_or_none(_recent(run, labelled_only=True)) or [], courses(reference or (), recent or ()), probing),
+        features=feature_store.recorded_verdict(run),
+        versions=Versions(status, _trained_types(run), rollback_target.recorded(run)),
     )
 
 

@@ -1,21 +1,10 @@
-"""Before path A is proposed: every version answers the requests whose outcome is known, and the one that wins is the target.
-
-Recorded once as "rollback_targets":
-    {"target": str | None, "not_enough_evidence": bool, "sentence": str, "rows": int, "positives": int, "threshold": float | None,
-     "ranking": [{"version", "judged": accepted | refused | not_enough_evidence, "sentence", "f1", "low", "high", "gain", "gain_low",
-                  "gain_high", "p_value"}]}
-`target` None with `not_enough_evidence`: nobody can say; without it: every version is refused.
-"""
+"""Before path A is proposed: every version answers the requests whose outcome is known, and the one that wins is the target."""
 
 from __future__ import annotations
 
-from dataclasses import asdict
-from typing import Any
-
 from mlrunbook.domain.containment.containment import before_containment
 from mlrunbook.domain.errors import Fenced, RunbookError, Transient
-from mlrunbook.domain.evaluation.version_comparison import Judged, TargetChoice, TargetVerdict, choose_target
-from mlrunbook.domain.records import Record
+from mlrunbook.domain.evaluation.rollback_target import RollbackTargets, choose_target
 from mlrunbook.response.execution.plans import executed_containment
 from mlrunbook.response.measurement import metrics
 from mlrunbook.response.run import Run
@@ -23,41 +12,28 @@ from mlrunbook.response.run import Run
 NEWEST = 8  # versions that are replayed besides the one the incident is about
 
 
-def choose(run: Run) -> dict[str, Any]:
+def choose(run: Run) -> RollbackTargets:
     """Replay and judge once; a platform that cannot replay, or does not answer, gives "not enough evidence"."""
-    if found := run.recorded(Record.ROLLBACK_TARGETS):
-        return found
+    if standing := recorded(run):
+        return standing
     try:
         decided = _judged(run)
     except Fenced:
         raise
     except RunbookError as error:
         why = f"the versions could not be compared on the same requests: {error}"
-        decided = {
-            "target": None,
-            "not_enough_evidence": True,
-            "sentence": why,
-            "rows": 0,
-            "positives": 0,
-            "threshold": None,
-            "ranking": [],
-        }
+        decided = RollbackTargets(None, (), why, not_enough_evidence=True, rows=0, positives=0)
     with run.write() as conn:
-        run.note(conn, "diagnosis", f"Rollback targets: {decided['sentence']}")
-        return run.record(conn, Record.ROLLBACK_TARGETS, decided)
+        run.note(conn, "diagnosis", f"Rollback targets: {decided.sentence}")
+        return run.keep(conn, decided)
 
 
-def recorded(run: Run) -> TargetChoice | None:
+def recorded(run: Run) -> RollbackTargets | None:
     """What `choose` has recorded; None before that."""
-    found = run.recorded(Record.ROLLBACK_TARGETS)
-    if found is None:
-        return None
-    ranking = tuple(TargetVerdict(**{**v, "judged": Judged(v["judged"])}) for v in found["ranking"])
-    numbers = {key: found[key] for key in ("target", "sentence", "not_enough_evidence", "rows", "positives")}
-    return TargetChoice(ranking=ranking, **numbers)
+    return run.recall(RollbackTargets)
 
 
-def _judged(run: Run) -> dict[str, Any]:
+def _judged(run: Run) -> RollbackTargets:
     """Asked a second time after a timeout: the platform's first replay loads libraries and models."""
     try:
         return _judge(run)
@@ -65,7 +41,7 @@ def _judged(run: Run) -> dict[str, Any]:
         return _judge(run)
 
 
-def _judge(run: Run) -> dict[str, Any]:
+def _judge(run: Run) -> RollbackTargets:
     incident, platform, policy = run.incident(), run.world.platform, run.world.policy.severity.drops
     model = incident.model
     current = incident.model_version or platform.status(model).serving_version
@@ -84,7 +60,7 @@ def _judge(run: Run) -> dict[str, Any]:
         policy=policy,
         known=known,
     )
-    return asdict(choice) | {"threshold": threshold}
+    return RollbackTargets(**vars(choice), threshold=threshold)
 
 
 def serving_threshold(run: Run) -> float | None:

@@ -7,9 +7,9 @@ from dataclasses import replace
 from sqlalchemy import Connection
 
 from mlrunbook.domain.actions import PlanKind
-from mlrunbook.domain.cause import Cause
 from mlrunbook.domain.communication.durations import times
 from mlrunbook.domain.incident import Incident, Status
+from mlrunbook.domain.investigation.diagnosis import Diagnosed
 from mlrunbook.domain.investigation.similar_incidents import Case, find_similar
 from mlrunbook.domain.records import Record
 from mlrunbook.response.run import Run
@@ -23,8 +23,8 @@ FIXES = (PlanKind.MITIGATION, PlanKind.RESOLUTION)
 def of(conn: Connection, incident: Incident) -> list[Case]:
     """At most three, the most telling first; nothing where nothing resembles it."""
     past = [i for i in incidents.find(conn, status=Status.CLOSED, limit=LOOKED_THROUGH) if i.id != incident.id]
-    diagnoses = records.of_step(conn, "diagnosis", [incident.id, *(i.id for i in past)])
-    causes = {id_: Cause(found["cause"]) for id_, found in diagnoses.items()}
+    diagnoses = records.of_step(conn, Record.DIAGNOSIS, [incident.id, *(i.id for i in past)])
+    causes = {id_: Diagnosed.from_record(found).cause for id_, found in diagnoses.items()}
     cases = [Case(i.id, i.model, i.type, i.severity, causes.get(i.id), i.detected_at, times(i).to_resolve) for i in past]
     return [
         replace(case, fixed_by=_fixes(conn, case.incident_id), came_back=records.get(conn, case.incident_id, Record.REOPENED) is not None)

@@ -16,7 +16,7 @@ from mlrunbook.store import incidents, leases, records
 
 def discard(conn: Connection, incident_id: str) -> None:
     """All but what triage says: the incident begins again there."""
-    records.forget(conn, incident_id, *OF_THE_FIX, *OF_THE_RESPONSE, *records.with_prefix(conn, incident_id, "findings:"))
+    records.forget(conn, incident_id, *OF_THE_FIX, *OF_THE_RESPONSE, *records.with_prefix(conn, incident_id, Record.FINDINGS))
 
 
 def is_unproven(again: dict[str, object] | None) -> bool:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -13,30 +12,27 @@ from mlrunbook.base.settings import settings
 from mlrunbook.domain.communication.durations import utc
 from mlrunbook.domain.errors import Invalid, RunbookError
 from mlrunbook.domain.investigation import findings as checks
-from mlrunbook.domain.investigation.feature_store import FeatureVerdict, findings_of, judge
-from mlrunbook.domain.investigation.findings import Finding, State
+from mlrunbook.domain.investigation.feature_store import FeatureCheck, FeatureVerdict, findings_of, judge
+from mlrunbook.domain.investigation.findings import Finding
 from mlrunbook.domain.observed import FeatureServerAnswer, Missing, ViewSchedule
 from mlrunbook.domain.resolution.existing import check_views
 from mlrunbook.response.run import Run
 from mlrunbook.response.world import World
 
-RECORD = "features"
 ANSWER_WITHIN_S = 3.0
 
 
 def check(run: Run) -> list[Finding]:
     """The checklist's items that the feature store answers, read from Feast itself once, which takes seconds; with the server alone,
     its two."""
-    recorded = _read(run)
-    if recorded is None:
-        return quick_check(run)
-    return [Finding(**{**f, "state": State(f["state"])}) for f in recorded["findings"]]
+    read = _read(run)
+    return list(read.findings) if read else quick_check(run)
 
 
 def recorded_verdict(run: Run) -> FeatureVerdict | None:
     """What `check` found, without looking again; None before it, or without a feature store."""
-    recorded = run.recorded(RECORD)
-    return FeatureVerdict.from_dict(recorded["verdict"]) if recorded else None
+    read = run.recall(FeatureCheck)
+    return read.verdict if read else None
 
 
 def quick_check(run: Run) -> list[Finding]:
@@ -98,8 +94,8 @@ def asked(
     }
 
 
-def _read(run: Run) -> dict[str, Any] | None:
-    if standing := run.recorded(RECORD):
+def _read(run: Run) -> FeatureCheck | None:
+    if standing := run.recall(FeatureCheck):
         return standing
     store = run.world.features
     if store is None:
@@ -109,7 +105,7 @@ def _read(run: Run) -> dict[str, Any] | None:
     verdict = judge(state, scheduled, now=now, policy=run.world.policy.features)
     found = findings_of(state, verdict, scheduled, now=now, server=_server(run))
     with run.write() as conn:
-        return run.record(conn, RECORD, {"verdict": verdict.as_dict(), "findings": [asdict(f) for f in found]})
+        return run.keep(conn, FeatureCheck(verdict, tuple(found)))
 
 
 def schedules(run: Run) -> Sequence[ViewSchedule] | None:

@@ -26,6 +26,7 @@ from mlrunbook.domain.communication.durations import utc
 from mlrunbook.domain.errors import Fenced, NotFound, Refused, Transient
 from mlrunbook.domain.evaluation import version_comparison
 from mlrunbook.domain.evaluation.version_comparison import Decision, compare_shadow
+from mlrunbook.domain.investigation.diagnosis import Diagnosed
 from mlrunbook.domain.observed import ModelVersion, Prediction
 from mlrunbook.domain.policy.changes import BREACH_TYPES
 from mlrunbook.domain.resolution.retraining import TrainingWindow, check_name, check_window, next_version, training_window
@@ -74,13 +75,14 @@ def wanted(run: Run) -> dict[str, Any] | None:
     """The retraining to prepare, decided once: asked for by a person, or path C of the diagnosis. None: neither."""
     if standing := run.recorded("retrain"):
         return standing
-    request, diagnosis = run.recorded("request"), run.recorded("diagnosis")
+    request, diagnosis = run.recorded("request"), run.recall(Diagnosed)
     if request is None and run.incident().type in BREACH_TYPES:  # nothing about the model changes by itself but its isolation
         return None
-    if (request or diagnosis or {}).get("path") != Path.RETRAIN:
+    path = request.get("path") if request else diagnosis.path if diagnosis else None
+    if path != Path.RETRAIN:
         return None
     asked = request or {}
-    cause = (diagnosis or {}).get("cause")
+    cause = diagnosis.cause if diagnosis else None
     platform, model, now = run.world.platform, run.incident().model, run.world.now()
     existing = platform.versions(model)
     window = _window_asked(asked, now) or _window_found(run, existing, cause, now)

@@ -13,9 +13,10 @@ from mlrunbook.domain.containment.containment import Undo, undo_plan
 from mlrunbook.domain.errors import NotFound, Refused, RunbookError, Transient
 from mlrunbook.domain.evaluation.outcomes import next_look_s
 from mlrunbook.domain.evaluation.performance import Confusion
-from mlrunbook.domain.evaluation.version_comparison import objection
+from mlrunbook.domain.evaluation.rollback_target import objection
 from mlrunbook.domain.incident import IncidentType, Status
-from mlrunbook.domain.investigation.diagnosis import Diagnosis, Repair
+from mlrunbook.domain.investigation.causes.definition import Repair
+from mlrunbook.domain.investigation.diagnosis import Diagnosis
 from mlrunbook.domain.investigation.facts import DiagnosisFacts
 from mlrunbook.domain.observed import ServingState
 from mlrunbook.domain.records import OF_THE_FIX, Record
@@ -347,7 +348,7 @@ def reopen(run: Run) -> None:
     """The fix did not work: what was found and planned is put aside, a human decides how to go on."""
     with run.write() as conn:
         records.forget(conn, run.incident_id, *OF_THE_FIX)
-        for name in records.with_prefix(conn, run.incident_id, "findings:"):
+        for name in records.with_prefix(conn, run.incident_id, Record.FINDINGS):
             records.forget(conn, run.incident_id, name)
         why = "the fix is put aside"
         incidents.set_status(conn, run.incident_id, Status.INVESTIGATING, why=why, actor=ACTOR, now=run.world.now())

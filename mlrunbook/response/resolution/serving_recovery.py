@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 from mlrunbook.domain.cause import Cause
 from mlrunbook.domain.errors import RunbookError
 from mlrunbook.domain.incident import IncidentType
+from mlrunbook.domain.investigation.diagnosis import Diagnosed
 from mlrunbook.domain.investigation.serving_health import is_over, trouble_of
 from mlrunbook.response.run import Run
 
@@ -16,7 +17,8 @@ MINUTE = timedelta(minutes=1)
 def recovered(run: Run, since: datetime) -> tuple[bool | None, str] | None:
     """The server answers and is within its limits on requests made since the change. None: the incident was not about it."""
     incident, platform, policy = run.incident(), run.world.platform, run.world.policy.severity
-    cause = (run.recorded("diagnosis") or {}).get("cause")
+    diagnosis = run.recall(Diagnosed)
+    cause = diagnosis.cause if diagnosis else None
     if incident.type is not IncidentType.INFRASTRUCTURE and cause not in (Cause.SERVING_INFRASTRUCTURE, Cause.BAD_ROLLOUT):
         return None
     now = run.world.now()

@@ -16,9 +16,10 @@ from mlrunbook.domain.containment.in_force import UNSEEN, Seen
 from mlrunbook.domain.containment.orders import WHAT_ANSWERS, thing_of
 from mlrunbook.domain.errors import Refused
 from mlrunbook.domain.incident import Status
+from mlrunbook.domain.investigation.diagnosis import Diagnosed
 from mlrunbook.domain.policy.policy import Policy
 from mlrunbook.domain.review import review
-from mlrunbook.domain.review.review import Event, ReviewFacts
+from mlrunbook.domain.review.review import Drafted, Event, ReviewFacts
 from mlrunbook.response.communication import reports
 from mlrunbook.response.communication.escalation import updates
 from mlrunbook.response.communication.notifications import actions_taken, figures, send_to_stakeholders, stop
@@ -102,11 +103,11 @@ def draft_review(run: Run) -> str:
 def draft(conn: Connection, policy: Policy, incident_id: str, *, seen: Seen = UNSEEN, now: datetime) -> str:
     """The review of a resolved or closed incident, from the record; also for one that a person has closed. What it says about containment
     is kept beside it: `reviews.current` corrects what no longer holds."""
-    if standing := records.get(conn, incident_id, "review"):
-        return str(standing["markdown"])
+    if standing := records.recall(conn, incident_id, Drafted):
+        return standing.markdown
     incident = incidents.get(conn, incident_id)
     entries = timeline.read(conn, incident_id)
-    diagnosis = records.get(conn, incident_id, "diagnosis") or {}
+    diagnosis = records.recall(conn, incident_id, Diagnosed)
     recovery = records.get(conn, incident_id, "recovery") or {}
     triage = records.get(conn, incident_id, "triage") or {}
     left, outages = contained.left(conn, incident, seen), contained.outages_of(conn, incident, seen)
@@ -115,10 +116,10 @@ def draft(conn: Connection, policy: Policy, incident_id: str, *, seen: Seen = UN
         incident=incident,
         events=[Event(e.at, e.text) for e in entries if e.kind in REVIEW_EVENTS],
         root_cause=root_cause(conn, incident.id),
-        chain=diagnosis.get("chain", []),
-        cause=_cause(conn, incident.id),
+        chain=diagnosis.chain if diagnosis else (),
+        cause=diagnosis.cause if diagnosis else None,
         resolution=resolution_words(conn, incident.id),
-        during=figures(diagnosis.get("figures") or triage.get("figures")),
+        during=(diagnosis.figures if diagnosis else None) or figures(triage.get("figures")),
         after=figures(recovery.get("figures")),
         detected_automatically=bool((records.get(conn, incident.id, "report") or {}).get("by_alert")),
         paged_at=next((e.at for e in entries if e.kind == "page"), None),
@@ -135,12 +136,12 @@ def draft(conn: Connection, policy: Policy, incident_id: str, *, seen: Seen = UN
     todo = review.action_items(facts.cause, incident.severity, incident.resolved_at or now)
     markdown = review.draft(facts, todo, policy)
     for item in todo:
-        add_drafted(conn, policy, incident.id, item.action, owner_role=item.owner, due_on=item.due_on, by=ACTOR, now=now)
+        add_drafted(conn, policy, incident.id, item, by=ACTOR, now=now)
     reminders.schedule(conn, policy, incident, now=now)
     due = incident.review_due_at
     said = f"Review drafted, due {due:%Y-%m-%d %H:%M} UTC" if due else "Review drafted"
     timeline.append(conn, incident_id, "review", said, actor=ACTOR, at=now)
-    return str(records.put(conn, incident_id, "review", {"markdown": markdown, "told": told}, now=now)["markdown"])
+    return records.keep(conn, incident_id, Drafted(markdown, told), now=now).markdown
 
 
 def unexplained(conn: Connection, incident_id: str) -> list[str]:
@@ -173,8 +174,8 @@ def left_in_force(conn: Connection, incident_id: str) -> list[journal.Row]:
 
 def root_cause(conn: Connection, incident_id: str) -> str | None:
     by_word = records.get(conn, incident_id, "human_resolution") or {}
-    diagnosis = records.get(conn, incident_id, "diagnosis") or {}
-    return by_word.get("root_cause") or diagnosis.get("headline")
+    diagnosis = records.recall(conn, incident_id, Diagnosed)
+    return by_word.get("root_cause") or (diagnosis.headline if diagnosis else None)
 
 
 def resolution_words(conn: Connection, incident_id: str) -> list[str]:
@@ -184,8 +185,8 @@ def resolution_words(conn: Connection, incident_id: str) -> list[str]:
 
 
 def _cause(conn: Connection, incident_id: str) -> Cause | None:
-    diagnosis = records.get(conn, incident_id, "diagnosis")
-    return Cause(diagnosis["cause"]) if diagnosis else None
+    diagnosis = records.recall(conn, incident_id, Diagnosed)
+    return diagnosis.cause if diagnosis else None
 
 
 def _business_impact(reported: str, measured: Figures) -> str | None:

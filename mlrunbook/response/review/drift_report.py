@@ -3,39 +3,34 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any
 
 from mlrunbook.domain.errors import RunbookError
 from mlrunbook.domain.evaluation.drift import DriftVerdict
-from mlrunbook.domain.investigation.findings import drift_between, feature_columns, in_time_order
+from mlrunbook.domain.evaluation.prediction_rows import drift_between, feature_columns, in_time_order
+from mlrunbook.domain.review.review import DriftReport
 from mlrunbook.response.measurement import metrics
 from mlrunbook.response.run import Run
 from mlrunbook.store import evidence
 
 NAME = "drift-report.html"
-RECORD = "drift_report"
 ROWS = 10_000  # of the prediction log, of each side: the most the platform gives at once
 
 
 def keep(run: Run) -> str | None:
     """The name of the report in the evidence, drawn once; None when it could not be drawn, which is a note on the timeline and no more."""
-    if standing := run.recorded(RECORD):
-        return _name(standing)
+    if standing := run.recall(DriftReport):
+        return standing.name
     try:
         verdict, content = _drawn(run)
     except Exception as error:  # whatever it is: the incident is over and must not be held open by a picture
         why = str(error) if isinstance(error, RunbookError) else f"{type(error).__name__}: {error}"
         with run.write() as conn:
             run.note(conn, "evidence", f"No drift report: {why}")
-            return _name(run.record(conn, RECORD, {"name": None, "why": why}))
+            return run.keep(conn, DriftReport(None, why)).name
     with run.write() as conn:
         evidence.preserve(conn, run.incident_id, NAME, content, "text/html", now=run.world.now())
         run.note(conn, "evidence", f"Drift report kept as {NAME}: {verdict.sentence}")
-        return _name(run.record(conn, RECORD, {"name": NAME}))
-
-
-def _name(record: dict[str, Any]) -> str | None:
-    return record["name"] or None
+        return run.keep(conn, DriftReport(NAME)).name
 
 
 def _drawn(run: Run) -> tuple[DriftVerdict, bytes]:

@@ -9,8 +9,7 @@ from sqlalchemy import Connection
 from mlrunbook.domain.communication import messages
 from mlrunbook.domain.incident import Incident
 from mlrunbook.domain.policy.policy import Policy
-from mlrunbook.domain.records import Record
-from mlrunbook.domain.review.review import next_review_reminder
+from mlrunbook.domain.review.review import Approved, next_review_reminder
 from mlrunbook.domain.roles import Role
 from mlrunbook.response.communication.notifications import request_action, send_message
 from mlrunbook.store import incidents, outbox, records, timeline
@@ -29,7 +28,7 @@ def remind(conn: Connection, policy: Policy, item: outbox.Item, *, now: datetime
     """Nothing where it was approved, or where the incident was opened again."""
     incident = incidents.get(conn, str(item.incident_id), lock=True)
     due = datetime.fromisoformat(item.payload["due"])
-    if incident.status.is_open or incident.review_due_at != due or records.get(conn, incident.id, Record.APPROVED):
+    if incident.status.is_open or incident.review_due_at != due or records.recall(conn, incident.id, Approved):
         return
     if outbox.is_delivered(conn, item.dedup_key):
         return

@@ -12,14 +12,12 @@ from hypothesis import strategies as st
 
 from mlrunbook.domain.evaluation.paired import compare, difference, mcnemar
 from mlrunbook.domain.evaluation.performance import Confusion
+from mlrunbook.domain.evaluation.rollback_target import Judged, TargetChoice, choose_target
 from mlrunbook.domain.evaluation.version_comparison import (
     Decision,
-    Judged,
     ShadowVerdict,
-    TargetChoice,
     brier_score,
     calibration_error,
-    choose_target,
     compare_shadow,
     promotion_fell,
     validate,

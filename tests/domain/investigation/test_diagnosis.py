@@ -9,13 +9,14 @@ import pytest
 from mlrunbook.domain.actions import Path
 from mlrunbook.domain.cause import Cause
 from mlrunbook.domain.evaluation.performance import Confusion
-from mlrunbook.domain.evaluation.version_comparison import Judged, TargetChoice, TargetVerdict
-from mlrunbook.domain.investigation.diagnosis import Diagnosis, Repair, diagnose
-from mlrunbook.domain.investigation.facts import gather, last_threshold_change, unseen_types
+from mlrunbook.domain.evaluation.rollback_target import Judged, TargetChoice, TargetVerdict
+from mlrunbook.domain.investigation.causes.definition import Repair
+from mlrunbook.domain.investigation.diagnosis import Diagnosis, diagnose
+from mlrunbook.domain.investigation.facts import last_threshold_change, unseen_types
 from mlrunbook.domain.investigation.feature_store import FeatureVerdict
 from mlrunbook.domain.investigation.findings import CHECKLIST, Finding, State
 from mlrunbook.domain.observed import FeatureFault, FeatureProblem, Prediction
-from tests.domain.builders import FALLEN, HEALTHY, NOW, TOO_MANY_ALARMS, change, metrics, prediction, status, threshold_change
+from tests.domain.builders import FALLEN, HEALTHY, NOW, TOO_MANY_ALARMS, change, gathered, metrics, prediction, status, threshold_change
 
 
 def found(default: State = State.OK, **states: State) -> list[Finding]:
@@ -39,7 +40,7 @@ def decide(findings: Sequence[Finding] | None = None, **facts: Any) -> Diagnosis
         "predictions": scored(good=False),
         "model_version": "v2.0.0",
     }
-    return diagnose(findings or found(), gather(**(values | facts)), NOW)
+    return diagnose(findings or found(), gathered(**(values | facts)), NOW)
 
 
 def test_a_fresh_deployment_of_a_bad_model_is_rolled_back() -> None:
@@ -147,7 +148,7 @@ def test_every_model_flagged_high_risk_after_a_deployment_is_a_bad_release_witho
 
 def test_scores_of_another_version_are_not_replayed() -> None:
     other = [prediction(i, outcome=True, version="v1.5.0") for i in range(50)]
-    facts = gather(detected_at=NOW, metrics=metrics(FALLEN), changes=[], status=status(), predictions=other)
+    facts = gathered(detected_at=NOW, metrics=metrics(FALLEN), changes=[], status=status(), predictions=other)
     assert facts.replay_best is None
 
 

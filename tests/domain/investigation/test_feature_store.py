@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mlrunbook.domain.investigation.feature_store import MENDABLE, FeatureVerdict, findings_of, judge, merged
+from mlrunbook.domain.investigation.feature_store import MENDABLE, FeatureCheck, FeatureVerdict, findings_of, judge, merged
 from mlrunbook.domain.investigation.findings import Finding, State
 from mlrunbook.domain.observed import FeatureFault, FeatureProblem, FeatureServerAnswer, FeatureStoreState, Missing, ViewSchedule, ViewState
 from mlrunbook.domain.policy.judging import FeatureStorePolicy
@@ -196,7 +196,8 @@ def test_a_verdict_is_consistent_with_its_problems(state: FeatureStoreState, sch
     assert set(found.views) <= {v.name for v in state.views}
     assert all(p in found.problems for p in state.problems)
     assert all(p.sentence in found.sentence for p in found.problems)
-    assert FeatureVerdict.from_dict(json.loads(json.dumps(found.as_dict()))) == found
+    kept = FeatureCheck(found, ())
+    assert FeatureCheck.from_record(json.loads(json.dumps(kept.to_record()))) == kept
 
 
 @given(states, plans, st.sampled_from([Missing("none"), FeatureServerAnswer(True, True), FeatureServerAnswer(True, False, "500")]))

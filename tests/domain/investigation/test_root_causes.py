@@ -12,19 +12,21 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mlrunbook.domain.actions import Path
-from mlrunbook.domain.cause import HEADLINES, Cause
+from mlrunbook.domain.cause import Cause
 from mlrunbook.domain.evaluation.performance import Confusion, ModelMetrics
 from mlrunbook.domain.evaluation.probing import Probing
-from mlrunbook.domain.evaluation.version_comparison import TargetChoice
+from mlrunbook.domain.evaluation.rollback_target import TargetChoice
 from mlrunbook.domain.incident import Severity
-from mlrunbook.domain.investigation.causes import DISTRIBUTIONS, evidence
+from mlrunbook.domain.investigation.causes.case_file import DISTRIBUTIONS, CaseFile
+from mlrunbook.domain.investigation.causes.definition import CauseDefinition
+from mlrunbook.domain.investigation.causes.registry import DEFINITIONS
 from mlrunbook.domain.investigation.diagnosis import Diagnosis, diagnose
-from mlrunbook.domain.investigation.facts import DiagnosisFacts, gather
+from mlrunbook.domain.investigation.facts import DiagnosisFacts
 from mlrunbook.domain.investigation.findings import CHECKLIST, Finding, State
 from mlrunbook.domain.investigation.upstream import Course
 from mlrunbook.domain.observed import Prediction
 from mlrunbook.domain.review.review import action_items
-from tests.domain.builders import BASELINE, FALLEN, HEALTHY, NOW, change, metrics, prediction, status
+from tests.domain.builders import BASELINE, FALLEN, HEALTHY, NOW, change, gathered, metrics, prediction, status
 
 TRIGGERS = ("new_segment", "concept_drift", "data_drift")
 JUMPED, CREPT = Course(0.6, 0.95), Course(0.6, 0.2)
@@ -62,7 +64,7 @@ def facts(**changes: Any) -> DiagnosisFacts:
         "probing": CALM,
         "retrain_triggers": TRIGGERS,
     }
-    return gather(**(values | changes))
+    return gathered(**(values | changes))
 
 
 def decide(found: Sequence[Finding], **changes: Any) -> Diagnosis:
@@ -222,7 +224,8 @@ def stated(states: Sequence[State]) -> list[Finding]:
 
 def sentences(found: Sequence[Finding], about: DiagnosisFacts) -> Mapping[Cause, Mapping[bool | None, int]]:
     """How many lines of each cause hold, do not, and are not known."""
-    lines = evidence({f.key: f for f in found}, about, NOW)
+    file = CaseFile({f.key: f for f in found}, about, NOW)
+    lines = {one.cause: one.evidence(file) for one in DEFINITIONS}
     return {cause: {held: sum(line.holds is held for line in of) for held in (True, False, None)} for cause, of in lines.items()}
 
 
@@ -260,12 +263,26 @@ def test_every_diagnosis_has_a_path_or_says_what_a_human_should_look_at(states: 
 
 
 @pytest.mark.parametrize("cause", Cause)
-def test_every_cause_has_a_headline_and_what_prevents_it(cause: Cause) -> None:
-    assert HEADLINES[cause]
-    items = [item.action for item in action_items(cause, Severity.HIGH, NOW + timedelta(hours=1))]
-    assert len(items) >= 2
-    weighed = set(evidence({}, facts(), NOW))
-    assert cause in weighed or cause is Cause.UNKNOWN
+def test_every_cause_is_defined_once_from_its_evidence_to_what_prevents_it(cause: Cause) -> None:
+    (one,) = (definition for definition in DEFINITIONS if definition.cause is cause)
+    assert one.headline.format(version="v2.0.0").strip()
+    assert len(action_items(cause, Severity.HIGH, NOW + timedelta(hours=1))) >= 2
+    assert all(todo.action.strip() and todo.days > 0 for todo in one.prevention.follow_ups)
+    lessons = (one.prevention.technical, one.prevention.process, one.prevention.monitoring)
+    assert all(lessons) or cause in (Cause.NOTHING_WRONG, Cause.UNKNOWN)
+
+
+@pytest.mark.parametrize("one", DEFINITIONS, ids=lambda one: one.cause)
+@settings(max_examples=30, deadline=None)
+@given(states=STATES, about=WORLD)
+def test_every_part_of_a_definition_speaks_of_any_world(one: CauseDefinition, states: list[State], about: DiagnosisFacts) -> None:
+    """Also of one that another cause explains better, and of one where nothing could be read."""
+    file = CaseFile({f.key: f for f in stated(states)}, about, NOW)
+    lines = one.evidence(file)
+    assert sum(line.weight for line in lines) > 0 or one.cause is Cause.UNKNOWN
+    assert all(line.sentence for line in lines)
+    assert one.remedy(file).advice
+    assert all("? Because " in why for why in one.whys(file))
 
 
 def test_a_baseline_that_is_too_small_to_compare_with_blames_nothing() -> None:

@@ -5,9 +5,8 @@ from typing import Any
 from mlrunbook.domain.actions import Action, Configure, Path, Plan, PlanKind, Restart, RollBack, RouteTraffic, Scale
 from mlrunbook.domain.containment.containment import Executed, undo_plan
 from mlrunbook.domain.investigation.diagnosis import diagnose
-from mlrunbook.domain.investigation.facts import gather
 from mlrunbook.domain.resolution.plan import propose
-from tests.domain.builders import FALLEN, HEALTHY, MODEL, NOW, TOO_MANY_ALARMS, change, metrics, serving, status, threshold_change
+from tests.domain.builders import FALLEN, HEALTHY, MODEL, NOW, TOO_MANY_ALARMS, change, gathered, metrics, serving, status, threshold_change
 from tests.domain.investigation.test_diagnosis import found, scored
 
 INC = "inc-7"
@@ -19,7 +18,7 @@ def plan_for(fault: str, **changes: Any) -> Plan | None:
         "slip": {"metrics": metrics(TOO_MANY_ALARMS), "changes": [threshold_change(0.5, 0.002)], "predictions": scored(good=True)},
         "nothing": {"metrics": metrics(HEALTHY), "changes": [], "predictions": scored(good=True)},
     }
-    facts = gather(detected_at=NOW, status=status(), model_version="v2.0.0", **worlds[fault])
+    facts = gathered(detected_at=NOW, status=status(), model_version="v2.0.0", **worlds[fault])
     return propose(INC, MODEL, diagnose(found(), facts, NOW), facts, **changes)
 
 

@@ -1,0 +1,38 @@
+"""Rows of the prediction log as the statistics take them: in time order, a column a feature, counts of the known outcomes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from mlrunbook.domain.evaluation.drift import DriftVerdict, Reference
+from mlrunbook.domain.evaluation.performance import Confusion
+from mlrunbook.domain.observed import Prediction
+from mlrunbook.domain.policy.judging import DriftPolicy
+
+
+def in_time_order(predictions: Sequence[Prediction]) -> list[Prediction]:
+    return sorted(predictions, key=lambda p: (p.at, p.id))
+
+
+def feature_columns(predictions: Sequence[Prediction]) -> dict[str, list[Any]]:
+    """A column a feature; a feature that a row lacks is None there. The asset type counts as a feature."""
+    rows: list[Mapping[str, Any]] = [{"asset_type": p.asset_type} | dict(p.features) for p in predictions]
+    names = sorted({name for row in rows for name in row})
+    return {name: [row.get(name) for row in rows] for name in names}
+
+
+def drift_between(before: Sequence[Prediction], now: Sequence[Prediction], policy: DriftPolicy | None = None) -> DriftVerdict:
+    """Of the features of two samples in time order; rows of one asset resemble each other."""
+    known = Reference.of(feature_columns(before), entity=[p.asset_id for p in before])
+    return known.compare(feature_columns(now), policy, entity=[p.asset_id for p in now])
+
+
+def confusion_of(predictions: Iterable[Prediction]) -> Confusion:
+    """Counts of the predictions whose outcome is known."""
+    cells = [0, 0, 0, 0]
+    for p in predictions:
+        if p.outcome is not None:
+            cells[2 * p.label + p.outcome] += 1
+    tn, fn, fp, tp = cells
+    return Confusion(tp=tp, fp=fp, fn=fn, tn=tn)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import numpy  # noqa: F401 - once here: the rules import it where they use it, and no timed example should pay for that
 
+from mlrunbook.domain.detection.severity import AlertSignal, Assessment, Claims, Measurements, assess
 from mlrunbook.domain.evaluation.performance import Confusion, ModelMetrics, WindowMetrics
+from mlrunbook.domain.incident import IncidentType, Severity
 from mlrunbook.domain.observed import Change, Prediction, ServingConfig, ServingState, ServingStatus
 
 NOW = datetime(2025, 3, 1, 12, 0, tzinfo=UTC)
@@ -50,6 +52,19 @@ def status(**changes: Any) -> ServingStatus:
         "server_version": "v2.0.0",
     }
     return ServingStatus(**(values | changes))
+
+
+def assessed(
+    *,
+    severity: Severity | None = None,
+    type: IncidentType | None = None,
+    alerts: Sequence[AlertSignal] = (),
+    platform_reachable: bool = True,
+    final_look: bool = False,
+    **measured: Any,
+) -> Assessment:
+    """What was reported, against `metrics` and `status`."""
+    return assess(Claims(severity, type, alerts), Measurements(**measured, platform_reachable=platform_reachable), final_look=final_look)
 
 
 def serving(*, threshold: float = 0.5, replicas: int = 1, route: str | None = None, **switches: bool) -> ServingState:

@@ -12,7 +12,7 @@ from mlrunbook.domain.communication import messages
 from mlrunbook.domain.communication.messages import Figures
 from mlrunbook.domain.containment.containment import is_stopped
 from mlrunbook.domain.containment.orders import OrderState
-from mlrunbook.domain.detection.severity import AlertSignal, Assessment, assess, on_a_persons_word
+from mlrunbook.domain.detection.severity import AlertSignal, Assessment, Claims, Measurements, assess, on_a_persons_word
 from mlrunbook.domain.detection.severity_change import is_measured_as_it_was, risen
 from mlrunbook.domain.errors import RunbookError, Transient
 from mlrunbook.domain.evaluation.performance import ModelMetrics
@@ -141,18 +141,9 @@ def look(run: Run, *, final_look: bool = False) -> tuple[Assessment, ModelMetric
     if reported.get("by_alert") and not by_person:  # its severity is a guess: what people have reported since is none
         severity = max((t.severity for t in told), key=lambda s: s.rank, default=None)
         type_ = told[0].type if told else None
-    assessment = assess(
-        reported_severity=severity,
-        reported_type=type_,
-        alerts=[_signal(run, body) for body in fired],
-        metrics=metrics,
-        status=status,
-        platform_reachable=reachable,
-        policy=run.world.policy.severity,
-        fairness=run.world.policy.fairness,
-        final_look=final_look,
-    )
-    return assessment, metrics, status
+    policy, claims = run.world.policy, Claims(severity, type_, [_signal(run, body) for body in fired])
+    seen = Measurements(metrics, status, platform_reachable=reachable)
+    return assess(claims, seen, policy.severity, policy.fairness, final_look=final_look), metrics, status
 
 
 def _told_since(conn: Connection, incident: Incident) -> list[reports.Told]:

@@ -18,6 +18,7 @@ from mlrunbook.domain.policy.policy import Policy
 from mlrunbook.domain.roles import Role
 from mlrunbook.response.communication.notifications import (
     UNKNOWN_MODEL,
+    Page,
     opened_at,
     page,
     respond_by,
@@ -61,7 +62,7 @@ def escalate(
             reason = anew
             if not _waits(conn, incident, rung.role):
                 key = f"{rung.role}:{incident.severity}:{now.isoformat()}"
-        page(conn, policy, incident, rung.role, reason, now=now, key=key, at=at)
+        page(conn, policy, incident, Page(rung.role, reason, key, at=at), now=now)
     _expect_answer(conn, policy, incident, now=now)
 
 
@@ -135,7 +136,7 @@ def ask_next_role(conn: Connection, policy: Policy, incident: Incident, deadline
     # A rung that falls due at the same moment is the same page.
     same = {r.role for r in ladder(incident.severity, opened_at(conn, incident), policy) if r.at == rung.at}
     key = str(rung.role) if rung.role in same else f"{rung.role}:unanswered:{rung.at.isoformat()}"
-    page(conn, policy, incident, rung.role, rung.reason, now=now, key=key)
+    page(conn, policy, incident, Page(rung.role, rung.reason, key), now=now)
 
 
 # --- updates

@@ -14,7 +14,7 @@ from mlrunbook.domain.incident import Incident
 from mlrunbook.domain.policy.policy import Policy
 from mlrunbook.domain.roles import Role
 from mlrunbook.response.communication import escalation
-from mlrunbook.response.communication.notifications import UNKNOWN_MODEL, opened_at, page, respond_by, round_of
+from mlrunbook.response.communication.notifications import UNKNOWN_MODEL, Page, opened_at, page, respond_by, round_of
 from mlrunbook.response.world import World
 from mlrunbook.store import incidents, outbox, records, timeline
 
@@ -76,7 +76,7 @@ def _page_now(conn: Connection, policy: Policy, incident: Incident, rung: Rung, 
         words = f"{was} and the page has not gone out{error}: tried again now"
     else:
         key = f"{rung.role}:audit:{rung.at.isoformat()}"
-        page(conn, policy, incident, rung.role, f"{rung.reason}; this page was missing", now=now, key=key)
+        page(conn, policy, incident, Page(rung.role, f"{rung.reason}; this page was missing", key), now=now)
         words = f"{was} and was not: paged now"
     return _note(conn, incident, f"{rung.role}:{rung.at.isoformat()}", words, now=now)
 

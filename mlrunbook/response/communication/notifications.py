@@ -6,6 +6,7 @@ A page's text is written when it goes out, not when it is planned: a page two ho
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from statistics import median_high
 from typing import Any, Literal
@@ -56,25 +57,25 @@ def respond_by(conn: Connection, policy: Policy, incident: Incident) -> datetime
     return response_deadline(incident, policy, opened_at=since)
 
 
-def page(
-    conn: Connection,
-    policy: Policy,
-    incident: Incident,
-    role: Role,
-    reason: str,
-    *,
-    now: datetime,
-    key: str,
-    at: datetime | None = None,
-    next_step: str | None = None,
-) -> None:
-    """One page to a role, by every channel the policy gives it; a second with the same key moves the first if it still waits."""
+@dataclass(frozen=True)
+class Page:
+    """Who is called, why, and what there is to do. `key` is the page's own among those of the incident; `at` None: at once."""
+
+    role: Role
+    reason: str
+    key: str
+    next_step: str | None = None
+    at: datetime | None = None
+
+
+def page(conn: Connection, policy: Policy, incident: Incident, call: Page, *, now: datetime) -> None:
+    """By every channel the policy gives the role; a second page with the same key moves the first if it still waits."""
     round_ = round_of(conn, incident.id)
-    for channel in policy.escalation.of(role).channels:
-        dedup = f"page:{incident.id}:{key}{round_}:{channel}"
-        payload = {"role": str(role), "to": role.words, "reason": reason, "channel": channel, "next_step": next_step}
-        if not outbox.put(conn, "page", dedup, payload, now=now, incident_id=incident.id, at=at):
-            outbox.reschedule(conn, dedup, at or now, payload)
+    for channel in policy.escalation.of(call.role).channels:
+        dedup = f"page:{incident.id}:{call.key}{round_}:{channel}"
+        payload = {"role": str(call.role), "to": call.role.words, "reason": call.reason, "channel": channel, "next_step": call.next_step}
+        if not outbox.put(conn, "page", dedup, payload, now=now, incident_id=incident.id, at=call.at):
+            outbox.reschedule(conn, dedup, call.at or now, payload)
 
 
 def sync_pages(conn: Connection, incident_id: str, action: Literal["acknowledge", "resolve"], *, now: datetime) -> None:
@@ -85,15 +86,13 @@ def sync_pages(conn: Connection, incident_id: str, action: Literal["acknowledge"
         outbox.put(conn, SETTLE, key, {"channel": channel, "action": action}, now=now, incident_id=incident_id)
 
 
-def request_action(
-    conn: Connection, policy: Policy, incident: Incident, role: Role, reason: str, *, now: datetime, key: str, next_step: str
-) -> None:
+def request_action(conn: Connection, policy: Policy, incident: Incident, call: Page, *, now: datetime) -> None:
     """A person has to act: a page, or a ticket when the severity is low (24 h to answer)."""
     if incident.severity is Severity.LOW:
-        text = messages.page(snapshot(conn, policy, incident, now=now), role, reason, next_step=next_step)
-        send_message(conn, incident, "tickets", "the ticket queue", text, key=key, now=now)
+        text = messages.page(snapshot(conn, policy, incident, now=now), call.role, call.reason, next_step=call.next_step)
+        send_message(conn, incident, "tickets", "the ticket queue", text, key=call.key, now=now)
     else:
-        page(conn, policy, incident, role, reason, now=now, key=key, next_step=next_step)
+        page(conn, policy, incident, call, now=now)
 
 
 def page_text(conn: Connection, policy: Policy, payload: dict[str, Any], incident: Incident, *, now: datetime) -> Rendered:

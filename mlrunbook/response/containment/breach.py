@@ -17,7 +17,7 @@ from mlrunbook.domain.policy.changes import BREACH_TYPES
 from mlrunbook.domain.policy.policy import Policy
 from mlrunbook.domain.roles import Role
 from mlrunbook.response.communication import regulatory_clocks
-from mlrunbook.response.communication.notifications import page, reopening, send_message, send_to_contact, snapshot
+from mlrunbook.response.communication.notifications import Page, page, reopening, send_message, send_to_contact, snapshot
 from mlrunbook.response.execution import dry_run
 from mlrunbook.response.execution.execute import execute
 from mlrunbook.response.lifecycle.opening import stated_subtypes
@@ -90,7 +90,7 @@ def alarm(run: Run) -> None:
         _contain_anew(run, conn, policy, incident, kinds)
         todo = f"Evidence: mlrunbook incidents evidence {incident.id} --out bundle"
         for role in OFFICERS:
-            page(conn, policy, incident, role, what, now=now, key=f"{key}:{role}", next_step=todo)
+            page(conn, policy, incident, Page(role, what, f"{key}:{role}", todo), now=now)
         send_to_contact(conn, incident, policy.contacts.security, "security team", text, key=key, now=now)
 
 

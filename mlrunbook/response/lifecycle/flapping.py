@@ -17,7 +17,7 @@ from mlrunbook.domain.policy.policy import Policy
 from mlrunbook.domain.records import Record
 from mlrunbook.domain.roles import Role
 from mlrunbook.response.communication.escalation import DISPATCHER, is_unresolved
-from mlrunbook.response.communication.notifications import request_action
+from mlrunbook.response.communication.notifications import Page, request_action
 from mlrunbook.store import incidents, leases, outbox, records, timeline
 
 TIMER = "automation_back"
@@ -45,7 +45,7 @@ def note_opening(conn: Connection, policy: Policy, incident: Incident, *, now: d
     if not any(datetime.fromisoformat(r["at"]) > since for r in told):
         todo = f"Look, then: mlrunbook incidents resume-automation {incident.id}"
         for role in (Role.ONCALL_ML_ENGINEER, Role.ML_TEAM_LEAD):
-            request_action(conn, policy, incident, role, text, now=now, key=f"flapping:{role}:{now.isoformat()}", next_step=todo)
+            request_action(conn, policy, incident, Page(role, text, f"flapping:{role}:{now.isoformat()}", todo), now=now)
 
 
 def automation_held(conn: Connection, incident_id: str, *, now: datetime) -> str | None:

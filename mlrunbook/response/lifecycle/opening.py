@@ -25,7 +25,7 @@ from mlrunbook.domain.policy.policy import Policy
 from mlrunbook.domain.records import CANDIDATE_RECORDS, Record
 from mlrunbook.domain.roles import Role
 from mlrunbook.response.communication import reports
-from mlrunbook.response.communication.notifications import page, request_action
+from mlrunbook.response.communication.notifications import Page, page, request_action
 from mlrunbook.response.execution import existing
 from mlrunbook.response.known_models import refusal
 from mlrunbook.response.lifecycle import flapping, reopening, severity_change, unknown_models
@@ -124,7 +124,7 @@ def take_in(
         leases.wake(conn, incident.id, why=report.description, key=f"worse-{report.severity}-{now.isoformat()}", now=now)
         why = f"{report.reported_by} reports {report.severity}, it is handled as {incident.severity}: {report.description}"
         for role in (Role.ONCALL_ML_ENGINEER, Role.ML_TEAM_LEAD):
-            page(conn, policy, incident, role, why, now=now, key=f"reported-{report.severity}:{role}")
+            page(conn, policy, incident, Page(role, why, f"reported-{report.severity}:{role}"), now=now)
     return incident, False
 
 
@@ -153,7 +153,7 @@ def _heard(conn: Connection, policy: Policy, incident: Incident, report: Report,
     why = f"{words}. Its recovery was being measured; it does not close by that any more" if halted else words
     todo = reports.how_to_end(incident.id) if halted else f"Look: mlrunbook incidents show {incident.id}"
     incident = incidents.get(conn, incident.id)
-    request_action(conn, policy, incident, Role.ONCALL_ML_ENGINEER, why, now=now, key=f"reported:{number}", next_step=todo)
+    request_action(conn, policy, incident, Page(Role.ONCALL_ML_ENGINEER, why, f"reported:{number}", todo), now=now)
     return incident
 
 

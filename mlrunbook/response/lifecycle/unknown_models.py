@@ -16,7 +16,7 @@ from mlrunbook.domain.policy.owned import Standing, unknown_words
 from mlrunbook.domain.policy.policy import Policy
 from mlrunbook.domain.roles import Role
 from mlrunbook.response.communication.escalation import escalate, schedule_update
-from mlrunbook.response.communication.notifications import RECOGNISED, UNKNOWN_MODEL, request_action
+from mlrunbook.response.communication.notifications import RECOGNISED, UNKNOWN_MODEL, Page, request_action
 from mlrunbook.store import incidents, journal, leases, outbox, records, timeline
 from mlrunbook.store.outbox import RESPONSE, UPDATE
 
@@ -100,16 +100,8 @@ def begin(conn: Connection, policy: Policy, incident: Incident, *, now: datetime
 def reported_again(conn: Connection, policy: Policy, incident: Incident, words: str, *, now: datetime) -> None:
     """A person reports on it: that is never only counted."""
     number = len([r for r in outbox.of_incident(conn, incident.id, "page") if ":unknown-model:" in r["dedup_key"]]) + 1
-    request_action(
-        conn,
-        policy,
-        incident,
-        Role.ONCALL_ML_ENGINEER,
-        words,
-        now=now,
-        key=f"unknown-model:{number}",
-        next_step=_todo(incident),
-    )
+    call = Page(Role.ONCALL_ML_ENGINEER, words, f"unknown-model:{number}", _todo(incident))
+    request_action(conn, policy, incident, call, now=now)
 
 
 def start(conn: Connection, incident_id: str, *, why: str, now: datetime) -> None:
@@ -122,7 +114,7 @@ def _say(conn: Connection, policy: Policy, incident: Incident, why: str, *, now:
     timeline.append(conn, incident.id, "waiting", why[:1].upper() + why[1:], actor=ACTOR, at=now)
     officers = (Role.SECURITY_OFFICER, Role.COMPLIANCE_OFFICER) if incident.type in BREACH_TYPES else ()
     for role in (Role.ONCALL_ML_ENGINEER, *officers):
-        request_action(conn, policy, incident, role, why, now=now, key=f"unknown-model:{role}", next_step=_todo(incident))
+        request_action(conn, policy, incident, Page(role, why, f"unknown-model:{role}", _todo(incident)), now=now)
 
 
 def _todo(incident: Incident) -> str:

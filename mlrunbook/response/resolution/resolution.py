@@ -23,7 +23,7 @@ from mlrunbook.domain.resolution.plan import propose, restart_id
 from mlrunbook.domain.resolution.recovery import judge_recovery, judge_types
 from mlrunbook.domain.roles import Role
 from mlrunbook.response.communication import reports
-from mlrunbook.response.communication.notifications import request_action
+from mlrunbook.response.communication.notifications import Page, request_action
 from mlrunbook.response.containment import emergency
 from mlrunbook.response.detection.triage import figures_of
 from mlrunbook.response.execution import dry_run
@@ -218,9 +218,8 @@ def _not_known_yet(run: Run, verdict: dict[str, Any], since: datetime) -> dict[s
                 why = f"outcomes are late, so the recovery cannot be judged: {verdict['sentence']}"
                 todo = "Find out what holds outcomes up. The incident stays in monitoring and is measured as they come."
                 incident = incidents.get(conn, run.incident_id)
-                request_action(
-                    conn, run.world.policy, incident, Role.ML_TEAM_LEAD, why, now=run.world.now(), key="outcomes", next_step=todo
-                )
+                call = Page(Role.ML_TEAM_LEAD, why, "outcomes", todo)
+                request_action(conn, run.world.policy, incident, call, now=run.world.now())
     return {**verdict, "give_up": False, "look_again_s": next_look_s(elapsed.total_seconds(), verdict["label_delay_s"])}
 
 

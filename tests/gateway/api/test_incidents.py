@@ -13,7 +13,7 @@ from mlrunbook.base.tokens import Scope
 from mlrunbook.domain.actions import Action, Configure, Plan, PlanKind, RollBack
 from mlrunbook.domain.incident import Status
 from mlrunbook.response.communication import reports
-from mlrunbook.response.communication.notifications import page
+from mlrunbook.response.communication.notifications import Page, page
 from mlrunbook.response.execution.approvals import approve_by_rule
 from mlrunbook.response.world import World
 from mlrunbook.store import evidence, incidents, journal, leases, outbox, plans, records, timeline
@@ -314,7 +314,7 @@ def test_a_request_for_a_decision_survives_an_acknowledgement(client: TestClient
     with world.transaction() as conn:
         incident = incidents.get(conn, incident_id)
         role = next(r for r in world.policy.approvals.resolution.roles if r == "ml_team_lead")
-        page(conn, world.policy, incident, role, "decide", now=world.now(), key="ask:abc")
+        page(conn, world.policy, incident, Page(role, "decide", "ask:abc"), now=world.now())
     say(client, incident_id, "acknowledge")
     assert any(":ask:abc:" in key for key in due(world, incident_id, "page"))
 

@@ -13,6 +13,7 @@ from prefect.runtime import flow_run
 
 from mlrunbook.base.settings import settings
 from mlrunbook.domain.actions import Plan
+from mlrunbook.domain.detection.lifecycle import Shown
 from mlrunbook.domain.errors import Transient
 from mlrunbook.domain.investigation.findings import CHECKLIST, Finding, State
 from mlrunbook.domain.investigation.similar_incidents import Case
@@ -71,20 +72,20 @@ async def publish_drift_report(incident_id: str) -> None:
 async def _once(key: str, content: str, create: Callable[[], Awaitable[object]]) -> None:
     """A resumed run begins again from the top: what it has shown already it does not show twice."""
     run = current_run()
-    step = f"shown:{flow_run.id}:{key}:{hashlib.sha256(content.encode()).hexdigest()[:12]}"
-    if await off_loop(run.recorded, step):
+    what = (flow_run.id, key, hashlib.sha256(content.encode()).hexdigest()[:12])
+    if await off_loop(run.recall, Shown, *what):
         return
     try:
         await create()
     except httpx.HTTPError as error:
         raise Transient(f"Prefect did not take the artifact {key} ({type(error).__name__}); is its server up?") from error
-    await off_loop(_record, step)
+    await off_loop(_record, *what)
 
 
-def _record(step: str) -> None:
+def _record(*what: str) -> None:
     run = current_run()
     with run.write() as conn:
-        run.record(conn, step, {"at": run.world.now()})
+        run.keep(conn, Shown(run.world.now()), *what)
 
 
 def findings_markdown(incident_id: str, diagnosis: str, leads: Sequence[str], found: Sequence[Finding]) -> str:

@@ -9,6 +9,7 @@ from sqlalchemy import Connection
 
 from mlrunbook.domain.actions import PlanKind, RollBack
 from mlrunbook.domain.communication.durations import times
+from mlrunbook.domain.detection.triage import Triage
 from mlrunbook.domain.incident import Incident, Status
 from mlrunbook.domain.records import Record
 from mlrunbook.drills.simulator.faults import Truth
@@ -49,11 +50,11 @@ def review_of(conn: Connection, incident_id: str) -> str | None:
 def summarise(conn: Connection, incident_id: str, *, fault: str, injected_at: datetime, applied: dict[str, int]) -> dict[str, Any]:
     """summary.json. `applied`: changes by kind as the platform itself counted them since the fault."""
     incident = incidents.get(conn, incident_id)
-    triage = records.get(conn, incident_id, "triage") or {}
+    triage = records.recall(conn, incident_id, Triage)
     diagnosis = records.get(conn, incident_id, "diagnosis") or {}
     recovery = records.get(conn, incident_id, "recovery") or {}
     done = records.get(conn, incident_id, "applied") or {}
-    during = (diagnosis or triage).get("figures") or {}
+    during = diagnosis.get("figures") or {} if diagnosis else vars(triage.figures) if triage else {}
     return {
         "incident_id": incident.id,
         "model": incident.model,

@@ -8,7 +8,9 @@ from typing import Any
 
 import numpy  # noqa: F401 - once here: the rules import it where they use it, and no timed example should pay for that
 
+from mlrunbook.domain.communication.messages import Figures
 from mlrunbook.domain.detection.severity import AlertSignal, Assessment, Claims, Measurements, assess
+from mlrunbook.domain.detection.triage import Affected, Triage
 from mlrunbook.domain.evaluation.performance import Confusion, ModelMetrics, WindowMetrics
 from mlrunbook.domain.incident import IncidentType, Severity
 from mlrunbook.domain.observed import Change, Prediction, ServingConfig, ServingState, ServingStatus
@@ -65,6 +67,13 @@ def assessed(
 ) -> Assessment:
     """What was reported, against `metrics` and `status`."""
     return assess(Claims(severity, type, alerts), Measurements(**measured, platform_reachable=platform_reachable), final_look=final_look)
+
+
+def triaged(baseline: Confusion | None = None, **figures: Any) -> Triage:
+    """What triage leaves of a real, high drop in performance."""
+    found = Assessment(True, Severity.HIGH, IncidentType.PERFORMANCE_DEGRADATION, ("F1 fell",))
+    told = Figures(**figures)
+    return Triage(True, found.severity, found.type, "F1 fell", found, Affected(MODEL), baseline=baseline, figures=told)
 
 
 def serving(*, threshold: float = 0.5, replicas: int = 1, route: str | None = None, **switches: bool) -> ServingState:

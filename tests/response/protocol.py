@@ -40,7 +40,7 @@ def follow(run: Run) -> str:
                 emergency.postpone(run, digest, i, str(error))
         emergency.announce(run, digest)
     found = triage.triage(run)
-    if not found["real"]:
+    if not found.real:
         runs.done(run)
         return "false alarm"
     step_2(run)

@@ -11,6 +11,7 @@ from pydantic import Field
 from mlrunbook.base.web import CamelModel
 from mlrunbook.domain.incident import ItemStatus
 from mlrunbook.domain.records import ReviewPart
+from mlrunbook.domain.review.review import ActionItem
 from mlrunbook.gateway.api.dependencies import READER, Approver, IncidentId, Operator
 from mlrunbook.gateway.api.schemas import ActionItemOut, Name, Said, Words
 from mlrunbook.response.review import action_items, reviews
@@ -76,9 +77,8 @@ def of_incident(routes: APIRouter, world: World) -> None:
         """What the review meeting agreed on."""
         now = world.now()
         with world.transaction() as conn:
-            made = action_items.add(
-                conn, world.policy, incident_id, body.action, owner_role=body.owner, due_on=body.due_on, by=who.name, now=now
-            )
+            agreed = ActionItem(body.action, body.owner, body.due_on)
+            made = action_items.add(conn, world.policy, incident_id, agreed, by=who.name, now=now)
         return ActionItemOut.of(made, now)
 
 

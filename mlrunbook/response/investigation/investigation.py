@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 from mlrunbook.domain.containment.containment import is_stopped
 from mlrunbook.domain.detection.alert_rules import spread
+from mlrunbook.domain.detection.triage import Triage
 from mlrunbook.domain.errors import RunbookError
 from mlrunbook.domain.evaluation.probing import judge_probing
 from mlrunbook.domain.investigation import findings as checks
@@ -22,7 +23,6 @@ from mlrunbook.domain.observed import Change, Missing, Prediction
 from mlrunbook.response.detection.triage import figures_of, missed_failure
 from mlrunbook.response.execution.plans import executed_containment
 from mlrunbook.response.investigation import rollback_target
-from mlrunbook.response.lifecycle.severity_change import assessment_of
 from mlrunbook.response.measurement import feature_store, recent_changes
 from mlrunbook.response.measurement import metrics as measured
 from mlrunbook.response.run import Run
@@ -155,7 +155,7 @@ def conclude(run: Run) -> dict[str, Any]:
 
 def gathered_facts(run: Run) -> DiagnosisFacts:
     incident, platform = run.incident(), run.world.platform
-    triage, week_ago = run.recorded("triage") or {}, incident.detected_at - timedelta(days=7)
+    triage, week_ago = run.recall(Triage), incident.detected_at - timedelta(days=7)
     recent, reference = _or_none(_recent(run)), _or_none(_tried(lambda: _reference(run)))
     return gather(
         detected_at=incident.detected_at,
@@ -172,7 +172,7 @@ def gathered_facts(run: Run) -> DiagnosisFacts:
         rollout=_rollout(run),
         retrain_triggers=run.world.policy.retraining.triggers,
         missed=missed_failure(run),
-        dangerous=assessment_of(triage).dangerous if triage else False,
+        dangerous=triage is not None and triage.assessment.dangerous,
         stopped=is_stopped(executed_containment(run)),
         drop_policy=run.world.policy.severity.drops,
         limits=run.world.policy.severity,

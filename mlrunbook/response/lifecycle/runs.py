@@ -6,6 +6,7 @@ from datetime import datetime, timedelta
 
 from sqlalchemy import Connection
 
+from mlrunbook.domain.detection.lifecycle import Stopped
 from mlrunbook.domain.errors import Refused, Transient, Unknown
 from mlrunbook.domain.policy.owned import Known, Standing
 from mlrunbook.domain.policy.policy import Policy
@@ -54,8 +55,8 @@ def stop_for_human(run: Run, *, reason: str, role: Role = Role.ML_TEAM_LEAD) -> 
             return
         incident = incidents.get(conn, run.incident_id)
         todo = reports.how_to_end(incident.id)
-        key = f"human:{len(records.with_prefix(conn, run.incident_id, 'stopped:')) + 1}"
-        run.record(conn, f"stopped:{key}", {"reason": reason})
+        key = f"human:{len(records.of_kind(conn, run.incident_id, Stopped)) + 1}"
+        run.keep(conn, Stopped(reason), key)
         run.note(conn, "waiting", f"{WAITING_FOR_HUMAN}: {reason}")
         request_action(conn, run.world.policy, incident, Page(role, reason, key, todo), now=run.world.now())
         leases.release(conn, run.lease, "free", now=run.world.now())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, date, datetime, time
+from datetime import UTC, datetime, time
 
 from sqlalchemy import Connection
 
@@ -11,6 +11,7 @@ from mlrunbook.domain.incident import ItemStatus
 from mlrunbook.domain.policy.policy import Policy
 from mlrunbook.domain.review import action_items
 from mlrunbook.domain.review.action_items import Item
+from mlrunbook.domain.review.review import ActionItem
 from mlrunbook.response.communication.notifications import send_message
 from mlrunbook.store import action_items as items
 from mlrunbook.store import incidents, outbox, timeline
@@ -18,24 +19,22 @@ from mlrunbook.store import incidents, outbox, timeline
 TIMER = "action_item"
 
 
-def add(conn: Connection, policy: Policy, incident_id: str, action: str, *, owner_role: str, due_on: date, by: str, now: datetime) -> Item:
+def add(conn: Connection, policy: Policy, incident_id: str, todo: ActionItem, *, by: str, now: datetime) -> Item:
     """A new item of this incident, due at the end of that day (UTC). Refused when it stands there already."""
     incidents.get(conn, incident_id, lock=True)
-    item = items.add(conn, incident_id, action, owner_role=owner_role, due_at=datetime.combine(due_on, time(23, 59), UTC))
+    item = items.add(conn, incident_id, todo.action, owner_role=todo.owner, due_at=datetime.combine(todo.due_on, time(23, 59), UTC))
     if item is None:
         raise Refused(f"{incident_id} has this action item already: see `mlrunbook actions list`")
     _plan_next(conn, policy, item, now=now)
-    words = f"Action item {item.id}, due {due_on}: {action}"
-    timeline.append(conn, incident_id, "todo", words, actor=by, at=now, data={"item": item.id, "owner": owner_role})
+    words = f"Action item {item.id}, due {todo.due_on}: {todo.action}"
+    timeline.append(conn, incident_id, "todo", words, actor=by, at=now, data={"item": item.id, "owner": todo.owner})
     return item
 
 
-def add_drafted(
-    conn: Connection, policy: Policy, incident_id: str, action: str, *, owner_role: str, due_on: date, by: str, now: datetime
-) -> None:
+def add_drafted(conn: Connection, policy: Policy, incident_id: str, todo: ActionItem, *, by: str, now: datetime) -> None:
     """The same for what the draft proposes: one that is there already, from before a reopening, stays."""
-    if not any(item.action == action for item in items.of_incident(conn, incident_id)):
-        add(conn, policy, incident_id, action, owner_role=owner_role, due_on=due_on, by=by, now=now)
+    if not any(item.action == todo.action for item in items.of_incident(conn, incident_id)):
+        add(conn, policy, incident_id, todo, by=by, now=now)
 
 
 def move(conn: Connection, policy: Policy, item_id: int, to: ItemStatus, *, by: str, note: str, now: datetime) -> Item:

@@ -17,6 +17,7 @@ from mlrunbook.response.communication.notifications import Page, page
 from mlrunbook.response.execution.approvals import approve_by_rule
 from mlrunbook.response.world import World
 from mlrunbook.store import evidence, incidents, journal, leases, outbox, plans, records, timeline
+from tests.domain.builders import triaged
 from tests.gateway.conftest import Clock, Keys
 
 REPORT = {
@@ -92,7 +93,7 @@ def journaled(world: World, incident_id: str, digest: str, state: str) -> None:
 
 def measured(world: World, incident_id: str) -> None:
     with world.transaction() as conn:
-        records.put(conn, incident_id, "triage", {"real": True, "figures": {"f1_now": 0.52}}, now=world.now())
+        records.keep(conn, incident_id, triaged(f1_now=0.52), now=world.now())
 
 
 def waiting(world: World, incident_id: str) -> None:

@@ -6,8 +6,10 @@ from dataclasses import replace
 
 import pytest
 
+from mlrunbook.domain.detection.reports import NewReport, Origin
 from mlrunbook.domain.incident import IncidentType, Severity, Status
 from mlrunbook.domain.policy.policy import Policy, Triage
+from mlrunbook.response.lifecycle.opening import open_or_join
 from mlrunbook.response.world import World
 from tests.fakes import Clock, FileWorld, LedgerNotifier
 from tests.response.people import approve, deliver, incident_of, plan, recorded, report, resolve, told
@@ -193,10 +195,8 @@ class TestOwnWords:
 
 
 def test_an_audits_finding_is_no_persons_word(world: World, well: FileWorld) -> None:
-    from mlrunbook.response.lifecycle.opening import open_or_join
-
     about = ("predictive_maintenance", Severity.HIGH, IncidentType.PERFORMANCE_DEGRADATION, "F1 fell", "", "weekly audit")
-    incident_id = open_or_join(world, *about, start=True, by_person=False)
+    incident_id = open_or_join(world, NewReport(*about, origin=Origin.AUDIT), start=True)
     assert carry(world, incident_id, "run-1") == "false alarm"
 
 

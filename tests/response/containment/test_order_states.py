@@ -11,6 +11,7 @@ from sqlalchemy import Connection
 from mlrunbook.domain.actions import Isolate, Order, Plan, PlanKind
 from mlrunbook.domain.containment.emergency import undoes_of
 from mlrunbook.domain.containment.orders import Thing, things_of
+from mlrunbook.domain.detection.reports import Report
 from mlrunbook.domain.errors import Refused, Transient
 from mlrunbook.domain.incident import IncidentType, Severity
 from mlrunbook.domain.policy.policy import ApprovalRule, Approvals, Policy
@@ -23,7 +24,6 @@ from mlrunbook.response.lifecycle.opening import take_in
 from mlrunbook.response.review.closing import unexplained
 from mlrunbook.response.world import World
 from mlrunbook.store import incidents, journal, plans
-from mlrunbook.store.incidents import Report
 from tests.fakes import MODEL, Clock, FileWorld, LedgerNotifier
 from tests.response.containment.test_emergency import ONCALL, lease_state, order
 from tests.response.people import approve, deliver, incident_of, report

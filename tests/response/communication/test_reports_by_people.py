@@ -209,9 +209,8 @@ def test_triage_that_was_overtaken_by_a_report_does_not_end_it(world: World, wel
     incident_id = report(patient)
     run = runs.take(patient, incident_id, "run-1")
     assert run is not None
-    real = triage._settle
-    assessment, metrics, status = triage.look(run, final_look=True)
-    assert assessment.real is False
+    seen = triage.look(run, final_look=True)
+    assert seen.assessment.real is False
     person(patient, Severity.MEDIUM)
-    assert real(run, assessment, metrics, status)["real"] is True
+    assert triage._settle(run, seen).real is True
     assert told(world, incident_id, "status")[-1].startswith("Status detected -> investigating")

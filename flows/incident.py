@@ -71,9 +71,9 @@ async def follow_runbook(incident_id: str) -> Outcome:
             return Outcome(incident_id, Ended.NOT_OURS, "carried by another run, ended, or about a model that nobody knows")
         await carry_out_orders(incident_id)  # 2, where a person has ordered something
         triaged = await triage(incident_id)  # 1
-        if not triaged["real"]:
+        if not triaged.real:
             await end(incident_id)
-            return Outcome(incident_id, Ended.FALSE_ALARM, f"false alarm, {triaged['summary']}")
+            return Outcome(incident_id, Ended.FALSE_ALARM, f"false alarm, {triaged.summary}")
         await contain(incident_id)  # 2
         await investigate(incident_id)  # 3
         if await reassess_severity(incident_id):

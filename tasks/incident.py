@@ -8,6 +8,7 @@ from prefect import task
 from prefect.runtime import flow_run
 
 from mlrunbook.bootstrap import world
+from mlrunbook.domain.detection.reports import NewReport
 from mlrunbook.domain.incident import IncidentType, Severity, Subtype
 from mlrunbook.response.lifecycle import opening, runs
 from tasks._step import RETRY_TRANSIENT, step
@@ -34,5 +35,5 @@ async def open_or_join(
 ) -> str:
     """Open an incident, or join the one open for this model and failure family; returns its id. NotFound for a model nobody knows."""
     by_run = str(flow_run.id)
-    told = (model, severity, type, description, impact, reported_by, request)
-    return await off_loop(opening.open_or_join, world(), *told, by_run=by_run, subtype=subtype, unknown_model=unknown_model)
+    said = NewReport(model, severity, type, description, impact, reported_by, subtype)
+    return await off_loop(opening.open_or_join, world(), said, request, by_run=by_run, unknown_model=unknown_model)

@@ -116,6 +116,15 @@ TRANSITIONS: dict[Status, frozenset[Status]] = {
 
 
 @dataclass(frozen=True)
+class Ending:
+    """When an incident ended; one that opens again has no such times."""
+
+    resolved_at: datetime | None
+    closed_at: datetime | None
+    review_due_at: datetime | None
+
+
+@dataclass(frozen=True)
 class Incident:
     """One incident as the store holds it. Times are aware UTC; None means not yet."""
 
@@ -139,6 +148,10 @@ class Incident:
     review_due_at: datetime | None = None
     generation: int = 1
     alert_count: int = 0
+
+    @property
+    def ending(self) -> Ending:
+        return Ending(self.resolved_at, self.closed_at, self.review_due_at)
 
 
 class Ended(StrEnum):

@@ -9,12 +9,13 @@ from sqlalchemy import Connection
 
 from mlrunbook.domain.actions import PlanKind, RollBack
 from mlrunbook.domain.communication.durations import times
+from mlrunbook.domain.communication.messages import Figures
+from mlrunbook.domain.detection.triage import Triage
 from mlrunbook.domain.incident import Incident, Status
 from mlrunbook.domain.investigation.diagnosis import Diagnosed
 from mlrunbook.domain.review.review import Drafted
 from mlrunbook.drills.simulator.faults import Truth
 from mlrunbook.drills.simulator.traffic import MODEL
-from mlrunbook.response.communication.notifications import figures
 from mlrunbook.response.review.reviews import current
 from mlrunbook.store import incidents, journal, leases, outbox, plans, records, timeline
 
@@ -51,11 +52,11 @@ def review_of(conn: Connection, incident_id: str) -> str | None:
 def summarise(conn: Connection, incident_id: str, *, fault: str, injected_at: datetime, applied: dict[str, int]) -> dict[str, Any]:
     """summary.json. `applied`: changes by kind as the platform itself counted them since the fault."""
     incident = incidents.get(conn, incident_id)
-    triage = records.get(conn, incident_id, "triage") or {}
+    triage = records.recall(conn, incident_id, Triage)
     diagnosis = records.recall(conn, incident_id, Diagnosed)
     recovery = records.get(conn, incident_id, "recovery") or {}
     done = records.get(conn, incident_id, "applied") or {}
-    during = (diagnosis.figures if diagnosis else None) or figures(triage.get("figures"))
+    during = (diagnosis.figures if diagnosis else None) or (triage.figures if triage else Figures())
     return {
         "incident_id": incident.id,
         "model": incident.model,

@@ -18,7 +18,7 @@ from mlrunbook.response.communication import channel_fallback, escalation, regul
 from mlrunbook.response.communication.notifications import page_text
 from mlrunbook.response.containment import emergency
 from mlrunbook.response.execution import approvals
-from mlrunbook.response.lifecycle import flapping, opening, post_close_check
+from mlrunbook.response.lifecycle import alert_intake, flapping, post_close_check, silences
 from mlrunbook.response.review import action_items, reminders
 from mlrunbook.response.world import World
 from mlrunbook.store import incidents, leases, outbox, timeline
@@ -34,7 +34,7 @@ ORDINARY: tuple[str, ...] = (
     UPDATE,
     EXPIRY,
     flapping.TIMER,
-    opening.SILENCE_ENDS,
+    silences.SILENCE_ENDS,
     reminders.TIMER,
     post_close_check.TIMER,
     action_items.TIMER,
@@ -73,7 +73,7 @@ class Dispatcher:
             "resume_run": self._resume_run,
             post_close_check.TIMER: self._confirm_recovery,
             regulatory_clocks.TIMER: self._remind_of_clock,
-            opening.SILENCE_ENDS: self._end_silence,
+            silences.SILENCE_ENDS: self._end_silence,
         } | dict.fromkeys(TIMERS, self._go_off)
 
     def run(self) -> None:
@@ -205,7 +205,7 @@ class Dispatcher:
         standing = self._world.known_models.of(self._world.policy, [model])[model]
         with self._world.transaction() as conn:
             now = self._world.now()
-            opening.end_silence(conn, self._world.policy, item, standing, now=now)
+            alert_intake.end_silence(conn, self._world.policy, item, standing, now=now)
             outbox.delivered(conn, item, now=now)
 
     def _revive(self) -> int:

@@ -31,7 +31,7 @@ from mlrunbook.local.addresses import running_env
 from mlrunbook.local.backup_archive import FORMAT, Head, Writer, check, extract, opened
 from mlrunbook.local.postgres import SUPERUSER, EmbeddedPostgres, binaries
 from mlrunbook.local.stack import RESTORING, lock_home
-from mlrunbook.response.communication.notifications import request_action
+from mlrunbook.response.communication.notifications import Page, request_action
 from mlrunbook.store import incidents, journal, plans, tables, timeline
 
 STORE, FEATURES = "mlrunbook", "feast"
@@ -213,9 +213,8 @@ def hold(conn: Connection, policy: Policy, *, made_at: datetime, now: datetime) 
             if given and any((plan.digest, n) not in settled for n in range(len(plan.actions))):
                 plans.void(conn, incident.id, plan.digest, because=f"{said}: look, then approve again", now=now)
         todo = f"Compare with what serves now: mlrunbook incidents show {incident.id}"
-        request_action(
-            conn, policy, incident, Role.ONCALL_ML_ENGINEER, said, now=now, key=f"restored:{made_at:%Y%m%dT%H%M%S}", next_step=todo
-        )
+        call = Page(Role.ONCALL_ML_ENGINEER, said, f"restored:{made_at:%Y%m%dT%H%M%S}", todo)
+        request_action(conn, policy, incident, call, now=now)
 
 
 def _counts(conn: Connection) -> tuple[int, int, int]:

@@ -3,34 +3,36 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, exists, select, update
+from sqlalchemy import ColumnElement, Connection, exists, select, update
 from sqlalchemy.dialects.postgresql import insert as upsert
 
 from mlrunbook.store.tables import alerts, incidents
 
 
+@dataclass(frozen=True)
+class Identity:
+    """What tells one alert from another. The same fingerprint that starts anew is another alert."""
+
+    source: str
+    fingerprint: str
+    starts_at: datetime
+
+
 def record(
-    conn: Connection,
-    *,
-    source: str,
-    fingerprint: str,
-    starts_at: datetime,
-    status: str,
-    body: Mapping[str, Any],
-    incident_id: str | None,
-    now: datetime,
+    conn: Connection, alert: Identity, *, status: str, body: Mapping[str, Any], incident_id: str | None = None, now: datetime
 ) -> bool:
     """Store or count one alert; True when this identity is new. A known one moves to `incident_id` where that is given."""
     made = conn.execute(
         upsert(alerts)
         .values(
             incident_id=incident_id,
-            source=source,
-            fingerprint=fingerprint,
-            starts_at=starts_at,
+            source=alert.source,
+            fingerprint=alert.fingerprint,
+            starts_at=alert.starts_at,
             status=status,
             body=dict(body),
             received_at=now,
@@ -41,20 +43,21 @@ def record(
     ).scalar_one_or_none()
     if made is not None:
         return True
-    same = (alerts.c.source == source) & (alerts.c.fingerprint == fingerprint) & (alerts.c.starts_at == starts_at)
     conn.execute(
         update(alerts)
-        .where(same)
+        .where(_is(alert))
         .values(status=status, last_seen_at=now, count=alerts.c.count + 1, incident_id=incident_id or alerts.c.incident_id)
     )
     return False
 
 
-def find(conn: Connection, *, source: str, fingerprint: str, starts_at: datetime) -> dict[str, Any] | None:
-    row = conn.execute(
-        select(alerts).where(alerts.c.source == source, alerts.c.fingerprint == fingerprint, alerts.c.starts_at == starts_at)
-    ).one_or_none()
+def find(conn: Connection, alert: Identity) -> dict[str, Any] | None:
+    row = conn.execute(select(alerts).where(_is(alert))).one_or_none()
     return dict(row._mapping) if row else None
+
+
+def _is(alert: Identity) -> ColumnElement[bool]:
+    return (alerts.c.source == alert.source) & (alerts.c.fingerprint == alert.fingerprint) & (alerts.c.starts_at == alert.starts_at)
 
 
 def silenced(conn: Connection, *, limit: int) -> list[dict[str, Any]]:

@@ -2,41 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any
 
 from sqlalchemy import Connection, Row, func, insert, select, text, update
 from sqlalchemy.dialects.postgresql import insert as upsert
 
+from mlrunbook.domain.detection.reports import Report
 from mlrunbook.domain.errors import NotFound
-from mlrunbook.domain.incident import Incident, IncidentType, Severity, Status, Subtype, transition
+from mlrunbook.domain.incident import Ending, Incident, IncidentType, Severity, Status, transition
 from mlrunbook.store import timeline
 from mlrunbook.store.tables import ONE_OPEN, incidents, leases
 from mlrunbook.store.tables import timeline as timeline_table
 
 OPEN = incidents.c.status.not_in([s.value for s in Status if not s.is_open])
 NEXT_NUMBER = text("SELECT nextval(pg_get_serial_sequence('incidents', 'number'))")
-ENDED = ("resolved_at", "closed_at", "review_due_at")  # what an incident that opens again no longer has
 FIELDS = [c for c in incidents.c if c.name != "number"]
-
-
-@dataclass(frozen=True)
-class Report:
-    """What somebody or something reports. `severity` is the reporter's; measuring may raise it. `by_person`: only a person ends it."""
-
-    model: str
-    type: IncidentType
-    family: str
-    severity: Severity
-    description: str
-    reported_by: str
-    impact: str = ""
-    model_version: str | None = None
-    started_at: datetime | None = None
-    subtype: Subtype | None = None
-    by_person: bool = True
 
 
 def open_or_join(conn: Connection, report: Report, *, now: datetime) -> tuple[Incident, bool]:
@@ -123,13 +105,11 @@ def set_status(conn: Connection, incident_id: str, to: Status, *, why: str, acto
     return get(conn, incident_id)
 
 
-def close_again(
-    conn: Connection, incident_id: str, ended: Mapping[str, datetime | None], *, why: str, actor: str, now: datetime
-) -> Incident:
-    """What was opened again by mistake ends when it had ended: `ended` holds its times (`ENDED`)."""
+def close_again(conn: Connection, incident_id: str, ended: Ending, *, why: str, actor: str, now: datetime) -> Incident:
+    """What was opened again by mistake ends when it had ended."""
     set_status(conn, incident_id, Status.RESOLVED, why=why, actor=actor, now=now)
     closed = set_status(conn, incident_id, Status.CLOSED, why=why, actor=actor, now=now)
-    conn.execute(update(incidents).where(incidents.c.id == incident_id).values(**{k: ended[k] for k in ENDED}))
+    conn.execute(update(incidents).where(incidents.c.id == incident_id).values(**asdict(ended)))
     return get(conn, closed.id)
 
 
@@ -148,33 +128,31 @@ def reopen(conn: Connection, incident_id: str, *, why: str, actor: str, now: dat
     """A closed incident that is not over: investigated again, and its times of resolution and closing are yet to come."""
     incident = get(conn, incident_id, lock=True)
     to = transition(incident.status, Status.INVESTIGATING)
-    conn.execute(update(incidents).where(incidents.c.id == incident_id).values(status=to.value, **dict.fromkeys(ENDED)))
+    conn.execute(update(incidents).where(incidents.c.id == incident_id).values(status=to.value, **asdict(Ending(None, None, None))))
     data = {"to": to.value, "reopened": True}
     timeline.append(conn, incident_id, "status", f"Status {incident.status} -> {to}: {why}", actor=actor, at=now, data=data)
     return get(conn, incident_id)
 
 
-def classify(
-    conn: Connection,
-    incident_id: str,
-    *,
-    severity: Severity,
-    type: IncidentType,
-    why: str,
-    actor: str,
-    now: datetime,
-    model_version: str | None = None,
-) -> Incident:
-    """Set what triage found: the judgement of severity is `domain.severity.assess`, which knows a person's from an alert's."""
+@dataclass(frozen=True)
+class Classification:
+    """What triage found: the judgement is `domain.detection.severity.assess`, which knows a person's severity from an alert's."""
+
+    severity: Severity
+    type: IncidentType
+    model_version: str | None = None
+
+
+def classify(conn: Connection, incident_id: str, found: Classification, *, why: str, actor: str, now: datetime) -> Incident:
+    """Set it. A version that is not known leaves the one that was."""
     incident = get(conn, incident_id, lock=True)
-    changes: dict[str, Any] = {"severity": severity.value, "type": type.value}
-    if model_version:
-        changes["model_version"] = model_version
+    changes: dict[str, Any] = {"severity": found.severity.value, "type": found.type.value}
+    if found.model_version:
+        changes["model_version"] = found.model_version
     conn.execute(update(incidents).where(incidents.c.id == incident_id).values(**changes))
-    words = f"Severity {severity.upper()}, type {type}: {why}"
-    timeline.append(
-        conn, incident_id, "severity", words, actor=actor, at=now, data={"severity": severity.value, "from": incident.severity.value}
-    )
+    words = f"Severity {found.severity.upper()}, type {found.type}: {why}"
+    data = {"severity": found.severity.value, "from": incident.severity.value}
+    timeline.append(conn, incident_id, "severity", words, actor=actor, at=now, data=data)
     return get(conn, incident_id)
 
 

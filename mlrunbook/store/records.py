@@ -27,6 +27,12 @@ def keep(conn: Connection, incident_id: str, record: R, *names: object, now: dat
     return type(record).from_record(put(conn, incident_id, record.key.of(*names), record.to_record(), now=now))
 
 
+def replace(conn: Connection, incident_id: str, record: R, *names: object, now: datetime) -> R:
+    """Leave `record` in place of what stands."""
+    forget(conn, incident_id, record.key.of(*names))
+    return keep(conn, incident_id, record, *names, now=now)
+
+
 def of_kind(conn: Connection, incident_id: str, kind: type[R]) -> dict[str, R]:
     """All rows of a `kind` whose key ends in a colon, by what follows it, oldest first."""
     return {step.removeprefix(kind.key): kind.from_record(row) for step, row in with_prefix(conn, incident_id, kind.key).items()}

@@ -48,8 +48,7 @@ def test_silenced_alerts_are_listed(cli: Cli, engine: Engine) -> None:
         "until": now.isoformat(),
     }
     with transaction(engine) as conn:
-        told = {"source": "alertmanager", "fingerprint": "f", "starts_at": now, "status": "firing", "body": body}
-        alerts.record(conn, **told, incident_id=None, now=now)  # type: ignore[arg-type]
+        alerts.record(conn, alerts.Identity("alertmanager", "f", now), status="firing", body=body, now=now)
     said = cli("incidents", "silenced").stdout
     assert said.startswith("pump_1 ")
     assert "silenced by the ML Team Lead: x, until 2026-03-29T01:00" in said

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import numpy  # noqa: F401 - once here: the rules import it where they use it, and no timed example should pay for that
 
+from mlrunbook.domain.communication.messages import Figures
+from mlrunbook.domain.detection.severity import AlertSignal, Assessment, Claims, Measurements, assess
+from mlrunbook.domain.detection.triage import Affected, Triage
 from mlrunbook.domain.evaluation.performance import Confusion, ModelMetrics, WindowMetrics
+from mlrunbook.domain.incident import IncidentType, Severity
 from mlrunbook.domain.investigation.facts import About, Changed, DiagnosisFacts, Log, Versions, gather
 from mlrunbook.domain.investigation.rollouts import NO_HISTORY
 from mlrunbook.domain.observed import Change, Prediction, ServingConfig, ServingState, ServingStatus
@@ -53,6 +57,26 @@ def status(**changes: Any) -> ServingStatus:
         "server_version": "v2.0.0",
     }
     return ServingStatus(**(values | changes))
+
+
+def assessed(
+    *,
+    severity: Severity | None = None,
+    type: IncidentType | None = None,
+    alerts: Sequence[AlertSignal] = (),
+    platform_reachable: bool = True,
+    final_look: bool = False,
+    **measured: Any,
+) -> Assessment:
+    """What was reported, against `metrics` and `status`."""
+    return assess(Claims(severity, type, alerts), Measurements(**measured, platform_reachable=platform_reachable), final_look=final_look)
+
+
+def triaged(baseline: Confusion | None = None, **figures: Any) -> Triage:
+    """What triage leaves of a real, high drop in performance."""
+    found = Assessment(True, Severity.HIGH, IncidentType.PERFORMANCE_DEGRADATION, ("F1 fell",))
+    told = Figures(**figures)
+    return Triage(True, found.severity, found.type, "F1 fell", found, Affected(MODEL), baseline=baseline, figures=told)
 
 
 def serving(*, threshold: float = 0.5, replicas: int = 1, route: str | None = None, **switches: bool) -> ServingState:

@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 from mlrunbook.domain.actions import Plan, PlanKind
+from mlrunbook.domain.detection.reports import Origin, Report
 from mlrunbook.domain.incident import Incident, IncidentType, Severity, Subtype
 from mlrunbook.gateway.dispatcher import Dispatcher
 from mlrunbook.response.execution.approvals import decide
 from mlrunbook.response.lifecycle.opening import take_in
 from mlrunbook.response.world import World
 from mlrunbook.store import incidents, leases, plans, records, timeline
-from mlrunbook.store.incidents import Report
 from tests.fakes import MODEL
 
 
@@ -26,9 +26,10 @@ def report(
 ) -> str:
     """An alert says F1 fell; or, without `by_alert`, a person reports something."""
     reporter = "alertmanager" if by_alert else "a user"
-    told = Report(MODEL, type, world.policy.family_of(type), severity, description, reporter, subtype=subtype)
+    origin = Origin.ALERT if by_alert else Origin.PERSON
+    told = Report(MODEL, type, world.policy.family_of(type), severity, description, reporter, subtype=subtype, origin=origin)
     with world.transaction() as conn:
-        return take_in(conn, world.policy, told, now=world.now(), by_alert=by_alert)[0].id
+        return take_in(conn, world.policy, told, now=world.now())[0].id
 
 
 def plan(world: World, incident_id: str, kind: PlanKind = PlanKind.RESOLUTION) -> Plan | None:

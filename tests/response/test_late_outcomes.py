@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, replace
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from mlrunbook.response.lifecycle import post_close_check
 from mlrunbook.response.lifecycle import runs as lifecycle
 from mlrunbook.response.world import World
 from mlrunbook.store import incidents, leases, outbox, timeline
+from tests.domain.builders import triaged
 from tests.fakes import HEALTHY, Clock, FileWorld, LedgerNotifier, LedgerOrchestrator
 from tests.response.carrying import carry
 from tests.response.people import approve, deliver, incident_of, plan, recorded, report, resolve, told
@@ -34,7 +35,7 @@ def over(world: World, file_world: FileWorld, clock: Clock) -> str:
     run = lifecycle.take(world, incident_id, "run-1")
     assert run is not None
     with run.write() as conn:
-        run.record(conn, "triage", {"baseline": asdict(HEALTHY)})
+        run.keep(conn, triaged(HEALTHY))
         run.record(conn, "applied", {"at": clock.at, "path": "rollback"})
         run.record(conn, "recovery", {"f1_baseline": HEALTHY.f1})
         for status in (Status.INVESTIGATING, Status.RESOLVED, Status.CLOSED):

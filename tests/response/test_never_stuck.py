@@ -9,6 +9,7 @@ import pytest
 
 from flows import resolution as resolution_flows
 from mlrunbook.domain.actions import Plan, PlanKind, RouteTraffic
+from mlrunbook.domain.detection.reports import NewReport
 from mlrunbook.domain.errors import Refused, Transient, Unknown
 from mlrunbook.domain.incident import IncidentType, Severity, Status
 from mlrunbook.domain.observed import ServingState
@@ -34,7 +35,8 @@ RAISE_THRESHOLD = {"path": "threshold", "threshold": 0.6, "reason": "too many al
 
 def ask_for(world: World, request: dict[str, Any] | None = None) -> str:
     """A run that somebody starts in Prefect opens the incident, or joins the open one, before it takes the lease."""
-    return open_or_join(world, MODEL, Severity.HIGH, IncidentType.PERFORMANCE_DEGRADATION, "F1 fell", "", "an engineer", request)
+    said = NewReport(MODEL, Severity.HIGH, IncidentType.PERFORMANCE_DEGRADATION, "F1 fell", "", "an engineer")
+    return open_or_join(world, said, request)
 
 
 def taken(world: World, incident_id: str, holder: str = "run-1") -> Run:

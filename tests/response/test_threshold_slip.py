@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from mlrunbook.domain.actions import Configure, PlanKind, Restart
+from mlrunbook.domain.detection.reports import NewReport
 from mlrunbook.domain.incident import IncidentType, Severity, Status
 from mlrunbook.response.lifecycle.opening import open_or_join
 from mlrunbook.response.world import World
@@ -80,7 +81,8 @@ def test_the_threshold_that_the_resolution_set_is_not_taken_back_with_the_contai
 
 def ask(world: World, **request: Any) -> str:
     asked = {"path": "threshold", "threshold": None, "reason": "too many false alarms", "by": "the lead"} | request
-    return open_or_join(world, MODEL, Severity.HIGH, IncidentType.PERFORMANCE_DEGRADATION, "threshold", "", "the lead", asked)
+    said = NewReport(MODEL, Severity.HIGH, IncidentType.PERFORMANCE_DEGRADATION, "threshold", "", "the lead")
+    return open_or_join(world, said, asked)
 
 
 def test_a_person_who_leaves_the_threshold_open_gets_the_smallest_one_that_surely_brings_precision_back(

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from mlrunbook.domain.actions import Order, PlanKind
+from mlrunbook.domain.detection.reports import Origin, Report
 from mlrunbook.domain.errors import RunbookError
 from mlrunbook.domain.incident import IncidentType, Severity, Status
 from mlrunbook.domain.policy.owned import ModelRules
@@ -18,7 +19,6 @@ from mlrunbook.response.containment.emergency import request
 from mlrunbook.response.lifecycle.opening import take_in
 from mlrunbook.response.world import World
 from mlrunbook.store import incidents, journal, plans
-from mlrunbook.store.incidents import Report
 from tests.fake_fleet import FileFleet
 from tests.fakes import MODEL, Clock, FileWorld
 from tests.response.carrying import carry
@@ -46,9 +46,10 @@ def world(world: World, fleet: FileFleet) -> World:
 
 def report(world: World, model: str, severity: Severity = Severity.MEDIUM, *, by_alert: bool = True) -> str:
     type_ = IncidentType.PERFORMANCE_DEGRADATION
-    told = Report(model, type_, world.policy.family_of(type_), severity, "F1 fell 40 %", "alertmanager" if by_alert else "anna")
+    reporter, origin = ("alertmanager", Origin.ALERT) if by_alert else ("anna", Origin.PERSON)
+    told = Report(model, type_, world.policy.family_of(type_), severity, "F1 fell 40 %", reporter, origin=origin)
     with world.transaction() as conn:
-        return take_in(conn, world.policy, told, now=world.now(), by_alert=by_alert)[0].id
+        return take_in(conn, world.policy, told, now=world.now())[0].id
 
 
 def order(world: World, incident_id: str, what: Order, version: str | None = None) -> None:

@@ -8,9 +8,9 @@ from datetime import datetime
 import pytest
 from sqlalchemy import Connection, Engine
 
+from mlrunbook.domain.detection.reports import Report
 from mlrunbook.domain.incident import IncidentType, Severity
 from mlrunbook.store import incidents
-from mlrunbook.store.incidents import Report
 from tests.fakes import MODEL, T0, empty_store
 
 

@@ -95,9 +95,8 @@ def test_the_times_of_containment_and_end_are_kept(conn: Connection, incident_id
 
 
 def test_a_new_severity_says_why_and_what_it_was(conn: Connection, incident_id: str) -> None:
-    found = incidents.classify(
-        conn, incident_id, severity=Severity.CRITICAL, type=IncidentType.PREDICTION_ERROR, why="all flagged", actor="mlrunbook", now=T0
-    )
+    judged = incidents.Classification(Severity.CRITICAL, IncidentType.PREDICTION_ERROR)
+    found = incidents.classify(conn, incident_id, judged, why="all flagged", actor="mlrunbook", now=T0)
     assert (found.severity, found.type) == (Severity.CRITICAL, IncidentType.PREDICTION_ERROR)
     said = timeline.read(conn, incident_id)[-1]
     assert "CRITICAL" in said.text

@@ -13,7 +13,25 @@ from datetime import datetime, timedelta
 from mlrunbook.domain.communication.durations import in_words, utc
 from mlrunbook.domain.incident import Severity
 from mlrunbook.domain.policy.policy import Policy
+from mlrunbook.domain.records import Record, Recorded
 from mlrunbook.domain.roles import Role
+
+
+@dataclass(frozen=True)
+class Holder(Recorded, key=Record.HOLDER):
+    """Who has taken over the role or duty that the key names."""
+
+    to: str
+    by: str
+    note: str
+    at: datetime
+
+
+@dataclass(frozen=True)
+class AuditNote(Recorded, key=Record.ESCALATION_AUDIT):
+    """The escalation audit has said once that the page of its key was missing."""
+
+    at: datetime
 
 
 @dataclass(frozen=True)

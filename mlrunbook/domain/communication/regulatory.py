@@ -17,6 +17,25 @@ from mlrunbook.domain.policy.compliance import RegulatoryPolicy
 NOT_ADVICE = "not legal advice"
 
 
+@dataclass(frozen=True)
+class Statement:
+    """A person's word on what the incident is to a law, and since when that is known; `aware_at` None: as it was."""
+
+    case: Case
+    by: str
+    aware_at: datetime | None = None
+
+
+@dataclass(frozen=True)
+class Notification:
+    """A person's word that ends a clock: when the authority was notified (`reference`), or why nobody need be. `at` None: now."""
+
+    by: str
+    reference: str = ""
+    not_required: str = ""
+    at: datetime | None = None
+
+
 CASES = {
     ClockName.GDPR: (Case.PERSONAL_DATA,),
     ClockName.AI_ACT: (Case.GENERAL, Case.CRITICAL_INFRASTRUCTURE, Case.WIDESPREAD, Case.DEATH),
@@ -102,13 +121,14 @@ def start(name: ClockName, case: Case, aware_at: datetime, policy: RegulatoryPol
     return Clock(name, case, aware_at, aware_at + policy.span(case), why)
 
 
-def ended(clock: Clock, *, at: datetime, by: str, reference: str, not_required: str) -> Clock:
+def ended(clock: Clock, said: Notification, now: datetime) -> Clock:
     """With the person's word on it. Raises Invalid without a reference or a reason, or with both."""
-    if bool(reference) == bool(not_required):
+    at = said.at or now
+    if bool(said.reference) == bool(said.not_required):
         raise Invalid("say the reference of the notification, or why none is required: exactly one of them", field="reference")
     if at < clock.aware_at:
         raise Invalid(f"a notification at {at:%Y-%m-%d %H:%M} is before the awareness at {clock.aware_at:%Y-%m-%d %H:%M}", field="at")
-    return replace(clock, ended_at=at, ended_by=by, reference=reference, not_required=not_required)
+    return replace(clock, ended_at=at, ended_by=said.by, reference=said.reference, not_required=said.not_required)
 
 
 def next_reminder(clock: Clock, after: datetime, policy: RegulatoryPolicy) -> datetime | None:

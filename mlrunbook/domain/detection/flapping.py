@@ -3,9 +3,54 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Annotated
 
+from pydantic import BeforeValidator
+
+from mlrunbook.domain.detection.triage import Triage
+from mlrunbook.domain.evaluation.performance import Confusion
+from mlrunbook.domain.incident import Ending
 from mlrunbook.domain.policy.alerting import RecurrencePolicy
+from mlrunbook.domain.records import Record, Recorded
+
+
+@dataclass(frozen=True)
+class Reopened(Recorded, key=Record.REOPENED):
+    """The last time that the incident was opened again. `number` counts them; `since`: when the fix that did not hold was made, or the
+    incident closed; `baseline` is the one from before the first fix.
+
+    `measured` False: an alert alone has opened it again, and triage may find that it is none. Then `before` and `triage` are what the
+    incident goes back to.
+    """
+
+    number: int
+    at: datetime
+    since: datetime
+    why: str
+    baseline: Confusion | None = None
+    measured: bool = True
+    before: Ending | None = None
+    triage: Annotated[Triage | None, BeforeValidator(lambda row: row or None)] = None  # older rows: {} where there was none
+
+
+@dataclass(frozen=True)
+class Flapping(Recorded, key=Record.FLAPPING):
+    """The incident's automation has stopped, until a person says otherwise or nothing has opened until `quiet_at`."""
+
+    at: datetime
+    why: str
+    quiet_at: datetime
+
+
+@dataclass(frozen=True)
+class AutomationResumed(Recorded, key=Record.FLAPPING_GO_ON):
+    """A person lets automation go on although the incident flaps."""
+
+    by: str
+    at: datetime
+    note: str = ""
 
 
 def is_back(closed_at: datetime | None, now: datetime, policy: RecurrencePolicy) -> bool:

@@ -8,23 +8,20 @@ fail open) and nothing is changed automatically (changes fail closed). A missed 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from mlrunbook.domain.detection.signals import (
+    Signal,
+    enough_requests,
+    graded,
+    hints_at_worse,
+    signals,
+    unfair,
+)
 from mlrunbook.domain.evaluation.fairness import Fairness, FairnessVerdict, judge_groups
 from mlrunbook.domain.evaluation.outcomes import judge_feed, lag_of
-from mlrunbook.domain.evaluation.performance import (
-    Confusion,
-    Evidence,
-    ModelMetrics,
-    Verdict,
-    WindowMetrics,
-    grade_metrics,
-    percent,
-    wilson,
-    z_value,
-)
-from mlrunbook.domain.evaluation.segments import judge_segments
+from mlrunbook.domain.evaluation.performance import Evidence, ModelMetrics
 from mlrunbook.domain.incident import IncidentType, Severity
 from mlrunbook.domain.observed import ServingStatus
 from mlrunbook.domain.policy.alerting import MISSED_FAILURE_ALERT
@@ -63,13 +60,21 @@ class Assessment:
 
 
 @dataclass(frozen=True)
-class _Signal:
-    severity: Severity
-    type: IncidentType
-    reason: str
-    dangerous: bool = False
-    safety_risk: bool = False
-    excessive_false_positives: bool = False
+class Claims:
+    """What was reported. `severity` and `type` are people's: None for incidents that only alerts opened."""
+
+    severity: Severity | None = None
+    type: IncidentType | None = None
+    alerts: Sequence[AlertSignal] = ()
+
+
+@dataclass(frozen=True)
+class Measurements:
+    """What the model platform says at this look; None: nothing."""
+
+    metrics: ModelMetrics | None
+    status: ServingStatus | None
+    platform_reachable: bool = True
 
 
 @dataclass(frozen=True)
@@ -83,54 +88,57 @@ class _Seen:
 
 
 def assess(
-    *,
-    reported_severity: Severity | None,
-    reported_type: IncidentType | None,
-    alerts: Sequence[AlertSignal] = (),
-    metrics: ModelMetrics | None,
-    status: ServingStatus | None,
-    platform_reachable: bool = True,
+    claims: Claims,
+    measured: Measurements,
     policy: SeverityPolicy | None = None,
     fairness: FairnessPolicy | None = None,
+    *,
     final_look: bool = False,
 ) -> Assessment:
     """Judge the incident from what was reported and what can be measured.
 
-    `reported_severity` is None for incidents that only alerts opened. Call with `final_look` once waiting for more outcomes is
-    over: what is still undecided is then real, without automatic changes. Incidents of type bias/fairness are judged by group of
-    assets, by `fairness`.
+    Call with `final_look` once waiting for more outcomes is over: what is still undecided is then real, without automatic changes.
+    Incidents of type bias/fairness are judged by group of assets, by `fairness`.
     """
-    policy = policy or SeverityPolicy()
-    alerts = sorted(alerts, key=lambda a: (not a.is_critical, a.name, str(a.type), a.summary))  # in which order they came says nothing
-    kind = reported_type or next((a.type for a in alerts if a.type), None)
+    policy, metrics = policy or SeverityPolicy(), measured.metrics
+    # In which order the alerts came says nothing.
+    alerts = sorted(claims.alerts, key=lambda a: (not a.is_critical, a.name, str(a.type), a.summary))
+    kind = claims.type or next((a.type for a in alerts if a.type), None)
     missed = [_missed(a) for a in alerts if a.name == MISSED_FAILURE_ALERT]
+    if not measured.platform_reachable and not missed:
+        return _unmeasurable(claims.severity, kind)
 
-    if not platform_reachable and not missed:
-        severity = _worst([Severity.HIGH, reported_severity])
-        reason = f"the model platform cannot be reached, so nothing can be measured: treated as real, {severity}, until it answers"
-        stays = kind in _BREACHES  # a breach is no outage, whatever answers
-        return Assessment(True, severity, kind if stays and kind else IncidentType.INFRASTRUCTURE, (reason,), insufficient=True)
-
-    seen = _Seen(metrics, status, policy, _by_group(metrics, fairness) if kind is IncidentType.BIAS_FAIRNESS else None)
-    unfair = _unfair(metrics, policy, seen.groups) if metrics and seen.groups else ()
-    signals = sorted([*missed, *unfair, *_signals(metrics, status, policy)], key=lambda s: -s.severity.rank)
-    if signals:
-        return _from_signals(signals, reported_severity, kind, alerts, seen)
+    seen = _Seen(metrics, measured.status, policy, _by_group(metrics, fairness) if kind is IncidentType.BIAS_FAIRNESS else None)
+    apart = unfair(metrics, policy, seen.groups) if metrics and seen.groups else ()
+    found = sorted([*missed, *apart, *signals(metrics, measured.status, policy)], key=lambda s: -s.severity.rank)
+    if found:
+        return _from_signals(found, claims.severity, kind, alerts, seen)
 
     kind = kind or IncidentType.PERFORMANCE_DEGRADATION
     said = seen.groups.sentence if seen.groups else _performance_words(metrics, policy)
-    if reported_severity is not None:
-        claim = kind is IncidentType.PERFORMANCE_DEGRADATION and reported_severity.at_least(Severity.HIGH)
-        if claim and _performance_is_fine(metrics, policy):
-            reason = f"reported as {reported_severity}, but the measurement says otherwise: {said}"
-            return Assessment(False, reported_severity, kind, (reason,))
-        # One missed critical failure does not show in F1, so a reported prediction error stands whatever the averages say.
-        risk = kind is IncidentType.PREDICTION_ERROR and reported_severity is Severity.CRITICAL
-        reasons = [f"reported as {reported_severity}: taken at its word", said]
-        if risk:
-            reasons.append("a person reports dangerous predictions: treated as a safety risk until someone has looked")
-        return Assessment(True, reported_severity, kind, tuple(reasons), safety_risk=risk)
+    if claims.severity is not None:
+        return _from_a_report(claims.severity, kind, seen, said)
     return _from_alerts_alone(alerts, kind, seen, said, final_look)
+
+
+def _unmeasurable(reported: Severity | None, kind: IncidentType | None) -> Assessment:
+    severity = _worst([Severity.HIGH, reported])
+    reason = f"the model platform cannot be reached, so nothing can be measured: treated as real, {severity}, until it answers"
+    stays = kind in _BREACHES  # a breach is no outage, whatever answers
+    return Assessment(True, severity, kind if stays and kind else IncidentType.INFRASTRUCTURE, (reason,), insufficient=True)
+
+
+def _from_a_report(reported: Severity, kind: IncidentType, seen: _Seen, said: str) -> Assessment:
+    """A person reports it, and no limit is measured as passed."""
+    claim = kind is IncidentType.PERFORMANCE_DEGRADATION and reported.at_least(Severity.HIGH)
+    if claim and _performance_is_fine(seen.metrics, seen.policy):
+        return Assessment(False, reported, kind, (f"reported as {reported}, but the measurement says otherwise: {said}",))
+    # One missed critical failure does not show in F1, so a reported prediction error stands whatever the averages say.
+    risk = kind is IncidentType.PREDICTION_ERROR and reported is Severity.CRITICAL
+    reasons = [f"reported as {reported}: taken at its word", said]
+    if risk:
+        reasons.append("a person reports dangerous predictions: treated as a safety risk until someone has looked")
+    return Assessment(True, reported, kind, tuple(reasons), safety_risk=risk)
 
 
 def on_a_persons_word(found: Assessment, metrics: ModelMetrics | None) -> Assessment:
@@ -175,29 +183,29 @@ _MEASURABLE = frozenset({IncidentType.PREDICTION_ERROR, IncidentType.PERFORMANCE
 
 
 def _from_signals(
-    signals: list[_Signal],
+    found: list[Signal],
     reported: Severity | None,
     kind: IncidentType | None,
     alerts: Sequence[AlertSignal],
     seen: _Seen,
 ) -> Assessment:
-    worst = signals[0]
+    worst = found[0]
     claims = alerts if alerts or reported is not None else (AlertSignal("whatever opened the incident", ""),)
     floor, unmeasured = _unmeasured_severity(claims, kind, seen)
     severity = _worst([worst.severity, reported, floor])
-    reasons = [s.reason for s in signals]
+    reasons = [s.reason for s in found]
     if floor is not None and floor.rank > worst.severity.rank:
         reasons.append(f"{unmeasured} fired too and what it claims is not measured: {floor}")
     if reported is not None and reported.rank > worst.severity.rank:
         reasons.append(f"reported as {reported}: kept, a person's severity is never lowered")
-    dangerous = any(s.dangerous for s in signals)
+    dangerous = any(s.dangerous for s in found)
     # Security and compliance incidents stay what they are, whatever else is wrong at the same time.
     stays = kind is not None and kind not in _MEASURABLE
     reported_danger = kind is IncidentType.PREDICTION_ERROR and reported is Severity.CRITICAL
-    missed = any(s.safety_risk for s in signals)
+    missed = any(s.safety_risk for s in found)
     doubtful = reported is None and severity.rank > worst.severity.rank
     look_again = (
-        not dangerous and not missed and (doubtful or (seen.metrics is not None and _hints_at_worse(seen.metrics, seen.policy, worst)))
+        not dangerous and not missed and (doubtful or (seen.metrics is not None and hints_at_worse(seen.metrics, seen.policy, worst)))
     )
     return Assessment(
         True,
@@ -206,7 +214,7 @@ def _from_signals(
         (*reasons, *_lag(seen.metrics)),
         dangerous=dangerous,
         safety_risk=dangerous or missed or reported_danger,
-        excessive_false_positives=any(s.excessive_false_positives for s in signals),
+        excessive_false_positives=any(s.excessive_false_positives for s in found),
         may_be_worse=look_again,
     )
 
@@ -217,20 +225,10 @@ def _by_group(metrics: ModelMetrics | None, fairness: FairnessPolicy | None) -> 
     return judge_groups(metrics.current.by_asset_type, fairness, metrics.baseline.by_asset_type or None)
 
 
-def _unfair(metrics: ModelMetrics, policy: SeverityPolicy, groups: FairnessVerdict) -> Iterator[_Signal]:
-    """Groups further apart than allowed are medium; a group that fell as far as a high incident does, beyond chance, is one."""
-    if groups.verdict is Fairness.UNFAIR:
-        yield _Signal(Severity.MEDIUM, IncidentType.BIAS_FAIRNESS, f"{groups.sentence}: medium")
-    segments = judge_segments(metrics.baseline.by_asset_type, metrics.current.by_asset_type, policy.drops, kind="asset type")
-    for fallen in segments.fallen:
-        if fallen.verdict and fallen.verdict.severity:
-            yield _Signal(fallen.verdict.severity, IncidentType.BIAS_FAIRNESS, fallen.sentence)
-
-
-def _missed(alert: AlertSignal) -> _Signal:
+def _missed(alert: AlertSignal) -> Signal:
     """One critical asset that failed after a low score is enough: no count of others makes it chance."""
     reason = f"{alert.summary or f'{alert.name} fired: a critical asset failed after a low score'}: critical, it never waits for statistics"
-    return _Signal(Severity.CRITICAL, IncidentType.PREDICTION_ERROR, reason, safety_risk=True)
+    return Signal(Severity.CRITICAL, IncidentType.PREDICTION_ERROR, reason, safety_risk=True)
 
 
 def _unmeasured_severity(
@@ -246,90 +244,8 @@ def _unmeasured_severity(
     return (seen.policy.unmeasured_critical_alert if open_[0].is_critical else seen.policy.unmeasured_alert), open_[0].name
 
 
-def _hints_at_worse(metrics: ModelMetrics, policy: SeverityPolicy, worst: _Signal) -> bool:
-    if worst.type is IncidentType.BIAS_FAIRNESS and not worst.severity.at_least(Severity.HIGH):
-        segments = judge_segments(metrics.baseline.by_asset_type, metrics.current.by_asset_type, policy.drops)
-        drops = (s.verdict.f1_drop for s in segments.segments if s.verdict and not s.fell)
-        return any(drop is not None and drop > policy.drops.f1_high for drop in drops)
-    return _hints_at_danger(metrics, policy)
-
-
-def _hints_at_danger(metrics: ModelMetrics, policy: SeverityPolicy) -> bool:
-    """Nearly every failure is missed, on a handful of failures."""
-    recall = metrics.current.confusion.recall
-    return recall is not None and recall < policy.missed_recall
-
-
-def _signals(metrics: ModelMetrics | None, status: ServingStatus | None, policy: SeverityPolicy) -> Iterator[_Signal]:
-    """Everything measured that is past a limit."""
-    if status is not None and not status.server_healthy:
-        lost = (
-            f"cannot load the version that traffic is routed to ({status.unloadable_route})"
-            if status.unloadable_route
-            else "does not answer"
-        )
-        yield _Signal(Severity.CRITICAL, IncidentType.INFRASTRUCTURE, f"the model server {lost}: critical, service outage")
-    if status is not None and status.features not in (None, FEATURES_OK):
-        reason = f"the model server cannot read features, so it cannot predict: critical, service outage ({status.features})"
-        yield _Signal(Severity.CRITICAL, IncidentType.INFRASTRUCTURE, reason)
-    if status is not None and status.not_loaded and status.server_healthy:
-        instead = f"{status.server_version or 'the version before'} goes on serving"
-        reason = f"the model server cannot load {status.serving_version}, {instead}: medium, the next start would leave nothing to serve"
-        yield _Signal(Severity.MEDIUM, IncidentType.INFRASTRUCTURE, f"{reason} ({status.not_loaded})")
-    if status is not None and status.unloadable_route and status.server_healthy:
-        reason = "traffic is routed to a version that the model server cannot load: medium, the next start would leave nothing to serve"
-        yield _Signal(Severity.MEDIUM, IncidentType.INFRASTRUCTURE, f"{reason} ({status.unloadable_route})")
-    if metrics is None:
-        return
-    now, counts = metrics.current, metrics.current.confusion
-    enough = now.predictions >= policy.min_predictions
-    if enough and now.flagged_share is not None and now.flagged_share >= policy.all_flagged:
-        reason = (
-            f"the model predicts nearly all assets as high-risk ({percent(now.flagged_share)} of {now.predictions} predictions): "
-            "critical, every one would become a work order"
-        )
-        yield _Signal(Severity.CRITICAL, IncidentType.PREDICTION_ERROR, reason, dangerous=True)
-    if _misses_nearly_all(counts, policy):
-        reason = f"the model caught {counts.tp} of {counts.positives} failures: critical, it misses nearly every one"
-        yield _Signal(Severity.CRITICAL, IncidentType.PREDICTION_ERROR, reason, dangerous=True)
-
-    feed, verdict = judge_feed(metrics), _graded(metrics, policy)
-    if feed.stalled:
-        yield _Signal(Severity.MEDIUM, IncidentType.INFRASTRUCTURE, f"outcomes no longer arrive: medium, {feed.sentence}")
-    elif verdict.is_real and verdict.severity is not None:
-        # Fewer caught failures AND more false alarms is a bad model, which a higher threshold would make miss even more.
-        excessive = verdict.precision_fell and not verdict.recall_fell
-        reason = verdict.reason
-        if excessive:
-            reason += f"; precision fell while recall held: {counts.fp} of {counts.tp + counts.fp} alarms were false"
-        yield _Signal(verdict.severity, IncidentType.PERFORMANCE_DEGRADATION, reason, excessive_false_positives=excessive)
-
-    if enough and now.latency_p95_ms is not None and now.latency_p95_ms > policy.latency_p95_ms:
-        reason = f"95 % of predictions took up to {now.latency_p95_ms:.0f} ms, over the SLA of {policy.latency_p95_ms:.0f} ms: medium"
-        yield _Signal(Severity.MEDIUM, IncidentType.PERFORMANCE_DEGRADATION, reason)
-    if _enough_requests(now, policy) and now.error_rate is not None and now.error_rate > policy.error_rate:
-        severity = Severity.CRITICAL if now.error_rate >= policy.outage_error_rate else Severity.MEDIUM
-        reason = f"{percent(now.error_rate)} of requests failed, over {percent(policy.error_rate)}: {severity}"
-        yield _Signal(severity, IncidentType.INFRASTRUCTURE, reason)
-    if enough and now.null_rate is not None and now.null_rate > policy.null_rate:
-        reason = f"{percent(now.null_rate)} of a feature's values are missing, over {percent(policy.null_rate)}: low"
-        yield _Signal(Severity.LOW, IncidentType.PERFORMANCE_DEGRADATION, reason)
-
-
-def _enough_requests(now: WindowMetrics, policy: SeverityPolicy) -> bool:
-    """A server that fails every request makes no prediction: what failed counts too. Not one answer is enough where nobody counts."""
-    return now.requests is None or now.requests >= policy.min_predictions
-
-
-def _misses_nearly_all(counts: Confusion, policy: SeverityPolicy) -> bool:
-    if counts.positives < policy.drops.min_positives:
-        return False
-    return wilson(counts.tp, counts.positives, z_value(policy.drops.confidence))[1] < policy.missed_recall
-
-
 _RATE_ALERTS = {"FeatureNullRateHigh": "null_rate", "InferenceLatencyHigh": "latency_p95_ms", "ModelErrorRateHigh": "error_rate"}
 _NOT_IN_METRICS = frozenset({"FeatureDrift"})
-FEATURES_OK = "ok"
 
 
 def _measured(alert: str, kind: IncidentType, seen: _Seen) -> bool | None:
@@ -347,7 +263,7 @@ def _measured(alert: str, kind: IncidentType, seen: _Seen) -> bool | None:
         return None
     enough = metrics is not None and metrics.current.predictions >= policy.min_predictions
     if alert == "ModelErrorRateHigh" and metrics is not None:
-        enough = _enough_requests(metrics.current, policy)
+        enough = enough_requests(metrics.current, policy)
     if alert in _RATE_ALERTS:
         return enough and getattr(metrics and metrics.current, _RATE_ALERTS[alert]) is not None
     if kind is IncidentType.INFRASTRUCTURE:
@@ -370,30 +286,26 @@ def _refuted_words(alert: str, said: str) -> str:
 
 
 def _performance_is_fine(metrics: ModelMetrics | None, policy: SeverityPolicy) -> bool:
-    return metrics is not None and _graded(metrics, policy).evidence is Evidence.FALSE_ALARM
+    return metrics is not None and graded(metrics, policy).evidence is Evidence.FALSE_ALARM
 
 
 def _performance_is_measured(metrics: ModelMetrics | None, policy: SeverityPolicy) -> bool:
     """On a handful of failures a drop may be proven, but not how far it goes."""
     if metrics is None or metrics.current.confusion.positives < policy.drops.min_positives:
         return False
-    return _graded(metrics, policy).evidence is not Evidence.INSUFFICIENT
+    return graded(metrics, policy).evidence is not Evidence.INSUFFICIENT
 
 
 def _performance_words(metrics: ModelMetrics | None, policy: SeverityPolicy) -> str:
     if metrics is None:
         return "the platform gave no metrics to check it against"
-    return "; ".join((_graded(metrics, policy).reason, *_lag(metrics)))
+    return "; ".join((graded(metrics, policy).reason, *_lag(metrics)))
 
 
 def _lag(metrics: ModelMetrics | None) -> tuple[str, ...]:
     """What of the window is not known yet, in words; nothing where nearly all of it is."""
     words = lag_of(metrics.current) if metrics else ""
     return (words,) if words else ()
-
-
-def _graded(metrics: ModelMetrics, policy: SeverityPolicy) -> Verdict:
-    return grade_metrics(metrics, policy.drops)
 
 
 def _worst(severities: Sequence[Severity | None]) -> Severity:

@@ -6,13 +6,51 @@ More evidence of harm never lowers it; only a person does, with a reason.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Annotated
+
+from pydantic import Field
 
 from mlrunbook.domain.actions import Action, Configure, FlagWorkOrders
 from mlrunbook.domain.detection.severity import Assessment
 from mlrunbook.domain.incident import IncidentType, Severity
+from mlrunbook.domain.records import Record, Recorded
 
 SWITCHES = frozenset({"human_approval", "auto_scheduling", "auto_work_orders"})
+
+
+@dataclass(frozen=True)
+class SeveritySet(Recorded, key=Record.SEVERITY_SET):
+    """The last change of severity. `number` counts them; `by_person`: else a measurement has raised it."""
+
+    number: int
+    at: datetime
+    from_: Annotated[Severity, Field(alias="from")]
+    to: Severity
+    by: str
+    why: str
+    by_person: bool = False
+
+    @property
+    def lowered_from(self) -> Severity | None:
+        """What a person has lowered it from; None where this raised it, or no person did it."""
+        return None if not self.by_person or self.to.at_least(self.from_) else self.from_
+
+
+@dataclass(frozen=True)
+class SeverityDoubted(Recorded, key=Record.SEVERITY_DOUBTED):
+    """An alert calls it more severe than triage did: it is measured again."""
+
+    severity: Severity
+    at: datetime
+
+
+@dataclass(frozen=True)
+class GradedAgain(Recorded, key=Record.GRADED_AGAIN):
+    """Measured once more after the investigation. `rose`: containment was planned anew."""
+
+    rose: bool
 
 
 def risen(current: Severity, found: Severity, lowered_from: Severity | None = None) -> Severity:

@@ -11,6 +11,9 @@ from mlrunbook.base.tokens import Identity, Scope
 from mlrunbook.base.web import require
 from mlrunbook.domain.communication import messages
 from mlrunbook.domain.communication.durations import review_due
+from mlrunbook.domain.communication.regulatory import Notification, Statement
+from mlrunbook.domain.detection.reports import Report
+from mlrunbook.domain.detection.triage import Triage
 from mlrunbook.domain.errors import Invalid, NotFound, Refused
 from mlrunbook.domain.incident import TRANSITIONS, ClockName, Incident, Severity, Status
 from mlrunbook.domain.policy.intake import MODEL_ID
@@ -30,7 +33,6 @@ from mlrunbook.response.plan_state import valid_approval
 from mlrunbook.response.review.closing import draft, left_in_force, unexplained
 from mlrunbook.response.world import World
 from mlrunbook.store import evidence, incidents, journal, leases, outbox, plans, records, timeline
-from mlrunbook.store.incidents import Report
 from mlrunbook.store.journal import isolations
 
 OF_MODEL = "/api/v1/model-governance/{modelId}/incidents"
@@ -248,18 +250,17 @@ def _clocks(routes: APIRouter, world: World) -> None:
         """Say what the incident is to that law; the deadline follows. Starts a clock that does not run."""
         now = world.now()
         with world.transaction() as conn:
-            made = regulatory_clocks.state_case(
-                conn, world.policy, incident_id, clock, body.case, aware_at=body.aware_at, by=named(who), now=now
-            )
+            said = Statement(body.case, named(who), body.aware_at)
+            made = regulatory_clocks.state_case(conn, world.policy, incident_id, clock, said, now=now)
         return schemas.ClockOut.of(made, now)
 
     @routes.post("/{id}/clocks/{clock}/notification")
     def record_notification(incident_id: IncidentId, clock: ClockName, body: schemas.NotificationIn, who: Operator) -> schemas.ClockOut:
         """Record that the authority was notified, or why nobody need be: reminders end."""
         now = world.now()
-        said = {"reference": body.reference, "not_required": body.not_required}
         with world.transaction() as conn:
-            made = regulatory_clocks.end(conn, incident_id, clock, at=body.at, by=named(who), now=now, **said)
+            said = Notification(named(who), body.reference, body.not_required, body.at)
+            made = regulatory_clocks.end(conn, incident_id, clock, said, now=now)
         return schemas.ClockOut.of(made, now)
 
 
@@ -369,5 +370,5 @@ def _keep_contained(conn: Connection, world: World, incident: Incident, who: Ide
 
 
 def _is_measured(conn: Connection, incident_id: str) -> bool:
-    triage = records.get(conn, incident_id, "triage") or {}
-    return (triage.get("figures") or {}).get("f1_now") is not None
+    triage = records.recall(conn, incident_id, Triage)
+    return triage is not None and triage.figures.f1_now is not None

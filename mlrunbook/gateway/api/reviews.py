@@ -77,8 +77,8 @@ def of_incident(routes: APIRouter, world: World) -> None:
         """What the review meeting agreed on."""
         now = world.now()
         with world.transaction() as conn:
-            todo = ActionItem(body.action, body.owner, body.due_on)
-            made = action_items.add(conn, world.policy, incident_id, todo, by=who.name, now=now)
+            agreed = ActionItem(body.action, body.owner, body.due_on)
+            made = action_items.add(conn, world.policy, incident_id, agreed, by=who.name, now=now)
         return ActionItemOut.of(made, now)
 
 

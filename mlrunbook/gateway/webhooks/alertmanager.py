@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from mlrunbook.domain.detection.alerts import NormalisedAlert
 from mlrunbook.domain.policy.intake import IntakePolicy
 from mlrunbook.gateway.webhooks.parsing import (
     Format,
@@ -24,7 +25,6 @@ from mlrunbook.gateway.webhooks.parsing import (
     time,
     truncated,
 )
-from mlrunbook.response.lifecycle.opening import NormalisedAlert
 
 VERSION = "4"
 

@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from typing import Any
 from urllib.parse import unquote
 
+from mlrunbook.domain.detection.alerts import NormalisedAlert
 from mlrunbook.domain.observed import Change
 from mlrunbook.domain.policy.intake import CHANGE_KINDS
 from mlrunbook.gateway.webhooks.parsing import (
@@ -31,7 +32,6 @@ from mlrunbook.gateway.webhooks.parsing import (
     text,
     time,
 )
-from mlrunbook.response.lifecycle.opening import NormalisedAlert
 
 STRUCTURED, BATCH = "application/cloudevents+json", "application/cloudevents-batch+json"
 REQUIRED = ("id", "source", "type")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 
+from mlrunbook.domain.detection.alerts import NormalisedAlert
 from mlrunbook.gateway.webhooks.parsing import (
     LEVEL_OF_PRIORITY,
     Format,
@@ -21,7 +22,6 @@ from mlrunbook.gateway.webhooks.parsing import (
     text,
     time,
 )
-from mlrunbook.response.lifecycle.opening import NormalisedAlert
 
 FIRING = ("triggered", "re-triggered", "no data", "re-no data", "warn", "re-warn", "renotify")
 RESOLVED = ("recovered",)

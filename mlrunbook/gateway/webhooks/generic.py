@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from mlrunbook.domain.detection.alerts import NormalisedAlert
 from mlrunbook.domain.policy.intake import MODEL_LABELS
 from mlrunbook.gateway.webhooks.parsing import (
     MAX_PARTS,
@@ -20,7 +21,6 @@ from mlrunbook.gateway.webhooks.parsing import (
     time,
     within,
 )
-from mlrunbook.response.lifecycle.opening import NormalisedAlert
 
 
 def read(received: Received) -> list[Reading]:

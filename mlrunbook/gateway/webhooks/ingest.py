@@ -15,6 +15,7 @@ from pydantic import Field
 from sqlalchemy import Connection
 
 from mlrunbook.base.web import CamelModel
+from mlrunbook.domain.detection.alerts import NormalisedAlert
 from mlrunbook.domain.errors import NotFound, Refused
 from mlrunbook.domain.policy.owned import Standing
 from mlrunbook.domain.policy.policy import Policy
@@ -22,7 +23,7 @@ from mlrunbook.domain.roles import Role
 from mlrunbook.gateway.text import clean
 from mlrunbook.gateway.webhooks.parsing import ExternalNote, Format, Reading, Received, ReportedChange, Unusable
 from mlrunbook.response.communication.escalation import acknowledge
-from mlrunbook.response.lifecycle.opening import Hold, NormalisedAlert, note_once, take_in_alerts
+from mlrunbook.response.lifecycle.alert_intake import AlertBatch, Hold, note_once, take_in_alerts
 from mlrunbook.response.world import World
 from mlrunbook.store import alerts as known_alerts
 from mlrunbook.store import incidents, quarantine, recent_changes, timeline, webhook_deliveries
@@ -117,9 +118,8 @@ def _take_one(conn: Connection, policy: Policy, letter: Letter, reading: Reading
 def store(conn: Connection, policy: Policy, letter: Letter, reading: Reading, *, hold: Hold, now: datetime) -> Receipt:
     """What can be used of the reading; what cannot is only counted, and what must wait goes to `hold`."""
     form, known = letter.form, letter.standings
-    ids = dict.fromkeys(
-        take_in_alerts(conn, policy, form.name, reading.alerts, truncated=reading.truncated, standings=known, hold=hold, now=now)
-    )
+    batch = AlertBatch(form.name, reading.alerts, reading.truncated)
+    ids = dict.fromkeys(take_in_alerts(conn, policy, batch, standings=known, hold=hold, now=now))
     for told in reading.changes:
         take_change(conn, told, source=form.name, now=now)
     for word in reading.words:

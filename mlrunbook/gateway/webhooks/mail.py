@@ -20,11 +20,11 @@ from aiosmtpd.smtp import SMTP, Envelope, Session
 
 from mlrunbook.base import tokens
 from mlrunbook.base.tokens import Identity, Scope
+from mlrunbook.domain.detection.alerts import NormalisedAlert
 from mlrunbook.domain.errors import Invalid, RunbookError
 from mlrunbook.gateway.text import clean
 from mlrunbook.gateway.webhooks.ingest import ingest, received
 from mlrunbook.gateway.webhooks.parsing import Format, Reading, Received, body, fingerprint, model_in, nothing_of, text, time
-from mlrunbook.response.lifecycle.opening import NormalisedAlert
 from mlrunbook.response.world import World
 
 log = logging.getLogger(__name__)

@@ -5,6 +5,7 @@ Fields: docs.opsgenie.com, webhook integration and alert action data. Opsgenie s
 
 from __future__ import annotations
 
+from mlrunbook.domain.detection.alerts import NormalisedAlert
 from mlrunbook.gateway.webhooks.parsing import (
     LEVEL_OF_PRIORITY,
     ExternalNote,
@@ -21,7 +22,6 @@ from mlrunbook.gateway.webhooks.parsing import (
     time,
     within,
 )
-from mlrunbook.response.lifecycle.opening import NormalisedAlert
 
 FIRING = ("create", "acknowledge", "unacknowledge", "escalate")
 RESOLVED = ("close", "delete")

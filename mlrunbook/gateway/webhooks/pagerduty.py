@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from mlrunbook.domain.detection.alerts import NormalisedAlert
 from mlrunbook.domain.observed import Change
 from mlrunbook.domain.policy.intake import CHANGE_KINDS
 from mlrunbook.gateway.webhooks.parsing import (
@@ -26,7 +27,6 @@ from mlrunbook.gateway.webhooks.parsing import (
     time,
     within,
 )
-from mlrunbook.response.lifecycle.opening import NormalisedAlert
 
 OPENS = ("incident.triggered", "incident.acknowledged", "incident.reopened", "incident.escalated", "incident.unacknowledged")
 RESOLVES = ("incident.resolved",)

@@ -13,10 +13,10 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any, Literal
 
+from mlrunbook.domain.detection.alerts import NormalisedAlert
 from mlrunbook.domain.observed import Change
 from mlrunbook.domain.policy.intake import MODEL_ID, MODEL_LABELS, OWN_KEY, IntakePolicy
 from mlrunbook.gateway.text import clean
-from mlrunbook.response.lifecycle.opening import NormalisedAlert
 
 LABEL_CHARS = 500
 MAX_TRUNCATED = 1_000_000_000
@@ -173,7 +173,7 @@ def fingerprint(*parts: Any) -> str:
 
 
 def body(said: Mapping[str, str], annotations: Mapping[str, str], **more: str) -> dict[str, Any]:
-    """What is kept of an alert; `mlrunbook.response.lifecycle.opening` wants labels and annotations."""
+    """What is kept of an alert; `NormalisedAlert` wants labels and annotations."""
     return {"labels": dict(said), "annotations": dict(annotations)} | more
 
 

@@ -1,6 +1,6 @@
 """`POST /webhooks/{format}`: prove the sender, read the message, store all of it in one transaction, answer 202.
 
-What a trusted sender sent is never lost: an alert we can use goes into `mlrunbook.response.lifecycle.opening`, and anything else is
+What a trusted sender sent is never lost: an alert we can use goes into `mlrunbook.response.lifecycle.alert_intake`, and anything else is
 quarantined.
 """
 

@@ -14,6 +14,7 @@ from mlrunbook.domain.audits.period import Kind, Period
 from mlrunbook.domain.audits.quarterly import quarterly
 from mlrunbook.domain.audits.section import Audit, Section, Verdict
 from mlrunbook.domain.audits.weekly import weekly
+from mlrunbook.domain.detection.reports import NewReport, Origin
 from mlrunbook.domain.incident import IncidentType, Status
 from mlrunbook.response.audits import facts as audit_facts
 from mlrunbook.response.audits import records
@@ -71,20 +72,18 @@ def open_incidents(world: World, audit: Audit) -> Audit:
         if over:
             audit = audit.with_incident(one.key, None, f"{over}, which is over, was in this {audit.period.kind.unit}: no other is opened.")
             continue
-        incident_id = open_or_join(
-            world,
-            audit.model,
-            one.opens.severity,
-            one.opens.type,
-            f"{one.title}: {one.sentence}",
-            f"Found by the {audit.period.kind} audit of {audit.period.name}",
-            f"{audit.period.kind} audit",
-            by_run=f"audit:{audit.model}:{audit.period.kind}:{audit.period.within}:{one.key}",
+        said = NewReport(
+            model=audit.model,
+            severity=one.opens.severity,
+            type=one.opens.type,
+            description=f"{one.title}: {one.sentence}",
+            impact=f"Found by the {audit.period.kind} audit of {audit.period.name}",
+            reported_by=f"{audit.period.kind} audit",
             subtype=one.opens.subtype,
-            start=True,
-            by_person=False,
-            unknown_model=True,
+            origin=Origin.AUDIT,
         )
+        by_run = f"audit:{audit.model}:{audit.period.kind}:{audit.period.within}:{one.key}"
+        incident_id = open_or_join(world, said, by_run=by_run, start=True, unknown_model=True)
         audit = audit.with_incident(one.key, incident_id, "")
     return audit
 

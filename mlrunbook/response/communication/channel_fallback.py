@@ -13,7 +13,7 @@ from sqlalchemy import Connection
 from mlrunbook.domain.errors import Refused
 from mlrunbook.domain.policy.policy import Policy
 from mlrunbook.domain.roles import Role
-from mlrunbook.response.communication.notifications import request_action
+from mlrunbook.response.communication.notifications import Page, request_action
 from mlrunbook.store import incidents, outbox, timeline
 
 ACTOR = "dispatcher"
@@ -37,7 +37,7 @@ def note_failure(
         why = f"the channel {channel} does not take messages; {item.payload.get('to')} must be told by hand: {item.payload.get('subject')}"
         step = f"Tell them, and look at the address and the service of the channel {channel}"
         incident = incidents.get(conn, item.incident_id, lock=True)
-        request_action(conn, policy, incident, Role.ONCALL_ML_ENGINEER, why, now=now, key=f"dead-channel:{channel}", next_step=step)
+        request_action(conn, policy, incident, Page(Role.ONCALL_ML_ENGINEER, why, f"dead-channel:{channel}", step), now=now)
 
 
 def _page_by_another(

@@ -13,11 +13,12 @@ from sqlalchemy import Connection
 from mlrunbook.domain.communication import messages
 from mlrunbook.domain.communication import updates as cadence
 from mlrunbook.domain.communication.escalation import ladder, unanswered
+from mlrunbook.domain.detection.lifecycle import UnknownModel
 from mlrunbook.domain.incident import Incident, Severity, Status
 from mlrunbook.domain.policy.policy import Policy
 from mlrunbook.domain.roles import Role
 from mlrunbook.response.communication.notifications import (
-    UNKNOWN_MODEL,
+    Page,
     opened_at,
     page,
     respond_by,
@@ -48,7 +49,7 @@ def escalate(
     triage never comes (Prefect is down) the dispatcher pages by itself. `anew` says why the severity rose: who is paged at once hears of
     it, also where the role was paged or has acknowledged before.
     """
-    if records.get(conn, incident.id, UNKNOWN_MODEL):  # paged once, and not by a ladder
+    if records.recall(conn, incident.id, UnknownModel):  # paged once, and not by a ladder
         return
     begun = opened_at(conn, incident)
     rungs = ladder(incident.severity, begun, policy)
@@ -61,7 +62,7 @@ def escalate(
             reason = anew
             if not _waits(conn, incident, rung.role):
                 key = f"{rung.role}:{incident.severity}:{now.isoformat()}"
-        page(conn, policy, incident, rung.role, reason, now=now, key=key, at=at)
+        page(conn, policy, incident, Page(rung.role, reason, key, at=at), now=now)
     _expect_answer(conn, policy, incident, now=now)
 
 
@@ -135,7 +136,7 @@ def ask_next_role(conn: Connection, policy: Policy, incident: Incident, deadline
     # A rung that falls due at the same moment is the same page.
     same = {r.role for r in ladder(incident.severity, opened_at(conn, incident), policy) if r.at == rung.at}
     key = str(rung.role) if rung.role in same else f"{rung.role}:unanswered:{rung.at.isoformat()}"
-    page(conn, policy, incident, rung.role, rung.reason, now=now, key=key)
+    page(conn, policy, incident, Page(rung.role, rung.reason, key), now=now)
 
 
 # --- updates
@@ -143,7 +144,7 @@ def ask_next_role(conn: Connection, policy: Policy, incident: Incident, deadline
 
 def schedule_update(conn: Connection, policy: Policy, incident: Incident, *, now: datetime, at: datetime) -> None:
     """The next update to stakeholders; one that waits already is moved. Low incidents have none: they are tickets."""
-    if incident.severity is Severity.LOW or records.get(conn, incident.id, UNKNOWN_MODEL):
+    if incident.severity is Severity.LOW or records.recall(conn, incident.id, UnknownModel):
         return
     rows = outbox.of_incident(conn, incident.id, UPDATE)
     if waiting := next((r for r in rows if r["delivered_at"] is None and r["cancelled_at"] is None), None):

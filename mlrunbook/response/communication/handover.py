@@ -7,8 +7,8 @@ from datetime import datetime
 from sqlalchemy import Connection
 
 from mlrunbook.domain.communication import messages
+from mlrunbook.domain.communication.escalation import Holder
 from mlrunbook.domain.incident import Incident
-from mlrunbook.domain.records import Record
 from mlrunbook.domain.roles import Duty, Role
 from mlrunbook.response.communication.notifications import send_message
 from mlrunbook.store import incidents, records, timeline
@@ -17,13 +17,11 @@ from mlrunbook.store import incidents, records, timeline
 def hand_over(conn: Connection, incident_id: str, role: Role | Duty, *, to: str, note: str, by: str, now: datetime) -> Incident:
     """From now on pages and notices name `to`. Said again with the same words it adds nothing; every other time it is on the timeline."""
     incident = incidents.get(conn, incident_id, lock=True)
-    step, said = Record.HOLDER + role, {"to": to, "by": by, "note": note}
-    before = records.get(conn, incident_id, step) or {}
-    if said == {k: before.get(k) for k in said}:
+    before = records.recall(conn, incident_id, Holder, role)
+    if before and (before.to, before.by, before.note) == (to, by, note):
         return incident
-    records.forget(conn, incident_id, step)
-    records.put(conn, incident_id, step, said | {"at": now.isoformat()}, now=now)
-    whom = f" from {before['to']}" if before else ""
+    records.replace(conn, incident_id, Holder(to, by, note, now), role, now=now)
+    whom = f" from {before.to}" if before else ""
     words = f"{role.words} handed over{whom} to {to} by {by}" + (f": {note}" if note else "")
     timeline.append(conn, incident_id, "handover", words, actor=by, at=now, data={"role": role, "to": to})
     text = messages.Rendered(f"[HANDOVER] {messages.model_name(incident.model)}", messages.line(f"{incident.id}: {words}"))

@@ -9,12 +9,13 @@ from datetime import datetime, timedelta
 
 from sqlalchemy import Connection
 
-from mlrunbook.domain.communication.escalation import Rung, ladder, overdue
+from mlrunbook.domain.communication.escalation import AuditNote, Rung, ladder, overdue
+from mlrunbook.domain.detection.lifecycle import UnknownModel
 from mlrunbook.domain.incident import Incident
 from mlrunbook.domain.policy.policy import Policy
 from mlrunbook.domain.roles import Role
 from mlrunbook.response.communication import escalation
-from mlrunbook.response.communication.notifications import UNKNOWN_MODEL, opened_at, page, respond_by, round_of
+from mlrunbook.response.communication.notifications import Page, opened_at, page, respond_by, round_of
 from mlrunbook.response.world import World
 from mlrunbook.store import incidents, outbox, records, timeline
 
@@ -34,7 +35,7 @@ def audit(world: World) -> list[str]:
 
 
 def _audit_one(conn: Connection, policy: Policy, incident: Incident, *, now: datetime) -> list[str]:
-    if not escalation.is_unresolved(incident) or records.get(conn, incident.id, UNKNOWN_MODEL):
+    if not escalation.is_unresolved(incident) or records.recall(conn, incident.id, UnknownModel):
         return []
     begun = opened_at(conn, incident)
     grace = max(GRACE, timedelta(seconds=2 * policy.triage.page_anyway_after_s))
@@ -76,15 +77,14 @@ def _page_now(conn: Connection, policy: Policy, incident: Incident, rung: Rung, 
         words = f"{was} and the page has not gone out{error}: tried again now"
     else:
         key = f"{rung.role}:audit:{rung.at.isoformat()}"
-        page(conn, policy, incident, rung.role, f"{rung.reason}; this page was missing", now=now, key=key)
+        page(conn, policy, incident, Page(rung.role, f"{rung.reason}; this page was missing", key), now=now)
         words = f"{was} and was not: paged now"
     return _note(conn, incident, f"{rung.role}:{rung.at.isoformat()}", words, now=now)
 
 
 def _note(conn: Connection, incident: Incident, key: str, words: str, *, now: datetime) -> str:
     """On the timeline once."""
-    step = f"escalation_audit:{key}"
-    if not records.get(conn, incident.id, step):
-        records.put(conn, incident.id, step, {"at": now}, now=now)
+    if not records.recall(conn, incident.id, AuditNote, key):
+        records.keep(conn, incident.id, AuditNote(now), key, now=now)
         timeline.append(conn, incident.id, "response", f"Escalation audit: {words}", actor=AUDITOR, at=now)
     return f"{incident.id}: {words}"

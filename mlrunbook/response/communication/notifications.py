@@ -6,6 +6,7 @@ A page's text is written when it goes out, not when it is planned: a page two ho
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from statistics import median_high
 from typing import Any, Literal
@@ -15,12 +16,16 @@ from sqlalchemy import Connection
 from mlrunbook.domain.actions import PlanKind, Promote, Stage
 from mlrunbook.domain.communication import messages
 from mlrunbook.domain.communication.durations import in_words, response_deadline, times
+from mlrunbook.domain.communication.escalation import Holder
 from mlrunbook.domain.communication.messages import Figures, IncidentSnapshot, Rendered
+from mlrunbook.domain.detection.flapping import Reopened
+from mlrunbook.domain.detection.lifecycle import Recognised
+from mlrunbook.domain.detection.severity_change import SeveritySet
+from mlrunbook.domain.detection.triage import Triage
 from mlrunbook.domain.incident import Incident, Severity, Status
 from mlrunbook.domain.investigation.diagnosis import Diagnosed
 from mlrunbook.domain.observed import WorkOrder
 from mlrunbook.domain.policy.policy import UNNAMED, Contact, Policy, role_of
-from mlrunbook.domain.records import Record
 from mlrunbook.domain.roles import Assigned, Duty, Role
 from mlrunbook.response.communication import reports
 from mlrunbook.response.plan_state import state_of
@@ -28,54 +33,46 @@ from mlrunbook.store import incidents, journal, outbox, plans, records, regulato
 from mlrunbook.store.journal import SETTLED
 from mlrunbook.store.outbox import EXPIRY, ORDER_OVERDUE, RESPONSE, SETTLE, UPDATE
 
-UNKNOWN_MODEL = "unknown_model"  # the record of an incident on a name that nobody knows: at, why, by
-RECOGNISED = "recognised"  # the record of such an incident that has become a normal one: number, at
-
-
-def reopening(conn: Connection, incident_id: str) -> dict[str, Any] | None:
-    """The last time that outcomes which came after the closing opened this incident again."""
-    return records.get(conn, incident_id, Record.REOPENED)
-
 
 def round_of(conn: Connection, incident_id: str) -> str:
     """Ends the keys of what is sent: a reopened incident tells people anew, and so does one whose model nobody knew before."""
-    again, known = reopening(conn, incident_id), records.get(conn, incident_id, RECOGNISED)
-    return (f":known-{known['number']}" if known else "") + (f":reopened-{again['number']}" if again else "")
+    again, known = records.recall(conn, incident_id, Reopened), records.recall(conn, incident_id, Recognised)
+    return (f":known-{known.number}" if known else "") + (f":reopened-{again.number}" if again else "")
 
 
 def opened_at(conn: Connection, incident: Incident) -> datetime:
     """When its clocks of response began: with its detection, or the last time that it was opened again or its model became known."""
-    begun = reopening(conn, incident.id) or records.get(conn, incident.id, RECOGNISED)
-    return datetime.fromisoformat(begun["at"]) if begun else incident.detected_at
+    begun = records.recall(conn, incident.id, Reopened) or records.recall(conn, incident.id, Recognised)
+    return begun.at if begun else incident.detected_at
 
 
 def respond_by(conn: Connection, policy: Policy, incident: Incident) -> datetime:
     """When a human must have answered, counted anew where the severity was changed on the way."""
     since = opened_at(conn, incident)
-    if changed := records.get(conn, incident.id, Record.SEVERITY_SET):
-        since = max(since, datetime.fromisoformat(changed["at"]))
+    if changed := records.recall(conn, incident.id, SeveritySet):
+        since = max(since, changed.at)
     return response_deadline(incident, policy, opened_at=since)
 
 
-def page(
-    conn: Connection,
-    policy: Policy,
-    incident: Incident,
-    role: Role,
-    reason: str,
-    *,
-    now: datetime,
-    key: str,
-    at: datetime | None = None,
-    next_step: str | None = None,
-) -> None:
-    """One page to a role, by every channel the policy gives it; a second with the same key moves the first if it still waits."""
+@dataclass(frozen=True)
+class Page:
+    """Who is called, why, and what there is to do. `key` is the page's own among those of the incident; `at` None: at once."""
+
+    role: Role
+    reason: str
+    key: str
+    next_step: str | None = None
+    at: datetime | None = None
+
+
+def page(conn: Connection, policy: Policy, incident: Incident, call: Page, *, now: datetime) -> None:
+    """By every channel the policy gives the role; a second page with the same key moves the first if it still waits."""
     round_ = round_of(conn, incident.id)
-    for channel in policy.escalation.of(role).channels:
-        dedup = f"page:{incident.id}:{key}{round_}:{channel}"
-        payload = {"role": str(role), "to": role.words, "reason": reason, "channel": channel, "next_step": next_step}
-        if not outbox.put(conn, "page", dedup, payload, now=now, incident_id=incident.id, at=at):
-            outbox.reschedule(conn, dedup, at or now, payload)
+    for channel in policy.escalation.of(call.role).channels:
+        dedup = f"page:{incident.id}:{call.key}{round_}:{channel}"
+        payload = {"role": str(call.role), "to": call.role.words, "reason": call.reason, "channel": channel, "next_step": call.next_step}
+        if not outbox.put(conn, "page", dedup, payload, now=now, incident_id=incident.id, at=call.at):
+            outbox.reschedule(conn, dedup, call.at or now, payload)
 
 
 def sync_pages(conn: Connection, incident_id: str, action: Literal["acknowledge", "resolve"], *, now: datetime) -> None:
@@ -86,15 +83,13 @@ def sync_pages(conn: Connection, incident_id: str, action: Literal["acknowledge"
         outbox.put(conn, SETTLE, key, {"channel": channel, "action": action}, now=now, incident_id=incident_id)
 
 
-def request_action(
-    conn: Connection, policy: Policy, incident: Incident, role: Role, reason: str, *, now: datetime, key: str, next_step: str
-) -> None:
+def request_action(conn: Connection, policy: Policy, incident: Incident, call: Page, *, now: datetime) -> None:
     """A person has to act: a page, or a ticket when the severity is low (24 h to answer)."""
     if incident.severity is Severity.LOW:
-        text = messages.page(snapshot(conn, policy, incident, now=now), role, reason, next_step=next_step)
-        send_message(conn, incident, "tickets", "the ticket queue", text, key=key, now=now)
+        text = messages.page(snapshot(conn, policy, incident, now=now), call.role, call.reason, next_step=call.next_step)
+        send_message(conn, incident, "tickets", "the ticket queue", text, key=call.key, now=now)
     else:
-        page(conn, policy, incident, role, reason, now=now, key=key, next_step=next_step)
+        page(conn, policy, incident, call, now=now)
 
 
 def page_text(conn: Connection, policy: Policy, payload: dict[str, Any], incident: Incident, *, now: datetime) -> Rendered:
@@ -139,7 +134,7 @@ def safety_notices(conn: Connection, policy: Policy, incident: Incident, pending
 
 def snapshot(conn: Connection, policy: Policy, incident: Incident, *, now: datetime) -> IncidentSnapshot:
     """The incident as the store knows it now, for any message."""
-    triage = records.get(conn, incident.id, "triage") or {}
+    triage = records.recall(conn, incident.id, Triage)
     diagnosis = records.recall(conn, incident.id, Diagnosed)
     return IncidentSnapshot(
         incident_id=incident.id,
@@ -148,8 +143,8 @@ def snapshot(conn: Connection, policy: Policy, incident: Incident, *, now: datet
         severity=incident.severity,
         status=incident.status,
         reported=reports.words(conn, incident.id),
-        summary=(diagnosis.headline if diagnosis else "") or triage.get("summary") or incident.description,
-        figures=figures(triage.get("figures")),
+        summary=(diagnosis.headline if diagnosis else "") or (triage and triage.summary) or incident.description,
+        figures=triage.figures if triage else Figures(),
         impact=[incident.impact] if incident.impact else [],
         actions_taken=actions_taken(conn, incident.id),
         next_steps=_next_steps(conn, policy, incident, now=now),
@@ -174,7 +169,7 @@ def assigned(conn: Connection, policy: Policy, incident: Incident) -> list[Assig
 
 
 def _holders(conn: Connection, incident_id: str) -> dict[str, str]:
-    return {step.removeprefix(Record.HOLDER): said["to"] for step, said in records.with_prefix(conn, incident_id, Record.HOLDER).items()}
+    return {role: holder.to for role, holder in records.of_kind(conn, incident_id, Holder).items()}
 
 
 def _usual_resolution(conn: Connection, incident: Incident) -> str | None:

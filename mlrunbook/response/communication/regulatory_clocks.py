@@ -10,9 +10,9 @@ from datetime import datetime
 from sqlalchemy import Connection
 
 from mlrunbook.domain.communication import messages, regulatory
-from mlrunbook.domain.communication.regulatory import Clock
+from mlrunbook.domain.communication.regulatory import Clock, Notification, Statement
 from mlrunbook.domain.errors import NotFound
-from mlrunbook.domain.incident import Case, ClockName, Incident
+from mlrunbook.domain.incident import ClockName, Incident
 from mlrunbook.domain.policy.policy import Policy
 from mlrunbook.domain.roles import Role
 from mlrunbook.ports import Message
@@ -30,34 +30,31 @@ def begin(conn: Connection, policy: Policy, incident: Incident, clock: Clock, *,
     return True
 
 
-def state_case(
-    conn: Connection, policy: Policy, incident_id: str, name: ClockName, case: Case, *, aware_at: datetime | None, by: str, now: datetime
-) -> Clock:
+def state_case(conn: Connection, policy: Policy, incident_id: str, name: ClockName, said: Statement, *, now: datetime) -> Clock:
     """A person says what the incident is to that law, and perhaps since when it is known: the deadline follows. Starts the clock where it
     does not run."""
     incident = incidents.get(conn, incident_id, lock=True)
     before = regulatory_clocks.get(conn, incident_id, name)
-    since = aware_at or (before.aware_at if before else incident.detected_at)
-    clock = regulatory.start(name, case, since, policy.regulatory, why=f"{by} says: {case.value.replace('_', ' ')}")
+    since = said.aware_at or (before.aware_at if before else incident.detected_at)
+    clock = regulatory.start(name, said.case, since, policy.regulatory, why=f"{said.by} says: {said.case.value.replace('_', ' ')}")
     if before is None or (before.case, before.deadline) != (clock.case, clock.deadline) or not before.runs:
-        _set(conn, policy, incident, clock, f"Clock set by {by}, {clock.sentence(now)}", by=by, now=now)
+        _set(conn, policy, incident, clock, f"Clock set by {said.by}, {clock.sentence(now)}", by=said.by, now=now)
     return clock
 
 
-def end(
-    conn: Connection, incident_id: str, name: ClockName, *, at: datetime | None, by: str, reference: str, not_required: str, now: datetime
-) -> Clock:
+def end(conn: Connection, incident_id: str, name: ClockName, said: Notification, *, now: datetime) -> Clock:
     """A person has notified the authority, or says why nobody need be. The newest word stands."""
     incident = incidents.get(conn, incident_id, lock=True)
     clock = regulatory_clocks.get(conn, incident_id, name)
     if clock is None:
         raise NotFound(f"no {name} clock runs on {incident_id}; `mlrunbook incidents clock {incident_id} --clock {name}` starts it")
-    over = regulatory.ended(clock, at=at or now, by=by, reference=reference, not_required=not_required)
-    if (clock.ended_by, clock.reference, clock.not_required) == (by, reference, not_required) and (at is None or at == clock.ended_at):
+    over = regulatory.ended(clock, said, now)
+    same = (clock.ended_by, clock.reference, clock.not_required) == (said.by, said.reference, said.not_required)
+    if same and (said.at is None or said.at == clock.ended_at):
         return clock
     regulatory_clocks.save(conn, incident_id, over, now=now)
     outbox.cancel(conn, now=now, incident_id=incident.id, key_prefix=_key(incident.id, name))
-    timeline.append(conn, incident_id, "clock", over.sentence(now), actor=by, at=now, data=over.as_dict())
+    timeline.append(conn, incident_id, "clock", over.sentence(now), actor=said.by, at=now, data=over.as_dict())
     return over
 
 

@@ -5,52 +5,32 @@ Reports and decisions stand on the timeline in the order in which they were made
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
 
 from sqlalchemy import Connection
 
 from mlrunbook.domain.actions import PlanKind
 from mlrunbook.domain.approval import POLICY_RULE
-from mlrunbook.domain.incident import Incident, IncidentType, Severity, Status
+from mlrunbook.domain.detection.reports import PersonsReport, Report
+from mlrunbook.domain.incident import Incident, Status
 from mlrunbook.store import incidents, plans, records, timeline
-from mlrunbook.store.incidents import Report
 
-_REPORT = "reported:"  # the record of each report of a person, by its number
 ACTOR = "mlrunbook"
 BY_PERSON = "by_person"  # what marks its entry on the timeline
 
 
-@dataclass(frozen=True)
-class Told:
-    """One report of a person."""
-
-    by: str
-    description: str
-    severity: Severity
-    type: IncidentType
-    at: datetime
-
-
 def note(conn: Connection, incident_id: str, report: Report, *, now: datetime) -> int:
     """Keep a person's words; returns the number of the report."""
-    number = len(records.with_prefix(conn, incident_id, _REPORT)) + 1
-    said = {"by": report.reported_by, "description": report.description, "severity": report.severity, "type": report.type, "at": now}
-    records.put(conn, incident_id, f"{_REPORT}{number}", said, now=now)
+    number = len(records.of_kind(conn, incident_id, PersonsReport)) + 1
+    said = PersonsReport(report.reported_by, report.description, report.severity, report.type, now)
+    records.keep(conn, incident_id, said, number, now=now)
     return number
 
 
-def of_incident(conn: Connection, incident_id: str) -> list[Told]:
+def of_incident(conn: Connection, incident_id: str) -> list[PersonsReport]:
     """Every report of a person, oldest first."""
-    kept = records.with_prefix(conn, incident_id, _REPORT)
-    return [_told(kept[step]) for step in sorted(kept, key=lambda step: int(step.removeprefix(_REPORT)))]
-
-
-def _told(said: Mapping[str, Any]) -> Told:
-    at = datetime.fromisoformat(said["at"])
-    return Told(said["by"], said["description"], Severity(said["severity"]), IncidentType(said["type"]), at)
+    kept = records.of_kind(conn, incident_id, PersonsReport)
+    return [kept[number] for number in sorted(kept, key=int)]
 
 
 def words(conn: Connection, incident_id: str) -> tuple[str, ...]:

@@ -12,13 +12,14 @@ from mlrunbook.domain.communication import messages
 from mlrunbook.domain.communication.regulatory import clocks_for
 from mlrunbook.domain.containment import breach
 from mlrunbook.domain.containment.evidence import MANIFEST
+from mlrunbook.domain.detection.flapping import Reopened
 from mlrunbook.domain.incident import Incident, Subtype
 from mlrunbook.domain.investigation.diagnosis import Diagnosed
 from mlrunbook.domain.policy.changes import BREACH_TYPES
 from mlrunbook.domain.policy.policy import Policy
 from mlrunbook.domain.roles import Role
 from mlrunbook.response.communication import regulatory_clocks
-from mlrunbook.response.communication.notifications import page, reopening, send_message, send_to_contact, snapshot
+from mlrunbook.response.communication.notifications import Page, page, send_message, send_to_contact, snapshot
 from mlrunbook.response.execution import dry_run
 from mlrunbook.response.execution.execute import execute
 from mlrunbook.response.lifecycle.opening import stated_subtypes
@@ -71,9 +72,9 @@ def alarm(run: Run) -> None:
         what = breach.in_words(kinds, incident.type)
         for clock in clocks_for(kinds, incident.severity, incident.detected_at, policy.regulatory, what=what):
             regulatory_clocks.begin(conn, policy, incident, clock, by=ACTOR, now=now)
-        again = reopening(conn, run.incident_id) or {}
+        again = records.recall(conn, run.incident_id, Reopened)
         on_paper = breach.is_on_paper(kinds, incident.severity)
-        said = f"{what}, {again.get('at')}" + (", on paper" if on_paper else "")
+        said = f"{what}, {again.at if again else None}" + (", on paper" if on_paper else "")
         key = f"alarm:{hashlib.sha256(said.encode()).hexdigest()[:12]}"
         if records.get(conn, run.incident_id, key):
             return
@@ -91,7 +92,7 @@ def alarm(run: Run) -> None:
         _contain_anew(run, conn, policy, incident, kinds)
         todo = f"Evidence: mlrunbook incidents evidence {incident.id} --out bundle"
         for role in OFFICERS:
-            page(conn, policy, incident, role, what, now=now, key=f"{key}:{role}", next_step=todo)
+            page(conn, policy, incident, Page(role, what, f"{key}:{role}", todo), now=now)
         send_to_contact(conn, incident, policy.contacts.security, "security team", text, key=key, now=now)
 
 

@@ -11,23 +11,23 @@ from mlrunbook.domain.communication.messages import initial_notification
 from mlrunbook.domain.containment.containment import Containment, plan_containment
 from mlrunbook.domain.containment.emergency import limits_damage
 from mlrunbook.domain.containment.orders import unspoken
+from mlrunbook.domain.detection.flapping import Reopened
 from mlrunbook.domain.detection.severity import Assessment
+from mlrunbook.domain.detection.severity_change import SeveritySet
+from mlrunbook.domain.detection.triage import Triage
 from mlrunbook.domain.errors import RunbookError
 from mlrunbook.domain.evaluation.threshold import choose_threshold
 from mlrunbook.domain.incident import TRANSITIONS, IncidentType, Severity, Status
 from mlrunbook.domain.investigation.findings import State
 from mlrunbook.domain.observed import ServingState, ServingStatus
 from mlrunbook.domain.policy.changes import ContainmentPolicy
-from mlrunbook.domain.records import Record
-from mlrunbook.response.communication.notifications import reopening, safety_notices, send_to_stakeholders, snapshot
+from mlrunbook.response.communication.notifications import safety_notices, send_to_stakeholders, snapshot
 from mlrunbook.response.containment import breach, emergency
-from mlrunbook.response.detection.triage import affects_safety
 from mlrunbook.response.execution import dry_run
 from mlrunbook.response.execution.approvals import approve_by_rule, request
 from mlrunbook.response.execution.plans import apply_or_page, is_carried_out, plan_of, report_left_out
 from mlrunbook.response.investigation import investigation
 from mlrunbook.response.lifecycle.flapping import automation_held
-from mlrunbook.response.lifecycle.severity_change import assessment_of
 from mlrunbook.response.measurement import feature_store, recent_changes
 from mlrunbook.response.measurement.metrics import is_dangerous, metrics
 from mlrunbook.response.plan_state import valid_approval
@@ -42,9 +42,9 @@ def plan(run: Run) -> dict[str, Any]:
     if found := run.recorded("containment"):
         return found
     _finish_what_began(run)
-    triage = run.recorded("triage") or {}
-    assessment, world = assessment_of(triage), run.world
-    pending, isolate = triage["affected"]["pending_work_orders"] or 0, breach.verdict(run)
+    triage, world = run.recall(Triage), run.world
+    assert triage is not None  # step 1 comes first
+    assessment, pending, isolate = triage.assessment, triage.affected.pending_work_orders or 0, breach.verdict(run)
     with world.transaction() as conn:
         held = automation_held(conn, run.incident_id, now=world.now())
     by_itself = frozenset() if held else unspoken(world.policy.containment.automatic, emergency.ordered_things(run))
@@ -61,9 +61,9 @@ def plan(run: Run) -> dict[str, Any]:
             report_left_out(run, conn, action, why)
         digests = {}
         # Contained anew where it was reopened or got worse: a plan of the same words would count as carried out, or as asked about.
-        again, worse = reopening(conn, run.incident_id), records.get(conn, run.incident_id, Record.SEVERITY_SET)
-        anew = [f"reopened at {again['at']}"] if again else []
-        anew += [f"{worse['to']} since {worse['at']}"] if worse else []
+        again, worse = records.recall(conn, run.incident_id, Reopened), records.recall(conn, run.incident_id, SeveritySet)
+        anew = [f"reopened at {again.at}"] if again else []
+        anew += [f"{worse.to} since {worse.at.isoformat()}"] if worse else []
         automatic, mitigation = (
             replace(p, reasons=(*p.reasons, *anew)) if p and anew else p for p in (decided.automatic, decided.mitigation)
         )
@@ -143,10 +143,11 @@ def _contain_breach(
 
 def announce(run: Run) -> None:
     """Status, the people of a safety risk, and the initial notification (runbook, Step 5: within 1 hour)."""
-    triage, contained = run.recorded("triage") or {}, run.recorded("containment") or {}
+    triage, contained = run.recall(Triage), run.recorded("containment") or {}
     if run.recorded("contained"):
         return
-    pending = run.world.platform.work_orders(run.incident().model, state="pending") if affects_safety(triage) else []
+    safety_risk = triage is not None and triage.assessment.safety_risk
+    pending = run.world.platform.work_orders(run.incident().model, state="pending") if safety_risk else []
     is_contained = bool(contained.get("automatic")) and is_carried_out(run, plan_of(run, contained["automatic"]))
     with run.write() as conn:
         policy, now = run.world.policy, run.world.now()
@@ -154,7 +155,7 @@ def announce(run: Run) -> None:
         if is_contained and may_be_said:
             incidents.set_status(conn, run.incident_id, Status.CONTAINED, why="every containment action is read back", actor=ACTOR, now=now)
         incident = incidents.get(conn, run.incident_id)
-        if affects_safety(triage):
+        if safety_risk:
             safety_notices(conn, policy, incident, pending, now=now)
         if incident.severity is not Severity.LOW:
             message = initial_notification(snapshot(conn, policy, incident, now=now))

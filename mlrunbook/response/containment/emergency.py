@@ -18,7 +18,7 @@ from mlrunbook.domain.incident import Incident, Status
 from mlrunbook.domain.observed import ServingState
 from mlrunbook.domain.policy.policy import Policy
 from mlrunbook.domain.roles import Role, named
-from mlrunbook.response.communication.notifications import page, send_to_stakeholders
+from mlrunbook.response.communication.notifications import Page, page, send_to_stakeholders
 from mlrunbook.response.execution import approvals, existing, standing_orders
 from mlrunbook.response.execution.execute import execute
 from mlrunbook.response.execution.plans import apply_or_page, executed_of
@@ -318,7 +318,7 @@ def _page(conn: Connection, policy: Policy, incident: Incident, one: Ordered, *,
             todo, roles = BY_HAND, [Role.ONCALL_ML_ENGINEER]
     timeline.append(conn, incident.id, "action", words[:1].upper() + words[1:], actor="dispatcher", at=now)
     for role in dict.fromkeys([*roles, *([Role.ML_TEAM_LEAD] if again else [])]):
-        page(conn, policy, incident, role, words, now=now, key=f"{key}:{role}", next_step=todo)
+        page(conn, policy, incident, Page(role, words, f"{key}:{role}", todo), now=now)
 
 
 def _by_command(one: Ordered) -> str:

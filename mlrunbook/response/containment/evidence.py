@@ -11,6 +11,7 @@ from typing import Any
 
 from mlrunbook.base.concurrent_reads import read_all
 from mlrunbook.domain.containment.evidence import MANIFEST, Bundle, File, faults, manifest, without_secrets
+from mlrunbook.domain.detection.reports import FirstReport
 from mlrunbook.domain.errors import RunbookError
 from mlrunbook.ports import MISSING
 from mlrunbook.response.containment import breach
@@ -108,7 +109,8 @@ def _reported(run: Run) -> dict[str, Any]:
     incident = run.incident()
     with run.world.transaction() as conn:
         fired = [dict(row) for row in alerts.of_incident(conn, run.incident_id)]
-        return {"incident": asdict(incident), "report": records.get(conn, run.incident_id, "report"), "alerts": fired}
+        first = records.recall(conn, run.incident_id, FirstReport)
+        return {"incident": asdict(incident), "report": first.to_record() if first else None, "alerts": fired}
 
 
 def _file(name: str, value: Any) -> File:

@@ -16,13 +16,14 @@ from sqlalchemy import Connection, text
 
 from mlrunbook.domain.detection import alert_rules
 from mlrunbook.domain.detection.alert_rules import Judged, Seen, ServerSeen
+from mlrunbook.domain.detection.alerts import NormalisedAlert
 from mlrunbook.domain.errors import RunbookError, Transient
 from mlrunbook.domain.evaluation.performance import ModelMetrics, WindowMetrics
 from mlrunbook.domain.evaluation.probing import Probing, judge_probing
 from mlrunbook.domain.investigation import findings as checks
 from mlrunbook.domain.investigation.findings import Finding
 from mlrunbook.domain.observed import FeatureServerAnswer, Missing, Prediction, ServingStatus
-from mlrunbook.response.lifecycle.opening import NormalisedAlert, take_in_alerts
+from mlrunbook.response.lifecycle.alert_intake import AlertBatch, take_in_alerts
 from mlrunbook.response.measurement import feature_store, recent_changes
 from mlrunbook.response.measurement import metrics as measured
 from mlrunbook.response.world import World
@@ -117,7 +118,7 @@ def evaluate(world: World, what: Seen) -> list[str]:
         judged = alert_rules.evaluate(what, policy.alerts, rule_states.read(conn, what.model), now)
         rule_states.write(conn, what.model, {one.rule.key: (one.state, one.sentence) for one in judged}, now=now)
         told = list(_to_tell(conn, what, judged, now))
-        ids = take_in_alerts(conn, policy, SOURCE, told, now=now)
+        ids = take_in_alerts(conn, policy, AlertBatch(SOURCE, told), now=now)
     sentences = [f"{one.rule.level} {one.rule.alert} {one.state.words}: {one.sentence}" for one in judged if one.state.words != "ok"]
     sentences += [f"{one.rule.alert}: nobody can tell" for one in judged if one.measured is None and one.state.words == "ok"]
     sentences += [f"{alert.name} ended" for alert in told if not alert.firing]

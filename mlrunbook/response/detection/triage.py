@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, replace
-from datetime import datetime, timedelta
+from dataclasses import dataclass, replace
+from datetime import timedelta
 from typing import Any
 
 from sqlalchemy import Connection
@@ -12,11 +12,14 @@ from mlrunbook.domain.communication import messages
 from mlrunbook.domain.communication.messages import Figures
 from mlrunbook.domain.containment.containment import is_stopped
 from mlrunbook.domain.containment.orders import OrderState
-from mlrunbook.domain.detection.severity import AlertSignal, Assessment, assess, on_a_persons_word
-from mlrunbook.domain.detection.severity_change import is_measured_as_it_was, risen
+from mlrunbook.domain.detection.flapping import Reopened
+from mlrunbook.domain.detection.reports import FirstReport, PersonsReport
+from mlrunbook.domain.detection.severity import AlertSignal, Assessment, Claims, Measurements, assess, on_a_persons_word
+from mlrunbook.domain.detection.severity_change import GradedAgain, SeverityDoubted, SeveritySet, is_measured_as_it_was, risen
+from mlrunbook.domain.detection.triage import Affected, Triage
 from mlrunbook.domain.errors import RunbookError, Transient
 from mlrunbook.domain.evaluation.performance import ModelMetrics
-from mlrunbook.domain.incident import Incident, IncidentType, Severity, Status
+from mlrunbook.domain.incident import Incident, Severity, Status
 from mlrunbook.domain.observed import ServingStatus
 from mlrunbook.domain.policy.alerting import MISSED_FAILURE_ALERT
 from mlrunbook.domain.policy.policy import CostAssumptions
@@ -24,27 +27,38 @@ from mlrunbook.domain.records import Record
 from mlrunbook.domain.roles import Role
 from mlrunbook.response.communication import reports
 from mlrunbook.response.communication.escalation import escalate, schedule_update
-from mlrunbook.response.communication.notifications import opened_at, reopening, send_message, snapshot, stop
+from mlrunbook.response.communication.notifications import opened_at, send_message, snapshot, stop
 from mlrunbook.response.execution.plans import executed_containment
 from mlrunbook.response.execution.standing_orders import of_run, summary_of
-from mlrunbook.response.lifecycle.reopening import close_as_it_was, discard, is_unproven
-from mlrunbook.response.lifecycle.severity_change import change_severity, lowered_from
+from mlrunbook.response.lifecycle.reopening import close_as_it_was, discard
+from mlrunbook.response.lifecycle.severity_change import SeverityChange, change_severity, lowered_from
 from mlrunbook.response.measurement import metrics as measured
 from mlrunbook.response.run import ACTOR, Run
 from mlrunbook.store import alerts, incidents, records
+from mlrunbook.store.incidents import Classification
 
 
-def triage(run: Run) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Look:
+    """What one look has shown; None: the platform gave nothing."""
+
+    assessment: Assessment
+    metrics: ModelMetrics | None
+    status: ServingStatus | None
+
+
+def triage(run: Run) -> Triage:
     """Look until the evidence decides or the looks are used up, then record the outcome and tell people."""
-    found = run.recorded("triage")
+    found = run.recall(Triage)
     if found and not _is_outgrown(run, found):
-        if run.recorded(Record.SEVERITY_DOUBTED):
+        if run.recall(SeverityDoubted):
             reassess_severity(run)
-        return run.recorded("triage") or found
+        return run.recall(Triage) or found
     policy = run.world.policy
     for number in range(1, policy.triage.looks + 1):
         final = number == policy.triage.looks
-        assessment, metrics, status = look(run, final_look=final)
+        seen = look(run, final_look=final)
+        assessment = seen.assessment
         if assessment.real is not None and not (assessment.may_be_worse and not final):
             break
         with run.write() as conn:
@@ -52,50 +66,53 @@ def triage(run: Run) -> dict[str, Any]:
         run.world.sleep(policy.triage.seconds_between_looks)
     if not assessment.real and (asked := _asked(run)):  # a person wants a change: there is work to do, whatever is measured
         assessment = replace(assessment, real=True, insufficient=True, reasons=(asked, *assessment.reasons))
-    again = run.recorded(Record.REOPENED)
-    if again and not is_unproven(again):  # measured: a fix that did not hold is no false alarm
+    again = run.recall(Reopened)
+    if again and again.measured:  # a fix that did not hold is no false alarm
         unproven = assessment.insufficient or not assessment.real
-        reasons = (f"reopened: {again['why']}", *assessment.reasons)
+        reasons = (f"reopened: {again.why}", *assessment.reasons)
         assessment = replace(assessment, real=True, insufficient=unproven, reasons=reasons)
-    return _settle(run, assessment, metrics, status)
+    return _settle(run, replace(seen, assessment=assessment))
 
 
 def _asked(run: Run) -> str | None:
     """What a person wants changed: a path, or containment that was ordered on the spot."""
-    if request := run.recorded("request"):
+    if request := run.recorded(Record.REQUEST):
         return f"{request['by']} asks for path {request['path']}"
     return ordered(run)
 
 
-def _is_outgrown(run: Run, found: dict[str, Any]) -> bool:
+def _is_outgrown(run: Run, found: Triage) -> bool:
     """A critical failure was missed after triage: what it found is put aside, and so is the containment that followed from it."""
-    if not missed_failure(run) or affects_safety(found) or run.recorded("applied"):
+    if not missed_failure(run) or found.assessment.safety_risk or run.recorded(Record.APPLIED):
         return False
     with run.write() as conn:
         run.note(conn, "triage", "A critical failure was missed since: judged and contained anew")
-        records.forget(conn, run.incident_id, "triage", "containment", "contained")
+        records.forget(conn, run.incident_id, Record.TRIAGE, Record.CONTAINMENT, Record.CONTAINED)
     return True
 
 
 def reassess_after_investigation(run: Run) -> bool:
     """Step 3, once the checklist is answered: True when the severity rose, and containment is to be planned anew."""
-    if run.recorded(Record.GRADED_AGAIN):
+    if run.recall(GradedAgain):
         return False
     rose = reassess_severity(run)
     with run.write() as conn:
-        run.record(conn, Record.GRADED_AGAIN, {"rose": rose})
+        run.keep(conn, GradedAgain(rose))
     return rose
 
 
 def reassess_severity(run: Run) -> bool:
     """One more look, where what is measured is still the failure and not what was done about it."""
-    found = run.recorded("triage") or {}
+    found = run.recall(Triage)
     with run.write() as conn:
         records.forget(conn, run.incident_id, Record.SEVERITY_DOUBTED)  # what comes from here on is another doubt
-    if not found.get("real") or run.recorded("applied") or not is_measured_as_it_was([e.action for e in executed_containment(run)]):
+    if found is None or not found.real or run.recorded(Record.APPLIED):
         return False
-    seen, metrics, status = look(run, final_look=True)
-    if metrics is None or status is None or not status.server_healthy or not seen.real:
+    if not is_measured_as_it_was([e.action for e in executed_containment(run)]):
+        return False
+    now = look(run, final_look=True)
+    seen = now.assessment
+    if now.metrics is None or now.status is None or not now.status.server_healthy or not seen.real:
         return False  # a platform or a server that does not answer is an incident of its own
     with run.write() as conn:
         incident = incidents.get(conn, run.incident_id, lock=True)
@@ -103,7 +120,8 @@ def reassess_severity(run: Run) -> bool:
         if to is incident.severity:
             return False
         words = f"measured again, it is {to} and no longer {incident.severity}: {'; '.join(seen.reasons)}"
-        change_severity(conn, run.world.policy, incident, to, replace(seen, severity=to), words=words, by=ACTOR, now=run.world.now())
+        change = SeverityChange(to, replace(seen, severity=to), words, ACTOR)
+        change_severity(conn, run.world.policy, incident, change, now=run.world.now())
     return True
 
 
@@ -114,16 +132,11 @@ def missed_failure(run: Run) -> str:
     return next((s.summary or s.name for s in signals if s.name == MISSED_FAILURE_ALERT), "")
 
 
-def look(run: Run, *, final_look: bool = False) -> tuple[Assessment, ModelMetrics | None, ServingStatus | None]:
+def look(run: Run, *, final_look: bool = False) -> Look:
     """One assessment from what the store and the platform say right now."""
     with run.world.transaction() as conn:
         incident = incidents.get(conn, run.incident_id)
-        reported = records.get(conn, run.incident_id, "report") or {}
-        by_person = (records.get(conn, run.incident_id, Record.SEVERITY_SET) or {}).get("by_person", False)
-        again = records.get(conn, run.incident_id, Record.REOPENED)
-        begun = datetime.fromisoformat(again["at"]) if again and is_unproven(again) else incident.detected_at
-        told = _told_since(conn, incident)
-        fired = [a["body"] for a in alerts.of_incident(conn, run.incident_id) if a["last_seen_at"] >= begun]
+        claims = _claims(run, conn, incident)
     metrics = status = None
     reachable = True
     try:
@@ -136,28 +149,26 @@ def look(run: Run, *, final_look: bool = False) -> tuple[Assessment, ModelMetric
     except RunbookError as error:  # it answers, but has nothing on this model: judge by the report
         with run.write() as conn:
             run.note(conn, "triage", f"The model platform has no metrics for {incident.model}: {error}")
-    severity: Severity | None = incident.severity
-    type_: IncidentType | None = incident.type
-    if reported.get("by_alert") and not by_person:  # its severity is a guess: what people have reported since is none
+    policy, seen = run.world.policy, Measurements(metrics, status, platform_reachable=reachable)
+    return Look(assess(claims, seen, policy.severity, policy.fairness, final_look=final_look), metrics, status)
+
+
+def _claims(run: Run, conn: Connection, incident: Incident) -> Claims:
+    """What people say it is, and the alerts since it was opened, or opened again by an alert."""
+    first, again = records.recall(conn, incident.id, FirstReport), records.recall(conn, incident.id, Reopened)
+    said = records.recall(conn, incident.id, SeveritySet)
+    begun = again.at if again and not again.measured else incident.detected_at
+    fired = [_signal(run, a["body"]) for a in alerts.of_incident(conn, incident.id) if a["last_seen_at"] >= begun]
+    if first and first.by_alert and not (said and said.by_person):  # its severity is a guess: what people have reported since is none
+        told = _told_since(conn, incident)
         severity = max((t.severity for t in told), key=lambda s: s.rank, default=None)
-        type_ = told[0].type if told else None
-    assessment = assess(
-        reported_severity=severity,
-        reported_type=type_,
-        alerts=[_signal(run, body) for body in fired],
-        metrics=metrics,
-        status=status,
-        platform_reachable=reachable,
-        policy=run.world.policy.severity,
-        fairness=run.world.policy.fairness,
-        final_look=final_look,
-    )
-    return assessment, metrics, status
+        return Claims(severity, told[0].type if told else None, fired)
+    return Claims(incident.severity, incident.type, fired)
 
 
-def _told_since(conn: Connection, incident: Incident) -> list[reports.Told]:
+def _told_since(conn: Connection, incident: Incident) -> list[PersonsReport]:
     """What people have reported since it was opened, or opened again."""
-    begun = opened_at(conn, incident) if reopening(conn, incident.id) else incident.detected_at
+    begun = opened_at(conn, incident) if records.recall(conn, incident.id, Reopened) else incident.detected_at
     return [one for one in reports.of_incident(conn, incident.id) if one.at >= begun]
 
 
@@ -168,57 +179,66 @@ def _signal(run: Run, body: dict[str, Any]) -> AlertSignal:
     return AlertSignal(name, level, run.world.policy.type_of_alert(name), summary)
 
 
-def _settle(run: Run, found: Assessment, metrics: ModelMetrics | None, status: ServingStatus | None) -> dict[str, Any]:
+def _settle(run: Run, seen: Look) -> Triage:
     pending = _pending_work_orders(run)
     with run.write() as conn:
-        if standing := records.get(conn, run.incident_id, "triage"):
+        if standing := records.recall(conn, run.incident_id, Triage):
             return standing
-        policy, now = run.world.policy, run.world.now()
-        verdict = "triage found it real"
-        if _told_since(conn, incidents.get(conn, run.incident_id)):
-            verdict = verdict if found.real else "a person reported it, and no measurement shows it"
-            found = on_a_persons_word(found, metrics)
-        if lowered := lowered_from(conn, run.incident_id):  # a person's word before triage spoke
-            found = replace(found, severity=risen(incidents.get(conn, run.incident_id).severity, found.severity, lowered))
-        summary = "; ".join(found.reasons)
-        data = {
-            "real": bool(found.real),
-            "severity": found.severity,
-            "type": found.type,
-            "summary": summary,
-            "assessment": asdict(found),
-            "baseline": asdict(metrics.baseline.confusion) if metrics else None,
-            "baseline_by_type": {name: asdict(c) for name, c in metrics.baseline.by_asset_type.items()} if metrics else {},
-            "figures": asdict(figures_of(metrics, policy.costs)),
-            "affected": {
-                "model": incidents.get(conn, run.incident_id).model,
-                "version": status.serving_version if status else None,
-                "asset_types": sorted(metrics.current.by_asset_type) if metrics else [],
-                "pending_work_orders": pending,
-            },
-        }
-        recorded = run.record(conn, "triage", data)
-        again = records.get(conn, run.incident_id, Record.REOPENED)
-        if not found.real and is_unproven(again):
-            close_as_it_was(conn, run.incident_id, why=summary, actor=ACTOR, now=now)
-            stop(conn, run.incident_id, now=now)
-            return recorded
-        if is_unproven(again):
+        found, verdict = _in_the_light_of_people(conn, incidents.get(conn, run.incident_id), seen)
+        triaged = run.keep(conn, _triaged(run, found, seen, pending))
+        again = records.recall(conn, run.incident_id, Reopened)
+        unproven = again if again and not again.measured else None
+        if not triaged.real:
+            _end_false_alarm(run, conn, triaged.summary, unproven)
+            return triaged
+        if unproven:
             discard(conn, run.incident_id)
-        if not found.real:
-            incidents.set_status(conn, run.incident_id, Status.FALSE_ALARM, why=summary, actor=ACTOR, now=now)
-            stop(conn, run.incident_id, now=now)
-            incident = incidents.get(conn, run.incident_id)
-            text = messages.Rendered(f"[FALSE ALARM] {messages.model_name(incident.model)}", f"{incident.id}: {summary}")
-            send_message(conn, incident, "incidents", "#ml-incidents", text, key="false-alarm", now=now)
-            return recorded
-        version = status.server_version or status.serving_version if status else None
-        incident = incidents.classify(
-            conn, run.incident_id, severity=found.severity, type=found.type, why=summary, actor=ACTOR, now=now, model_version=version
-        )
+        version = seen.status.server_version or seen.status.serving_version if seen.status else None
+        judged, now = Classification(found.severity, found.type, version), run.world.now()
+        incident = incidents.classify(conn, run.incident_id, judged, why=triaged.summary, actor=ACTOR, now=now)
         _tell_people(run, conn, incident, verdict)
         incidents.set_status(conn, run.incident_id, Status.INVESTIGATING, why=verdict, actor=ACTOR, now=now)
-    return recorded
+    return triaged
+
+
+def _in_the_light_of_people(conn: Connection, incident: Incident, seen: Look) -> tuple[Assessment, str]:
+    """The assessment after what people have reported and set meanwhile, and what stakeholders are told of it."""
+    found, verdict = seen.assessment, "triage found it real"
+    if _told_since(conn, incident):
+        verdict = verdict if found.real else "a person reported it, and no measurement shows it"
+        found = on_a_persons_word(found, seen.metrics)
+    if lowered := lowered_from(conn, incident.id):  # a person's word before triage spoke
+        found = replace(found, severity=risen(incident.severity, found.severity, lowered))
+    return found, verdict
+
+
+def _triaged(run: Run, found: Assessment, seen: Look, pending_work_orders: int | None) -> Triage:
+    metrics, status = seen.metrics, seen.status
+    asset_types = tuple(sorted(metrics.current.by_asset_type)) if metrics else ()
+    return Triage(
+        real=bool(found.real),
+        severity=found.severity,
+        type=found.type,
+        summary="; ".join(found.reasons),
+        assessment=found,
+        affected=Affected(run.incident().model, status.serving_version if status else None, asset_types, pending_work_orders),
+        baseline=metrics.baseline.confusion if metrics else None,
+        baseline_by_type=metrics.baseline.by_asset_type if metrics else {},
+        figures=figures_of(metrics, run.world.policy.costs),
+    )
+
+
+def _end_false_alarm(run: Run, conn: Connection, why: str, unproven: Reopened | None) -> None:
+    """What an alert has opened again ends as it had ended, and nobody hears of it a second time."""
+    now = run.world.now()
+    if unproven:
+        close_as_it_was(conn, run.incident_id, unproven, why=why, actor=ACTOR, now=now)
+        stop(conn, run.incident_id, now=now)
+        return
+    incident = incidents.set_status(conn, run.incident_id, Status.FALSE_ALARM, why=why, actor=ACTOR, now=now)
+    stop(conn, run.incident_id, now=now)
+    text = messages.Rendered(f"[FALSE ALARM] {messages.model_name(incident.model)}", f"{incident.id}: {why}")
+    send_message(conn, incident, "incidents", "#ml-incidents", text, key="false-alarm", now=now)
 
 
 def _tell_people(run: Run, conn: Connection, incident: Incident, verdict: str) -> None:
@@ -262,10 +282,6 @@ def _pending_work_orders(run: Run) -> int | None:
         return len(run.world.platform.work_orders(run.incident().model, state="pending"))
     except RunbookError:
         return None
-
-
-def affects_safety(recorded: dict[str, Any]) -> bool:
-    return bool(recorded["assessment"].get("safety_risk"))
 
 
 def ordered(run: Run) -> str | None:

@@ -16,7 +16,7 @@ from mlrunbook.domain.resolution import deciding
 from mlrunbook.domain.resolution.deciding import Standing
 from mlrunbook.domain.resolution.plan import OBJECTION
 from mlrunbook.domain.roles import Role
-from mlrunbook.response.communication.notifications import request_action
+from mlrunbook.response.communication.notifications import Page, request_action
 from mlrunbook.response.execution import standing_orders
 from mlrunbook.response.plan_state import rules_for, state_of, valid_approval
 from mlrunbook.store import incidents, leases, outbox, plans, timeline
@@ -150,7 +150,7 @@ def _say_that_it_lapsed(conn: Connection, policy: Policy, plan: Plan, why: str, 
     timeline.append(conn, incident.id, "approval", why[:1].upper() + why[1:], actor="dispatcher", at=now, data={"digest": plan.digest})
     todo = f"Give the order again if it is still wanted: mlrunbook incidents contain {incident.id}"
     role = policy.approvals.of(plan.kind).roles[0]
-    request_action(conn, policy, incident, role, why, now=now, key=f"lapsed:{plan.digest[:12]}", next_step=todo)
+    request_action(conn, policy, incident, Page(role, why, f"lapsed:{plan.digest[:12]}", todo), now=now)
 
 
 def _ask(conn: Connection, policy: Policy, plan: Plan, roles: Iterable[Role], why: str, *, round: int, now: datetime) -> None:
@@ -159,7 +159,7 @@ def _ask(conn: Connection, policy: Policy, plan: Plan, roles: Iterable[Role], wh
         why = f"{line(str(against), PAGED_OBJECTION)}. Asked for anyway: {why}"
     todo = f"Decide: mlrunbook incidents approve {incident.id} --plan {plan.digest[:12]}   (or: incidents reject)"
     for role in dict.fromkeys(roles):
-        request_action(conn, policy, incident, role, why, now=now, key=f"ask:{plan.digest[:12]}:{round}:{role}", next_step=todo)
+        request_action(conn, policy, incident, Page(role, why, f"ask:{plan.digest[:12]}:{round}:{role}", todo), now=now)
     if plan.kind is PlanKind.MITIGATION:
         return
     at = now + timedelta(minutes=policy.approvals.of(plan.kind).expires_after_min)

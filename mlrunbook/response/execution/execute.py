@@ -22,7 +22,7 @@ from mlrunbook.domain.containment.orders import WHAT_ANSWERS, OrderState, thing_
 from mlrunbook.domain.errors import NotApproved, Overtaken, Refused, RunbookError, Transient, Unknown
 from mlrunbook.domain.incident import Severity
 from mlrunbook.domain.roles import Role
-from mlrunbook.response.communication.notifications import page
+from mlrunbook.response.communication.notifications import Page, page
 from mlrunbook.response.execution import standing_orders
 from mlrunbook.response.execution.handlers import HANDLERS, ActionHandler
 from mlrunbook.response.plan_state import rules_for, valid_approval
@@ -185,7 +185,7 @@ def _within_guardrails(conn: Connection, world: World, plan: Plan, action: Actio
         raise Refused(f"{action.summary}: stopped by {broken}; wait, or change the policy")
     why = f"guardrail overridden for {what}: {action.summary}, despite {broken}"
     timeline.append(conn, plan.incident_id, "guardrail", why.capitalize(), actor="mlrunbook", at=now)
-    page(conn, policy, incident, Role.ML_TEAM_LEAD, why, now=now, key=f"guardrail:{plan.digest[:12]}:{action.kind}")
+    page(conn, policy, incident, Page(Role.ML_TEAM_LEAD, why, f"guardrail:{plan.digest[:12]}:{action.kind}"), now=now)
 
 
 def _not_isolated(world: World, action: Action) -> None:

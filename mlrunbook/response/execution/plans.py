@@ -13,7 +13,7 @@ from mlrunbook.domain.containment.orders import WHAT_ANSWERS, thing_of
 from mlrunbook.domain.errors import Fenced, Overtaken, Refused, Transient, Unknown
 from mlrunbook.domain.incident import Incident
 from mlrunbook.domain.roles import Role
-from mlrunbook.response.communication.notifications import page
+from mlrunbook.response.communication.notifications import Page, page
 from mlrunbook.response.execution.execute import execute
 from mlrunbook.response.execution.standing_orders import failed_key
 from mlrunbook.response.run import Run
@@ -84,9 +84,9 @@ def report_left_out(run: Run, conn: Connection, action: Action, why: str) -> Non
 
 def _page_about(run: Run, conn: Connection, incident: Incident, action: Action, why: str, *, key: str) -> None:
     """The engineer on call; of an isolation the security officer too."""
-    page(conn, run.world.policy, incident, Role.ONCALL_ML_ENGINEER, why, now=run.world.now(), key=key)
+    page(conn, run.world.policy, incident, Page(Role.ONCALL_ML_ENGINEER, why, key), now=run.world.now())
     if isinstance(action, Isolate):
-        page(conn, run.world.policy, incident, Role.SECURITY_OFFICER, why, now=run.world.now(), key=f"{key}:security")
+        page(conn, run.world.policy, incident, Page(Role.SECURITY_OFFICER, why, f"{key}:security"), now=run.world.now())
 
 
 def executed_containment(run: Run) -> list[Executed]:

@@ -8,6 +8,7 @@ from typing import TypeVar
 
 from mlrunbook.domain.containment.containment import is_stopped
 from mlrunbook.domain.detection.alert_rules import spread
+from mlrunbook.domain.detection.triage import Triage
 from mlrunbook.domain.errors import RunbookError
 from mlrunbook.domain.evaluation.probing import judge_probing
 from mlrunbook.domain.investigation import findings as checks
@@ -21,7 +22,6 @@ from mlrunbook.domain.observed import Change, Missing, Prediction
 from mlrunbook.response.detection.triage import figures_of, missed_failure
 from mlrunbook.response.execution.plans import executed_containment
 from mlrunbook.response.investigation import rollback_target
-from mlrunbook.response.lifecycle.severity_change import assessment_of
 from mlrunbook.response.measurement import feature_store, recent_changes
 from mlrunbook.response.measurement import metrics as measured
 from mlrunbook.response.run import Run
@@ -136,13 +136,13 @@ def conclude(run: Run) -> Diagnosed:
 
 def gathered_facts(run: Run) -> DiagnosisFacts:
     incident, platform = run.incident(), run.world.platform
-    triage, week_ago = run.recorded("triage") or {}, incident.detected_at - timedelta(days=7)
+    triage, week_ago = run.recall(Triage), incident.detected_at - timedelta(days=7)
     recent, reference = _or_none(_recent(run)), _or_none(_tried(lambda: _reference(run)))
     about = About(
         incident.detected_at,
         incident.model_version,
         missed=missed_failure(run),
-        dangerous=assessment_of(triage).dangerous if triage else False,
+        dangerous=triage is not None and triage.assessment.dangerous,
         stopped=is_stopped(executed_containment(run)),
     )
     changes = _or_none(_tried(lambda: recent_changes.of_model(run.world, incident.model, since=week_ago)))

@@ -8,10 +8,10 @@ from sqlalchemy import Connection
 
 from mlrunbook.domain.actions import PlanKind
 from mlrunbook.domain.communication.durations import times
+from mlrunbook.domain.detection.flapping import Reopened
 from mlrunbook.domain.incident import Incident, Status
 from mlrunbook.domain.investigation.diagnosis import Diagnosed
 from mlrunbook.domain.investigation.similar_incidents import Case, find_similar
-from mlrunbook.domain.records import Record
 from mlrunbook.response.run import Run
 from mlrunbook.store import incidents, journal, plans, records
 from mlrunbook.store.journal import SETTLED
@@ -23,11 +23,11 @@ FIXES = (PlanKind.MITIGATION, PlanKind.RESOLUTION)
 def of(conn: Connection, incident: Incident) -> list[Case]:
     """At most three, the most telling first; nothing where nothing resembles it."""
     past = [i for i in incidents.find(conn, status=Status.CLOSED, limit=LOOKED_THROUGH) if i.id != incident.id]
-    diagnoses = records.of_step(conn, Record.DIAGNOSIS, [incident.id, *(i.id for i in past)])
+    diagnoses = records.of_step(conn, Diagnosed.key, [incident.id, *(i.id for i in past)])
     causes = {id_: Diagnosed.from_record(found).cause for id_, found in diagnoses.items()}
     cases = [Case(i.id, i.model, i.type, i.severity, causes.get(i.id), i.detected_at, times(i).to_resolve) for i in past]
     return [
-        replace(case, fixed_by=_fixes(conn, case.incident_id), came_back=records.get(conn, case.incident_id, Record.REOPENED) is not None)
+        replace(case, fixed_by=_fixes(conn, case.incident_id), came_back=records.recall(conn, case.incident_id, Reopened) is not None)
         for case in find_similar(incident.model, incident.type, causes.get(incident.id), cases)
     ]
 

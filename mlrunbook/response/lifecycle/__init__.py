@@ -1,1 +1,3 @@
-"""Open, join, reopen, flapping, severity changes, runs and leases, post-close check. May import measurement and what lies below."""
+"""Take alerts in, open, join, reopen, silences, flapping, severity changes, runs and leases, post-close check. May import measurement
+and what lies below.
+"""

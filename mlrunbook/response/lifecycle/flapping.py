@@ -7,20 +7,22 @@ put aside, or closes it as it was.
 from __future__ import annotations
 
 from datetime import datetime, timedelta
+from typing import TypeVar
 
 from sqlalchemy import Connection
 
-from mlrunbook.domain.detection.flapping import judge_flapping, quiet_at
+from mlrunbook.domain.detection.flapping import AutomationResumed, Flapping, judge_flapping, quiet_at
 from mlrunbook.domain.errors import Refused
 from mlrunbook.domain.incident import Incident
 from mlrunbook.domain.policy.policy import Policy
-from mlrunbook.domain.records import Record
+from mlrunbook.domain.records import Record, Recorded
 from mlrunbook.domain.roles import Role
 from mlrunbook.response.communication.escalation import DISPATCHER, is_unresolved
-from mlrunbook.response.communication.notifications import request_action
+from mlrunbook.response.communication.notifications import Page, request_action
 from mlrunbook.store import incidents, leases, outbox, records, timeline
 
 TIMER = "automation_back"
+R = TypeVar("R", bound=Recorded)
 
 
 # --- flapping
@@ -29,34 +31,33 @@ TIMER = "automation_back"
 def note_opening(conn: Connection, policy: Policy, incident: Incident, *, now: datetime) -> None:
     """It was opened, perhaps once too often. The page goes out once; whatever opens meanwhile only moves the end."""
     back = now - timedelta(minutes=policy.recurrence.flapping_within_min)
-    told = _of_family(conn, incident, Record.FLAPPING)
-    since = max([back, *(datetime.fromisoformat(r["at"]) for r in _of_family(conn, incident, Record.FLAPPING_GO_ON))])
+    told = _of_family(conn, incident, Flapping)
+    since = max([back, *(said.at for said in _of_family(conn, incident, AutomationResumed))])
     openings = incidents.openings(conn, incident.model, incident.family, since=since)
-    flapping, said = judge_flapping(openings, now, policy.recurrence)
-    if not flapping:
+    flaps, why = judge_flapping(openings, now, policy.recurrence)
+    if not flaps:
         return
     quiet = quiet_at(now, policy.recurrence)
-    records.forget(conn, incident.id, Record.FLAPPING)
-    records.put(conn, incident.id, Record.FLAPPING, {"at": now.isoformat(), "why": said, "quiet_at": quiet.isoformat()}, now=now)
-    text = f"Flapping: {said}. Automatic containment and automatic closing wait for a person"
+    records.replace(conn, incident.id, Flapping(now, why, quiet), now=now)
+    text = f"Flapping: {why}. Automatic containment and automatic closing wait for a person"
     timeline.append(conn, incident.id, "flapping", text, actor=DISPATCHER, at=now)
     key = f"automation-back:{incident.id}:{now.isoformat()}"
     outbox.put(conn, TIMER, key, {"quiet_at": quiet.isoformat()}, now=now, incident_id=incident.id, at=quiet)
-    if not any(datetime.fromisoformat(r["at"]) > since for r in told):
+    if not any(earlier.at > since for earlier in told):
         todo = f"Look, then: mlrunbook incidents resume-automation {incident.id}"
         for role in (Role.ONCALL_ML_ENGINEER, Role.ML_TEAM_LEAD):
-            request_action(conn, policy, incident, role, text, now=now, key=f"flapping:{role}:{now.isoformat()}", next_step=todo)
+            request_action(conn, policy, incident, Page(role, text, f"flapping:{role}:{now.isoformat()}", todo), now=now)
 
 
 def automation_held(conn: Connection, incident_id: str, *, now: datetime) -> str | None:
     """Why nothing happens by itself on this incident; None where it does."""
-    flapping = records.get(conn, incident_id, Record.FLAPPING)
-    if flapping is None or datetime.fromisoformat(flapping["quiet_at"]) <= now:
+    flapping = records.recall(conn, incident_id, Flapping)
+    if flapping is None or flapping.quiet_at <= now:
         return None
-    said = records.get(conn, incident_id, Record.FLAPPING_GO_ON)
-    if said and datetime.fromisoformat(said["at"]) >= datetime.fromisoformat(flapping["at"]):
+    resumed = records.recall(conn, incident_id, AutomationResumed)
+    if resumed and resumed.at >= flapping.at:
         return None
-    return f"it is flapping ({flapping['why']}): a person looks, then says `mlrunbook incidents resume-automation {incident_id}`"
+    return f"it is flapping ({flapping.why}): a person looks, then says `mlrunbook incidents resume-automation {incident_id}`"
 
 
 def resume_automation(conn: Connection, incident_id: str, *, by: str, note: str, now: datetime) -> Incident:
@@ -64,8 +65,7 @@ def resume_automation(conn: Connection, incident_id: str, *, by: str, note: str,
     incident = incidents.get(conn, incident_id, lock=True)
     if automation_held(conn, incident_id, now=now) is None:
         raise Refused(f"{incident_id}: automation has not stopped, there is nothing to let go on")
-    records.forget(conn, incident_id, Record.FLAPPING_GO_ON)
-    records.put(conn, incident_id, Record.FLAPPING_GO_ON, {"by": by, "at": now.isoformat(), "note": note}, now=now)
+    records.replace(conn, incident_id, AutomationResumed(by, now, note), now=now)
     words = f"{by} lets automation go on" + (f": {note}" if note else "")
     timeline.append(conn, incident_id, "flapping", words, actor=by, at=now)
     _resume(conn, incident, why=words, now=now)
@@ -75,8 +75,8 @@ def resume_automation(conn: Connection, incident_id: str, *, by: str, note: str,
 def quiet(conn: Connection, _: Policy, item: outbox.Item, *, now: datetime) -> None:
     """The window is over. Where nothing opened meanwhile, automation is back."""
     incident = incidents.get(conn, str(item.incident_id), lock=True)
-    flapping = records.get(conn, incident.id, Record.FLAPPING) or {}
-    if flapping.get("quiet_at") != item.payload["quiet_at"] or not is_unresolved(incident) or outbox.is_delivered(conn, item.dedup_key):
+    flapping, ends = records.recall(conn, incident.id, Flapping), datetime.fromisoformat(item.payload["quiet_at"])
+    if flapping is None or flapping.quiet_at != ends or not is_unresolved(incident) or outbox.is_delivered(conn, item.dedup_key):
         return
     words = "Nothing has opened since: automation goes on"
     timeline.append(conn, incident.id, "flapping", words, actor=DISPATCHER, at=now)
@@ -84,11 +84,13 @@ def quiet(conn: Connection, _: Policy, item: outbox.Item, *, now: datetime) -> N
 
 
 def _resume(conn: Connection, incident: Incident, *, why: str, now: datetime) -> None:
-    if not any(records.get(conn, incident.id, fix) for fix in ("applied", "human_resolution")):  # else it is over but for the closing
-        records.forget(conn, incident.id, "containment", "contained")
+    fixed = any(records.get(conn, incident.id, fix) for fix in (Record.APPLIED, Record.HUMAN_RESOLUTION))
+    if not fixed:  # else it is over but for the closing
+        records.forget(conn, incident.id, Record.CONTAINMENT, Record.CONTAINED)
     if is_unresolved(incident):
         leases.preempt(conn, incident.id, why=why, now=now)
 
 
-def _of_family(conn: Connection, incident: Incident, step: str) -> list[dict[str, str]]:
-    return records.of_family(conn, step, model=incident.model, family=incident.family)
+def _of_family(conn: Connection, incident: Incident, kind: type[R]) -> list[R]:
+    rows = records.of_family(conn, kind.key, model=incident.model, family=incident.family)
+    return [kind.from_record(row) for row in rows]

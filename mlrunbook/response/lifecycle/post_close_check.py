@@ -12,6 +12,8 @@ from typing import Any
 from sqlalchemy import Connection
 
 from mlrunbook.domain.communication import messages
+from mlrunbook.domain.detection.flapping import Reopened
+from mlrunbook.domain.detection.triage import Triage
 from mlrunbook.domain.errors import NotFound, Refused
 from mlrunbook.domain.evaluation.performance import Confusion
 from mlrunbook.domain.incident import Incident, Status
@@ -51,13 +53,14 @@ def confirm(world: World, item: outbox.Item) -> None:
     incident_id, policy = str(item.incident_id), world.policy
     with world.transaction() as conn:
         incident = incidents.get(conn, incident_id)
-        before = (records.get(conn, incident_id, "triage") or {}).get("baseline")
+        triage = records.recall(conn, incident_id, Triage)
     said = None
     if incident.status is Status.CLOSED:
         closed_at = datetime.fromisoformat(str(item.payload["closed_at"]))
         until = closed_at + timedelta(minutes=policy.recovery_watch.confirm_for_min)
         again_at = world.now() + timedelta(minutes=policy.recovery_watch.confirm_after_min)
-        said = judge_confirmation(_measure(world, incident, item, closed_at, before), may_ask_again=again_at <= until)
+        seen = _measure(world, incident, item, closed_at, triage.baseline if triage else None)
+        said = judge_confirmation(seen, may_ask_again=again_at <= until)
     with world.transaction() as conn:
         incident = incidents.get(conn, incident_id, lock=True)
         if said is not None and incident.status is Status.CLOSED and not outbox.is_delivered(conn, item.dedup_key):
@@ -65,7 +68,7 @@ def confirm(world: World, item: outbox.Item) -> None:
         outbox.delivered(conn, item, now=world.now())
 
 
-def _measure(world: World, incident: Incident, item: outbox.Item, closed_at: datetime, before: dict[str, int] | None) -> RecoveryVerdict:
+def _measure(world: World, incident: Incident, item: outbox.Item, closed_at: datetime, before: Confusion | None) -> RecoveryVerdict:
     """Predictions made since the fix, up to whatever came over them: another release or setting, or another incident."""
     since = datetime.fromisoformat(str(item.payload["since"]))
     try:
@@ -78,7 +81,7 @@ def _measure(world: World, incident: Incident, item: outbox.Item, closed_at: dat
         seen = world.platform.metrics(incident.model, since=since, until=until)
     except (NotFound, Refused) as error:
         return RecoveryVerdict(None, f"it cannot be measured: {error}")
-    baseline = Confusion(**before) if before else seen.baseline.confusion
+    baseline = before or seen.baseline.confusion
     return judge_recovery(baseline, seen.current.confusion, world.policy.recovery, window=seen.current, usual=seen.baseline)
 
 
@@ -92,22 +95,20 @@ def _follow(conn: Connection, policy: Policy, incident: Incident, said: Confirma
         return
     other = next((i for i in incidents.find(conn, model=incident.model, only_open=True) if i.family == incident.family), None)
     if other is None:
-        _reopen(conn, policy, incident, said.sentence, since=str(item.payload["since"]), now=now)
+        _reopen(conn, policy, incident, said.sentence, since=datetime.fromisoformat(str(item.payload["since"])), now=now)
         return
     incidents.get(conn, other.id, lock=True)
     timeline.append(conn, incident.id, "reported", f"{other.id} is open for the same failure and goes on with it", actor=ACTOR, at=now)
     timeline.append(conn, other.id, "reported", f"{incident.id} was closed too early: {said.sentence}", actor=ACTOR, at=now)
 
 
-def _reopen(conn: Connection, policy: Policy, incident: Incident, why: str, *, since: str, now: datetime) -> None:
+def _reopen(conn: Connection, policy: Policy, incident: Incident, why: str, *, since: datetime, now: datetime) -> None:
     """The incident begins again at triage: what was planned for it did not hold, and its containment was taken back."""
-    earlier = records.get(conn, incident.id, Record.REOPENED) or {}
-    baseline = (records.get(conn, incident.id, "triage") or {}).get("baseline")
-    records.forget(conn, incident.id, "triage", Record.REOPENED)
+    earlier, triage = records.recall(conn, incident.id, Reopened), records.recall(conn, incident.id, Triage)
+    records.forget(conn, incident.id, Record.TRIAGE)
     discard(conn, incident.id)
-    number = int(earlier.get("number", 0)) + 1
-    said = {"number": number, "at": now, "since": since, "why": why, "baseline": baseline}
-    records.put(conn, incident.id, Record.REOPENED, said, now=now)
+    number, baseline = earlier.number + 1 if earlier else 1, triage.baseline if triage else None
+    records.replace(conn, incident.id, Reopened(number, now, since, why, baseline), now=now)
     reopened = incidents.reopen(conn, incident.id, why=why, actor=ACTOR, now=now)
     escalate(conn, policy, reopened, now=now)
     subject = f"[REOPENED] {messages.model_name(incident.model)} - {incident.severity.title()}"

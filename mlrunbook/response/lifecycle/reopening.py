@@ -6,7 +6,8 @@ from datetime import datetime, timedelta
 
 from sqlalchemy import Connection
 
-from mlrunbook.domain.detection.flapping import is_back
+from mlrunbook.domain.detection.flapping import Reopened, is_back
+from mlrunbook.domain.detection.triage import Triage
 from mlrunbook.domain.incident import Incident, Severity, Status
 from mlrunbook.domain.policy.policy import Policy
 from mlrunbook.domain.records import OF_THE_FIX, OF_THE_RESPONSE, Record
@@ -17,11 +18,6 @@ from mlrunbook.store import incidents, leases, records
 def discard(conn: Connection, incident_id: str) -> None:
     """All but what triage says: the incident begins again there."""
     records.forget(conn, incident_id, *OF_THE_FIX, *OF_THE_RESPONSE, *records.with_prefix(conn, incident_id, Record.FINDINGS))
-
-
-def is_unproven(again: dict[str, object] | None) -> bool:
-    """An alert alone has opened it again: triage may find that it is none."""
-    return again is not None and again.get("measured") is False
 
 
 def find_closed(conn: Connection, policy: Policy, model: str, family: str, *, now: datetime) -> Incident | None:
@@ -35,13 +31,19 @@ def find_closed(conn: Connection, policy: Policy, model: str, family: str, *, no
 
 def reopen_for_alert(conn: Connection, policy: Policy, incident: Incident, *, why: str, by: str, now: datetime) -> Incident:
     """Triage has to look again. Pages wait for it for a moment, as for any alert; nothing that was found before is lost yet."""
-    earlier = records.get(conn, incident.id, Record.REOPENED) or {}
-    triage = records.get(conn, incident.id, "triage") or {}
-    records.forget(conn, incident.id, "triage", Record.REOPENED)
-    before = {k: getattr(incident, k) and getattr(incident, k).isoformat() for k in incidents.ENDED}
-    number = int(earlier.get("number", 0)) + 1
-    said = {"number": number, "at": now, "since": incident.closed_at, "why": why, "baseline": triage.get("baseline")}
-    records.put(conn, incident.id, Record.REOPENED, said | {"measured": False, "before": before, "triage": triage}, now=now)
+    earlier, triage = records.recall(conn, incident.id, Reopened), records.recall(conn, incident.id, Triage)
+    again = Reopened(
+        number=earlier.number + 1 if earlier else 1,
+        at=now,
+        since=incident.closed_at or now,
+        why=why,
+        baseline=triage.baseline if triage else None,
+        measured=False,
+        before=incident.ending,
+        triage=triage,
+    )
+    records.forget(conn, incident.id, Record.TRIAGE)
+    records.replace(conn, incident.id, again, now=now)
     reopened = incidents.reopen(conn, incident.id, why=f"an alert again: {why}", actor=by, now=now)
     grace = timedelta(0) if incident.severity is Severity.CRITICAL else timedelta(seconds=policy.triage.page_anyway_after_s)
     escalate(conn, policy, reopened, now=now, hold_first_until=now + grace)
@@ -50,11 +52,10 @@ def reopen_for_alert(conn: Connection, policy: Policy, incident: Incident, *, wh
     return reopened
 
 
-def close_as_it_was(conn: Connection, incident_id: str, *, why: str, actor: str, now: datetime) -> Incident:
+def close_as_it_was(conn: Connection, incident_id: str, again: Reopened, *, why: str, actor: str, now: datetime) -> Incident:
     """Triage has measured that the alert is a false alarm: the incident ended when it ended."""
-    again = records.get(conn, incident_id, Record.REOPENED) or {}
-    records.forget(conn, incident_id, "triage")
-    if again["triage"]:
-        records.put(conn, incident_id, "triage", again["triage"], now=now)
-    before = {k: datetime.fromisoformat(at) if at else None for k, at in again["before"].items()}
-    return incidents.close_again(conn, incident_id, before, why=f"the alert is a false alarm: {why}", actor=actor, now=now)
+    assert again.before is not None
+    records.forget(conn, incident_id, Record.TRIAGE)
+    if again.triage:
+        records.keep(conn, incident_id, again.triage, now=now)
+    return incidents.close_again(conn, incident_id, again.before, why=f"the alert is a false alarm: {why}", actor=actor, now=now)

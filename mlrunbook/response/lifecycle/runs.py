@@ -6,13 +6,14 @@ from datetime import datetime, timedelta
 
 from sqlalchemy import Connection
 
+from mlrunbook.domain.detection.lifecycle import Stopped
 from mlrunbook.domain.errors import Refused, Transient, Unknown
 from mlrunbook.domain.policy.owned import Known, Standing
 from mlrunbook.domain.policy.policy import Policy
 from mlrunbook.domain.records import Record
 from mlrunbook.domain.roles import Role
 from mlrunbook.response.communication import reports
-from mlrunbook.response.communication.notifications import page, request_action
+from mlrunbook.response.communication.notifications import Page, page, request_action
 from mlrunbook.response.lifecycle import unknown_models
 from mlrunbook.response.lifecycle.flapping import automation_held
 from mlrunbook.response.run import Run
@@ -55,10 +56,10 @@ def stop_for_human(run: Run, reason: str, role: Role = Role.ML_TEAM_LEAD) -> Non
             return
         incident = incidents.get(conn, run.incident_id)
         todo = reports.how_to_end(incident.id)
-        key = f"human:{len(records.with_prefix(conn, run.incident_id, 'stopped:')) + 1}"
-        run.record(conn, f"stopped:{key}", {"reason": reason})
+        key = f"human:{len(records.of_kind(conn, run.incident_id, Stopped)) + 1}"
+        run.keep(conn, Stopped(reason), key)
         run.note(conn, "waiting", f"{WAITING_FOR_HUMAN}: {reason}")
-        request_action(conn, run.world.policy, incident, role, reason, now=run.world.now(), key=key, next_step=todo)
+        request_action(conn, run.world.policy, incident, Page(role, reason, key, todo), now=run.world.now())
         leases.release(conn, run.lease, "free", now=run.world.now())
 
 
@@ -104,14 +105,7 @@ def failed(run: Run, error: Exception) -> None:
     if not isinstance(error, Transient):  # a defect of ours: people must know, and the incident must still go on
         with run.write() as conn:
             incident = incidents.get(conn, run.incident_id)
-            key = f"defect:{run.lease.generation}"
-            page(
-                conn,
-                run.world.policy,
-                incident,
-                Role.ONCALL_ML_ENGINEER,
-                f"the flow failed ({words}); it is tried again",
-                now=run.world.now(),
-                key=key,
-            )
+            why = f"the flow failed ({words}); it is tried again"
+            call = Page(Role.ONCALL_ML_ENGINEER, why, f"defect:{run.lease.generation}")
+            page(conn, run.world.policy, incident, call, now=run.world.now())
     look_again_later(run, reason=f"This run failed ({words})", after_s=min(10.0 * 2 ** min(run.lease.generation, 6), 600.0))

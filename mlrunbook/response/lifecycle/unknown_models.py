@@ -9,14 +9,16 @@ from datetime import datetime, timedelta
 
 from sqlalchemy import Connection, text
 
+from mlrunbook.domain.detection.lifecycle import Recognised, UnknownModel
 from mlrunbook.domain.errors import Refused
 from mlrunbook.domain.incident import Incident, Severity
 from mlrunbook.domain.policy.changes import BREACH_TYPES
 from mlrunbook.domain.policy.owned import Standing, unknown_words
 from mlrunbook.domain.policy.policy import Policy
+from mlrunbook.domain.records import Record
 from mlrunbook.domain.roles import Role
 from mlrunbook.response.communication.escalation import escalate, schedule_update
-from mlrunbook.response.communication.notifications import RECOGNISED, UNKNOWN_MODEL, request_action
+from mlrunbook.response.communication.notifications import Page, request_action
 from mlrunbook.store import incidents, journal, leases, outbox, records, timeline
 from mlrunbook.store.outbox import RESPONSE, UPDATE
 
@@ -25,13 +27,13 @@ ACTOR = "mlrunbook"
 
 
 def is_unknown(conn: Connection, incident_id: str) -> bool:
-    return records.get(conn, incident_id, UNKNOWN_MODEL) is not None
+    return records.recall(conn, incident_id, UnknownModel) is not None
 
 
 def sentence(conn: Connection, incident: Incident) -> str | None:
     """Why nothing happens on this incident, and what to do; None where its model is known."""
-    said = records.get(conn, incident.id, UNKNOWN_MODEL)
-    return f"{said['why']} {_todo(incident)}" if said else None
+    said = records.recall(conn, incident.id, UnknownModel)
+    return f"{said.why} {_todo(incident)}" if said else None
 
 
 def refuse(conn: Connection, incident: Incident) -> None:
@@ -49,7 +51,7 @@ def limit_reached(conn: Connection, policy: Policy, model: str, family: str, *, 
     if incidents.open_of(conn, model, family):
         return None
     most = policy.intake.unknown_models_per_hour
-    opened = sorted(at for at in records.times_of(conn, UNKNOWN_MODEL, since=now - HOUR))
+    opened = sorted(at for at in records.times_of(conn, Record.UNKNOWN_MODEL, since=now - HOUR))
     if len(opened) < most:
         return None
     at = opened[-most] + HOUR
@@ -62,7 +64,7 @@ def limit_reached(conn: Connection, policy: Policy, model: str, family: str, *, 
 def opened(conn: Connection, policy: Policy, incident: Incident, standing: Standing, *, by: str, now: datetime) -> None:
     """In the transaction that opens it: the one page, and of a breach one to the officers too."""
     why = unknown_words(incident.model, standing.hint)
-    records.put(conn, incident.id, UNKNOWN_MODEL, {"at": now, "why": why, "by": by}, now=now)
+    records.keep(conn, incident.id, UnknownModel(now, why, by), now=now)
     _say(conn, policy, incident, f"{why} Nothing is planned and nothing is changed", now=now)
 
 
@@ -78,9 +80,9 @@ def found(conn: Connection, policy: Policy, incident: Incident, standing: Standi
 
 def recognise(conn: Connection, policy: Policy, incident: Incident, *, why: str, now: datetime) -> None:
     """The name is known now: a normal incident from here, its clocks counted from now. Who calls sees to its run."""
-    number = int((records.get(conn, incident.id, RECOGNISED) or {}).get("number", 0)) + 1
-    records.forget(conn, incident.id, UNKNOWN_MODEL, RECOGNISED)
-    records.put(conn, incident.id, RECOGNISED, {"number": number, "at": now}, now=now)
+    earlier = records.recall(conn, incident.id, Recognised)
+    records.forget(conn, incident.id, Record.UNKNOWN_MODEL)
+    records.replace(conn, incident.id, Recognised(earlier.number + 1 if earlier else 1, now), now=now)
     words = f"The model {incident.model} is known now ({why}): the response begins"
     timeline.append(conn, incident.id, "reported", words, actor=ACTOR, at=now)
     begin(conn, policy, incident, now=now)
@@ -100,16 +102,8 @@ def begin(conn: Connection, policy: Policy, incident: Incident, *, now: datetime
 def reported_again(conn: Connection, policy: Policy, incident: Incident, words: str, *, now: datetime) -> None:
     """A person reports on it: that is never only counted."""
     number = len([r for r in outbox.of_incident(conn, incident.id, "page") if ":unknown-model:" in r["dedup_key"]]) + 1
-    request_action(
-        conn,
-        policy,
-        incident,
-        Role.ONCALL_ML_ENGINEER,
-        words,
-        now=now,
-        key=f"unknown-model:{number}",
-        next_step=_todo(incident),
-    )
+    call = Page(Role.ONCALL_ML_ENGINEER, words, f"unknown-model:{number}", _todo(incident))
+    request_action(conn, policy, incident, call, now=now)
 
 
 def start(conn: Connection, incident_id: str, *, why: str, now: datetime) -> None:
@@ -122,7 +116,7 @@ def _say(conn: Connection, policy: Policy, incident: Incident, why: str, *, now:
     timeline.append(conn, incident.id, "waiting", why[:1].upper() + why[1:], actor=ACTOR, at=now)
     officers = (Role.SECURITY_OFFICER, Role.COMPLIANCE_OFFICER) if incident.type in BREACH_TYPES else ()
     for role in (Role.ONCALL_ML_ENGINEER, *officers):
-        request_action(conn, policy, incident, role, why, now=now, key=f"unknown-model:{role}", next_step=_todo(incident))
+        request_action(conn, policy, incident, Page(role, why, f"unknown-model:{role}", _todo(incident)), now=now)
 
 
 def _todo(incident: Incident) -> str:

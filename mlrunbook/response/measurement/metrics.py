@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from datetime import datetime, timedelta
 
+from mlrunbook.domain.detection.flapping import Reopened
+from mlrunbook.domain.detection.triage import Triage
 from mlrunbook.domain.errors import RunbookError
 from mlrunbook.domain.evaluation.performance import Confusion, ModelMetrics
 from mlrunbook.domain.incident import Status
-from mlrunbook.domain.records import Record
 from mlrunbook.response.measurement import recent_changes
 from mlrunbook.response.run import Run
 from mlrunbook.store import incidents, records
@@ -25,8 +27,8 @@ def window_start(run: Run) -> datetime:
     Predictions made before the change would dilute what it did: ten bad minutes after fifty good ones look like chance. Of an
     incident that outcomes reopened: since the fix that did not hold, because the outcomes of the last hour may not be known yet.
     """
-    if again := run.recorded(Record.REOPENED):
-        return datetime.fromisoformat(again["since"])
+    if again := run.recall(Reopened):
+        return again.since
     incident = run.incident()
     hour_ago = run.world.now() - WINDOW
     try:
@@ -51,8 +53,8 @@ def metrics(run: Run, *, version: str | None = None) -> ModelMetrics:
 
 
 def _before_the_first_fix(run: Run) -> Confusion | None:
-    counts = (run.recorded(Record.REOPENED) or {}).get("baseline")
-    return Confusion(**counts) if counts else None
+    again = run.recall(Reopened)
+    return again.baseline if again else None
 
 
 def _before_the_last_incident(run: Run) -> Confusion | None:
@@ -63,22 +65,22 @@ def _before_the_last_incident(run: Run) -> Confusion | None:
         for earlier in incidents.find(conn, model=incident.model, limit=20):
             real = earlier.status is not Status.FALSE_ALARM
             if real and BASELINE >= incident.detected_at - earlier.detected_at > timedelta(0):
-                counts = (records.get(conn, earlier.id, "triage") or {}).get("baseline")
-                if counts:
-                    return Confusion(**counts)
+                triage = records.recall(conn, earlier.id, Triage)
+                if triage and triage.baseline:
+                    return triage.baseline
     return None
 
 
 def baseline(run: Run) -> Confusion | None:
     """How the model did before the incident, as triage recorded it: the platform's own baseline moves on, over the bad hours too."""
-    counts = (run.recorded("triage") or {}).get("baseline")
-    return Confusion(**counts) if counts else None
+    triage = run.recall(Triage)
+    return triage.baseline if triage else None
 
 
-def baseline_by_type(run: Run) -> dict[str, Confusion]:
+def baseline_by_type(run: Run) -> Mapping[str, Confusion]:
     """`baseline` by asset type; empty where the platform does not say."""
-    by_type = (run.recorded("triage") or {}).get("baseline_by_type") or {}
-    return {name: Confusion(**counts) for name, counts in by_type.items()}
+    triage = run.recall(Triage)
+    return triage.baseline_by_type if triage else {}
 
 
 def is_dangerous(run: Run, version: str) -> bool | None:

@@ -29,6 +29,7 @@ from mlrunbook.domain.evaluation.version_comparison import Decision, compare_sha
 from mlrunbook.domain.investigation.diagnosis import Diagnosed
 from mlrunbook.domain.observed import ModelVersion, Prediction
 from mlrunbook.domain.policy.changes import BREACH_TYPES
+from mlrunbook.domain.records import Record
 from mlrunbook.domain.resolution.retraining import TrainingWindow, check_name, check_window, next_version, training_window
 from mlrunbook.response.execution.approvals import approve_by_rule
 from mlrunbook.response.execution.plans import apply_action
@@ -64,7 +65,7 @@ def check_request(
     if version:
         check_name(version, "version")
         with world.transaction() as conn:
-            begun = by_run is not None and records.incident_with(conn, f"opened_by:{by_run}") is not None
+            begun = by_run is not None and records.incident_with(conn, Record.OPENED_BY.of(by_run)) is not None
         if not begun:
             next_version([v.version for v in world.platform.versions(model)], version)
     asked = {"path": str(Path.RETRAIN), "start_date": start.isoformat(), "end_date": end.isoformat(), "reason": reason, "by": by}

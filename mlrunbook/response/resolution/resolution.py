@@ -10,6 +10,7 @@ from typing import Any
 from mlrunbook.domain.actions import Action, Configure, Path, PlanKind, Promote, Restart, RollBack
 from mlrunbook.domain.communication.messages import Figures
 from mlrunbook.domain.containment.containment import Undo, undo_plan
+from mlrunbook.domain.detection.flapping import Reopened
 from mlrunbook.domain.errors import NotFound, Refused, RunbookError, Transient
 from mlrunbook.domain.evaluation.outcomes import next_look_s
 from mlrunbook.domain.evaluation.performance import Confusion
@@ -24,7 +25,7 @@ from mlrunbook.domain.resolution.plan import propose, restart_id
 from mlrunbook.domain.resolution.recovery import judge_recovery, judge_types
 from mlrunbook.domain.roles import Role
 from mlrunbook.response.communication import reports
-from mlrunbook.response.communication.notifications import request_action
+from mlrunbook.response.communication.notifications import Page, request_action
 from mlrunbook.response.containment import emergency
 from mlrunbook.response.detection.triage import figures_of
 from mlrunbook.response.execution import dry_run
@@ -68,9 +69,9 @@ def plan(run: Run) -> str | None:
     proposed = propose(
         run.incident_id, incident.model, diagnosis, facts, state=state, executed=executed, candidate=fit, threshold_effect=effect
     )
-    again = run.recorded(Record.REOPENED)
+    again = run.recall(Reopened)
     if proposed and again:  # decided anew: the yes to the plan that did not hold covers no second attempt
-        proposed = replace(proposed, reasons=(*proposed.reasons, f"reopened at {again['at']}: {again['why']}"))
+        proposed = replace(proposed, reasons=(*proposed.reasons, f"reopened at {again.at}: {again.why}"))
     if proposed:
         tried = dry_run.dry_run(run, incident.model, proposed.actions)
         if refused := dry_run.refusal(proposed, tried):
@@ -219,9 +220,8 @@ def _not_known_yet(run: Run, verdict: dict[str, Any], since: datetime) -> dict[s
                 why = f"outcomes are late, so the recovery cannot be judged: {verdict['sentence']}"
                 todo = "Find out what holds outcomes up. The incident stays in monitoring and is measured as they come."
                 incident = incidents.get(conn, run.incident_id)
-                request_action(
-                    conn, run.world.policy, incident, Role.ML_TEAM_LEAD, why, now=run.world.now(), key="outcomes", next_step=todo
-                )
+                call = Page(Role.ML_TEAM_LEAD, why, "outcomes", todo)
+                request_action(conn, run.world.policy, incident, call, now=run.world.now())
     return {**verdict, "give_up": False, "look_again_s": next_look_s(elapsed.total_seconds(), verdict["label_delay_s"])}
 
 
@@ -317,8 +317,8 @@ def plan_undo(run: Run) -> dict[str, Any]:
             report_left_out(run, conn, action, why)
         digest = None
         if undo.plan:
-            again = records.get(conn, run.incident_id, Record.REOPENED)  # a plan of the same words would count as carried out
-            anew = (f"reopened at {again['at']}",) if again else ()
+            again = records.recall(conn, run.incident_id, Reopened)  # a plan of the same words would count as carried out
+            anew = (f"reopened at {again.at}",) if again else ()
             ruled = replace(undo.plan, rule=UNDO_RULE, reasons=(*undo.plan.reasons, *anew))
             digest = plans.propose(conn, ruled, now=run.world.now())
             approve_by_rule(conn, ruled, now=run.world.now())

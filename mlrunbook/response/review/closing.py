@@ -14,6 +14,8 @@ from mlrunbook.domain.communication.updates import late_updates
 from mlrunbook.domain.containment.emergency import limits_damage
 from mlrunbook.domain.containment.in_force import UNSEEN, Seen
 from mlrunbook.domain.containment.orders import WHAT_ANSWERS, thing_of
+from mlrunbook.domain.detection.reports import FirstReport
+from mlrunbook.domain.detection.triage import Triage
 from mlrunbook.domain.errors import Refused
 from mlrunbook.domain.incident import Status
 from mlrunbook.domain.investigation.diagnosis import Diagnosed
@@ -109,7 +111,8 @@ def draft(conn: Connection, policy: Policy, incident_id: str, *, seen: Seen = UN
     entries = timeline.read(conn, incident_id)
     diagnosis = records.recall(conn, incident_id, Diagnosed)
     recovery = records.get(conn, incident_id, "recovery") or {}
-    triage = records.get(conn, incident_id, "triage") or {}
+    triage, first = records.recall(conn, incident_id, Triage), records.recall(conn, incident_id, FirstReport)
+    measured = triage.figures if triage else Figures()
     left, outages = contained.left(conn, incident, seen), contained.outages_of(conn, incident, seen)
     sent = updates(conn, incident_id, until=incident.resolved_at or now)
     facts = ReviewFacts(
@@ -119,16 +122,16 @@ def draft(conn: Connection, policy: Policy, incident_id: str, *, seen: Seen = UN
         chain=diagnosis.chain if diagnosis else (),
         cause=diagnosis.cause if diagnosis else None,
         resolution=resolution_words(conn, incident.id),
-        during=(diagnosis.figures if diagnosis else None) or figures(triage.get("figures")),
+        during=(diagnosis.figures if diagnosis else None) or measured,
         after=figures(recovery.get("figures")),
-        detected_automatically=bool((records.get(conn, incident.id, "report") or {}).get("by_alert")),
+        detected_automatically=first is not None and first.by_alert,
         paged_at=next((e.at for e in entries if e.kind == "page"), None),
         updates_due=len(sent),
         updates_on_time=sum(update.in_time for update in sent),
         late_updates=late_updates(sent),
         containment_left=list(left.values()),
         deadlines=[clock.sentence(now) for clock in regulatory_clocks.of_incident(conn, incident.id)],
-        business_impact=_business_impact(incident.impact, figures(triage.get("figures"))),
+        business_impact=_business_impact(incident.impact, measured),
         outages=[one.sentence for one in outages],
     )
     told = {f"left:{key}": sentence for key, sentence in left.items()}

@@ -11,7 +11,7 @@ from mlrunbook.domain.incident import Incident
 from mlrunbook.domain.policy.policy import Policy
 from mlrunbook.domain.review.review import Approved, next_review_reminder
 from mlrunbook.domain.roles import Role
-from mlrunbook.response.communication.notifications import request_action, send_message
+from mlrunbook.response.communication.notifications import Page, request_action, send_message
 from mlrunbook.store import incidents, outbox, records, timeline
 
 TIMER = "review_due"
@@ -43,7 +43,8 @@ def remind(conn: Connection, policy: Policy, item: outbox.Item, *, now: datetime
         number = sum(datetime.fromisoformat(r["payload"]["at"]) >= due for r in _rows(conn, incident, due)) - 1
         role = ESCALATION[min(number, len(ESCALATION) - 1)]
         timeline.append(conn, incident.id, "review", f"Overdue: {words}; the {role.words} is asked", actor="dispatcher", at=now)
-        request_action(conn, policy, incident, role, words, now=now, key=f"review-due:{role}:{item.dedup_key}", next_step=todo)
+        call = Page(role, words, f"review-due:{role}:{item.dedup_key}", todo)
+        request_action(conn, policy, incident, call, now=now)
     _plan_next(conn, policy, incident, due, now=now)
 
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mlrunbook.domain.communication.regulatory import Clock, clocks_for, ended, next_reminder, start
+from mlrunbook.domain.communication.regulatory import Clock, Notification, clocks_for, ended, next_reminder, start
 from mlrunbook.domain.errors import Invalid
 from mlrunbook.domain.incident import Case, ClockName, Severity, Subtype
 from mlrunbook.domain.policy.compliance import RegulatoryPolicy
@@ -72,19 +72,19 @@ def test_time_left_is_told_as_people_count_it_and_never_as_advice() -> None:
 
 
 def test_a_late_notification_is_told_as_late() -> None:
-    over = ended(GDPR, at=GDPR.deadline + timedelta(hours=2), by="the officer", reference="case 7", not_required="")
+    over = ended(GDPR, Notification("the officer", "case 7", at=GDPR.deadline + timedelta(hours=2)), T0)
     assert "2 h 0 min late by the officer, reference case 7" in over.sentence(T0)
 
 
 @pytest.mark.parametrize(("reference", "why"), [("", ""), ("case 7", "no personal data")])
 def test_a_clock_ends_on_a_reference_or_on_a_reason_and_on_nothing_else(reference: str, why: str) -> None:
     with pytest.raises(Invalid, match="exactly one"):
-        ended(GDPR, at=T0, by="the officer", reference=reference, not_required=why)
+        ended(GDPR, Notification("the officer", reference, why), T0)
 
 
 def test_nobody_notifies_before_they_know() -> None:
     with pytest.raises(Invalid, match="before the awareness"):
-        ended(GDPR, at=T0 - timedelta(minutes=1), by="the officer", reference="case 7", not_required="")
+        ended(GDPR, Notification("the officer", "case 7", at=T0 - timedelta(minutes=1)), T0)
 
 
 def reminders(clock: Clock, until: timedelta) -> list[float]:
@@ -101,7 +101,7 @@ def test_people_are_reminded_before_the_deadline_at_it_and_every_day_after_it() 
 
 
 def test_a_clock_that_a_person_has_ended_reminds_nobody() -> None:
-    over = ended(GDPR, at=T0, by="the officer", reference="", not_required="no personal data")
+    over = ended(GDPR, Notification("the officer", not_required="no personal data"), T0)
     assert next_reminder(over, T0, POLICY) is None
 
 
@@ -115,7 +115,7 @@ def test_after_any_moment_a_running_clock_has_a_later_reminder_and_none_skips_th
 
 
 def test_a_clock_survives_its_record() -> None:
-    over = ended(GDPR, at=T0, by="the officer", reference="case 7", not_required="")
+    over = ended(GDPR, Notification("the officer", "case 7"), T0)
     for clock in (GDPR, over):
         body = {key: value.isoformat() if isinstance(value, datetime) else value for key, value in clock.as_dict().items()}
         assert Clock.from_dict(body) == clock

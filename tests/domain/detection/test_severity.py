@@ -9,27 +9,25 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mlrunbook.domain.detection.severity import AlertSignal, Assessment, assess
+from mlrunbook.domain.detection.severity import AlertSignal, Assessment
 from mlrunbook.domain.evaluation.performance import Confusion, ModelMetrics
 from mlrunbook.domain.incident import IncidentType, Severity
-from tests.domain.builders import BASELINE, FALLEN, HEALTHY, TINY, TOO_MANY_ALARMS, metrics, status
+from tests.domain.builders import BASELINE, FALLEN, HEALTHY, TINY, TOO_MANY_ALARMS, assessed, metrics, status
 
 F1_ALERT = AlertSignal("ModelF1Drop", "WARNING", IncidentType.PERFORMANCE_DEGRADATION)
 
 
 def look(**changes: Any) -> Assessment:
     values: dict[str, Any] = {
-        "reported_severity": None,
-        "reported_type": None,
         "alerts": (F1_ALERT,),
         "metrics": metrics(HEALTHY),
         "status": status(),
     }
-    return assess(**(values | changes))
+    return assessed(**(values | changes))
 
 
 def report(severity: str, type_: str = "performance_degradation", **changes: Any) -> Assessment:
-    return look(reported_severity=Severity(severity), reported_type=IncidentType(type_), alerts=(), **changes)
+    return look(severity=Severity(severity), type=IncidentType(type_), alerts=(), **changes)
 
 
 def test_the_measured_metric_is_the_severity_not_the_alerts_level() -> None:
@@ -156,7 +154,7 @@ confusions = st.builds(Confusion, *[st.integers(0, 300)] * 4)
 @given(st.sampled_from(list(Severity)), st.sampled_from(list(IncidentType)), st.none() | confusions, st.booleans(), st.booleans())
 def test_a_reported_severity_is_never_lowered(s: Severity, t: IncidentType, c: Confusion | None, up: bool, final: bool) -> None:
     m = metrics(c) if c is not None else None
-    a = assess(reported_severity=s, reported_type=t, metrics=m, status=status(), platform_reachable=up, final_look=final)
+    a = assessed(severity=s, type=t, metrics=m, status=status(), platform_reachable=up, final_look=final)
     assert a.severity.rank >= s.rank
     assert a.reasons
 
@@ -310,8 +308,7 @@ worlds = st.fixed_dictionaries(
 def judged(seen: dict[str, Any], told: Sequence[AlertSignal], **reported: Any) -> Assessment:
     w = dict(seen)
     state = status(server_healthy=w.pop("server_healthy"), features=w.pop("features"))
-    values = {"reported_severity": None, "reported_type": None} | reported
-    return assess(alerts=told, metrics=metrics(w.pop("counts"), w.pop("baseline"), **w), status=state, final_look=True, **values)
+    return assessed(alerts=told, metrics=metrics(w.pop("counts"), w.pop("baseline"), **w), status=state, final_look=True, **reported)
 
 
 def harm(a: Assessment) -> int:
@@ -358,7 +355,7 @@ def test_more_evidence_of_harm_never_lowers_the_severity(seen: dict[str, Any], t
 def test_no_measurement_and_no_alert_lowers_a_persons_severity(
     seen: dict[str, Any], told: list[AlertSignal], said: Severity, kind: IncidentType
 ) -> None:
-    assert judged(seen, told, reported_severity=said, reported_type=kind).severity.at_least(said)
+    assert judged(seen, told, severity=said, type=kind).severity.at_least(said)
 
 
 @settings(max_examples=100, deadline=None)
@@ -374,13 +371,5 @@ def test_the_order_of_the_alerts_changes_nothing(seen: dict[str, Any], told: lis
 def test_where_nothing_can_be_measured_nothing_is_a_false_alarm(told: list[AlertSignal], up: bool, final: bool) -> None:
     blind = metrics(Confusion(), latency_p95_ms=None, error_rate=None, null_rate=None)
     for seen in (None, blind):
-        a = assess(
-            reported_severity=None,
-            reported_type=None,
-            alerts=told,
-            metrics=seen,
-            status=None,
-            platform_reachable=up,
-            final_look=final,
-        )
+        a = assessed(alerts=told, metrics=seen, status=None, platform_reachable=up, final_look=final)
         assert a.real is not False

@@ -6,10 +6,10 @@ from dataclasses import replace
 
 import pytest
 
-from mlrunbook.domain.detection.severity import AlertSignal, assess
+from mlrunbook.domain.detection.severity import AlertSignal
 from mlrunbook.domain.evaluation.performance import Confusion
 from mlrunbook.domain.incident import IncidentType, Severity
-from tests.domain.builders import FALLEN, HEALTHY, metrics, status
+from tests.domain.builders import FALLEN, HEALTHY, assessed, metrics, status
 
 MISSING = AlertSignal("OutcomesMissing", "warning", IncidentType.INFRASTRUCTURE)
 F1_DROP = AlertSignal("ModelF1Drop", "critical", IncidentType.PERFORMANCE_DEGRADATION)
@@ -22,7 +22,7 @@ def test_missing_outcomes_are_a_medium_failure_of_the_infrastructure_whatever_f1
     known: Confusion, alert: AlertSignal
 ) -> None:
     stalled = metrics(known, outcomes_due=3000, outcomes_missing=2500)
-    found = assess(reported_severity=None, reported_type=None, alerts=(alert,), metrics=stalled, status=status())
+    found = assessed(alerts=(alert,), metrics=stalled, status=status())
     assert (found.real, found.severity, found.type) == (True, Severity.MEDIUM, IncidentType.INFRASTRUCTURE)
     assert "performance is not known, neither bad nor good" in found.reasons[0]
     assert not any("F1" in reason for reason in found.reasons)
@@ -30,24 +30,24 @@ def test_missing_outcomes_are_a_medium_failure_of_the_infrastructure_whatever_f1
 
 def test_outcomes_that_arrive_after_all_make_it_a_false_alarm() -> None:
     flowing = metrics(HEALTHY, outcomes_due=3000, outcomes_missing=30)
-    found = assess(reported_severity=None, reported_type=None, alerts=(MISSING,), metrics=flowing, status=status())
+    found = assessed(alerts=(MISSING,), metrics=flowing, status=status())
     assert found.real is False
     assert "outcomes arrive" in found.reasons[0]
 
 
 def test_whether_outcomes_arrive_is_looked_at_again_while_nobody_can_tell() -> None:
-    found = assess(reported_severity=None, reported_type=None, alerts=(MISSING,), metrics=metrics(HEALTHY), status=status())
+    found = assessed(alerts=(MISSING,), metrics=metrics(HEALTHY), status=status())
     assert found.real is None
 
 
 def test_a_model_that_flags_every_asset_is_critical_without_any_outcome() -> None:
     stalled = metrics(Confusion(), predictions=500, flagged_share=0.97, outcomes_due=500, outcomes_missing=500)
-    found = assess(reported_severity=None, reported_type=None, alerts=(MISSING,), metrics=stalled, status=status())
+    found = assessed(alerts=(MISSING,), metrics=stalled, status=status())
     assert (found.severity, found.dangerous) == (Severity.CRITICAL, True)
 
 
 def test_probing_is_a_security_incident_that_no_metric_refutes() -> None:
-    found = assess(reported_severity=None, reported_type=None, alerts=(PROBED,), metrics=metrics(HEALTHY), status=status())
+    found = assessed(alerts=(PROBED,), metrics=metrics(HEALTHY), status=status())
     assert (found.real, found.severity, found.type) == (True, Severity.HIGH, IncidentType.SECURITY)
     assert found.insufficient, "nothing is changed automatically"
 
@@ -64,5 +64,5 @@ def test_a_group_that_seems_to_have_fallen_far_is_looked_at_again_before_it_sett
     seen = metrics(HEALTHY)
     seen = replace(seen, current=replace(seen.current, by_asset_type=now), baseline=replace(seen.baseline, by_asset_type=before))
     gap = AlertSignal("FairnessGap", "warning", IncidentType.BIAS_FAIRNESS)
-    found = assess(reported_severity=None, reported_type=None, alerts=(gap,), metrics=seen, status=status())
+    found = assessed(alerts=(gap,), metrics=seen, status=status())
     assert (found.type, found.severity, found.may_be_worse) == (IncidentType.BIAS_FAIRNESS, severity, again)

@@ -13,10 +13,11 @@ from mlrunbook.base.tokens import Scope
 from mlrunbook.domain.actions import Action, Configure, Plan, PlanKind, RollBack
 from mlrunbook.domain.incident import Status
 from mlrunbook.response.communication import reports
-from mlrunbook.response.communication.notifications import page
+from mlrunbook.response.communication.notifications import Page, page
 from mlrunbook.response.execution.approvals import approve_by_rule
 from mlrunbook.response.world import World
 from mlrunbook.store import evidence, incidents, journal, leases, outbox, plans, records, timeline
+from tests.domain.builders import triaged
 from tests.gateway.conftest import Clock, Keys
 
 REPORT = {
@@ -92,7 +93,7 @@ def journaled(world: World, incident_id: str, digest: str, state: str) -> None:
 
 def measured(world: World, incident_id: str) -> None:
     with world.transaction() as conn:
-        records.put(conn, incident_id, "triage", {"real": True, "figures": {"f1_now": 0.52}}, now=world.now())
+        records.keep(conn, incident_id, triaged(f1_now=0.52), now=world.now())
 
 
 def waiting(world: World, incident_id: str) -> None:
@@ -314,7 +315,7 @@ def test_a_request_for_a_decision_survives_an_acknowledgement(client: TestClient
     with world.transaction() as conn:
         incident = incidents.get(conn, incident_id)
         role = next(r for r in world.policy.approvals.resolution.roles if r == "ml_team_lead")
-        page(conn, world.policy, incident, role, "decide", now=world.now(), key="ask:abc")
+        page(conn, world.policy, incident, Page(role, "decide", "ask:abc"), now=world.now())
     say(client, incident_id, "acknowledge")
     assert any(":ask:abc:" in key for key in due(world, incident_id, "page"))
 

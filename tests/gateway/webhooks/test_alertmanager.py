@@ -15,12 +15,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sqlalchemy import text
 
+from mlrunbook.domain.detection.alerts import NormalisedAlert
 from mlrunbook.domain.incident import Status
 from mlrunbook.domain.policy.intake import IntakePolicy
 from mlrunbook.gateway.app import create_app
 from mlrunbook.gateway.webhooks.alertmanager import read
 from mlrunbook.gateway.webhooks.parsing import Received, Unusable
-from mlrunbook.response.lifecycle.opening import NormalisedAlert
 from mlrunbook.response.world import World
 from mlrunbook.store import alerts, incidents, timeline
 from tests.gateway.conftest import Clock, Keys

@@ -12,6 +12,7 @@ from mlrunbook.base import tokens
 from mlrunbook.domain.audits.period import Kind, complete, up_to
 from mlrunbook.domain.audits.quarterly import due_audits
 from mlrunbook.domain.audits.section import Section, Verdict
+from mlrunbook.domain.detection.reports import Report
 from mlrunbook.domain.errors import NotFound, Transient
 from mlrunbook.domain.evaluation.history import DayFigures
 from mlrunbook.domain.incident import IncidentType, Severity, Status
@@ -19,7 +20,6 @@ from mlrunbook.response.audits import audit as steps
 from mlrunbook.response.world import World
 from mlrunbook.store import audits, incidents
 from mlrunbook.store.audits import Filed
-from mlrunbook.store.incidents import Report
 from mlrunbook.store.tables import approvals, outbox, timeline
 from tests.fakes import MODEL, T0, Clock, FileWorld
 from tests.response.carrying import carry

@@ -6,8 +6,10 @@ from dataclasses import replace
 
 import pytest
 
+from mlrunbook.domain.detection.reports import NewReport, Origin
 from mlrunbook.domain.incident import IncidentType, Severity, Status
 from mlrunbook.domain.policy.policy import Policy, Triage
+from mlrunbook.response.lifecycle.opening import open_or_join
 from mlrunbook.response.world import World
 from tests.fakes import Clock, FileWorld, LedgerNotifier
 from tests.response.carrying import carry
@@ -193,10 +195,8 @@ class TestOwnWords:
 
 
 def test_an_audits_finding_is_no_persons_word(world: World, well: FileWorld) -> None:
-    from mlrunbook.response.lifecycle.opening import open_or_join
-
     about = ("predictive_maintenance", Severity.HIGH, IncidentType.PERFORMANCE_DEGRADATION, "F1 fell", "", "weekly audit")
-    incident_id = open_or_join(world, *about, start=True, by_person=False)
+    incident_id = open_or_join(world, NewReport(*about, origin=Origin.AUDIT), start=True)
     assert carry(world, incident_id, "run-1") == "false alarm"
 
 
@@ -209,9 +209,8 @@ def test_triage_that_was_overtaken_by_a_report_does_not_end_it(world: World, wel
     incident_id = report(patient)
     run = runs.take(patient, incident_id, "run-1")
     assert run is not None
-    real = triage._settle
-    assessment, metrics, status = triage.look(run, final_look=True)
-    assert assessment.real is False
+    seen = triage.look(run, final_look=True)
+    assert seen.assessment.real is False
     person(patient, Severity.MEDIUM)
-    assert real(run, assessment, metrics, status)["real"] is True
+    assert triage._settle(run, seen).real is True
     assert told(world, incident_id, "status")[-1].startswith("Status detected -> investigating")

@@ -13,14 +13,18 @@ import pytest
 from sqlalchemy import text
 
 from mlrunbook.domain.actions import Isolate, PlanKind
+from mlrunbook.domain.communication.regulatory import Notification, Statement
 from mlrunbook.domain.containment.evidence import MANIFEST
+from mlrunbook.domain.detection.alerts import NormalisedAlert
+from mlrunbook.domain.detection.reports import NewReport
 from mlrunbook.domain.errors import Refused
 from mlrunbook.domain.incident import Case, ClockName, IncidentType, Severity, Status, Subtype
 from mlrunbook.response.communication import regulatory_clocks
 from mlrunbook.response.containment import evidence as evidence_step
 from mlrunbook.response.execution.approvals import decide
 from mlrunbook.response.lifecycle import runs, severity_change
-from mlrunbook.response.lifecycle.opening import NormalisedAlert, open_or_join, take_in_alerts
+from mlrunbook.response.lifecycle.alert_intake import AlertBatch, take_in_alerts
+from mlrunbook.response.lifecycle.opening import open_or_join
 from mlrunbook.response.review.closing import unexplained
 from mlrunbook.response.run import Run
 from mlrunbook.response.world import World
@@ -49,7 +53,7 @@ def release(world: World, incident_id: str, decision: str = "approved") -> None:
 def ask_for_rollback(world: World) -> str:
     wish = {"path": "rollback", "target_version": "v1.4.0", "by": "an engineer", "reason": "the new one feels wrong"}
     about = (MODEL, Severity.MEDIUM, IncidentType.PERFORMANCE_DEGRADATION, "Rollback to v1.4.0 requested", "", "an engineer")
-    return open_or_join(world, *about, wish)
+    return open_or_join(world, NewReport(*about), wish)
 
 
 @pytest.fixture(autouse=True)
@@ -105,7 +109,7 @@ class TestAtOnce:
         body = {"labels": {"alertname": "ModelProbed"}, "annotations": {"summary": "80 near-duplicates"}}
         probed = NormalisedAlert("f1", True, "ModelProbed", MODEL, None, "critical", None, "80 near-duplicates", clock.at, body)
         with world.transaction() as conn:
-            (incident_id,) = take_in_alerts(conn, world.policy, "platform", [probed], now=world.now())
+            (incident_id,) = take_in_alerts(conn, world.policy, AlertBatch("platform", [probed]), now=world.now())
         assert carry(world, incident_id, "run-1") == "pending"
         assert (incident_of(world, incident_id).type, file_world.applied) == (IncidentType.SECURITY, ISOLATED)
         assert "adversarial attack" in " ".join(told(world, incident_id, "breach"))
@@ -441,10 +445,10 @@ class TestClocks:
         incident_id = breach(world, Subtype.PRIVACY_BREACH)
         carry(world, incident_id, "run-1")
         clock.advance(hours=30)
-        said = {"at": None, "by": "the officer", "reference": "case 4711", "not_required": ""}
+        said = Notification("the officer", reference="case 4711")
         for _ in range(2):
             with world.transaction() as conn:
-                regulatory_clocks.end(conn, incident_id, ClockName.GDPR, now=world.now(), **said)  # type: ignore[arg-type]
+                regulatory_clocks.end(conn, incident_id, ClockName.GDPR, said, now=world.now())
         for _ in range(9):
             clock.advance(hours=20)
             deliver(world)
@@ -460,9 +464,8 @@ class TestClocks:
         carry(world, incident_id, "run-1")
         clock.advance(hours=1)
         with world.transaction() as conn:
-            moved = regulatory_clocks.state_case(
-                conn, world.policy, incident_id, ClockName.AI_ACT, Case.DEATH, aware_at=None, by="the officer", now=world.now()
-            )
+            said = Statement(Case.DEATH, "the officer")
+            moved = regulatory_clocks.state_case(conn, world.policy, incident_id, ClockName.AI_ACT, said, now=world.now())
         assert moved.deadline == incident_of(world, incident_id).detected_at + timedelta(days=10)
         for days in (3, 4, 2, 1, 1):
             clock.advance(days=days)

@@ -12,6 +12,7 @@ from flows.containment import contain
 from mlrunbook.domain.actions import Isolate, Order, Plan, PlanKind
 from mlrunbook.domain.containment.emergency import undoes_of
 from mlrunbook.domain.containment.orders import Thing, things_of
+from mlrunbook.domain.detection.reports import Report
 from mlrunbook.domain.errors import Refused, Transient
 from mlrunbook.domain.incident import IncidentType, Severity
 from mlrunbook.domain.policy.policy import ApprovalRule, Approvals, Policy
@@ -24,7 +25,6 @@ from mlrunbook.response.lifecycle.opening import take_in
 from mlrunbook.response.review.closing import unexplained
 from mlrunbook.response.world import World
 from mlrunbook.store import incidents, journal, plans
-from mlrunbook.store.incidents import Report
 from tests.fakes import BUSY_FOR_A_RUN, MODEL, Clock, FileWorld, LedgerNotifier
 from tests.response.carrying import carry, play
 from tests.response.containment.test_emergency import ONCALL, lease_state, order

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from datetime import datetime
 
+from mlrunbook.domain.detection.alerts import NormalisedAlert
 from mlrunbook.domain.incident import IncidentType, Severity, Status
-from mlrunbook.response.lifecycle.opening import NormalisedAlert, take_in_alerts
+from mlrunbook.response.lifecycle.alert_intake import AlertBatch, take_in_alerts
 from mlrunbook.response.world import World
 from tests.fakes import MODEL, Clock, FileWorld, LedgerNotifier, LedgerOrchestrator
 from tests.response.carrying import carry
@@ -21,7 +22,7 @@ def missed(world: World, starts_at: datetime) -> str:
     body = {"labels": labels, "annotations": {"summary": summary}}
     alert = NormalisedAlert("f1", True, "CriticalFailureMissed", MODEL, "v1.5.0", "critical", None, summary, starts_at, body)
     with world.transaction() as conn:
-        return take_in_alerts(conn, world.policy, "alertmanager", [alert], now=world.now())[0]
+        return take_in_alerts(conn, world.policy, AlertBatch("alertmanager", [alert]), now=world.now())[0]
 
 
 def test_a_missed_critical_failure_is_paged_at_once_contained_as_a_safety_risk_and_left_to_people(

@@ -10,11 +10,12 @@ from datetime import timedelta
 import pytest
 from sqlalchemy import Connection
 
+from mlrunbook.domain.detection.alerts import NormalisedAlert
 from mlrunbook.domain.errors import NotFound
 from mlrunbook.domain.incident import Incident, IncidentType
 from mlrunbook.domain.observed import FeatureServerAnswer, Missing, ServingStatus
 from mlrunbook.response.detection import monitor
-from mlrunbook.response.lifecycle.opening import NormalisedAlert, take_in_alerts
+from mlrunbook.response.lifecycle.alert_intake import AlertBatch, take_in_alerts
 from mlrunbook.response.world import World
 from mlrunbook.store import alerts, incidents, rule_states, timeline
 from tests.fakes import MODEL, Clock, FileWorld
@@ -94,7 +95,7 @@ def test_what_another_source_tells_is_left_to_it_until_it_falls_silent(
     body = {"labels": {"alertname": "ModelF1Drop", "severity": "critical"}, "annotations": {}}
     theirs = NormalisedAlert("f1", True, "ModelF1Drop", MODEL, None, "critical", None, "F1 fell", clock(), body)
     with world.transaction() as conn:
-        take_in_alerts(conn, world.policy, "alertmanager", [theirs], now=clock())
+        take_in_alerts(conn, world.policy, AlertBatch("alertmanager", [theirs]), now=clock())
     clock.advance(minutes=minutes)
     look(world)
     (incident,) = opened(world)

@@ -9,6 +9,7 @@ import pytest
 from flows.incident import respond
 from mlrunbook import bootstrap
 from mlrunbook.domain.actions import Plan
+from mlrunbook.domain.detection.reports import NewReport
 from mlrunbook.domain.incident import IncidentType, Severity
 from mlrunbook.domain.policy.policy import ApprovalRule, Approvals, Policy
 from mlrunbook.domain.roles import Role
@@ -105,9 +106,8 @@ def test_a_path_that_a_person_asks_for_goes_through_plan_and_approval_and_is_mea
     clock.advance(minutes=2)
     assert carry(world, incident_id, "run-1") == "too early to say"
     wish = {"path": "rollback", "target_version": "v1.4.0", "by": "the lead", "reason": "v1.5.0 misses pumps"}
-    joined = open_or_join(
-        world, MODEL, Severity.HIGH, IncidentType.PERFORMANCE_DEGRADATION, "go further back", "", "the lead", request=wish
-    )
+    said = NewReport(MODEL, Severity.HIGH, IncidentType.PERFORMANCE_DEGRADATION, "go further back", "", "the lead")
+    joined = open_or_join(world, said, wish)
     assert joined == incident_id
     clock.advance(minutes=2)
     assert carry(world, incident_id, "run-2") == "pending", "what a person asks for needs its approval too"

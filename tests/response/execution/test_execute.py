@@ -28,6 +28,7 @@ from mlrunbook.domain.actions import (
     Scale,
     Stage,
 )
+from mlrunbook.domain.detection.reports import Report
 from mlrunbook.domain.errors import Fenced, NotApproved, Refused, Transient, Unknown
 from mlrunbook.domain.incident import IncidentType, Severity, Status
 from mlrunbook.domain.observed import ServingStatus
@@ -38,7 +39,6 @@ from mlrunbook.response.execution.execute import execute
 from mlrunbook.response.execution.handlers import COMPARED
 from mlrunbook.response.world import World
 from mlrunbook.store import evidence, incidents, journal, leases, outbox, plans, timeline
-from mlrunbook.store.incidents import Report
 from tests.fake_features import START
 from tests.fakes import MODEL, Clock, FileWorld, empty_store, world_of
 
@@ -113,9 +113,8 @@ class Scene:
 
     def set_severity(self, severity: Severity) -> None:
         with self.world.transaction() as conn:
-            incidents.classify(
-                conn, self.incident_id, severity=severity, type=IncidentType.PREDICTION_ERROR, why="test", actor="test", now=self.clock()
-            )
+            found = incidents.Classification(severity, IncidentType.PREDICTION_ERROR)
+            incidents.classify(conn, self.incident_id, found, why="test", actor="test", now=self.clock())
 
     def pages(self) -> list[str]:
         with self.world.transaction() as conn:

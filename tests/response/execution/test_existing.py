@@ -18,6 +18,7 @@ from mlrunbook.domain.actions import (
     RouteTraffic,
     Stage,
 )
+from mlrunbook.domain.detection.reports import NewReport
 from mlrunbook.domain.errors import Invalid, Transient
 from mlrunbook.domain.incident import IncidentType, Severity
 from mlrunbook.domain.policy.owned import ModelRules
@@ -36,7 +37,7 @@ KNOWN = {**UNKNOWN, "target_version": "v1.5.0"}
 
 def ask_for(world: World, request: dict[str, Any]) -> str:
     about = (MODEL, Severity.HIGH, IncidentType.PERFORMANCE_DEGRADATION, "F1 fell", "", "an engineer")
-    return open_or_join(world, *about, request)
+    return open_or_join(world, NewReport(*about), request)
 
 
 class TestVersion:

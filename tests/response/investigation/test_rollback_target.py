@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from mlrunbook.domain.actions import Plan
+from mlrunbook.domain.detection.reports import NewReport
 from mlrunbook.domain.errors import NotFound
 from mlrunbook.domain.incident import IncidentType, Severity
 from mlrunbook.domain.resolution.plan_page import plan_markdown
@@ -71,7 +72,8 @@ class TestAskedForByName:
     def asked(self, world: World, version: str) -> Plan:
         wish = {"path": "rollback", "target_version": version, "by": "the lead", "reason": "planners trust it"}
         kind = IncidentType.PERFORMANCE_DEGRADATION
-        incident_id = open_or_join(world, MODEL, Severity.MEDIUM, kind, f"back to {version}", "", "the lead", request=wish)
+        said = NewReport(MODEL, Severity.MEDIUM, kind, f"back to {version}", "", "the lead")
+        incident_id = open_or_join(world, said, wish)
         assert carry(world, incident_id, "run-1") == "pending"
         made = plan(world, incident_id)
         assert made is not None

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import pytest
 
+from mlrunbook.domain.detection.alerts import NormalisedAlert
 from mlrunbook.domain.errors import Refused
 from mlrunbook.domain.incident import Severity, Status
 from mlrunbook.response.lifecycle import flapping as recurrence
-from mlrunbook.response.lifecycle.opening import NormalisedAlert, take_in_alerts
+from mlrunbook.response.lifecycle.alert_intake import AlertBatch, take_in_alerts
 from mlrunbook.response.world import World
 from mlrunbook.store import incidents, leases, records
 from tests.fakes import MODEL, Clock, FileWorld, LedgerNotifier
@@ -23,7 +24,7 @@ def fire(world: World, name: str = "ModelF1Drop", *, firing: bool = True) -> lis
     body = {"labels": {"alertname": name, "severity": "warning"}, "annotations": {"summary": f"{name} fires"}}
     told = NormalisedAlert(f"{name}@{now}", firing, name, MODEL, None, "warning", None, f"{name} fires", now, body)
     with world.transaction() as conn:
-        return take_in_alerts(conn, world.policy, "alertmanager", [told], now=now)
+        return take_in_alerts(conn, world.policy, AlertBatch("alertmanager", [told]), now=now)
 
 
 def close(world: World, clock: Clock, incident_id: str, run: str = "run-1") -> None:
@@ -186,7 +187,7 @@ def test_an_alert_that_ends_closes_nothing(world: World, file_world: FileWorld, 
     body = {"labels": {"alertname": "ModelF1Drop"}, "annotations": {}}
     gone = NormalisedAlert(f"ModelF1Drop@{ended}", False, "ModelF1Drop", MODEL, None, "warning", None, "F1", ended, body)
     with world.transaction() as conn:
-        assert take_in_alerts(conn, world.policy, "alertmanager", [gone], now=clock()) == [incident_id]
+        assert take_in_alerts(conn, world.policy, AlertBatch("alertmanager", [gone]), now=clock()) == [incident_id]
     deliver(world)
     assert carry(world, incident_id, "run-1") == "pending"
     assert incident_of(world, incident_id).status is Status.CONTAINED

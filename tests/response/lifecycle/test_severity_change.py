@@ -9,10 +9,11 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Engine
 
+from mlrunbook.domain.detection.alerts import NormalisedAlert
 from mlrunbook.domain.errors import Fenced
 from mlrunbook.domain.incident import IncidentType, Severity, Status
 from mlrunbook.response.lifecycle import runs, severity_change
-from mlrunbook.response.lifecycle.opening import NormalisedAlert, take_in_alerts
+from mlrunbook.response.lifecycle.alert_intake import AlertBatch, take_in_alerts
 from mlrunbook.response.world import World
 from mlrunbook.store import incidents, journal, leases, records, timeline
 from tests.fakes import BUSY_FOR_A_RUN, MODEL, Clock, FileWorld, LedgerNotifier, empty_store, world_of
@@ -110,13 +111,13 @@ def test_a_worse_alert_has_it_measured_again_and_the_measurement_decides(
     world: World, file_world: FileWorld, medium: str, clock: Clock
 ) -> None:
     with world.transaction() as conn:
-        assert take_in_alerts(conn, world.policy, "alertmanager", [alert(clock)], now=clock()) == [medium]
+        assert take_in_alerts(conn, world.policy, AlertBatch("alertmanager", [alert(clock)]), now=clock()) == [medium]
     carry(world, medium, "run-1")
     assert incident_of(world, medium).severity is Severity.MEDIUM, "an alert's level is no severity"
     file_world.set(bad_versions={"v2.0.0": "degraded"})
     clock.advance(minutes=1)
     with world.transaction() as conn:
-        take_in_alerts(conn, world.policy, "alertmanager", [alert(clock)], now=clock())
+        take_in_alerts(conn, world.policy, AlertBatch("alertmanager", [alert(clock)]), now=clock())
     carry(world, medium, "run-1")
     assert incident_of(world, medium).severity is Severity.HIGH
     assert file_world.applied == SWITCHED
@@ -142,7 +143,7 @@ def test_a_stopped_server_is_our_containment_and_no_worse_harm(world: World, fil
     assert file_world.applied.get("scale:0") == 1
     say(world, incident_id, Severity.HIGH, "nobody uses it on Sundays")
     with world.transaction() as conn:
-        take_in_alerts(conn, world.policy, "alertmanager", [alert(clock, "AllAssetsHighRisk")], now=clock())
+        take_in_alerts(conn, world.policy, AlertBatch("alertmanager", [alert(clock, "AllAssetsHighRisk")]), now=clock())
     carry(world, incident_id, "run-1")
     assert incident_of(world, incident_id).severity is Severity.HIGH
 
@@ -156,14 +157,13 @@ def test_a_person_lowers_it_with_a_reason_and_only_more_harm_raises_it_again(
     deliver(world)
     say(world, incident_id, Severity.MEDIUM, "a test fleet")
     with world.transaction() as conn:
-        take_in_alerts(conn, world.policy, "alertmanager", [alert(clock)], now=clock())
+        take_in_alerts(conn, world.policy, AlertBatch("alertmanager", [alert(clock)]), now=clock())
     carry(world, incident_id, "run-1")
     assert incident_of(world, incident_id).severity is Severity.MEDIUM
     assert told(world, incident_id, "severity")[-1].endswith("the lead lowers it from high to medium: a test fleet")
     with world.transaction() as conn:
-        severity_change.change_severity(
-            conn, world.policy, incidents.get(conn, incident_id), Severity.CRITICAL, None, words="more harm", by="a test", now=clock()
-        )
+        change = severity_change.SeverityChange(Severity.CRITICAL, None, "more harm", "a test")
+        severity_change.change_severity(conn, world.policy, incidents.get(conn, incident_id), change, now=clock())
         assert severity_change.lowered_from(conn, incident_id) is None
 
 

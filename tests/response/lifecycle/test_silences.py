@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 
+from mlrunbook.domain.detection.alerts import NormalisedAlert
 from mlrunbook.domain.policy.alerting import MISSED_FAILURE_ALERT
 from mlrunbook.domain.policy.policy import Policy
-from mlrunbook.response.lifecycle.opening import NormalisedAlert, take_in_alerts
+from mlrunbook.response.lifecycle.alert_intake import AlertBatch, take_in_alerts
 from mlrunbook.response.world import World
 from mlrunbook.store import alerts, incidents
 from tests.fakes import MODEL, T0, Clock, LedgerNotifier
@@ -28,7 +29,7 @@ def fire(world: World, clock: Clock, name: str = "ModelF1Drop", *, firing: bool 
     body = {"labels": {"alertname": name}, "annotations": {"summary": "F1 fell"}}
     told = NormalisedAlert(name, firing, name, MODEL, None, "warning", None, "F1 fell", T0 + timedelta(minutes=starts), body)
     with world.transaction() as conn:
-        return take_in_alerts(conn, world.policy, "alertmanager", [told], now=clock())
+        return take_in_alerts(conn, world.policy, AlertBatch("alertmanager", [told]), now=clock())
 
 
 def silenced(world: World) -> list[dict[str, Any]]:

@@ -7,13 +7,16 @@ from dataclasses import replace
 import pytest
 
 from mlrunbook.domain import actions
+from mlrunbook.domain.detection.alerts import NormalisedAlert
+from mlrunbook.domain.detection.reports import NewReport
 from mlrunbook.domain.errors import Invalid, NotFound
 from mlrunbook.domain.incident import IncidentType, Severity, Status
 from mlrunbook.domain.policy.owned import ModelRules
 from mlrunbook.domain.policy.policy import Policy
 from mlrunbook.response.communication import missed_pages
 from mlrunbook.response.detection import monitor
-from mlrunbook.response.lifecycle.opening import NormalisedAlert, open_or_join, take_in_alerts
+from mlrunbook.response.lifecycle.alert_intake import AlertBatch, take_in_alerts
+from mlrunbook.response.lifecycle.opening import open_or_join
 from mlrunbook.response.lifecycle.unknown_models import sentence
 from mlrunbook.response.world import World
 from mlrunbook.store import incidents, journal, leases, plans
@@ -44,9 +47,8 @@ def fire(
             held.append(why)
 
     with world.transaction() as conn:
-        return take_in_alerts(
-            conn, world.policy, "alertmanager", [fired], standings=standings, hold=hold if held is not None else None, now=now
-        )
+        batch, holding = AlertBatch("alertmanager", [fired]), hold if held is not None else None
+        return take_in_alerts(conn, world.policy, batch, standings=standings, hold=holding, now=now)
 
 
 BEGUN = {"first": Clock().at.replace(minute=1), "second": Clock().at.replace(minute=2)}
@@ -220,7 +222,7 @@ class TestRegistryAway:
 class TestDoors:
     def ask(self, world: World, model: str = NAME, **how: object) -> str:
         about = (model, Severity.HIGH, IncidentType.PERFORMANCE_DEGRADATION, "it is wrong", "", "anna")
-        return open_or_join(world, *about, **how)  # type: ignore[arg-type]
+        return open_or_join(world, NewReport(*about), **how)  # type: ignore[arg-type]
 
     def test_a_report_in_prefect_is_refused_with_what_was_probably_meant_unless_the_person_insists(
         self, world: World, file_world: FileWorld, notifier: LedgerNotifier

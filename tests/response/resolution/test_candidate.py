@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from flows.candidate import prepare_candidate
+from mlrunbook.domain.detection.reports import NewReport
 from mlrunbook.domain.errors import Invalid, NotFound, Refused
 from mlrunbook.domain.observed import Prediction
 from mlrunbook.domain.policy.policy import Policy, Retraining
@@ -36,7 +37,7 @@ def carried(world: World, request: dict[str, Any] | None) -> Run:
     incident_id = report(world)
     incident = incident_of(world, incident_id)
     if request:
-        open_or_join(world, MODEL, incident.severity, incident.type, "retraining requested", "", "an engineer", request)
+        open_or_join(world, NewReport(MODEL, incident.severity, incident.type, "retraining requested", "", "an engineer"), request)
     run = take(world, incident_id, "run-1")
     assert run is not None
     triage.triage(run)

@@ -1,0 +1,46 @@
+"""What an incident and its runs leave of their life for later runs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from mlrunbook.domain.records import Record, Recorded
+
+
+@dataclass(frozen=True)
+class OpenedBy(Recorded, key=Record.OPENED_BY):
+    """By the run that its key names. `new`: else it has joined the incident."""
+
+    new: bool
+
+
+@dataclass(frozen=True)
+class Stopped(Recorded, key=Record.STOPPED):
+    """Why a run went no further without a human."""
+
+    reason: str
+
+
+@dataclass(frozen=True)
+class Shown(Recorded, key=Record.SHOWN):
+    """On a run page: the key names the run, the artifact and its content."""
+
+    at: datetime
+
+
+@dataclass(frozen=True)
+class UnknownModel(Recorded, key=Record.UNKNOWN_MODEL):
+    """Neither the registry nor policy names the incident's model. `why` says so to people, with what was probably meant."""
+
+    at: datetime
+    why: str
+    by: str
+
+
+@dataclass(frozen=True)
+class Recognised(Recorded, key=Record.RECOGNISED):
+    """It was unknown, and is known since. `number` counts how often."""
+
+    number: int
+    at: datetime

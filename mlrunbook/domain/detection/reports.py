@@ -1,0 +1,104 @@
+"""What people, alerts and audits report, and what of it is kept for the steps that follow."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+
+from mlrunbook.domain.errors import Invalid
+from mlrunbook.domain.incident import IncidentType, Severity, Subtype
+from mlrunbook.domain.policy.owned import is_model_id
+from mlrunbook.domain.policy.policy import Policy
+from mlrunbook.domain.records import Record, Recorded
+
+
+class Origin(StrEnum):
+    """Whose word a report is. Only a person ends what a person reports; an alert's severity is a first guess from its level."""
+
+    PERSON = "person"
+    ALERT = "alert"
+    AUDIT = "audit"
+
+
+@dataclass(frozen=True)
+class Report:
+    """What somebody or something reports. `severity` is the reporter's; measuring may raise it."""
+
+    model: str
+    type: IncidentType
+    family: str
+    severity: Severity
+    description: str
+    reported_by: str
+    impact: str = ""
+    model_version: str | None = None
+    started_at: datetime | None = None
+    subtype: Subtype | None = None
+    origin: Origin = Origin.PERSON
+
+    @property
+    def by_person(self) -> bool:
+        return self.origin is Origin.PERSON
+
+
+@dataclass(frozen=True)
+class NewReport:
+    """The runbook's report form as it was filled in; nobody has looked at it yet."""
+
+    model: str
+    severity: Severity
+    type: IncidentType
+    description: str
+    impact: str
+    reported_by: str
+    subtype: Subtype | None = None
+    origin: Origin = Origin.PERSON
+
+    def checked(self, policy: Policy) -> Report:
+        """Invalid where what an incident needs is missing, or the model's name is none."""
+        for name, value in (("model", self.model), ("description", self.description), ("reportedBy", self.reported_by)):
+            if not value.strip():
+                raise Invalid(f"{name} is empty: give an incident id, or model, description and reportedBy", field=name)
+        model = self.model.strip()
+        if not is_model_id(model):
+            raise Invalid(f"{model[:100]!r} is no model id: letters, digits, '.', '_' and '-', 100 at most", field="model")
+        return Report(
+            model=model,
+            type=self.type,
+            family=policy.family_of(self.type),
+            severity=self.severity,
+            description=self.description.strip(),
+            impact=self.impact.strip(),
+            reported_by=self.reported_by.strip(),
+            subtype=self.subtype,
+            origin=self.origin,
+        )
+
+
+@dataclass(frozen=True)
+class FirstReport(Recorded, key=Record.REPORT):
+    """What has opened the incident."""
+
+    by_alert: bool
+    severity: Severity
+    type: IncidentType
+
+
+@dataclass(frozen=True)
+class PersonsReport(Recorded, key=Record.REPORTED):
+    """One report of a person."""
+
+    by: str
+    description: str
+    severity: Severity
+    type: IncidentType
+    at: datetime
+
+
+@dataclass(frozen=True)
+class StatedSubtype(Recorded, key=Record.SUBTYPE):
+    """Who was the first to name this kind of breach."""
+
+    by: str
+    at: datetime

@@ -1,0 +1,40 @@
+"""What triage leaves for the steps that follow."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+from mlrunbook.domain.communication.messages import Figures
+from mlrunbook.domain.detection.severity import Assessment
+from mlrunbook.domain.evaluation.performance import Confusion
+from mlrunbook.domain.incident import IncidentType, Severity
+from mlrunbook.domain.records import Record, Recorded
+
+
+@dataclass(frozen=True)
+class Affected:
+    """`pending_work_orders` None: the platform did not say."""
+
+    model: str
+    version: str | None = None
+    asset_types: tuple[str, ...] = ()
+    pending_work_orders: int | None = None
+
+
+@dataclass(frozen=True)
+class Triage(Recorded, key=Record.TRIAGE):
+    """`baseline`: how the model did before the incident; the platform's own baseline moves on, over the bad hours too."""
+
+    real: bool
+    severity: Severity
+    type: IncidentType
+    summary: str
+    assessment: Assessment
+    affected: Affected
+    baseline: Confusion | None = None
+    baseline_by_type: Mapping[str, Confusion] = field(default_factory=dict)
+    figures: Figures = field(default_factory=Figures)
+
+    def judged_anew(self, found: Assessment) -> Triage:
+        return replace(self, severity=found.severity, type=found.type, assessment=found, summary="; ".join(found.reasons))

@@ -10,6 +10,18 @@ POLICY_RULE = "policy_rule"  # the door through which a named policy rule approv
 
 
 @dataclass(frozen=True)
+class Decision:
+    """What somebody says about a plan, as the door proved it. `verified` False: the door cannot prove who it was."""
+
+    decision: str  # approved, rejected
+    approver: str
+    role: str | None
+    door: str
+    verified: bool = True
+    reason: str = ""
+
+
+@dataclass(frozen=True)
 class Approval:
     """One row of the store. `approver` is a person's name, or the rule's name when the door is `policy_rule`."""
 

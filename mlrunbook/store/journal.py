@@ -11,7 +11,7 @@ from typing import Any
 from sqlalchemy import Connection, func, select, true, update
 from sqlalchemy.dialects.postgresql import insert
 
-from mlrunbook.domain.actions import Action, Isolate, Scale
+from mlrunbook.domain.actions import Action, Isolate, Plan, Scale
 from mlrunbook.domain.incident import Status
 from mlrunbook.store.tables import actions, approvals, incidents
 
@@ -61,42 +61,47 @@ class Row:
         return self.approval_id, self.ordinal
 
 
-def intend(
-    conn: Connection,
-    action: Action,
-    *,
-    incident_id: str,
-    plan_digest: str,
-    ordinal: int,
-    approval_id: int,
-    generation: int,
-    before: Mapping[str, Any],
-    undo_of: str | None,
-    now: datetime,
-) -> Row:
+@dataclass(frozen=True)
+class Intent:
+    """What a run is about to do: one action of a plan, the approval it rests on, the lease's generation, the state before."""
+
+    plan: Plan
+    ordinal: int
+    approval_id: int
+    generation: int
+    before: Mapping[str, Any]
+    undo_of: str | None = None
+
+    @property
+    def action(self) -> Action:
+        return self.plan.actions[self.ordinal]
+
+
+def intend(conn: Connection, intent: Intent, *, now: datetime) -> Row:
     """Write the intent with the state before; return the row that stands (an earlier attempt's `before` is kept, and it is ours now)."""
-    action_id = f"{incident_id}:{plan_digest[:12]}:{ordinal}"
+    incident_id, digest, action = intent.plan.incident_id, intent.plan.digest, intent.action
+    action_id = f"{incident_id}:{digest[:12]}:{intent.ordinal}"
     conn.execute(
         insert(actions)
         .values(
             id=action_id,
             incident_id=incident_id,
-            plan_digest=plan_digest,
-            ordinal=ordinal,
+            plan_digest=digest,
+            ordinal=intent.ordinal,
             kind=action.kind,
             model=action.model,
             target=_json(action.target()),
             summary=action.summary,
-            approval_id=approval_id,
-            generation=generation,
+            approval_id=intent.approval_id,
+            generation=intent.generation,
             state="intended",
-            before=_json(before),
-            undo_of=undo_of,
+            before=_json(intent.before),
+            undo_of=intent.undo_of,
             intended_at=now,
         )
-        .on_conflict_do_update(index_elements=["id"], set_={"generation": generation}, where=actions.c.state == "intended")
+        .on_conflict_do_update(index_elements=["id"], set_={"generation": intent.generation}, where=actions.c.state == "intended")
     )
-    row = find(conn, incident_id, plan_digest, ordinal)
+    row = find(conn, incident_id, digest, intent.ordinal)
     if row is None:  # pragma: no cover - the insert above wrote it, or found it
         raise AssertionError(f"journal row {action_id} vanished")
     return row

@@ -9,6 +9,7 @@ import pytest
 
 from flows import resolution as resolution_flows
 from mlrunbook.domain.actions import Plan, PlanKind, RouteTraffic
+from mlrunbook.domain.approval import Decision
 from mlrunbook.domain.errors import Refused, Transient, Unknown
 from mlrunbook.domain.incident import IncidentType, Severity, Status
 from mlrunbook.domain.observed import ServingState
@@ -311,9 +312,8 @@ def test_a_person_at_any_other_door_still_needs_the_role(world: World) -> None:
     carry(world, incident_id, "run-1")
     wanted = plan(world, incident_id)
     assert wanted is not None
-    said: dict[str, Any] = {"decision": "approved", "approver": "somebody", "door": "rest", "reason": "", "now": world.now()}
     with world.transaction() as conn, pytest.raises(Refused, match="role is not set"):
-        decide(conn, world.policy, incident_id, wanted.digest, role=None, verified=True, **said)
+        decide(conn, world.policy, incident_id, wanted.digest, Decision("approved", "somebody", None, "rest"), now=world.now())
 
 
 # What cannot be read is not taken for done

@@ -31,7 +31,24 @@ UNDOES = "undoes"  # of a plan's facts: the id of the journaled action that each
 KEPT = "kept"  # of such a plan: the id of each journaled action that it leaves, and why
 
 
-def emergency_plan(incident_id: str, model: str, order: Order, *, version: str | None, by: str, why: str, at: datetime) -> Plan:
+@dataclass(frozen=True)
+class Word:
+    """Who orders, why and when."""
+
+    by: str
+    why: str
+    at: datetime
+
+    @property
+    def sentence(self) -> str:
+        return f"{self.by} ordered it at {self.at:%Y-%m-%d %H:%M:%S} UTC: {self.why}"
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        return {ORDERED_AT: self.at.isoformat()}
+
+
+def emergency_plan(incident_id: str, model: str, order: Order, word: Word, *, version: str | None = None) -> Plan:
     """The plan of one order. Its reasons name who, when and why.
 
     Raises Invalid where a version is missing or makes no sense. `Order.TAKE_BACK` is `take_back`.
@@ -45,12 +62,11 @@ def emergency_plan(incident_id: str, model: str, order: Order, *, version: str |
         case Order.ROUTE:
             actions = (RouteTraffic(model, version),)
         case Order.HALT_WORK_ORDERS:
-            flag = FlagWorkOrders(model, reason=f"{incident_id}: halted by {by}")
+            flag = FlagWorkOrders(model, reason=f"{incident_id}: halted by {word.by}")
             actions = (Configure(model, {"auto_work_orders": False}), flag)
         case Order.TAKE_BACK:
             raise Invalid("taking back needs what was executed", field="order")
-    said, facts = (_said(by, why, at),), {ORDERED_AT: at.isoformat()}
-    return Plan(incident_id, PlanKind.EMERGENCY, model, actions, said, expected=order.expected, facts=facts)
+    return Plan(incident_id, PlanKind.EMERGENCY, model, actions, (word.sentence,), expected=order.expected, facts=word.facts)
 
 
 @dataclass(frozen=True)
@@ -69,10 +85,8 @@ def reverse(
     model: str,
     executed: Sequence[Executed],
     seen: Seen,
+    word: Word,
     *,
-    by: str,
-    why: str,
-    at: datetime,
     withdraws: Sequence[str] = (),
 ) -> Plan:
     """One order that brings back what was there before containment, whatever of it is half done or unknown.
@@ -101,7 +115,7 @@ def reverse(
     reasons_kept = list(dict.fromkeys(kept.values()))
     if not steps and not withdraws:
         raise Refused("; ".join(reasons_kept) or f"no containment of {incident_id} is in force")
-    reasons = [_said(by, why, at), *(f"withdrawn before it began: {one}" for one in withdraws), *(f"kept: {one}" for one in reasons_kept)]
+    reasons = [word.sentence, *(f"withdrawn before it began: {one}" for one in withdraws), *(f"kept: {one}" for one in reasons_kept)]
     return Plan(
         incident_id,
         PlanKind.EMERGENCY,
@@ -109,7 +123,7 @@ def reverse(
         tuple(action for action, _ in steps),
         tuple(reasons),
         expected=Order.TAKE_BACK.expected,
-        facts={ORDERED_AT: at.isoformat(), UNDOES: [undone for _, undone in steps], KEPT: kept},
+        facts={**word.facts, UNDOES: [undone for _, undone in steps], KEPT: kept},
     )
 
 
@@ -187,7 +201,3 @@ def limits_damage(plan: Plan, ordinal: int) -> bool:
     """The action is of those that are to be taken back, or kept with a reason."""
     kinds = (PlanKind.CONTAINMENT, PlanKind.MITIGATION, PlanKind.EMERGENCY, PlanKind.ISOLATION)
     return plan.kind in kinds and undoes_of(plan) is None and not lifts_isolation(plan.actions[ordinal])
-
-
-def _said(by: str, why: str, at: datetime) -> str:
-    return f"{by} ordered it at {at:%Y-%m-%d %H:%M:%S} UTC: {why}"

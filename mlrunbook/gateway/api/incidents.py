@@ -9,6 +9,7 @@ from sqlalchemy import Connection
 
 from mlrunbook.base.tokens import Identity, Scope
 from mlrunbook.base.web import require
+from mlrunbook.domain.approval import Decision
 from mlrunbook.domain.communication import messages
 from mlrunbook.domain.communication.durations import review_due
 from mlrunbook.domain.errors import Invalid, NotFound, Refused
@@ -187,19 +188,8 @@ def _operating(routes: APIRouter, world: World) -> None:
             still_open(conn, incident_id)
             digest = _digest(conn, incident_id, body.plan_digest)
             plan = plans.get(conn, incident_id, digest)
-            made = approvals.decide(
-                conn,
-                policy,
-                incident_id,
-                digest,
-                decision=body.decision,
-                approver=who.name,
-                role=who.role,
-                door=body.door,
-                verified=True,
-                reason=body.reason,
-                now=now,
-            )
+            said = Decision(body.decision, who.name, who.role, body.door, reason=body.reason)
+            made = approvals.decide(conn, policy, incident_id, digest, said, now=now)
             standing, why = valid_approval(conn, policy, plan, now=now)
         out: schemas.DecisionOut = schemas.DecisionOut.of(made, plan_approved=standing is not None, why=why)
         return out

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import NamedTuple
 
 from sqlalchemy import Connection
 
 from mlrunbook.domain.actions import Isolate, Order, Plan, PlanKind, RouteTraffic, Scale
+from mlrunbook.domain.approval import Decision
 from mlrunbook.domain.communication import messages
-from mlrunbook.domain.containment.emergency import KEPT, Seen, emergency_plan, reverse, stays, undoes_of
+from mlrunbook.domain.containment.emergency import KEPT, Seen, Word, emergency_plan, reverse, stays, undoes_of
 from mlrunbook.domain.containment.orders import Ordered, OrderState, Thing, newest_about, things_of
 from mlrunbook.domain.errors import Refused, RunbookError, Transient, Unknown
 from mlrunbook.domain.incident import Incident, Status
@@ -49,17 +51,21 @@ class Requester(NamedTuple):
         return named(self.name, self.role)
 
 
+@dataclass(frozen=True)
+class Requested:
+    """What somebody orders, and why. `version`: where traffic goes."""
+
+    order: Order
+    by: Requester
+    why: str
+    version: str | None = None
+
+    def word(self, at: datetime) -> Word:
+        return Word(self.by.words, self.why, at)
+
+
 def request(
-    conn: Connection,
-    policy: Policy,
-    incident: Incident,
-    order: Order,
-    *,
-    version: str | None,
-    by: Requester,
-    why: str,
-    now: datetime,
-    state: ServingState | None = None,
+    conn: Connection, policy: Policy, incident: Incident, asked: Requested, *, now: datetime, state: ServingState | None = None
 ) -> Plan:
     """Plan what is ordered, store the giver's approval of it, and have a run carry it out at once, also in the place of one that is busy.
 
@@ -73,25 +79,14 @@ def request(
     known = standing_orders.of_model(conn, policy, incident.model, now=now)
 
     def planned(at: datetime) -> Plan:
-        if order is Order.TAKE_BACK:
-            return _reverse(conn, incident, known, state, by, why, now=at)
-        return emergency_plan(incident.id, incident.model, order, version=version, by=by.words, why=why, at=at)
+        if asked.order is Order.TAKE_BACK:
+            return _reverse(conn, incident, known, state, asked.word(at))
+        return emergency_plan(incident.id, incident.model, asked.order, asked.word(at), version=asked.version)
 
     plan = _same_again(known, at_once := planned(now)) or _anew(known, at_once, planned, now)
     digest = plans.propose(conn, plan, now=now)
-    approvals.decide(
-        conn,
-        policy,
-        incident.id,
-        digest,
-        decision="approved",
-        approver=by.name,
-        role=by.role,
-        door=by.door,
-        verified=True,
-        reason=why,
-        now=now,
-    )
+    yes = Decision("approved", asked.by.name, asked.by.role, asked.by.door, reason=asked.why)
+    approvals.decide(conn, policy, incident.id, digest, yes, now=now)
     return plan
 
 
@@ -137,22 +132,12 @@ def _anew(known: Sequence[Ordered], plan: Plan, planned: Callable[[datetime], Pl
     return plan
 
 
-def _reverse(
-    conn: Connection, incident: Incident, known: Sequence[Ordered], state: ServingState | None, by: Requester, why: str, *, now: datetime
-) -> Plan:
+def _reverse(conn: Connection, incident: Incident, known: Sequence[Ordered], state: ServingState | None, word: Word) -> Plan:
     mine = [one for one in known if one.plan.incident_id == incident.id]
     waiting = [one for one in mine if one.state.is_open and not one.given.begun and undoes_of(one.plan) is None]
     seen = Seen(state, journal.last_replicas(conn, incident.model) or 1, _held_by_others(known, incident.id))
-    return reverse(
-        incident.id,
-        incident.model,
-        executed_of(conn, incident.id),
-        seen,
-        by=by.words,
-        why=why,
-        at=now,
-        withdraws=[summary_of(one.plan) for one in waiting],
-    )
+    withdraws = [summary_of(one.plan) for one in waiting]
+    return reverse(incident.id, incident.model, executed_of(conn, incident.id), seen, word, withdraws=withdraws)
 
 
 def held_by_others(run: Run) -> dict[str, str]:

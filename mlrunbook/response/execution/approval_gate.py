@@ -6,6 +6,7 @@ from typing import Any
 
 from sqlalchemy import Connection
 
+from mlrunbook.domain.approval import Decision
 from mlrunbook.domain.errors import Refused
 from mlrunbook.response.execution.approvals import decide, request
 from mlrunbook.response.execution.plans import is_carried_out, plan_of
@@ -68,20 +69,10 @@ def _decided_by_form(conn: Connection, run: Run, digest: str, answer: dict[str, 
         return "nothing was decided"
     if not policy.approvals.of(wanted.kind).accept_prefect_form:
         return "policy does not count the form"
+    # The form proves neither name nor role: policy lets the door in, and the row says so.
+    said = Decision(answer["decision"], answer["name"], None, PREFECT_FORM, verified=False, reason=answer.get("comment", ""))
     try:
-        decide(
-            conn,
-            policy,
-            run.incident_id,
-            digest,
-            decision=answer["decision"],
-            approver=answer["name"],
-            role=None,  # the form proves neither name nor role: policy lets the door in, and the row says so
-            door=PREFECT_FORM,
-            verified=False,
-            reason=answer.get("comment", ""),
-            now=run.world.now(),
-        )
+        decide(conn, policy, run.incident_id, digest, said, now=run.world.now())
     except Refused as error:
         return str(error)
     return None

@@ -67,18 +67,7 @@ def execute(world: World, lease: leases.Lease, plan: Plan, ordinal: int, *, undo
             raise Transient(f"{action.summary}: {other} is changing {action.model} right now; one incident acts on a model at a time")
         if undo_of and row is None and not effect.is_satisfied(action, state):
             _as_we_left_it(conn, plan, action, state)
-        row = journal.intend(
-            conn,
-            action,
-            incident_id=plan.incident_id,
-            plan_digest=plan.digest,
-            ordinal=ordinal,
-            approval_id=approval.id,
-            generation=lease.generation,
-            before=state,
-            undo_of=undo_of,
-            now=world.now(),
-        )
+        row = journal.intend(conn, journal.Intent(plan, ordinal, approval.id, lease.generation, state, undo_of), now=world.now())
     if effect.is_satisfied(action, state):
         return _settle(world, lease, row, "done" if row.state == "applying" else "already_held", state)
 

@@ -13,6 +13,7 @@ import pytest
 from sqlalchemy import text
 
 from mlrunbook.domain.actions import Isolate, PlanKind
+from mlrunbook.domain.approval import Decision
 from mlrunbook.domain.containment.evidence import MANIFEST
 from mlrunbook.domain.errors import Refused
 from mlrunbook.domain.incident import Case, ClockName, IncidentType, Severity, Status, Subtype
@@ -177,20 +178,9 @@ class TestPeople:
         carry(world, incident_id, "run-1")
         proposed = plan(world, incident_id, PlanKind.ISOLATION)
         assert proposed is not None
+        said = Decision("approved", "the lead", "ml_team_lead", "rest")
         with world.transaction() as conn, pytest.raises(Refused, match="is decided by compliance_officer or engineering_manager"):
-            decide(
-                conn,
-                world.policy,
-                incident_id,
-                proposed.digest,
-                decision="approved",
-                approver="the lead",
-                role="ml_team_lead",
-                door="rest",
-                verified=True,
-                reason="",
-                now=world.now(),
-            )
+            decide(conn, world.policy, incident_id, proposed.digest, said, now=world.now())
         deliver(world)
         asked = [m for m in notifier.pages() if "your decision is needed" in m.body]
         assert {m.channel for m in asked} == {"security"}

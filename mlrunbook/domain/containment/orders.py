@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 
+from mlrunbook.domain.action_state import SETTLED, ActionState
 from mlrunbook.domain.actions import (
     Action,
     Configure,
@@ -56,6 +57,7 @@ class OrderState(StrEnum):
 WHAT_ANSWERS = frozenset({Thing.SERVING, Thing.ROUTE})
 _CHANGES_WHAT_ANSWERS = (Scale, RouteTraffic, RollBack, Promote, UndoRollout, Restart)
 ALL_THINGS = frozenset(Thing)
+_ENDED_BADLY = (ActionState.REFUSED, ActionState.UNKNOWN)
 
 
 @dataclass(frozen=True)
@@ -66,7 +68,7 @@ class Change:
     id: str
     digest: str
     ordinal: int
-    state: str  # as in the journal: intended, applying, done, already_held, unknown, refused
+    state: str  # an ActionState, as in the journal
     thing: Thing | None
     at: datetime
     begun: bool
@@ -76,7 +78,7 @@ class Change:
 
     @property
     def settled(self) -> bool:
-        return self.state in ("done", "already_held")
+        return self.state in SETTLED
 
 
 @dataclass(frozen=True)
@@ -127,8 +129,8 @@ class Ordered:
         if self.state is not OrderState.FAILED:
             return self.state in (OrderState.REQUESTED, OrderState.IN_PROGRESS)
         states = {i: change.state if (change := self.given.change(i)) else None for i in self.left}
-        untried = any(i not in self.given.failures and states[i] not in ("refused", "unknown") for i in self.left)
-        return "unknown" in states.values() or (untried and self.given.stands)
+        untried = any(i not in self.given.failures and states[i] not in _ENDED_BADLY for i in self.left)
+        return ActionState.UNKNOWN in states.values() or (untried and self.given.stands)
 
 
 def thing_of(action: Action) -> Thing | None:
@@ -209,7 +211,7 @@ def _judged(one: Given, newer: Sequence[Given], others: Sequence[Change]) -> Ord
             return Ordered(one, OrderState.REVERSED, "it was taken back")
         return Ordered(one, OrderState.IN_FORCE, "every change is read back" if settled else "nothing of it was in force yet")
     left = tuple(i for i in counts if not ((c := one.change(i)) and c.settled))
-    failed = [i for i in left if i in one.failures or ((c := one.change(i)) and c.state in ("refused", "unknown"))]
+    failed = [i for i in left if i in one.failures or ((c := one.change(i)) and c.state in _ENDED_BADLY)]
     if failed:
         return Ordered(one, OrderState.FAILED, _failure(one, failed[0]), left)
     if one.begun and one.granted_at:

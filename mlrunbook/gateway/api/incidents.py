@@ -9,6 +9,7 @@ from sqlalchemy import Connection
 
 from mlrunbook.base.tokens import Identity, Scope
 from mlrunbook.base.web import require
+from mlrunbook.domain.action_state import BEGUN, SETTLED
 from mlrunbook.domain.approval import Decision
 from mlrunbook.domain.communication import messages
 from mlrunbook.domain.communication.durations import review_due
@@ -53,7 +54,6 @@ EVIDENCE_HEADERS = {
 }
 
 # States of a journaled action of which nobody can say yet what it did.
-UNSETTLED = ("intended", "applying", "unknown")
 
 
 def router(world: World) -> APIRouter:
@@ -304,7 +304,8 @@ def _close(conn: Connection, world: World, incident: Incident, who: Identity, bo
 
 def _is_open_end(row: journal.Row) -> bool:
     """Nobody knows whether it happened, and nobody has taken it back or said why that may be so."""
-    return row.state in UNSETTLED and row.may_have_happened and row.undone_by is None and row.kept_because is None
+    is_open = row.state in BEGUN - SETTLED and row.may_have_happened
+    return is_open and row.undone_by is None and row.kept_because is None
 
 
 def _may_be_false(incident: Incident, reason: str) -> None:

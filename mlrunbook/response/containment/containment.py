@@ -6,6 +6,7 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
+from mlrunbook.domain.action_state import ActionState
 from mlrunbook.domain.actions import Action, Isolate, PlanKind, RouteTraffic, lifts_isolation
 from mlrunbook.domain.communication.messages import initial_notification
 from mlrunbook.domain.containment.containment import Containment, plan_containment
@@ -83,7 +84,7 @@ def plan(run: Run) -> dict[str, Any]:
 def _finish_what_began(run: Run) -> None:
     """A containment that a rise of the severity interrupted: an action that may have been applied is settled before another plan."""
     with run.world.transaction() as conn:
-        rows = [r for r in journal.of_incident(conn, run.incident_id) if r.state in ("intended", "applying")]
+        rows = [r for r in journal.of_incident(conn, run.incident_id) if r.state in (ActionState.INTENDED, ActionState.APPLYING)]
         planned = {r.plan_digest: plans.get(conn, run.incident_id, r.plan_digest) for r in rows}
     for row in rows:
         plan = planned[row.plan_digest]

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from sqlalchemy import Connection
 
+from mlrunbook.domain.action_state import ActionState
 from mlrunbook.domain.actions import Isolate, Order, Plan, PlanKind, RouteTraffic, Scale
 from mlrunbook.domain.approval import Decision
 from mlrunbook.domain.communication import messages
@@ -169,7 +170,7 @@ def _see_how_the_replaced_ended(run: Run) -> None:
     Until then other incidents of the model would wait for it."""
     with run.world.transaction() as conn:
         over = {o.plan.digest: o.plan for o in of_run(run, conn) if not o.to_carry_out}
-        sent = [row for row in journal.of_incident(conn, run.incident_id) if row.state == "applying" and row.plan_digest in over]
+        sent = [row for row in journal.of_incident(conn, run.incident_id) if row.state == ActionState.APPLYING and row.plan_digest in over]
     for row in sent:
         with suppress(Transient, Refused, Unknown):  # the next run looks again, or the journal says unknown
             execute(run.world, run.lease, over[row.plan_digest], row.ordinal, undo_of=row.undo_of)
@@ -186,7 +187,7 @@ def carry_out(run: Run, digest: str, ordinal: int) -> str:
     if one is None or ordinal not in one.left:
         return "replaced"
     undoes = undoes_of(one.plan)
-    if row is None or row.state != "unknown":
+    if row is None or row.state != ActionState.UNKNOWN:
         return apply_or_page(run, digest, ordinal, undoes[ordinal] if undoes else None)
     try:
         done = execute(run.world, run.lease, one.plan, ordinal, undo_of=row.undo_of)

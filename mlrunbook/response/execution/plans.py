@@ -6,6 +6,7 @@ import hashlib
 
 from sqlalchemy import Connection
 
+from mlrunbook.domain.action_state import ActionState
 from mlrunbook.domain.actions import Action, Isolate, Plan, PlanKind
 from mlrunbook.domain.containment.containment import Executed
 from mlrunbook.domain.containment.emergency import limits_damage
@@ -108,9 +109,9 @@ def executed_of(conn: Connection, incident_id: str) -> list[Executed]:
 
 def _is_in_force(row: journal.Row, plan: Plan) -> bool:
     """It is, or may be: a server that was stopped by a change whose end nobody saw is stopped all the same."""
-    if row.state == "already_held":
+    if row.state == ActionState.ALREADY_HELD:
         return plan.kind is PlanKind.EMERGENCY
-    return row.state in ("done", "unknown") or row.attempts > 0
+    return row.may_have_happened
 
 
 def is_carried_out(run: Run, plan: Plan) -> bool:

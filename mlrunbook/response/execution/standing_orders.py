@@ -19,8 +19,6 @@ from mlrunbook.store import incidents, journal, leases, outbox, plans, records
 from mlrunbook.store.outbox import ORDER_OVERDUE
 from mlrunbook.store.plans import StoredApproval
 
-BEGUN = ("applying", "done", "already_held", "unknown")
-
 
 def failed_key(digest: str, ordinal: int) -> str:
     """The record of an action that could not be done."""
@@ -137,10 +135,19 @@ def _changes(conn: Connection, incident_id: str) -> list[Change]:
         if row.plan_digest not in known:
             known[row.plan_digest] = plans.get(conn, incident_id, row.plan_digest)
         thing = thing_of(known[row.plan_digest].actions[row.ordinal])
-        begun = row.state in BEGUN or row.attempts > 0
-        done = row.undone_by is not None
         found.append(
-            Change(row.id, row.plan_digest, row.ordinal, row.state, thing, row.intended_at, begun, done, row.error, row.approval_id)
+            Change(
+                row.id,
+                row.plan_digest,
+                row.ordinal,
+                row.state,
+                thing,
+                row.intended_at,
+                begun=row.may_have_happened,
+                undone=row.undone_by is not None,
+                error=row.error,
+                approval=row.approval_id,
+            )
         )
     return found
 

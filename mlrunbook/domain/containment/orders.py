@@ -62,7 +62,7 @@ _ENDED_BADLY = (ActionState.REFUSED, ActionState.UNKNOWN)
 
 @dataclass(frozen=True)
 class Change:
-    """One journaled action, of any plan. `begun`: it was, or may have been, sent. `approval`: the number of the yes it rests on, which says
+    """One journaled action, of any plan. `sent`: it happened, or may have. `approval`: the number of the yes it rests on, which says
     what is newer; `at`, when its intent was written, only where that is the same."""
 
     id: str
@@ -71,7 +71,7 @@ class Change:
     state: str  # an ActionState, as in the journal
     thing: Thing | None
     at: datetime
-    begun: bool
+    sent: bool
     undone: bool = False
     error: str | None = None
     approval: int = 0
@@ -103,8 +103,8 @@ class Given:
         return self.granted_at or self.given_at
 
     @property
-    def begun(self) -> bool:
-        return any(c.begun for c in self.changes)
+    def sent(self) -> bool:
+        return any(c.sent for c in self.changes)
 
     def change(self, ordinal: int) -> Change | None:
         return next((c for c in self.changes if c.ordinal == ordinal), None)
@@ -214,7 +214,7 @@ def _judged(one: Given, newer: Sequence[Given], others: Sequence[Change]) -> Ord
     failed = [i for i in left if i in one.failures or ((c := one.change(i)) and c.state in _ENDED_BADLY)]
     if failed:
         return Ordered(one, OrderState.FAILED, _failure(one, failed[0]), left)
-    if one.begun and one.granted_at:
+    if one.sent and one.granted_at:
         return Ordered(one, OrderState.IN_PROGRESS, "begun and not read back yet", left)
     if one.stands:
         return Ordered(one, OrderState.REQUESTED, one.why, left)

@@ -135,7 +135,7 @@ def _anew(known: Sequence[Ordered], plan: Plan, planned: Callable[[datetime], Pl
 
 def _reverse(conn: Connection, incident: Incident, known: Sequence[Ordered], state: ServingState | None, word: Word) -> Plan:
     mine = [one for one in known if one.plan.incident_id == incident.id]
-    waiting = [one for one in mine if one.state.is_open and not one.given.begun and undoes_of(one.plan) is None]
+    waiting = [one for one in mine if one.state.is_open and not one.given.sent and undoes_of(one.plan) is None]
     seen = Seen(state, journal.last_replicas(conn, incident.model) or 1, _held_by_others(known, incident.id))
     withdraws = [summary_of(one.plan) for one in waiting]
     return reverse(incident.id, incident.model, executed_of(conn, incident.id), seen, word, withdraws=withdraws)
@@ -300,7 +300,7 @@ def _page(conn: Connection, policy: Policy, incident: Incident, one: Ordered, *,
             todo, roles = BY_HAND + ANEW.format(id=incident.id), [Role.ONCALL_ML_ENGINEER]
         case _:
             until = f"tried until {one.given.since + timedelta(minutes=policy.approvals.emergency.expires_after_min):%H:%M} UTC"
-            words = f"ordered and not done: {what}; {'begun, and tried until it is read back' if one.given.begun else until}"
+            words = f"ordered and not done: {what}; {'begun, and tried until it is read back' if one.given.sent else until}"
             todo, roles = BY_HAND, [Role.ONCALL_ML_ENGINEER]
     timeline.append(conn, incident.id, "action", words[:1].upper() + words[1:], actor="dispatcher", at=now)
     for role in dict.fromkeys([*roles, *([Role.ML_TEAM_LEAD] if again else [])]):

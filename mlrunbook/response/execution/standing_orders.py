@@ -143,7 +143,7 @@ def _changes(conn: Connection, incident_id: str) -> list[Change]:
                 row.state,
                 thing,
                 row.intended_at,
-                begun=row.may_have_happened,
+                sent=row.may_have_happened,
                 undone=row.undone_by is not None,
                 error=row.error,
                 approval=row.approval_id,

@@ -9,7 +9,7 @@ from typing import Any
 from mlrunbook.domain.action_state import ActionState
 from mlrunbook.domain.actions import Action, Isolate, PlanKind, RouteTraffic, lifts_isolation
 from mlrunbook.domain.communication.messages import initial_notification
-from mlrunbook.domain.containment.containment import Containment, plan_containment
+from mlrunbook.domain.containment.containment import Containment, Situation, plan_containment
 from mlrunbook.domain.containment.emergency import limits_damage
 from mlrunbook.domain.containment.orders import unspoken
 from mlrunbook.domain.detection.severity import Assessment
@@ -113,20 +113,18 @@ def _contain_failure(run: Run, assessment: Assessment, pending_work_orders: int,
     if assessment.severity is Severity.HIGH:
         _check_first(run)
     status, state = _status(run), _state(run)
-    return plan_containment(
-        run.incident_id,
-        run.incident().model,
-        assessment,
+    previous = status.previous_version if status else None
+    seen = Situation(
+        pending_work_orders,
         status,
         state,
-        is_dangerous(run, status.previous_version) if status and status.previous_version else None,
-        pending_work_orders,
-        rules,
+        previous_is_dangerous=is_dangerous(run, previous) if previous else None,
         raise_to=_threshold_to_raise_to(run, state) if assessment.excessive_false_positives else None,
         recent_deployment=_deployed_within_a_day(run),
         blind=_blind(run) if assessment.dangerous else None,
-        no_route=_no_route(run, status.previous_version) if assessment.dangerous and status and status.previous_version else None,
+        no_route=_no_route(run, previous) if assessment.dangerous and previous else None,
     )
+    return plan_containment(run.incident_id, run.incident().model, assessment, seen, rules)
 
 
 def _no_route(run: Run, version: str) -> str | None:
@@ -139,7 +137,7 @@ def _contain_breach(
 ) -> Containment:
     """Without a look at the world: it could only delay."""
     model = run.incident().model
-    return plan_containment(run.incident_id, model, assessment, None, None, None, pending_work_orders, rules, isolate=isolate)
+    return plan_containment(run.incident_id, model, assessment, Situation(pending_work_orders), rules, isolate=isolate)
 
 
 def announce(run: Run) -> None:

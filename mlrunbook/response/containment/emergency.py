@@ -14,8 +14,9 @@ from mlrunbook.domain.action_state import ActionState
 from mlrunbook.domain.actions import Isolate, Order, Plan, PlanKind, RouteTraffic, Scale
 from mlrunbook.domain.approval import Decision
 from mlrunbook.domain.communication import messages
-from mlrunbook.domain.containment.emergency import KEPT, Seen, Word, emergency_plan, reverse, stays, undoes_of
+from mlrunbook.domain.containment.emergency import KEPT, Word, emergency_plan, undoes_of
 from mlrunbook.domain.containment.orders import Ordered, OrderState, Thing, newest_about, things_of
+from mlrunbook.domain.containment.taking_back import Seen, reverse, stays
 from mlrunbook.domain.errors import Refused, RunbookError, Transient, Unknown
 from mlrunbook.domain.incident import Incident, Status
 from mlrunbook.domain.observed import ServingState

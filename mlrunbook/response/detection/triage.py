@@ -10,8 +10,8 @@ from sqlalchemy import Connection
 
 from mlrunbook.domain.communication import messages
 from mlrunbook.domain.communication.messages import Figures
-from mlrunbook.domain.containment.containment import is_stopped
 from mlrunbook.domain.containment.orders import OrderState
+from mlrunbook.domain.containment.taking_back import is_stopped
 from mlrunbook.domain.detection.severity import AlertSignal, Assessment, assess, on_a_persons_word
 from mlrunbook.domain.detection.severity_change import is_measured_as_it_was, risen
 from mlrunbook.domain.errors import RunbookError, Transient

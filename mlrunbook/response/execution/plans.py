@@ -8,9 +8,9 @@ from sqlalchemy import Connection
 
 from mlrunbook.domain.action_state import ActionState
 from mlrunbook.domain.actions import Action, Isolate, Plan, PlanKind
-from mlrunbook.domain.containment.containment import Executed
 from mlrunbook.domain.containment.emergency import limits_damage
 from mlrunbook.domain.containment.orders import WHAT_ANSWERS, thing_of
+from mlrunbook.domain.containment.taking_back import Executed
 from mlrunbook.domain.errors import Fenced, Overtaken, Refused, Transient, Unknown
 from mlrunbook.domain.incident import Incident
 from mlrunbook.domain.roles import Role

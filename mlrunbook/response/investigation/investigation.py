@@ -7,7 +7,7 @@ from dataclasses import asdict
 from datetime import datetime, timedelta
 from typing import Any, TypeVar
 
-from mlrunbook.domain.containment.containment import is_stopped
+from mlrunbook.domain.containment.taking_back import is_stopped
 from mlrunbook.domain.detection.alert_rules import spread
 from mlrunbook.domain.errors import RunbookError
 from mlrunbook.domain.evaluation.probing import judge_probing

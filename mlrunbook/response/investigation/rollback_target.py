@@ -12,7 +12,7 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
-from mlrunbook.domain.containment.containment import before_containment
+from mlrunbook.domain.containment.taking_back import before_containment
 from mlrunbook.domain.errors import Fenced, RunbookError, Transient
 from mlrunbook.domain.evaluation.version_comparison import Judged, TargetChoice, TargetVerdict, choose_target
 from mlrunbook.domain.records import Record

@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mlrunbook.domain.actions import Configure, FlagWorkOrders, Isolate, Plan, PlanKind, Restart, RollBack, RouteTraffic, Scale
-from mlrunbook.domain.containment.containment import Containment, Executed, plan_containment, undo_plan
+from mlrunbook.domain.containment.containment import Containment, Situation, plan_containment
+from mlrunbook.domain.containment.taking_back import Executed, undo_plan
 from mlrunbook.domain.detection.severity import Assessment
 from mlrunbook.domain.incident import IncidentType, Severity
 from mlrunbook.domain.policy.changes import ContainmentPolicy, Rule
@@ -23,15 +24,11 @@ def judged(severity: str = "high", type_: str = "performance_degradation", real:
 DANGEROUS = judged("critical", "prediction_error", dangerous=True, safety_risk=True)
 
 
-def contain(assessment: Assessment, **changes: Any) -> Containment:
-    values: dict[str, Any] = {
-        "status": status(),
-        "state": serving(),
-        "previous_is_dangerous": False,
-        "pending_work_orders": 12,
-        "policy": None,
-    }
-    return plan_containment(INC, MODEL, assessment, **(values | changes))
+def contain(
+    assessment: Assessment, *, policy: ContainmentPolicy | None = None, isolate: tuple[bool, str] | None = None, **changes: Any
+) -> Containment:
+    values: dict[str, Any] = {"status": status(), "state": serving(), "previous_is_dangerous": False, "pending_work_orders": 12}
+    return plan_containment(INC, MODEL, assessment, Situation(**(values | changes)), policy, isolate=isolate)
 
 
 def actions(plan: Plan | None) -> list[Any]:

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from mlrunbook.domain.actions import Action, Configure, FlagWorkOrders, Isolate, Order, Plan, PlanKind, RollBack, RouteTraffic, Scale
-from mlrunbook.domain.containment.containment import Executed
-from mlrunbook.domain.containment.emergency import Seen, Word, emergency_plan, reverse, undoes_of
+from mlrunbook.domain.containment.emergency import Word, emergency_plan, undoes_of
+from mlrunbook.domain.containment.taking_back import Executed, Seen, reverse
 from mlrunbook.domain.errors import Invalid, Refused
 from mlrunbook.domain.observed import ServingState
 

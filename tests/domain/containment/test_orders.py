@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mlrunbook.domain.actions import Action, Configure, Order, Plan, Promote, Restart, RollBack, RouteTraffic, Scale, Stage
-from mlrunbook.domain.containment.containment import Executed
-from mlrunbook.domain.containment.emergency import Seen, Word, emergency_plan, reverse
+from mlrunbook.domain.containment.emergency import Word, emergency_plan
 from mlrunbook.domain.containment.orders import Change, Given, OrderState, Thing, contradicts, judge, newest_about, things_of, unspoken
+from mlrunbook.domain.containment.taking_back import Executed, Seen, reverse
 from mlrunbook.domain.policy.changes import Rule
 
 NOW = datetime(2026, 3, 29, 1, 30, tzinfo=UTC)

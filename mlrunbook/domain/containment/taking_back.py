@@ -51,7 +51,7 @@ def stays(action: Action) -> str | None:
         case FlagWorkOrders():
             return "flagged work orders stay flagged until the supervisors have reviewed them"
         case Isolate():
-            return "isolation is lifted by a person's decision alone"
+            return "isolation is lifted by a named person's decision alone"
         case RollBack() | UndoRollout():
             return "serving the suspect again is a new deployment, decided by people"
     return None

@@ -92,7 +92,7 @@ def test_a_dangerous_model_in_a_breach_is_isolated_not_rerouted_and_its_work_ord
 def test_recovery_never_lifts_an_isolation() -> None:
     back = undo_plan(INC, MODEL, [Executed("a1", Isolate(MODEL, True), {"isolated": False})])
     assert back.plan is None
-    assert "by a person's decision alone" in back.kept["a1"]
+    assert "by a named person's decision alone" in back.kept["a1"]
 
 
 # --- high

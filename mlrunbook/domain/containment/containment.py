@@ -22,6 +22,7 @@ from mlrunbook.domain.detection.severity import Assessment
 from mlrunbook.domain.incident import IncidentType, Severity
 from mlrunbook.domain.observed import ServingState, ServingStatus
 from mlrunbook.domain.policy.changes import MAX_THRESHOLD, ContainmentPolicy, Rule
+from mlrunbook.domain.records import Record, Recorded, SpacedTime
 
 
 class Containment(NamedTuple):
@@ -30,6 +31,23 @@ class Containment(NamedTuple):
     automatic: Plan | None
     mitigation: Plan | None
     reasons: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class ContainmentDecided(Recorded, key=Record.CONTAINMENT):
+    """The outcome of `plan_containment`, by the digests of its plans. `isolates`: the automatic one cuts the model server off."""
+
+    reasons: tuple[str, ...] = ()
+    isolates: bool = False
+    automatic: str | None = None
+    mitigation: str | None = None
+
+
+@dataclass(frozen=True)
+class Contained(Recorded, key=Record.CONTAINED):
+    """What was to be done at once is done, or paged, and people have been told."""
+
+    at: SpacedTime
 
 
 _OF_THE_MODEL = (IncidentType.PREDICTION_ERROR, IncidentType.PERFORMANCE_DEGRADATION)

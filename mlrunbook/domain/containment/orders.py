@@ -26,6 +26,7 @@ from mlrunbook.domain.actions import (
 )
 from mlrunbook.domain.containment.emergency import undoes_of
 from mlrunbook.domain.policy.changes import Rule
+from mlrunbook.domain.records import Record, Recorded
 
 
 class Thing(StrEnum):
@@ -131,6 +132,27 @@ class Ordered:
         states = {i: change.state if (change := self.given.change(i)) else None for i in self.left}
         untried = any(i not in self.given.failures and states[i] not in _ENDED_BADLY for i in self.left)
         return ActionState.UNKNOWN in states.values() or (untried and self.given.stands)
+
+
+@dataclass(frozen=True)
+class Failed(Recorded, key=Record.FAILED):
+    """An action could not be done and people were paged: of an order, or of any containment. It is not tried again by itself."""
+
+    error: str
+
+
+@dataclass(frozen=True)
+class OrderWaits(Recorded, key=Record.ORDER_WAITS):
+    """An action of an order was not possible yet; it is tried again."""
+
+    error: str
+
+
+@dataclass(frozen=True)
+class OrderEnded(Recorded, key=Record.ORDER_ENDED):
+    """People were told how the order ended. `failed`: the summaries of what could not be done."""
+
+    failed: tuple[str, ...] = ()
 
 
 def thing_of(action: Action) -> Thing | None:

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import timedelta
-from typing import Any
 
 from mlrunbook.domain.action_state import ActionState
 from mlrunbook.domain.actions import Action, Isolate, PlanKind, RouteTraffic, lifts_isolation
 from mlrunbook.domain.communication.messages import initial_notification
-from mlrunbook.domain.containment.containment import Containment, Situation, plan_containment
+from mlrunbook.domain.containment.containment import Contained, Containment, ContainmentDecided, Situation, plan_containment
 from mlrunbook.domain.containment.emergency import limits_damage
 from mlrunbook.domain.containment.orders import unspoken
 from mlrunbook.domain.detection.severity import Assessment
@@ -38,9 +37,9 @@ from mlrunbook.store import incidents, journal, plans, records
 REPLAY_ROWS = 5000
 
 
-def plan(run: Run) -> dict[str, Any]:
+def plan(run: Run) -> ContainmentDecided:
     """Decide the containment once: an automatic plan on named rules, and perhaps a mitigation for a person to decide."""
-    if found := run.recorded("containment"):
+    if found := run.recall(ContainmentDecided):
         return found
     _finish_what_began(run)
     triage = run.recorded("triage") or {}
@@ -55,12 +54,11 @@ def plan(run: Run) -> dict[str, Any]:
     )
     decided, left_out = _dry_run(run, decided)
     with run.write() as conn:
-        if standing := records.get(conn, run.incident_id, "containment"):
+        if standing := records.recall(conn, run.incident_id, ContainmentDecided):
             return standing
         now = world.now()
         for action, why in left_out:
             report_left_out(run, conn, action, why)
-        digests = {}
         # Contained anew where it was reopened or got worse: a plan of the same words would count as carried out, or as asked about.
         again, worse = reopening(conn, run.incident_id), records.get(conn, run.incident_id, Record.SEVERITY_SET)
         anew = [f"reopened at {again['at']}"] if again else []
@@ -69,16 +67,16 @@ def plan(run: Run) -> dict[str, Any]:
             replace(p, reasons=(*p.reasons, *anew)) if p and anew else p for p in (decided.automatic, decided.mitigation)
         )
         if automatic:
-            digests["automatic"] = plans.propose(conn, automatic, now=now)
+            plans.propose(conn, automatic, now=now)
             approve_by_rule(conn, automatic, now=now)
         if mitigation:
-            digests["mitigation"] = plans.propose(conn, mitigation, now=now)
+            plans.propose(conn, mitigation, now=now)
             request(conn, world.policy, mitigation, now=now)
         waits = (f"nothing is done by itself: {held}",) if held else ()
         run.note(conn, "containment", "Containment: " + "; ".join([*waits, *decided.reasons] or ["no step applies"]))
         isolates = decided.automatic is not None and any(isinstance(a, Isolate) for a in decided.automatic.actions)
-        data = {"reasons": decided.reasons, "isolates": isolates, **digests}
-        return run.record(conn, "containment", data)
+        digests = [p.digest if p else None for p in (automatic, mitigation)]
+        return run.keep(conn, ContainmentDecided(decided.reasons, isolates, *digests))
 
 
 def _finish_what_began(run: Run) -> None:
@@ -142,11 +140,11 @@ def _contain_breach(
 
 def announce(run: Run) -> None:
     """Status, the people of a safety risk, and the initial notification (runbook, Step 5: within 1 hour)."""
-    triage, contained = run.recorded("triage") or {}, run.recorded("containment") or {}
-    if run.recorded("contained"):
+    triage, decided = run.recorded("triage") or {}, run.recall(ContainmentDecided)
+    if run.recall(Contained):
         return
     pending = run.world.platform.work_orders(run.incident().model, state="pending") if affects_safety(triage) else []
-    is_contained = bool(contained.get("automatic")) and is_carried_out(run, plan_of(run, contained["automatic"]))
+    is_contained = decided is not None and decided.automatic is not None and is_carried_out(run, plan_of(run, decided.automatic))
     with run.write() as conn:
         policy, now = run.world.policy, run.world.now()
         may_be_said = Status.CONTAINED in TRANSITIONS[incidents.get(conn, run.incident_id).status]  # not while a fix is measured
@@ -158,7 +156,7 @@ def announce(run: Run) -> None:
         if incident.severity is not Severity.LOW:
             message = initial_notification(snapshot(conn, policy, incident, now=now))
             send_to_stakeholders(conn, incident, message, key="initial", now=now)
-        run.record(conn, "contained", {"at": now})
+        run.keep(conn, Contained(now))
 
 
 def approved_mitigation(run: Run) -> str | None:

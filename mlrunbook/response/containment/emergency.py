@@ -15,25 +15,25 @@ from mlrunbook.domain.actions import Isolate, Order, Plan, PlanKind, RouteTraffi
 from mlrunbook.domain.approval import Decision
 from mlrunbook.domain.communication import messages
 from mlrunbook.domain.containment.emergency import KEPT, Word, emergency_plan, undoes_of
-from mlrunbook.domain.containment.orders import Ordered, OrderState, Thing, newest_about, things_of
+from mlrunbook.domain.containment.orders import Ordered, OrderEnded, OrderState, OrderWaits, Thing, newest_about, things_of
 from mlrunbook.domain.containment.taking_back import Seen, reverse, stays
 from mlrunbook.domain.errors import Refused, RunbookError, Transient, Unknown
 from mlrunbook.domain.incident import Incident, Status
 from mlrunbook.domain.observed import ServingState
 from mlrunbook.domain.policy.policy import Policy
+from mlrunbook.domain.records import Record
 from mlrunbook.domain.roles import Role, named
 from mlrunbook.response.communication.notifications import page, send_to_stakeholders
 from mlrunbook.response.execution import approvals, existing, standing_orders
 from mlrunbook.response.execution.execute import execute
 from mlrunbook.response.execution.plans import apply_or_page, executed_of
-from mlrunbook.response.execution.standing_orders import failed_key, of_run, summary_of, watch
+from mlrunbook.response.execution.standing_orders import of_run, summary_of, watch
 from mlrunbook.response.plan_state import valid_approval
 from mlrunbook.response.run import ACTOR, Run
 from mlrunbook.response.world import World
 from mlrunbook.store import incidents, journal, leases, outbox, plans, records, timeline
 from mlrunbook.store.outbox import ORDER_OVERDUE
 
-ENDED = "order:"  # the record that people were told how an order ended, by its digest: {"failed": [summary, ...]}
 BY_HAND = "Do it by hand: docs/runbooks/ml-model-incident.md, Quick Reference"
 ANEW = "; then order it again, which reads it back: mlrunbook incidents contain {id} ... (or take it back: --take-back)"
 HOLDS = {Thing.SERVING: Scale.kind, Thing.ROUTE: RouteTraffic.kind, Thing.WORK_ORDERS: "auto_work_orders"}
@@ -195,7 +195,7 @@ def carry_out(run: Run, digest: str, ordinal: int) -> str:
     except Unknown:
         return apply_or_page(run, digest, ordinal, row.undo_of)  # says it, where it was not said yet
     with run.write() as conn:
-        records.forget(conn, run.incident_id, failed_key(digest, ordinal), ENDED + digest)
+        records.forget(conn, run.incident_id, Record.FAILED.of(digest[:12], ordinal), Record.ORDER_ENDED.of(digest))
     return done.state
 
 
@@ -203,9 +203,8 @@ def postpone(run: Run, digest: str, ordinal: int, error: str) -> None:
     """The runtime does not answer: it is said once, the rest of the runbook goes on, and a run tries again soon."""
     with run.write() as conn:
         now, plan = run.world.now(), plans.get(conn, run.incident_id, digest)
-        key = f"order-waits:{digest[:12]}:{ordinal}"
-        if not records.get(conn, run.incident_id, key):
-            run.record(conn, key, {"error": error})
+        if records.recall(conn, run.incident_id, OrderWaits, digest[:12], ordinal) is None:
+            run.keep(conn, OrderWaits(error), digest[:12], ordinal)
             run.note(conn, "action", f"Ordered and not possible yet, trying again: {plan.actions[ordinal].summary}: {error}")
         watch(conn, plan, now + timedelta(seconds=TRY_AGAIN_S), now=now)
 
@@ -214,7 +213,8 @@ def announce(run: Run, digest: str) -> None:
     """Once every action of the order has ended: people hear what was done, and what was planned before is planned anew."""
     with run.write() as conn:
         one = _ordered(run, conn, digest)
-        if one is None or one.state not in (OrderState.IN_FORCE, OrderState.FAILED) or records.get(conn, run.incident_id, ENDED + digest):
+        is_told = records.recall(conn, run.incident_id, OrderEnded, digest) is not None
+        if one is None or one.state not in (OrderState.IN_FORCE, OrderState.FAILED) or is_told:
             return  # withdrawn or replaced meanwhile, or not begun: there is nothing to tell
         failed = [one.plan.actions[i].summary for i in one.left if i in one.given.failures]
         if len(failed) < len(one.left):
@@ -230,7 +230,7 @@ def announce(run: Run, digest: str) -> None:
                 journal.set_kept(conn, action_id, reason)
         standing_orders.plan_anew(conn, run.incident_id, now=now)
         _tell(conn, incident, one, failed, now=now)
-        run.record(conn, ENDED + digest, {"failed": failed})
+        run.keep(conn, OrderEnded(tuple(failed)), digest)
         if failed:
             watch(conn, one.plan, now + timedelta(seconds=LOOK_AGAIN_S), now=now)
 

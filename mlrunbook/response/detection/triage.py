@@ -73,7 +73,7 @@ def _is_outgrown(run: Run, found: dict[str, Any]) -> bool:
         return False
     with run.write() as conn:
         run.note(conn, "triage", "A critical failure was missed since: judged and contained anew")
-        records.forget(conn, run.incident_id, "triage", "containment", "contained")
+        records.forget(conn, run.incident_id, Record.TRIAGE, Record.CONTAINMENT, Record.CONTAINED)
     return True
 
 

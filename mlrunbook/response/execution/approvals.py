@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from sqlalchemy import Connection
 
 from mlrunbook.domain.actions import Plan, PlanKind
-from mlrunbook.domain.approval import POLICY_RULE, Decision
+from mlrunbook.domain.approval import DECISIONS, POLICY_RULE, Decision
 from mlrunbook.domain.communication.messages import line
 from mlrunbook.domain.errors import Invalid, Refused
 from mlrunbook.domain.policy.policy import OnExpiry, Policy
@@ -23,7 +23,6 @@ from mlrunbook.store import incidents, leases, outbox, plans, timeline
 from mlrunbook.store.outbox import EXPIRY
 from mlrunbook.store.plans import StoredApproval
 
-DECISIONS = ("approved", "rejected")
 PAGED_OBJECTION = 240  # characters: the rest of a page's sentence must still fit
 
 

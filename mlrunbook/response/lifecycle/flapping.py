@@ -85,7 +85,7 @@ def quiet(conn: Connection, _: Policy, item: outbox.Item, *, now: datetime) -> N
 
 def _resume(conn: Connection, incident: Incident, *, why: str, now: datetime) -> None:
     if not any(records.get(conn, incident.id, fix) for fix in ("applied", "human_resolution")):  # else it is over but for the closing
-        records.forget(conn, incident.id, "containment", "contained")
+        records.forget(conn, incident.id, Record.CONTAINMENT, Record.CONTAINED)
     if is_unresolved(incident):
         leases.preempt(conn, incident.id, why=why, now=now)
 

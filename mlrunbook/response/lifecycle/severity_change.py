@@ -66,7 +66,7 @@ def change_severity(
         told = {"severity": severity, "type": found.type, "assessment": asdict(found), "summary": "; ".join(found.reasons)}
         records.put(conn, incident.id, "triage", triage | told, now=now)
     if raised:
-        records.forget(conn, incident.id, "containment", "contained")
+        records.forget(conn, incident.id, Record.CONTAINMENT, Record.CONTAINED)
         _void_what_has_not_begun(conn, incident.id, because=f"the severity rose from {before} to {severity}", now=now)
         schedule_update(conn, policy, made, now=now, at=now + timedelta(minutes=policy.communication.update_every_min))
     escalate(conn, policy, made, now=now, anew=words if raised else None)

@@ -1,5 +1,4 @@
-"""Step 2, on a person's word: "Scale down model (emergency)". What somebody orders on the spot, and what its plan says of
-itself."""
+"""Step 2, on a person's word: "Scale down model (emergency)". The plan of what somebody orders on the spot."""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ from rich.console import Console
 from rich.table import Table
 
 from mlrunbook.domain.errors import Refused
-from mlrunbook.domain.evaluation.version_comparison import Judged, choose_target
+from mlrunbook.domain.evaluation.rollback_target import Judged, choose_target
 from mlrunbook.domain.observed import ModelVersion, Prediction, Replayed, VersionReplay
 from mlrunbook.domain.policy.judging import DropPolicy
 from mlrunbook.drills.simulator.faults import missing_outcomes_as_failures, swap_stop_codes

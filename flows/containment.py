@@ -25,8 +25,8 @@ async def contain(incident_id: str) -> None:
         return
     await preserve_evidence(incident_id)
     plan = await plan_containment(incident_id)
-    if plan.get("automatic"):
-        await apply_containment(incident_id, plan["automatic"])
+    if plan.automatic:
+        await apply_containment(incident_id, plan.automatic)
     await announce_containment(incident_id)
 
 

@@ -5,12 +5,12 @@ a door that policy may open.
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Any
 
 from prefect import flow_runs
 from prefect.input import RunInput
 from pydantic import Field, ValidationError
 
+from mlrunbook.domain.approval import FormAnswer
 from mlrunbook.response.execution import approval_gate
 from tasks._step import step
 
@@ -38,7 +38,7 @@ class ApprovalForm(RunInput):
     comment: str = Field(max_length=1000, description="Why; kept with the decision")
 
 
-async def form_answer(plan: str, digest: str, number: int) -> dict[str, Any] | None:
+async def form_answer(plan: str, digest: str, number: int) -> FormAnswer | None:
     """Suspend the run until somebody answers the form under `plan`, or decides elsewhere; what was typed.
 
     None: a run that was killed here is retried, and Prefect stops at a gate only once, answered or not.
@@ -48,4 +48,4 @@ async def form_answer(plan: str, digest: str, number: int) -> dict[str, Any] | N
         answer = await flow_runs.asuspend_flow_run(wait_for_input=form, key=f"approval-{digest[:12]}-{number}")
     except ValidationError:
         return None
-    return answer.model_dump(mode="json")
+    return FormAnswer(answer.decision.value, answer.name, answer.comment)

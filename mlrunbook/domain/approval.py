@@ -6,7 +6,31 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
+from mlrunbook.domain.records import Record, Recorded
+
 POLICY_RULE = "policy_rule"  # the door through which a named policy rule approves an automatic plan
+DECISIONS = ("approved", "rejected")
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What somebody says about a plan, as the door proved it. `verified` False: the door cannot prove who it was."""
+
+    decision: str  # approved, rejected
+    approver: str
+    role: str | None
+    door: str
+    verified: bool = True
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class FormAnswer(Recorded, key=Record.FORM):
+    """What somebody typed into Prefect's form. `decision` None: the run went on without an answer."""
+
+    decision: str | None = None  # approved, rejected, decided_elsewhere
+    name: str = ""
+    comment: str = ""
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ from typing import Any
 
 from sqlalchemy import Connection
 
+from mlrunbook.domain.action_state import SETTLED
 from mlrunbook.domain.actions import PlanKind, RollBack
 from mlrunbook.domain.communication.durations import times
 from mlrunbook.domain.communication.messages import Figures
@@ -137,7 +138,7 @@ def differences(facts: dict[str, Any], truth: Truth) -> list[str]:
     f1 = facts["f1"]
     if not f1["after"] or not f1["baseline"] or f1["after"] < f1["baseline"] * (1 - TOLERANCE):
         wrong.append(f"F1 after is {f1['after']}, not within 5 % of the baseline {f1['baseline']}")
-    wrong += [f"{a['name']}: {a['state']}" for a in facts["actions"] if a["state"] not in journal.SETTLED]
+    wrong += [f"{a['name']}: {a['state']}" for a in facts["actions"] if a["state"] not in SETTLED]
     return wrong
 
 

@@ -11,11 +11,10 @@ from typing import Any
 from sqlalchemy import Connection, func, select, true, update
 from sqlalchemy.dialects.postgresql import insert
 
-from mlrunbook.domain.actions import Action, Isolate, Scale
+from mlrunbook.domain.action_state import SENT, SETTLED, ActionState, may_have_happened
+from mlrunbook.domain.actions import Action, Isolate, Plan, Scale
 from mlrunbook.domain.incident import Status
 from mlrunbook.store.tables import actions, approvals, incidents
-
-SETTLED = ("done", "already_held")
 
 
 @dataclass(frozen=True)
@@ -53,7 +52,7 @@ class Row:
     @property
     def may_have_happened(self) -> bool:
         """An intent alone changes nothing: whoever goes on with it checks everything anew."""
-        return self.state not in ("intended", "refused") or self.attempts > 0
+        return may_have_happened(self.state, self.attempts)
 
     @property
     def number(self) -> tuple[int, int]:
@@ -61,42 +60,47 @@ class Row:
         return self.approval_id, self.ordinal
 
 
-def intend(
-    conn: Connection,
-    action: Action,
-    *,
-    incident_id: str,
-    plan_digest: str,
-    ordinal: int,
-    approval_id: int,
-    generation: int,
-    before: Mapping[str, Any],
-    undo_of: str | None,
-    now: datetime,
-) -> Row:
+@dataclass(frozen=True)
+class Intent:
+    """What a run is about to do: one action of a plan, the approval it rests on, the lease's generation, the state before."""
+
+    plan: Plan
+    ordinal: int
+    approval_id: int
+    generation: int
+    before: Mapping[str, Any]
+    undo_of: str | None = None
+
+    @property
+    def action(self) -> Action:
+        return self.plan.actions[self.ordinal]
+
+
+def intend(conn: Connection, intent: Intent, *, now: datetime) -> Row:
     """Write the intent with the state before; return the row that stands (an earlier attempt's `before` is kept, and it is ours now)."""
-    action_id = f"{incident_id}:{plan_digest[:12]}:{ordinal}"
+    incident_id, digest, action = intent.plan.incident_id, intent.plan.digest, intent.action
+    action_id = f"{incident_id}:{digest[:12]}:{intent.ordinal}"
     conn.execute(
         insert(actions)
         .values(
             id=action_id,
             incident_id=incident_id,
-            plan_digest=plan_digest,
-            ordinal=ordinal,
+            plan_digest=digest,
+            ordinal=intent.ordinal,
             kind=action.kind,
             model=action.model,
             target=_json(action.target()),
             summary=action.summary,
-            approval_id=approval_id,
-            generation=generation,
-            state="intended",
-            before=_json(before),
-            undo_of=undo_of,
+            approval_id=intent.approval_id,
+            generation=intent.generation,
+            state=ActionState.INTENDED,
+            before=_json(intent.before),
+            undo_of=intent.undo_of,
             intended_at=now,
         )
-        .on_conflict_do_update(index_elements=["id"], set_={"generation": generation}, where=actions.c.state == "intended")
+        .on_conflict_do_update(index_elements=["id"], set_={"generation": intent.generation}, where=actions.c.state == ActionState.INTENDED)
     )
-    row = find(conn, incident_id, plan_digest, ordinal)
+    row = find(conn, incident_id, digest, intent.ordinal)
     if row is None:  # pragma: no cover - the insert above wrote it, or found it
         raise AssertionError(f"journal row {action_id} vanished")
     return row
@@ -111,7 +115,7 @@ def find(conn: Connection, incident_id: str, plan_digest: str, ordinal: int) -> 
 
 def mark(conn: Connection, row: Row, state: str, **values: Any) -> None:
     body = {k: _json(v) if k in ("before", "after") else v for k, v in values.items()}
-    attempts = actions.c.attempts + 1 if state == "applying" else actions.c.attempts
+    attempts = actions.c.attempts + 1 if state == ActionState.APPLYING else actions.c.attempts
     conn.execute(update(actions).where(actions.c.id == row.id).values(state=state, attempts=attempts, **body))
 
 
@@ -122,8 +126,7 @@ def of_incident(conn: Connection, incident_id: str) -> list[Row]:
 
 def of_model(conn: Connection, model: str, *, since: datetime) -> list[Row]:
     """What was changed about the model since then, by any incident, also what may have been."""
-    known = (*SETTLED, "applying", "unknown")
-    query = select(actions).where(actions.c.model == model, actions.c.intended_at >= since, actions.c.state.in_(known))
+    query = select(actions).where(actions.c.model == model, actions.c.intended_at >= since, actions.c.state.in_(SENT))
     return [Row(**r._mapping) for r in conn.execute(query.order_by(actions.c.intended_at, actions.c.ordinal))]
 
 
@@ -149,7 +152,7 @@ def isolating(conn: Connection, model: str) -> str | None:
         select(actions.c.incident_id)
         .join(incidents, incidents.c.id == actions.c.incident_id)
         .where(actions.c.model == model, actions.c.kind == Isolate.kind, actions.c.undone_by.is_(None))
-        .where(actions.c.target["isolated"].as_boolean(), actions.c.state != "refused")
+        .where(actions.c.target["isolated"].as_boolean(), actions.c.state != ActionState.REFUSED)
         .where(incidents.c.status.not_in(["closed", "false_alarm"]))
         .order_by(actions.c.intended_at.desc())
         .limit(1)
@@ -184,7 +187,10 @@ def other_incident_acting(conn: Connection, incident_id: str, model: str, *, kin
         select(actions.c.incident_id)
         .join(incidents, incidents.c.id == actions.c.incident_id)
         .where(actions.c.model == model, actions.c.incident_id != incident_id)
-        .where((actions.c.state == "applying") | ((actions.c.state == "intended") & (actions.c.generation >= incidents.c.generation)))
+        .where(
+            (actions.c.state == ActionState.APPLYING)
+            | ((actions.c.state == ActionState.INTENDED) & (actions.c.generation >= incidents.c.generation))
+        )
         .where(incidents.c.status.not_in(["closed", "false_alarm"]), actions.c.kind.in_(kinds) if kinds else true())
         .limit(1)
     ).scalar_one_or_none()
@@ -195,7 +201,7 @@ def automatic_in_last_hour(conn: Connection, model: str, *, now: datetime) -> in
     return conn.execute(
         select(func.count())
         .select_from(actions.join(approvals, approvals.c.id == actions.c.approval_id))
-        .where(actions.c.model == model, approvals.c.door == "policy_rule", actions.c.state == "done")
+        .where(actions.c.model == model, approvals.c.door == "policy_rule", actions.c.state == ActionState.DONE)
         .where(actions.c.done_at > now - timedelta(hours=1), actions.c.done_at <= now)
     ).scalar_one()
 
@@ -204,7 +210,7 @@ def unknown_of_open(conn: Connection) -> int:
     """How many changes of open incidents may or may not have happened."""
     closed = [status.value for status in Status if not status.is_open]
     joined = select(func.count()).select_from(actions.join(incidents, actions.c.incident_id == incidents.c.id))
-    return int(conn.execute(joined.where(actions.c.state == "unknown", incidents.c.status.not_in(closed))).scalar_one())
+    return int(conn.execute(joined.where(actions.c.state == ActionState.UNKNOWN, incidents.c.status.not_in(closed))).scalar_one())
 
 
 def _json(value: Any) -> Any:

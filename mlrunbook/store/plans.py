@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any, NamedTuple
 
@@ -11,7 +11,7 @@ from sqlalchemy import ColumnElement, Connection, Row, func, insert, select, upd
 from sqlalchemy.dialects.postgresql import insert as upsert
 
 from mlrunbook.domain.actions import Plan, PlanKind
-from mlrunbook.domain.approval import Approval
+from mlrunbook.domain.approval import POLICY_RULE, Approval, Decision
 from mlrunbook.domain.errors import NotFound
 from mlrunbook.domain.incident import Status
 from mlrunbook.store import timeline
@@ -123,13 +123,8 @@ def decide(
     conn: Connection,
     incident_id: str,
     digest: str,
+    said: Decision,
     *,
-    decision: str,
-    approver: str,
-    role: str | None,
-    door: str,
-    verified: bool,
-    reason: str,
     now: datetime,
     expires_at: datetime | None = None,
 ) -> StoredApproval:
@@ -137,34 +132,23 @@ def decide(
     get(conn, incident_id, digest)
     for row in _rows(conn, incident_id, digest):
         stands = row.voided_at is None and (row.expires_at is None or row.expires_at > now)  # an expired one may be given again
-        if stands and (row.approver, row.decision, row.door) == (approver, decision, door):
+        if stands and (row.approver, row.decision, row.door) == (said.approver, said.decision, said.door):
             return row
     made = conn.execute(
         insert(approvals)
-        .values(
-            incident_id=incident_id,
-            plan_digest=digest,
-            decision=decision,
-            approver=approver,
-            role=role,
-            door=door,
-            verified=verified,
-            reason=reason,
-            at=now,
-            expires_at=expires_at,
-        )
+        .values(incident_id=incident_id, plan_digest=digest, at=now, expires_at=expires_at, **asdict(said))
         .returning(approvals)
     ).one()
-    who = (
-        f"policy rule {approver}"
-        if door == "policy_rule"
-        else f"{approver}{'' if verified else ' (unverified)'}, {role or 'no role'}, by {door}"
-    )
-    text = f"Plan {digest[:12]} {decision} by {who}" + (f": {reason}" if reason else "")
-    timeline.append(
-        conn, incident_id, "approval", text, actor=approver, at=now, data={"digest": digest, "decision": decision, "door": door}
-    )
+    text = f"Plan {digest[:12]} {said.decision} by {_who(said)}" + (f": {said.reason}" if said.reason else "")
+    data = {"digest": digest, "decision": said.decision, "door": said.door}
+    timeline.append(conn, incident_id, "approval", text, actor=said.approver, at=now, data=data)
     return _approval(made)
+
+
+def _who(said: Decision) -> str:
+    if said.door == POLICY_RULE:
+        return f"policy rule {said.approver}"
+    return f"{said.approver}{'' if said.verified else ' (unverified)'}, {said.role or 'no role'}, by {said.door}"
 
 
 def approvals_of(conn: Connection, incident_id: str, digest: str | None = None) -> list[StoredApproval]:

@@ -18,6 +18,7 @@ from sqlalchemy import Engine, NullPool, create_engine
 from mlrunbook.base import db, tokens
 from mlrunbook.base.tokens import Scope
 from mlrunbook.domain.actions import Plan, PlanKind, RollBack
+from mlrunbook.domain.approval import Decision
 from mlrunbook.domain.errors import Invalid, Refused
 from mlrunbook.domain.policy.policy import Policy
 from mlrunbook.local.backup import MADE_ANEW, add_files, back_up, hold, restore
@@ -293,10 +294,7 @@ class TestWhatWasApproved:
         plan = Plan(incident_id, kind, MODEL, (RollBack(MODEL, "v1.5.0", reason="F1 fell"),), ("F1 fell",), rule=rule)
         with db.transaction(store) as conn:
             digest = plans.propose(conn, plan, now=T0)
-            plans.decide(
-                conn, incident_id, digest, decision="approved", approver="lead", role="ml_team_lead", door=door, verified=True,
-                reason="", now=T0,
-            )  # fmt: skip
+            plans.decide(conn, incident_id, digest, Decision("approved", "lead", "ml_team_lead", door), now=T0)
         return digest
 
     def test_a_persons_yes_to_what_is_not_done_is_void_and_a_rule_s_stands(self, store: Engine) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from mlrunbook.domain.actions import Plan, PlanKind
+from mlrunbook.domain.approval import Decision
 from mlrunbook.domain.detection.reports import Origin, Report
 from mlrunbook.domain.incident import Incident, IncidentType, Severity, Subtype
 from mlrunbook.gateway.dispatcher import Dispatcher
@@ -43,19 +44,7 @@ def say(
     with world.transaction() as conn:
         asked = plans.current(conn, incident_id, kind)
         assert asked is not None, f"there is no {kind} plan to decide about"
-        decide(
-            conn,
-            world.policy,
-            incident_id,
-            asked.digest,
-            decision=decision,
-            approver=by,
-            role=role,
-            door="rest",
-            verified=True,
-            reason="",
-            now=world.now(),
-        )
+        decide(conn, world.policy, incident_id, asked.digest, Decision(decision, by, role, "rest"), now=world.now())
 
 
 def approve(world: World, incident_id: str, kind: PlanKind = PlanKind.RESOLUTION) -> None:

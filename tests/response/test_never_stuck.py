@@ -9,6 +9,7 @@ import pytest
 
 from flows import resolution as resolution_flows
 from mlrunbook.domain.actions import Plan, PlanKind, RouteTraffic
+from mlrunbook.domain.approval import Decision, FormAnswer
 from mlrunbook.domain.detection.reports import NewReport
 from mlrunbook.domain.errors import Refused, Transient, Unknown
 from mlrunbook.domain.incident import IncidentType, Severity, Status
@@ -244,7 +245,7 @@ def test_containment_that_a_person_rejects_is_left_out_and_the_runbook_goes_on(w
     run = taken(world, incident_id, "run-0")
     triage.triage(run)
     evidence.preserve(run)
-    assert containment.plan(run).get("automatic")
+    assert containment.plan(run).automatic
     say(world, incident_id, "rejected", PlanKind.CONTAINMENT)
     assert carry(world, incident_id, "run-0") == "pending"
     assert file_world.applied == {}
@@ -299,7 +300,7 @@ def test_a_decision_in_prefects_form_has_no_role_and_counts_where_policy_lets_th
     carry(world, incident_id, "run-1")
     run, wanted = taken(world, incident_id), plan(world, incident_id)
     assert wanted is not None
-    assert approval_gate.record_form(run, wanted.digest, 1, {"decision": "approved", "name": "somebody", "comment": ""})
+    assert approval_gate.record_form(run, wanted.digest, 1, FormAnswer("approved", "somebody"))
     with world.transaction() as conn:
         [kept] = plans.approvals_of(conn, incident_id, wanted.digest)
     assert (kept.approver, kept.role, kept.verified) == ("somebody", None, False)
@@ -313,9 +314,8 @@ def test_a_person_at_any_other_door_still_needs_the_role(world: World) -> None:
     carry(world, incident_id, "run-1")
     wanted = plan(world, incident_id)
     assert wanted is not None
-    said: dict[str, Any] = {"decision": "approved", "approver": "somebody", "door": "rest", "reason": "", "now": world.now()}
     with world.transaction() as conn, pytest.raises(Refused, match="role is not set"):
-        decide(conn, world.policy, incident_id, wanted.digest, role=None, verified=True, **said)
+        decide(conn, world.policy, incident_id, wanted.digest, Decision("approved", "somebody", None, "rest"), now=world.now())
 
 
 # What cannot be read is not taken for done

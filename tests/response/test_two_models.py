@@ -15,7 +15,7 @@ from mlrunbook.domain.errors import RunbookError
 from mlrunbook.domain.incident import IncidentType, Severity, Status
 from mlrunbook.domain.policy.owned import ModelRules
 from mlrunbook.domain.policy.policy import Policy
-from mlrunbook.response.containment.emergency import request
+from mlrunbook.response.containment.emergency import Requested, request
 from mlrunbook.response.lifecycle.opening import take_in
 from mlrunbook.response.world import World
 from mlrunbook.store import incidents, journal, plans
@@ -55,7 +55,7 @@ def report(world: World, model: str, severity: Severity = Severity.MEDIUM, *, by
 def order(world: World, incident_id: str, what: Order, version: str | None = None) -> None:
     with world.transaction() as conn:
         incident = incidents.get(conn, incident_id, lock=True)
-        request(conn, world.policy, incident, what, version=version, by=ONCALL, why="it harms", now=world.now())
+        request(conn, world.policy, incident, Requested(what, ONCALL, "it harms", version), now=world.now())
 
 
 def what_is_recorded_of(world: World, model: str) -> list[Any]:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from datetime import datetime, timedelta
-from typing import Any
 
 import pytest
 from sqlalchemy import Connection
 
 from mlrunbook.domain.actions import Configure, Plan, PlanKind, RollBack
+from mlrunbook.domain.approval import Decision
 from mlrunbook.domain.errors import Invalid, NotFound, Refused
 from mlrunbook.domain.policy.policy import ApprovalRule, Approvals, Policy
 from mlrunbook.domain.roles import Role
@@ -35,19 +35,7 @@ def say(
     now: datetime = T0,
     policy: Policy = POLICY,
 ) -> plans.StoredApproval:
-    return decide(
-        conn,
-        policy,
-        plan.incident_id,
-        plan.digest,
-        decision=decision,
-        approver=by,
-        role=role,
-        door="rest",
-        verified=True,
-        reason="",
-        now=now,
-    )
+    return decide(conn, policy, plan.incident_id, plan.digest, Decision(decision, by, role, "rest"), now=now)
 
 
 def is_approved(conn: Connection, plan: Plan, *, now: datetime = T0, policy: Policy = POLICY) -> bool:
@@ -169,8 +157,7 @@ def test_an_automatic_plan_rests_on_its_rule_and_no_other_plan_does(conn: Connec
     assert is_approved(conn, automatic, now=T0 + timedelta(days=1)), "a rule does not expire"
     by_hand = rollback_to(incident_id)
     plans.propose(conn, by_hand, now=T0)
-    for_another: dict[str, Any] = {"approver": rule, "role": None, "door": "policy_rule", "verified": True, "reason": "", "now": T0}
-    plans.decide(conn, incident_id, by_hand.digest, decision="approved", **for_another)
+    plans.decide(conn, incident_id, by_hand.digest, Decision("approved", rule, None, "policy_rule"), now=T0)
     assert not is_approved(conn, by_hand)
 
 
@@ -178,13 +165,6 @@ def test_a_change_rests_on_an_approval_that_counts_not_on_a_later_one_that_does_
     plan = rollback_to(incident_id)
     plans.propose(conn, plan, now=T0)
     counts = say(conn, plan)
-    typed: dict[str, Any] = {
-        "approver": "somebody",
-        "role": "ml_team_lead",
-        "door": "prefect_form",
-        "verified": False,
-        "reason": "",
-        "now": T0,
-    }
-    plans.decide(conn, incident_id, plan.digest, decision="approved", **typed)
+    typed = Decision("approved", "somebody", "ml_team_lead", "prefect_form", verified=False)
+    plans.decide(conn, incident_id, plan.digest, typed, now=T0)
     assert valid_approval(conn, POLICY, plan, now=T0)[0] == counts

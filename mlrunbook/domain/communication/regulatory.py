@@ -5,14 +5,14 @@ This is an aid to remember, not legal advice: whether a duty exists, when it beg
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
-from typing import Any
 
 from mlrunbook.domain.errors import Invalid
 from mlrunbook.domain.incident import Case, ClockName, Severity, Subtype
 from mlrunbook.domain.policy.compliance import RegulatoryPolicy
+from mlrunbook.domain.records import Record, Recorded, SpacedTime
 
 NOT_ADVICE = "not legal advice"
 
@@ -51,15 +51,15 @@ _WHOM = {ClockName.GDPR: "the data protection authority", ClockName.AI_ACT: "the
 
 
 @dataclass(frozen=True)
-class Clock:
+class Clock(Recorded, key=Record.CLOCK):
     """One deadline of one incident, until a person has recorded the notification (`reference`) or why none is needed (`not_required`)."""
 
     name: ClockName
     case: Case
-    aware_at: datetime
-    deadline: datetime
+    aware_at: SpacedTime
+    deadline: SpacedTime
     why: str
-    ended_at: datetime | None = None
+    ended_at: SpacedTime | None = None
     ended_by: str | None = None
     reference: str = ""
     not_required: str = ""
@@ -87,14 +87,6 @@ class Clock:
         left = self.left(now)
         words = f"{_span(left)} left" if left > timedelta(0) else "due now" if not left else f"overdue by {_span(-left)}"
         return f"{self.law}: notify {_WHOM[self.name]} by {self.deadline.astimezone(UTC):%Y-%m-%d %H:%M} UTC, {words} ({NOT_ADVICE})"
-
-    def as_dict(self) -> dict[str, Any]:
-        return asdict(self)
-
-    @classmethod
-    def from_dict(cls, body: Mapping[str, Any]) -> Clock:
-        times = {key: datetime.fromisoformat(body[key]) if body[key] else None for key in ("aware_at", "deadline", "ended_at")}
-        return cls(**{**body, "name": ClockName(body["name"]), "case": Case(body["case"]), **times})
 
 
 def clocks_for(

@@ -4,10 +4,34 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterable
+from dataclasses import dataclass
 
 from mlrunbook.domain.errors import Invalid
 from mlrunbook.domain.incident import IncidentType, Severity, Subtype
 from mlrunbook.domain.policy.changes import BreachPolicy
+from mlrunbook.domain.records import Record, Recorded
+
+
+@dataclass(frozen=True)
+class Alarm(Recorded, key=Record.ALARM):
+    """The officers were told, by what was known of the breach then."""
+
+    kinds: tuple[Subtype, ...] = ()
+
+
+@dataclass(frozen=True)
+class IsolationWaits(Recorded, key=Record.ISOLATION_WAITS):
+    """People have heard that the model server could not be isolated yet; it is tried again."""
+
+    error: str
+
+
+@dataclass(frozen=True)
+class Release(Recorded, key=Record.RELEASE):
+    """The plan to lift an isolation, for the state of the fix that its key names."""
+
+    digest: str
+
 
 # What alert names, summaries and reports say. Several may fit: what follows from each then holds.
 _SAID = {

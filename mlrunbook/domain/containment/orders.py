@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 
+from mlrunbook.domain.action_state import SETTLED, ActionState
 from mlrunbook.domain.actions import (
     Action,
     Configure,
@@ -25,6 +26,7 @@ from mlrunbook.domain.actions import (
 )
 from mlrunbook.domain.containment.emergency import undoes_of
 from mlrunbook.domain.policy.changes import Rule
+from mlrunbook.domain.records import Record, Recorded
 
 
 class Thing(StrEnum):
@@ -56,27 +58,28 @@ class OrderState(StrEnum):
 WHAT_ANSWERS = frozenset({Thing.SERVING, Thing.ROUTE})
 _CHANGES_WHAT_ANSWERS = (Scale, RouteTraffic, RollBack, Promote, UndoRollout, Restart)
 ALL_THINGS = frozenset(Thing)
+_ENDED_BADLY = (ActionState.REFUSED, ActionState.UNKNOWN)
 
 
 @dataclass(frozen=True)
 class Change:
-    """One journaled action, of any plan. `begun`: it was, or may have been, sent. `approval`: the number of the yes it rests on, which says
+    """One journaled action, of any plan. `sent`: it happened, or may have. `approval`: the number of the yes it rests on, which says
     what is newer; `at`, when its intent was written, only where that is the same."""
 
     id: str
     digest: str
     ordinal: int
-    state: str  # as in the journal: intended, applying, done, already_held, unknown, refused
+    state: str  # an ActionState, as in the journal
     thing: Thing | None
     at: datetime
-    begun: bool
+    sent: bool
     undone: bool = False
     error: str | None = None
     approval: int = 0
 
     @property
     def settled(self) -> bool:
-        return self.state in ("done", "already_held")
+        return self.state in SETTLED
 
 
 @dataclass(frozen=True)
@@ -101,8 +104,8 @@ class Given:
         return self.granted_at or self.given_at
 
     @property
-    def begun(self) -> bool:
-        return any(c.begun for c in self.changes)
+    def sent(self) -> bool:
+        return any(c.sent for c in self.changes)
 
     def change(self, ordinal: int) -> Change | None:
         return next((c for c in self.changes if c.ordinal == ordinal), None)
@@ -127,8 +130,29 @@ class Ordered:
         if self.state is not OrderState.FAILED:
             return self.state in (OrderState.REQUESTED, OrderState.IN_PROGRESS)
         states = {i: change.state if (change := self.given.change(i)) else None for i in self.left}
-        untried = any(i not in self.given.failures and states[i] not in ("refused", "unknown") for i in self.left)
-        return "unknown" in states.values() or (untried and self.given.stands)
+        untried = any(i not in self.given.failures and states[i] not in _ENDED_BADLY for i in self.left)
+        return ActionState.UNKNOWN in states.values() or (untried and self.given.stands)
+
+
+@dataclass(frozen=True)
+class Failed(Recorded, key=Record.FAILED):
+    """An action could not be done and people were paged: of an order, or of any containment. It is not tried again by itself."""
+
+    error: str
+
+
+@dataclass(frozen=True)
+class OrderWaits(Recorded, key=Record.ORDER_WAITS):
+    """An action of an order was not possible yet; it is tried again."""
+
+    error: str
+
+
+@dataclass(frozen=True)
+class OrderEnded(Recorded, key=Record.ORDER_ENDED):
+    """People were told how the order ended. `failed`: the summaries of what could not be done."""
+
+    failed: tuple[str, ...] = ()
 
 
 def thing_of(action: Action) -> Thing | None:
@@ -209,10 +233,10 @@ def _judged(one: Given, newer: Sequence[Given], others: Sequence[Change]) -> Ord
             return Ordered(one, OrderState.REVERSED, "it was taken back")
         return Ordered(one, OrderState.IN_FORCE, "every change is read back" if settled else "nothing of it was in force yet")
     left = tuple(i for i in counts if not ((c := one.change(i)) and c.settled))
-    failed = [i for i in left if i in one.failures or ((c := one.change(i)) and c.state in ("refused", "unknown"))]
+    failed = [i for i in left if i in one.failures or ((c := one.change(i)) and c.state in _ENDED_BADLY)]
     if failed:
         return Ordered(one, OrderState.FAILED, _failure(one, failed[0]), left)
-    if one.begun and one.granted_at:
+    if one.sent and one.granted_at:
         return Ordered(one, OrderState.IN_PROGRESS, "begun and not read back yet", left)
     if one.stands:
         return Ordered(one, OrderState.REQUESTED, one.why, left)

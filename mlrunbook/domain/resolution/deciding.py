@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
+from mlrunbook.domain.action_state import BEGUN, SETTLED, ActionState
 from mlrunbook.domain.actions import (
     Action,
     Configure,
@@ -21,10 +22,6 @@ from mlrunbook.domain.actions import (
     lifts_isolation,
 )
 from mlrunbook.domain.containment.emergency import undoes_of
-
-# What the journal says of an action that has begun. Intent counts: from there on a run carries the change out without asking again.
-BEGUN = frozenset({"intended", "applying", "done", "already_held", "unknown"})
-SETTLED = frozenset({"done", "already_held"})
 
 
 class Standing(StrEnum):
@@ -112,11 +109,17 @@ def words(steps: Sequence[Step]) -> str:
     return "; ".join(_said(step) for step in steps if step.begun)
 
 
+_SAID_OF: dict[str, str] = {
+    ActionState.ALREADY_HELD: "was so already",
+    ActionState.UNKNOWN: "nobody knows yet whether this happened",
+}
+
+
 def _said(step: Step) -> str:
-    if step.state == "done":
+    if step.state == ActionState.DONE:
         past = step.action.past
         return past[:1].lower() + past[1:] + (" (taken back since)" if step.taken_back else "")
-    prefix = {"already_held": "was so already", "unknown": "nobody knows yet whether this happened"}.get(step.state or "", "under way")
+    prefix = _SAID_OF.get(step.state or "", "under way")
     return f"{prefix}: {step.action.summary}"
 
 
@@ -130,11 +133,14 @@ def _what_is_left(state: PlanState) -> str:
 def taking_back(plan: Plan, steps: Sequence[Step]) -> str:
     """The order or deployment that takes back what has begun; for what cannot be taken back, that."""
     ways = dict.fromkeys(
-        way for step in steps if step.state in ("done", "unknown") and not step.taken_back if (way := _way_back(plan, step))
+        way
+        for step in steps
+        if step.state in (ActionState.DONE, ActionState.UNKNOWN) and not step.taken_back
+        if (way := _way_back(plan, step))
     )
     if ways:
         return f"To take it back: {'; or: '.join(ways)}"
-    if any(step.state in ("intended", "applying") for step in steps):
+    if any(step.state in (ActionState.INTENDED, ActionState.APPLYING) for step in steps):
         return f"See how it ends, then decide: mlrunbook incidents timeline {plan.incident_id} --follow"
     return "There is nothing to take back"
 

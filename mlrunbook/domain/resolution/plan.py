@@ -21,7 +21,7 @@ from mlrunbook.domain.actions import (
     Scale,
     UndoRollout,
 )
-from mlrunbook.domain.containment.containment import Executed, before_containment, is_stopped
+from mlrunbook.domain.containment.taking_back import Executed, before_containment, is_stopped
 from mlrunbook.domain.evaluation.threshold import ThresholdEffect
 from mlrunbook.domain.investigation.causes.definition import Repair
 from mlrunbook.domain.investigation.diagnosis import Diagnosis

@@ -9,6 +9,8 @@ from sqlalchemy import Connection
 
 from mlrunbook.base.tokens import Identity, Scope
 from mlrunbook.base.web import require
+from mlrunbook.domain.action_state import BEGUN, SETTLED
+from mlrunbook.domain.approval import Decision
 from mlrunbook.domain.communication import messages
 from mlrunbook.domain.communication.durations import review_due
 from mlrunbook.domain.communication.regulatory import Notification, Statement
@@ -54,7 +56,6 @@ EVIDENCE_HEADERS = {
 }
 
 # States of a journaled action of which nobody can say yet what it did.
-UNSETTLED = ("intended", "applying", "unknown")
 
 
 def router(world: World) -> APIRouter:
@@ -189,19 +190,8 @@ def _operating(routes: APIRouter, world: World) -> None:
             still_open(conn, incident_id)
             digest = _digest(conn, incident_id, body.plan_digest)
             plan = plans.get(conn, incident_id, digest)
-            made = approvals.decide(
-                conn,
-                policy,
-                incident_id,
-                digest,
-                decision=body.decision,
-                approver=who.name,
-                role=who.role,
-                door=body.door,
-                verified=True,
-                reason=body.reason,
-                now=now,
-            )
+            said = Decision(body.decision, who.name, who.role, body.door, reason=body.reason)
+            made = approvals.decide(conn, policy, incident_id, digest, said, now=now)
             standing, why = valid_approval(conn, policy, plan, now=now)
         out: schemas.DecisionOut = schemas.DecisionOut.of(made, plan_approved=standing is not None, why=why)
         return out
@@ -315,7 +305,8 @@ def _close(conn: Connection, world: World, incident: Incident, who: Identity, bo
 
 def _is_open_end(row: journal.Row) -> bool:
     """Nobody knows whether it happened, and nobody has taken it back or said why that may be so."""
-    return row.state in UNSETTLED and row.may_have_happened and row.undone_by is None and row.kept_because is None
+    is_open = row.state in BEGUN - SETTLED and row.may_have_happened
+    return is_open and row.undone_by is None and row.kept_because is None
 
 
 def _may_be_false(incident: Incident, reason: str) -> None:

@@ -104,9 +104,8 @@ def of_incident(routes: APIRouter, world: World) -> None:
             incident = still_open(conn, incident_id)
             unknown_models.refuse(conn, incident)
             by = emergency.Requester(who.name, who.role, body.door)
-            plan = emergency.request(
-                conn, world.policy, incident, body.order, version=body.version, by=by, why=body.reason, now=now, state=seen
-            )
+            asked = emergency.Requested(body.order, by, body.reason, body.version)
+            plan = emergency.request(conn, world.policy, incident, asked, now=now, state=seen)
             return schemas.PlanOut.of(conn, world.policy, plan, now=now)
 
     @routes.post("/{id}/handover")

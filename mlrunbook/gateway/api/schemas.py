@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import asdict
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
@@ -324,7 +325,7 @@ class ClockOut(CamelModel):
     @classmethod
     def of(cls, clock: Clock, now: datetime) -> ClockOut:
         left = clock.left(now).total_seconds() if clock.runs else None
-        known = {k: v for k, v in clock.as_dict().items() if k != "name"}
+        known = {k: v for k, v in asdict(clock).items() if k != "name"}
         return cls(clock=clock.name, law=clock.law, seconds_left=left, sentence=clock.sentence(now), **known)
 
 

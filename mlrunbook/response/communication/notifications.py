@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 from sqlalchemy import Connection
 
+from mlrunbook.domain.action_state import SETTLED
 from mlrunbook.domain.actions import PlanKind, Promote, Stage
 from mlrunbook.domain.communication import messages
 from mlrunbook.domain.communication.durations import in_words, response_deadline, times
@@ -30,7 +31,6 @@ from mlrunbook.domain.roles import Assigned, Duty, Role
 from mlrunbook.response.communication import reports
 from mlrunbook.response.plan_state import state_of
 from mlrunbook.store import incidents, journal, outbox, plans, records, regulatory_clocks
-from mlrunbook.store.journal import SETTLED
 from mlrunbook.store.outbox import EXPIRY, ORDER_OVERDUE, RESPONSE, SETTLE, UPDATE
 
 

@@ -54,7 +54,7 @@ def end(conn: Connection, incident_id: str, name: ClockName, said: Notification,
         return clock
     regulatory_clocks.save(conn, incident_id, over, now=now)
     outbox.cancel(conn, now=now, incident_id=incident.id, key_prefix=_key(incident.id, name))
-    timeline.append(conn, incident_id, "clock", over.sentence(now), actor=said.by, at=now, data=over.as_dict())
+    timeline.append(conn, incident_id, "clock", over.sentence(now), actor=said.by, at=now, data=over.to_record())
     return over
 
 
@@ -84,7 +84,7 @@ def _meant(conn: Connection, item: outbox.Item) -> Clock | None:
 
 def _set(conn: Connection, policy: Policy, incident: Incident, clock: Clock, said: str, *, by: str, now: datetime) -> None:
     regulatory_clocks.save(conn, incident.id, clock, now=now)
-    timeline.append(conn, incident.id, "clock", said, actor=by, at=now, data=clock.as_dict())
+    timeline.append(conn, incident.id, "clock", said, actor=by, at=now, data=clock.to_record())
     outbox.cancel(conn, now=now, incident_id=incident.id, key_prefix=_key(incident.id, clock.name))
     for channel in policy.escalation.of(Role.COMPLIANCE_OFFICER).channels:
         _plan_next(conn, policy, incident, clock, channel, now=now)

@@ -11,12 +11,14 @@ from mlrunbook.domain.actions import Isolate, Plan, PlanKind
 from mlrunbook.domain.communication import messages
 from mlrunbook.domain.communication.regulatory import clocks_for
 from mlrunbook.domain.containment import breach
+from mlrunbook.domain.containment.containment import ContainmentDecided
 from mlrunbook.domain.containment.evidence import MANIFEST
 from mlrunbook.domain.detection.flapping import Reopened
 from mlrunbook.domain.incident import Incident, Subtype
 from mlrunbook.domain.investigation.diagnosis import Diagnosed
 from mlrunbook.domain.policy.changes import BREACH_TYPES
 from mlrunbook.domain.policy.policy import Policy
+from mlrunbook.domain.records import Record
 from mlrunbook.domain.roles import Role
 from mlrunbook.response.communication import regulatory_clocks
 from mlrunbook.response.communication.notifications import Page, page, send_message, send_to_contact, snapshot
@@ -75,10 +77,11 @@ def alarm(run: Run) -> None:
         again = records.recall(conn, run.incident_id, Reopened)
         on_paper = breach.is_on_paper(kinds, incident.severity)
         said = f"{what}, {again.at if again else None}" + (", on paper" if on_paper else "")
-        key = f"alarm:{hashlib.sha256(said.encode()).hexdigest()[:12]}"
-        if records.get(conn, run.incident_id, key):
+        name = hashlib.sha256(said.encode()).hexdigest()[:12]
+        if records.recall(conn, run.incident_id, breach.Alarm, name):
             return
-        run.record(conn, key, {"kinds": sorted(kinds)})
+        run.keep(conn, breach.Alarm(tuple(sorted(kinds))), name)
+        key = Record.ALARM.of(name)
         state = snapshot(conn, policy, incident, now=now)
         text = (
             messages.ticket(state) if on_paper else messages.breach_notice(state, what, "; ".join(state.reported) or incident.description)
@@ -98,9 +101,9 @@ def alarm(run: Run) -> None:
 
 def _contain_anew(run: Run, conn: Connection, policy: Policy, incident: Incident, kinds: frozenset[Subtype]) -> None:
     """It turns out to be a kind that is isolated at once, after a containment that left that to a person."""
-    decided = records.get(conn, run.incident_id, "containment")
-    if decided and not decided.get("isolates") and breach.isolation(incident.type, kinds, incident.severity, policy.breach)[0]:
-        records.forget(conn, run.incident_id, "containment", "contained")
+    decided = records.recall(conn, run.incident_id, ContainmentDecided)
+    if decided and not decided.isolates and breach.isolation(incident.type, kinds, incident.severity, policy.breach)[0]:
+        records.forget(conn, run.incident_id, Record.CONTAINMENT, Record.CONTAINED)
 
 
 def isolating(run: Run) -> list[journal.Row]:
@@ -119,12 +122,12 @@ def plan_release(run: Run) -> str | None:
     tried = dry_run.dry_run(run, rows[-1].model, [Isolate(rows[-1].model, False)])
     with run.write() as conn:
         since = records.get(conn, run.incident_id, "human_resolution") or records.get(conn, run.incident_id, "applied") or {}
-        key = f"release:{rows[-1].id}:{since.get('at', '')}"
-        if standing := records.get(conn, run.incident_id, key):
-            return str(standing["digest"])
+        about = (rows[-1].id, since.get("at", ""))
+        if standing := records.recall(conn, run.incident_id, breach.Release, *about):
+            return standing.digest
         proposed = tried.shown(_release(run, conn, rows, since))
         digest = plans.propose(conn, proposed, now=run.world.now())
-        run.record(conn, key, {"digest": digest})
+        run.keep(conn, breach.Release(digest), *about)
         return digest
 
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import timedelta
-from typing import Any
 
+from mlrunbook.domain.action_state import ActionState
 from mlrunbook.domain.actions import Action, Isolate, PlanKind, RouteTraffic, lifts_isolation
 from mlrunbook.domain.communication.messages import initial_notification
-from mlrunbook.domain.containment.containment import Containment, plan_containment
+from mlrunbook.domain.containment.containment import Contained, Containment, ContainmentDecided, Situation, plan_containment
 from mlrunbook.domain.containment.emergency import limits_damage
 from mlrunbook.domain.containment.orders import unspoken
 from mlrunbook.domain.detection.flapping import Reopened
@@ -37,9 +37,9 @@ from mlrunbook.store import incidents, journal, plans, records
 REPLAY_ROWS = 5000
 
 
-def plan(run: Run) -> dict[str, Any]:
+def plan(run: Run) -> ContainmentDecided:
     """Decide the containment once: an automatic plan on named rules, and perhaps a mitigation for a person to decide."""
-    if found := run.recorded("containment"):
+    if found := run.recall(ContainmentDecided):
         return found
     _finish_what_began(run)
     triage, world = run.recall(Triage), run.world
@@ -54,12 +54,11 @@ def plan(run: Run) -> dict[str, Any]:
     )
     decided, left_out = _dry_run(run, decided)
     with run.write() as conn:
-        if standing := records.get(conn, run.incident_id, "containment"):
+        if standing := records.recall(conn, run.incident_id, ContainmentDecided):
             return standing
         now = world.now()
         for action, why in left_out:
             report_left_out(run, conn, action, why)
-        digests = {}
         # Contained anew where it was reopened or got worse: a plan of the same words would count as carried out, or as asked about.
         again, worse = records.recall(conn, run.incident_id, Reopened), records.recall(conn, run.incident_id, SeveritySet)
         anew = [f"reopened at {again.at}"] if again else []
@@ -68,22 +67,22 @@ def plan(run: Run) -> dict[str, Any]:
             replace(p, reasons=(*p.reasons, *anew)) if p and anew else p for p in (decided.automatic, decided.mitigation)
         )
         if automatic:
-            digests["automatic"] = plans.propose(conn, automatic, now=now)
+            plans.propose(conn, automatic, now=now)
             approve_by_rule(conn, automatic, now=now)
         if mitigation:
-            digests["mitigation"] = plans.propose(conn, mitigation, now=now)
+            plans.propose(conn, mitigation, now=now)
             request(conn, world.policy, mitigation, now=now)
         waits = (f"nothing is done by itself: {held}",) if held else ()
         run.note(conn, "containment", "Containment: " + "; ".join([*waits, *decided.reasons] or ["no step applies"]))
         isolates = decided.automatic is not None and any(isinstance(a, Isolate) for a in decided.automatic.actions)
-        data = {"reasons": decided.reasons, "isolates": isolates, **digests}
-        return run.record(conn, "containment", data)
+        digests = [p.digest if p else None for p in (automatic, mitigation)]
+        return run.keep(conn, ContainmentDecided(decided.reasons, isolates, *digests))
 
 
 def _finish_what_began(run: Run) -> None:
     """A containment that a rise of the severity interrupted: an action that may have been applied is settled before another plan."""
     with run.world.transaction() as conn:
-        rows = [r for r in journal.of_incident(conn, run.incident_id) if r.state in ("intended", "applying")]
+        rows = [r for r in journal.of_incident(conn, run.incident_id) if r.state in (ActionState.INTENDED, ActionState.APPLYING)]
         planned = {r.plan_digest: plans.get(conn, run.incident_id, r.plan_digest) for r in rows}
     for row in rows:
         plan = planned[row.plan_digest]
@@ -112,20 +111,18 @@ def _contain_failure(run: Run, assessment: Assessment, pending_work_orders: int,
     if assessment.severity is Severity.HIGH:
         _check_first(run)
     status, state = _status(run), _state(run)
-    return plan_containment(
-        run.incident_id,
-        run.incident().model,
-        assessment,
+    previous = status.previous_version if status else None
+    seen = Situation(
+        pending_work_orders,
         status,
         state,
-        is_dangerous(run, status.previous_version) if status and status.previous_version else None,
-        pending_work_orders,
-        rules,
+        previous_is_dangerous=is_dangerous(run, previous) if previous else None,
         raise_to=_threshold_to_raise_to(run, state) if assessment.excessive_false_positives else None,
         recent_deployment=_deployed_within_a_day(run),
         blind=_blind(run) if assessment.dangerous else None,
-        no_route=_no_route(run, status.previous_version) if assessment.dangerous and status and status.previous_version else None,
+        no_route=_no_route(run, previous) if assessment.dangerous and previous else None,
     )
+    return plan_containment(run.incident_id, run.incident().model, assessment, seen, rules)
 
 
 def _no_route(run: Run, version: str) -> str | None:
@@ -138,17 +135,17 @@ def _contain_breach(
 ) -> Containment:
     """Without a look at the world: it could only delay."""
     model = run.incident().model
-    return plan_containment(run.incident_id, model, assessment, None, None, None, pending_work_orders, rules, isolate=isolate)
+    return plan_containment(run.incident_id, model, assessment, Situation(pending_work_orders), rules, isolate=isolate)
 
 
 def announce(run: Run) -> None:
     """Status, the people of a safety risk, and the initial notification (runbook, Step 5: within 1 hour)."""
-    triage, contained = run.recall(Triage), run.recorded("containment") or {}
-    if run.recorded("contained"):
+    triage, decided = run.recall(Triage), run.recall(ContainmentDecided)
+    if run.recall(Contained):
         return
     safety_risk = triage is not None and triage.assessment.safety_risk
     pending = run.world.platform.work_orders(run.incident().model, state="pending") if safety_risk else []
-    is_contained = bool(contained.get("automatic")) and is_carried_out(run, plan_of(run, contained["automatic"]))
+    is_contained = decided is not None and decided.automatic is not None and is_carried_out(run, plan_of(run, decided.automatic))
     with run.write() as conn:
         policy, now = run.world.policy, run.world.now()
         may_be_said = Status.CONTAINED in TRANSITIONS[incidents.get(conn, run.incident_id).status]  # not while a fix is measured
@@ -160,7 +157,7 @@ def announce(run: Run) -> None:
         if incident.severity is not Severity.LOW:
             message = initial_notification(snapshot(conn, policy, incident, now=now))
             send_to_stakeholders(conn, incident, message, key="initial", now=now)
-        run.record(conn, "contained", {"at": now})
+        run.keep(conn, Contained(now))
 
 
 def approved_mitigation(run: Run) -> str | None:

@@ -4,32 +4,36 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import NamedTuple
 
 from sqlalchemy import Connection
 
+from mlrunbook.domain.action_state import ActionState
 from mlrunbook.domain.actions import Isolate, Order, Plan, PlanKind, RouteTraffic, Scale
+from mlrunbook.domain.approval import Decision
 from mlrunbook.domain.communication import messages
-from mlrunbook.domain.containment.emergency import KEPT, Seen, emergency_plan, reverse, stays, undoes_of
-from mlrunbook.domain.containment.orders import Ordered, OrderState, Thing, newest_about, things_of
+from mlrunbook.domain.containment.emergency import KEPT, Word, emergency_plan, undoes_of
+from mlrunbook.domain.containment.orders import Ordered, OrderEnded, OrderState, OrderWaits, Thing, newest_about, things_of
+from mlrunbook.domain.containment.taking_back import Seen, reverse, stays
 from mlrunbook.domain.errors import Refused, RunbookError, Transient, Unknown
 from mlrunbook.domain.incident import Incident, Status
 from mlrunbook.domain.observed import ServingState
 from mlrunbook.domain.policy.policy import Policy
+from mlrunbook.domain.records import Record
 from mlrunbook.domain.roles import Role, named
 from mlrunbook.response.communication.notifications import Page, page, send_to_stakeholders
 from mlrunbook.response.execution import approvals, existing, standing_orders
 from mlrunbook.response.execution.execute import execute
 from mlrunbook.response.execution.plans import apply_or_page, executed_of
-from mlrunbook.response.execution.standing_orders import failed_key, of_run, summary_of, watch
+from mlrunbook.response.execution.standing_orders import of_run, summary_of, watch
 from mlrunbook.response.plan_state import valid_approval
 from mlrunbook.response.run import ACTOR, Run
 from mlrunbook.response.world import World
 from mlrunbook.store import incidents, journal, leases, outbox, plans, records, timeline
 from mlrunbook.store.outbox import ORDER_OVERDUE
 
-ENDED = "order:"  # the record that people were told how an order ended, by its digest: {"failed": [summary, ...]}
 BY_HAND = "Do it by hand: docs/runbooks/ml-model-incident.md, Quick Reference"
 ANEW = "; then order it again, which reads it back: mlrunbook incidents contain {id} ... (or take it back: --take-back)"
 HOLDS = {Thing.SERVING: Scale.kind, Thing.ROUTE: RouteTraffic.kind, Thing.WORK_ORDERS: "auto_work_orders"}
@@ -49,17 +53,21 @@ class Requester(NamedTuple):
         return named(self.name, self.role)
 
 
+@dataclass(frozen=True)
+class Requested:
+    """What somebody orders, and why. `version`: where traffic goes."""
+
+    order: Order
+    by: Requester
+    why: str
+    version: str | None = None
+
+    def word(self, at: datetime) -> Word:
+        return Word(self.by.words, self.why, at)
+
+
 def request(
-    conn: Connection,
-    policy: Policy,
-    incident: Incident,
-    order: Order,
-    *,
-    version: str | None,
-    by: Requester,
-    why: str,
-    now: datetime,
-    state: ServingState | None = None,
+    conn: Connection, policy: Policy, incident: Incident, asked: Requested, *, now: datetime, state: ServingState | None = None
 ) -> Plan:
     """Plan what is ordered, store the giver's approval of it, and have a run carry it out at once, also in the place of one that is busy.
 
@@ -73,25 +81,14 @@ def request(
     known = standing_orders.of_model(conn, policy, incident.model, now=now)
 
     def planned(at: datetime) -> Plan:
-        if order is Order.TAKE_BACK:
-            return _reverse(conn, incident, known, state, by, why, now=at)
-        return emergency_plan(incident.id, incident.model, order, version=version, by=by.words, why=why, at=at)
+        if asked.order is Order.TAKE_BACK:
+            return _reverse(conn, incident, known, state, asked.word(at))
+        return emergency_plan(incident.id, incident.model, asked.order, asked.word(at), version=asked.version)
 
     plan = _same_again(known, at_once := planned(now)) or _anew(known, at_once, planned, now)
     digest = plans.propose(conn, plan, now=now)
-    approvals.decide(
-        conn,
-        policy,
-        incident.id,
-        digest,
-        decision="approved",
-        approver=by.name,
-        role=by.role,
-        door=by.door,
-        verified=True,
-        reason=why,
-        now=now,
-    )
+    yes = Decision("approved", asked.by.name, asked.by.role, asked.by.door, reason=asked.why)
+    approvals.decide(conn, policy, incident.id, digest, yes, now=now)
     return plan
 
 
@@ -137,22 +134,12 @@ def _anew(known: Sequence[Ordered], plan: Plan, planned: Callable[[datetime], Pl
     return plan
 
 
-def _reverse(
-    conn: Connection, incident: Incident, known: Sequence[Ordered], state: ServingState | None, by: Requester, why: str, *, now: datetime
-) -> Plan:
+def _reverse(conn: Connection, incident: Incident, known: Sequence[Ordered], state: ServingState | None, word: Word) -> Plan:
     mine = [one for one in known if one.plan.incident_id == incident.id]
-    waiting = [one for one in mine if one.state.is_open and not one.given.begun and undoes_of(one.plan) is None]
+    waiting = [one for one in mine if one.state.is_open and not one.given.sent and undoes_of(one.plan) is None]
     seen = Seen(state, journal.last_replicas(conn, incident.model) or 1, _held_by_others(known, incident.id))
-    return reverse(
-        incident.id,
-        incident.model,
-        executed_of(conn, incident.id),
-        seen,
-        by=by.words,
-        why=why,
-        at=now,
-        withdraws=[summary_of(one.plan) for one in waiting],
-    )
+    withdraws = [summary_of(one.plan) for one in waiting]
+    return reverse(incident.id, incident.model, executed_of(conn, incident.id), seen, word, withdraws=withdraws)
 
 
 def held_by_others(run: Run) -> dict[str, str]:
@@ -184,7 +171,7 @@ def _see_how_the_replaced_ended(run: Run) -> None:
     Until then other incidents of the model would wait for it."""
     with run.world.transaction() as conn:
         over = {o.plan.digest: o.plan for o in of_run(run, conn) if not o.to_carry_out}
-        sent = [row for row in journal.of_incident(conn, run.incident_id) if row.state == "applying" and row.plan_digest in over]
+        sent = [row for row in journal.of_incident(conn, run.incident_id) if row.state == ActionState.APPLYING and row.plan_digest in over]
     for row in sent:
         with suppress(Transient, Refused, Unknown):  # the next run looks again, or the journal says unknown
             execute(run.world, run.lease, over[row.plan_digest], row.ordinal, undo_of=row.undo_of)
@@ -201,14 +188,14 @@ def carry_out(run: Run, digest: str, ordinal: int) -> str:
     if one is None or ordinal not in one.left:
         return "replaced"
     undoes = undoes_of(one.plan)
-    if row is None or row.state != "unknown":
+    if row is None or row.state != ActionState.UNKNOWN:
         return apply_or_page(run, digest, ordinal, undoes[ordinal] if undoes else None)
     try:
         done = execute(run.world, run.lease, one.plan, ordinal, undo_of=row.undo_of)
     except Unknown:
         return apply_or_page(run, digest, ordinal, row.undo_of)  # says it, where it was not said yet
     with run.write() as conn:
-        records.forget(conn, run.incident_id, failed_key(digest, ordinal), ENDED + digest)
+        records.forget(conn, run.incident_id, Record.FAILED.of(digest[:12], ordinal), Record.ORDER_ENDED.of(digest))
     return done.state
 
 
@@ -216,9 +203,8 @@ def postpone(run: Run, digest: str, ordinal: int, error: str) -> None:
     """The runtime does not answer: it is said once, the rest of the runbook goes on, and a run tries again soon."""
     with run.write() as conn:
         now, plan = run.world.now(), plans.get(conn, run.incident_id, digest)
-        key = f"order-waits:{digest[:12]}:{ordinal}"
-        if not records.get(conn, run.incident_id, key):
-            run.record(conn, key, {"error": error})
+        if records.recall(conn, run.incident_id, OrderWaits, digest[:12], ordinal) is None:
+            run.keep(conn, OrderWaits(error), digest[:12], ordinal)
             run.note(conn, "action", f"Ordered and not possible yet, trying again: {plan.actions[ordinal].summary}: {error}")
         watch(conn, plan, now + timedelta(seconds=TRY_AGAIN_S), now=now)
 
@@ -227,7 +213,8 @@ def announce(run: Run, digest: str) -> None:
     """Once every action of the order has ended: people hear what was done, and what was planned before is planned anew."""
     with run.write() as conn:
         one = _ordered(run, conn, digest)
-        if one is None or one.state not in (OrderState.IN_FORCE, OrderState.FAILED) or records.get(conn, run.incident_id, ENDED + digest):
+        is_told = records.recall(conn, run.incident_id, OrderEnded, digest) is not None
+        if one is None or one.state not in (OrderState.IN_FORCE, OrderState.FAILED) or is_told:
             return  # withdrawn or replaced meanwhile, or not begun: there is nothing to tell
         failed = [one.plan.actions[i].summary for i in one.left if i in one.given.failures]
         if len(failed) < len(one.left):
@@ -243,7 +230,7 @@ def announce(run: Run, digest: str) -> None:
                 journal.set_kept(conn, action_id, reason)
         standing_orders.plan_anew(conn, run.incident_id, now=now)
         _tell(conn, incident, one, failed, now=now)
-        run.record(conn, ENDED + digest, {"failed": failed})
+        run.keep(conn, OrderEnded(tuple(failed)), digest)
         if failed:
             watch(conn, one.plan, now + timedelta(seconds=LOOK_AGAIN_S), now=now)
 
@@ -314,7 +301,7 @@ def _page(conn: Connection, policy: Policy, incident: Incident, one: Ordered, *,
             todo, roles = BY_HAND + ANEW.format(id=incident.id), [Role.ONCALL_ML_ENGINEER]
         case _:
             until = f"tried until {one.given.since + timedelta(minutes=policy.approvals.emergency.expires_after_min):%H:%M} UTC"
-            words = f"ordered and not done: {what}; {'begun, and tried until it is read back' if one.given.begun else until}"
+            words = f"ordered and not done: {what}; {'begun, and tried until it is read back' if one.given.sent else until}"
             todo, roles = BY_HAND, [Role.ONCALL_ML_ENGINEER]
     timeline.append(conn, incident.id, "action", words[:1].upper() + words[1:], actor="dispatcher", at=now)
     for role in dict.fromkeys([*roles, *([Role.ML_TEAM_LEAD] if again else [])]):

@@ -10,8 +10,8 @@ from sqlalchemy import Connection
 
 from mlrunbook.domain.communication import messages
 from mlrunbook.domain.communication.messages import Figures
-from mlrunbook.domain.containment.containment import is_stopped
 from mlrunbook.domain.containment.orders import OrderState
+from mlrunbook.domain.containment.taking_back import is_stopped
 from mlrunbook.domain.detection.flapping import Reopened
 from mlrunbook.domain.detection.reports import FirstReport, PersonsReport
 from mlrunbook.domain.detection.severity import AlertSignal, Assessment, Claims, Measurements, assess, on_a_persons_word

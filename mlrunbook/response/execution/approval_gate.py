@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from sqlalchemy import Connection
 
+from mlrunbook.domain.approval import DECISIONS, Decision, FormAnswer
 from mlrunbook.domain.errors import Refused
+from mlrunbook.domain.records import Record
 from mlrunbook.response.execution.approvals import decide, request
 from mlrunbook.response.execution.plans import is_carried_out, plan_of
 from mlrunbook.response.plan_state import PREFECT_FORM, is_rejected, valid_approval
@@ -35,53 +35,43 @@ def wait_for_approval(run: Run, digest: str) -> int | None:
         if valid_approval(conn, policy, plan, now=now)[0] or is_rejected(conn, policy, plan):
             return None
         request(conn, policy, plan, now=now)
-        asked = len(records.with_prefix(conn, run.incident_id, f"form:{digest[:12]}:")) + 1
+        asked = len(records.with_prefix(conn, run.incident_id, Record.FORM.of(digest[:12], ""))) + 1
         leases.release(conn, run.lease, "waiting", now=now, look_again_s=SUSPENDED_LOOK_S)
         return asked
 
 
-def record_form(run: Run, digest: str, number: int, answer: dict[str, Any] | None) -> bool:
+def record_form(run: Run, digest: str, number: int, answer: FormAnswer | None) -> bool:
     """What somebody typed into Prefect's form. Counts as a decision only where policy opts in; True when it did.
 
     None: the run went on without an answer (a retry does not stop twice at one gate); it is asked again, under the next number.
     """
     with run.world.transaction() as conn:
         now = run.world.now()
-        key = f"form:{digest[:12]}:{number}"
         leases.take(conn, run.incident_id, str(run.lease.holder), now=now, lease_s=run.world.lease_s)  # no longer waiting
-        if records.get(conn, run.incident_id, key):
+        known = records.recall(conn, run.incident_id, FormAnswer, digest[:12], number)
+        if known is not None and known.decision is not None:
             return False
-        records.put(conn, run.incident_id, key, answer or {}, now=now)
+        records.keep(conn, run.incident_id, answer or FormAnswer(), digest[:12], number, now=now)
         if answer is None:
             run.note(conn, "approval", "Run again without an answer to the form: waiting again")
             return False
         why_not = _decided_by_form(conn, run, digest, answer)
         if why_not is not None:
-            run.note(conn, "approval", f"Resumed by {answer['name']} without a valid approval ({why_not}): waiting again")
+            run.note(conn, "approval", f"Resumed by {answer.name} without a valid approval ({why_not}): waiting again")
         return why_not is None
 
 
-def _decided_by_form(conn: Connection, run: Run, digest: str, answer: dict[str, Any]) -> str | None:
+def _decided_by_form(conn: Connection, run: Run, digest: str, answer: FormAnswer) -> str | None:
     """Store the decision typed into the form; or why it does not count. A form is answered when it is, also long after it was shown."""
     policy, wanted = run.world.policy, plans.get(conn, run.incident_id, digest)
-    if answer["decision"] not in ("approved", "rejected"):
+    if answer.decision not in DECISIONS:
         return "nothing was decided"
     if not policy.approvals.of(wanted.kind).accept_prefect_form:
         return "policy does not count the form"
+    # The form proves neither name nor role: policy lets the door in, and the row says so.
+    said = Decision(answer.decision, answer.name, None, PREFECT_FORM, verified=False, reason=answer.comment)
     try:
-        decide(
-            conn,
-            policy,
-            run.incident_id,
-            digest,
-            decision=answer["decision"],
-            approver=answer["name"],
-            role=None,  # the form proves neither name nor role: policy lets the door in, and the row says so
-            door=PREFECT_FORM,
-            verified=False,
-            reason=answer.get("comment", ""),
-            now=run.world.now(),
-        )
+        decide(conn, policy, run.incident_id, digest, said, now=run.world.now())
     except Refused as error:
         return str(error)
     return None

@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from sqlalchemy import Connection
 
 from mlrunbook.domain.actions import Plan, PlanKind
-from mlrunbook.domain.approval import POLICY_RULE
+from mlrunbook.domain.approval import DECISIONS, POLICY_RULE, Decision
 from mlrunbook.domain.communication.messages import line
 from mlrunbook.domain.errors import Invalid, Refused
 from mlrunbook.domain.policy.policy import OnExpiry, Policy
@@ -23,7 +23,6 @@ from mlrunbook.store import incidents, leases, outbox, plans, timeline
 from mlrunbook.store.outbox import EXPIRY
 from mlrunbook.store.plans import StoredApproval
 
-DECISIONS = ("approved", "rejected")
 PAGED_OBJECTION = 240  # characters: the rest of a page's sentence must still fit
 
 
@@ -31,72 +30,42 @@ def approve_by_rule(conn: Connection, plan: Plan, *, now: datetime) -> StoredApp
     """An automatic plan rests on a named policy rule, stored as an approval row like any other."""
     if plan.rule is None:
         raise Invalid(f"plan {plan.digest[:12]} names no policy rule: a person must approve it", field="rule")
-    return plans.decide(
-        conn,
-        plan.incident_id,
-        plan.digest,
-        decision="approved",
-        approver=plan.rule,
-        role=None,
-        door=POLICY_RULE,
-        verified=True,
-        reason="; ".join(plan.reasons),
-        now=now,
-    )
+    said = Decision("approved", plan.rule, None, POLICY_RULE, reason="; ".join(plan.reasons))
+    return plans.decide(conn, plan.incident_id, plan.digest, said, now=now)
 
 
-def decide(
-    conn: Connection,
-    policy: Policy,
-    incident_id: str,
-    digest: str,
-    *,
-    decision: str,
-    approver: str,
-    role: str | None,
-    door: str,
-    verified: bool,
-    reason: str,
-    now: datetime,
-) -> StoredApproval:
+def decide(conn: Connection, policy: Policy, incident_id: str, digest: str, said: Decision, *, now: datetime) -> StoredApproval:
     """A person's yes or no to exactly this plan. Refused when it comes too late, or the role may not decide it.
 
     Under the incident's row, as every step of `execute`: a plan that is rejected here has not begun, and does not begin afterwards.
     """
-    if decision not in DECISIONS:
-        raise Invalid(f"decision must be approved or rejected, not {decision!r}", field="decision")
+    if said.decision not in DECISIONS:
+        raise Invalid(f"decision must be approved or rejected, not {said.decision!r}", field="decision")
     incidents.get(conn, incident_id, lock=True)
     plan = plans.get(conn, incident_id, digest)
-    if too_late := deciding.refusal(decision, state_of(conn, policy, plan, now=now)):
+    if too_late := deciding.refusal(said.decision, state_of(conn, policy, plan, now=now)):
         raise Refused(too_late)
-    if decision == "approved" and (newer := standing_orders.replaced_by(conn, policy, plan, now=now)):
+    if said.decision == "approved" and (newer := standing_orders.replaced_by(conn, policy, plan, now=now)):
         words = f"mlrunbook incidents contain {incident_id} ..."
         raise Refused(f"plan {digest[:12]} is not carried out any more: {newer}. If you want it after all, order it anew: {words}")
-    rules = rules_for(policy, plan)
-    if rules.roles and role not in rules.roles and door not in rules.unverified_doors:
-        raise Refused(f"a {plan.kind} plan is decided by {' or '.join(sorted(rules.roles))}; this token's role is {role or 'not set'}")
+    _check_role(policy, plan, said)
     was_approved = valid_approval(conn, policy, plan, now=now)[0] is not None
-    made = plans.decide(
-        conn,
-        incident_id,
-        digest,
-        decision=decision,
-        approver=approver,
-        role=role,
-        door=door,
-        verified=verified,
-        reason=reason,
-        now=now,
-        expires_at=now + timedelta(minutes=policy.approvals.of(plan.kind).expires_after_min),
-    )
+    expires_at = now + timedelta(minutes=policy.approvals.of(plan.kind).expires_after_min)
+    made = plans.decide(conn, incident_id, digest, said, now=now, expires_at=expires_at)
     if state_of(conn, policy, plan, now=now).standing is not Standing.PENDING:  # one yes of two: the asking goes on
         outbox.cancel(conn, now=now, incident_id=incident_id, key_prefix=_timer(plan, ""))
-    leases.wake(conn, incident_id, why=f"plan {digest[:12]} {decision} by {approver}", key=f"approval-{made.id}", now=now)
-    if plan.kind is PlanKind.EMERGENCY and decision == "approved" and not was_approved:
+    leases.wake(conn, incident_id, why=f"plan {digest[:12]} {said.decision} by {said.approver}", key=f"approval-{made.id}", now=now)
+    if plan.kind is PlanKind.EMERGENCY and said.decision == "approved" and not was_approved:
         _ordered(conn, policy, plan, now=now)
-    elif plan.kind is PlanKind.EMERGENCY and decision == "rejected":
+    elif plan.kind is PlanKind.EMERGENCY and said.decision == "rejected":
         standing_orders.counts_again(conn, policy, plan, now=now)
     return made
+
+
+def _check_role(policy: Policy, plan: Plan, said: Decision) -> None:
+    rules = rules_for(policy, plan)
+    if rules.roles and said.role not in rules.roles and said.door not in rules.unverified_doors:
+        raise Refused(f"a {plan.kind} plan is decided by {' or '.join(sorted(rules.roles))}; this token's role is {said.role or 'not set'}")
 
 
 def _ordered(conn: Connection, policy: Policy, plan: Plan, *, now: datetime) -> None:

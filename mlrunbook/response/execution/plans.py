@@ -6,16 +6,18 @@ import hashlib
 
 from sqlalchemy import Connection
 
+from mlrunbook.domain.action_state import ActionState
 from mlrunbook.domain.actions import Action, Isolate, Plan, PlanKind
-from mlrunbook.domain.containment.containment import Executed
+from mlrunbook.domain.containment.breach import IsolationWaits
 from mlrunbook.domain.containment.emergency import limits_damage
-from mlrunbook.domain.containment.orders import WHAT_ANSWERS, thing_of
+from mlrunbook.domain.containment.orders import WHAT_ANSWERS, Failed, thing_of
+from mlrunbook.domain.containment.taking_back import Executed
 from mlrunbook.domain.errors import Fenced, Overtaken, Refused, Transient, Unknown
 from mlrunbook.domain.incident import Incident
+from mlrunbook.domain.records import Record
 from mlrunbook.domain.roles import Role
 from mlrunbook.response.communication.notifications import Page, page
 from mlrunbook.response.execution.execute import execute
-from mlrunbook.response.execution.standing_orders import failed_key
 from mlrunbook.response.run import Run
 from mlrunbook.store import incidents, journal, plans
 
@@ -36,8 +38,7 @@ def apply_or_page(run: Run, digest: str, ordinal: int, undo_of: str | None = Non
     It is said once on the timeline and on a page, and it is never tried again by itself: returns "failed". What stays in force is kept with
     that reason; but serving that may be stopped or routed is never explained by a failure: the incident stays open until people decide.
     """
-    key = failed_key(digest, ordinal)
-    if run.recorded(key):
+    if run.recall(Failed, digest[:12], ordinal):
         return "failed"
     try:
         return apply_action(run, digest, ordinal, undo_of)
@@ -51,26 +52,27 @@ def apply_or_page(run: Run, digest: str, ordinal: int, undo_of: str | None = Non
         what = plan.actions[ordinal].summary
         why = f"a step of the {plan.kind} could not be done, do it by hand or leave it: {what}: {error}"
         with run.write() as conn:
-            run.record(conn, key, {"error": str(error)})
+            run.keep(conn, Failed(str(error)), digest[:12], ordinal)
             run.note(conn, "action", why[:1].upper() + why[1:])
             row = journal.find(conn, run.incident_id, digest, ordinal)
             if isinstance(error, Overtaken) or thing_of(plan.actions[ordinal]) not in WHAT_ANSWERS:
                 for action_id in filter(None, (row.id if row else None, undo_of)):
                     journal.set_kept(conn, action_id, f"{what} could not be done ({error}); on-call was paged")
             incident = incidents.get(conn, run.incident_id)
-            _page_about(run, conn, incident, plan.actions[ordinal], why, key=key)
+            _page_about(run, conn, incident, plan.actions[ordinal], why, key=Record.FAILED.of(digest[:12], ordinal))
         return "failed"
 
 
 def _say_that_isolation_waits(run: Run, digest: str, ordinal: int, error: Transient) -> None:
     """A breach goes on while the runtime does not answer: people hear of it now, and it is tried again."""
-    action, key = plan_of(run, digest).actions[ordinal], f"isolation-waits:{digest[:12]}:{ordinal}"
-    if not isinstance(action, Isolate) or run.recorded(key):
+    action = plan_of(run, digest).actions[ordinal]
+    if not isinstance(action, Isolate) or run.recall(IsolationWaits, digest[:12], ordinal):
         return
     why = f"not done yet, it is tried again until it is: {action.summary}: {error}"
     with run.write() as conn:
-        run.record(conn, key, {"error": str(error)})
+        run.keep(conn, IsolationWaits(str(error)), digest[:12], ordinal)
         run.note(conn, "action", why[:1].upper() + why[1:])
+        key = Record.ISOLATION_WAITS.of(digest[:12], ordinal)
         _page_about(run, conn, incidents.get(conn, run.incident_id), action, why, key=key)
 
 
@@ -78,7 +80,7 @@ def report_left_out(run: Run, conn: Connection, action: Action, why: str) -> Non
     """A dry run of this step was refused: it is not tried, the others are, and people hear of it."""
     said = f"a step was left out, do it by hand or leave it: {action.summary}: a dry run of it was refused: {why}"
     run.note(conn, "action", said[:1].upper() + said[1:])
-    key = f"failed:left-out:{hashlib.sha256(action.summary.encode()).hexdigest()[:12]}"
+    key = Record.FAILED.of("left-out", hashlib.sha256(action.summary.encode()).hexdigest()[:12])
     _page_about(run, conn, incidents.get(conn, run.incident_id), action, said, key=key)
 
 
@@ -108,9 +110,9 @@ def executed_of(conn: Connection, incident_id: str) -> list[Executed]:
 
 def _is_in_force(row: journal.Row, plan: Plan) -> bool:
     """It is, or may be: a server that was stopped by a change whose end nobody saw is stopped all the same."""
-    if row.state == "already_held":
+    if row.state == ActionState.ALREADY_HELD:
         return plan.kind is PlanKind.EMERGENCY
-    return row.state in ("done", "unknown") or row.attempts > 0
+    return row.may_have_happened
 
 
 def is_carried_out(run: Run, plan: Plan) -> bool:

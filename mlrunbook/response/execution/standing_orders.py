@@ -11,20 +11,14 @@ from sqlalchemy import Connection
 
 from mlrunbook.domain.actions import Action, Plan, PlanKind
 from mlrunbook.domain.approval import ApprovalRules, granted, valid
-from mlrunbook.domain.containment.orders import Change, Given, Ordered, OrderState, contradicts, judge, thing_of, things_of
+from mlrunbook.domain.containment.orders import Change, Failed, Given, Ordered, OrderState, contradicts, judge, thing_of, things_of
 from mlrunbook.domain.policy.policy import Policy
+from mlrunbook.domain.records import Record
 from mlrunbook.response.plan_state import is_rejected, rules_for, valid_approval
 from mlrunbook.response.run import Run
 from mlrunbook.store import incidents, journal, leases, outbox, plans, records
 from mlrunbook.store.outbox import ORDER_OVERDUE
 from mlrunbook.store.plans import StoredApproval
-
-BEGUN = ("applying", "done", "already_held", "unknown")
-
-
-def failed_key(digest: str, ordinal: int) -> str:
-    """The record of an action that could not be done."""
-    return f"failed:{digest[:12]}:{ordinal}"
 
 
 def of_model(conn: Connection, policy: Policy, model: str, *, now: datetime, also_over: bool = False) -> list[Ordered]:
@@ -83,7 +77,7 @@ def takes_effect(conn: Connection, policy: Policy, plan: Plan, *, now: datetime)
         if any(contradicts(plan, action) for action in _not_settled(conn, other)):
             plans.void(conn, incident_id, other.digest, because=f"ordered since: {why}", now=now)
             if other.kind is PlanKind.CONTAINMENT:
-                records.forget(conn, incident_id, "containment")
+                records.forget(conn, incident_id, Record.CONTAINMENT)
     plan_anew(conn, incident_id, now=now)
     leases.preempt(conn, incident_id, why=why, now=now)
 
@@ -137,10 +131,19 @@ def _changes(conn: Connection, incident_id: str) -> list[Change]:
         if row.plan_digest not in known:
             known[row.plan_digest] = plans.get(conn, incident_id, row.plan_digest)
         thing = thing_of(known[row.plan_digest].actions[row.ordinal])
-        begun = row.state in BEGUN or row.attempts > 0
-        done = row.undone_by is not None
         found.append(
-            Change(row.id, row.plan_digest, row.ordinal, row.state, thing, row.intended_at, begun, done, row.error, row.approval_id)
+            Change(
+                row.id,
+                row.plan_digest,
+                row.ordinal,
+                row.state,
+                thing,
+                row.intended_at,
+                sent=row.may_have_happened,
+                undone=row.undone_by is not None,
+                error=row.error,
+                approval=row.approval_id,
+            )
         )
     return found
 
@@ -151,7 +154,7 @@ def _given(conn: Connection, policy: Policy, plan: Plan, at: datetime, changes: 
     yes = grant(rows, digest, rules)
     stands, why = valid_approval(conn, policy, plan, now=now)
     failures = {
-        i: str(found["error"]) for i in range(len(plan.actions)) if (found := records.get(conn, plan.incident_id, failed_key(digest, i)))
+        i: found.error for i in range(len(plan.actions)) if (found := records.recall(conn, plan.incident_id, Failed, digest[:12], i))
     }
     return Given(
         plan,

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 from typing import TypeVar
 
-from mlrunbook.domain.containment.containment import is_stopped
+from mlrunbook.domain.containment.taking_back import is_stopped
 from mlrunbook.domain.detection.alert_rules import spread
 from mlrunbook.domain.detection.triage import Triage
 from mlrunbook.domain.errors import RunbookError

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mlrunbook.domain.containment.containment import before_containment
+from mlrunbook.domain.containment.taking_back import before_containment
 from mlrunbook.domain.errors import Fenced, RunbookError, Transient
 from mlrunbook.domain.evaluation.rollback_target import RollbackTargets, choose_target
 from mlrunbook.response.execution.plans import executed_containment

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from sqlalchemy import Connection
 
+from mlrunbook.domain.action_state import SETTLED
 from mlrunbook.domain.actions import PlanKind
 from mlrunbook.domain.communication.durations import times
 from mlrunbook.domain.detection.flapping import Reopened
@@ -14,7 +15,6 @@ from mlrunbook.domain.investigation.diagnosis import Diagnosed
 from mlrunbook.domain.investigation.similar_incidents import Case, find_similar
 from mlrunbook.response.run import Run
 from mlrunbook.store import incidents, journal, plans, records
-from mlrunbook.store.journal import SETTLED
 
 LOOKED_THROUGH = 500  # the newest closed ones
 FIXES = (PlanKind.MITIGATION, PlanKind.RESOLUTION)

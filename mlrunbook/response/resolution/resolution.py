@@ -9,7 +9,7 @@ from typing import Any
 
 from mlrunbook.domain.actions import Action, Configure, Path, PlanKind, Promote, Restart, RollBack
 from mlrunbook.domain.communication.messages import Figures
-from mlrunbook.domain.containment.containment import Undo, undo_plan
+from mlrunbook.domain.containment.taking_back import Undo, undo_plan
 from mlrunbook.domain.detection.flapping import Reopened
 from mlrunbook.domain.errors import NotFound, Refused, RunbookError, Transient
 from mlrunbook.domain.evaluation.outcomes import next_look_s

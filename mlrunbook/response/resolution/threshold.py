@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from mlrunbook.domain.actions import Configure, PlanKind
-from mlrunbook.domain.containment.containment import before_containment
+from mlrunbook.domain.containment.taking_back import before_containment
 from mlrunbook.domain.errors import RunbookError
 from mlrunbook.domain.evaluation.performance import Confusion, ModelMetrics
 from mlrunbook.domain.evaluation.threshold import ThresholdEffect, choose_threshold, counts_at, effect_of

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -117,5 +118,6 @@ def test_after_any_moment_a_running_clock_has_a_later_reminder_and_none_skips_th
 def test_a_clock_survives_its_record() -> None:
     over = ended(GDPR, Notification("the officer", "case 7"), T0)
     for clock in (GDPR, over):
-        body = {key: value.isoformat() if isinstance(value, datetime) else value for key, value in clock.as_dict().items()}
-        assert Clock.from_dict(body) == clock
+        body = {key: value.isoformat() if isinstance(value, datetime) else value for key, value in asdict(clock).items()}
+        assert Clock.from_record(body) == clock
+        assert Clock.from_record(clock.to_record()) == clock

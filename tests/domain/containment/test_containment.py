@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mlrunbook.domain.actions import Configure, FlagWorkOrders, Isolate, Plan, PlanKind, Restart, RollBack, RouteTraffic, Scale
-from mlrunbook.domain.containment.containment import Containment, Executed, plan_containment, undo_plan
+from mlrunbook.domain.containment.containment import Containment, Situation, plan_containment
+from mlrunbook.domain.containment.taking_back import Executed, undo_plan
 from mlrunbook.domain.detection.severity import Assessment
 from mlrunbook.domain.incident import IncidentType, Severity
 from mlrunbook.domain.policy.changes import ContainmentPolicy, Rule
@@ -23,15 +24,11 @@ def judged(severity: str = "high", type_: str = "performance_degradation", real:
 DANGEROUS = judged("critical", "prediction_error", dangerous=True, safety_risk=True)
 
 
-def contain(assessment: Assessment, **changes: Any) -> Containment:
-    values: dict[str, Any] = {
-        "status": status(),
-        "state": serving(),
-        "previous_is_dangerous": False,
-        "pending_work_orders": 12,
-        "policy": None,
-    }
-    return plan_containment(INC, MODEL, assessment, **(values | changes))
+def contain(
+    assessment: Assessment, *, policy: ContainmentPolicy | None = None, isolate: tuple[bool, str] | None = None, **changes: Any
+) -> Containment:
+    values: dict[str, Any] = {"status": status(), "state": serving(), "previous_is_dangerous": False, "pending_work_orders": 12}
+    return plan_containment(INC, MODEL, assessment, Situation(**(values | changes)), policy, isolate=isolate)
 
 
 def actions(plan: Plan | None) -> list[Any]:
@@ -95,7 +92,7 @@ def test_a_dangerous_model_in_a_breach_is_isolated_not_rerouted_and_its_work_ord
 def test_recovery_never_lifts_an_isolation() -> None:
     back = undo_plan(INC, MODEL, [Executed("a1", Isolate(MODEL, True), {"isolated": False})])
     assert back.plan is None
-    assert "by a person's decision alone" in back.kept["a1"]
+    assert "by a named person's decision alone" in back.kept["a1"]
 
 
 # --- high

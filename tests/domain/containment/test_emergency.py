@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from mlrunbook.domain.actions import Action, Configure, FlagWorkOrders, Isolate, Order, Plan, PlanKind, RollBack, RouteTraffic, Scale
-from mlrunbook.domain.containment.containment import Executed
-from mlrunbook.domain.containment.emergency import Seen, emergency_plan, reverse, undoes_of
+from mlrunbook.domain.containment.emergency import Word, emergency_plan, undoes_of
+from mlrunbook.domain.containment.taking_back import Executed, Seen, reverse
 from mlrunbook.domain.errors import Invalid, Refused
 from mlrunbook.domain.observed import ServingState
 
@@ -18,7 +18,7 @@ MODEL = "predictive_maintenance"
 
 
 def ordered(order: Order, version: str | None = None, at: datetime = NOW) -> Plan:
-    return emergency_plan("incident_1", MODEL, order, version=version, by="the engineer on call", why="pumps fail", at=at)
+    return emergency_plan("incident_1", MODEL, order, Word("the engineer on call", "pumps fail", at), version=version)
 
 
 def test_stopping_serving_is_one_action() -> None:
@@ -56,7 +56,7 @@ def test_taking_back_names_for_each_action_what_it_takes_back_and_for_the_rest_w
         Executed("a-3", Scale(MODEL, 0), {"replicas": 2}),
         Executed("a-4", RollBack(MODEL, "v1.5.0", reason="x"), {"serving_version": "v2.0.0"}),
     ]
-    plan = reverse("incident_1", MODEL, executed, Seen(), by="the lead", why="it was the sensor", at=NOW)
+    plan = reverse("incident_1", MODEL, executed, Seen(), Word("the lead", "it was the sensor", NOW))
     assert plan.actions == (Configure(MODEL, {"threshold": 0.5}), Scale(MODEL, 2)), "a server that starts reads its config"
     assert undoes_of(plan) == ["a-1", "a-3"]
     assert any("work orders stay flagged" in reason for reason in plan.reasons)
@@ -65,14 +65,14 @@ def test_taking_back_names_for_each_action_what_it_takes_back_and_for_the_rest_w
 
 def test_an_isolation_is_never_taken_back_by_it() -> None:
     with pytest.raises(Refused, match="isolation is lifted by a named person's decision"):
-        reverse("incident_1", MODEL, [Executed("a-1", Isolate(MODEL, True), {"isolated": False})], Seen(), by="x", why="y", at=NOW)
+        reverse("incident_1", MODEL, [Executed("a-1", Isolate(MODEL, True), {"isolated": False})], Seen(), Word("x", "y", NOW))
 
 
 SERVED = {"replicas": 2, "ready_replicas": 2}
 
 
 def back(*executed: Executed, seen: Seen | None = None) -> tuple[Action, ...]:
-    return reverse("incident_1", MODEL, executed, seen or Seen(), by="the lead", why="it was the sensor", at=NOW).actions
+    return reverse("incident_1", MODEL, executed, seen or Seen(), Word("the lead", "it was the sensor", NOW)).actions
 
 
 def state(**values: Any) -> ServingState:

@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mlrunbook.domain.actions import Action, Configure, Order, Plan, Promote, Restart, RollBack, RouteTraffic, Scale, Stage
-from mlrunbook.domain.containment.containment import Executed
-from mlrunbook.domain.containment.emergency import Seen, emergency_plan, reverse
+from mlrunbook.domain.containment.emergency import Word, emergency_plan
 from mlrunbook.domain.containment.orders import Change, Given, OrderState, Thing, contradicts, judge, newest_about, things_of, unspoken
+from mlrunbook.domain.containment.taking_back import Executed, Seen, reverse
 from mlrunbook.domain.policy.changes import Rule
 
 NOW = datetime(2026, 3, 29, 1, 30, tzinfo=UTC)
@@ -23,8 +23,8 @@ def plan(order: Order, number: int, version: str | None = None) -> Plan:
     at = NOW + timedelta(seconds=number)
     if order is Order.TAKE_BACK:
         done = [Executed("a-1", Scale(MODEL, 0), {"replicas": 1})]
-        return reverse("incident_1", MODEL, done, Seen(), by="the lead", why="it was the sensor", at=at)
-    return emergency_plan("incident_1", MODEL, order, version=version, by="the lead", why="pumps fail", at=at)
+        return reverse("incident_1", MODEL, done, Seen(), Word("the lead", "it was the sensor", at))
+    return emergency_plan("incident_1", MODEL, order, Word("the lead", "pumps fail", at), version=version)
 
 
 def order(number: int, what: Order = Order.STOP_SERVING, *, version: str | None = None, granted: bool = True, stands: bool = True) -> Given:

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mlrunbook.domain.action_state import BEGUN, SETTLED
 from mlrunbook.domain.actions import (
     Action,
     Configure,
@@ -25,7 +26,7 @@ from mlrunbook.domain.actions import (
     digest_prefix,
 )
 from mlrunbook.domain.errors import Invalid
-from mlrunbook.domain.resolution.deciding import BEGUN, SETTLED, PlanState, Standing, Step, refusal, standing_of
+from mlrunbook.domain.resolution.deciding import PlanState, Standing, Step, refusal, standing_of
 from tests.domain.builders import MODEL
 
 STATES = (None, "intended", "applying", "done", "already_held", "unknown", "refused")

@@ -3,7 +3,7 @@ from __future__ import annotations
 from typing import Any
 
 from mlrunbook.domain.actions import Action, Configure, Path, Plan, PlanKind, Restart, RollBack, RouteTraffic, Scale
-from mlrunbook.domain.containment.containment import Executed, undo_plan
+from mlrunbook.domain.containment.taking_back import Executed, undo_plan
 from mlrunbook.domain.investigation.diagnosis import diagnose
 from mlrunbook.domain.resolution.plan import propose
 from tests.domain.builders import FALLEN, HEALTHY, MODEL, NOW, TOO_MANY_ALARMS, change, gathered, metrics, serving, status, threshold_change

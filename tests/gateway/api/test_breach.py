@@ -11,6 +11,7 @@ from sqlalchemy import text
 
 from mlrunbook.base.tokens import Scope
 from mlrunbook.domain.actions import Isolate, Plan, PlanKind
+from mlrunbook.domain.approval import Decision
 from mlrunbook.domain.communication.regulatory import start
 from mlrunbook.domain.containment.evidence import MANIFEST, Bundle, File, manifest
 from mlrunbook.domain.incident import Case, ClockName
@@ -42,10 +43,8 @@ def isolated(world: World, incident_id: str, model: str) -> str:
     plan = Plan(incident_id, PlanKind.CONTAINMENT, model, (Isolate(model, True),), ("a leak",), rule="containment.security.isolate")
     with world.transaction() as conn:
         digest = plans.propose(conn, plan, now=world.now())
-        by = {"approver": str(plan.rule), "role": None, "door": "policy_rule", "verified": True, "reason": ""}
-        yes = plans.decide(conn, incident_id, digest, decision="approved", now=world.now(), **by)  # type: ignore[arg-type]
-        about: dict[str, Any] = {"incident_id": incident_id, "plan_digest": digest, "ordinal": 0, "approval_id": yes.id}
-        row = journal.intend(conn, plan.actions[0], generation=1, before={"isolated": False}, undo_of=None, now=world.now(), **about)
+        yes = plans.decide(conn, incident_id, digest, Decision("approved", str(plan.rule), None, "policy_rule"), now=world.now())
+        row = journal.intend(conn, journal.Intent(plan, 0, yes.id, 1, {"isolated": False}), now=world.now())
         journal.mark(conn, row, "done", done_at=world.now())
     return row.id
 

@@ -54,20 +54,9 @@ def contained(world: World, incident_id: str, model: str, *, state: str = "done"
     action: Action = Configure(model, {"human_approval": True})
     plan = Plan(incident_id, PlanKind.CONTAINMENT, model, (action,), ("high severity",), rule="containment.high.human_approval")
     with world.transaction() as conn:
-        digest = plans.propose(conn, plan, now=world.now())
+        plans.propose(conn, plan, now=world.now())
         by = approve_by_rule(conn, plan, now=world.now())
-        row = journal.intend(
-            conn,
-            action,
-            incident_id=incident_id,
-            plan_digest=digest,
-            ordinal=0,
-            approval_id=by.id,
-            generation=1,
-            before={"human_approval": False},
-            undo_of=None,
-            now=world.now(),
-        )
+        row = journal.intend(conn, journal.Intent(plan, 0, by.id, 1, {"human_approval": False}), now=world.now())
         journal.mark(conn, row, state)
     return row.id
 
@@ -76,18 +65,8 @@ def journaled(world: World, incident_id: str, digest: str, state: str) -> None:
     """The plan's first action, as a run that rests on its approval has journaled it."""
     with world.transaction() as conn:
         plan = plans.get(conn, incident_id, digest)
-        row = journal.intend(
-            conn,
-            plan.actions[0],
-            incident_id=incident_id,
-            plan_digest=digest,
-            ordinal=0,
-            approval_id=plans.approvals_of(conn, incident_id, digest)[0].id,
-            generation=1,
-            before={"serving_version": "v2.0.0"},
-            undo_of=None,
-            now=world.now(),
-        )
+        yes = plans.approvals_of(conn, incident_id, digest)[0]
+        row = journal.intend(conn, journal.Intent(plan, 0, yes.id, 1, {"serving_version": "v2.0.0"}), now=world.now())
         journal.mark(conn, row, state)
 
 

@@ -5,14 +5,16 @@ from __future__ import annotations
 import hashlib
 import json
 import threading
+from collections.abc import Callable
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
 from sqlalchemy import text
 
 from mlrunbook.domain.actions import Isolate, PlanKind
+from mlrunbook.domain.approval import Decision
 from mlrunbook.domain.communication.regulatory import Notification, Statement
 from mlrunbook.domain.containment.evidence import MANIFEST
 from mlrunbook.domain.detection.alerts import NormalisedAlert
@@ -20,6 +22,7 @@ from mlrunbook.domain.detection.reports import NewReport
 from mlrunbook.domain.errors import Refused
 from mlrunbook.domain.incident import Case, ClockName, IncidentType, Severity, Status, Subtype
 from mlrunbook.response.communication import regulatory_clocks
+from mlrunbook.response.containment import breach as breach_step
 from mlrunbook.response.containment import evidence as evidence_step
 from mlrunbook.response.execution.approvals import decide
 from mlrunbook.response.lifecycle import runs, severity_change
@@ -28,7 +31,7 @@ from mlrunbook.response.lifecycle.opening import open_or_join
 from mlrunbook.response.review.closing import unexplained
 from mlrunbook.response.run import Run
 from mlrunbook.response.world import World
-from mlrunbook.store import evidence, incidents, journal, outbox, plans, timeline
+from mlrunbook.store import evidence, incidents, journal, outbox, plans, records, timeline
 from mlrunbook.store import regulatory_clocks as clocks
 from tests.fakes import MODEL, Clock, FileWorld, LedgerNotifier
 from tests.response.carrying import carry
@@ -181,20 +184,9 @@ class TestPeople:
         carry(world, incident_id, "run-1")
         proposed = plan(world, incident_id, PlanKind.ISOLATION)
         assert proposed is not None
+        said = Decision("approved", "the lead", "ml_team_lead", "rest")
         with world.transaction() as conn, pytest.raises(Refused, match="is decided by compliance_officer or engineering_manager"):
-            decide(
-                conn,
-                world.policy,
-                incident_id,
-                proposed.digest,
-                decision="approved",
-                approver="the lead",
-                role="ml_team_lead",
-                door="rest",
-                verified=True,
-                reason="",
-                now=world.now(),
-            )
+            decide(conn, world.policy, incident_id, proposed.digest, said, now=world.now())
         deliver(world)
         asked = [m for m in notifier.pages() if "your decision is needed" in m.body]
         assert {m.channel for m in asked} == {"security"}
@@ -307,6 +299,27 @@ class TestDecision:
         clock.advance(minutes=5)
         assert carry(world, incident_id, "run-2") == "closed"
         assert file_world.applied == RELEASED
+
+    @pytest.mark.parametrize(
+        ("fix", "row", "form"),
+        [
+            ("human_resolution", {"by": "the lead", "what": "new tokens", "root_cause": None}, datetime.isoformat),
+            ("applied", {"path": "rollback"}, str),
+        ],
+    )
+    def test_a_release_that_the_version_before_an_upgrade_has_asked_about_is_not_asked_about_anew(
+        self, world: World, clock: Clock, fix: str, row: dict[str, Any], form: Callable[[datetime], str]
+    ) -> None:
+        incident_id, asked = breach(world, Subtype.DATA_LEAKAGE), "5f" * 32
+        carry(world, incident_id, "run-1")
+        clock.advance(minutes=20, seconds=0.25)
+        with world.transaction() as conn:
+            [isolated] = journal.isolations(conn, incident_id)
+            records.put(conn, incident_id, fix, row | {"at": form(clock())}, now=clock())
+            records.put(conn, incident_id, f"release:{isolated.id}:{form(clock())}", {"digest": asked}, now=clock())
+        run = runs.take(world, incident_id, "run-1")
+        assert run is not None
+        assert breach_step.plan_release(run) == asked
 
     def test_kept_isolated_after_the_fix_too_a_human_is_asked_how_to_go_on(self, world: World, file_world: FileWorld, clock: Clock) -> None:
         incident_id = breach(world, Subtype.DATA_LEAKAGE)

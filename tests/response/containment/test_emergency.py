@@ -12,7 +12,7 @@ from mlrunbook.domain.errors import Refused, Transient
 from mlrunbook.domain.incident import IncidentType, Severity, Status, Subtype
 from mlrunbook.domain.policy.policy import ApprovalRule, Approvals, FreezeWindow, Guardrails, Policy
 from mlrunbook.domain.roles import Role
-from mlrunbook.response.containment.emergency import BY_HAND, Requester, request
+from mlrunbook.response.containment.emergency import BY_HAND, Requested, Requester, request
 from mlrunbook.response.lifecycle import runs, severity_change
 from mlrunbook.response.review.closing import unexplained
 from mlrunbook.response.world import World
@@ -28,9 +28,8 @@ def order(world: World, incident_id: str, what: Order = Order.STOP_SERVING, *, v
     """Its plan's digest."""
     with world.transaction() as conn:
         incident = incidents.get(conn, incident_id, lock=True)
-        return request(
-            conn, world.policy, incident, what, version=version, by=by, why="pumps fail one after another", now=world.now()
-        ).digest
+        asked = Requested(what, by, "pumps fail one after another", version)
+        return request(conn, world.policy, incident, asked, now=world.now()).digest
 
 
 def lease_state(world: World, incident_id: str) -> str:

@@ -10,6 +10,7 @@ from sqlalchemy import Connection
 
 from flows.containment import contain
 from mlrunbook.domain.actions import Isolate, Order, Plan, PlanKind
+from mlrunbook.domain.approval import Decision
 from mlrunbook.domain.containment.emergency import undoes_of
 from mlrunbook.domain.containment.orders import Thing, things_of
 from mlrunbook.domain.detection.reports import Report
@@ -17,7 +18,7 @@ from mlrunbook.domain.errors import Refused, Transient
 from mlrunbook.domain.incident import IncidentType, Severity
 from mlrunbook.domain.policy.policy import ApprovalRule, Approvals, Policy
 from mlrunbook.domain.roles import Role
-from mlrunbook.response.containment.emergency import request
+from mlrunbook.response.containment.emergency import Requested, request
 from mlrunbook.response.detection import triage
 from mlrunbook.response.execution import standing_orders
 from mlrunbook.response.lifecycle import runs, severity_change
@@ -47,11 +48,8 @@ def breach_that_isolates(conn: Connection, world: World, state: str) -> str:
     breach = take_in(conn, world.policy, told, now=now)[0].id
     plan = Plan(breach, PlanKind.ISOLATION, MODEL, (Isolate(MODEL, True),), ("copied",))
     digest = plans.propose(conn, plan, now=now)
-    yes = plans.decide(
-        conn, breach, digest, decision="approved", approver="x", role="security_officer", door="rest", verified=True, reason="", now=now
-    )
-    about = {"incident_id": breach, "plan_digest": digest, "ordinal": 0, "approval_id": yes.id, "generation": 1}
-    row = journal.intend(conn, plan.actions[0], before={"isolated": False}, undo_of=None, now=now, **about)
+    yes = plans.decide(conn, breach, digest, Decision("approved", "x", "security_officer", "rest"), now=now)
+    row = journal.intend(conn, journal.Intent(plan, 0, yes.id, 1, {"isolated": False}), now=now)
     journal.mark(conn, row, state)
     return breach
 
@@ -340,7 +338,7 @@ def test_what_taking_back_left_to_somebody_else_is_kept_with_that_reason(world: 
     with world.transaction() as conn:
         incident = incidents.get(conn, incident_id, lock=True)
         seen = file_world.observe(MODEL)
-        request(conn, world.policy, incident, Order.TAKE_BACK, version=None, by=ONCALL, why="it was the sensor", now=clock(), state=seen)
+        request(conn, world.policy, incident, Requested(Order.TAKE_BACK, ONCALL, "it was the sensor"), now=clock(), state=seen)
     carry(world, incident_id, "run-1")
     assert (file_world.state["replicas"], file_world.state["config"]["auto_work_orders"]) == (5, True)
     with world.transaction() as conn:

@@ -144,9 +144,8 @@ class Orders(RuleBasedStateMachine):
                 incident = incidents.get(conn, self.incident_id, lock=True)
                 if not incident.status.is_open:
                     return
-                plan = emergency.request(
-                    conn, self.world.policy, incident, order, version=version, by=by, why="it fails", now=self.clock(), state=state
-                )
+                asked = emergency.Requested(order, by, "it fails", version)
+                plan = emergency.request(conn, self.world.policy, incident, asked, now=self.clock(), state=state)
         except Refused:
             return
         self._counts(plan)

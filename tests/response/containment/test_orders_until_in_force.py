@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 
 from mlrunbook.domain.actions import Configure, Order, Plan, PlanKind, Restart
+from mlrunbook.domain.approval import Decision
 from mlrunbook.domain.errors import Refused
 from mlrunbook.domain.policy.policy import ApprovalRule, Approvals, Policy
 from mlrunbook.domain.roles import Role
@@ -97,9 +98,8 @@ def test_an_order_that_a_newer_one_replaced_gets_no_second_yes(world: World, fil
     clock.advance(seconds=1)
     order(world, incident_id, Order.ROUTE, version="v1.5.0")
     approve(world, incident_id, PlanKind.EMERGENCY)
-    told = {"approver": "the lead", "role": "ml_team_lead", "door": "rest", "verified": True, "reason": ""}
     with pytest.raises(Refused, match="order it anew"), world.transaction() as conn:
-        decide(conn, world.policy, incident_id, old, decision="approved", now=world.now(), **told)
+        decide(conn, world.policy, incident_id, old, Decision("approved", "the lead", "ml_team_lead", "rest"), now=world.now())
     carried(world, incident_id, "run-1")
     assert file_world.state["route"] == "v1.5.0"
 

@@ -9,6 +9,7 @@ import pytest
 from flows.incident import respond
 from mlrunbook import bootstrap
 from mlrunbook.domain.actions import Plan
+from mlrunbook.domain.approval import FormAnswer
 from mlrunbook.domain.detection.reports import NewReport
 from mlrunbook.domain.incident import IncidentType, Severity
 from mlrunbook.domain.policy.policy import ApprovalRule, Approvals, Policy
@@ -136,7 +137,7 @@ def test_a_form_that_is_answered_too_late_is_noted_and_stops_no_run(world: World
     run = take(world, incident_id, "run-2")
     assert run is not None
     for number, decision in enumerate(("rejected", "approved")):
-        assert not record_form(run, asked.digest, number, {"decision": decision, "name": "somebody", "comment": "too late"})
+        assert not record_form(run, asked.digest, number, FormAnswer(decision, "somebody", "too late"))
     rejected, approved = told(world, incident_id, "approval")[-2:]
     assert "can no longer be rejected: rolled back to v1.5.0" in rejected
     assert "Nothing is left to approve" in approved

@@ -28,6 +28,7 @@ from mlrunbook.domain.actions import (
     Scale,
     Stage,
 )
+from mlrunbook.domain.approval import Decision
 from mlrunbook.domain.detection.reports import Report
 from mlrunbook.domain.errors import Fenced, NotApproved, Refused, Transient, Unknown
 from mlrunbook.domain.incident import IncidentType, Severity, Status
@@ -76,9 +77,9 @@ class Scene:
         return plan
 
     def say(self, plan: Plan, decision: str) -> None:
-        who: dict[str, Any] = {"approver": "the lead", "role": "ml_team_lead", "door": "rest", "verified": True}
+        said = Decision(decision, "the lead", "ml_team_lead", "rest")
         with self.world.transaction() as conn:
-            decide(conn, self.world.policy, plan.incident_id, plan.digest, decision=decision, reason="", now=self.clock(), **who)
+            decide(conn, self.world.policy, plan.incident_id, plan.digest, said, now=self.clock())
 
     def do(self, plan: Plan, ordinal: int = 0) -> journal.Row:
         return execute(self.world, self.lease, plan, ordinal)
@@ -93,20 +94,10 @@ class Scene:
 
     def crashed(self, plan: Plan, *, applied: bool = False) -> None:
         """An earlier attempt journaled its intent, began to apply, and died: before the change or after it."""
-        action = plan.actions[0]
+        before = {"serving_version": "v2.0.0", "server_version": "v2.0.0"}
         with self.world.transaction() as conn:
-            row = journal.intend(
-                conn,
-                action,
-                incident_id=plan.incident_id,
-                plan_digest=plan.digest,
-                ordinal=0,
-                approval_id=plans.approvals_of(conn, plan.incident_id, plan.digest)[-1].id,
-                generation=1,
-                before={"serving_version": "v2.0.0", "server_version": "v2.0.0"},
-                undo_of=None,
-                now=self.clock(),
-            )
+            yes = plans.approvals_of(conn, plan.incident_id, plan.digest)[-1]
+            row = journal.intend(conn, journal.Intent(plan, 0, yes.id, 1, before), now=self.clock())
             journal.mark(conn, row, "applying")
         if applied:
             self.file_world.rollback(MODEL, target_version="v1.5.0", reason="", rolled_back_by="", idempotency_key=row.id)

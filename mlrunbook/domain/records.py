@@ -7,11 +7,12 @@ have is ignored, and neither a key nor a field is ever renamed (`Annotated[T, Fi
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from datetime import datetime
 from enum import StrEnum
 from functools import cache
-from typing import Any, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import TypeAdapter
+from pydantic import PlainSerializer, TypeAdapter
 
 
 class Record(StrEnum):
@@ -100,6 +101,11 @@ SIGNATURES = (Record.REVIEWED, Record.APPROVED)
 ReviewPart = Literal["reviewed", "approved"]
 OF_THE_REVIEW = (Record.REVIEW, *SIGNATURES)
 OF_THE_RESPONSE = (Record.CONTAINMENT, Record.CONTAINED, Record.UNDO, *OF_THE_REVIEW)
+
+
+# The two forms in which rows have always had a moment. Keys are built from them, so each record keeps its own; both are read.
+SpacedTime = Annotated[datetime, PlainSerializer(str)]  # 2026-03-01 12:00:00+00:00
+IsoTime = Annotated[datetime, PlainSerializer(datetime.isoformat)]  # 2026-03-01T12:00:00+00:00
 
 
 _adapter: Callable[[Any], TypeAdapter[Any]] = cache(TypeAdapter)

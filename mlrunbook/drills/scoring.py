@@ -11,6 +11,9 @@ from mlrunbook.domain.actions import PlanKind, RollBack
 from mlrunbook.domain.communication.durations import times
 from mlrunbook.domain.incident import Incident, Status
 from mlrunbook.domain.records import Record
+from mlrunbook.domain.resolution.candidate import Validation
+from mlrunbook.domain.resolution.fix import Applied
+from mlrunbook.domain.resolution.recovery import Recovery
 from mlrunbook.drills.simulator.faults import Truth
 from mlrunbook.drills.simulator.traffic import MODEL
 from mlrunbook.response.review.reviews import current
@@ -51,8 +54,8 @@ def summarise(conn: Connection, incident_id: str, *, fault: str, injected_at: da
     incident = incidents.get(conn, incident_id)
     triage = records.get(conn, incident_id, "triage") or {}
     diagnosis = records.get(conn, incident_id, "diagnosis") or {}
-    recovery = records.get(conn, incident_id, "recovery") or {}
-    done = records.get(conn, incident_id, "applied") or {}
+    recovery, done = records.recall(conn, incident_id, Recovery), records.recall(conn, incident_id, Applied)
+    validation = records.recall(conn, incident_id, Validation)
     during = (diagnosis or triage).get("figures") or {}
     return {
         "incident_id": incident.id,
@@ -62,11 +65,11 @@ def summarise(conn: Connection, incident_id: str, *, fault: str, injected_at: da
         "severity": str(incident.severity),
         "status": str(incident.status),
         "recommended_path": diagnosis.get("path"),
-        "applied_path": done.get("path"),
+        "applied_path": str(done.path) if done else None,
         "cause": diagnosis.get("cause"),
         "causes": _first_three(diagnosis),
-        "candidate": records.get(conn, incident_id, "validation"),
-        "f1": {"baseline": during.get("f1_baseline"), "during": during.get("f1_now"), "after": recovery.get("f1")},
+        "candidate": validation.to_record() if validation else None,
+        "f1": {"baseline": during.get("f1_baseline"), "during": during.get("f1_now"), "after": recovery.f1 if recovery else None},
         "seconds": _seconds(incident, injected_at),
         "actions": _actions(conn, incident_id, applied),
         "platform_applied": applied,

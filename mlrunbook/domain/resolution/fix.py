@@ -34,6 +34,11 @@ class HumanResolution(Recorded, key=Record.HUMAN_RESOLUTION):
         return self.at.isoformat()
 
     @property
+    def said(self) -> dict[str, str | None]:
+        """Without the moment: the same words again are no news."""
+        return {"by": self.by, "what": self.what, "root_cause": self.root_cause}
+
+    @property
     def words(self) -> str:
         return f"{self.what} ({self.by})"
 

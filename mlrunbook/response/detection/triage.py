@@ -21,6 +21,8 @@ from mlrunbook.domain.observed import ServingStatus
 from mlrunbook.domain.policy.alerting import MISSED_FAILURE_ALERT
 from mlrunbook.domain.policy.policy import CostAssumptions
 from mlrunbook.domain.records import Record
+from mlrunbook.domain.resolution.fix import Applied
+from mlrunbook.domain.resolution.request import Request
 from mlrunbook.domain.roles import Role
 from mlrunbook.response.communication import reports
 from mlrunbook.response.communication.escalation import escalate, schedule_update
@@ -62,14 +64,14 @@ def triage(run: Run) -> dict[str, Any]:
 
 def _asked(run: Run) -> str | None:
     """What a person wants changed: a path, or containment that was ordered on the spot."""
-    if request := run.recorded("request"):
-        return f"{request['by']} asks for path {request['path']}"
+    if request := run.recall(Request):
+        return request.sentence
     return ordered(run)
 
 
 def _is_outgrown(run: Run, found: dict[str, Any]) -> bool:
     """A critical failure was missed after triage: what it found is put aside, and so is the containment that followed from it."""
-    if not missed_failure(run) or affects_safety(found) or run.recorded("applied"):
+    if not missed_failure(run) or affects_safety(found) or run.recall(Applied):
         return False
     with run.write() as conn:
         run.note(conn, "triage", "A critical failure was missed since: judged and contained anew")
@@ -92,7 +94,7 @@ def reassess_severity(run: Run) -> bool:
     found = run.recorded("triage") or {}
     with run.write() as conn:
         records.forget(conn, run.incident_id, Record.SEVERITY_DOUBTED)  # what comes from here on is another doubt
-    if not found.get("real") or run.recorded("applied") or not is_measured_as_it_was([e.action for e in executed_containment(run)]):
+    if not found.get("real") or run.recall(Applied) or not is_measured_as_it_was([e.action for e in executed_containment(run)]):
         return False
     seen, metrics, status = look(run, final_look=True)
     if metrics is None or status is None or not status.server_healthy or not seen.real:

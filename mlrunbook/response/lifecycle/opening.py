@@ -23,6 +23,7 @@ from mlrunbook.domain.policy.alerting import MISSED_FAILURE_ALERT
 from mlrunbook.domain.policy.owned import Known, Standing, is_model_id
 from mlrunbook.domain.policy.policy import Policy
 from mlrunbook.domain.records import CANDIDATE_RECORDS, Record
+from mlrunbook.domain.resolution.request import Request
 from mlrunbook.domain.roles import Role
 from mlrunbook.response.communication import reports
 from mlrunbook.response.communication.notifications import page, request_action
@@ -370,7 +371,7 @@ def open_or_join(
     description: str,
     impact: str,
     reported_by: str,
-    request: dict[str, Any] | None = None,
+    request: Request | None = None,
     *,
     by_run: str | None = None,
     subtype: Subtype | None = None,
@@ -379,7 +380,7 @@ def open_or_join(
     unknown_model: bool = False,
 ) -> str:
     """The id of the incident. A run that begins again from the top (resumed, retried) gets the one it has opened, and asks no second
-    time: `by_run` is its id. `request` names a path a person asks for ({"path", "by", "reason", ...}): it goes the same way
+    time: `by_run` is its id. `request` names a path a person asks for: it goes the same way
     through plan, approval and journal, only the diagnosis does not choose it; while a breach has the model server isolated it joins that
     incident, or says which one it was. Invalid, and no incident, where the request names what does not exist. `start`: the caller is not
     the run of the incident. NotFound for a model that nobody knows, unless `unknown_model`: a person reports it all the same."""
@@ -414,14 +415,15 @@ def open_or_join(
         if by_run:
             records.put(conn, incident.id, f"opened_by:{by_run}", {"new": is_new}, now=world.now())
         if request:
-            records.forget(conn, incident.id, "request", "resolution_plan", "applied", "human_resolution", *CANDIDATE_RECORDS)
-            records.put(conn, incident.id, "request", request, now=world.now())
-            text = f"{request['by']} asks for path {request['path']}: {request['reason'] or 'no reason given'}"
+            fix = (Record.RESOLUTION_PLAN, Record.APPLIED, Record.HUMAN_RESOLUTION, *CANDIDATE_RECORDS)
+            records.forget(conn, incident.id, Record.REQUEST, *fix)
+            records.keep(conn, incident.id, request, now=world.now())
+            text = f"{request.sentence}: {request.reason or 'no reason given'}"
             if isolated_by:
                 text += f". {_isolated_words(world.policy, isolated_by)}"
-            timeline.append(conn, incident.id, "plan", text, actor=request["by"], at=world.now())
+            timeline.append(conn, incident.id, "plan", text, actor=request.by, at=world.now())
             if not is_new:  # a run that waits for a decision about another plan must plan anew
-                key = f"request-{hashlib.sha256(json.dumps(request, sort_keys=True).encode()).hexdigest()[:12]}"
+                key = f"request-{hashlib.sha256(json.dumps(request.to_record(), sort_keys=True).encode()).hexdigest()[:12]}"
                 leases.wake(conn, incident.id, why=text, key=key, now=world.now())
     return incident.id
 

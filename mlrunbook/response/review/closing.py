@@ -17,6 +17,8 @@ from mlrunbook.domain.containment.orders import WHAT_ANSWERS, thing_of
 from mlrunbook.domain.errors import Refused
 from mlrunbook.domain.incident import Status
 from mlrunbook.domain.policy.policy import Policy
+from mlrunbook.domain.resolution.fix import HumanResolution
+from mlrunbook.domain.resolution.recovery import Recovery
 from mlrunbook.domain.review import review
 from mlrunbook.domain.review.review import Event, ReviewFacts
 from mlrunbook.response.communication import reports
@@ -64,11 +66,10 @@ def announce_resolution(run: Run) -> None:
             raise Refused(f"{run.incident_id} cannot close: {', '.join(open_ends)} is neither taken back nor kept with a reason")
         if reported := reports.unanswered(conn, run.incident_id):
             raise Refused(f"{run.incident_id} does not close by a measurement: {reported}")
-        recovery = records.get(conn, run.incident_id, "recovery") or {}
-        if not recovery.get("recovered"):
+        recovery = records.recall(conn, run.incident_id, Recovery)
+        if recovery is None or not recovery.recovered:
             raise Refused(f"{run.incident_id} cannot close by itself: no recovery has been measured")
-        why = recovery.get("sentence", "resolved")
-        incident = incidents.set_status(conn, run.incident_id, Status.RESOLVED, why=why, actor=ACTOR, now=now)
+        incident = incidents.set_status(conn, run.incident_id, Status.RESOLVED, why=recovery.sentence, actor=ACTOR, now=now)
         assert incident.resolved_at is not None
         stop(conn, run.incident_id, now=now)
         followed = [i.action for i in review.action_items(_cause(conn, run.incident_id), incident.severity, incident.resolved_at)]
@@ -81,7 +82,7 @@ def announce_resolution(run: Run) -> None:
                 root_cause=root_cause(conn, incident.id),
                 resolution=resolution_words(conn, incident.id),
                 preventive_measures=followed,
-                figures=figures(recovery.get("figures")),
+                figures=recovery.figures or Figures(),
                 deadlines=[clock.sentence(now) for clock in regulatory_clocks.of_incident(conn, incident.id)],
                 impact=[one.sentence for one in contained.outages_of(conn, incident)],
             )
@@ -107,7 +108,7 @@ def draft(conn: Connection, policy: Policy, incident_id: str, *, seen: Seen = UN
     incident = incidents.get(conn, incident_id)
     entries = timeline.read(conn, incident_id)
     diagnosis = records.get(conn, incident_id, "diagnosis") or {}
-    recovery = records.get(conn, incident_id, "recovery") or {}
+    recovery = records.recall(conn, incident_id, Recovery)
     triage = records.get(conn, incident_id, "triage") or {}
     left, outages = contained.left(conn, incident, seen), contained.outages_of(conn, incident, seen)
     sent = updates(conn, incident_id, until=incident.resolved_at or now)
@@ -119,7 +120,7 @@ def draft(conn: Connection, policy: Policy, incident_id: str, *, seen: Seen = UN
         cause=_cause(conn, incident.id),
         resolution=resolution_words(conn, incident.id),
         during=figures(diagnosis.get("figures") or triage.get("figures")),
-        after=figures(recovery.get("figures")),
+        after=(recovery and recovery.figures) or Figures(),
         detected_automatically=bool((records.get(conn, incident.id, "report") or {}).get("by_alert")),
         paged_at=next((e.at for e in entries if e.kind == "page"), None),
         updates_due=len(sent),
@@ -172,15 +173,14 @@ def left_in_force(conn: Connection, incident_id: str) -> list[journal.Row]:
 
 
 def root_cause(conn: Connection, incident_id: str) -> str | None:
-    by_word = records.get(conn, incident_id, "human_resolution") or {}
+    by_word = records.recall(conn, incident_id, HumanResolution)
     diagnosis = records.get(conn, incident_id, "diagnosis") or {}
-    return by_word.get("root_cause") or diagnosis.get("headline")
+    return (by_word and by_word.root_cause) or diagnosis.get("headline")
 
 
 def resolution_words(conn: Connection, incident_id: str) -> list[str]:
-    by_word = records.get(conn, incident_id, "human_resolution") or {}
-    said = [f"{by_word['what']} ({by_word['by']})"] if by_word else []
-    return actions_taken(conn, incident_id) + said
+    by_word = records.recall(conn, incident_id, HumanResolution)
+    return actions_taken(conn, incident_id) + ([by_word.words] if by_word else [])
 
 
 def _cause(conn: Connection, incident_id: str) -> Cause | None:

@@ -12,10 +12,11 @@ from typing import Any
 import pytest
 from sqlalchemy import text
 
-from mlrunbook.domain.actions import Isolate, PlanKind
+from mlrunbook.domain.actions import Isolate, Path, PlanKind
 from mlrunbook.domain.containment.evidence import MANIFEST
 from mlrunbook.domain.errors import Refused
 from mlrunbook.domain.incident import Case, ClockName, IncidentType, Severity, Status, Subtype
+from mlrunbook.domain.resolution.request import Request
 from mlrunbook.response.communication import regulatory_clocks
 from mlrunbook.response.containment import evidence as evidence_step
 from mlrunbook.response.execution.approvals import decide
@@ -47,7 +48,7 @@ def release(world: World, incident_id: str, decision: str = "approved") -> None:
 
 
 def ask_for_rollback(world: World) -> str:
-    wish = {"path": "rollback", "target_version": "v1.4.0", "by": "an engineer", "reason": "the new one feels wrong"}
+    wish = Request(path=Path.ROLLBACK, target_version="v1.4.0", by="an engineer", reason="the new one feels wrong")
     about = (MODEL, Severity.MEDIUM, IncidentType.PERFORMANCE_DEGRADATION, "Rollback to v1.4.0 requested", "", "an engineer")
     return open_or_join(world, *about, wish)
 

@@ -8,9 +8,10 @@ import pytest
 
 from flows.incident import respond
 from mlrunbook import bootstrap
-from mlrunbook.domain.actions import Plan
+from mlrunbook.domain.actions import Path, Plan
 from mlrunbook.domain.incident import IncidentType, Severity
 from mlrunbook.domain.policy.policy import ApprovalRule, Approvals, Policy
+from mlrunbook.domain.resolution.request import Request
 from mlrunbook.domain.roles import Role
 from mlrunbook.response.execution.approval_gate import record_form
 from mlrunbook.response.lifecycle.opening import open_or_join
@@ -104,7 +105,7 @@ def test_a_path_that_a_person_asks_for_goes_through_plan_and_approval_and_is_mea
     file_world.set(labelled=False)
     clock.advance(minutes=2)
     assert carry(world, incident_id, "run-1") == "too early to say"
-    wish = {"path": "rollback", "target_version": "v1.4.0", "by": "the lead", "reason": "v1.5.0 misses pumps"}
+    wish = Request(path=Path.ROLLBACK, target_version="v1.4.0", by="the lead", reason="v1.5.0 misses pumps")
     joined = open_or_join(
         world, MODEL, Severity.HIGH, IncidentType.PERFORMANCE_DEGRADATION, "go further back", "", "the lead", request=wish
     )

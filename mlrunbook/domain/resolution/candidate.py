@@ -83,3 +83,12 @@ class Shadow(Recorded, key=Record.SHADOW):
     def outlook(self) -> Outlook:
         verdict = {True: Decision.PROMOTE, False: Decision.DO_NOT_PROMOTE, None: Decision.NOT_ENOUGH_EVIDENCE}[self.passed]
         return Outlook(verdict, self.sentence, self.version)
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A retrained version fit to be promoted: why, in sentences, and the checks an approver is shown."""
+
+    version: str
+    reasons: tuple[str, ...]
+    shown: tuple[str, ...] = ()

@@ -28,15 +28,7 @@ from mlrunbook.domain.evaluation.threshold import ThresholdEffect
 from mlrunbook.domain.investigation.diagnosis import Diagnosis
 from mlrunbook.domain.investigation.facts import DiagnosisFacts
 from mlrunbook.domain.observed import ServingState
-
-
-@dataclass(frozen=True)
-class Candidate:
-    """A retrained version fit to be promoted: why, in sentences, and the checks an approver is shown."""
-
-    version: str
-    reasons: tuple[str, ...]
-    shown: tuple[str, ...] = ()
+from mlrunbook.domain.resolution.candidate import Candidate
 
 
 @dataclass(frozen=True)

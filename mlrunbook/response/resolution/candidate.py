@@ -108,10 +108,9 @@ def _window_found(run: Run, existing: Sequence[ModelVersion], cause: Cause | Non
         whole = len(page) < PAGE
     types = next((v.asset_types for v in existing if v.version == incident.model_version), None)
     window = training_window(rows, now, policy, cause=cause, known_types=types)
-    all_count = window is not None and not window.onset and cause is not Cause.CONCEPT_DRIFT
-    if window and all_count and not whole:  # what lies before the pages that were read belongs to it
-        return TrainingWindow(earliest, window.end, window.sentence)
-    return window
+    if window is None or whole or window.onset or cause is Cause.CONCEPT_DRIFT:
+        return window
+    return TrainingWindow(earliest, window.end, window.sentence)  # what lies before the pages that were read belongs to it
 
 
 def train(run: Run, log: Callable[[str], None]) -> Trained:

@@ -11,9 +11,8 @@ from mlrunbook.domain.actions import Action, Path, Plan, PlanKind, Promote, Roll
 from mlrunbook.domain.errors import Refused
 from mlrunbook.domain.evaluation.version_comparison import Decision, promotion_fell
 from mlrunbook.domain.records import Record
-from mlrunbook.domain.resolution.candidate import Shadow, Validation
+from mlrunbook.domain.resolution.candidate import Candidate, Shadow, Validation
 from mlrunbook.domain.resolution.fix import Applied
-from mlrunbook.domain.resolution.paths import Candidate
 from mlrunbook.domain.resolution.plan import ReturnPlan
 from mlrunbook.domain.resolution.recovery import PromotionWatch, Recovery, RecoveryOutlook
 from mlrunbook.response.execution.approvals import approve_by_rule

@@ -10,7 +10,8 @@ from mlrunbook.domain.containment.containment import Executed, undo_plan
 from mlrunbook.domain.evaluation.threshold import effect_of
 from mlrunbook.domain.investigation.diagnosis import Diagnosis, Repair, ScoredCause, diagnose
 from mlrunbook.domain.investigation.facts import gather
-from mlrunbook.domain.resolution.paths import Candidate, Situation
+from mlrunbook.domain.resolution.candidate import Candidate
+from mlrunbook.domain.resolution.paths import Situation
 from mlrunbook.domain.resolution.plan import propose
 from tests.domain.builders import FALLEN, HEALTHY, MODEL, NOW, TOO_MANY_ALARMS, change, metrics, serving, status, threshold_change
 from tests.domain.investigation.test_diagnosis import found, scored

@@ -1,9 +1,9 @@
 """Step 4, Path C before the gate: nobody is asked about a candidate that has not proved better."""
 
-from typing import Any
-
 from prefect import flow
 
+from mlrunbook.domain.evaluation.version_comparison import Decision
+from mlrunbook.domain.resolution.candidate import Outlook
 from tasks.candidate import (
     proven_candidate,
     register_candidate,
@@ -17,24 +17,23 @@ from tasks.candidate import (
 
 
 @flow(name="prepare-candidate", flow_run_name="prepare-candidate-of-{incident_id}", persist_result=False)
-async def prepare_candidate(incident_id: str) -> dict[str, Any]:
-    """Train, register, validate, shadow. `verdict`: promote, do_not_promote, not_enough_evidence, waiting, or None where path C is not
-    the way; with `sentence` and `version`."""
+async def prepare_candidate(incident_id: str) -> Outlook:
+    """Train, register, validate, shadow. Where path C stands then."""
     if proven := await proven_candidate(incident_id):
         return proven
     wanted = await wanted_retraining(incident_id)
     if wanted is None:
-        return {"verdict": None, "sentence": "", "version": None}
-    version = wanted["version"]
+        return Outlook(None)
+    version = wanted.version
     if version is None:
-        return {"verdict": "not_enough_evidence", "sentence": wanted["sentence"], "version": None}
+        return Outlook(Decision.NOT_ENOUGH_EVIDENCE, wanted.sentence)
     await train_candidate(incident_id, version)
     await register_candidate(incident_id, version)
     validation = await validate_candidate(incident_id, version)
-    if validation["verdict"] != "promote":
+    if validation.verdict is not Decision.PROMOTE:
         return validation
     await stage_candidate(incident_id, version)
     shadow = await shadow_candidate(incident_id, version)
-    if shadow["verdict"] in ("do_not_promote", "not_enough_evidence"):
+    if shadow.verdict in (Decision.DO_NOT_PROMOTE, Decision.NOT_ENOUGH_EVIDENCE):
         await unstage_candidate(incident_id, version)
     return shadow

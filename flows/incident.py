@@ -89,8 +89,8 @@ async def fix(incident_id: str) -> Outcome | None:
     if await is_recorded(incident_id, Record.HUMAN_RESOLUTION):
         return None
     candidate = await prepare_candidate(incident_id)  # path C: train, validate, shadow
-    if candidate["verdict"] == "waiting":
-        return await later(incident_id, Ended.SHADOWING, candidate["sentence"], 60.0)
+    if candidate.verdict == "waiting":
+        return await later(incident_id, Ended.SHADOWING, candidate.sentence, 60.0)
     digest = await plan_resolution(incident_id)
     if digest is None:
         return await stop(incident_id, Ended.NO_PLAN, await why_no_plan(incident_id))
@@ -108,11 +108,11 @@ async def confirm(incident_id: str) -> Outcome | None:
             incident_id, Ended.STILL_ISOLATED, "the model server stays isolated: take a path, or hand over and close with a reason"
         )
     recovery = await verify_recovery(incident_id)
-    if recovery["recovered"] is None and not recovery.get("give_up"):
-        return await later(incident_id, Ended.TOO_EARLY, recovery["sentence"], recovery.get("look_again_s", 60.0))
-    if not recovery["recovered"]:
+    if recovery.recovered is None and not recovery.give_up:
+        return await later(incident_id, Ended.TOO_EARLY, recovery.sentence, recovery.look_again_s)
+    if not recovery.recovered:
         await reopen(incident_id)
-        return await stop(incident_id, Ended.NOT_RECOVERED, f"the fix did not work: {recovery['sentence']}")
+        return await stop(incident_id, Ended.NOT_RECOVERED, f"the fix did not work: {recovery.sentence}")
     if why := await automation_held(incident_id):
         return await stop(incident_id, Ended.HELD, f"recovered, but {why}")
     return None

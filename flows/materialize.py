@@ -34,6 +34,6 @@ async def materialize(
         severity: How bad it is, if this opens a new incident.
     """
     asked = await materialization_asked(model, featureViews, endDate, lookBackHours, reason=reason, by=requestedBy)
-    description = f"Materialization of {', '.join(asked['views'])} requested: {reason}"
+    description = f"Materialization of {', '.join(asked.views)} requested: {reason}"
     incident_id = await open_or_join(model, severity, IncidentType.PERFORMANCE_DEGRADATION, description, "", requestedBy, asked)
     return await follow_runbook(incident_id)

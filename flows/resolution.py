@@ -1,9 +1,8 @@
 """Step 4: Resolution. The paths' own deployments are in rollback.py, materialize.py, retrain.py and threshold.py."""
 
-from typing import Any
-
 from prefect import flow
 
+from mlrunbook.domain.resolution.recovery import RecoveryOutlook
 from tasks.plan import apply_containment, apply_plan
 from tasks.resolution import begin_resolution, confirm_applied, measure_recovery, plan_undo, return_to_previous
 
@@ -17,10 +16,10 @@ async def resolve(incident_id: str, digest: str) -> None:
 
 
 @flow(name="verify-recovery", flow_run_name="verify-recovery-of-{incident_id}", persist_result=False)
-async def verify_recovery(incident_id: str) -> dict[str, Any]:
+async def verify_recovery(incident_id: str) -> RecoveryOutlook:
     """Measure predictions made after the fix; a promotion that did not hold is taken back at once."""
     recovery = await measure_recovery(incident_id)
-    if recovery["recovered"] is False:
+    if recovery.recovered is False:
         await return_to_previous(incident_id)
     return recovery
 
@@ -29,5 +28,5 @@ async def verify_recovery(incident_id: str) -> dict[str, Any]:
 async def undo_containment(incident_id: str) -> None:
     """Take containment back, or keep it with a named reason."""
     undo = await plan_undo(incident_id)
-    if undo["digest"]:
-        await apply_containment(incident_id, undo["digest"], undo["undoes"])
+    if undo.digest:
+        await apply_containment(incident_id, undo.digest, undo.undoes)

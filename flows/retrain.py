@@ -5,7 +5,9 @@ from datetime import datetime
 from prefect import flow
 
 from flows.incident import follow_runbook
+from mlrunbook.domain.actions import Path
 from mlrunbook.domain.incident import IncidentType, Outcome, Severity
+from mlrunbook.domain.resolution.request import Request
 from tasks.incident import open_or_join
 from tasks.retrain import check_retraining
 
@@ -34,7 +36,8 @@ async def retrain(
         requestedBy: Your name or role.
         severity: How bad it is, if this opens a new incident.
     """
-    asked = await check_retraining(model_name, start_date, end_date, version, reason, requestedBy)
+    wish = Request(path=Path.RETRAIN, start_date=start_date, end_date=end_date, version=version or None, reason=reason, by=requestedBy)
+    asked = await check_retraining(model_name, wish)
     description = f"Retraining requested: {reason}"
     incident_id = await open_or_join(model_name, severity, IncidentType.PERFORMANCE_DEGRADATION, description, "", requestedBy, asked)
     return await follow_runbook(incident_id)

@@ -3,7 +3,9 @@
 from prefect import flow
 
 from flows.incident import follow_runbook, run_name
+from mlrunbook.domain.actions import Path
 from mlrunbook.domain.incident import IncidentType, Outcome, Severity
+from mlrunbook.domain.resolution.request import Request
 from tasks.incident import open_or_join
 
 
@@ -20,7 +22,7 @@ async def rollback(model: str, targetVersion: str, reason: str, rolledBackBy: st
         rolledBackBy: Your name or role.
         severity: How bad it is, if this opens a new incident.
     """
-    asked = {"path": "rollback", "target_version": targetVersion, "reason": reason, "by": rolledBackBy}
+    asked = Request(path=Path.ROLLBACK, target_version=targetVersion, reason=reason, by=rolledBackBy)
     description = f"Rollback to {targetVersion} requested: {reason}"
     incident_id = await open_or_join(model, severity, IncidentType.PERFORMANCE_DEGRADATION, description, "", rolledBackBy, asked)
     return await follow_runbook(incident_id)

@@ -3,7 +3,9 @@
 from prefect import flow
 
 from flows.incident import follow_runbook, run_name
+from mlrunbook.domain.actions import Path
 from mlrunbook.domain.incident import IncidentType, Outcome, Severity
+from mlrunbook.domain.resolution.request import Request
 from tasks.incident import open_or_join
 
 
@@ -23,7 +25,7 @@ async def threshold(
             precision back, at most one policy step away.
         severity: How bad it is, if this opens a new incident.
     """
-    asked = {"path": "threshold", "threshold": threshold, "reason": reason, "by": changedBy}
+    asked = Request(path=Path.THRESHOLD, threshold=threshold, reason=reason, by=changedBy)
     description = f"{'Another threshold' if threshold is None else f'Threshold {threshold:g}'} requested: {reason}"
     incident_id = await open_or_join(model, severity, IncidentType.PERFORMANCE_DEGRADATION, description, "", changedBy, asked)
     return await follow_runbook(incident_id)

@@ -1,9 +1,8 @@
 """Path C before the gate: the steps that train, prove and shadow a candidate."""
 
-from typing import Any
-
 from prefect import get_run_logger, task
 
+from mlrunbook.domain.resolution.candidate import Trained
 from mlrunbook.response.resolution import candidate
 from tasks._step import RETRY_TRANSIENT, labelled_step, step
 from tasks.plan import A_CHANGE_S
@@ -22,6 +21,6 @@ unstage_rejected = step(candidate.unstage_rejected, "unstage-what-was-rejected",
 
 
 @task(task_run_name="train-{version}", **(RETRY_TRANSIENT | {"timeout_seconds": A_DAY_S}))
-async def train_candidate(incident_id: str, version: str) -> dict[str, Any]:
+async def train_candidate(incident_id: str, version: str) -> Trained:
     """The training command in a process of its own; its lines go to this task's log."""
     return await off_loop(candidate.train, current_run(incident_id), get_run_logger().info)

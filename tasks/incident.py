@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from prefect import task
 from prefect.runtime import flow_run
 
 from mlrunbook.bootstrap import world
 from mlrunbook.domain.detection.reports import NewReport
 from mlrunbook.domain.incident import IncidentType, Severity, Subtype
+from mlrunbook.domain.resolution.request import Request
 from mlrunbook.response.lifecycle import opening, runs
 from tasks._step import RETRY_TRANSIENT, step
 from tasks.run import off_loop
@@ -29,7 +28,7 @@ async def open_or_join(
     description: str,
     impact: str,
     reported_by: str,
-    request: dict[str, Any] | None = None,
+    request: Request | None = None,
     subtype: Subtype | None = None,
     unknown_model: bool = False,
 ) -> str:

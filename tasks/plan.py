@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from prefect import task
 
 from mlrunbook.domain.actions import Action, Materialize
@@ -33,7 +35,7 @@ async def apply_plan(incident_id: str, digest: str) -> list[str]:
     return ended
 
 
-async def apply_containment(incident_id: str, digest: str, undoes: list[str | None] | None = None) -> list[str]:
+async def apply_containment(incident_id: str, digest: str, undoes: Sequence[str | None] | None = None) -> list[str]:
     """Every action of a containment, mitigation or undo plan; one that fails does not stop the others."""
     actions = (await read_plan(incident_id, digest)).actions
     return [await apply_or_page(incident_id, label(one), digest, i, undoes[i] if undoes else None) for i, one in enumerate(actions)]

@@ -14,6 +14,9 @@ from mlrunbook.domain.communication.messages import Figures
 from mlrunbook.domain.detection.triage import Triage
 from mlrunbook.domain.incident import Incident, Status
 from mlrunbook.domain.investigation.diagnosis import Diagnosed
+from mlrunbook.domain.resolution.candidate import Validation
+from mlrunbook.domain.resolution.fix import Applied
+from mlrunbook.domain.resolution.recovery import Recovery
 from mlrunbook.domain.review.review import Drafted
 from mlrunbook.drills.simulator.faults import Truth
 from mlrunbook.drills.simulator.traffic import MODEL
@@ -55,8 +58,8 @@ def summarise(conn: Connection, incident_id: str, *, fault: str, injected_at: da
     incident = incidents.get(conn, incident_id)
     triage = records.recall(conn, incident_id, Triage)
     diagnosis = records.recall(conn, incident_id, Diagnosed)
-    recovery = records.get(conn, incident_id, "recovery") or {}
-    done = records.get(conn, incident_id, "applied") or {}
+    recovery, done = records.recall(conn, incident_id, Recovery), records.recall(conn, incident_id, Applied)
+    validation = records.recall(conn, incident_id, Validation)
     during = (diagnosis.figures if diagnosis else None) or (triage.figures if triage else Figures())
     return {
         "incident_id": incident.id,
@@ -66,11 +69,11 @@ def summarise(conn: Connection, incident_id: str, *, fault: str, injected_at: da
         "severity": str(incident.severity),
         "status": str(incident.status),
         "recommended_path": str(diagnosis.path) if diagnosis and diagnosis.path else None,
-        "applied_path": done.get("path"),
+        "applied_path": str(done.path) if done else None,
         "cause": str(diagnosis.cause) if diagnosis else None,
         "causes": _first_three(diagnosis),
-        "candidate": records.get(conn, incident_id, "validation"),
-        "f1": {"baseline": during.f1_baseline, "during": during.f1_now, "after": recovery.get("f1")},
+        "candidate": validation.to_record() if validation else None,
+        "f1": {"baseline": during.f1_baseline, "during": during.f1_now, "after": recovery.f1 if recovery else None},
         "seconds": _seconds(incident, injected_at),
         "actions": _actions(conn, incident_id, applied),
         "platform_applied": applied,

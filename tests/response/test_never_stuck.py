@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
 
 import pytest
 
 from flows import resolution as resolution_flows
-from mlrunbook.domain.actions import Plan, PlanKind, RouteTraffic
+from mlrunbook.domain.actions import Path, Plan, PlanKind, RouteTraffic
 from mlrunbook.domain.approval import Decision, FormAnswer
 from mlrunbook.domain.detection.reports import NewReport
 from mlrunbook.domain.errors import Refused, Transient, Unknown
 from mlrunbook.domain.incident import IncidentType, Severity, Status
 from mlrunbook.domain.observed import ServingState
+from mlrunbook.domain.resolution.request import Request
 from mlrunbook.response.containment import containment, evidence
 from mlrunbook.response.detection import triage
 from mlrunbook.response.execution import approval_gate, execute
@@ -30,11 +30,11 @@ from tests.fakes import MODEL, Clock, FileWorld, LedgerNotifier, LedgerOrchestra
 from tests.response.carrying import carry, play
 from tests.response.people import approve, deliver, incident_of, plan, recorded, report, resolve, say, told
 
-ROLL_BACK = {"path": "rollback", "target_version": "v1.5.0", "reason": "memory leak", "by": "an engineer"}
-RAISE_THRESHOLD = {"path": "threshold", "threshold": 0.6, "reason": "too many alarms", "by": "an engineer"}
+ROLL_BACK = Request(path=Path.ROLLBACK, target_version="v1.5.0", reason="memory leak", by="an engineer")
+RAISE_THRESHOLD = Request(path=Path.THRESHOLD, threshold=0.6, reason="too many alarms", by="an engineer")
 
 
-def ask_for(world: World, request: dict[str, Any] | None = None) -> str:
+def ask_for(world: World, request: Request | None = None) -> str:
     """A run that somebody starts in Prefect opens the incident, or joins the open one, before it takes the lease."""
     said = NewReport(MODEL, Severity.HIGH, IncidentType.PERFORMANCE_DEGRADATION, "F1 fell", "", "an engineer")
     return open_or_join(world, said, request)
@@ -135,7 +135,7 @@ def test_a_path_asked_for_while_a_fix_is_measured_gets_a_run_of_its_own(
     digest = resolution.plan(run)
     assert digest is not None
     play(resolution_flows.resolve, run, digest=digest)
-    ask_for(world, ROLL_BACK | {"target_version": "v1.4.0"})
+    ask_for(world, replace(ROLL_BACK, target_version="v1.4.0"))
     assert runs.take(world, incident_id, "the path's run") is None, "the first run carries the incident"
     clock.advance(seconds=5)
     with pytest.raises(Refused, match="nothing has been applied yet") as stopped:

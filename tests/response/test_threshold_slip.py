@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-from typing import Any
 
 import pytest
 
-from mlrunbook.domain.actions import Configure, PlanKind, Restart
+from mlrunbook.domain.actions import Configure, Path, PlanKind, Restart
 from mlrunbook.domain.detection.reports import NewReport
 from mlrunbook.domain.incident import IncidentType, Severity, Status
+from mlrunbook.domain.resolution.request import Request
 from mlrunbook.response.lifecycle.opening import open_or_join
 from mlrunbook.response.world import World
 from mlrunbook.store import journal
@@ -79,8 +79,8 @@ def test_the_threshold_that_the_resolution_set_is_not_taken_back_with_the_contai
     assert any(line.startswith("Kept: ") and "(the resolution has set threshold itself)" in line for line in told(world, incident_id))
 
 
-def ask(world: World, **request: Any) -> str:
-    asked = {"path": "threshold", "threshold": None, "reason": "too many false alarms", "by": "the lead"} | request
+def ask(world: World) -> str:
+    asked = Request(path=Path.THRESHOLD, reason="too many false alarms", by="the lead")
     said = NewReport(MODEL, Severity.HIGH, IncidentType.PERFORMANCE_DEGRADATION, "threshold", "", "the lead")
     return open_or_join(world, said, asked)
 

@@ -6,12 +6,53 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from mlrunbook.domain.communication.messages import Figures
 from mlrunbook.domain.evaluation.outcomes import lag_of, relative_coverage
 from mlrunbook.domain.evaluation.performance import Confusion, WindowMetrics, f1_interval, percent
 from mlrunbook.domain.evaluation.segments import judge_segments
 from mlrunbook.domain.policy.judging import DropPolicy, RecoveryPolicy
+from mlrunbook.domain.records import Record, Recorded, SpacedTime
 
 LOOKS = 20  # while a recovery is watched; a fix that works must not be put aside because one of them was low by chance
+
+
+@dataclass(frozen=True)
+class RecoveryOutlook:
+    """What follows from a look. `recovered` None: look again in `look_again_s`, unless it is time to `give_up` and ask a person."""
+
+    recovered: bool | None
+    sentence: str
+    give_up: bool = False
+    look_again_s: float = 60.0
+
+
+@dataclass(frozen=True)
+class Recovery(Recorded, key=Record.RECOVERY):
+    """One look at the predictions made since the fix; the one that shows the recovery is kept. `figures` None: nothing measures it."""
+
+    recovered: bool | None = None
+    sentence: str = "resolved"
+    f1: float | None = None
+    f1_baseline: float | None = None
+    labelled: int = 0
+    figures: Figures | None = None
+    waits_for_outcomes: bool = False
+    label_delay_s: float | None = None
+
+
+@dataclass(frozen=True)
+class OutcomesOverdue(Recorded, key=Record.OUTCOMES_OVERDUE):
+    """The team lead has been told, once, that outcomes are late."""
+
+    sentence: str
+
+
+@dataclass(frozen=True)
+class PromotionWatch(Recorded, key=Record.PROMOTION_WATCH):
+    """The promoted version was watched to the end of the window, and held."""
+
+    at: SpacedTime
+    sentence: str
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from math import sqrt
 
+from mlrunbook.domain.cause import Cause
 from mlrunbook.domain.errors import Invalid
 from mlrunbook.domain.observed import Prediction
 from mlrunbook.domain.policy.policy import Retraining
@@ -43,7 +44,7 @@ def check_name(name: str, field: str) -> None:
 
 
 def training_window(
-    rows: Sequence[Prediction], now: datetime, policy: Retraining, *, cause: str | None = None, known_types: Sequence[str] | None = None
+    rows: Sequence[Prediction], now: datetime, policy: Retraining, *, cause: Cause | None = None, known_types: Sequence[str] | None = None
 ) -> TrainingWindow | None:
     """Where training data begin and end. `rows`: labelled predictions in any order; None when they hold too few failures.
 
@@ -57,7 +58,7 @@ def training_window(
     seen = sorted((p for p in rows if p.outcome is not None and p.at >= since), key=lambda p: (p.at, p.id))
     if not seen:
         return None
-    if cause == "concept_drift" and (onset := onset_of(seen)):
+    if cause is Cause.CONCEPT_DRIFT and (onset := onset_of(seen)):
         used = [p for p in seen if p.at >= onset]
         if cut := _cut(used, used, policy):
             return _window(onset, cut, used, "since the errors changed", onset)

@@ -19,6 +19,8 @@ from mlrunbook.domain.detection.triage import Triage
 from mlrunbook.domain.errors import Invalid, NotFound, Refused
 from mlrunbook.domain.incident import TRANSITIONS, ClockName, Incident, Severity, Status
 from mlrunbook.domain.policy.intake import MODEL_ID
+from mlrunbook.domain.records import Record
+from mlrunbook.domain.resolution.fix import HumanResolution
 from mlrunbook.gateway.api import response as response_api
 from mlrunbook.gateway.api import reviews, schemas
 from mlrunbook.gateway.api.dependencies import OF_ALL, READER, Approver, IncidentId, Operator, Reporter, named, still_open
@@ -199,19 +201,19 @@ def _operating(routes: APIRouter, world: World) -> None:
     @routes.post("/{id}/resolve", status_code=202)
     def resolve_incident(incident_id: IncidentId, body: schemas.ResolutionIn, who: Operator) -> schemas.IncidentOut:
         """Say that a human fixed it: the run goes on and measures the recovery. The newest word stands."""
-        said = {"by": who.name, "what": body.what, "root_cause": body.root_cause or None}
         now = world.now()
+        said = HumanResolution(by=who.name, what=body.what, at=now, root_cause=body.root_cause or None)
         with world.transaction() as conn:
             incident = still_open(conn, incident_id)
             unknown_models.refuse(conn, incident)
             if incident.status is Status.RESOLVED:
                 raise Refused(f"{incident_id} is resolved already; close it with `mlrunbook incidents close {incident_id}`")
-            before = records.get(conn, incident_id, "human_resolution") or {}
-            if said != {k: before.get(k) for k in said} or reports.unanswered(conn, incident_id):  # the same words again are an answer
-                records.forget(conn, incident_id, "human_resolution")
-                records.put(conn, incident_id, "human_resolution", said | {"at": now.isoformat()}, now=now)
+            before = records.recall(conn, incident_id, HumanResolution)
+            if before is None or said.said != before.said or reports.unanswered(conn, incident_id):  # the same words again are an answer
+                records.forget(conn, incident_id, Record.HUMAN_RESOLUTION)
+                records.keep(conn, incident_id, said, now=now)
                 timeline.append(
-                    conn, incident_id, "human_resolution", f"Fixed by {who.name}: {body.what}", actor=who.name, at=now, data=said
+                    conn, incident_id, "human_resolution", f"Fixed by {who.name}: {body.what}", actor=who.name, at=now, data=said.said
                 )
             times = sum(e.kind == "human_resolution" for e in timeline.read(conn, incident_id))
             leases.wake(conn, incident_id, why=f"{who.name} says it is fixed", key=f"human-{times}", now=now)

@@ -13,6 +13,8 @@ from mlrunbook.domain.actions import PlanKind
 from mlrunbook.domain.approval import POLICY_RULE
 from mlrunbook.domain.detection.reports import PersonsReport, Report
 from mlrunbook.domain.incident import Incident, Status
+from mlrunbook.domain.records import Record
+from mlrunbook.domain.resolution.fix import Applied, HumanResolution
 from mlrunbook.store import incidents, plans, records, timeline
 
 ACTOR = "mlrunbook"
@@ -50,8 +52,8 @@ def unanswered(conn: Connection, incident_id: str) -> str | None:
     last = reports[-1]
     if any(e.seq > last.seq and _is_about_the_fix(conn, incident_id, e) for e in entries):
         return None
-    fixed = records.get(conn, incident_id, "human_resolution")
-    if fixed and datetime.fromisoformat(str(fixed["at"])) > last.at:
+    fixed = records.recall(conn, incident_id, HumanResolution)
+    if fixed and fixed.at > last.at:
         return None
     return f"{last.text[:1].lower()}{last.text[1:]}; a person decides how it goes on"
 
@@ -67,10 +69,10 @@ def _is_about_the_fix(conn: Connection, incident_id: str, entry: timeline.Entry)
 
 def halt_closing(conn: Connection, incident: Incident, *, why: str, now: datetime) -> bool:
     """A report while the fix is being measured: the incident goes back to people. False where it was not about to end."""
-    fix = any(records.get(conn, incident.id, step) for step in ("applied", "human_resolution"))
+    fix = any(records.recall(conn, incident.id, fix) for fix in (Applied, HumanResolution))
     if not fix and incident.status not in (Status.MONITORING, Status.RESOLVED):
         return False
-    records.forget(conn, incident.id, "recovery")  # it is measured anew once a person has decided
+    records.forget(conn, incident.id, Record.RECOVERY)  # it is measured anew once a person has decided
     if incident.status is Status.MONITORING:
         incidents.set_status(conn, incident.id, Status.INVESTIGATING, why=why, actor=ACTOR, now=now)
     elif incident.status is Status.RESOLVED:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from typing import Any
 
 from sqlalchemy import Connection
 
@@ -19,6 +18,7 @@ from mlrunbook.domain.investigation.diagnosis import Diagnosed
 from mlrunbook.domain.policy.changes import BREACH_TYPES
 from mlrunbook.domain.policy.policy import Policy
 from mlrunbook.domain.records import Record
+from mlrunbook.domain.resolution.fix import Applied, Fix, HumanResolution
 from mlrunbook.domain.roles import Role
 from mlrunbook.response.communication import regulatory_clocks
 from mlrunbook.response.communication.notifications import Page, page, send_message, send_to_contact, snapshot
@@ -121,26 +121,26 @@ def plan_release(run: Run) -> str | None:
         return None
     tried = dry_run.dry_run(run, rows[-1].model, [Isolate(rows[-1].model, False)])
     with run.write() as conn:
-        since = records.get(conn, run.incident_id, "human_resolution") or records.get(conn, run.incident_id, "applied") or {}
-        about = (rows[-1].id, since.get("at", ""))
+        fix = records.recall(conn, run.incident_id, HumanResolution) or records.recall(conn, run.incident_id, Applied)
+        about = (rows[-1].id, fix.stored_at if fix else "")
         if standing := records.recall(conn, run.incident_id, breach.Release, *about):
             return standing.digest
-        proposed = tried.shown(_release(run, conn, rows, since))
+        proposed = tried.shown(_release(run, conn, rows, fix))
         digest = plans.propose(conn, proposed, now=run.world.now())
         run.keep(conn, breach.Release(digest), *about)
         return digest
 
 
-def _release(run: Run, conn: Connection, rows: list[journal.Row], since: dict[str, Any]) -> Plan:
+def _release(run: Run, conn: Connection, rows: list[journal.Row], fix: Fix | None) -> Plan:
     incident = incidents.get(conn, run.incident_id)
     diagnosis = records.recall(conn, run.incident_id, Diagnosed)
     what = breach.in_words(kinds_of(conn, run.world.policy, incident), incident.type)
     kept = {item.name: item.sha256 for item in evidence.manifest(conn, run.incident_id)}
-    fixed = f"{since['by']} says it is fixed: {since['what']}" if since.get("by") else "the approved plan is carried out" if since else ""
+    done = f"{fix.by} says it is fixed: {fix.what}" if isinstance(fix, HumanResolution) else "the approved plan is carried out"
     reasons = [
         "; ".join([f"{what}; isolated since {rows[-1].done_at or rows[-1].intended_at:%Y-%m-%d %H:%M:%S} UTC", *rows[-1].caveats]),
         diagnosis.sentence if diagnosis else "",
-        f"since then: {fixed}" if fixed else "nothing has been fixed yet",
+        f"since then: {done}" if fix else "nothing has been fixed yet",
         "approve: it serves again, and the incident goes on; reject: it stays isolated, and people take a path or hand over",
     ]
     return Plan(

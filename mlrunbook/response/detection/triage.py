@@ -24,6 +24,8 @@ from mlrunbook.domain.observed import ServingStatus
 from mlrunbook.domain.policy.alerting import MISSED_FAILURE_ALERT
 from mlrunbook.domain.policy.policy import CostAssumptions
 from mlrunbook.domain.records import Record
+from mlrunbook.domain.resolution.fix import Applied
+from mlrunbook.domain.resolution.request import Request
 from mlrunbook.domain.roles import Role
 from mlrunbook.response.communication import reports
 from mlrunbook.response.communication.escalation import escalate, schedule_update
@@ -76,14 +78,14 @@ def triage(run: Run) -> Triage:
 
 def _asked(run: Run) -> str | None:
     """What a person wants changed: a path, or containment that was ordered on the spot."""
-    if request := run.recorded(Record.REQUEST):
-        return f"{request['by']} asks for path {request['path']}"
+    if request := run.recall(Request):
+        return request.sentence
     return ordered(run)
 
 
 def _is_outgrown(run: Run, found: Triage) -> bool:
     """A critical failure was missed after triage: what it found is put aside, and so is the containment that followed from it."""
-    if not missed_failure(run) or found.assessment.safety_risk or run.recorded(Record.APPLIED):
+    if not missed_failure(run) or found.assessment.safety_risk or run.recall(Applied):
         return False
     with run.write() as conn:
         run.note(conn, "triage", "A critical failure was missed since: judged and contained anew")
@@ -106,7 +108,7 @@ def reassess_severity(run: Run) -> bool:
     found = run.recall(Triage)
     with run.write() as conn:
         records.forget(conn, run.incident_id, Record.SEVERITY_DOUBTED)  # what comes from here on is another doubt
-    if found is None or not found.real or run.recorded(Record.APPLIED):
+    if found is None or not found.real or run.recall(Applied):
         return False
     if not is_measured_as_it_was([e.action for e in executed_containment(run)]):
         return False

@@ -3,9 +3,8 @@ cannot be looked up is not planned."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
 
 from mlrunbook.domain.actions import (
     Action,
@@ -21,6 +20,7 @@ from mlrunbook.domain.actions import (
 )
 from mlrunbook.domain.errors import Invalid, NotFound, Refused, Transient, Unknown
 from mlrunbook.domain.resolution import existing
+from mlrunbook.domain.resolution.request import Request
 from mlrunbook.response.world import World
 
 
@@ -37,19 +37,19 @@ def check_version(world: World, model: str, version: str, *, field: str = "versi
     existing.check_registered(model, version, registered, field=field)
 
 
-def check_request(world: World, model: str, request: Mapping[str, Any]) -> None:
+def check_request(world: World, model: str, request: Request) -> None:
     """A person asks for a path by name (`opening.open_or_join`): Invalid, by the parameter's name, where what it names does not exist.
 
     A registry that cannot be read refuses nothing here: the incident opens and pages, and its plan is checked again.
     """
     try:
-        match Path(request["path"]):
+        match request.path:
             case Path.ROLLBACK:
-                check_version(world, model, str(request.get("target_version")), field="targetVersion")
-            case Path.THRESHOLD if request.get("threshold") is not None:
-                existing.check_threshold(request["threshold"])
+                check_version(world, model, str(request.target_version), field="targetVersion")
+            case Path.THRESHOLD if request.threshold is not None:
+                existing.check_threshold(request.threshold)
             case Path.MATERIALIZE:
-                existing.check_views(model, request.get("views") or (), world.policy.feature_views_of(model))
+                existing.check_views(model, request.views, world.policy.feature_views_of(model))
     except Transient:
         return
 

@@ -14,6 +14,7 @@ from mlrunbook.domain.approval import ApprovalRules, granted, valid
 from mlrunbook.domain.containment.orders import Change, Failed, Given, Ordered, OrderState, contradicts, judge, thing_of, things_of
 from mlrunbook.domain.policy.policy import Policy
 from mlrunbook.domain.records import Record
+from mlrunbook.domain.resolution.plan import ResolutionPlan
 from mlrunbook.response.plan_state import is_rejected, rules_for, valid_approval
 from mlrunbook.response.run import Run
 from mlrunbook.store import incidents, journal, leases, outbox, plans, records
@@ -85,10 +86,11 @@ def takes_effect(conn: Connection, policy: Policy, plan: Plan, *, now: datetime)
 def plan_anew(conn: Connection, incident_id: str, *, now: datetime) -> None:
     """A resolution plan that has not begun was made for what was the case before: with serving stopped it must start it again. Of one that
     is half done nobody has approved the rest in view of the order."""
-    digest = str((records.get(conn, incident_id, "resolution_plan") or {}).get("digest"))
+    planned = records.recall(conn, incident_id, ResolutionPlan)
+    digest = planned.digest if planned else None
     begun = {row.ordinal: row.settled for row in journal.of_incident(conn, incident_id) if row.plan_digest == digest}
-    if not begun:
-        records.forget(conn, incident_id, "resolution_plan")
+    if digest is None or not begun:
+        records.forget(conn, incident_id, Record.RESOLUTION_PLAN)
     elif sum(begun.values()) < len(plans.get(conn, incident_id, digest).actions):
         plans.void(conn, incident_id, digest, because="containment was ordered since: decide about what is left of it", now=now)
 

@@ -13,6 +13,7 @@ from mlrunbook.domain.detection.flapping import Reopened
 from mlrunbook.domain.incident import Incident, Status
 from mlrunbook.domain.investigation.diagnosis import Diagnosed
 from mlrunbook.domain.investigation.similar_incidents import Case, find_similar
+from mlrunbook.domain.resolution.fix import HumanResolution
 from mlrunbook.response.run import Run
 from mlrunbook.store import incidents, journal, plans, records
 
@@ -44,5 +45,5 @@ def _fixes(conn: Connection, incident_id: str) -> tuple[str, ...]:
         plan = plans.get(conn, incident_id, row.plan_digest)
         if row.state in SETTLED and row.undone_by is None and plan.kind in FIXES:
             done.append(plan.actions[row.ordinal].past)
-    by_hand = records.get(conn, incident_id, "human_resolution")
-    return (*done, f"by hand: {by_hand['what']}") if by_hand else tuple(done)
+    by_hand = records.recall(conn, incident_id, HumanResolution)
+    return (*done, f"by hand: {by_hand.what}") if by_hand else tuple(done)

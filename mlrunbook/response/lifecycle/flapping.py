@@ -16,6 +16,7 @@ from mlrunbook.domain.errors import Refused
 from mlrunbook.domain.incident import Incident
 from mlrunbook.domain.policy.policy import Policy
 from mlrunbook.domain.records import Record, Recorded
+from mlrunbook.domain.resolution.fix import Applied, HumanResolution
 from mlrunbook.domain.roles import Role
 from mlrunbook.response.communication.escalation import DISPATCHER, is_unresolved
 from mlrunbook.response.communication.notifications import Page, request_action
@@ -84,8 +85,7 @@ def quiet(conn: Connection, _: Policy, item: outbox.Item, *, now: datetime) -> N
 
 
 def _resume(conn: Connection, incident: Incident, *, why: str, now: datetime) -> None:
-    fixed = any(records.get(conn, incident.id, fix) for fix in (Record.APPLIED, Record.HUMAN_RESOLUTION))
-    if not fixed:  # else it is over but for the closing
+    if not any(records.recall(conn, incident.id, fix) for fix in (Applied, HumanResolution)):  # else it is over but for the closing
         records.forget(conn, incident.id, Record.CONTAINMENT, Record.CONTAINED)
     if is_unresolved(incident):
         leases.preempt(conn, incident.id, why=why, now=now)

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
 from dataclasses import replace
 from datetime import datetime
-from typing import Any
 
 from sqlalchemy import Connection
 
@@ -20,6 +18,7 @@ from mlrunbook.domain.incident import Incident, Subtype
 from mlrunbook.domain.policy.owned import Known, Standing
 from mlrunbook.domain.policy.policy import Policy
 from mlrunbook.domain.records import CANDIDATE_RECORDS, Record
+from mlrunbook.domain.resolution.request import Request
 from mlrunbook.domain.roles import Role
 from mlrunbook.response.communication import reports
 from mlrunbook.response.communication.notifications import Page, page, request_action
@@ -135,14 +134,14 @@ def stated_subtypes(conn: Connection, incident_id: str) -> frozenset[Subtype]:
 def open_or_join(
     world: World,
     said: NewReport,
-    request: Mapping[str, Any] | None = None,
+    request: Request | None = None,
     *,
     by_run: str | None = None,
     start: bool = False,
     unknown_model: bool = False,
 ) -> str:
     """The id of the incident. A run that begins again from the top (resumed, retried) gets the one it has opened, and asks no second
-    time: `by_run` is its id. `request` names a path a person asks for ({"path", "by", "reason", ...}): it goes the same way
+    time: `by_run` is its id. `request` names a path a person asks for: it goes the same way
     through plan, approval and journal, only the diagnosis does not choose it; while a breach has the model server isolated it joins that
     incident, or says which one it was. Invalid, and no incident, where the request names what does not exist. `start`: the caller is not
     the run of the incident. NotFound for a model that nobody knows, unless `unknown_model`: a person reports it all the same."""
@@ -164,7 +163,7 @@ def open_or_join(
         if request:
             text = _request_path(conn, world.policy, incident, request, isolated_by, now=world.now())
             if not is_new:  # a run that waits for a decision about another plan must plan anew
-                key = f"request-{hashlib.sha256(json.dumps(request, sort_keys=True).encode()).hexdigest()[:12]}"
+                key = f"request-{hashlib.sha256(json.dumps(request.to_record(), sort_keys=True).encode()).hexdigest()[:12]}"
                 leases.wake(conn, incident.id, why=text, key=key, now=world.now())
     return incident.id
 
@@ -175,16 +174,16 @@ def _opened_by(world: World, run: str) -> str | None:
 
 
 def _request_path(
-    conn: Connection, policy: Policy, incident: Incident, request: Mapping[str, Any], isolated_by: Incident | None, *, now: datetime
+    conn: Connection, policy: Policy, incident: Incident, request: Request, isolated_by: Incident | None, *, now: datetime
 ) -> str:
     """Planned anew, by a person's word; returns what the timeline says."""
-    fixes = (Record.REQUEST, Record.RESOLUTION_PLAN, Record.APPLIED, Record.HUMAN_RESOLUTION)
-    records.forget(conn, incident.id, *fixes, *CANDIDATE_RECORDS)
-    records.put(conn, incident.id, Record.REQUEST, request, now=now)
-    text = f"{request['by']} asks for path {request['path']}: {request['reason'] or 'no reason given'}"
+    fix = (Record.RESOLUTION_PLAN, Record.APPLIED, Record.HUMAN_RESOLUTION, *CANDIDATE_RECORDS)
+    records.forget(conn, incident.id, Record.REQUEST, *fix)
+    records.keep(conn, incident.id, request, now=now)
+    text = f"{request.sentence}: {request.reason or 'no reason given'}"
     if isolated_by:
         text += f". {_isolated_words(policy, isolated_by)}"
-    timeline.append(conn, incident.id, "plan", text, actor=request["by"], at=now)
+    timeline.append(conn, incident.id, "plan", text, actor=request.by, at=now)
     return text
 
 

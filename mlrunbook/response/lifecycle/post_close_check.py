@@ -19,7 +19,8 @@ from mlrunbook.domain.evaluation.performance import Confusion
 from mlrunbook.domain.incident import Incident, Status
 from mlrunbook.domain.policy.policy import Policy
 from mlrunbook.domain.records import Record
-from mlrunbook.domain.resolution.recovery import Confirmation, RecoveryVerdict, judge_confirmation, judge_recovery
+from mlrunbook.domain.resolution.fix import Applied, HumanResolution
+from mlrunbook.domain.resolution.recovery import Confirmation, Recovery, RecoveryVerdict, judge_confirmation, judge_recovery
 from mlrunbook.response.communication.escalation import escalate
 from mlrunbook.response.communication.notifications import send_to_stakeholders
 from mlrunbook.response.lifecycle.reopening import discard
@@ -34,11 +35,11 @@ TIMER = "confirm_recovery"
 
 def schedule(conn: Connection, policy: Policy, incident_id: str, *, now: datetime) -> None:
     """In the transaction that closes. Without a measured recovery there is nothing to confirm."""
-    recovery = records.get(conn, incident_id, "recovery") or {}
-    fix = records.get(conn, incident_id, "applied") or records.get(conn, incident_id, "human_resolution")
-    if fix is None or not recovery.get("f1_baseline"):
+    recovery = records.recall(conn, incident_id, Recovery)
+    fix = records.recall(conn, incident_id, Applied) or records.recall(conn, incident_id, HumanResolution)
+    if fix is None or recovery is None or not recovery.f1_baseline:
         return
-    _put(conn, policy, incident_id, {"since": fix["at"], "closed_at": now}, now=now)
+    _put(conn, policy, incident_id, {"since": fix.stored_at, "closed_at": now}, now=now)
 
 
 def _put(conn: Connection, policy: Policy, incident_id: str, payload: dict[str, Any], *, now: datetime) -> datetime:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime, timedelta
-from typing import Any
 
 import httpx
 
 from mlrunbook.base.settings import settings
+from mlrunbook.domain.actions import Path
 from mlrunbook.domain.communication.durations import utc
 from mlrunbook.domain.errors import Invalid, RunbookError
 from mlrunbook.domain.investigation import findings as checks
@@ -16,6 +16,7 @@ from mlrunbook.domain.investigation.feature_store import FeatureCheck, FeatureVe
 from mlrunbook.domain.investigation.findings import Finding
 from mlrunbook.domain.observed import FeatureServerAnswer, Missing, ViewSchedule
 from mlrunbook.domain.resolution.existing import check_views
+from mlrunbook.domain.resolution.request import Request
 from mlrunbook.response.run import Run
 from mlrunbook.response.world import World
 
@@ -61,9 +62,7 @@ def server_answer(world: World, model: str) -> FeatureServerAnswer | Missing:
     return FeatureServerAnswer(healthy=health.is_success, read_ok=not why, detail=detail)
 
 
-def asked(
-    world: World, model: str, views: Sequence[str], end: datetime | None, look_back_h: int, *, reason: str, by: str
-) -> dict[str, Any]:
+def asked(world: World, model: str, views: Sequence[str], end: datetime | None, look_back_h: int, *, reason: str, by: str) -> Request:
     """A person's request for path B, as `opening.open_or_join` takes it. Invalid names the parameter.
 
     No `views` means all that the model reads by the policy. A time without a zone is UTC, as in Feast.
@@ -84,14 +83,7 @@ def asked(
     since = now - timedelta(hours=look_back_h) if look_back_h else None
     if since and end and end <= since:
         raise Invalid(f"endDate {end:%Y-%m-%d %H:%M %Z} is before the look-back begins; look back further", field="lookBackHours")
-    return {
-        "path": "materialize",
-        "views": list(dict.fromkeys(views or own)),
-        "since": since.isoformat() if since else None,
-        "until": end.isoformat() if end else None,
-        "reason": reason,
-        "by": by,
-    }
+    return Request(path=Path.MATERIALIZE, views=tuple(dict.fromkeys(views or own)), since=since, until=end, reason=reason, by=by)
 
 
 def _read(run: Run) -> FeatureCheck | None:

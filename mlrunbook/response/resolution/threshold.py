@@ -11,6 +11,7 @@ from mlrunbook.domain.evaluation.performance import Confusion, ModelMetrics
 from mlrunbook.domain.evaluation.threshold import ThresholdEffect, choose_threshold, counts_at, effect_of
 from mlrunbook.domain.investigation.diagnosis import Diagnosis
 from mlrunbook.domain.observed import Prediction, ServingState
+from mlrunbook.domain.resolution.fix import Applied
 from mlrunbook.response.execution.plans import executed_containment
 from mlrunbook.response.measurement import metrics as measured
 from mlrunbook.response.run import Run
@@ -58,7 +59,7 @@ def coming_back(run: Run) -> float | None:
     before = before_containment("threshold", executed_containment(run))
     if before is None:
         return None
-    if run.recorded("applied"):
+    if run.recall(Applied):
         with run.world.transaction() as conn:
             resolution = plans.current(conn, run.incident_id, PlanKind.RESOLUTION)
         if resolution and any(isinstance(a, Configure) and "threshold" in a.settings for a in resolution.actions):

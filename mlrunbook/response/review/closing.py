@@ -20,11 +20,13 @@ from mlrunbook.domain.errors import Refused
 from mlrunbook.domain.incident import Status
 from mlrunbook.domain.investigation.diagnosis import Diagnosed
 from mlrunbook.domain.policy.policy import Policy
+from mlrunbook.domain.resolution.fix import HumanResolution
+from mlrunbook.domain.resolution.recovery import Recovery
 from mlrunbook.domain.review import review
 from mlrunbook.domain.review.review import Drafted, Event, ReviewFacts
 from mlrunbook.response.communication import reports
 from mlrunbook.response.communication.escalation import updates
-from mlrunbook.response.communication.notifications import actions_taken, figures, send_to_stakeholders, stop
+from mlrunbook.response.communication.notifications import actions_taken, send_to_stakeholders, stop
 from mlrunbook.response.lifecycle import post_close_check
 from mlrunbook.response.review import contained, reminders
 from mlrunbook.response.review.action_items import add_drafted
@@ -67,11 +69,10 @@ def announce_resolution(run: Run) -> None:
             raise Refused(f"{run.incident_id} cannot close: {', '.join(open_ends)} is neither taken back nor kept with a reason")
         if reported := reports.unanswered(conn, run.incident_id):
             raise Refused(f"{run.incident_id} does not close by a measurement: {reported}")
-        recovery = records.get(conn, run.incident_id, "recovery") or {}
-        if not recovery.get("recovered"):
+        recovery = records.recall(conn, run.incident_id, Recovery)
+        if recovery is None or not recovery.recovered:
             raise Refused(f"{run.incident_id} cannot close by itself: no recovery has been measured")
-        why = recovery.get("sentence", "resolved")
-        incident = incidents.set_status(conn, run.incident_id, Status.RESOLVED, why=why, actor=ACTOR, now=now)
+        incident = incidents.set_status(conn, run.incident_id, Status.RESOLVED, why=recovery.sentence, actor=ACTOR, now=now)
         assert incident.resolved_at is not None
         stop(conn, run.incident_id, now=now)
         followed = [i.action for i in review.action_items(_cause(conn, run.incident_id), incident.severity, incident.resolved_at)]
@@ -84,7 +85,7 @@ def announce_resolution(run: Run) -> None:
                 root_cause=root_cause(conn, incident.id),
                 resolution=resolution_words(conn, incident.id),
                 preventive_measures=followed,
-                figures=figures(recovery.get("figures")),
+                figures=recovery.figures or Figures(),
                 deadlines=[clock.sentence(now) for clock in regulatory_clocks.of_incident(conn, incident.id)],
                 impact=[one.sentence for one in contained.outages_of(conn, incident)],
             )
@@ -110,7 +111,7 @@ def draft(conn: Connection, policy: Policy, incident_id: str, *, seen: Seen = UN
     incident = incidents.get(conn, incident_id)
     entries = timeline.read(conn, incident_id)
     diagnosis = records.recall(conn, incident_id, Diagnosed)
-    recovery = records.get(conn, incident_id, "recovery") or {}
+    recovery = records.recall(conn, incident_id, Recovery)
     triage, first = records.recall(conn, incident_id, Triage), records.recall(conn, incident_id, FirstReport)
     measured = triage.figures if triage else Figures()
     left, outages = contained.left(conn, incident, seen), contained.outages_of(conn, incident, seen)
@@ -123,7 +124,7 @@ def draft(conn: Connection, policy: Policy, incident_id: str, *, seen: Seen = UN
         cause=diagnosis.cause if diagnosis else None,
         resolution=resolution_words(conn, incident.id),
         during=(diagnosis.figures if diagnosis else None) or measured,
-        after=figures(recovery.get("figures")),
+        after=(recovery and recovery.figures) or Figures(),
         detected_automatically=first is not None and first.by_alert,
         paged_at=next((e.at for e in entries if e.kind == "page"), None),
         updates_due=len(sent),
@@ -176,15 +177,14 @@ def left_in_force(conn: Connection, incident_id: str) -> list[journal.Row]:
 
 
 def root_cause(conn: Connection, incident_id: str) -> str | None:
-    by_word = records.get(conn, incident_id, "human_resolution") or {}
+    by_word = records.recall(conn, incident_id, HumanResolution)
     diagnosis = records.recall(conn, incident_id, Diagnosed)
-    return by_word.get("root_cause") or (diagnosis.headline if diagnosis else None)
+    return (by_word.root_cause if by_word else None) or (diagnosis.headline if diagnosis else None)
 
 
 def resolution_words(conn: Connection, incident_id: str) -> list[str]:
-    by_word = records.get(conn, incident_id, "human_resolution") or {}
-    said = [f"{by_word['what']} ({by_word['by']})"] if by_word else []
-    return actions_taken(conn, incident_id) + said
+    by_word = records.recall(conn, incident_id, HumanResolution)
+    return actions_taken(conn, incident_id) + ([by_word.words] if by_word else [])
 
 
 def _cause(conn: Connection, incident_id: str) -> Cause | None:

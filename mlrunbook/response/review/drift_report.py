@@ -7,6 +7,7 @@ from datetime import datetime
 from mlrunbook.domain.errors import RunbookError
 from mlrunbook.domain.evaluation.drift import DriftVerdict
 from mlrunbook.domain.evaluation.prediction_rows import drift_between, feature_columns, in_time_order
+from mlrunbook.domain.resolution.fix import Applied, HumanResolution
 from mlrunbook.domain.review.review import DriftReport
 from mlrunbook.response.measurement import metrics
 from mlrunbook.response.run import Run
@@ -45,5 +46,5 @@ def _drawn(run: Run) -> tuple[DriftVerdict, bytes]:
 
 def _fixed_at(run: Run) -> datetime | None:
     """Predictions made after the fix would dilute what was wrong."""
-    fixed = run.recorded("applied") or run.recorded("human_resolution")
-    return datetime.fromisoformat(fixed["at"]) if fixed else None
+    fix = run.recall(Applied) or run.recall(HumanResolution)
+    return fix.at if fix else None

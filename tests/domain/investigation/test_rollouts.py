@@ -14,6 +14,7 @@ from mlrunbook.domain.investigation.diagnosis import diagnose
 from mlrunbook.domain.investigation.rollouts import NO_HISTORY, RolloutVerdict, judge_rollout
 from mlrunbook.domain.observed import Instance, Revision, Rollout
 from mlrunbook.domain.policy.judging import RolloutPolicy
+from mlrunbook.domain.resolution.paths import Situation
 from mlrunbook.domain.resolution.plan import propose
 from tests.domain.builders import FALLEN, MODEL, NOW, metrics, status
 from tests.domain.investigation.test_root_causes import facts, findings
@@ -131,7 +132,7 @@ def test_the_plan_is_to_put_it_back_and_says_why() -> None:
     seen = facts(status=status(server_healthy=False), rollout=judge([NEW, OLD], pod(2, LOOPS)))
     found = diagnose(findings(), seen, NOW)
     assert (found.top.cause, found.path, found.target_revision, found.began_at) == (Cause.BAD_ROLLOUT, Path.UNDO_ROLLOUT, 1, NEW.at)
-    plan = propose("incident_1", MODEL, found, seen)
+    plan = propose(Situation("incident_1", MODEL, found, seen))
     assert plan is not None
     assert [a.summary for a in plan.actions] == [f"undo the rollout of {MODEL}, back to revision 1"]
     assert "Undo the rollout, back to revision 1 (server:1), in place from" in plan.reasons[0]

@@ -14,6 +14,7 @@ from mlrunbook.domain.investigation.diagnosis import Diagnosis, diagnose
 from mlrunbook.domain.investigation.findings import CHECKLIST, Finding, State
 from mlrunbook.domain.investigation.serving_health import SETTLES, Trouble, is_over, trouble_of
 from mlrunbook.domain.policy.judging import SeverityPolicy
+from mlrunbook.domain.resolution.paths import Situation
 from mlrunbook.domain.resolution.plan import propose
 from tests.domain.builders import FALLEN, HEALTHY, NOW, change, gathered, metrics, status, window
 
@@ -144,7 +145,7 @@ class TestPlan:
     def test_the_plan_restarts_once_and_says_what_to_expect(self) -> None:
         down = status(server_healthy=False, server_version=None)
         facts = gathered(detected_at=NOW, metrics=metrics(HEALTHY), changes=[], status=down, predictions=[], model_version="v2.0.0")
-        plan = propose("incident_7", "m", diagnose(found(), facts, NOW), facts)
+        plan = propose(Situation("incident_7", "m", diagnose(found(), facts, NOW), facts))
         assert plan is not None
         assert (plan.path, [a.target() for a in plan.actions]) == (Path.RESTART, [{"restart_id": "incident_7-serving"}])
         assert "answers" in plan.expected
@@ -152,7 +153,7 @@ class TestPlan:
     def test_a_release_that_never_loaded_is_named_as_the_reason(self) -> None:
         held = status(server_version="v1.5.0", previous_version="v1.4.0", not_loaded=CANNOT)
         facts = gathered(detected_at=NOW, metrics=metrics(HEALTHY), changes=[], status=held, predictions=[], model_version="v1.5.0")
-        plan = propose("incident_7", "m", diagnose(found(), facts, NOW), facts)
+        plan = propose(Situation("incident_7", "m", diagnose(found(), facts, NOW), facts))
         assert plan is not None
         [action] = plan.actions
         assert isinstance(action, RollBack)

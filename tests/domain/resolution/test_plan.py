@@ -2,9 +2,16 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
 from mlrunbook.domain.actions import Action, Configure, Path, Plan, PlanKind, Restart, RollBack, RouteTraffic, Scale
+from mlrunbook.domain.cause import Cause
 from mlrunbook.domain.containment.taking_back import Executed, undo_plan
-from mlrunbook.domain.investigation.diagnosis import diagnose
+from mlrunbook.domain.evaluation.threshold import effect_of
+from mlrunbook.domain.investigation.causes.definition import Repair
+from mlrunbook.domain.investigation.diagnosis import Diagnosis, ScoredCause, diagnose
+from mlrunbook.domain.resolution.candidate import Candidate
+from mlrunbook.domain.resolution.paths import Situation
 from mlrunbook.domain.resolution.plan import propose
 from tests.domain.builders import FALLEN, HEALTHY, MODEL, NOW, TOO_MANY_ALARMS, change, gathered, metrics, serving, status, threshold_change
 from tests.domain.investigation.test_diagnosis import found, scored
@@ -19,7 +26,7 @@ def plan_for(fault: str, **changes: Any) -> Plan | None:
         "nothing": {"metrics": metrics(HEALTHY), "changes": [], "predictions": scored(good=True)},
     }
     facts = gathered(detected_at=NOW, status=status(), model_version="v2.0.0", **worlds[fault])
-    return propose(INC, MODEL, diagnose(found(), facts, NOW), facts, **changes)
+    return propose(Situation(INC, MODEL, diagnose(found(), facts, NOW), facts, **changes))
 
 
 def steps(plan: Plan | None) -> list[Action]:
@@ -82,3 +89,45 @@ def test_after_a_threshold_fix_traffic_returns_to_the_version_it_was_routed_away
     plan = plan_for("slip", state=serving(route="v1.5.0"), executed=[routed])
     assert steps(plan)[-1] == RouteTraffic(MODEL, None)
     assert undo_plan(INC, MODEL, [routed], resolution=plan, state=serving()).kept == {"a1": "the override is gone already"}
+
+
+REPAIR = Repair(("asset_sensors", "asset_history"), "2025-02-01T00:00:00+00:00", ("asset_sensors",), as_of="2025-03-01T12:00:00+00:00")
+CONTAINED = (
+    Executed("a1", Configure(MODEL, {"threshold": 0.7}), {"threshold": 0.5}),
+    Executed("a2", RouteTraffic(MODEL, "v1.4.0"), {"version": None, "serves": "v2.0.0"}),
+    Executed("a3", Scale(MODEL, 0), {"replicas": 2}),
+)
+EFFECT = effect_of([0.1, 0.4, 0.6, 0.9], [False, True, False, True], current=0.7, target=0.5, predictions_per_day=100.0)
+
+
+@pytest.mark.parametrize(
+    ("path", "named", "known", "digest"),
+    [
+        (Path.ROLLBACK, {"target_version": "v1.5.0"}, {}, "f6eb2fd4746cb885"),
+        (Path.ROLLBACK, {"target_version": "v1.5.0", "objection": "v1.5.0 was not compared"}, {"executed": CONTAINED}, "2d6ba58817ef8e12"),
+        (Path.MATERIALIZE, {"repair": REPAIR}, {}, "1c01c6396b808c80"),
+        (
+            Path.RETRAIN,
+            {},
+            {"executed": CONTAINED, "candidate": Candidate("v2.1.0", ("validation: better",), ("f1: 0.8",))},
+            "de2d86e55cc8ac3e",
+        ),
+        (Path.THRESHOLD, {"target_threshold": 0.5}, {"threshold_effect": EFFECT}, "e50d2ee9f04f3c58"),
+        (Path.THRESHOLD, {"target_threshold": 0.45}, {"executed": CONTAINED}, "a17ef02cfd458115"),
+        (Path.UNDO_ROLLOUT, {"target_revision": 4}, {}, "1acd45c94ac2cfb7"),
+        (Path.RESTART, {}, {}, "4b959c49776688e0"),
+        (Path.RESTART, {}, {"executed": CONTAINED}, "db3141cb91bcb6ce"),
+    ],
+)
+def test_a_plan_that_was_shown_before_an_upgrade_is_the_same_plan_after_it(
+    path: Path, named: dict[str, Any], known: dict[str, Any], digest: str
+) -> None:
+    """Its digest is what the approval is bound to: one that changes leaves every plan that waits to be approved again."""
+    diagnosis = Diagnosis(
+        (ScoredCause(Cause.BAD_DEPLOYMENT, 0.9, ("for",), ("against",), ("open",)),), path, (), "the sentence", "the headline", **named
+    )
+    facts = gathered(detected_at=NOW, status=status(), model_version="v2.0.0", metrics=metrics(FALLEN), changes=[], predictions=[])
+    state = serving(replicas=0, threshold=0.7, route="v1.4.0") if "executed" in known else serving()
+    plan = propose(Situation(INC, MODEL, diagnosis, facts, state=state, **known))
+    assert plan is not None
+    assert plan.digest[:16] == digest

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mlrunbook.domain.cause import Cause
 from mlrunbook.domain.errors import Invalid
 from mlrunbook.domain.observed import Prediction
 from mlrunbook.domain.policy.policy import Retraining
@@ -69,23 +70,23 @@ def test_more_is_held_out_where_the_share_holds_too_few_failures() -> None:
 
 def test_a_concept_drift_trains_since_its_onset() -> None:
     rows = log(16_000, wrong_after=0.10, change=6000)
-    window = training_window(rows, NOW, POLICY, cause="concept_drift")
+    window = training_window(rows, NOW, POLICY, cause=Cause.CONCEPT_DRIFT)
     assert window is not None
     assert window.start == window.onset
     assert abs((window.start - rows[6000].at).total_seconds()) < 300
-    assert training_window(rows, NOW, POLICY, cause="data_drift").start == rows[0].at  # type: ignore[union-attr]
+    assert training_window(rows, NOW, POLICY, cause=Cause.DATA_DRIFT).start == rows[0].at  # type: ignore[union-attr]
 
 
 def test_a_drift_too_fresh_to_learn_from_looks_back() -> None:
     rows = log(16_000, wrong_after=0.30, change=15_000)
-    window = training_window(rows, NOW, POLICY, cause="concept_drift")
+    window = training_window(rows, NOW, POLICY, cause=Cause.CONCEPT_DRIFT)
     assert window is not None
     assert (window.onset, window.start) == (None, rows[0].at)
 
 
 def test_a_new_asset_type_is_both_learned_and_held_out() -> None:
     rows = [p if i < 8000 or i % 4 else Prediction(**(vars(p) | {"asset_type": "X"})) for i, p in enumerate(log(16_000))]
-    window = training_window(rows, NOW, POLICY, cause="new_segment", known_types=("L",))
+    window = training_window(rows, NOW, POLICY, cause=Cause.NEW_SEGMENT, known_types=("L",))
     assert window is not None
     new = [p.at for p in rows if p.asset_type == "X"]
     assert sum(at < window.end for at in new) > 2 * sum(at >= window.end for at in new) > 0

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from sqlalchemy import text
 
-from mlrunbook.domain.actions import Isolate, PlanKind
+from mlrunbook.domain.actions import Isolate, Path, PlanKind
 from mlrunbook.domain.approval import Decision
 from mlrunbook.domain.communication.regulatory import Notification, Statement
 from mlrunbook.domain.containment.evidence import MANIFEST
@@ -21,6 +21,7 @@ from mlrunbook.domain.detection.alerts import NormalisedAlert
 from mlrunbook.domain.detection.reports import NewReport
 from mlrunbook.domain.errors import Refused
 from mlrunbook.domain.incident import Case, ClockName, IncidentType, Severity, Status, Subtype
+from mlrunbook.domain.resolution.request import Request
 from mlrunbook.response.communication import regulatory_clocks
 from mlrunbook.response.containment import breach as breach_step
 from mlrunbook.response.containment import evidence as evidence_step
@@ -54,7 +55,7 @@ def release(world: World, incident_id: str, decision: str = "approved") -> None:
 
 
 def ask_for_rollback(world: World) -> str:
-    wish = {"path": "rollback", "target_version": "v1.4.0", "by": "an engineer", "reason": "the new one feels wrong"}
+    wish = Request(path=Path.ROLLBACK, target_version="v1.4.0", by="an engineer", reason="the new one feels wrong")
     about = (MODEL, Severity.MEDIUM, IncidentType.PERFORMANCE_DEGRADATION, "Rollback to v1.4.0 requested", "", "an engineer")
     return open_or_join(world, NewReport(*about), wish)
 

@@ -8,11 +8,12 @@ import pytest
 
 from flows.incident import respond
 from mlrunbook import bootstrap
-from mlrunbook.domain.actions import Plan
+from mlrunbook.domain.actions import Path, Plan
 from mlrunbook.domain.approval import FormAnswer
 from mlrunbook.domain.detection.reports import NewReport
 from mlrunbook.domain.incident import IncidentType, Severity
 from mlrunbook.domain.policy.policy import ApprovalRule, Approvals, Policy
+from mlrunbook.domain.resolution.request import Request
 from mlrunbook.domain.roles import Role
 from mlrunbook.response.execution.approval_gate import record_form
 from mlrunbook.response.lifecycle.opening import open_or_join
@@ -106,7 +107,7 @@ def test_a_path_that_a_person_asks_for_goes_through_plan_and_approval_and_is_mea
     file_world.set(labelled=False)
     clock.advance(minutes=2)
     assert carry(world, incident_id, "run-1") == "too early to say"
-    wish = {"path": "rollback", "target_version": "v1.4.0", "by": "the lead", "reason": "v1.5.0 misses pumps"}
+    wish = Request(path=Path.ROLLBACK, target_version="v1.4.0", by="the lead", reason="v1.5.0 misses pumps")
     said = NewReport(MODEL, Severity.HIGH, IncidentType.PERFORMANCE_DEGRADATION, "go further back", "", "the lead")
     joined = open_or_join(world, said, wish)
     assert joined == incident_id

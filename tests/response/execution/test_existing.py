@@ -10,6 +10,7 @@ import pytest
 from mlrunbook.domain.actions import (
     Configure,
     Materialize,
+    Path,
     PlanKind,
     Promote,
     Register,
@@ -23,6 +24,7 @@ from mlrunbook.domain.errors import Invalid, Transient
 from mlrunbook.domain.incident import IncidentType, Severity
 from mlrunbook.domain.policy.owned import ModelRules
 from mlrunbook.domain.policy.policy import Policy
+from mlrunbook.domain.resolution.request import Request
 from mlrunbook.response.execution import existing
 from mlrunbook.response.lifecycle.opening import open_or_join
 from mlrunbook.response.world import World
@@ -31,11 +33,11 @@ from tests.fakes import MODEL, FileWorld
 from tests.response.carrying import carry
 from tests.response.people import plan, recorded, report, told
 
-UNKNOWN = {"path": "rollback", "target_version": "v9.9.9", "reason": "worse", "by": "an engineer"}
-KNOWN = {**UNKNOWN, "target_version": "v1.5.0"}
+UNKNOWN = Request(path=Path.ROLLBACK, target_version="v9.9.9", reason="worse", by="an engineer")
+KNOWN = replace(UNKNOWN, target_version="v1.5.0")
 
 
-def ask_for(world: World, request: dict[str, Any]) -> str:
+def ask_for(world: World, request: Request) -> str:
     about = (MODEL, Severity.HIGH, IncidentType.PERFORMANCE_DEGRADATION, "F1 fell", "", "an engineer")
     return open_or_join(world, NewReport(*about), request)
 
@@ -60,14 +62,14 @@ class TestAskedFor:
         ("request_", "field"),
         [
             (UNKNOWN, "targetVersion"),
-            ({"path": "threshold", "threshold": 1.0, "reason": "", "by": "an engineer"}, "threshold"),
-            ({"path": "threshold", "threshold": float("nan"), "reason": "", "by": "an engineer"}, "threshold"),
-            ({"path": "threshold", "threshold": -0.2, "reason": "", "by": "an engineer"}, "threshold"),
-            ({"path": "materialize", "views": ["customer_activity"], "reason": "", "by": "an engineer"}, "featureViews"),
+            (Request(path=Path.THRESHOLD, threshold=1.0, reason="", by="an engineer"), "threshold"),
+            (Request(path=Path.THRESHOLD, threshold=float("nan"), reason="", by="an engineer"), "threshold"),
+            (Request(path=Path.THRESHOLD, threshold=-0.2, reason="", by="an engineer"), "threshold"),
+            (Request(path=Path.MATERIALIZE, views=("customer_activity",), reason="", by="an engineer"), "featureViews"),
         ],
     )
     def test_what_does_not_exist_is_refused_by_the_parameters_name_and_opens_nothing(
-        self, world: World, request_: dict[str, Any], field: str
+        self, world: World, request_: Request, field: str
     ) -> None:
         with pytest.raises(Invalid) as no:
             ask_for(world, request_)

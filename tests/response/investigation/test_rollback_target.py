@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from mlrunbook.domain.actions import Plan
+from mlrunbook.domain.actions import Path, Plan
 from mlrunbook.domain.detection.reports import NewReport
 from mlrunbook.domain.errors import NotFound
 from mlrunbook.domain.incident import IncidentType, Severity
 from mlrunbook.domain.resolution.plan_page import plan_markdown
+from mlrunbook.domain.resolution.request import Request
 from mlrunbook.response.detection import triage
 from mlrunbook.response.investigation import rollback_target
 from mlrunbook.response.lifecycle.opening import open_or_join
@@ -70,7 +71,7 @@ class TestAskedForByName:
     """A person names the version. What the comparison says against it stands first in plan, form and page."""
 
     def asked(self, world: World, version: str) -> Plan:
-        wish = {"path": "rollback", "target_version": version, "by": "the lead", "reason": "planners trust it"}
+        wish = Request(path=Path.ROLLBACK, target_version=version, by="the lead", reason="planners trust it")
         kind = IncidentType.PERFORMANCE_DEGRADATION
         said = NewReport(MODEL, Severity.MEDIUM, kind, f"back to {version}", "", "the lead")
         incident_id = open_or_join(world, said, wish)

@@ -7,12 +7,14 @@ from dataclasses import replace
 import pytest
 
 from mlrunbook.domain import actions
+from mlrunbook.domain.actions import Path
 from mlrunbook.domain.detection.alerts import NormalisedAlert
 from mlrunbook.domain.detection.reports import NewReport
 from mlrunbook.domain.errors import Invalid, NotFound
 from mlrunbook.domain.incident import IncidentType, Severity, Status
 from mlrunbook.domain.policy.owned import ModelRules
 from mlrunbook.domain.policy.policy import Policy
+from mlrunbook.domain.resolution.request import Request
 from mlrunbook.response.communication import missed_pages
 from mlrunbook.response.detection import monitor
 from mlrunbook.response.lifecycle.alert_intake import AlertBatch, take_in_alerts
@@ -238,7 +240,7 @@ class TestDoors:
         nothing_was_done(world, file_world, incident_id)
 
     def test_a_path_is_refused_for_it_whoever_insists(self, world: World) -> None:
-        request = {"path": "rollback", "target_version": "v1.5.0", "by": "anna", "reason": "it is wrong"}
+        request = Request(path=Path.ROLLBACK, target_version="v1.5.0", by="anna", reason="it is wrong")
         with pytest.raises(NotFound):
             self.ask(world, request=request, unknown_model=True)
 

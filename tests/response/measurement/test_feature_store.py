@@ -13,10 +13,12 @@ from typing import Any
 import pytest
 
 from mlrunbook.base.settings import settings
+from mlrunbook.domain.actions import Path
 from mlrunbook.domain.errors import Invalid
 from mlrunbook.domain.investigation.feature_store import FeatureVerdict
 from mlrunbook.domain.investigation.findings import State
 from mlrunbook.domain.observed import FeatureFault
+from mlrunbook.domain.resolution.request import Request
 from mlrunbook.response.lifecycle import runs
 from mlrunbook.response.measurement import feature_store
 from mlrunbook.response.run import Run
@@ -126,19 +128,19 @@ class TestQuickCheck:
 
 
 class TestAsked:
-    def ask(self, world: World, *views: str, end: datetime | None = None, look_back_h: int = 0) -> dict[str, Any]:
+    def ask(self, world: World, *views: str, end: datetime | None = None, look_back_h: int = 0) -> Request:
         return feature_store.asked(world, MODEL, views, end, look_back_h, reason="rows are old", by="an engineer")
 
     def test_no_view_means_all_and_no_end_means_now(self, world: World) -> None:
         request = self.ask(world)
-        assert request["views"] == ["asset_sensors", "asset_wear"]
-        assert (request["path"], request["since"], request["until"]) == ("materialize", None, None)
+        assert request.views == ("asset_sensors", "asset_wear")
+        assert (request.path, request.since, request.until) == (Path.MATERIALIZE, None, None)
 
     def test_a_look_back_and_a_past_end_are_taken_over_and_a_time_without_a_zone_is_utc(self, world: World, clock: Clock) -> None:
         end = clock() - timedelta(hours=1)
         request = self.ask(world, "asset_wear", end=end.replace(tzinfo=None), look_back_h=6)
-        assert request["until"] == end.isoformat()
-        assert request["since"] == (clock() - timedelta(hours=6)).isoformat()
+        assert request.until == end
+        assert request.since == clock() - timedelta(hours=6)
 
     def test_what_cannot_be_is_refused_and_the_parameter_named(self, world: World, clock: Clock) -> None:
         for field, match, request in (

@@ -9,10 +9,13 @@ from typing import Any
 import pytest
 
 from flows.candidate import prepare_candidate
+from mlrunbook.domain.actions import Path
 from mlrunbook.domain.detection.reports import NewReport
 from mlrunbook.domain.errors import Invalid, NotFound, Refused
 from mlrunbook.domain.observed import Prediction
 from mlrunbook.domain.policy.policy import Policy, Retraining
+from mlrunbook.domain.resolution.candidate import Outlook
+from mlrunbook.domain.resolution.request import Request
 from mlrunbook.response.containment import evidence
 from mlrunbook.response.detection import triage
 from mlrunbook.response.lifecycle.opening import open_or_join
@@ -27,13 +30,13 @@ from tests.response.people import incident_of, recorded, report, told
 NAMED = "v3.0.0"
 
 
-def asked(world: World, version: str = NAMED, **changes: Any) -> dict[str, Any]:
-    now = world.now()
-    given = {"start": now - timedelta(days=20), "end": now - timedelta(hours=1), "reason": "the load has changed", "by": "an engineer"}
-    return candidate.check_request(world, MODEL, version=version, **(given | changes))
+def asked(world: World, model: str = MODEL, **changes: Any) -> Request:
+    start, end = world.now() - timedelta(days=20), world.now() - timedelta(hours=1)
+    wish = Request(path=Path.RETRAIN, start_date=start, end_date=end, version=NAMED, reason="the load has changed", by="an engineer")
+    return candidate.check_request(world, model, replace(wish, **changes))
 
 
-def carried(world: World, request: dict[str, Any] | None) -> Run:
+def carried(world: World, request: Request | None) -> Run:
     incident_id = report(world)
     incident = incident_of(world, incident_id)
     if request:
@@ -51,7 +54,7 @@ def run(world: World) -> Run:
 
 
 def test_a_candidate_that_proves_better_is_staged_and_waits_for_a_person(run: Run, file_world: FileWorld) -> None:
-    assert play(prepare_candidate, run)["verdict"] == "promote"
+    assert play(prepare_candidate, run).verdict == "promote"
     assert file_world.state["staging"] == NAMED
     assert file_world.state["serving"] == "v2.0.0"
     assert file_world.applied == {f"train:{NAMED}": 1, f"register:{NAMED}": 1, f"stage:{NAMED}": 1}
@@ -75,7 +78,7 @@ def test_the_staging_plan_rests_on_a_named_rule(run: Run) -> None:
 
 def test_a_candidate_that_is_no_better_is_never_staged(run: Run, file_world: FileWorld) -> None:
     file_world.set(bad_versions=file_world.state["bad_versions"] | {NAMED: "degraded"})
-    assert play(prepare_candidate, run)["verdict"] == "do_not_promote"
+    assert play(prepare_candidate, run).verdict == "do_not_promote"
     assert file_world.state["staging"] is None
     with pytest.raises(Refused, match="validation has not passed"):
         candidate.stage(run)
@@ -90,7 +93,7 @@ def test_a_candidate_that_fails_in_the_shadow_is_taken_out_again(run: Run, file_
     candidate.stage(run)
     file_world.set(bad_versions={NAMED: "degraded"})  # live traffic is not what was held out
     for _ in range(2):
-        assert play(prepare_candidate, run)["verdict"] == "do_not_promote"
+        assert play(prepare_candidate, run).verdict == "do_not_promote"
     assert file_world.state["staging"] is None
     assert file_world.applied["stage:None"] == 1
 
@@ -100,27 +103,27 @@ def test_a_shadow_that_says_nothing_yet_is_looked_at_again_and_given_up_in_time(
 ) -> None:
     everything = file_world.prediction_log
     monkeypatch.setattr(file_world, "prediction_log", lambda *a, **k: list(everything(*a, **k))[:20])
-    assert play(prepare_candidate, run)["verdict"] == "waiting"
+    assert play(prepare_candidate, run).verdict == "waiting"
     assert not run.recorded("shadow")
     clock.advance(minutes=run.world.policy.retraining.shadow_give_up_min)
-    assert play(prepare_candidate, run)["verdict"] == "not_enough_evidence"
+    assert play(prepare_candidate, run).verdict == "not_enough_evidence"
     assert file_world.state["staging"] is None
 
 
 def test_a_holdout_with_too_few_failures_waits_for_outcomes(world: World, clock: Clock, file_world: FileWorld) -> None:
     patient = replace(world, policy=Policy(retraining=Retraining(min_positives=100_000)))
     run = carried(patient, asked(patient))
-    assert play(prepare_candidate, run)["verdict"] == "waiting"
+    assert play(prepare_candidate, run).verdict == "waiting"
     assert not run.recorded("validation")
     clock.advance(days=2)
-    assert play(prepare_candidate, run)["verdict"] == "not_enough_evidence"
+    assert play(prepare_candidate, run).verdict == "not_enough_evidence"
     assert run.recorded("validation")
     assert file_world.state["staging"] is None
 
 
 def test_without_path_c_nothing_is_prepared(world: World, file_world: FileWorld) -> None:
     run = carried(world, None)
-    assert play(prepare_candidate, run) == {"verdict": None, "sentence": "", "version": None}
+    assert play(prepare_candidate, run) == Outlook(None)
     assert run.recorded("retrain") is None
     assert file_world.applied == {}
 
@@ -149,8 +152,9 @@ def test_a_concept_drift_is_retrained_from_its_onset_on(world: World, file_world
         run.record(conn, "diagnosis", {"path": "retrain", "cause": "concept_drift"})
     wanted = candidate.wanted(run)
     assert wanted is not None
-    assert wanted["version"] == "v2.1.0"
-    assert abs((datetime.fromisoformat(wanted["start"]) - rows[4000].at).total_seconds()) < 200
+    assert wanted.version == "v2.1.0"
+    assert wanted.start is not None
+    assert abs((wanted.start - rows[4000].at).total_seconds()) < 200
     assert candidate.wanted(run) == wanted
 
 
@@ -161,7 +165,7 @@ def test_too_few_known_failures_are_said_to_the_person_who_is_asked(
     monkeypatch.setattr(file_world, "prediction_log", lambda *_, **__: live(world.now(), 1000))
     with run.write() as conn:
         run.record(conn, "diagnosis", {"path": "retrain", "cause": "new_segment"})
-    assert play(prepare_candidate, run)["verdict"] == "not_enough_evidence"
+    assert play(prepare_candidate, run).verdict == "not_enough_evidence"
     assert "too few failures" in recorded(world, run.incident_id, "validation")["sentence"]
 
 
@@ -171,8 +175,8 @@ def test_too_few_known_failures_are_said_to_the_person_who_is_asked(
         ({"version": "v1.5.0"}, "never overwritten"),
         ({"version": "../v9"}, "1-64 letters"),
         ({"version": "v9; rm -rf"}, "1-64 letters"),
-        ({"end": datetime(2999, 1, 1)}, "future"),  # noqa: DTZ001 - people type times without a zone
-        ({"end": datetime(2001, 1, 1)}, "swap"),  # noqa: DTZ001
+        ({"end_date": datetime(2999, 1, 1)}, "future"),  # noqa: DTZ001 - people type times without a zone
+        ({"end_date": datetime(2001, 1, 1)}, "swap"),  # noqa: DTZ001
     ],
 )
 def test_a_request_that_cannot_be_done_is_refused_before_an_incident_opens(world: World, changes: dict[str, Any], why: str) -> None:
@@ -182,9 +186,9 @@ def test_a_request_that_cannot_be_done_is_refused_before_an_incident_opens(world
 
 def test_times_without_a_zone_count_as_utc(world: World) -> None:
     start = (world.now() - timedelta(days=2)).replace(tzinfo=None)
-    assert asked(world, start=start)["start_date"] == start.isoformat() + "+00:00"
+    assert asked(world, start_date=start).to_record()["start_date"] == start.isoformat() + "+00:00"
 
 
 def test_an_unknown_model_cannot_be_retrained(world: World) -> None:
     with pytest.raises(NotFound):
-        candidate.check_request(world, "other", world.now() - timedelta(days=1), world.now(), NAMED, reason="", by="an engineer")
+        asked(world, "other")

@@ -1,0 +1,62 @@
+"""One look at the predictions made since the fix."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import datetime
+
+from mlrunbook.domain.errors import NotFound, RunbookError
+from mlrunbook.domain.evaluation.performance import Confusion, ModelMetrics
+from mlrunbook.domain.incident import IncidentType
+from mlrunbook.domain.resolution.fix import HumanResolution
+from mlrunbook.domain.resolution.recovery import Recovery, RecoveryVerdict, judge_recovery, judge_types
+from mlrunbook.response.detection.triage import figures_of
+from mlrunbook.response.measurement import metrics
+from mlrunbook.response.resolution import serving_recovery, threshold
+from mlrunbook.response.run import Run
+
+
+def judge(run: Run, since: datetime) -> Recovery:
+    """Has the model recovered? A person's word counts where nothing measures it."""
+    by_word = run.recall(HumanResolution)
+    try:
+        seen = run.world.platform.metrics(run.incident().model, since=since)
+        comes_back = threshold.coming_back(run)
+        if comes_back is not None:  # at the raised one a sound model looks worse than it is
+            seen = threshold.counted_at(run, seen, comes_back)
+    except NotFound as error:
+        if by_word:
+            return Recovery(True, f"resolved on the word of {by_word.by}: nothing measures {run.incident().model} ({error})")
+        return Recovery(None, str(error))
+    except RunbookError as error:
+        return Recovery(None, f"the recovery cannot be measured: {error}")
+    if by_word and not seen.baseline.confusion.f1:
+        return Recovery(True, f"resolved on the word of {by_word.by}: there is no baseline to measure against")
+    before = metrics.baseline(run) or seen.baseline.confusion
+    judged = _compared(run, before, seen)
+    recovered, sentence = judged.recovered, judged.sentence
+    if comes_back is not None:
+        sentence += f", at the threshold {comes_back:g} that comes back"
+    if recovered is not False and (served := serving_recovery.recovered(run, since)):
+        recovered, sentence = (recovered, f"{sentence}; {served[1]}") if served[0] else served
+    fresh = seen.current
+    return Recovery(
+        recovered,
+        sentence,
+        f1=fresh.confusion.f1,
+        f1_baseline=before.f1,
+        labelled=fresh.confusion.n,
+        figures=replace(figures_of(seen, run.world.policy.costs), f1_baseline=before.f1),
+        waits_for_outcomes=judged.waits_for_outcomes,
+        label_delay_s=fresh.label_delay_s if fresh.label_delay_s is not None else seen.baseline.label_delay_s,
+    )
+
+
+def _compared(run: Run, before: Confusion, seen: ModelMetrics) -> RecoveryVerdict:
+    """Over all; in an incident of bias then on every asset type."""
+    policy = run.world.policy
+    judged = judge_recovery(before, seen.current.confusion, policy.recovery, window=seen.current, usual=seen.baseline)
+    if judged.recovered and run.incident().type is IncidentType.BIAS_FAIRNESS:
+        types_before = metrics.baseline_by_type(run) or seen.baseline.by_asset_type
+        return judge_types(types_before, seen.current.by_asset_type, policy.severity.drops)
+    return judged

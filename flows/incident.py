@@ -12,6 +12,7 @@ from flows.investigation import investigate
 from flows.resolution import resolve, undo_containment, verify_recovery
 from flows.review import draft_review
 from flows.triage import triage
+from mlrunbook.domain.detection.reports import NewReport
 from mlrunbook.domain.incident import Ended, IncidentType, Outcome, Severity, Subtype
 from mlrunbook.domain.records import Record
 from tasks.approval import approval_state, ask_for_approval, form_answer, record_form
@@ -59,8 +60,8 @@ async def respond(
         unknownModel: Report it although neither the registry nor the policy knows the model: somebody is paged, nothing is changed.
     """
     if not incident_id:
-        told = (model, severity, type, description, impact, reportedBy)
-        incident_id = await open_or_join(*told, subtype=subtype, unknown_model=unknownModel)
+        said = NewReport(model, severity, type, description, impact, reportedBy, subtype)
+        incident_id = await open_or_join(said, unknown_model=unknownModel)
     return await follow_runbook(incident_id)
 
 

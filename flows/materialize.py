@@ -5,6 +5,7 @@ from datetime import datetime
 from prefect import flow
 
 from flows.incident import follow_runbook, run_name
+from mlrunbook.domain.detection.reports import NewReport
 from mlrunbook.domain.incident import IncidentType, Outcome, Severity
 from tasks.incident import open_or_join
 from tasks.materialize import materialization_asked
@@ -35,5 +36,6 @@ async def materialize(
     """
     asked = await materialization_asked(model, featureViews, endDate, lookBackHours, reason=reason, by=requestedBy)
     description = f"Materialization of {', '.join(asked.views)} requested: {reason}"
-    incident_id = await open_or_join(model, severity, IncidentType.PERFORMANCE_DEGRADATION, description, "", requestedBy, asked)
+    said = NewReport(model, severity, IncidentType.PERFORMANCE_DEGRADATION, description, "", requestedBy)
+    incident_id = await open_or_join(said, asked)
     return await follow_runbook(incident_id)

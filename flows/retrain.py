@@ -6,6 +6,7 @@ from prefect import flow
 
 from flows.incident import follow_runbook
 from mlrunbook.domain.actions import Path
+from mlrunbook.domain.detection.reports import NewReport
 from mlrunbook.domain.incident import IncidentType, Outcome, Severity
 from mlrunbook.domain.resolution.request import Request
 from tasks.incident import open_or_join
@@ -39,5 +40,6 @@ async def retrain(
     wish = Request(path=Path.RETRAIN, start_date=start_date, end_date=end_date, version=version or None, reason=reason, by=requestedBy)
     asked = await check_retraining(model_name, wish)
     description = f"Retraining requested: {reason}"
-    incident_id = await open_or_join(model_name, severity, IncidentType.PERFORMANCE_DEGRADATION, description, "", requestedBy, asked)
+    said = NewReport(model_name, severity, IncidentType.PERFORMANCE_DEGRADATION, description, "", requestedBy)
+    incident_id = await open_or_join(said, asked)
     return await follow_runbook(incident_id)

@@ -4,6 +4,7 @@ from prefect import flow
 
 from flows.incident import follow_runbook, run_name
 from mlrunbook.domain.actions import Path
+from mlrunbook.domain.detection.reports import NewReport
 from mlrunbook.domain.incident import IncidentType, Outcome, Severity
 from mlrunbook.domain.resolution.request import Request
 from tasks.incident import open_or_join
@@ -24,5 +25,6 @@ async def rollback(model: str, targetVersion: str, reason: str, rolledBackBy: st
     """
     asked = Request(path=Path.ROLLBACK, target_version=targetVersion, reason=reason, by=rolledBackBy)
     description = f"Rollback to {targetVersion} requested: {reason}"
-    incident_id = await open_or_join(model, severity, IncidentType.PERFORMANCE_DEGRADATION, description, "", rolledBackBy, asked)
+    said = NewReport(model, severity, IncidentType.PERFORMANCE_DEGRADATION, description, "", rolledBackBy)
+    incident_id = await open_or_join(said, asked)
     return await follow_runbook(incident_id)

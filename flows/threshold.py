@@ -4,6 +4,7 @@ from prefect import flow
 
 from flows.incident import follow_runbook, run_name
 from mlrunbook.domain.actions import Path
+from mlrunbook.domain.detection.reports import NewReport
 from mlrunbook.domain.incident import IncidentType, Outcome, Severity
 from mlrunbook.domain.resolution.request import Request
 from tasks.incident import open_or_join
@@ -27,5 +28,6 @@ async def threshold(
     """
     asked = Request(path=Path.THRESHOLD, threshold=threshold, reason=reason, by=changedBy)
     description = f"{'Another threshold' if threshold is None else f'Threshold {threshold:g}'} requested: {reason}"
-    incident_id = await open_or_join(model, severity, IncidentType.PERFORMANCE_DEGRADATION, description, "", changedBy, asked)
+    said = NewReport(model, severity, IncidentType.PERFORMANCE_DEGRADATION, description, "", changedBy)
+    incident_id = await open_or_join(said, asked)
     return await follow_runbook(incident_id)

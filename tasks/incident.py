@@ -7,7 +7,6 @@ from prefect.runtime import flow_run
 
 from mlrunbook.bootstrap import world
 from mlrunbook.domain.detection.reports import NewReport
-from mlrunbook.domain.incident import IncidentType, Severity, Subtype
 from mlrunbook.domain.resolution.request import Request
 from mlrunbook.response.lifecycle import opening, runs
 from tasks._step import RETRY_TRANSIENT, step
@@ -20,19 +19,8 @@ look_again_later = step(runs.look_again_later, "look-again-at-{incident_id}")
 end = step(runs.done, "end-{incident_id}")
 
 
-@task(task_run_name="open-or-join-{model}", **RETRY_TRANSIENT)
-async def open_or_join(
-    model: str,
-    severity: Severity,
-    type: IncidentType,
-    description: str,
-    impact: str,
-    reported_by: str,
-    request: Request | None = None,
-    subtype: Subtype | None = None,
-    unknown_model: bool = False,
-) -> str:
+@task(task_run_name="open-or-join-{said.model}", **RETRY_TRANSIENT)
+async def open_or_join(said: NewReport, request: Request | None = None, *, unknown_model: bool = False) -> str:
     """Open an incident, or join the one open for this model and failure family; returns its id. NotFound for a model nobody knows."""
     by_run = str(flow_run.id)
-    said = NewReport(model, severity, type, description, impact, reported_by, subtype)
     return await off_loop(opening.open_or_join, world(), said, request, by_run=by_run, unknown_model=unknown_model)

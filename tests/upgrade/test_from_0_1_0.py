@@ -25,8 +25,8 @@ from mlrunbook.local.postgres import EmbeddedPostgres
 from mlrunbook.response.world import World
 from mlrunbook.store import evidence, incidents, journal, outbox, plans, timeline
 from tests.fakes import Clock, FileWorld, LedgerOrchestrator, world_of
+from tests.response.carrying import carry
 from tests.response.people import approve, deliver, recorded
-from tests.response.protocol import carry
 
 HERE = Path(__file__).parent
 POLICY_FILE = HERE / "runbook-of-0.1.0.yaml"

@@ -32,7 +32,7 @@ def run_name() -> str:
 
 
 @flow(name="respond", flow_run_name=run_name, persist_result=False)
-async def respond(
+async def respond(  # noqa: PLR0913 - its parameters are the form of a report
     incident_id: str = "",
     model: str = "",
     severity: Severity = Severity.MEDIUM,

@@ -103,7 +103,9 @@ class FakeKubernetes:
             self.reconcile()
             return answer
 
-    def served(self, group: str, ns: str, res: str, name: str | None, sub: str, verb: str, query: Object, style: str, body: Any) -> Any:
+    def served(  # noqa: PLR0913 - the parts of a request to the API server
+        self, group: str, ns: str, res: str, name: str | None, sub: str, verb: str, query: Object, style: str, body: Any
+    ) -> Any:
         if group == "metrics.k8s.io":
             return self.measured(ns)
         if res not in KINDS:

@@ -39,7 +39,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="For scripts.")]
 Reason = Annotated[str, typer.Option("--reason", help="Why; it goes on the timeline.")]
 
 
-def report(
+def report(  # noqa: PLR0913 - its parameters are the command's options
     model: Annotated[str, typer.Option("--model", help="The model's id, e.g. predictive_maintenance.")],
     severity: Annotated[Severity, typer.Option("--severity", help="As you see it; measuring may raise it.")],
     type: Annotated[IncidentType, typer.Option("--type")],

@@ -36,7 +36,7 @@ def severity(
     typer.echo(render.plain(f"{one['id']} is {one['severity']}"))
 
 
-def contain(
+def contain(  # noqa: PLR0913 - its parameters are the command's options
     incident_id: IncidentId,
     reason: Annotated[str, typer.Option("--reason", help="Why; people are told, and it goes on the timeline.")],
     stop_serving: Annotated[bool, typer.Option("--stop-serving", help="No model server runs: every prediction request fails.")] = False,

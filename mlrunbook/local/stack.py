@@ -65,7 +65,7 @@ class Stack:
     `meanwhile` is done once the database has its schema, while the rest starts. `timings` holds seconds by part.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - what a test, a demo or a benchmark runs otherwise
         self,
         data_dir: Path,
         *,

@@ -119,7 +119,7 @@ def running(app: FastAPI, headers: dict[str, str]) -> Iterator[httpx.Client]:
         yield client
 
 
-def log(
+def log(  # noqa: PLR0913 - a confusion matrix and what else a row has
     engine: Engine,
     model: str,
     *,

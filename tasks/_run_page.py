@@ -14,8 +14,8 @@ from prefect.runtime import flow_run
 
 from mlrunbook.base.progress import told_to
 from mlrunbook.base.settings import settings
+from mlrunbook.domain.detection.lifecycle import Shown
 from mlrunbook.domain.errors import Transient
-from mlrunbook.domain.records import Record
 from mlrunbook.response.run import Run
 from tasks.run import off_loop
 
@@ -56,16 +56,16 @@ async def _show(key: str, create: Callable[[], Awaitable[object]]) -> None:
 
 
 async def _once(run: Run, key: str, content: str, show: Callable[[], Awaitable[None]]) -> None:
-    shown = Record.SHOWN.of(flow_run.id, _slug(key), hashlib.sha256(content.encode()).hexdigest()[:12])
-    if await off_loop(run.recorded, shown):
+    shown = (str(flow_run.id), _slug(key), hashlib.sha256(content.encode()).hexdigest()[:12])
+    if await off_loop(run.recall, Shown, *shown):
         return
     await show()
     await off_loop(_record, run, shown)
 
 
-def _record(run: Run, shown: str) -> None:
+def _record(run: Run, shown: tuple[str, ...]) -> None:
     with run.write() as conn:
-        run.record(conn, shown, {"at": run.world.now()})
+        run.keep(conn, Shown(run.world.now()), *shown)
 
 
 def _slug(key: str) -> str:

@@ -16,6 +16,7 @@ from mlrunbook.domain.containment.orders import Failed, OrderEnded, OrderWaits
 from mlrunbook.domain.incident import Case, ClockName, Subtype
 from mlrunbook.domain.records import Recorded
 from mlrunbook.store import records
+from tests.store.old_records import check_read
 
 AT = datetime(2026, 3, 29, 0, 30, 7, 250000, tzinfo=UTC)
 DIGEST = "5f" * 32
@@ -57,14 +58,20 @@ SAMPLES: list[tuple[type[Recorded], dict[str, Any], Recorded]] = [
     (FormAnswer, {}, FormAnswer()),
     (
         FormAnswer,
-        {"decision": "rejected", "name": "Ada", "comment": "not on a Friday"},
-        FormAnswer("rejected", "Ada", "not on a Friday"),
+        {"decision": "rejected", "name": "Security", "comment": "not on a Friday"},
+        FormAnswer("rejected", "Security", "not on a Friday"),
     ),
     (Clock, CLOCK_ROW, CLOCK),
     (
         Clock,
-        CLOCK_ROW | {"case": "personal_data", "ended_at": "2026-03-30 00:30:07.250000+00:00", "ended_by": "Ada", "reference": "case 7"},
-        Clock(CLOCK.name, CLOCK.case, AT, CLOCK.deadline, CLOCK.why, AT + timedelta(days=1), "Ada", "case 7"),
+        CLOCK_ROW
+        | {
+            "case": "personal_data",
+            "ended_at": "2026-03-30 00:30:07.250000+00:00",
+            "ended_by": "Security",
+            "reference": "case 7",
+        },
+        Clock(CLOCK.name, CLOCK.case, AT, CLOCK.deadline, CLOCK.why, AT + timedelta(days=1), "Security", "case 7"),
     ),
 ]
 
@@ -73,11 +80,7 @@ SAMPLES: list[tuple[type[Recorded], dict[str, Any], Recorded]] = [
 def test_a_row_of_an_earlier_version_is_read_as_what_it_says(
     conn: Connection, incident_id: str, kind: type[Recorded], row: dict[str, Any], meant: Recorded
 ) -> None:
-    records.put(conn, incident_id, kind.key, row, now=AT)
-    assert records.recall(conn, incident_id, kind) == meant
-    records.forget(conn, incident_id, kind.key)
-    records.keep(conn, incident_id, meant, now=AT)
-    assert records.recall(conn, incident_id, kind) == meant
+    check_read(conn, incident_id, kind, row, meant)
     written = records.get(conn, incident_id, kind.key)
     assert written is not None
     assert {name: written[name] for name in row} == row, "an earlier version reads it as well"

@@ -19,7 +19,7 @@ from mlrunbook.domain.resolution.fix import Applied, HumanResolution
 from mlrunbook.domain.resolution.plan import ResolutionPlan, ReturnPlan, UndoPlan
 from mlrunbook.domain.resolution.recovery import OutcomesOverdue, PromotionWatch, Recovery
 from mlrunbook.domain.resolution.request import Request
-from mlrunbook.store import records
+from tests.store.old_records import check_read
 
 AT = datetime(2026, 3, 29, 0, 30, 7, 250000, tzinfo=UTC)
 SINCE = datetime(2026, 3, 1, tzinfo=UTC)
@@ -176,8 +176,7 @@ SAMPLES: list[tuple[type[Recorded], dict[str, Any], Recorded]] = [
 def test_a_row_of_an_earlier_version_is_read_as_what_it_says(
     conn: Connection, incident_id: str, kind: type[Recorded], row: dict[str, Any], meant: Recorded
 ) -> None:
-    records.put(conn, incident_id, kind.key, row, now=AT)
-    assert records.recall(conn, incident_id, kind) == meant
+    check_read(conn, incident_id, kind, row, meant)
 
 
 @pytest.mark.parametrize(("kind", "row", "meant"), SAMPLES, ids=lambda one: one.__name__ if isinstance(one, type) else "")

@@ -1,0 +1,24 @@
+"""What holds of every row that an earlier version wrote."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import Connection
+
+from mlrunbook.domain.records import Recorded
+from mlrunbook.store import records
+
+NOW = datetime(2026, 3, 29, 1, 0, tzinfo=UTC)
+
+
+def check_read(conn: Connection, incident_id: str, kind: type[Recorded], row: Mapping[str, Any], meant: Recorded) -> None:
+    """The row is read as `meant`; so is what is written of it today, under the names an earlier version reads."""
+    records.put(conn, incident_id, kind.key, row, now=NOW)
+    assert records.recall(conn, incident_id, kind) == meant
+    records.forget(conn, incident_id, kind.key)
+    records.keep(conn, incident_id, meant, now=NOW)
+    assert records.recall(conn, incident_id, kind) == meant
+    assert meant.to_record().keys() >= row.keys(), "no field is renamed"

@@ -1,3 +1,3 @@
-"""What everything stands on: settings, database, tokens, web, processes, files. May import domain.errors, and domain.policy for the
-policy file.
+"""What everything stands on: settings, database, tokens, web, HTML pages, processes, files. May import domain.errors, domain.policy for the
+policy file, and how domain.communication makes a text one printable line.
 """

@@ -20,6 +20,7 @@ from mlrunbook.domain.observed import Prediction
 from mlrunbook.drills.simulator.faults import FAULTS, SensorOffset, fault
 from mlrunbook.drills.simulator.fleet import Fleet
 from mlrunbook.drills.simulator.simulator import FleetSimulator
+from mlrunbook.drills.simulator.traffic import Access
 
 SEED = 5
 BOUNDARY_NM = 61.3
@@ -68,9 +69,7 @@ def start(tmp_path: Path) -> Start:
     def build() -> tuple[FleetSimulator, Platform]:
         platform = Platform()
         http = httpx.Client(transport=httpx.MockTransport(platform))
-        simulator = FleetSimulator(
-            Fleet(SEED, assets=500), server_url="http://s", platform_url="http://p", token="", models_dir=tmp_path, http=http
-        )
+        simulator = FleetSimulator(Fleet(SEED, assets=500), access=Access("http://s", "http://p", ""), models_dir=tmp_path, http=http)
         return simulator, platform
 
     return build
@@ -169,7 +168,7 @@ def test_faults_of_the_machines_need_the_simulated_fleet(tmp_path: Path) -> None
 
         readings = training
 
-    simulator = FleetSimulator(Table(), server_url="http://s", platform_url="http://p", token="", models_dir=tmp_path)
+    simulator = FleetSimulator(Table(), access=Access("http://s", "http://p", ""), models_dir=tmp_path)
     for name in ("biased-segment", "nothing-wrong"):
         with pytest.raises(Invalid, match="simulated fleet"):
             simulator.inject(fault(name))

@@ -1,4 +1,4 @@
-"""Step 4, Path C before the gate: nobody is asked about a candidate that has not proved better."""
+"""Step 4, Path C before the gate: only a candidate that has proved better is put up for approval."""
 
 from prefect import flow
 
@@ -18,7 +18,7 @@ from tasks.candidate import (
 
 @flow(name="prepare-candidate", flow_run_name="prepare-candidate-of-{incident_id}", persist_result=False)
 async def prepare_candidate(incident_id: str) -> Outlook:
-    """Train, register, validate, shadow. Where path C stands then."""
+    """Train, register, validate and shadow a candidate. Returns where path C stands."""
     if proven := await proven_candidate(incident_id):
         return proven
     wanted = await wanted_retraining(incident_id)

@@ -19,7 +19,7 @@ from tasks.plan import apply_containment
 
 @flow(name="contain", flow_run_name="contain-{incident_id}", persist_result=False)
 async def contain(incident_id: str) -> None:
-    """Stop or minimise the damage: what policy lets happen by itself now, the rest is proposed to a person."""
+    """Stop or minimise the damage: apply what policy allows automatically, propose the rest for approval."""
     await raise_alarm(incident_id)  # people first: it needs nothing but the store
     if await is_recorded(incident_id, Record.CONTAINED):
         return
@@ -31,7 +31,7 @@ async def contain(incident_id: str) -> None:
 
 
 async def carry_out_orders(incident_id: str) -> None:
-    """What people have ordered on the spot, the newest first: before anything else, but for the evidence."""
+    """Carry out emergency orders, newest first. Only evidence is preserved before them."""
     for digest in await orders_to_carry_out(incident_id):
         await preserve_evidence(incident_id)
         await apply_order(incident_id, digest)
@@ -39,6 +39,6 @@ async def carry_out_orders(incident_id: str) -> None:
 
 
 async def mitigate(incident_id: str) -> None:
-    """A temporary mitigation that a person has approved while the investigation ran."""
+    """Apply a temporary mitigation that was approved while the investigation ran."""
     if digest := await approved_mitigation(incident_id):
         await apply_containment(incident_id, digest)

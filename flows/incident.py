@@ -60,8 +60,8 @@ async def respond(  # noqa: PLR0913 - its parameters are the form of a report
         unknownModel: Report it although neither the registry nor the policy knows the model: somebody is paged, nothing is changed.
     """
     if not incident_id:
-        said = NewReport(model, severity, type, description, impact, reportedBy, subtype)
-        incident_id = await open_or_join(said, unknown_model=unknownModel)
+        report = NewReport(model, severity, type, description, impact, reportedBy, subtype)
+        incident_id = await open_or_join(report, unknown_model=unknownModel)
     return await follow_runbook(incident_id)
 
 
@@ -70,7 +70,7 @@ async def follow_runbook(incident_id: str) -> Outcome:
     async with carrying(incident_id) as ours:
         if not ours:
             return Outcome(incident_id, Ended.NOT_OURS, "carried by another run, ended, or about a model that nobody knows")
-        await carry_out_orders(incident_id)  # 2, where a person has ordered something
+        await carry_out_orders(incident_id)  # 2, what a person has ordered
         triaged = await triage(incident_id)  # 1
         if not triaged.real:
             await end(incident_id)
@@ -81,12 +81,12 @@ async def follow_runbook(incident_id: str) -> Outcome:
             await contain(incident_id)  # 2 again: it is worse than triage knew
         await publish_findings(incident_id)
         await mitigate(incident_id)
-        await release(incident_id)  # after a breach, where a person lets it serve before the fix
+        await release(incident_id)  # after a breach, if a person lets it serve before the fix
         return await fix(incident_id) or await confirm(incident_id) or await close(incident_id)
 
 
 async def fix(incident_id: str) -> Outcome | None:
-    """Step 4: prove, plan, ask, carry out. None goes on; else the run ends here, for a person or a later run."""
+    """Step 4: prove, plan, ask, carry out. None: go on. An outcome: this run ends, and a person or a later run takes over."""
     if await is_recorded(incident_id, Record.HUMAN_RESOLUTION):
         return None
     candidate = await prepare_candidate(incident_id)  # path C: train, validate, shadow
@@ -103,7 +103,7 @@ async def fix(incident_id: str) -> Outcome | None:
 
 
 async def confirm(incident_id: str) -> Outcome | None:
-    """The model serves again and has recovered: None. A fix that cannot be confirmed goes to a person, who knows what else serves."""
+    """None: the model serves again and has recovered. A fix that cannot be confirmed is handed to a person."""
     if not await release(incident_id):
         return await stop(
             incident_id, Ended.STILL_ISOLATED, "the model server stays isolated: take a path, or hand over and close with a reason"
@@ -120,7 +120,7 @@ async def confirm(incident_id: str) -> Outcome | None:
 
 
 async def close(incident_id: str) -> Outcome:
-    """Take containment back, tell people, write the review."""
+    """Undo containment, announce the resolution, draft the review."""
     await undo_containment(incident_id)
     await announce_resolution(incident_id)  # 5
     await publish_review(incident_id, await draft_review(incident_id))  # 6
@@ -140,7 +140,7 @@ async def release(incident_id: str) -> bool:
 
 
 async def approval(incident_id: str, digest: str) -> Literal["approved", "rejected"]:
-    """Checks the row, else suspends; a resume without a valid row suspends again."""
+    """Read the decision from the store, else suspend; a resume without a valid decision suspends again."""
     while (state := await approval_state(incident_id, digest)) == "pending":
         plan = await publish_plan(incident_id, digest)
         if number := await ask_for_approval(incident_id, digest):

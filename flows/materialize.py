@@ -34,8 +34,8 @@ async def materialize(
         lookBackHours: Load again what is this old, for rows that came late or were loaded wrong. 0 goes on where the last run ended.
         severity: How bad it is, if this opens a new incident.
     """
-    asked = await materialization_asked(model, featureViews, endDate, lookBackHours, reason=reason, by=requestedBy)
-    description = f"Materialization of {', '.join(asked.views)} requested: {reason}"
-    said = NewReport(model, severity, IncidentType.PERFORMANCE_DEGRADATION, description, "", requestedBy)
-    incident_id = await open_or_join(said, asked)
+    request = await materialization_asked(model, featureViews, endDate, lookBackHours, reason=reason, by=requestedBy)
+    description = f"Materialization of {', '.join(request.views)} requested: {reason}"
+    report = NewReport(model, severity, IncidentType.PERFORMANCE_DEGRADATION, description, "", requestedBy)
+    incident_id = await open_or_join(report, request)
     return await follow_runbook(incident_id)

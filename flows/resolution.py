@@ -17,7 +17,7 @@ async def resolve(incident_id: str, digest: str) -> None:
 
 @flow(name="verify-recovery", flow_run_name="verify-recovery-of-{incident_id}", persist_result=False)
 async def verify_recovery(incident_id: str) -> RecoveryOutlook:
-    """Measure predictions made after the fix; a promotion that did not hold is taken back at once."""
+    """Measure predictions made after the fix; a promotion that did not hold is reverted at once."""
     recovery = await measure_recovery(incident_id)
     if recovery.recovered is False:
         await return_to_previous(incident_id)
@@ -26,7 +26,7 @@ async def verify_recovery(incident_id: str) -> RecoveryOutlook:
 
 @flow(name="undo-containment", flow_run_name="undo-containment-of-{incident_id}", persist_result=False)
 async def undo_containment(incident_id: str) -> None:
-    """Take containment back, or keep it with a named reason."""
+    """Undo containment, or keep it for a stated reason."""
     undo = await plan_undo(incident_id)
     if undo.digest:
         await apply_containment(incident_id, undo.digest, undo.undoes)

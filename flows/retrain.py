@@ -37,9 +37,9 @@ async def retrain(
         requestedBy: Your name or role.
         severity: How bad it is, if this opens a new incident.
     """
-    wish = Request(path=Path.RETRAIN, start_date=start_date, end_date=end_date, version=version or None, reason=reason, by=requestedBy)
-    asked = await check_retraining(model_name, wish)
+    request = Request(path=Path.RETRAIN, start_date=start_date, end_date=end_date, version=version or None, reason=reason, by=requestedBy)
+    request = await check_retraining(model_name, request)
     description = f"Retraining requested: {reason}"
-    said = NewReport(model_name, severity, IncidentType.PERFORMANCE_DEGRADATION, description, "", requestedBy)
-    incident_id = await open_or_join(said, asked)
+    report = NewReport(model_name, severity, IncidentType.PERFORMANCE_DEGRADATION, description, "", requestedBy)
+    incident_id = await open_or_join(report, request)
     return await follow_runbook(incident_id)

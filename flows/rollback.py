@@ -23,8 +23,8 @@ async def rollback(model: str, targetVersion: str, reason: str, rolledBackBy: st
         rolledBackBy: Your name or role.
         severity: How bad it is, if this opens a new incident.
     """
-    asked = Request(path=Path.ROLLBACK, target_version=targetVersion, reason=reason, by=rolledBackBy)
+    request = Request(path=Path.ROLLBACK, target_version=targetVersion, reason=reason, by=rolledBackBy)
     description = f"Rollback to {targetVersion} requested: {reason}"
-    said = NewReport(model, severity, IncidentType.PERFORMANCE_DEGRADATION, description, "", rolledBackBy)
-    incident_id = await open_or_join(said, asked)
+    report = NewReport(model, severity, IncidentType.PERFORMANCE_DEGRADATION, description, "", rolledBackBy)
+    incident_id = await open_or_join(report, request)
     return await follow_runbook(incident_id)

@@ -26,8 +26,8 @@ async def threshold(
             precision back, at most one policy step away.
         severity: How bad it is, if this opens a new incident.
     """
-    asked = Request(path=Path.THRESHOLD, threshold=threshold, reason=reason, by=changedBy)
+    request = Request(path=Path.THRESHOLD, threshold=threshold, reason=reason, by=changedBy)
     description = f"{'Another threshold' if threshold is None else f'Threshold {threshold:g}'} requested: {reason}"
-    said = NewReport(model, severity, IncidentType.PERFORMANCE_DEGRADATION, description, "", changedBy)
-    incident_id = await open_or_join(said, asked)
+    report = NewReport(model, severity, IncidentType.PERFORMANCE_DEGRADATION, description, "", changedBy)
+    incident_id = await open_or_join(report, request)
     return await follow_runbook(incident_id)

@@ -1,4 +1,4 @@
-"""Tasks of the regular audits, and of the hourly look whether everybody who was to be paged was."""
+"""Tasks of the regular audits, and of the hourly check that every page that was due has gone out."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from tasks._run_page import gateway_link, show_text
 from tasks._step import RETRY_TRANSIENT, world_step
 from tasks.run import off_loop
 
-# A platform that is away when an audit is due is asked again for more than an hour.
+# Retried for more than an hour: the platform may be down when an audit is due.
 PATIENT = {"retries": 6, "retry_delay_seconds": 900, "timeout_seconds": 600}
 
 
 def period(kind: str, up_to_now: bool) -> Period:
-    """By the time the run was due, not by the clock: a run that is killed and starts again looks at the same days."""
+    """By the time the run was due, not by the clock: a run that is killed and restarted covers the same days."""
     at = flow_run.scheduled_start_time or datetime.now(UTC)
     return (up_to if up_to_now else complete)(Kind(kind), at)
 

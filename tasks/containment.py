@@ -15,14 +15,14 @@ plan_release = step(breach.plan_release, "plan-release-of-{incident_id}")
 lift_isolation = step(breach.lift, "lift-isolation-of-{incident_id}", timeout_seconds=A_CHANGE_S)
 
 orders_to_carry_out = step(emergency.to_carry_out, "look-for-orders")
-# Twice only: the order behind it must not wait, and a later run tries again.
+# Two retries only: the next order must not wait, and a later run tries again.
 apply_order_action = labelled_step(emergency.carry_out, "{label}", retries=2, timeout_seconds=A_CHANGE_S)
 postpone_order = step(emergency.postpone, "try-again-soon")
 announce_order = step(emergency.announce, "announce-an-order")
 
 
 async def apply_order(incident_id: str, digest: str) -> None:
-    """Every action of the order; one that fails, or that nothing answers to, does not stop the others."""
+    """Apply every action of the order; one that fails or times out does not stop the others."""
     for i, action in enumerate((await read_plan(incident_id, digest)).actions):
         try:
             await apply_order_action(incident_id, label(action), digest, i)

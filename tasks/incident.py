@@ -19,8 +19,8 @@ look_again_later = step(runs.look_again_later, "look-again-at-{incident_id}")
 end = step(runs.done, "end-{incident_id}")
 
 
-@task(task_run_name="open-or-join-{said.model}", **RETRY_TRANSIENT)
-async def open_or_join(said: NewReport, request: Request | None = None, *, unknown_model: bool = False) -> str:
+@task(task_run_name="open-or-join-{report.model}", **RETRY_TRANSIENT)
+async def open_or_join(report: NewReport, request: Request | None = None, *, unknown_model: bool = False) -> str:
     """Open an incident, or join the one open for this model and failure family; returns its id. NotFound for a model nobody knows."""
     by_run = str(flow_run.id)
-    return await off_loop(opening.open_or_join, world(), said, request, by_run=by_run, unknown_model=unknown_model)
+    return await off_loop(opening.open_or_join, world(), report, request, by_run=by_run, unknown_model=unknown_model)

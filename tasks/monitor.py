@@ -26,7 +26,7 @@ async def evaluate_rules(
     store: FeatureServerAnswer | Missing,
     log: LogSeen | Missing,
 ) -> list[str]:
-    """Judge every rule and take in what fires; a sentence a rule that is not well."""
+    """Judge every rule and take in what fires. Returns a sentence for each rule that is not well."""
     what = await off_loop(monitor.seen, world(), model, status, metrics, store, log)
     sentences = await off_loop(monitor.evaluate, world(), what)
     run_log = get_run_logger()

@@ -14,5 +14,5 @@ from tasks.run import off_loop
 
 @task(task_run_name="check-the-request-of-a-retraining", **RETRY_TRANSIENT)
 async def check_retraining(model: str, asked: Request) -> Request:
-    """What is asked for, with its dates in UTC; Invalid when it cannot be done."""
+    """The request with its dates in UTC. Raises Invalid if it cannot be carried out."""
     return await off_loop(candidate.check_request, world(), model, asked, by_run=str(flow_run.id))

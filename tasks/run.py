@@ -1,4 +1,4 @@
-"""The run that holds an incident's lease: kept alive while it lives; its errors are said before it ends."""
+"""The run that holds an incident's lease: kept alive while it lives; its errors are recorded before it ends."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def on_behalf_of(run: Run) -> Iterator[None]:
 async def carrying(incident_id: str) -> AsyncIterator[bool]:
     """Hold the incident's lease for the body; False when another run carries it.
 
-    An error ends this run and is said on the timeline: a `Refused` or `Unknown` pages a human, anything else is tried again by a
+    An error ends this run and is recorded on the timeline: a `Refused` or `Unknown` pages a human, anything else is retried by a
     later run. A run that was fenced off ends quietly.
     """
     run = await off_loop(runs.take, world(), incident_id, str(flow_run.id))
@@ -81,5 +81,5 @@ def _keep_alive(run: Run, stop: threading.Event) -> None:
         try:
             with run.world.transaction() as conn:
                 leases.renew(conn, run.lease, now=run.world.now(), lease_s=lease_s)
-        except Exception:  # noqa: S112 - the store is away for a moment: the next beat tries again
+        except Exception:  # noqa: S112 - the store is down for a moment: the next beat tries again
             continue

@@ -47,8 +47,8 @@ class PlainEngine:
     Attributes:
         sleep: Waits before a retry.
         in_threads: Run steps in threads, as a worker does, so that a timeout can cut one off. False: at once, in the order of the calls.
-        ran: The names of the runs of flows and tasks, in the order they began; a name stands once for each attempt.
-        delays_s: What was waited before retries.
+        ran: The names of the runs of flows and tasks, in the order they began; once for each attempt.
+        delays_s: The waits before retries.
         artifacts: What the run pages show, by key.
     """
 
@@ -117,7 +117,7 @@ class PlainEngine:
         raise AssertionError("a loop over at least one attempt has returned or raised")
 
     async def _suspend(self, *, wait_for_input: type[BaseModel], key: str) -> BaseModel:
-        """As Prefect: a run stops at a gate once; run again it takes the answer, or what was typed of one, as it is."""
+        """As in Prefect: a run stops at a gate once; run again, it takes the answer as it is, even an incomplete one."""
         context = FlowRunContext.get()
         run = context.flow_run if context else None
         assert run, "a run is suspended by its flow"

@@ -1,1 +1,1 @@
-"""doctor and the platform contract: read-only. May import adapters, base, ports and domain."""
+"""doctor and the platform contract: read-only. May import adapters, store, base, ports and domain."""

@@ -1,1 +1,1 @@
-"""Demo, game day, fault injection, scoring. May import local, response, store, base and domain."""
+"""Demo, game day, fault injection, scoring. May import local, response, adapters, store, base and domain."""

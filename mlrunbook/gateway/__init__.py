@@ -1,1 +1,1 @@
-"""HTTP in, dispatcher out. May import bootstrap, response, store, base and domain; never flows, tasks or prefect."""
+"""HTTP in, dispatcher out. May import bootstrap, response, store, base, ports and domain; never flows, tasks or prefect."""

@@ -1,1 +1,1 @@
-"""Everything on one machine: the stack and PostgreSQL. May import adapters, base and domain."""
+"""Everything on one machine: the stack and PostgreSQL. May import response, adapters, store, base and domain."""

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
+import pkgutil
 import subprocess
 import threading
 from collections.abc import Iterator
@@ -17,9 +19,10 @@ import yaml
 
 from mlrunbook.cli.webhook import FormatName
 from mlrunbook.domain.policy.intake import IntakePolicy
+from mlrunbook.gateway import webhooks
 from mlrunbook.gateway.api.changes_and_quarantine import ChangeIn
-from mlrunbook.gateway.webhooks import pagerduty
-from mlrunbook.gateway.webhooks.parsing import Received
+from mlrunbook.gateway.webhooks import mail, pagerduty
+from mlrunbook.gateway.webhooks.parsing import Format, Received
 from mlrunbook.gateway.webhooks.registry import FORMATS
 from mlrunbook.gateway.webhooks.signatures import OF_FORMAT, TOKEN_HEADER, Signed, prove
 
@@ -34,6 +37,12 @@ def test_every_format_has_a_file_a_proof_and_a_name_on_the_command_line() -> Non
     for name in FORMATS:
         (file,) = RECEIVERS.glob(f"{name}.*")
         assert f"/webhooks/{name}" in file.read_text()
+
+
+def test_every_file_that_reads_a_format_is_registered() -> None:
+    files = [importlib.import_module(f"{webhooks.__name__}.{found.name}") for found in pkgutil.iter_modules(webhooks.__path__)]
+    read = {file.FORMAT.name for file in files if isinstance(getattr(file, "FORMAT", None), Format)}
+    assert read - {mail.FORMAT.name} == set(FORMATS)
 
 
 def test_the_yaml_files_parse_and_name_the_headers_that_are_checked() -> None:

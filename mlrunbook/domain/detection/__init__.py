@@ -1,3 +1,3 @@
-"""Step 1: alert rules, signals, severity, silences, flapping. May import investigation's siblings below: review, communication, evaluation,
-policy.
+"""Step 1: alert rules, signals, severity, silences, flapping. May import review, investigation and what lies
+below.
 """

@@ -60,7 +60,7 @@ class Changes:
 
 
 def in_turn(*steps: Changes | None) -> Changes:
-    """One after the other; None is nothing to do."""
+    """One after the other; None: nothing to do."""
     parts = [step for step in steps if step]
     return Changes(tuple(a for part in parts for a in part.actions), tuple(r for part in parts for r in part.reasons))
 
@@ -106,7 +106,7 @@ def materialize(of: Situation) -> Proposal | None:
 
 
 def promote(of: Situation) -> Proposal | None:
-    """Path C. Without a candidate that has proved better there is none."""
+    """Path C. None without a candidate that has proved better."""
     candidate = of.candidate
     if candidate is None:
         return None
@@ -149,9 +149,9 @@ def undo_rollout(of: Situation) -> Proposal | None:
 
 
 def restart(of: Situation) -> Proposal:
-    """A new process: of a server that was stopped, or in place of the one that runs."""
-    anew = _serve_again(of) or Changes((Restart(of.model, restart_id(of.incident_id)),))
-    return Proposal(anew, f"the server answers, latency and error rate within their limits, F1 back within 5 % of {of.baseline}")
+    """Start a server that was stopped, or restart one that runs."""
+    start = _serve_again(of) or Changes((Restart(of.model, restart_id(of.incident_id)),))
+    return Proposal(start, f"the server answers, latency and error rate within their limits, F1 back within 5 % of {of.baseline}")
 
 
 PROPOSERS: Mapping[Path, Callable[[Situation], Proposal | None]] = {
@@ -165,19 +165,19 @@ PROPOSERS: Mapping[Path, Callable[[Situation], Proposal | None]] = {
 
 
 def restart_id(incident_id: str) -> str:
-    """One incident restarts the server once; what that did not fix, another restart does not."""
+    """An incident restarts the server once: if that did not fix it, another restart will not."""
     return f"{incident_id}-serving"
 
 
 def _route_to(of: Situation, version: str) -> Changes | None:
-    """While an override points elsewhere the server can never be seen to serve `version`."""
+    """While a route override points elsewhere, the server never serves `version`."""
     if of.state is None or of.state.route_version in (None, version):
         return None
     return Changes((RouteTraffic(of.model, version),), (f"traffic is routed to {of.state.route_version}: it goes to {version} instead",))
 
 
 def _threshold_back(of: Situation, version: str) -> Changes | None:
-    """The threshold as before containment, and servers that run: what `version` was judged with."""
+    """The threshold from before containment, on servers that run: `version` was judged with it."""
     threshold = before_containment("threshold", of.executed)
     if threshold is None:
         return _serve_again(of)
@@ -187,8 +187,8 @@ def _threshold_back(of: Situation, version: str) -> Changes | None:
 
 def _load(of: Situation, threshold: float) -> Changes:
     """A server reads its config when it starts: one that is stopped starts, one that runs restarts."""
-    anew = _serve_again(of) or Changes((Restart(of.model, f"{of.incident_id}-threshold-{threshold:g}"),))
-    return in_turn(Changes((Configure(of.model, {"threshold": threshold}),)), anew)
+    start = _serve_again(of) or Changes((Restart(of.model, f"{of.incident_id}-threshold-{threshold:g}"),))
+    return in_turn(Changes((Configure(of.model, {"threshold": threshold}),)), start)
 
 
 def _serve_again(of: Situation) -> Changes | None:

@@ -1,1 +1,1 @@
-"""The fleet simulator and its faults. May import local, base and domain."""
+"""The fleet simulator and its faults. May import local, adapters, base and domain."""

@@ -1,1 +1,1 @@
-"""The regular audits: gather, judge, record, open what breaks a limit. May import investigation and what lies below."""
+"""The regular audits: gather, judge, record, open what breaks a limit. May import containment and what lies below."""

@@ -1,1 +1,1 @@
-"""Step 5: pages, notifications, escalation, regulatory clocks, hand-over. May import run and world."""
+"""Step 5: pages, notifications, escalation, regulatory clocks, hand-over. May import world and what lies below."""

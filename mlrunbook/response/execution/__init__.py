@@ -1,3 +1,3 @@
-"""The one way to change production: approvals, execute, handlers, plans, dry run, approval gate. May import communication and what lies
-below.
+"""The one way to change production: approvals, execute, handlers, plans, dry run, approval gate. May import communication,
+run and what lies below.
 """

@@ -1,7 +1,7 @@
 """The one way to change the world: `execute(plan, ordinal)`, which reads as docs/decisions/0002-one-perform.md.
 
 Killed anywhere and run again, it goes on where the world is, not where the process was: a target that holds is not applied
-again; a state that is neither the one before nor the target means somebody else acted, and a human is asked.
+again; a state that is neither the one before nor the target means somebody else acted, and a human decides.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def execute(world: World, lease: leases.Lease, plan: Plan, ordinal: int, *, undo
 
 @dataclass
 class Attempt:
-    """One try at one action of a plan. `found`: what the journal says of earlier tries; None: there was none, or not looked yet."""
+    """One try at one action of a plan. `found`: the journal row of earlier tries; None: there was none, or it has not been read yet."""
 
     world: World
     lease: leases.Lease
@@ -81,7 +81,7 @@ class Attempt:
         return self.effect.is_satisfied(self.action, state)
 
     def settled(self, conn: Connection) -> journal.Row | None:
-        """The row of what an earlier try has brought to its end. Raises Refused where that was the end."""
+        """The row of an earlier try that has ended. Raises Refused if that try was refused."""
         check_own(incidents.get(conn, self.plan.incident_id).model, self.plan.actions)
         self.found = journal.find(conn, self.plan.incident_id, self.plan.digest, self.ordinal)
         if self.found is not None and self.found.state == ActionState.REFUSED:
@@ -89,13 +89,13 @@ class Attempt:
         return self.found if self.found is not None and self.found.settled else None
 
     def approved(self, conn: Connection) -> StoredApproval | None:
-        """The approval that this change rests on; None: what may have happened is not to be applied any more. Raises NotApproved."""
+        """The approval that covers this change. None: an earlier try may have applied it, but nothing allows it now. Raises NotApproved."""
         if self.found is not None and self.found.state == ActionState.UNKNOWN:
             return None
         return permission.allowed(conn, self.world, self.plan, self.ordinal, started=self.is_under_way)
 
     def look_once_more(self) -> journal.Row:
-        """What may have happened and is not to be applied any more: settled if the target holds, else Unknown."""
+        """For a change that may have been applied and must not be applied now: settled if the target holds, else Unknown."""
         assert self.found is not None  # what has not begun is NotApproved without an approval
         state = self.effect.read(self.world, self.action)
         if self.is_satisfied(state):
@@ -106,7 +106,7 @@ class Attempt:
         raise Unknown(f"{self.found.summary}: its outcome is unknown ({why}); look, then approve a new plan")
 
     def observe(self, approval: StoredApproval) -> State:
-        """The state before; of what must be done also where nothing answers, that it was not seen."""
+        """The state before the change. An action that must happen even if nothing answers starts from its `unseen` state."""
         if self.found is None and approval.door == POLICY_RULE and isinstance(self.action, WHAT_SERVES):
             permission.check_not_isolated(self.world, self.action)
         try:
@@ -117,8 +117,8 @@ class Attempt:
             return unseen
 
     def record_intent(self, approval: StoredApproval, before: State) -> journal.Row:
-        """From here on the change counts as begun. Whether it may is checked once more where it is written down: somebody may have said
-        no, or ordered otherwise, while the state was read. The check before that look keeps what nobody approved from being looked at."""
+        """From here on the change counts as begun. Permission is checked again in the transaction that writes the intent: somebody may have
+        rejected it, or given another order, while the state was read. The first check keeps an unapproved change from being read at all."""
         with self._write() as conn:
             if not self.is_under_way:
                 approval = permission.allowed(conn, self.world, self.plan, self.ordinal, started=False) or approval
@@ -144,7 +144,7 @@ class Attempt:
         try:
             self.effect.apply(self.world, self.action, row.id)
         except Unknown:
-            pass  # reading back tells
+            pass  # reading it back decides
         except Refused as error:
             self._give_up(row, ActionState.REFUSED, str(error), cause=error)
 
@@ -180,7 +180,7 @@ class Attempt:
             yield conn
 
     def _read_back(self, row: journal.Row | None, read: Callable[[], State], *, applied: bool = False) -> State:
-        """What may have been applied and may no longer be read (a token has expired, an object is gone) is unknown, and a person looks."""
+        """A change that may have been applied and can no longer be read (expired token, object gone) is unknown: a person looks."""
         try:
             return read()
         except Refused as error:
@@ -189,7 +189,7 @@ class Attempt:
             self._give_up(row, ActionState.UNKNOWN, f"cannot be read back: {error}", cause=error)
 
     def _wait(self, settle_s: float) -> State:
-        """Read back until the target holds or the time is over. Raises Transient when it cannot be read then: that is no outcome yet."""
+        """Read back until the target holds or time is up. Raises Transient if it cannot be read by then: that is no outcome yet."""
         deadline = time.monotonic() + settle_s
         while True:
             try:
@@ -212,7 +212,7 @@ class Attempt:
 
 
 def _set_undone(conn: Connection, undo: journal.Row, undo_of: str) -> None:
-    """What it was planned to take back, and earlier changes of the same thing, which it has settled too."""
+    """Mark as undone what this change was planned to undo, and earlier changes of the same thing, which it undid as well."""
     journal.set_undone(conn, undo_of, undo.id)
     for other in journal.taken_back_with(conn, undo):
         if limits_damage(plans.get(conn, undo.incident_id, other.plan_digest), other.ordinal):

@@ -1,3 +1,3 @@
-"""Take alerts in, open, join, reopen, silences, flapping, severity changes, runs and leases, post-close check. May import measurement
-and what lies below.
+"""Take alerts in, open, join, reopen, silences, flapping, severity changes, runs and leases, post-close check. May import measurement,
+execution and what lies below.
 """

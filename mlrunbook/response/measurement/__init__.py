@@ -1,1 +1,1 @@
-"""Metrics, recent changes and the feature store as one incident sees them. May import execution and what lies below."""
+"""Metrics, recent changes and the feature store as one incident sees them. May import communication, run and what lies below."""

@@ -34,7 +34,8 @@ class Line:
 
 @dataclass(frozen=True)
 class CaseFile:
-    """`findings` by their key. `now` only words how long ago things happened. `lines_of`: the evidence of every cause, once it is taken."""
+    """`findings` by their key. `now` is only for saying how long ago things happened. `lines_of`: the evidence of every cause, once
+    gathered."""
 
     findings: Mapping[str, Finding]
     facts: DiagnosisFacts
@@ -46,7 +47,7 @@ class CaseFile:
         seen = [self.findings[k].state if k in self.findings else State.UNKNOWN for k in keys]
         return True if State.SUSPECT in seen else None if State.UNKNOWN in seen else False
 
-    def told(self, key: str) -> str:
+    def sentence_of(self, key: str) -> str:
         return self.findings[key].sentence if key in self.findings else "not checked"
 
     def ago(self, at: datetime) -> str:
@@ -78,7 +79,7 @@ class CaseFile:
     @property
     def drift_words(self) -> str:
         small = self.suspect(DISTRIBUTIONS) and not self.drifted
-        return self.told(DISTRIBUTIONS) + (", too little to explain it" if small else "")
+        return self.sentence_of(DISTRIBUTIONS) + (", too little to explain it" if small else "")
 
     # --- the model server
 
@@ -119,7 +120,9 @@ class CaseFile:
         return Line(weight, negated(self.facts.degraded), self.facts.degraded_words, required)
 
     def sound_inputs(self, weight: float) -> Line:
-        return Line(weight, negated(any_of(self.drifted, self.suspect(MISSING))), f"inputs: {self.drift_words}; {self.told(MISSING)}")
+        return Line(
+            weight, negated(any_of(self.drifted, self.suspect(MISSING))), f"inputs: {self.drift_words}; {self.sentence_of(MISSING)}"
+        )
 
     def unhelped_by_a_threshold(self, weight: float) -> Line:
         """No other threshold brings performance back: the model itself is wrong."""

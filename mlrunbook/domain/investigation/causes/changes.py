@@ -199,7 +199,7 @@ def _to_what_serves_already(file: CaseFile) -> Remedy | None:
 
 
 def _to_what_won_the_replay(file: CaseFile) -> Remedy | None:
-    """None: too little is known to say."""
+    """None: there is not enough evidence."""
     targets = file.facts.targets
     if targets is None or targets.not_enough_evidence:
         return None
@@ -211,7 +211,7 @@ def _to_what_won_the_replay(file: CaseFile) -> Remedy | None:
 
 
 def _to_what_served_before(file: CaseFile) -> Remedy:
-    """Nobody knows whether it does better, and that is said."""
+    """It is not known to do better, and the advice says so."""
     facts, targets = file.facts, file.facts.targets
     previous = facts.status.previous_version if facts.status else None
     if targets and _is_refused(file, previous):

@@ -1,4 +1,4 @@
-"""Causes in what the model is asked: an asset type it never saw, inputs that moved, a world that answers differently."""
+"""Causes in the data: an asset type the model never saw, inputs that drifted, outcomes that follow other rules."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from mlrunbook.domain.roles import Role
 
 
 def _features_arrive(file: CaseFile, weight: float) -> Line:
-    """A repaired or refuted feature store says nothing against the model; one that nobody can read leaves it open."""
+    """Refuted by any fault found in the feature store; open during an outage, when it cannot be read."""
     features = file.facts.features
     fed = True if features is None or features.mendable is None else None if features.mendable is False and features.outage else False
     return Line(weight, fed, "the features arrive", required=True)
 
 
 def _no_new_type(file: CaseFile) -> Line:
-    """Unless a new type is known there is none: what the training saw is not recorded by every platform."""
+    """Holds unless a new type is known: not every platform records what the training saw."""
     unseen = file.facts.unseen_types
     return Line(0.0, not unseen, "a new asset type explains it" if unseen else "no new asset type explains it", required=True)
 
@@ -31,7 +31,7 @@ def _no_better_version(file: CaseFile) -> tuple[bool | None, str]:
 
 
 def _of_one_type(file: CaseFile) -> Remedy | None:
-    """Path C weighs all assets together: a candidate may win over all and leave the one type as it is, and so may a recovery check."""
+    """By hand: path C and the recovery check weigh all assets together, and may pass while this one type stays wrong."""
     hit = ", ".join(file.facts.fallen_types)
     look = (
         f"look at asset type {hit} alone: what changed for these machines, and who is harmed by it; decide whether its predictions still "
@@ -124,7 +124,7 @@ def drift_remedy(file: CaseFile) -> Remedy:
 def drift_whys(file: CaseFile) -> tuple[str, ...]:
     chain, upstream = [file.performance_of_a_type_fell], _upstream(file)
     if DISTRIBUTIONS in file.findings:
-        chain.append(f"Why did that happen? Because {file.told(DISTRIBUTIONS)}")
+        chain.append(f"Why did that happen? Because {file.sentence_of(DISTRIBUTIONS)}")
     if upstream.broken_sensor is not None:
         chain.append(f"Why did that move? Because {upstream.sentence}")
     return tuple(chain)

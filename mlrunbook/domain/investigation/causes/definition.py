@@ -1,4 +1,4 @@
-"""What the runbook knows of a cause, in one value."""
+"""What the runbook knows about a cause, in one value."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class FollowUp:
 
 @dataclass(frozen=True)
 class Prevention:
-    """What answers a cause for good, and lessons to start the review's discussion from. None: for the meeting to say."""
+    """What prevents the cause from coming back, and lessons to start the review's discussion. None: left to the meeting."""
 
     follow_ups: tuple[FollowUp, ...]
     technical: str | None = None
@@ -92,7 +92,7 @@ def by_hand(look: str) -> Remedy:
 
 
 def retrain_or(file: CaseFile, cause: Cause, look: str) -> Remedy:
-    """Path C for the causes that the policy names; else a person has a look."""
+    """Path C for the causes that the policy names; else a person investigates."""
     if cause in file.facts.policy.retraining.triggers:
         return Remedy("Path C: retrain on recent data, and promote only what proves better", Path.RETRAIN)
     return by_hand(look)

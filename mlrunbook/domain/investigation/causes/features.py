@@ -26,15 +26,15 @@ def _materialize_or(file: CaseFile, cause: Cause, look: str) -> Remedy:
 
 def _whys_of(file: CaseFile, key: str) -> tuple[str, ...]:
     fell = file.performance_of_a_type_fell
-    return (fell, f"Why did that happen? Because {file.told(key)}") if key in file.findings else (fell,)
+    return (fell, f"Why did that happen? Because {file.sentence_of(key)}") if key in file.findings else (fell,)
 
 
 # --- the feature store is out
 
 
 def outage_evidence(file: CaseFile) -> list[Line]:
-    told = f"{file.told(READS)}; {file.told(AVAILABILITY)}"
-    return [Line(0.8, file.suspect(READS, AVAILABILITY), told, required=True), file.degraded(0.2)]
+    words = f"{file.sentence_of(READS)}; {file.sentence_of(AVAILABILITY)}"
+    return [Line(0.8, file.suspect(READS, AVAILABILITY), words, required=True), file.degraded(0.2)]
 
 
 def outage_remedy(file: CaseFile) -> Remedy:
@@ -71,7 +71,7 @@ def nulls_evidence(file: CaseFile) -> list[Line]:
     """Nulls in the prediction log, or in the store that the next prediction reads."""
     stored = _problems(file, NULLS)
     return [
-        Line(0.6, True if stored else file.suspect(MISSING), "; ".join(stored) or file.told(MISSING), required=True),
+        Line(0.6, True if stored else file.suspect(MISSING), "; ".join(stored) or file.sentence_of(MISSING), required=True),
         file.degraded(0.2),
         file.nothing_changed(),
     ]
@@ -110,7 +110,7 @@ NULL_OR_BROKEN_FEATURE = CauseDefinition(
 def stale_evidence(file: CaseFile) -> list[Line]:
     stale = _problems(file, STALE)
     return [
-        Line(0.6, bool(stale) if file.facts.features else None, "; ".join(stale) or file.told(FRESHNESS), required=True),
+        Line(0.6, bool(stale) if file.facts.features else None, "; ".join(stale) or file.sentence_of(FRESHNESS), required=True),
         file.degraded(0.2, required=True),
         file.nothing_changed(),
     ]

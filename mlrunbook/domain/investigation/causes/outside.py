@@ -1,4 +1,4 @@
-"""Causes outside the model: its server, the feed of outcomes, somebody who probes it."""
+"""Causes outside the model: its server, the feed of outcomes, an attacker who probes it."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from mlrunbook.domain.roles import Role
 
 def serving_evidence(file: CaseFile) -> list[Line]:
     facts, out = file.facts, file.suspect(READS, AVAILABILITY)
-    # Reads that fail are the server's own trouble only where the store is known to answer others.
+    # Failed reads are the server's own fault only if the store is known to answer other clients.
     blind = facts.trouble is not None and facts.trouble.trouble is Trouble.BLIND
     store_well = negated(out) if blind else out is not True
     return [
         Line(0.7, file.serving_in_trouble, file.trouble_words, required=True),
-        Line(0.15, file.suspect(SERVER_LOGS), file.told(SERVER_LOGS)),
-        Line(0.15, negated(out), f"features: {file.told(READS)}"),
+        Line(0.15, file.suspect(SERVER_LOGS), file.sentence_of(SERVER_LOGS)),
+        Line(0.15, negated(out), f"features: {file.sentence_of(READS)}"),
         Line(0.0, store_well, "no outage of the feature store explains it", required=True),
         Line(0.0, not facts.not_loaded, file.load_words, required=True),
         Line(0.0, not facts.rollout.bad, "no rollout explains it", required=True),
@@ -97,7 +97,7 @@ LABEL_PROBLEM = CauseDefinition(
 )
 
 
-# --- somebody probes the model
+# --- an attack
 
 
 def attack_evidence(file: CaseFile) -> list[Line]:

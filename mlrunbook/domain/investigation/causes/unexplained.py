@@ -13,7 +13,7 @@ SUSPECTS_SHOWN, SUSPECT_CHARS = 3, 110  # a page holds no more
 # --- nothing is wrong
 
 
-def calm_evidence(file: CaseFile) -> list[Line]:
+def nothing_wrong_evidence(file: CaseFile) -> list[Line]:
     facts, probing = file.facts, file.facts.probing
     known = facts.status is not None or facts.metrics is not None
     served_well = facts.trouble is None and not facts.not_loaded if known else None
@@ -41,7 +41,7 @@ def _sound(file: CaseFile, group: str) -> Line:
     return Line(0.15, holds, f"{group.replace('_', ' ')}: {len(ok)} of {len(items)} items are ok")
 
 
-def calm_remedy(file: CaseFile) -> Remedy:
+def nothing_wrong_remedy(file: CaseFile) -> Remedy:
     look = "wait for more outcomes, or close it as a false alarm (mlrunbook incidents close --false-alarm)"
     return retrain_or(file, Cause.NOTHING_WRONG, look)
 
@@ -53,8 +53,8 @@ def no_whys(_: CaseFile) -> tuple[str, ...]:
 NOTHING_WRONG = CauseDefinition(
     Cause.NOTHING_WRONG,
     "nothing is wrong that can be measured",
-    calm_evidence,
-    calm_remedy,
+    nothing_wrong_evidence,
+    nothing_wrong_remedy,
     no_whys,
     CAUSE_OPEN,
 )
@@ -64,7 +64,7 @@ NOTHING_WRONG = CauseDefinition(
 
 
 def no_evidence(_: CaseFile) -> list[Line]:
-    """It is what remains, not what is weighed."""
+    """Nothing speaks for it: it is what remains."""
     return []
 
 

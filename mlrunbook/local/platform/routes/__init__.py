@@ -1,1 +1,3 @@
-"""The paths of the platform's API, one file a noun; `api` puts them together."""
+"""The paths of the platform's API, one file a noun; `api` puts them together. May import
+adapters, base and domain.
+"""

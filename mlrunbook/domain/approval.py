@@ -14,7 +14,7 @@ DECISIONS = ("approved", "rejected")
 
 @dataclass(frozen=True)
 class Decision:
-    """What somebody says about a plan, as the door proved it. `verified` False: the door cannot prove who it was."""
+    """A decision about a plan, from whom the door proved it came. `verified` False: the door cannot prove who it was."""
 
     decision: str  # approved, rejected
     approver: str
@@ -26,7 +26,7 @@ class Decision:
 
 @dataclass(frozen=True)
 class FormAnswer(Recorded, key=Record.FORM):
-    """What somebody typed into Prefect's form. `decision` None: the run went on without an answer."""
+    """The answer in Prefect's form. `decision` None: the run went on without one."""
 
     decision: str | None = None  # approved, rejected, decided_elsewhere
     name: str = ""

@@ -19,7 +19,7 @@ NOT_ADVICE = "not legal advice"
 
 @dataclass(frozen=True)
 class Statement:
-    """A person's word on what the incident is to a law, and since when that is known; `aware_at` None: as it was."""
+    """A person's classification of the incident under a law, and since when it is known; `aware_at` None: unchanged."""
 
     case: Case
     by: str

@@ -14,7 +14,7 @@ from mlrunbook.domain.records import Record, Recorded
 
 @dataclass(frozen=True)
 class Alarm(Recorded, key=Record.ALARM):
-    """The officers were told, by what was known of the breach then."""
+    """The officers were notified, on what was known of the breach then."""
 
     kinds: tuple[Subtype, ...] = ()
 

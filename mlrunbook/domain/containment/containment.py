@@ -45,7 +45,7 @@ class ContainmentDecided(Recorded, key=Record.CONTAINMENT):
 
 @dataclass(frozen=True)
 class Contained(Recorded, key=Record.CONTAINED):
-    """What was to be done at once is done, or paged, and people have been told."""
+    """Immediate containment is done, or paged, and announced."""
 
     at: SpacedTime
 

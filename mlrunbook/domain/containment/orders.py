@@ -150,7 +150,7 @@ class OrderWaits(Recorded, key=Record.ORDER_WAITS):
 
 @dataclass(frozen=True)
 class OrderEnded(Recorded, key=Record.ORDER_ENDED):
-    """People were told how the order ended. `failed`: the summaries of what could not be done."""
+    """The outcome of the order was announced. `failed`: the summaries of what could not be done."""
 
     failed: tuple[str, ...] = ()
 

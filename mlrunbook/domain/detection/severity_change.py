@@ -48,7 +48,7 @@ class SeverityDoubted(Recorded, key=Record.SEVERITY_DOUBTED):
 
 @dataclass(frozen=True)
 class GradedAgain(Recorded, key=Record.GRADED_AGAIN):
-    """Measured once more after the investigation. `rose`: containment was planned anew."""
+    """Severity was measured again after the investigation. `rose`: containment was planned again."""
 
     rose: bool
 

@@ -42,7 +42,7 @@ class Recovery(Recorded, key=Record.RECOVERY):
 
 @dataclass(frozen=True)
 class OutcomesOverdue(Recorded, key=Record.OUTCOMES_OVERDUE):
-    """The team lead has been told, once, that outcomes are late."""
+    """The team lead was notified, once, that outcomes are late."""
 
     sentence: str
 

@@ -55,7 +55,7 @@ class Requester(NamedTuple):
 
 @dataclass(frozen=True)
 class Requested:
-    """What somebody orders, and why. `version`: where traffic goes."""
+    """An emergency order: who gives it, and why. `version`: where traffic goes."""
 
     order: Order
     by: Requester

@@ -131,7 +131,7 @@ def _take_in_group(conn: Connection, policy: Policy, group: _Group, hold: Hold |
 
 
 def _wake_for_a_missed_failure(conn: Connection, incident: Incident, fresh: Sequence[NormalisedAlert], *, now: datetime) -> None:
-    """Triage judges anew, whatever the run is waiting for."""
+    """Triage runs again, whatever the run is waiting for."""
     missed = next((a for a in fresh if a.name == MISSED_FAILURE_ALERT), None)
     if missed and not unknown_models.is_unknown(conn, incident.id):
         key = f"missed-{missed.fingerprint}-{missed.starts_at.isoformat()}"

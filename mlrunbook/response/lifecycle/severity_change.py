@@ -44,7 +44,7 @@ def say(conn: Connection, policy: Policy, incident_id: str, severity: Severity, 
 
 @dataclass(frozen=True)
 class SeverityChange:
-    """`found` None: triage has not spoken."""
+    """`found` None: triage has not run."""
 
     to: Severity
     found: Assessment | None

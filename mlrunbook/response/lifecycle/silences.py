@@ -1,4 +1,4 @@
-"""Alerts that nobody is told of for a while: stored and counted, and looked at again when the silence ends."""
+"""Alerts muted for a while: stored and counted, and looked at again when the silence ends."""
 
 from __future__ import annotations
 

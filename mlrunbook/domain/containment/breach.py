@@ -80,7 +80,7 @@ def is_on_paper(kinds: Collection[Subtype], severity: Severity) -> bool:
 
 
 def isolation(type_: IncidentType, kinds: Collection[Subtype], severity: Severity, policy: BreachPolicy) -> tuple[bool, str]:
-    """Whether the model server is isolated at once (else a person is asked), and why.
+    """Whether the model server is isolated at once (else a person decides), and why.
 
     A security incident of an unknown kind takes the most cautious course. A compliance incident of an unknown kind does not: most of them
     are questions, and people are told at once. What a person calls low is left to a person.

@@ -64,7 +64,7 @@ class PlanState:
 
     @property
     def waits(self) -> bool:
-        """A person is asked about it. A rule's plan asks nobody."""
+        """It waits for a person; what a rule plans needs none."""
         return self.standing is Standing.PENDING and self.plan.rule is None
 
 

@@ -1,4 +1,4 @@
-"""Step 4: the plan a person is asked to approve."""
+"""Step 4: the plan as it is put up for approval."""
 
 from __future__ import annotations
 

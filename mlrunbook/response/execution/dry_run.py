@@ -1,5 +1,5 @@
-"""A plan is rehearsed before a person is asked about it and before a rule carries it out: nothing is changed, and what the runtime would
-refuse is known."""
+"""A plan is rehearsed before it is put up for approval and before a rule carries it out: nothing is changed, and what the runtime
+would refuse is known."""
 
 from __future__ import annotations
 

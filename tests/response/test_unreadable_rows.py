@@ -44,6 +44,21 @@ def test_a_page_goes_out_although_what_was_found_cannot_be_read(world: World, no
     assert "look at it" in notifier.pages()[-1].body
 
 
+def test_a_page_goes_out_although_what_an_alert_has_put_aside_cannot_be_read(
+    world: World, notifier: LedgerNotifier, clock: Clock, closed: str
+) -> None:
+    clock.advance(minutes=5)
+    assert report(world) == closed, "opened again"
+    row = recorded(world, closed, Record.REOPENED)
+    with world.transaction() as conn:
+        records.forget(conn, closed, Record.REOPENED)
+        records.put(conn, closed, Record.REOPENED, row | {"triage": row["triage"] | NEWER[Record.TRIAGE]}, now=world.now())
+    before = len(notifier.pages())
+    clock.advance(seconds=world.policy.triage.page_anyway_after_s)
+    deliver(world)
+    assert len(notifier.pages()) > before
+
+
 @pytest.mark.parametrize("key", NEWER)
 def test_the_next_incident_is_handled_although_the_last_one_cannot_be_read(
     world: World, file_world: FileWorld, clock: Clock, closed: str, key: Record

@@ -5,15 +5,23 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Annotated
+from typing import Annotated, Any
 
-from pydantic import BeforeValidator
+from pydantic import ValidationError, ValidatorFunctionWrapHandler, WrapValidator
 
 from mlrunbook.domain.detection.triage import Triage
 from mlrunbook.domain.evaluation.performance import Confusion
 from mlrunbook.domain.incident import Ending
 from mlrunbook.domain.policy.alerting import RecurrencePolicy
 from mlrunbook.domain.records import Record, Recorded
+
+
+def _or_none(row: Any, read: ValidatorFunctionWrapHandler) -> Triage | None:
+    """What is put aside here holds up no page: the keys and times of all pages are read from this record. {}: older rows without one."""
+    try:
+        return read(row) if row else None
+    except ValidationError:
+        return None
 
 
 @dataclass(frozen=True)
@@ -32,7 +40,7 @@ class Reopened(Recorded, key=Record.REOPENED):
     baseline: Confusion | None = None
     measured: bool = True
     before: Ending | None = None
-    triage: Annotated[Triage | None, BeforeValidator(lambda row: row or None)] = None  # older rows: {} where there was none
+    triage: Annotated[Triage | None, WrapValidator(_or_none)] = None
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from mlrunbook.domain.detection.triage import Triage
 from mlrunbook.domain.evaluation.performance import Confusion
 from mlrunbook.domain.incident import Ending
 from mlrunbook.domain.policy.alerting import RecurrencePolicy
-from mlrunbook.domain.records import Record, Recorded
+from mlrunbook.domain.records import IsoTime, Record, Recorded, SpacedTime
 
 
 def _or_none(row: Any, read: ValidatorFunctionWrapHandler) -> Triage | None:
@@ -34,8 +34,8 @@ class Reopened(Recorded, key=Record.REOPENED):
     """
 
     number: int
-    at: datetime
-    since: datetime
+    at: SpacedTime
+    since: SpacedTime
     why: str
     baseline: Confusion | None = None
     measured: bool = True
@@ -47,9 +47,9 @@ class Reopened(Recorded, key=Record.REOPENED):
 class Flapping(Recorded, key=Record.FLAPPING):
     """The incident's automation has stopped, until a person says otherwise or nothing has opened until `quiet_at`."""
 
-    at: datetime
+    at: IsoTime
     why: str
-    quiet_at: datetime
+    quiet_at: IsoTime
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class AutomationResumed(Recorded, key=Record.FLAPPING_GO_ON):
     """A person lets automation go on although the incident flaps."""
 
     by: str
-    at: datetime
+    at: IsoTime
     note: str = ""
 
 

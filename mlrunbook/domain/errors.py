@@ -7,6 +7,7 @@
     |  |- Invalid      the request or the configuration is wrong; the message names the field
     |  |- NotApproved  no valid approval covers the change
     |  |- Overtaken    somebody else has changed it since: what they set stays
+    |  |- Unreadable   another version wrote the row, with a value that this one does not know
     |  `- Fenced       a newer run of this incident has taken over; this one must stop
     `- Unknown         we cannot tell whether it happened: never retried blindly, read back, else ask
 
@@ -46,6 +47,10 @@ class NotApproved(Refused):
 
 class Overtaken(Refused):
     """What is to be taken back is no longer as we left it: somebody else has changed it, and that stays."""
+
+
+class Unreadable(Refused):
+    """A row of the store has a form or a value that this version does not know."""
 
 
 class Fenced(Refused):

@@ -7,6 +7,7 @@ from datetime import datetime
 from enum import StrEnum
 
 from mlrunbook.domain.errors import Invalid
+from mlrunbook.domain.records import IsoTime
 
 
 class Severity(StrEnum):
@@ -119,9 +120,9 @@ TRANSITIONS: dict[Status, frozenset[Status]] = {
 class Ending:
     """When an incident ended; one that opens again has no such times."""
 
-    resolved_at: datetime | None
-    closed_at: datetime | None
-    review_due_at: datetime | None
+    resolved_at: IsoTime | None
+    closed_at: IsoTime | None
+    review_due_at: IsoTime | None
 
 
 @dataclass(frozen=True)

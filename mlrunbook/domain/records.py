@@ -12,7 +12,9 @@ from enum import StrEnum
 from functools import cache
 from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import PlainSerializer, TypeAdapter
+from pydantic import PlainSerializer, TypeAdapter, ValidationError
+
+from mlrunbook.domain.errors import Unreadable
 
 
 class Record(StrEnum):
@@ -125,6 +127,11 @@ class Recorded:
 
     @classmethod
     def from_record(cls, row: Mapping[str, Any]) -> Self:
-        """The dataclass of a row of this or an older version."""
+        """The dataclass of a row of this or an older version. Unreadable where a newer one wrote what this one does not know."""
         adapter: TypeAdapter[Self] = _adapter(cls)
-        return adapter.validate_python(dict(row))
+        try:
+            return adapter.validate_python(dict(row))
+        except ValidationError as error:
+            wrong = error.errors(include_url=False)[0]
+            what = f"{'.'.join(map(str, wrong['loc']))}: {wrong['msg']}"
+            raise Unreadable(f"the record {cls.key!s} cannot be read ({what}): run the version of mlrunbook that wrote it") from error

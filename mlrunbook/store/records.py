@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any, TypeVar
@@ -10,9 +11,11 @@ from typing import Any, TypeVar
 from sqlalchemy import Connection, delete, select
 from sqlalchemy.dialects.postgresql import insert
 
+from mlrunbook.domain.errors import Unreadable
 from mlrunbook.domain.records import Recorded
 from mlrunbook.store.tables import incidents, records
 
+log = logging.getLogger(__name__)
 R = TypeVar("R", bound=Recorded)
 
 
@@ -20,6 +23,20 @@ def recall(conn: Connection, incident_id: str, kind: type[R], *names: object) ->
     """What an earlier step has left under the key of `kind`."""
     row = get(conn, incident_id, kind.key.of(*names))
     return None if row is None else kind.from_record(row)
+
+
+def recall_if_readable(conn: Connection, incident_id: str, kind: type[R], *names: object) -> R | None:
+    """For what only helps, in a page or about another incident: None also where another version's row cannot be read."""
+    row = get(conn, incident_id, kind.key.of(*names))
+    return None if row is None else _if_readable(incident_id, kind, row)
+
+
+def _if_readable(incident_id: str, kind: type[R], row: Mapping[str, Any]) -> R | None:
+    try:
+        return kind.from_record(row)
+    except Unreadable as error:
+        log.warning("%s: %s", incident_id, error)
+        return None
 
 
 def keep(conn: Connection, incident_id: str, record: R, *names: object, now: datetime) -> R:
@@ -59,12 +76,12 @@ def with_prefix(conn: Connection, incident_id: str, prefix: str) -> dict[str, di
     return {r.step: dict(r.data) for r in rows}
 
 
-def of_step(conn: Connection, step: str, incident_ids: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """What these incidents have recorded of one step, by incident; those without it are left out."""
+def of_incidents(conn: Connection, kind: type[R], incident_ids: Sequence[str]) -> dict[str, R]:
+    """What these incidents have recorded of one kind, by incident; those without it are left out, and those of which it cannot be read."""
     rows = conn.execute(
-        select(records.c.incident_id, records.c.data).where(records.c.step == step, records.c.incident_id.in_(incident_ids))
+        select(records.c.incident_id, records.c.data).where(records.c.step == kind.key, records.c.incident_id.in_(incident_ids))
     )
-    return {r.incident_id: dict(r.data) for r in rows}
+    return {r.incident_id: found for r in rows if (found := _if_readable(r.incident_id, kind, r.data))}
 
 
 def times_of(conn: Connection, step: str, *, since: datetime) -> list[datetime]:

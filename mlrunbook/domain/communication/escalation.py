@@ -13,7 +13,7 @@ from datetime import datetime, timedelta
 from mlrunbook.domain.communication.durations import in_words, utc
 from mlrunbook.domain.incident import Severity
 from mlrunbook.domain.policy.policy import Policy
-from mlrunbook.domain.records import Record, Recorded
+from mlrunbook.domain.records import IsoTime, Record, Recorded, SpacedTime
 from mlrunbook.domain.roles import Role
 
 
@@ -24,14 +24,14 @@ class Holder(Recorded, key=Record.HOLDER):
     to: str
     by: str
     note: str
-    at: datetime
+    at: IsoTime
 
 
 @dataclass(frozen=True)
 class AuditNote(Recorded, key=Record.ESCALATION_AUDIT):
     """The escalation audit has said once that the page of its key was missing."""
 
-    at: datetime
+    at: SpacedTime
 
 
 @dataclass(frozen=True)

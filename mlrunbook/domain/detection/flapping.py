@@ -5,15 +5,23 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Annotated
+from typing import Annotated, Any
 
-from pydantic import BeforeValidator
+from pydantic import ValidationError, ValidatorFunctionWrapHandler, WrapValidator
 
 from mlrunbook.domain.detection.triage import Triage
 from mlrunbook.domain.evaluation.performance import Confusion
 from mlrunbook.domain.incident import Ending
 from mlrunbook.domain.policy.alerting import RecurrencePolicy
-from mlrunbook.domain.records import Record, Recorded
+from mlrunbook.domain.records import IsoTime, Record, Recorded, SpacedTime
+
+
+def _or_none(row: Any, read: ValidatorFunctionWrapHandler) -> Triage | None:
+    """What is put aside here holds up no page: the keys and times of all pages are read from this record. {}: older rows without one."""
+    try:
+        return read(row) if row else None
+    except ValidationError:
+        return None
 
 
 @dataclass(frozen=True)
@@ -26,22 +34,22 @@ class Reopened(Recorded, key=Record.REOPENED):
     """
 
     number: int
-    at: datetime
-    since: datetime
+    at: SpacedTime
+    since: SpacedTime
     why: str
     baseline: Confusion | None = None
     measured: bool = True
     before: Ending | None = None
-    triage: Annotated[Triage | None, BeforeValidator(lambda row: row or None)] = None  # older rows: {} where there was none
+    triage: Annotated[Triage | None, WrapValidator(_or_none)] = None
 
 
 @dataclass(frozen=True)
 class Flapping(Recorded, key=Record.FLAPPING):
     """The incident's automation has stopped, until a person says otherwise or nothing has opened until `quiet_at`."""
 
-    at: datetime
+    at: IsoTime
     why: str
-    quiet_at: datetime
+    quiet_at: IsoTime
 
 
 @dataclass(frozen=True)
@@ -49,7 +57,7 @@ class AutomationResumed(Recorded, key=Record.FLAPPING_GO_ON):
     """A person lets automation go on although the incident flaps."""
 
     by: str
-    at: datetime
+    at: IsoTime
     note: str = ""
 
 

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime
 
-from mlrunbook.domain.records import Record, Recorded
+from mlrunbook.domain.records import Record, Recorded, SpacedTime
 
 
 @dataclass(frozen=True)
@@ -26,14 +25,14 @@ class Stopped(Recorded, key=Record.STOPPED):
 class Shown(Recorded, key=Record.SHOWN):
     """On a run page: the key names the run, the artifact and its content."""
 
-    at: datetime
+    at: SpacedTime
 
 
 @dataclass(frozen=True)
 class UnknownModel(Recorded, key=Record.UNKNOWN_MODEL):
     """Neither the registry nor policy names the incident's model. `why` says so to people, with what was probably meant."""
 
-    at: datetime
+    at: SpacedTime
     why: str
     by: str
 
@@ -43,4 +42,4 @@ class Recognised(Recorded, key=Record.RECOGNISED):
     """It was unknown, and is known since. `number` counts how often."""
 
     number: int
-    at: datetime
+    at: SpacedTime

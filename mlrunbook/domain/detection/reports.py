@@ -10,7 +10,7 @@ from mlrunbook.domain.errors import Invalid
 from mlrunbook.domain.incident import IncidentType, Severity, Subtype
 from mlrunbook.domain.policy.owned import is_model_id
 from mlrunbook.domain.policy.policy import Policy
-from mlrunbook.domain.records import Record, Recorded
+from mlrunbook.domain.records import Record, Recorded, SpacedTime
 
 
 class Origin(StrEnum):
@@ -93,7 +93,7 @@ class PersonsReport(Recorded, key=Record.REPORTED):
     description: str
     severity: Severity
     type: IncidentType
-    at: datetime
+    at: SpacedTime
 
 
 @dataclass(frozen=True)
@@ -101,4 +101,4 @@ class StatedSubtype(Recorded, key=Record.SUBTYPE):
     """Who was the first to name this kind of breach."""
 
     by: str
-    at: datetime
+    at: SpacedTime

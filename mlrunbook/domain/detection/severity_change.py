@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime
 from typing import Annotated
 
 from pydantic import Field
@@ -15,7 +14,7 @@ from pydantic import Field
 from mlrunbook.domain.actions import Action, Configure, FlagWorkOrders
 from mlrunbook.domain.detection.severity import Assessment
 from mlrunbook.domain.incident import IncidentType, Severity
-from mlrunbook.domain.records import Record, Recorded
+from mlrunbook.domain.records import IsoTime, Record, Recorded, SpacedTime
 
 SWITCHES = frozenset({"human_approval", "auto_scheduling", "auto_work_orders"})
 
@@ -25,7 +24,7 @@ class SeveritySet(Recorded, key=Record.SEVERITY_SET):
     """The last change of severity. `number` counts them; `by_person`: else a measurement has raised it."""
 
     number: int
-    at: datetime
+    at: IsoTime
     from_: Annotated[Severity, Field(alias="from")]
     to: Severity
     by: str
@@ -43,7 +42,7 @@ class SeverityDoubted(Recorded, key=Record.SEVERITY_DOUBTED):
     """An alert calls it more severe than triage did: it is measured again."""
 
     severity: Severity
-    at: datetime
+    at: SpacedTime
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from mlrunbook.domain.evaluation.performance import percent
 from mlrunbook.domain.investigation.findings import Finding, State, ago, finding
 from mlrunbook.domain.observed import FeatureFault, FeatureProblem, FeatureServerAnswer, FeatureStoreState, Missing, ViewSchedule, ViewState
 from mlrunbook.domain.policy.judging import FeatureStorePolicy
-from mlrunbook.domain.records import Record, Recorded
+from mlrunbook.domain.records import IsoTime, Record, Recorded
 
 CLOCK_SKEW = timedelta(seconds=60)  # an end this little ahead of our clock is two clocks, not a mistake
 
@@ -51,12 +51,12 @@ class FeatureVerdict:
 
     problems: tuple[FeatureProblem, ...]
     views: tuple[str, ...]
-    since: datetime | None
+    since: IsoTime | None
     resume: tuple[str, ...]
     mendable: bool | None
     outage: bool
     sentence: str
-    judged_at: datetime
+    judged_at: IsoTime
 
     def has(self, *faults: FeatureFault) -> bool:
         return any(p.fault in faults for p in self.problems)

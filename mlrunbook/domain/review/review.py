@@ -14,7 +14,7 @@ from mlrunbook.domain.incident import Incident, Severity
 from mlrunbook.domain.investigation.causes.definition import CAUSE_OPEN, FollowUp, Prevention
 from mlrunbook.domain.investigation.causes.registry import definition_of
 from mlrunbook.domain.policy.policy import Policy
-from mlrunbook.domain.records import Record, Recorded
+from mlrunbook.domain.records import IsoTime, Record, Recorded
 from mlrunbook.domain.roles import Role
 
 IN_THE_MEETING = "To be answered in the review meeting"
@@ -47,7 +47,7 @@ class Signature:
 
     by: str
     role: str
-    at: datetime
+    at: IsoTime
 
 
 @dataclass(frozen=True)

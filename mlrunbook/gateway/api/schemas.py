@@ -19,8 +19,8 @@ from mlrunbook.domain.communication.regulatory import Clock
 from mlrunbook.domain.containment.orders import Ordered, OrderState, Thing, things_of
 from mlrunbook.domain.errors import Invalid
 from mlrunbook.domain.incident import Case, ClockName, Incident, IncidentType, ItemStatus, Severity, Status, Subtype
-from mlrunbook.domain.investigation.findings import Findings
 from mlrunbook.domain.policy.policy import Policy
+from mlrunbook.domain.records import Record
 from mlrunbook.domain.resolution.deciding import Standing
 from mlrunbook.domain.review.action_items import Item
 from mlrunbook.domain.roles import Duty, Role
@@ -397,7 +397,7 @@ class ChainOut(CamelModel):
 def detail(conn: Connection, policy: Policy, incident: Incident, *, now: datetime) -> IncidentDetail:
     standing = plans.standing(conn, incident.id, *PlanKind)
     recorded = {step: records.get(conn, incident.id, step) for step in ("triage", "diagnosis", "recovery", "human_resolution")}
-    found = records.of_kind(conn, incident.id, Findings).values()
+    found = records.with_prefix(conn, incident.id, Record.FINDINGS).values()  # as they stand, like the records above
     spans = {name: span.total_seconds() if span else None for name, span in vars(times(incident)).items()}
     whole: IncidentDetail = IncidentDetail.of(
         incident,
@@ -408,7 +408,7 @@ def detail(conn: Connection, policy: Policy, incident: Incident, *, now: datetim
         orders=[OrderOut.of(one) for one in standing_orders.of_incident(conn, policy, incident.id, incident.model, now=now)],
         approvals=[ApprovalOut.of(row) for row in plans.approvals_of(conn, incident.id)],
         actions=[JournalOut.of(row) for row in journal.of_incident(conn, incident.id)],
-        findings=[FindingOut(**vars(one)) for source in found for one in source.findings],
+        findings=[FindingOut(**one) for source in found for one in source["findings"]],
         action_items=[ActionItemOut.of(item, now) for item in items.of_incident(conn, incident.id)],
         evidence=[EvidenceOut(**vars(item)) for item in evidence.manifest(conn, incident.id)],
         duties=[DutyOut(**vars(one)) for one in assigned(conn, policy, incident)],

@@ -171,7 +171,7 @@ def _drills(conn: Connection, period: Period) -> list[DrillSeen]:
 
 def _cause(conn: Connection, incident_id: str) -> str | None:
     """Its kind in words; None: not established."""
-    diagnosis = records.recall(conn, incident_id, Diagnosed)
+    diagnosis = records.recall_if_readable(conn, incident_id, Diagnosed)
     return None if diagnosis is None or diagnosis.cause in NOT_A_CAUSE else diagnosis.cause.replace("_", " ")
 
 

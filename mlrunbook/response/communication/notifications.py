@@ -134,8 +134,8 @@ def safety_notices(conn: Connection, policy: Policy, incident: Incident, pending
 
 def snapshot(conn: Connection, policy: Policy, incident: Incident, *, now: datetime) -> IncidentSnapshot:
     """The incident as the store knows it now, for any message."""
-    triage = records.recall(conn, incident.id, Triage)
-    diagnosis = records.recall(conn, incident.id, Diagnosed)
+    triage = records.recall_if_readable(conn, incident.id, Triage)
+    diagnosis = records.recall_if_readable(conn, incident.id, Diagnosed)
     return IncidentSnapshot(
         incident_id=incident.id,
         model=incident.model,

@@ -186,8 +186,9 @@ def _settle(run: Run, seen: Look) -> Triage:
     with run.write() as conn:
         if standing := records.recall(conn, run.incident_id, Triage):
             return standing
-        found, verdict = _in_the_light_of_people(conn, incidents.get(conn, run.incident_id), seen)
-        triaged = run.keep(conn, _triaged(run, found, seen, pending))
+        reported = incidents.get(conn, run.incident_id)
+        found, verdict = _in_the_light_of_people(conn, reported, seen)
+        triaged = run.keep(conn, _triaged(found, seen, reported.model, pending, run.world.policy.costs))
         again = records.recall(conn, run.incident_id, Reopened)
         unproven = again if again and not again.measured else None
         if not triaged.real:
@@ -214,7 +215,7 @@ def _in_the_light_of_people(conn: Connection, incident: Incident, seen: Look) ->
     return found, verdict
 
 
-def _triaged(run: Run, found: Assessment, seen: Look, pending_work_orders: int | None) -> Triage:
+def _triaged(found: Assessment, seen: Look, model: str, pending_work_orders: int | None, costs: CostAssumptions) -> Triage:
     metrics, status = seen.metrics, seen.status
     asset_types = tuple(sorted(metrics.current.by_asset_type)) if metrics else ()
     return Triage(
@@ -223,10 +224,10 @@ def _triaged(run: Run, found: Assessment, seen: Look, pending_work_orders: int |
         type=found.type,
         summary="; ".join(found.reasons),
         assessment=found,
-        affected=Affected(run.incident().model, status.serving_version if status else None, asset_types, pending_work_orders),
+        affected=Affected(model, status.serving_version if status else None, asset_types, pending_work_orders),
         baseline=metrics.baseline.confusion if metrics else None,
         baseline_by_type=metrics.baseline.by_asset_type if metrics else {},
-        figures=figures_of(metrics, run.world.policy.costs),
+        figures=figures_of(metrics, costs),
     )
 
 

@@ -24,11 +24,10 @@ FIXES = (PlanKind.MITIGATION, PlanKind.RESOLUTION)
 def of(conn: Connection, incident: Incident) -> list[Case]:
     """At most three, the most telling first; nothing where nothing resembles it."""
     past = [i for i in incidents.find(conn, status=Status.CLOSED, limit=LOOKED_THROUGH) if i.id != incident.id]
-    diagnoses = records.of_step(conn, Diagnosed.key, [incident.id, *(i.id for i in past)])
-    causes = {id_: Diagnosed.from_record(found).cause for id_, found in diagnoses.items()}
+    causes = {id_: found.cause for id_, found in records.of_incidents(conn, Diagnosed, [incident.id, *(i.id for i in past)]).items()}
     cases = [Case(i.id, i.model, i.type, i.severity, causes.get(i.id), i.detected_at, times(i).to_resolve) for i in past]
     return [
-        replace(case, fixed_by=_fixes(conn, case.incident_id), came_back=records.recall(conn, case.incident_id, Reopened) is not None)
+        replace(case, fixed_by=_fixes(conn, case.incident_id), came_back=records.get(conn, case.incident_id, Reopened.key) is not None)
         for case in find_similar(incident.model, incident.type, causes.get(incident.id), cases)
     ]
 

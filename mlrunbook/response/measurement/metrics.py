@@ -65,7 +65,7 @@ def _before_the_last_incident(run: Run) -> Confusion | None:
         for earlier in incidents.find(conn, model=incident.model, limit=20):
             real = earlier.status is not Status.FALSE_ALARM
             if real and BASELINE >= incident.detected_at - earlier.detected_at > timedelta(0):
-                triage = records.recall(conn, earlier.id, Triage)
+                triage = records.recall_if_readable(conn, earlier.id, Triage)
                 if triage and triage.baseline:
                     return triage.baseline
     return None

@@ -178,7 +178,7 @@ def left_in_force(conn: Connection, incident_id: str) -> list[journal.Row]:
 
 def root_cause(conn: Connection, incident_id: str) -> str | None:
     by_word = records.recall(conn, incident_id, HumanResolution)
-    diagnosis = records.recall(conn, incident_id, Diagnosed)
+    diagnosis = records.recall_if_readable(conn, incident_id, Diagnosed)
     return (by_word.root_cause if by_word else None) or (diagnosis.headline if diagnosis else None)
 
 

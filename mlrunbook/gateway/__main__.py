@@ -26,9 +26,10 @@ def serve(host: str = "127.0.0.1", port: int = 8090, *, dispatch: bool = True) -
 def _server(dispatch: bool) -> uvicorn.Server:
     import uvicorn
 
+    from mlrunbook.base import http_server, web
     from mlrunbook.base.settings import settings
     from mlrunbook.bootstrap import world
-    from mlrunbook.gateway.app import create_app
+    from mlrunbook.gateway.app import MAX_BODY_BYTES, create_app
     from mlrunbook.gateway.dispatcher import Dispatcher
     from mlrunbook.gateway.heartbeat import Heartbeat
 
@@ -43,8 +44,10 @@ def _server(dispatch: bool) -> uvicorn.Server:
         if dispatcher and config.heartbeat_url
         else None,
         prefect_ui_url=config.prefect_api_url.removesuffix("/").removesuffix("/api") if config.prefect_api_url else None,
+        limits=web.Limits.of(config, body_bytes=MAX_BODY_BYTES),
     )
-    return uvicorn.Server(uvicorn.Config(app, log_config=None, access_log=False, timeout_graceful_shutdown=5))
+    how = http_server.options()
+    return uvicorn.Server(uvicorn.Config(app, log_config=None, access_log=False, timeout_graceful_shutdown=5, **how))
 
 
 @contextlib.contextmanager

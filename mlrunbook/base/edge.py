@@ -98,9 +98,9 @@ class Edge:
 
     def failed(self, request: Request, error: HTTPException) -> HTTPException:
         """What a request that did not prove its sender, or proved one without the scope, is answered. It is counted and logged."""
-        self.refused.labels("authentication" if error.status_code == 401 else "scope").inc()
-        address = address_of(request.scope)
-        self._log(address, request, error)
+        address, door = address_of(request.scope), f"{request.method} {request.url.path}"
+        why = error.why if isinstance(error, NotProven) else "no valid token" if error.status_code == 401 else "the token lacks the scope"
+        self.note_failure(address, door, why, reason="authentication" if error.status_code == 401 else "scope")
         if error.status_code == 401 and (wait_s := self.failures.wait_s(address)) is not None:
             return self.too_many(request.url.path, wait_s, "without a valid token from this address")
         return error
@@ -110,30 +110,31 @@ class Edge:
         if self.failures.is_spent(address := address_of(request.scope)):
             raise self.failed(request, HTTPException(401, f"too many failed from {address}"))
 
-    def _log(self, address: str, request: Request, error: HTTPException) -> None:
+    def note_failure(self, address: str, door: str, why: str, *, reason: str = "authentication") -> None:
+        """Counted, and logged a few times a minute; never with what was presented."""
+        self.refused.labels(reason).inc()
         if self._lines.wait_s(address) is not None:
             self._unlogged += 1
             return
         more = f" ({self._unlogged} more like it were not logged)" if self._unlogged else ""
         self._unlogged = 0
-        why = error.why if isinstance(error, NotProven) else "no valid token" if error.status_code == 401 else "the token lacks the scope"
-        log.warning("refused %.200r from %s: %s%s", f"{request.method} {request.url.path}", address, why, more)
+        log.warning("refused %.200r from %s: %s%s", door, address, why, more)
 
 
 class Budget:
     """Bytes of requests that are held at the same time. Used on the event loop alone."""
 
     def __init__(self, total: int) -> None:
-        self._left = total
+        self.left = total
 
     def take(self, count: int) -> bool:
-        if count > self._left:
+        if count > self.left:
             return False
-        self._left -= count
+        self.left -= count
         return True
 
     def give_back(self, count: int) -> None:
-        self._left += count
+        self.left += count
 
 
 class Meter:

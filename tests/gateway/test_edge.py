@@ -134,13 +134,14 @@ def test_a_token_without_the_scope_is_told_nothing_of_what_exists(
 def test_who_says_that_a_body_is_signed_may_send_a_small_one_before_it_is_proven(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLRUNBOOK_WEBHOOK_SECRET_GRAFANA", "s3cret")
     signed = "X-Grafana-Alerting-Signature: 00"
-    with gateway(world, unproven_body_bytes=1000, unproven_in_flight_bytes=2500) as (_, http):
+    with gateway(world, unproven_body_bytes=1000, unproven_in_flight_bytes=2500) as (app, http):
         with begun(http, "/webhooks/grafana", signed, length=1001) as too_large:
             assert status(too_large) == 413
         with begun(http, "/webhooks/grafana", length=900) as says_nothing:
             assert status(says_nothing) == 401
         held = [begun(http, "/webhooks/grafana", signed, length=1000, body=b"x" * 900) for _ in range(2)]
-        until(lambda: http.post("/webhooks/grafana", content=b"x" * 900, headers={"X-Grafana-Alerting-Signature": "00"}).status_code == 503)
+        until(lambda: app.state.edge.unproven.left == 700)
+        assert http.post("/webhooks/grafana", content=b"x" * 900, headers={"X-Grafana-Alerting-Signature": "00"}).status_code == 503
         for one in held:
             one.close()
         until(lambda: http.post("/webhooks/grafana", content=b"x" * 900, headers={"X-Grafana-Alerting-Signature": "00"}).status_code == 401)
@@ -152,10 +153,11 @@ def test_who_says_that_a_body_is_signed_may_send_a_small_one_before_it_is_proven
 def test_what_all_requests_hold_together_is_limited_and_given_back(world: World, keys: Keys) -> None:
     token = keys.of("a sender", Scope.INTAKE)
     line = f"Authorization: {token['Authorization']}"
-    with gateway(world, in_flight_bytes=3000) as (_, http):
+    with gateway(world, in_flight_bytes=3000) as (app, http):
         held = [begun(http, "/webhooks/generic", line, length=2000, body=b"x" * 1400) for _ in range(2)]
-        until(lambda: http.post("/webhooks/generic", content=b"x" * 1000, headers=token).status_code == 503)
+        until(lambda: app.state.edge.proven.left == 200)
         refused = http.post("/webhooks/generic", content=b"x" * 1000, headers=token)
+        assert refused.status_code == 503
         assert int(refused.headers["Retry-After"]) > 0
         assert http.get("/health").status_code == 200
         for one in held:

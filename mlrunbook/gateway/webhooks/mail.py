@@ -111,7 +111,7 @@ class Inbox:
         return "250 2.1.5 OK"
 
     async def handle_DATA(self, server: SMTP, session: Session, envelope: Envelope) -> str:
-        server.data_size_limit = MAX_BYTES  # which the answer to the next EHLO names
+        server.data_size_limit, server.received = MAX_BYTES, 0  # type: ignore[attr-defined]
         content = envelope.content if isinstance(envelope.content, bytes) else b""
         return await asyncio.to_thread(self.deliver, content, [str(to) for to in envelope.rcpt_tos], host=_host(session))
 
@@ -169,7 +169,7 @@ class _Connection(SMTP):
 
     def __init__(self, handler: Inbox, others: dict[_Connection, None], **how: Any) -> None:
         super().__init__(handler, **how)
-        self.is_proven, self._others = False, others
+        self.is_proven, self.received, self._others = False, 0, others
         self._end: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -180,6 +180,14 @@ class _Connection(SMTP):
             first = next((one for one in self._others if not one.is_proven), self)
             if isinstance(first.transport, asyncio.Transport):
                 first.transport.abort()
+
+    def data_received(self, data: bytes) -> None:
+        """aiosmtpd answers 552 at the end of a mail, and holds a line without an end for as long as it grows."""
+        self.received += len(data)
+        if self.received > 2 * (self.data_size_limit or 0) and isinstance(self.transport, asyncio.Transport):
+            self.transport.abort()
+        else:
+            super().data_received(data)
 
     def connection_lost(self, error: Exception | None) -> None:
         self._others.pop(self, None)

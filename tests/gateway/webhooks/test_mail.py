@@ -8,6 +8,7 @@ import subprocess
 import time
 from collections.abc import Iterator
 from email.message import EmailMessage
+from email.policy import SMTP
 from typing import Any
 
 import pytest
@@ -50,7 +51,7 @@ def send(mailbox: Mailbox, message: EmailMessage, to: str | None = None) -> tupl
         client.mail("monitor@example.com")
         code, words = client.rcpt(to or str(message["To"]))
         if code < 400:
-            code, words = client.data(message.as_bytes())
+            code, words = client.data(message.as_bytes(policy=SMTP))
     return code, words.decode()
 
 
@@ -227,6 +228,19 @@ def test_a_stranger_may_send_less_than_a_known_sender(mailbox: Mailbox, world: W
     to = f"alerts+{keys.token('monitor', Scope.INTAKE)}@ir.example.com"
     assert send(mailbox, long, to)[0] == 250
     assert send(mailbox, long)[0] == 552
+
+
+def test_a_line_without_an_end_is_cut_off(mailbox: Mailbox) -> None:
+    with smtplib.SMTP("127.0.0.1", mailbox.port, timeout=10) as client:
+        client.ehlo()
+        client.mail("monitor@example.com")
+        client.rcpt("alerts@ir.example.com")
+        client.putcmd("data")
+        assert client.getreply()[0] == 354
+        assert client.sock
+        with pytest.raises(ConnectionError):
+            client.sock.sendall(b"a" * (64 << 20))
+        client.close()
 
 
 def test_idle_connections_to_the_mail_door_keep_nobody_out(mailbox: Mailbox, keys: Keys, model: str) -> None:

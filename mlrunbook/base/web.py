@@ -161,7 +161,9 @@ def _path(loc: tuple[Any, ...]) -> str:
 
 def _on_http_exception(_: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, StarletteHTTPException)
-    return problem(error.status_code, HTTPStatus(error.status_code).phrase, str(error.detail), headers=error.headers)
+    # Python's own name of 413 changed with 3.13.
+    title = "Body too large" if error.status_code == 413 else HTTPStatus(error.status_code).phrase
+    return problem(error.status_code, title, str(error.detail), headers=error.headers)
 
 
 def _on_runbook_error(_: Request, error: Exception) -> JSONResponse:

@@ -47,11 +47,12 @@ class Limits:
     failed_per_min_address: int = 300
 
     @classmethod
-    def of(cls, config: Settings, *, body_bytes: int) -> Limits:
+    def of(cls, config: Settings, *, body_bytes: int, times: int = 1) -> Limits:
+        """`times`: how many times the rates of the settings, where machines ask for every single thing."""
         return cls(
             body_bytes=body_bytes,
-            per_min_token=config.requests_per_min_token,
-            per_min_address=config.requests_per_min_address,
+            per_min_token=config.requests_per_min_token * times,
+            per_min_address=config.requests_per_min_address * times,
             failed_per_min_address=config.failed_logins_per_min_address,
         )
 

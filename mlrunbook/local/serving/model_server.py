@@ -54,7 +54,7 @@ def create_app(
     watch = FeatureWatch(online) if online else None
     figures = Figures()
     app = FastAPI(title="model server", lifespan=_watching(serving, watch), docs_url=None, redoc_url=None)
-    web.prepare(app, engine=engine, limits=web.Limits.of(config, body_bytes=MAX_BODY_BYTES))
+    web.prepare(app, engine=engine, limits=web.Limits.of(config, body_bytes=MAX_BODY_BYTES, times=10))
 
     @app.middleware("http")
     async def refuse_while_isolated(request: Request, answer: Callable[[Request], Awaitable[Response]]) -> Response:

@@ -47,6 +47,10 @@ class Settings(BaseSettings):
     dispatch_every_s: float = Field(default=1.0, gt=0)
     http_timeout_s: float = Field(default=10.0, gt=0)
 
+    requests_per_min_token: int = Field(default=6_000, ge=1, description="Requests a minute with one token, or by one format's secret")
+    requests_per_min_address: int = Field(default=12_000, ge=1, description="Requests a minute from one address, with or without a token")
+    failed_logins_per_min_address: int = Field(default=300, ge=1, description="Requests a minute without a valid token from one address")
+
     @property
     def data(self) -> Path:
         return self.data_dir.expanduser()

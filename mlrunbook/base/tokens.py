@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import secrets
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from mlrunbook.base.db import metadata
 from mlrunbook.domain.errors import Invalid, NotFound
 
 PREFIX = "mlrb_"
+TOKEN_ID = re.compile("[0-9a-f]{8}")
 USED_WITHIN = timedelta(hours=1)  # how exactly the last use is kept: not a write a request
 
 
@@ -67,7 +69,8 @@ def create(conn: Connection, *, name: str, scopes: Iterable[Scope], role: str | 
 def verify(conn: Connection, presented: str, *, note_use: bool = True) -> Identity | None:
     """The token's owner, or None. Compares digests in constant time, and notes the use of a valid one where that is asked."""
     token_id, _, secret = presented.removeprefix(PREFIX).partition("_")
-    row = conn.execute(select(tokens).where(tokens.c.id == token_id, tokens.c.revoked_at.is_(None))).one_or_none()
+    asked = token_id if TOKEN_ID.fullmatch(token_id) else ""  # what is no id at all (NUL breaks the query) is looked up all the same
+    row = conn.execute(select(tokens).where(tokens.c.id == asked, tokens.c.revoked_at.is_(None))).one_or_none()
     stored = row.sha256 if row else _digest("")
     if not (secrets.compare_digest(stored, _digest(secret)) and row is not None and presented.startswith(PREFIX)):
         return None

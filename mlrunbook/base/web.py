@@ -1,7 +1,7 @@
-"""What every HTTP service here shares: camelCase models, problem+json errors (RFC 9457), bearer tokens, a body limit.
+"""What every HTTP service here shares: camelCase models, problem+json errors (RFC 9457), bearer tokens, limits.
 
 app = FastAPI(...)
-web.prepare(app, engine=engine, max_body_bytes=8 << 20)
+web.prepare(app, engine=engine, limits=Limits(body_bytes=8 << 20))
 
 @app.post("/things")
 def create(body: Thing, who: Annotated[Identity, Depends(web.require(Scope.OPERATE))]) -> ThingOut: ...
@@ -9,41 +9,48 @@ def create(body: Thing, who: Annotated[Identity, Depends(web.require(Scope.OPERA
 
 from __future__ import annotations
 
-import base64
-import contextlib
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from datetime import UTC, datetime
 from http import HTTPStatus
-from typing import Any
+from typing import Annotated, Any
 
 import psycopg
-from fastapi import FastAPI, HTTPException, Request
+from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
-from pydantic import BaseModel, ConfigDict
+from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict
 from pydantic.alias_generators import to_camel
 from sqlalchemy import Engine
 from sqlalchemy.exc import DataError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from starlette.exceptions import HTTPException as StarletteHTTPException
-from starlette.types import ASGIApp, Message, Receive, Send
-from starlette.types import Scope as AsgiScope
 
-from mlrunbook.base import tokens
-from mlrunbook.base.db import transaction
-from mlrunbook.base.tokens import Identity, Scope
+from mlrunbook.base.authentication import AuthenticatedRoute, require, router
+from mlrunbook.base.edge import RETRY_AFTER_S, Edge, EdgeMiddleware, Limits
 from mlrunbook.domain.errors import Fenced, Invalid, NotApproved, NotFound, Refused, RunbookError, Transient
 
 log = logging.getLogger(__name__)
 PROBLEM = "application/problem+json"
-RETRY_AFTER_S = 5
-MAX_BODY_BYTES = 1 << 20
+
+__all__ = ["PROBLEMS", "CamelModel", "Limits", "Moment", "prepare", "problem", "problem_of", "require", "router"]
 
 
 class CamelModel(BaseModel):
     """snake_case in Python, camelCase on the wire; frozen; unknown keys are an error that names them."""
 
     model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True, extra="forbid", frozen=True)
+
+
+def _countable(at: datetime) -> datetime:
+    if not EARLIEST <= at < LATEST:
+        raise ValueError(f"must be between {EARLIEST:%Y} and {LATEST:%Y}")
+    return at
+
+
+EARLIEST, LATEST = datetime(1970, 1, 1, tzinfo=UTC), datetime(2200, 1, 1, tzinfo=UTC)
+# A moment that spans can be added to and taken from: at the ends of the calendar they overflow.
+Moment = Annotated[AwareDatetime, AfterValidator(_countable)]
 
 
 def _documented(description: str) -> dict[str, Any]:
@@ -70,7 +77,9 @@ PROBLEMS: dict[int | str, dict[str, Any]] = {
     404: _documented("Not found"),
     409: _documented("Refused as things stand"),
     413: _documented("The body is too large"),
+    415: _documented("The body is compressed"),
     422: _documented("Invalid: `field` names what"),
+    429: _documented("Too many requests a minute: wait for Retry-After seconds"),
     503: _documented("Try again after Retry-After seconds"),
 }
 
@@ -112,10 +121,14 @@ def problem_of(error: RunbookError) -> JSONResponse:
             return problem(500, "Outcome unknown", str(error))
 
 
-def prepare(app: FastAPI, *, engine: Engine, max_body_bytes: int = MAX_BODY_BYTES) -> None:
-    """Give `app` the error handlers, the body limit and the engine that `require` checks tokens with."""
-    app.state.engine = engine
-    app.add_middleware(BodyLimit, max_bytes=max_body_bytes)
+def prepare(app: FastAPI, *, engine: Engine, limits: Limits, alert_doors: tuple[str, ...] = ()) -> None:
+    """Give `app` the error handlers, the limits and the engine that `require` checks tokens with. Before its first route.
+
+    Senders at the `alert_doors` (how their paths begin) try again after a 5xx alone.
+    """
+    app.state.engine, app.state.edge = engine, Edge(limits, alert_doors)
+    app.router.route_class = AuthenticatedRoute
+    app.add_middleware(EdgeMiddleware, edge=app.state.edge, refuse=_on_http_exception)
     app.add_exception_handler(RequestValidationError, _on_validation_error)
     app.add_exception_handler(StarletteHTTPException, _on_http_exception)
     app.add_exception_handler(RunbookError, _on_runbook_error)
@@ -123,75 +136,6 @@ def prepare(app: FastAPI, *, engine: Engine, max_body_bytes: int = MAX_BODY_BYTE
         app.add_exception_handler(unstorable, _on_data_error)
     app.add_exception_handler(PoolTimeout, _on_pool_timeout)
     app.add_exception_handler(Exception, _on_surprise)
-
-
-def require(scope: Scope, *, basic: bool = False) -> Callable[[Request], Identity]:
-    """A dependency: the identity of a valid `Authorization: Bearer` token with `scope`, else 401 or 403.
-
-    `basic`: HTTP basic with the token as password does too, for senders that cannot set a bearer token.
-    """
-    challenge = {"WWW-Authenticate": f'Bearer scope="{scope}"' + (', Basic realm="mlrunbook"' if basic else "")}
-
-    def identity(request: Request) -> Identity:
-        kind, _, presented = request.headers.get("authorization", "").partition(" ")
-        if basic and kind.lower() == "basic":
-            kind, presented = "bearer", _password(presented)
-        if kind.lower() != "bearer" or not presented.strip():
-            hint = f"this needs a token of scope {scope}: send `Authorization: Bearer mlrb_...` (`mlrunbook token create`)"
-            raise HTTPException(401, hint, challenge)
-        with transaction(request.app.state.engine) as conn:
-            found = tokens.verify(conn, presented.strip())
-        if found is None:
-            raise HTTPException(401, "this token is unknown or revoked: create a new one with `mlrunbook token create`", challenge)
-        if scope not in found.scopes:
-            raise HTTPException(403, f"the token of {found.name} lacks the scope {scope}: create one that has it", challenge)
-        return found
-
-    return identity
-
-
-def _password(credentials: str) -> str:
-    """The password of HTTP basic credentials (RFC 7617); empty when they are none."""
-    with contextlib.suppress(ValueError):
-        return base64.b64decode(credentials.strip(), validate=True).decode().partition(":")[2]
-    return ""
-
-
-class BodyLimit:
-    """Pure ASGI: read the body before the application does, and answer 413 as soon as it is too large, chunked or not."""
-
-    def __init__(self, app: ASGIApp, *, max_bytes: int) -> None:
-        self.app, self.max_bytes = app, max_bytes
-
-    async def __call__(self, scope: AsgiScope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            await self.app(scope, receive, send)
-            return
-        declared = dict(scope["headers"]).get(b"content-length", b"0")
-        if declared.isdigit() and int(declared) > self.max_bytes:
-            await self._refuse(scope, receive, send)
-            return
-        body = bytearray()
-        more = True
-        while more:
-            message = await receive()
-            if message["type"] != "http.request":  # the client has gone
-                return
-            body += message.get("body", b"")
-            more = message.get("more_body", False)
-            if len(body) > self.max_bytes:
-                await self._refuse(scope, receive, send)
-                return
-        replay: list[Message] = [{"type": "http.request", "body": bytes(body), "more_body": False}]
-
-        async def replayed() -> Message:
-            return replay.pop() if replay else await receive()
-
-        await self.app(scope, replayed, send)
-
-    async def _refuse(self, scope: AsgiScope, receive: Receive, send: Send) -> None:
-        detail = f"the body is larger than {self.max_bytes} bytes: send less at a time"
-        await problem(413, "Body too large", detail, headers={"Connection": "close"})(scope, receive, send)
 
 
 # Errors at the root of the body that mean "this is not a JSON object at all".
@@ -217,7 +161,9 @@ def _path(loc: tuple[Any, ...]) -> str:
 
 def _on_http_exception(_: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, StarletteHTTPException)
-    return problem(error.status_code, HTTPStatus(error.status_code).phrase, str(error.detail), headers=error.headers)
+    # Python's own name of 413 changed with 3.13.
+    title = "Body too large" if error.status_code == 413 else HTTPStatus(error.status_code).phrase
+    return problem(error.status_code, title, str(error.detail), headers=error.headers)
 
 
 def _on_runbook_error(_: Request, error: Exception) -> JSONResponse:

@@ -167,7 +167,7 @@ def _error(answer: httpx.Response) -> Exception:
             return NotFound(said)
         case 400 | 413 | 422:
             return Invalid(said)
-        case status if status >= 500:
+        case status if status == 429 or status >= 500:
             return Transient(said)
         case _:
             return Refused(said)

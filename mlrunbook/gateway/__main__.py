@@ -14,21 +14,25 @@ from mlrunbook.domain.errors import Invalid, RunbookError
 
 if TYPE_CHECKING:
     import uvicorn
+    from fastapi import FastAPI
+
+    from mlrunbook.base.edge import Edge
 
 
 def serve(host: str = "127.0.0.1", port: int = 8090, *, dispatch: bool = True) -> None:
     """Serve until SIGINT or SIGTERM. Invalid when the port is taken or the settings are incomplete."""
-    # uvicorn raises SIGINT anew once it has stopped
-    with _listening(host, port) as listener, _taking_mail(), contextlib.suppress(KeyboardInterrupt):
-        _server(dispatch).run(sockets=[listener])
+    with _listening(host, port) as listener:
+        app = _application(dispatch)
+        # uvicorn raises SIGINT anew once it has stopped
+        with _taking_mail(app.state.edge), contextlib.suppress(KeyboardInterrupt):
+            _server(app).run(sockets=[listener])
 
 
-def _server(dispatch: bool) -> uvicorn.Server:
-    import uvicorn
-
+def _application(dispatch: bool) -> FastAPI:
+    from mlrunbook.base import web
     from mlrunbook.base.settings import settings
     from mlrunbook.bootstrap import dispatching, world
-    from mlrunbook.gateway.app import create_app
+    from mlrunbook.gateway.app import MAX_BODY_BYTES, create_app
     from mlrunbook.gateway.dispatcher import Dispatcher
     from mlrunbook.gateway.heartbeat import Heartbeat
 
@@ -37,19 +41,28 @@ def _server(dispatch: bool) -> uvicorn.Server:
     config, outside = settings(), world()
     pages = dispatching(outside) if dispatch else outside
     dispatcher = Dispatcher(pages, every_s=config.dispatch_every_s) if dispatch else None
-    app = create_app(
+    return create_app(
         outside,
         dispatcher=dispatcher,
         heartbeat=Heartbeat(pages, dispatcher, config.heartbeat_url.get_secret_value(), every_s=config.heartbeat_every_s)
         if dispatcher and config.heartbeat_url
         else None,
         prefect_ui_url=config.prefect_api_url.removesuffix("/").removesuffix("/api") if config.prefect_api_url else None,
+        limits=web.Limits.of(config, body_bytes=MAX_BODY_BYTES),
     )
-    return uvicorn.Server(uvicorn.Config(app, log_config=None, access_log=False, timeout_graceful_shutdown=5))
+
+
+def _server(app: FastAPI) -> uvicorn.Server:
+    import uvicorn
+
+    from mlrunbook.base import http_server
+
+    how = http_server.options()
+    return uvicorn.Server(uvicorn.Config(app, log_config=None, access_log=False, timeout_graceful_shutdown=5, **how))
 
 
 @contextlib.contextmanager
-def _taking_mail() -> Iterator[None]:
+def _taking_mail(edge: Edge) -> Iterator[None]:
     """Alerts by mail, where MLRUNBOOK_SMTP_PORT says so."""
     from mlrunbook.base.settings import settings
 
@@ -60,7 +73,7 @@ def _taking_mail() -> Iterator[None]:
     from mlrunbook.bootstrap import world
     from mlrunbook.gateway.webhooks.mail import Mailbox
 
-    mailbox = Mailbox(world(), config.smtp_host, config.smtp_port)
+    mailbox = Mailbox(world(), config.smtp_host, config.smtp_port, edge)
     mailbox.start()
     try:
         yield

@@ -28,7 +28,12 @@ STOP_S = 5.0
 
 
 def create_app(
-    world: World, *, dispatcher: Dispatcher | None = None, heartbeat: Heartbeat | None = None, prefect_ui_url: str | None = None
+    world: World,
+    *,
+    dispatcher: Dispatcher | None = None,
+    heartbeat: Heartbeat | None = None,
+    prefect_ui_url: str | None = None,
+    limits: web.Limits | None = None,
 ) -> FastAPI:
     """The application on `world`. `dispatcher` and `heartbeat` run in threads of their own from startup to shutdown; without a dispatcher
     another process dispatches."""
@@ -47,7 +52,7 @@ def create_app(
             await run_in_threadpool(keeper.stop)
 
     app = FastAPI(title="mlrunbook gateway", version=__version__, description=__doc__ or "", lifespan=lifespan, responses=web.PROBLEMS)
-    web.prepare(app, engine=world.engine, max_body_bytes=MAX_BODY_BYTES)
+    web.prepare(app, engine=world.engine, limits=limits or web.Limits(body_bytes=MAX_BODY_BYTES), alert_doors=("/webhooks/",))
 
     alive = (lambda: keeper.alive) if keeper else None
     health.expose(app, world, dispatcher=dispatcher, dispatcher_alive=alive, heartbeat=heartbeat)

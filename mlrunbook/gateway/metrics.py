@@ -67,6 +67,7 @@ def expose(app: FastAPI, world: World, *, dispatcher_alive: Callable[[], bool] |
     """`GET /metrics`, for a token of scope read: alerts reach the gateway from anywhere, and so could others."""
     registry = CollectorRegistry()
     registry.register(StoreCollector(world, dispatcher_alive))
+    registry.register(app.state.edge.refused)
 
     @app.get(
         "/metrics",

@@ -9,6 +9,7 @@ from pathlib import Path
 from fastapi.testclient import TestClient
 from prometheus_client.parser import text_string_to_metric_families
 
+from mlrunbook.base.edge import REFUSED
 from mlrunbook.base.tokens import Scope
 from mlrunbook.domain.incident import Status
 from mlrunbook.gateway.metrics import FAMILIES
@@ -32,7 +33,7 @@ def test_it_takes_a_token_that_may_read(client: TestClient, keys: Keys) -> None:
 
 def test_the_page_names_every_figure_and_no_other() -> None:
     page = (Path(__file__).parents[2] / "docs" / "how-to" / "monitoring.md").read_text()
-    assert set(re.findall(r"`(mlrunbook_\w+)`", page)) == set(FAMILIES)
+    assert set(re.findall(r"`(mlrunbook_\w+)`", page)) == {*FAMILIES, REFUSED}
 
 
 def test_open_incidents_are_counted_by_model_type_and_severity(client: TestClient, world: World, model: str) -> None:

@@ -7,6 +7,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Depends, Path, Query, Response
 
+from mlrunbook.base import web
 from mlrunbook.base.tokens import Scope
 from mlrunbook.base.web import CamelModel, require
 from mlrunbook.domain.audits.period import Kind
@@ -45,7 +46,7 @@ class AuditsOut(CamelModel):
 
 
 def router(world: World) -> APIRouter:
-    routes = APIRouter(tags=["audits"])
+    routes = web.router(tags=["audits"])
 
     @routes.get(BASE, dependencies=[Depends(require(Scope.READ))])
     def list_audits(model: str | None = None, limit: Annotated[int, Query(ge=1, le=1000)] = 100) -> AuditsOut:

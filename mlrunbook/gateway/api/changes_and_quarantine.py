@@ -7,9 +7,10 @@ from enum import StrEnum
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Path, Query, Response
-from pydantic import AwareDatetime, Field
+from pydantic import Field
 
-from mlrunbook.base.web import CamelModel
+from mlrunbook.base import web
+from mlrunbook.base.web import CamelModel, Moment
 from mlrunbook.domain.errors import Invalid
 from mlrunbook.domain.observed import Change
 from mlrunbook.domain.policy.intake import CHANGE_KINDS, MODEL_ID
@@ -39,7 +40,7 @@ class ChangeIn(CamelModel):
     kind: ChangeKind
     ref: str = Field(min_length=1, max_length=300, description="What changed: a version, a commit, a job")
     author: str = Field(min_length=1, max_length=200, description="Who or what made the change")
-    at: AwareDatetime = Field(description="When, with a time zone")
+    at: Moment = Field(description="When, with a time zone")
     detail: dict[str, str] = Field(default_factory=dict, max_length=MAX_DETAILS)
 
 
@@ -94,7 +95,7 @@ class QuarantineOut(CamelModel):
 
 
 def router(world: World) -> APIRouter:
-    routes = APIRouter()
+    routes = web.router()
     _changes(routes, world)
     _quarantine(routes, world)
     return routes
@@ -118,7 +119,7 @@ def _changes(routes: APIRouter, world: World) -> None:
         return _out(body.model, change)
 
     @routes.get("/api/v1/changes", tags=["changes"], dependencies=[READER])
-    def list_changes(model: Annotated[str, Query(pattern=f"^{MODEL_ID.pattern}$")], since: AwareDatetime | None = None) -> ChangesOut:
+    def list_changes(model: Annotated[str, Query(pattern=f"^{MODEL_ID.pattern}$")], since: Moment | None = None) -> ChangesOut:
         """What other systems told of a model, newest first; without `since` the last 7 days. The platform's own changes are its own."""
         with world.transaction() as conn:
             found = recent_changes.of_model(conn, model, since=since or world.now() - RECENT)

@@ -7,6 +7,7 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Path, Query, Response
 from sqlalchemy import Connection
 
+from mlrunbook.base import web
 from mlrunbook.base.tokens import Identity, Scope
 from mlrunbook.base.web import require
 from mlrunbook.domain.action_state import BEGUN, SETTLED
@@ -62,7 +63,7 @@ EVIDENCE_HEADERS = {
 
 def router(world: World) -> APIRouter:
     """All of it: the lists, and one incident below both `OF_ALL` and its model's `OF_MODEL`."""
-    routes = APIRouter(tags=["incidents"])
+    routes = web.router(tags=["incidents"])
     _reporting(routes, world)
     _lists(routes, world)
     reviews.of_all(routes, world)
@@ -73,7 +74,7 @@ def router(world: World) -> APIRouter:
             if incidents.get(conn, incident_id).model != model:
                 raise NotFound(f"{incident_id} is no incident of {model}; see {OF_ALL}/{incident_id}")
 
-    one = APIRouter()
+    one = web.router()
     _reading(one, world)
     _operating(one, world)
     _clocks(one, world)

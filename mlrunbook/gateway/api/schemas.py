@@ -8,11 +8,11 @@ from dataclasses import asdict
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, AwareDatetime, Field, StringConstraints
+from pydantic import AfterValidator, Field, StringConstraints
 from pydantic.alias_generators import to_camel
 from sqlalchemy import Connection
 
-from mlrunbook.base.web import CamelModel
+from mlrunbook.base.web import CamelModel, Moment
 from mlrunbook.domain.actions import Plan, PlanKind, digest_prefix
 from mlrunbook.domain.communication.durations import times
 from mlrunbook.domain.communication.regulatory import Clock
@@ -110,7 +110,7 @@ class CaseIn(CamelModel):
     """What the incident is to the law of a clock."""
 
     case: Case
-    aware_at: AwareDatetime | None = Field(None, description="Since when it is known; default: as before, or the detection")
+    aware_at: Moment | None = Field(None, description="Since when it is known; default: as before, or the detection")
 
 
 class NotificationIn(CamelModel):
@@ -118,7 +118,7 @@ class NotificationIn(CamelModel):
 
     reference: Words = Field("", description="Of the notification, such as the authority's case number")
     not_required: Words = Field("", description="Why no notification is required")
-    at: AwareDatetime | None = Field(None, description="When it was notified; default: now")
+    at: Moment | None = Field(None, description="When it was notified; default: now")
 
 
 class IncidentOut(CamelModel):

@@ -2,16 +2,9 @@
 
 from __future__ import annotations
 
-import threading
-import time
-from collections import deque
-from collections.abc import Callable
-
 from fastapi import APIRouter, HTTPException, Request, Response
 
 from mlrunbook.gateway.text import clean
-
-MINUTE_S = 60.0
 
 
 def handshake(path: str, allowed_per_min: int) -> APIRouter:
@@ -29,23 +22,3 @@ def handshake(path: str, allowed_per_min: int) -> APIRouter:
         return Response(headers={"Allow": "POST", "WebHook-Allowed-Origin": origin, "WebHook-Allowed-Rate": str(max(rate, 1))})
 
     return routes
-
-
-class Pace:
-    """At most so many requests a minute of one sender, counted in this process."""
-
-    def __init__(self, per_min: int, clock: Callable[[], float] = time.monotonic) -> None:
-        self._per_min, self._clock = per_min, clock
-        self._seen: dict[str, deque[float]] = {}
-        self._lock = threading.Lock()
-
-    def wait_s(self, sender: str) -> float | None:
-        """None: go on, and it is counted. Else how long to wait."""
-        with self._lock:
-            now, seen = self._clock(), self._seen.setdefault(sender, deque())
-            while seen and now - seen[0] >= MINUTE_S:
-                seen.popleft()
-            if len(seen) >= self._per_min:
-                return MINUTE_S - (now - seen[0])
-            seen.append(now)
-            return None

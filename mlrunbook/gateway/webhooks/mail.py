@@ -2,27 +2,27 @@
 
 A token of scope intake proves the sender: in the recipient (`alerts+mlrb_...@host`) or in the subject (`[mlrb_...]`). The message says
 what it is about in lines such as `Model: predictive_maintenance`. 250 is answered when all of it is stored, 451 when the store is away.
+Nothing of a mail is parsed before its sender is proven, and then in a process of its own (`mail_parsing`).
 """
 
 from __future__ import annotations
 
 import asyncio
-import json
+import contextlib
 import logging
 import re
-from email import message_from_bytes, policy
-from email.message import EmailMessage
-from html.parser import HTMLParser
+from email.header import decode_header, make_header
 from typing import Any
 
 from aiosmtpd.controller import Controller
 from aiosmtpd.smtp import SMTP, Envelope, Session
 
 from mlrunbook.base import tokens
+from mlrunbook.base.edge import Edge, Limits, address_of
 from mlrunbook.base.tokens import Identity, Scope
 from mlrunbook.domain.detection.alerts import NormalisedAlert
 from mlrunbook.domain.errors import Invalid, RunbookError
-from mlrunbook.gateway.text import clean
+from mlrunbook.gateway.webhooks import mail_parsing
 from mlrunbook.gateway.webhooks.ingest import ingest, received
 from mlrunbook.gateway.webhooks.parsing import Format, Reading, Received, body, fingerprint, model_in, nothing_of, text, time
 from mlrunbook.response.world import World
@@ -30,8 +30,18 @@ from mlrunbook.response.world import World
 log = logging.getLogger(__name__)
 
 MAX_BYTES = 1 << 20
+MAX_UNPROVEN_BYTES = 256 << 10  # where the recipient proves nothing
+MAX_HEADER_BYTES = 64 << 10
+MAX_SUBJECT_BYTES = 2_000
+MAX_RECIPIENTS = 20
+MAX_TOKENS = 5
+MAX_CONNECTIONS = 50
+MAX_SESSION_S = 120.0
+STORE_AWAY = "451 4.3.0 the incident store does not answer, send it again"
 MAX_LINES = 200
-TOKEN = re.compile(r"mlrb_[0-9a-f]{8}_[A-Za-z0-9_-]{30,60}")
+END_OF_HEADER = re.compile(rb"\r?\n\r?\n")
+SUBJECT = re.compile(rb"^subject:(.*(?:\n[ \t].*)*)", re.IGNORECASE | re.MULTILINE)
+TOKEN = mail_parsing.TOKEN
 FIELD = re.compile(r"^\s*([A-Za-z][A-Za-z _-]{0,30}?)\s*[:=]\s*(\S.*)$")
 STATUS = re.compile(r"\b(firing|triggered|alerting|resolved|recovered|ok|closed)\b(:\d+)?", re.IGNORECASE)
 OVER = ("resolved", "recovered", "ok", "closed")
@@ -79,88 +89,127 @@ def _fields(lines: str) -> dict[str, str]:
 FORMAT = Format("email", read)
 
 
-def as_json(mail: EmailMessage) -> bytes:
-    """What is kept of a mail: its text, and no token."""
-    part = mail.get_body(("plain", "html"))
-    content = part.get_content() if part is not None else ""
-    content = content if isinstance(content, str) else ""
-    if part is not None and part.get_content_subtype() == "html":
-        content = _Text.of(content)
-    fields = {"subject": mail.get("Subject", ""), "from": mail.get("From", ""), "message_id": mail.get("Message-ID", ""), "text": content}
-    return json.dumps({name: clean(TOKEN.sub("", str(value)).replace("[]", ""), 20_000) for name, value in fields.items()}).encode()
-
-
-class _Text(HTMLParser):
-    """The words of an HTML mail, a line a block."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.words: list[str] = []
-        self._hidden = 0
-
-    @classmethod
-    def of(cls, html: str) -> str:
-        reader = cls()
-        reader.feed(html)
-        return "".join(reader.words)
-
-    def handle_starttag(self, tag: str, attrs: Any) -> None:
-        self._hidden += tag in ("script", "style")
-        if tag in ("br", "p", "div", "tr", "li", "h1", "h2", "h3"):
-            self.words.append("\n")
-
-    def handle_endtag(self, tag: str) -> None:
-        self._hidden -= tag in ("script", "style") and self._hidden > 0
-
-    def handle_data(self, data: str) -> None:
-        if not self._hidden:
-            self.words.append(data)
-
-
 class Inbox:
-    """What aiosmtpd asks for each mail."""
+    """What aiosmtpd asks for each mail. Its sender is proven by the recipient if it can be, else by the subject; only then is it read."""
 
-    def __init__(self, world: World) -> None:
-        self._world = world
+    def __init__(self, world: World, edge: Edge | None = None) -> None:
+        self._world, self._edge = world, edge or Edge(Limits())
 
-    async def handle_DATA(self, _server: SMTP, _session: Session, envelope: Envelope) -> str:
-        return await asyncio.to_thread(self.deliver, envelope.content, [str(to) for to in envelope.rcpt_tos])
-
-    def deliver(self, content: Any, recipients: list[str]) -> str:
-        """The SMTP answer."""
-        try:
-            mail = message_from_bytes(content if isinstance(content, bytes) else b"", policy=policy.default)
-            kept = as_json(mail)
-            presented = TOKEN.findall(" ".join([*recipients, str(mail.get("Subject", ""))]))
-        except (ValueError, LookupError, TypeError, AttributeError, IndexError, RecursionError) as error:
-            log.info("a mail could not be read: %s", type(error).__name__)
-            return "554 5.6.0 this mail cannot be read"
-        try:
-            sender = self._owner(presented)
+    async def handle_RCPT(self, server: SMTP, session: Session, envelope: Envelope, address: str, _options: list[str]) -> str:
+        if len(envelope.rcpt_tos) >= MAX_RECIPIENTS:
+            return f"452 4.5.3 at most {MAX_RECIPIENTS} recipients"
+        if presented := TOKEN.findall(address):
+            try:
+                sender = await asyncio.to_thread(self._owner, presented)
+            except RunbookError:
+                return STORE_AWAY
             if sender is None:
-                return "550 5.7.1 no valid token of scope intake in the recipient or the subject"
+                return self._refuse(_host(session))
+            server.is_proven = True  # type: ignore[attr-defined]
+        server.data_size_limit = MAX_BYTES if getattr(server, "is_proven", False) else MAX_UNPROVEN_BYTES
+        envelope.rcpt_tos.append(address)
+        return "250 2.1.5 OK"
+
+    async def handle_DATA(self, server: SMTP, session: Session, envelope: Envelope) -> str:
+        server.data_size_limit, server.received = MAX_BYTES, 0  # type: ignore[attr-defined]
+        content = envelope.content if isinstance(envelope.content, bytes) else b""
+        return await asyncio.to_thread(self.deliver, content, [str(to) for to in envelope.rcpt_tos], host=_host(session))
+
+    def deliver(self, content: bytes, recipients: list[str], *, host: str = "unknown") -> str:
+        """The SMTP answer."""
+        header = END_OF_HEADER.split(content[: MAX_HEADER_BYTES + 4], maxsplit=1)[0]
+        if len(header) > MAX_HEADER_BYTES:
+            return f"552 5.3.4 the header is larger than {MAX_HEADER_BYTES} bytes"
+        try:
+            sender = self._owner(TOKEN.findall(" ".join([*recipients, _subject(header)])))
+            if sender is None:
+                return self._refuse(host)
+            if self._edge.of_token.wait_s(sender.token_id) is not None:
+                self._edge.refused.labels("rate").inc()
+                return "451 4.7.1 too many mails a minute with this token, send it again later"
+            kept = mail_parsing.limited(content)
             receipt = ingest(self._world, FORMAT, received(kept, {}, self._world), kept, sender=sender.name)
         except RunbookError as error:
             log.warning("a mail waits at its sender: %s", error)
-            return "451 4.3.0 the incident store does not answer, send it again"
+            return STORE_AWAY
         except Exception:
             log.exception("a mail could not be stored")
             return "451 4.3.0 it could not be stored, send it again"
         return f"250 2.0.0 stored: {receipt.accepted} taken in, {receipt.quarantined} quarantined"
 
+    def _refuse(self, host: str) -> str:
+        self._edge.note_failure(host, "mail", "no valid token")
+        if self._edge.failures.wait_s(host) is not None:
+            return "421 4.7.0 too many mails without a valid token from this address"
+        return "550 5.7.1 no valid token of scope intake in the recipient or the subject"
+
     def _owner(self, presented: list[str]) -> Identity | None:
+        if not presented:
+            return None
         with self._world.transaction() as conn:
-            owners = [tokens.verify(conn, one) for one in presented[:5]]
+            owners = [tokens.verify(conn, one) for one in presented[:MAX_TOKENS]]
         return next((owner for owner in owners if owner and Scope.INTAKE in owner.scopes), None)
+
+
+def _host(session: Session) -> str:
+    return address_of({"client": session.peer if isinstance(session.peer, tuple) else None})
+
+
+def _subject(header: bytes) -> str:
+    """Enough of it to find a token, and short enough to be decoded for anybody."""
+    found = SUBJECT.search(header)
+    raw = re.sub(rb"\r?\n(?=[ \t])", b"", found[1])[:MAX_SUBJECT_BYTES].decode("latin-1") if found else ""
+    with contextlib.suppress(ValueError, LookupError):
+        raw = str(make_header(decode_header(raw)))
+    return raw
+
+
+class _Connection(SMTP):
+    """With an end, and with room for newcomers: of those that have proven nothing, the one that came first makes place."""
+
+    def __init__(self, handler: Inbox, others: dict[_Connection, None], **how: Any) -> None:
+        super().__init__(handler, **how)
+        self.is_proven, self.received, self._others = False, 0, others
+        self._end: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        self._others[self] = None
+        self._end = self.loop.call_later(MAX_SESSION_S, transport.close)
+        if len(self._others) > MAX_CONNECTIONS:
+            first = next((one for one in self._others if not one.is_proven), self)
+            if isinstance(first.transport, asyncio.Transport):
+                first.transport.abort()
+
+    def data_received(self, data: bytes) -> None:
+        """aiosmtpd answers 552 at the end of a mail, and holds a line without an end for as long as it grows."""
+        self.received += len(data)
+        if self.received > 2 * (self.data_size_limit or 0) and isinstance(self.transport, asyncio.Transport):
+            self.transport.abort()
+        else:
+            super().data_received(data)
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self._others.pop(self, None)
+        if self._end is not None:
+            self._end.cancel()
+        super().connection_lost(error)
+
+
+class _Controller(Controller):
+    def factory(self) -> SMTP:
+        return _Connection(self.handler, self.__dict__.setdefault("open", {}), **self.SMTP_kwargs)
 
 
 class Mailbox:
     """The SMTP server in a thread of its own."""
 
-    def __init__(self, world: World, host: str, port: int) -> None:
+    def __init__(self, world: World, host: str, port: int, edge: Edge | None = None) -> None:
         logging.getLogger("mail.log").setLevel(logging.WARNING)  # it would write recipients, and with them tokens
         self.port = port
-        self._controller = Controller(Inbox(world), hostname=host, port=port, data_size_limit=MAX_BYTES, ident="mlrunbook", timeout=60)
+        self._controller = _Controller(
+            Inbox(world, edge), hostname=host, port=port, data_size_limit=MAX_BYTES, ident="mlrunbook", timeout=60
+        )
 
     def start(self) -> None:
         """Invalid when the port is taken."""

@@ -7,25 +7,28 @@ quarantined.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, HTTPException, Request
 
+from mlrunbook.base import web
+from mlrunbook.base.authentication import authentication, edge_of, owner
+from mlrunbook.base.edge import NotProven
+from mlrunbook.base.rates import Rate
 from mlrunbook.base.settings import webhook_secrets
 from mlrunbook.base.tokens import Identity, Scope
-from mlrunbook.base.web import require
 from mlrunbook.gateway.webhooks import cloudevents_handshake, signatures
 from mlrunbook.gateway.webhooks.ingest import Receipt, ingest, received
 from mlrunbook.gateway.webhooks.parsing import Format
 from mlrunbook.response.world import World
 
-TOKEN = require(Scope.INTAKE, basic=True)
 PROBLEMS: dict[int | str, dict[str, Any]] = {
     401: {"description": "The sender is not proven"},
     403: {"description": "The token lacks the scope intake"},
     413: {"description": "The body is too large"},
-    503: {"description": "The store is away: send it again"},
+    415: {"description": "The body is compressed"},
+    503: {"description": "The store is away, or there is too much to do: send it again after Retry-After seconds"},
 }
 
 
@@ -36,39 +39,57 @@ async def raw(request: Request) -> bytes:
 Body = Annotated[bytes, Depends(raw)]
 
 
-def sender_of(world: World, form: Format) -> Callable[[Request, bytes], Identity]:
-    """A dependency: who sent this. By the format's own proof, else by a token of ours, which every format may use; else 401."""
+def sender_of(world: World, form: Format) -> Callable[[Request], Awaitable[Identity]]:
+    """A dependency: who sent this. By the format's own proof, else by a token of ours, which every format may use; else 401.
 
-    def sender(request: Request, body: Body) -> Identity:
-        if form.token_in_query and "authorization" not in request.headers and (token := request.query_params.get("access_token")):
-            given = (b"authorization", f"Bearer {token}".encode("latin-1", "replace"))
-            request = Request({**request.scope, "headers": [*request.scope["headers"], given]})
-        secrets = webhook_secrets(form.name)
-        proof = signatures.Signed(request.headers, body, secrets, world.now(), world.policy.intake.replay_window_s)
-        why = signatures.prove(form.name, proof)
-        if why is None:
-            return Identity("", form.name, None, frozenset({Scope.INTAKE}))
+    What proves itself in the headers is asked first: a body is read for nobody but a sender who says that it is signed.
+    """
+
+    def why_not(request: Request, names: tuple[str, ...], body: bytes = b"") -> str | None:
+        secrets, window_s = webhook_secrets(form.name), world.policy.intake.replay_window_s
+        return signatures.prove(names, signatures.Signed(request.headers, body, secrets, world.now(), window_s))
+
+    async def prove(request: Request) -> Identity:
+        in_headers, over_body = signatures.proofs_of(form.name)
+        if why_not(request, in_headers) is None:
+            return _of_format(form)
         try:
-            return TOKEN(request)
+            return await owner(_with_token(request, form), Scope.INTAKE, basic=True)
         except HTTPException as error:
-            shown = [name for name in signatures.OF_FORMAT.get(form.name, ()) if name in request.headers and name != "authorization"]
-            if error.status_code != 401 or not shown:
+            signed = [name for name in over_body if name in request.headers]
+            if error.status_code != 401 or not signed:
                 raise
-            variable = f"MLRUNBOOK_WEBHOOK_SECRET_{form.name.upper()}"
-            reason = f"{why}; check {variable}" if secrets else f"{shown[0]} cannot be checked: {variable} is not set"
-            raise HTTPException(401, reason, error.headers) from error
+            challenge = error.headers
+        edge_of(request).check_failures(request)
+        why = why_not(request, over_body, await request.body() if webhook_secrets(form.name) else b"")
+        if why is None:
+            return _of_format(form)
+        variable = f"MLRUNBOOK_WEBHOOK_SECRET_{form.name.upper()}"
+        said = f"{signed[0]} does not prove the sender: {variable} must be the sender's secret, and both clocks right"
+        raise NotProven(said, challenge, why=why)
 
-    return sender
+    return authentication(prove)
+
+
+def _of_format(form: Format) -> Identity:
+    return Identity("", form.name, None, frozenset({Scope.INTAKE}))
+
+
+def _with_token(request: Request, form: Format) -> Request:
+    if form.token_in_query and "authorization" not in request.headers and (token := request.query_params.get("access_token")):
+        given = (b"authorization", f"Bearer {token}".encode("latin-1", "replace"))
+        return Request({**request.scope, "headers": [*request.scope["headers"], given]})
+    return request
 
 
 def router(world: World, form: Format) -> APIRouter:
     """The endpoint of one format."""
-    routes = APIRouter(tags=["webhooks"])
+    routes = web.router(tags=["webhooks"])
     proven = Depends(sender_of(world, form))
     content = {media_type: {"schema": {"type": "object"}} for media_type in form.media_types}
-    pace = cloudevents_handshake.Pace(world.policy.intake.cloudevents_per_min) if form.is_paced else None
+    pace = Rate(world.policy.intake.cloudevents_per_min) if form.is_paced else None
     problems = PROBLEMS | {
-        415: {"description": "Another content type"},
+        415: {"description": "Another content type, or the body is compressed"},
         429: {"description": "Too many a minute: wait for Retry-After seconds"},
     }
 

@@ -98,6 +98,7 @@ SIGNATURES: dict[str, Check] = {
     TOKEN_HEADER: shared_header,
     "authorization": authorization,
 }
+IN_THE_CLEAR = (TOKEN_HEADER, "authorization")  # the others are made over the body
 # Which proofs a format knows, by the header they are in. What signs is not let in by its secret in the clear.
 OF_FORMAT = {
     "alertmanager": ("authorization",),
@@ -111,11 +112,17 @@ OF_FORMAT = {
 }
 
 
-def prove(name: str, m: Signed) -> str | None:
-    """None when the message proves that it comes from a sender of this format; else why it does not."""
-    present = [header for header in OF_FORMAT.get(name, ()) if header in m.headers]
+def proofs_of(format_name: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The format's proofs that the headers hold whole, and those that need the body too."""
+    names = OF_FORMAT.get(format_name, ())
+    return tuple(n for n in names if n in IN_THE_CLEAR), tuple(n for n in names if n not in IN_THE_CLEAR)
+
+
+def prove(names: Sequence[str], m: Signed) -> str | None:
+    """None when one of the proofs (by its header) proves that the message comes from who knows a secret; else why none does."""
+    present = [header for header in names if header in m.headers]
     if not m.secrets or not present:
-        return "it proves nothing"
+        return "it proves nothing" if m.secrets else "no secret is set for its format"
     said = [SIGNATURES[header](m) for header in present]
     return None if None in said else said[0]
 

@@ -21,7 +21,7 @@ import uvicorn
 from fastapi import FastAPI
 from sqlalchemy import Engine, text
 
-from mlrunbook.base import db, policy_file, web
+from mlrunbook.base import db, http_server, policy_file, web
 from mlrunbook.base.db import transaction
 from mlrunbook.base.settings import Settings, settings
 from mlrunbook.domain.errors import Invalid, RunbookError
@@ -70,7 +70,7 @@ def create_app(
         close()
 
     app = FastAPI(title="model platform", lifespan=lifespan, docs_url=None, redoc_url=None)
-    web.prepare(app, engine=engine, max_body_bytes=MAX_BODY_BYTES)
+    web.prepare(app, engine=engine, limits=web.Limits.of(config, body_bytes=MAX_BODY_BYTES))
 
     @app.get("/health")
     def health() -> Body:
@@ -138,7 +138,7 @@ def main() -> None:
         app = create_app(config, db.engine(), policy=team_policy(config), evaluate_every_s=float(every), environment=environment)
     except RunbookError as error:
         sys.exit(f"model platform: {error}")
-    uvicorn.run(app, host=args.host, port=args.port, log_level="warning", timeout_graceful_shutdown=2)
+    uvicorn.run(app, host=args.host, port=args.port, log_level="warning", timeout_graceful_shutdown=2, **http_server.options())
 
 
 if __name__ == "__main__":

@@ -112,6 +112,7 @@ def expose(app: FastAPI, collector: PlatformCollector) -> None:
     """`GET /metrics`, open to whoever may scrape, like the platform's other reads."""
     registry = CollectorRegistry()
     registry.register(collector)
+    registry.register(app.state.edge.refused)
 
     @app.get("/metrics")
     def prometheus() -> Response:

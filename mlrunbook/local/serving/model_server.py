@@ -24,7 +24,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from sqlalchemy import Engine
 
 from mlrunbook.adapters.local.serving_state import DEFAULT_MODEL
-from mlrunbook.base import db, web
+from mlrunbook.base import db, http_server, web
 from mlrunbook.base.settings import Settings, settings
 from mlrunbook.base.tokens import Identity, Scope
 from mlrunbook.domain.errors import NotFound, RunbookError, Transient
@@ -54,7 +54,7 @@ def create_app(
     watch = FeatureWatch(online) if online else None
     figures = Figures()
     app = FastAPI(title="model server", lifespan=_watching(serving, watch), docs_url=None, redoc_url=None)
-    web.prepare(app, engine=engine, max_body_bytes=MAX_BODY_BYTES)
+    web.prepare(app, engine=engine, limits=web.Limits.of(config, body_bytes=MAX_BODY_BYTES, times=10))
 
     @app.middleware("http")
     async def refuse_while_isolated(request: Request, answer: Callable[[Request], Awaitable[Response]]) -> Response:
@@ -62,6 +62,7 @@ def create_app(
             return await answer(request)
         return web.problem(503, "Isolated", f"{model} is isolated for a security incident: it answers again when a person has decided so")
 
+    figures.registry.register(app.state.edge.refused)
     _looks(app, serving, watch, figures)
     predictor = Predictor(serving, engine, online, figures)
 
@@ -137,7 +138,7 @@ def main() -> None:
         app = create_app(settings(), db.engine(), model=args.model, restart_id=os.environ.get("MLRUNBOOK_RESTART_ID"))
     except RunbookError as error:
         sys.exit(f"model server: {error}")
-    uvicorn.run(app, host=args.host, port=args.port, log_level="warning", timeout_graceful_shutdown=1)
+    uvicorn.run(app, host=args.host, port=args.port, log_level="warning", timeout_graceful_shutdown=1, **http_server.options())
 
 
 if __name__ == "__main__":

@@ -20,7 +20,6 @@ from mlrunbook.domain.incident import Status
 from mlrunbook.domain.policy.intake import GenericFields, IntakePolicy
 from mlrunbook.domain.policy.policy import Policy
 from mlrunbook.gateway.app import create_app
-from mlrunbook.gateway.webhooks.cloudevents_handshake import Pace
 from mlrunbook.gateway.webhooks.parsing import Received
 from mlrunbook.gateway.webhooks.registry import FORMATS
 from mlrunbook.response.world import World
@@ -273,16 +272,6 @@ def test_a_sender_of_events_that_floods_is_told_to_wait(engine: Engine, clock: C
         assert 0 < int(codes[-1].headers["Retry-After"]) <= 60
         other = keys.of("another sender")
         assert client.post("/webhooks/cloudevents", json=event, headers=headers | other).status_code == 202
-
-
-def test_who_waited_a_minute_may_send_again() -> None:
-    now = [0.0]
-    pace = Pace(2, clock=lambda: now[0])
-    assert [pace.wait_s("a"), pace.wait_s("a"), pace.wait_s("a")] == [None, None, 60.0]
-    now[0] = 59.0
-    assert pace.wait_s("a") == 1.0
-    now[0] = 60.0
-    assert pace.wait_s("a") is None
 
 
 def test_a_token_in_the_query_is_taken_of_events_alone(anonymous: TestClient, keys: Keys, model: str) -> None:

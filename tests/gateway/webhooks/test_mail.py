@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import smtplib
 import socket
+import subprocess
+import time
 from collections.abc import Iterator
 from email.message import EmailMessage
+from email.policy import SMTP
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mlrunbook.base.edge import Edge, Limits
 from mlrunbook.base.tokens import Scope
 from mlrunbook.domain.errors import Transient
+from mlrunbook.gateway.webhooks import mail as mail_door
+from mlrunbook.gateway.webhooks import mail_parsing
 from mlrunbook.gateway.webhooks.mail import Inbox, Mailbox
 from mlrunbook.response.world import World
 from mlrunbook.store import alerts, incidents, quarantine
@@ -43,8 +49,9 @@ def send(mailbox: Mailbox, message: EmailMessage, to: str | None = None) -> tupl
     with smtplib.SMTP("127.0.0.1", mailbox.port, timeout=10) as client:
         client.ehlo()
         client.mail("monitor@example.com")
-        client.rcpt(to or str(message["To"]))
-        code, words = client.data(message.as_bytes())
+        code, words = client.rcpt(to or str(message["To"]))
+        if code < 400:
+            code, words = client.data(message.as_bytes(policy=SMTP))
     return code, words.decode()
 
 
@@ -134,3 +141,119 @@ def test_while_the_store_is_away_a_mail_stays_with_its_sender() -> None:
 
     content = mail("pump", subject="AUC low [mlrb_00000000_" + "x" * 43 + "]").as_bytes()
     assert Inbox(StoreAway()).deliver(content, [])[:3] == "451"  # type: ignore[arg-type]
+
+
+# What is made to keep a parser busy
+
+
+def _folded(text: str) -> str:
+    return "\r\n ".join(text[i : i + 900] for i in range(0, len(text), 900))
+
+
+HOSTILE = {
+    "sender of parentheses": "From: " + _folded("(" * 60_000) + "\r\n\r\nx",
+    "sender of quotes": "From: " + _folded('"' * 60_000) + "\r\n\r\nx",
+    "message id of angle brackets": "Message-ID: " + _folded("<" * 60_000) + "\r\n\r\nx",
+    "content type of parameters": "Content-Type: text/plain; " + ";\r\n ".join(f"a*{i}*=x" for i in range(5_000)) + "\r\n\r\nx",
+    "subject of encoded words": "Subject: " + "\r\n ".join(["=?utf-8?q?a?= " * 60] * 70) + "\r\n\r\nx",
+    "parts within parts": "".join(f'Content-Type: multipart/mixed; boundary="b{i}"\r\n\r\n--b{i}\r\n' for i in range(15_000)),
+    "parts beside parts": 'Content-Type: multipart/mixed; boundary="b"\r\n\r\n' + "--b\r\n\r\n" * 140_000,
+    "open tags": "Content-Type: text/html\r\n\r\n" + "<a " * 340_000,
+    "open comments": "Content-Type: text/html\r\n\r\n" + "<!--" * 250_000,
+}
+
+
+def _cpu_s() -> float:
+    return time.process_time()
+
+
+@pytest.mark.parametrize("what", HOSTILE)
+def test_a_hostile_mail_of_a_stranger_costs_no_time(what: str) -> None:
+    class NoStore:
+        def transaction(self) -> Any:
+            raise AssertionError("nothing here has a token")
+
+    before = _cpu_s()
+    assert Inbox(NoStore()).deliver(HOSTILE[what].encode(), ["alerts@ir.example.com"])[:3] in ("550", "552")  # type: ignore[arg-type]
+    assert _cpu_s() - before < 0.2
+
+
+@pytest.mark.parametrize("what", ["sender of parentheses", "parts within parts"])
+def test_a_hostile_mail_of_a_known_sender_is_kept_aside_and_costs_this_process_nothing(world: World, keys: Keys, what: str) -> None:
+    to = f"alerts+{keys.token('a broken monitor', Scope.INTAKE)}@ir.example.com"
+    before = _cpu_s()
+    answer = Inbox(world).deliver(HOSTILE[what].encode(), [to])
+    assert answer.startswith("250")
+    assert "1 quarantined" in answer
+    assert _cpu_s() - before < 0.5
+
+
+def test_the_parser_knows_none_of_our_secrets_and_ends_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLRUNBOOK_DATABASE_URL", "postgresql://secret")
+    seen: list[dict[str, Any]] = []
+
+    def run(argv: list[str], **how: Any) -> Any:
+        seen.append(how)
+        raise subprocess.TimeoutExpired(argv, how["timeout"])
+
+    monkeypatch.setattr(mail_parsing.subprocess, "run", run)
+    kept = mail_parsing.limited(b"Subject: [mlrb_00000000_" + b"x" * 43 + b"] hello\r\n\r\nx")
+    assert b"hello" in kept
+    assert b"mlrb_" not in kept
+    assert not any("secret" in value for value in seen[0]["env"].values())
+    assert seen[0]["timeout"] <= 10
+
+
+@pytest.mark.parametrize("where", ["plain", "encoded", "folded"])
+def test_the_token_is_found_in_a_subject_however_it_is_written(world: World, keys: Keys, model: str, where: str) -> None:
+    token = keys.token("monitor", Scope.INTAKE)
+    subject = {
+        "plain": f"low [{token}]",
+        "encoded": "=?utf-8?q?low_=5B" + token.replace("_", "=5F") + "=5D?=",
+        "folded": f"low\r\n [{token}]",
+    }
+    content = f"From: a@b.example\r\nSubject: {subject[where]}\r\n\r\nModel: {model}\r\n".encode()
+    assert Inbox(world).deliver(content, ["alerts@ir.example.com"]).startswith("250")
+
+
+def test_a_token_in_the_body_or_in_another_header_proves_nothing(world: World, keys: Keys, model: str) -> None:
+    token = keys.token("monitor", Scope.INTAKE)
+    for content in (f"X-Subject: {token}\r\n\r\nModel: {model}", f"From: a@b\r\n\r\nSubject: {token}\r\nModel: {model}"):
+        assert Inbox(world).deliver(content.encode(), ["alerts@ir.example.com"]).startswith("550")
+
+
+def test_a_stranger_may_send_less_than_a_known_sender(mailbox: Mailbox, world: World, keys: Keys, model: str) -> None:
+    long = mail(model)
+    long.set_content(f"Model: {model}\n" + "words and words\n" * 30_000)
+    to = f"alerts+{keys.token('monitor', Scope.INTAKE)}@ir.example.com"
+    assert send(mailbox, long, to)[0] == 250
+    assert send(mailbox, long)[0] == 552
+
+
+def test_a_line_without_an_end_is_cut_off(mailbox: Mailbox) -> None:
+    with smtplib.SMTP("127.0.0.1", mailbox.port, timeout=10) as client:
+        client.ehlo()
+        client.mail("monitor@example.com")
+        client.rcpt("alerts@ir.example.com")
+        client.putcmd("data")
+        assert client.getreply()[0] == 354
+        assert client.sock
+        with pytest.raises(ConnectionError):
+            client.sock.sendall(b"a" * (64 << 20))
+        client.close()
+
+
+def test_idle_connections_to_the_mail_door_keep_nobody_out(mailbox: Mailbox, keys: Keys, model: str) -> None:
+    idle = [socket.create_connection(("127.0.0.1", mailbox.port), timeout=10) for _ in range(mail_door.MAX_CONNECTIONS + 10)]
+    assert send(mailbox, mail(model), f"alerts+{keys.token('monitor', Scope.INTAKE)}@ir.example.com")[0] == 250
+    for one in idle:
+        one.close()
+
+
+def test_over_its_rate_a_mail_stays_with_its_sender_and_wrong_tokens_are_sent_away(world: World, keys: Keys, model: str) -> None:
+    edge = Edge(Limits(per_min_token=1, failed_per_min_address=2))
+    inbox, to = Inbox(world, edge), f"alerts+{keys.token('monitor', Scope.INTAKE)}@ir.example.com"
+    content = mail(model).as_bytes()
+    assert [inbox.deliver(content, [to])[:3] for _ in range(2)] == ["250", "451"]
+    assert [inbox.deliver(content, [])[:3] for _ in range(3)] == ["550", "550", "421"]
+    assert edge.refused.labels("authentication")._value.get() == 3

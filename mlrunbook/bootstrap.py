@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from dataclasses import replace
 from datetime import UTC, datetime
 from functools import cache
 from typing import TYPE_CHECKING
 
 from mlrunbook.base import db
 from mlrunbook.base.settings import Settings, channel_address, settings
+from mlrunbook.domain.errors import Transient
 from mlrunbook.domain.policy.policy import Policy
 from mlrunbook.ports import ServingRuntime
 from mlrunbook.response.world import World
 
 if TYPE_CHECKING:
     from mlrunbook.adapters.kubernetes.cluster import Login
+
+
+log = logging.getLogger(__name__)
 
 
 def utc_now() -> datetime:
@@ -64,6 +70,19 @@ def _world() -> World:
         trainer=TrainingProcess(policy().training, config.data / "training", home=config.home),
         features=FeastStore(config.feature_repo, policy().features) if config.feature_repo else None,
     )
+
+
+def dispatching(base: World) -> World:
+    """`base` with what pages need taken ahead: connections of their own that are open, and a process to deliver with. Requests, however
+    many, cannot use these up, nor can they be had no more once descriptors run out."""
+    engine = db.own_engine(size=8, overflow=32)
+    try:
+        db.warm(engine)
+    except Transient as error:
+        log.warning("dispatcher: %s", error)
+    if warm := getattr(base.notifier, "warm", None):
+        warm()
+    return replace(base, engine=engine)
 
 
 def runtime(config: Settings, policy: Policy) -> ServingRuntime:

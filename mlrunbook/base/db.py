@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import cache
 
 from sqlalchemy import Connection, Engine, MetaData, create_engine, text
@@ -34,6 +34,11 @@ def normalise_url(url: str) -> str:
 @cache
 def engine(url: str | None = None) -> Engine:
     """The process's engine for `url`, by default the settings' database."""
+    return own_engine(url)
+
+
+def own_engine(url: str | None = None, *, size: int = 5, overflow: int = 10) -> Engine:
+    """An engine whose connections nobody else can use up."""
     if url is None:
         secret = settings().database_url
         if secret is None:
@@ -41,11 +46,18 @@ def engine(url: str | None = None) -> Engine:
         url = secret.get_secret_value()
     return create_engine(
         normalise_url(url),
-        pool_size=5,
-        max_overflow=10,
+        pool_size=size,
+        max_overflow=overflow,
         pool_pre_ping=True,
         connect_args={"connect_timeout": 5, "options": "-c timezone=UTC -c lock_timeout=15s"},
     )
+
+
+def warm(on: Engine) -> None:
+    """Open the connections that the pool keeps, while there are descriptors for them. Transient while the store is away."""
+    with ExitStack() as held:
+        for _ in range(on.pool.size()):  # type: ignore[attr-defined]  # a QueuePool's
+            held.enter_context(transaction(on))
 
 
 @contextmanager

@@ -27,7 +27,7 @@ def _server(dispatch: bool) -> uvicorn.Server:
     import uvicorn
 
     from mlrunbook.base.settings import settings
-    from mlrunbook.bootstrap import world
+    from mlrunbook.bootstrap import dispatching, world
     from mlrunbook.gateway.app import create_app
     from mlrunbook.gateway.dispatcher import Dispatcher
     from mlrunbook.gateway.heartbeat import Heartbeat
@@ -35,11 +35,12 @@ def _server(dispatch: bool) -> uvicorn.Server:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     logging.getLogger("httpx").setLevel(logging.WARNING)
     config, outside = settings(), world()
-    dispatcher = Dispatcher(outside, every_s=config.dispatch_every_s) if dispatch else None
+    pages = dispatching(outside) if dispatch else outside
+    dispatcher = Dispatcher(pages, every_s=config.dispatch_every_s) if dispatch else None
     app = create_app(
         outside,
         dispatcher=dispatcher,
-        heartbeat=Heartbeat(outside, dispatcher, config.heartbeat_url.get_secret_value(), every_s=config.heartbeat_every_s)
+        heartbeat=Heartbeat(pages, dispatcher, config.heartbeat_url.get_secret_value(), every_s=config.heartbeat_every_s)
         if dispatcher and config.heartbeat_url
         else None,
         prefect_ui_url=config.prefect_api_url.removesuffix("/").removesuffix("/api") if config.prefect_api_url else None,

@@ -9,33 +9,22 @@ from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
 from fastapi.responses import HTMLResponse
-from pydantic import Field
 from starlette.concurrency import run_in_threadpool
 
 from mlrunbook import __version__
 from mlrunbook.base import pages, web
-from mlrunbook.domain.errors import Transient
-from mlrunbook.gateway import metrics
+from mlrunbook.gateway import health, metrics
 from mlrunbook.gateway.api import audits, changes_and_quarantine, incidents
 from mlrunbook.gateway.dispatcher import Dispatcher
 from mlrunbook.gateway.heartbeat import Heartbeat
 from mlrunbook.gateway.webhooks import router
 from mlrunbook.gateway.webhooks.registry import FORMATS
 from mlrunbook.response.world import World
-from mlrunbook.store import quarantine
 
 log = logging.getLogger(__name__)
 
 MAX_BODY_BYTES = 4 << 20  # Alertmanager sends a whole group at once and does not try again after a 413
 STOP_S = 5.0
-
-
-class Health(web.CamelModel):
-    status: str
-    store: str
-    dispatcher: str
-    heartbeat: str = Field(description="Whether the outside watch is pinged: off (none is set), waiting (not yet), ok, failing")
-    quarantined: int = Field(description="Messages of trusted senders that could not be used and wait for a person")
 
 
 def create_app(
@@ -60,22 +49,9 @@ def create_app(
     app = FastAPI(title="mlrunbook gateway", version=__version__, description=__doc__ or "", lifespan=lifespan, responses=web.PROBLEMS)
     web.prepare(app, engine=world.engine, max_body_bytes=MAX_BODY_BYTES)
 
-    @app.get("/health", tags=["health"])
-    def health() -> Health:
-        """200 while the store answers and the dispatcher of this process, if it has one, is alive; else 503."""
-        with world.transaction() as conn:
-            quarantined = quarantine.waiting(conn)
-        if keeper and not keeper.alive:
-            raise Transient("the dispatcher of this gateway has stopped or hangs: nobody is paged by it; restart the gateway")
-        return Health(
-            status="ok",
-            store="reachable",
-            dispatcher="alive" if keeper else "off",
-            heartbeat=heartbeat.state if heartbeat else "off",
-            quarantined=quarantined,
-        )
-
-    metrics.expose(app, world, dispatcher_alive=(lambda: keeper.alive) if keeper else None)
+    alive = (lambda: keeper.alive) if keeper else None
+    health.expose(app, world, dispatcher=dispatcher, dispatcher_alive=alive, heartbeat=heartbeat)
+    metrics.expose(app, world, dispatcher_alive=alive)
 
     @app.get("/", include_in_schema=False)
     def front_page() -> HTMLResponse:

@@ -10,11 +10,16 @@ import logging
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
+from typing import Any
 
+from mlrunbook.domain.communication.messages import Rendered, bare_page
 from mlrunbook.domain.errors import NotFound, Refused, RunbookError
+from mlrunbook.domain.incident import Incident
+from mlrunbook.gateway import payloads
+from mlrunbook.gateway.lanes import Attempt, Lanes
 from mlrunbook.ports import Message
-from mlrunbook.response.communication import channel_fallback, escalation, regulatory_clocks
+from mlrunbook.response.communication import channel_fallback, escalation, regulatory_clocks, set_aside
 from mlrunbook.response.communication.notifications import page_text
 from mlrunbook.response.containment import emergency
 from mlrunbook.response.execution import approvals
@@ -51,20 +56,28 @@ TIMERS = {
 """What the store alone decides. Each is `(conn, policy, row, *, now)`."""
 LOOK_AGAIN_S = 300.0  # how often a run that waits for a human is checked to be still there
 TRY_AGAIN_S = 30.0  # when it could not be checked
-STUCK_S = 120.0  # a round of pages takes milliseconds, with a channel that hangs a minute
+STUCK_S = 120.0  # a round takes milliseconds, and a delivery ends at its deadline
+UNKNOWN_AFTER = timedelta(minutes=5)  # a kind that a newer gateway has put: it may be about to deliver it
+FINISH_S = 2.0  # what is under way at the end may end in this time; what is cut off goes out again
+WORKERS = 4  # for each lane of pages and runs, and for each of the rest
 
 
 class Dispatcher:
     """`run()` loops until `stop()`; `turn()` is one pass, for tests with a clock of their own.
 
-    Pages and runs have a loop and threads of their own: a mail server that hangs holds up mails, never a page.
+    Each kind of row has threads of its own, pages and messages for each channel: a mail server that hangs holds up mails, never a page.
+    The loops only claim and start; what a channel or Prefect does cannot stop them.
     """
 
-    def __init__(self, world: World, *, every_s: float = 1.0, workers: int = 4, monotonic: Callable[[], float] = time.monotonic) -> None:
-        self._world, self._every_s, self._monotonic = world, every_s, monotonic
+    def __init__(
+        self, world: World, *, every_s: float = 1.0, workers: int = WORKERS, monotonic: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._world, self._every_s, self._monotonic, self._workers = world, every_s, monotonic, workers
         self._stop = threading.Event()
-        self._urgent_done_at = monotonic()
-        self._pools = {kinds: ThreadPoolExecutor(workers, thread_name_prefix="deliver") for kinds in (URGENT, ORDINARY)}
+        self._more = {kinds: threading.Event() for kinds in (URGENT, ORDINARY)}  # a thread is free again
+        self._stop_looking = threading.Event()
+        self._urgent_done_at = self._revived_at = monotonic()
+        self._lanes = {kinds: Lanes(self._try, self._failed, monotonic=monotonic, ended=more.set) for kinds, more in self._more.items()}
         self._deliver = {
             "page": self._send,
             "message": self._send,
@@ -77,23 +90,43 @@ class Dispatcher:
         } | dict.fromkeys(TIMERS, self._go_off)
 
     def run(self) -> None:
-        beside = threading.Thread(target=self._loop, args=(lambda: self._deliver_due(ORDINARY),), name="dispatcher-ordinary", daemon=True)
-        beside.start()
-        self._loop(self._urgent)
-        beside.join(timeout=5)
+        loops = {
+            "dispatcher-ordinary": lambda: self._loop(lambda: len(self._start_due(ORDINARY)), self._more[ORDINARY]),
+            "dispatcher-runs": lambda: self._loop(self._look_after_runs, self._stop_looking),
+        }
+        beside = [threading.Thread(target=loop, name=name, daemon=True) for name, loop in loops.items()]
+        for thread in beside:
+            thread.start()
+        self._loop(self._urgent, self._more[URGENT])
+        for thread in beside:
+            thread.join(timeout=5)
+        for lanes in self._lanes.values():
+            lanes.finish(FINISH_S)
+
+    @property
+    def world(self) -> World:
+        return self._world
 
     @property
     def is_stuck(self) -> bool:
-        """No round of pages has ended for too long: its thread hangs, has died, or fails every time (the store is away)."""
-        return self._monotonic() - self._urgent_done_at > STUCK_S
+        """No round has ended for too long: its thread hangs, has died, or fails every time (the store is away). Or a page hangs."""
+        now_s = self._monotonic()
+        return now_s - min(self._urgent_done_at, self._revived_at) > STUCK_S or self._lanes[URGENT].longest_s("page") > STUCK_S
 
     def _urgent(self) -> int:
-        busy = self._deliver_due(URGENT) + self._revive()
+        started = len(self._start_due(URGENT))
         self._urgent_done_at = self._monotonic()
+        return started
+
+    def _look_after_runs(self) -> int:
+        busy = self._revive()
+        self._report_unknown()
+        self._revived_at = self._monotonic()
         return busy
 
-    def _loop(self, work: Callable[[], int]) -> None:
+    def _loop(self, work: Callable[[], int], more: threading.Event) -> None:
         while not self._stop.is_set():
+            more.clear()
             try:
                 busy = work()
             except RunbookError as error:  # the store is away: keep trying, say so
@@ -103,34 +136,71 @@ class Dispatcher:
                 log.exception("dispatcher: unexpected, going on")
                 busy = 0
             if not busy:
-                self._stop.wait(self._every_s)
+                more.wait(self._every_s)
 
     def stop(self) -> None:
+        """Start nothing more. What is under way ends with its thread or with the process, and goes out again if it was cut off."""
         self._stop.set()
-        for pool in self._pools.values():
-            pool.shutdown(wait=False, cancel_futures=True)
+        for more in (self._stop_looking, *self._more.values()):
+            more.set()
 
     def turn(self) -> int:
         """Deliver what is due, and revive what went silent; returns how much there was to do."""
-        return self._urgent() + self._deliver_due(ORDINARY)
+        urgent = self._wait_for(self._start_due(URGENT))
+        self._urgent_done_at = self._monotonic()
+        return urgent + self._look_after_runs() + self._wait_for(self._start_due(ORDINARY))
 
-    def _deliver_due(self, kinds: tuple[str, ...]) -> int:
+    @staticmethod
+    def _wait_for(attempts: list[Attempt]) -> int:
+        for attempt in attempts:
+            attempt.done.result(attempt.deadline_s)
+        return len(attempts)
+
+    def _start_due(self, kinds: tuple[str, ...]) -> list[Attempt]:
+        """Claim what the lanes have threads for, and start it."""
+        lanes = self._lanes[kinds]
+        lanes.give_up_overdue()
+        items: list[outbox.Item] = []
         with self._world.transaction() as conn:
-            items = outbox.claim(conn, kinds=kinds, now=self._world.now())
-        list(self._pools[kinds].map(self._try, items))
-        return len(items)
+            now = self._world.now()
+            for lane in outbox.lanes_due(conn, kinds, now=now):
+                if free := self._workers - lanes.under_way(lane):
+                    items += outbox.claim(conn, now=now, lane=lane, limit=free)
+        return [lanes.start(item) for item in items]
 
     def _try(self, item: outbox.Item) -> None:
+        if why := payloads.unreadable(item):
+            self._set_aside(item, why)
+            return
         try:
             self._deliver[item.kind](item)
         except Exception as error:  # whatever it was, the row must go out: note it and try again
-            level = logging.WARNING if isinstance(error, RunbookError) else logging.ERROR
-            log.log(level, "%s %s, attempt %d: %s", item.kind, item.dedup_key, item.attempts, error, exc_info=level == logging.ERROR)
-            with self._world.transaction() as conn:
-                outbox.failed(conn, item, str(error) or type(error).__name__, now=self._world.now())
+            self._failed(item, error)
+
+    def _failed(self, item: outbox.Item, error: Exception) -> None:
+        level = logging.WARNING if isinstance(error, RunbookError) else logging.ERROR
+        log.log(level, "%s %s, attempt %d: %s", item.kind, item.dedup_key, item.attempts, error, exc_info=error if level > 30 else None)
+        with self._world.transaction() as conn:
+            noted = outbox.failed(conn, item, str(error) or type(error).__name__, now=self._world.now())
+        if noted:
+            with self._world.transaction() as conn:  # apart: whatever this meets, the row is to be tried again
                 channel_fallback.note_failure(
                     conn, self._world.policy, item, error, has_address=self._world.notifier.has_address, now=self._world.now()
                 )
+
+    def _set_aside(self, item: outbox.Item, why: str) -> None:
+        log.error("set aside: row %d of the outbox (%s %s): %s", item.id, item.kind, item.dedup_key, why)
+        with self._world.transaction() as conn:
+            set_aside.unreadable(conn, self._world.policy, item, why, now=self._world.now())
+
+    def _report_unknown(self) -> None:
+        now = self._world.now()
+        with self._world.transaction() as conn:
+            items = outbox.unknown(conn, tuple(self._deliver), due_before=now - UNKNOWN_AFTER)
+        for item in items:
+            log.error("row %d of the outbox is of a kind this version does not know: %s", item.id, item.kind)
+            with self._world.transaction() as conn:
+                set_aside.unknown(conn, self._world.policy, item, now=now)
 
     def _send(self, item: outbox.Item) -> None:
         """Send, then mark: killed in between, it goes out again. A page may repeat but is never missed."""
@@ -141,7 +211,7 @@ class Dispatcher:
                 if not outbox.stands(conn, item):  # resolved or acknowledged since it was claimed
                     return
                 incident = incidents.get(conn, incident_id)
-                text = page_text(conn, self._world.policy, p, incident, now=self._world.now())
+            text = self._text_of_page(p, incident)
             p |= {"subject": text.subject, "body": text.body}
             severity = str(incident.severity)
         message = Message(item.dedup_key, incident_id, p["channel"], p["subject"], p["body"], page=is_page, severity=severity)
@@ -152,6 +222,17 @@ class Dispatcher:
             words += f" (attempt {item.attempts})" if item.attempts > 1 else ""
             timeline.append(conn, incident_id, item.kind, words, actor="dispatcher", at=now, data={"channel": p["channel"], "to": p["to"]})
             outbox.delivered(conn, item, now=now)  # after the incident: everybody locks it before rows of the outbox
+
+    def _text_of_page(self, payload: dict[str, Any], incident: Incident) -> Rendered:
+        """Whatever is wrong with what the incident has recorded, somebody is called."""
+        try:
+            with self._world.transaction() as conn:
+                return page_text(conn, self._world.policy, payload, incident, now=self._world.now())
+        except RunbookError:
+            raise
+        except Exception:
+            log.exception("the page about %s goes out without details", incident.id)
+            return bare_page(incident, payload["to"], payload["reason"])
 
     def _settle(self, item: outbox.Item) -> None:
         channel, action = str(item.payload["channel"]), item.payload["action"]

@@ -9,19 +9,18 @@ from __future__ import annotations
 
 import logging
 import threading
-from datetime import timedelta
 from typing import Literal
 
 import httpx
 
+from mlrunbook.gateway import late_pages
 from mlrunbook.gateway.dispatcher import Dispatcher
+from mlrunbook.gateway.late_pages import PAGE_LATE as PAGE_LATE
 from mlrunbook.response.world import World
-from mlrunbook.store import outbox
 
 log = logging.getLogger("mlrunbook.heartbeat")
 
 TIMEOUT_S = 5.0
-PAGE_LATE = timedelta(seconds=120)  # deployments/prometheus/watch.yml alarms after the same time
 STOP_S = 1.0
 
 State = Literal["waiting", "ok", "failing"]
@@ -69,15 +68,14 @@ class Heartbeat:
         if self._dispatcher.is_stuck:
             return "the dispatcher of the gateway is stuck: restart the gateway"
         try:
-            with self._world.transaction() as conn:
-                now = self._world.now()
-                due_at = outbox.oldest_due(conn, "page", now=now)
+            late = late_pages.find(self._world)
         except Exception as error:  # whatever it is, we cannot say that pages go out
             log.warning("heartbeat: %s", error)
             return "the incident store does not answer: is PostgreSQL up?"
-        if due_at and now - due_at > PAGE_LATE:
-            late_s = (now - due_at).total_seconds()
-            return f"a page has been due for {late_s:.0f} s and has not gone out: look at the gateway's log and `mlrunbook channel test`"
+        if late:
+            return (
+                f"a page has been due for {late.late_s:.0f} s and has not gone out: look at the gateway's log and `mlrunbook channel test`"
+            )
         return None
 
     def _ping(self, trouble: str | None) -> bool:

@@ -330,7 +330,7 @@ class Stack:
                 "gateway",
                 [*python, "mlrunbook.gateway", "--port", str(at.gateway)],
                 env,
-                answers(f"http://{HOST}:{at.gateway}/health"),
+                answers(f"http://{HOST}:{at.gateway}/ready"),
                 cwd=self.home,
             ),
         }

@@ -10,9 +10,9 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, case, func, or_, select, true, update
+from sqlalchemy import ColumnElement, Connection, case, func, or_, select, update
 from sqlalchemy.dialects.postgresql import insert
 
 from mlrunbook.store.tables import outbox
@@ -28,6 +28,8 @@ CLAIM_OF_PAGES_S = 20.0  # a page may repeat; one that a dead dispatcher held mu
 MAX_BACKOFF_S = 60.0
 MAX_BACKOFF_OF_RUNS_S = 5.0  # the Prefect server is ours, and an approved fix waits for it
 
+SET_ASIDE = "set_aside"  # the kind of rows that nobody can read; their payload holds what they were
+CHANNEL = outbox.c.payload["channel"].astext  # NULL where there is none
 PENDING = outbox.c.delivered_at.is_(None) & outbox.c.cancelled_at.is_(None)
 
 
@@ -94,19 +96,35 @@ def waiting(conn: Connection, *, now: datetime) -> dict[str, tuple[int, int]]:
     return {r.kind: (r.n, r.tried) for r in rows}
 
 
+@dataclass(frozen=True)
+class Waiting:
+    """A row that should have gone out, and since when."""
+
+    since: datetime
+    incident_id: str | None
+    channel: str | None
+
+
 def oldest_due(conn: Connection, kind: str, *, now: datetime) -> datetime | None:
-    """Since when the longest-waiting row of this kind should have gone out; None while none waits.
+    """Since when the longest-waiting row of this kind should have gone out; None while none waits."""
+    row = longest_due(conn, kind, now=now)
+    return row.since if row else None
+
+
+def longest_due(conn: Connection, kind: str, *, now: datetime) -> Waiting | None:
+    """The row of this kind that has waited longest; None while none waits.
 
     `not_before` moves with every failed try, so the tries' waits are counted back from it: the row itself says how long it has waited,
     whichever dispatcher tried it and whenever the gateway was restarted.
     """
     rows = conn.execute(
-        select(outbox.c.not_before, outbox.c.attempts, outbox.c.claimed_until).where(
+        select(outbox.c.incident_id, CHANNEL.label("channel"), outbox.c.not_before, outbox.c.attempts, outbox.c.claimed_until).where(
             PENDING, outbox.c.kind == kind, or_(outbox.c.not_before <= now, outbox.c.attempts > 0)
         )
     )
-    since = [r.not_before - _waited(kind, r.attempts - (r.claimed_until is not None)) for r in rows]  # a claimed try has not failed yet
-    return min(since, default=None)
+    tried = ((r, r.attempts - (r.claimed_until is not None)) for r in rows)  # a claimed try has not failed yet
+    waiting = [Waiting(r.not_before - _waited(kind, failures), r.incident_id, r.channel) for r, failures in tried]
+    return min(waiting, key=lambda w: w.since, default=None)
 
 
 def _waited(kind: str, failures: int) -> timedelta:
@@ -118,16 +136,31 @@ def _backoff_s(kind: str, failures: int) -> float:
     return min(2.0 ** min(failures - 1, 10), longest_s)
 
 
-def claim(conn: Connection, *, now: datetime, kinds: tuple[str, ...] = (), limit: int = 20) -> list[Item]:
-    """Take due rows (of these kinds) for this dispatcher; commit before delivering them."""
+class Lane(NamedTuple):
+    """Rows that wait for one another at most: those of one kind to one channel."""
+
+    kind: str
+    channel: str | None
+
+
+def lanes_due(conn: Connection, kinds: tuple[str, ...], *, now: datetime) -> list[Lane]:
+    """Where something may be claimed now."""
+    due = select(outbox.c.kind, CHANNEL).where(outbox.c.kind.in_(kinds), *_claimable(now)).distinct()
+    return [Lane(kind, channel) for kind, channel in conn.execute(due)]
+
+
+def _claimable(now: datetime) -> tuple[ColumnElement[bool], ...]:
+    return PENDING, outbox.c.not_before <= now, or_(outbox.c.claimed_until.is_(None), outbox.c.claimed_until < now)
+
+
+def claim(conn: Connection, *, now: datetime, kinds: tuple[str, ...] = (), lane: Lane | None = None, limit: int = 20) -> list[Item]:
+    """Take due rows (of these kinds, of this lane) for this dispatcher; commit before delivering them."""
+    wanted: list[ColumnElement[bool]] = [outbox.c.kind.in_(kinds)] if kinds else []
+    if lane:
+        wanted += [outbox.c.kind == lane.kind, CHANNEL.is_not_distinct_from(lane.channel)]
     due = (
         select(outbox.c.id)
-        .where(
-            PENDING,
-            outbox.c.kind.in_(kinds) if kinds else true(),
-            outbox.c.not_before <= now,
-            or_(outbox.c.claimed_until.is_(None), outbox.c.claimed_until < now),
-        )
+        .where(*wanted, *_claimable(now))
         .order_by(outbox.c.not_before, outbox.c.id)
         .limit(limit)
         .with_for_update(skip_locked=True)
@@ -151,14 +184,50 @@ def delivered(conn: Connection, item: Item, *, now: datetime) -> None:
     conn.execute(update(outbox).where(outbox.c.id == item.id).values(delivered_at=now, claimed_until=None, last_error=None))
 
 
-def failed(conn: Connection, item: Item, error: str, *, now: datetime) -> None:
-    """Try again after 1, 2, 4 ... 60 s (flow runs: 5 s), for ever."""
+def failed(conn: Connection, item: Item, error: str, *, now: datetime) -> bool:
+    """Try again after 1, 2, 4 ... 60 s (flow runs: 5 s), for ever. False for a try that was given up before: it ends no later one."""
     wait_s = _backoff_s(item.kind, item.attempts)
+    mine = (outbox.c.id == item.id) & (outbox.c.attempts == item.attempts) & outbox.c.claimed_until.is_not(None)
+    again = {"not_before": now + timedelta(seconds=wait_s), "claimed_until": None, "last_error": _storable(error)}
+    return conn.execute(update(outbox).where(mine).values(**again)).rowcount > 0
+
+
+def set_aside(conn: Connection, item: Item, why: str, *, now: datetime) -> None:
+    """Take a row that nobody can read out of everybody's way, with all that it held; its key is free for the row that was meant."""
+    was = {"kind": item.kind, "dedup_key": item.dedup_key, "payload": item.payload}
     conn.execute(
         update(outbox)
-        .where(outbox.c.id == item.id)
-        .values(not_before=now + timedelta(seconds=wait_s), claimed_until=None, last_error=error[:500])
+        .where(outbox.c.id == item.id, PENDING)
+        .values(
+            kind=SET_ASIDE,
+            dedup_key=f"{SET_ASIDE}:{item.id}:{item.dedup_key}",
+            payload=_json(was),
+            cancelled_at=now,
+            claimed_until=None,
+            last_error=_storable(why),
+        )
     )
+
+
+def unknown(conn: Connection, known: tuple[str, ...], *, due_before: datetime, limit: int = 100) -> list[Item]:
+    """Rows of kinds that no dispatcher of this version knows, of which nothing was said yet."""
+    rows = conn.execute(
+        select(outbox)
+        .where(PENDING, outbox.c.kind.not_in(known), outbox.c.not_before < due_before, outbox.c.last_error.is_(None))
+        .order_by(outbox.c.id)
+        .limit(limit)
+    )
+    return [Item(r.id, r.incident_id, r.kind, r.dedup_key, r.payload, r.attempts) for r in rows]
+
+
+def leave(conn: Connection, item: Item, why: str) -> bool:
+    """Note why a row stays where it is; False when that was noted before."""
+    noted = update(outbox).where(outbox.c.id == item.id, outbox.c.last_error.is_(None)).values(last_error=_storable(why))
+    return conn.execute(noted).rowcount > 0
+
+
+def _storable(text: str) -> str:
+    return text.replace("\x00", "").encode(errors="replace").decode()[:500]
 
 
 def stands(conn: Connection, item: Item) -> bool:

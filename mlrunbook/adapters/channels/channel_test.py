@@ -11,7 +11,7 @@ from datetime import datetime
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from mlrunbook.adapters.channels import mail, notifier, pagerduty
+from mlrunbook.adapters.channels import delivery, mail, pagerduty
 from mlrunbook.domain.errors import Refused, RunbookError, Transient
 from mlrunbook.domain.policy.policy import channel_variable
 from mlrunbook.ports import Message
@@ -37,14 +37,14 @@ def send(test: Message, address: str) -> str:
     heard: list[str] = []
     try:
         with _listening(address, heard):
-            delivery = notifier.deliver(test, address)
+            taken = delivery.deliver(test, address)
     except Transient as error:
         raise Refused("; ".join([f"not delivered: {error}", *heard])) from error
     except RunbookError as error:  # of a wrong address: what is logged of it holds it
         raise Refused(f"not delivered: {error}") from error
-    if delivery.refused:
-        raise Refused(f"not delivered to all: {delivery.said}; check the recipients in {channel_variable(test.channel)}")
-    return delivery.said
+    if taken.refused:
+        raise Refused(f"not delivered to all: {taken.said}; check the recipients in {channel_variable(test.channel)}")
+    return taken.said
 
 
 def ring(test: Message, address: str, *, meanwhile: Callable[[], None]) -> str:

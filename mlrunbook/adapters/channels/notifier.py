@@ -1,7 +1,8 @@
-"""Delivers messages to a channel's address (PagerDuty, SMTP, else apprise), and always as a file, which is the only way without one.
+"""Delivers messages to a channel's address (PagerDuty, SMTP, else apprise), and as a file, which is the only way without one.
 
 `<messages_dir>/<incident>/<NNN>-<key>.md` holds each message; `<messages_dir>/ledger.jsonl` one line per delivery. The ledger says
-what was delivered: a message that could not be sent has its file, and no line yet. Safe from several processes.
+what was delivered: a message that could not be sent has its file, and no line yet. Safe from several processes. A disk that is full,
+read-only or hangs keeps no message from its address: the file is what is missing then, and the log says so.
 """
 
 from __future__ import annotations
@@ -10,69 +11,111 @@ import contextlib
 import fcntl
 import hashlib
 import json
+import logging
 import os
 import re
+import threading
+import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from contextlib import contextmanager
-from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import Any, Literal, TypeVar
 
 from mlrunbook.adapters.channels import mail, pagerduty
+from mlrunbook.adapters.channels.delivery import scheme_of
+from mlrunbook.adapters.channels.delivery_process import DeliveryProcesses
 from mlrunbook.domain.communication.messages import line
-from mlrunbook.domain.errors import Refused, Transient
-from mlrunbook.domain.policy.policy import channel_variable
+from mlrunbook.domain.errors import Transient
 from mlrunbook.ports import Message
 
-if TYPE_CHECKING:
-    from apprise import NotifyBase
+log = logging.getLogger(__name__)
 
 LEDGER = "ledger.jsonl"
+LOCK_S = 10.0  # it is held for milliseconds; one that is not let go is trouble of the disk
+DISK_S = 3.0  # how long a message with an address waits for its file
+MAX_HANGING = 4
+POLL_S = 0.01
 
-
-class Delivery(NamedTuple):
-    """What took a message, as the ledger names it, what it said, and how many of its recipients it refused."""
-
-    by: str
-    said: str
-    refused: int = 0
+T = TypeVar("T")
 
 
 class ChannelNotifier:
     """`address_of` gives the apprise URL of a channel, or None. URLs hold secrets: they are never logged nor put into an error."""
 
-    def __init__(self, messages_dir: Path, address_of: Callable[[str], str | None]) -> None:
+    def __init__(self, messages_dir: Path, address_of: Callable[[str], str | None], processes: DeliveryProcesses | None = None) -> None:
         self._dir = messages_dir
         self._address_of = address_of
+        self._processes = processes or DeliveryProcesses()
+        self._at_the_disk: set[threading.Thread] = set()
+
+    def warm(self) -> None:
+        """Take what the first page needs while there is enough of it: a process, with its descriptors."""
+        try:
+            self._processes.warm()
+        except OSError as error:
+            log.warning("no process to deliver with yet (%s): started with the first message", _why(error))
 
     def send(self, message: Message) -> None:
-        """Write the file, then deliver. Transient when the channel did not take it (the next try writes no second file);
+        """Deliver, and keep a file of it. Transient when the channel did not take it (the next try writes no second file);
         Refused when its address is not one.
 
         Sent again with the same key, an addressed channel gets it again: a repeated page is better than a missed one.
         """
         address = self._address_of(message.channel)
-        with self._locked():
-            self._write(message)
-            if address is None:
-                if not self._is_recorded(message.key):
-                    self._record(message, delivered_by="file")
-                return
-        # May take seconds: other processes must not wait for it.
-        delivery = deliver(message, address, first_key=self._first_key(message) if _scheme(address) in mail.SCHEMES else None)
-        with self._locked():
-            self._record(message, delivered_by=delivery.by)
+        if address is None:
+            self._keep_as_file(message)
+            return
+        first_key = self._beside(lambda: self._first_key(message)) if scheme_of(address) in mail.SCHEMES else None
+        by: str | None = None
+        try:
+            by = self._processes.deliver(message, address, first_key=first_key).by
+        finally:  # sent or not, there is a file
+            self._beside(lambda: self._file(message, by))
 
     def settle(self, message: Message, action: Literal["acknowledge", "resolve"]) -> bool:
         address = self._address_of(message.channel)
-        if address is None or _scheme(address) != pagerduty.SCHEME:
+        if address is None or scheme_of(address) != pagerduty.SCHEME:
             return False
-        pagerduty.send(message, address, action)
+        self._processes.deliver(message, address, action=action)
         return True
 
     def has_address(self, channel: str) -> bool:
         return self._address_of(channel) is not None
+
+    def _keep_as_file(self, message: Message) -> None:
+        try:
+            with self._locked():
+                self._write(message)
+                if not self._is_recorded(message.key):
+                    self._record(message, delivered_by="file")
+        except OSError as error:
+            raise Transient(f"channel {message.channel} has no address, and its file cannot be written ({_why(error)})") from error
+
+    def _file(self, message: Message, delivered_by: str | None) -> None:
+        with self._locked():
+            self._write(message)
+            if delivered_by:
+                self._record(message, delivered_by=delivered_by)
+
+    def _beside(self, act: Callable[[], T]) -> T | None:
+        """Do it in a thread beside; None, and a line in the log, when the disk refuses or hangs: that keeps no message with an address."""
+        self._at_the_disk = {t for t in self._at_the_disk if t.is_alive()}
+        if len(self._at_the_disk) >= MAX_HANGING:
+            log.error("the folder of messages hangs: the message goes out without its file")
+            return None
+        done: Future[T] = Future()
+        try:
+            thread = threading.Thread(target=_into, args=(done, act), name="messages-folder", daemon=True)
+            thread.start()
+            return done.result(DISK_S)
+        except TimeoutError:
+            self._at_the_disk |= {thread}
+            log.error("the folder of messages hangs: the message goes out without its file")
+        except Exception as error:
+            log.error("the folder of messages cannot be used: the message goes out without its file (%s)", error)
+        return None
 
     def _write(self, message: Message) -> None:
         """The message's file, whole or not at all; the same key keeps its file."""
@@ -131,54 +174,31 @@ class ChannelNotifier:
     def _locked(self) -> Iterator[None]:
         self._dir.mkdir(parents=True, exist_ok=True)
         with open(self._dir / ".lock", "w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+            until = time.monotonic() + LOCK_S
+            while not _takes(lock.fileno()):
+                if time.monotonic() > until:
+                    raise TimeoutError("another process does not let go of the folder of messages")
+                time.sleep(POLL_S)
             yield
 
 
-def deliver(message: Message, address: str, *, first_key: str | None = None) -> Delivery:
-    """Send it by the channel's address. Transient when the channel did not take it, Refused when its address is not one.
-
-    `first_key`: the key of the incident's first mail, on which a mail's thread hangs.
-    """
-    scheme = _scheme(address)
-    plain = replace(message, subject=_without_mentions(line(message.subject)), body=_without_mentions(message.body))
-    if scheme == pagerduty.SCHEME:
-        return Delivery(scheme, pagerduty.send(plain, address))
-    if scheme in mail.SCHEMES:
-        refused = mail.send(plain, address, first_key=first_key)
-        return Delivery(scheme, f"the mail server took it{f', but refused {refused} of its recipients' if refused else ''}", refused)
-    target = _target(message.channel, address)
+def _takes(fd: int) -> bool:
     try:
-        sent = target.notify(body=plain.body or plain.subject, title=plain.subject, body_format="text")
-    except Exception as error:  # a plugin's own error; its text may hold the address, so it is not repeated
-        raise Transient(f"channel {message.channel} failed with {type(error).__name__}: {_advice(message.channel)}") from None
-    if not sent:
-        raise Transient(f"channel {message.channel} did not take the message: {_advice(message.channel)}")
-    return Delivery("apprise", f"{target.service_name or type(target).__name__} accepted it")
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
-def _scheme(address: str) -> str:
-    return address.partition("://")[0].lower()
+def _into(done: Future[T], act: Callable[[], T]) -> None:
+    try:
+        done.set_result(act())
+    except BaseException as error:
+        done.set_exception(error)
 
 
-def _target(channel: str, address: str) -> NotifyBase:
-    import apprise  # 0.2 s and more: only where something is sent
-
-    target = apprise.Apprise.instantiate(address)
-    if target is None:
-        raise Refused(f"{channel_variable(channel)} is not an address apprise knows; write it as in slack://... or mailto://...")
-    if "overflow=" not in address:
-        target.overflow_mode = apprise.OverflowMode.SPLIT  # a list too long for one message becomes two, never a cut list
-    return target
-
-
-def _advice(channel: str) -> str:
-    return f"check {channel_variable(channel)} and that the service answers"
-
-
-def _without_mentions(text: str) -> str:
-    """Alert text must not ping a whole channel: a word joiner, which nobody sees, takes the effect from @here and <!channel>."""
-    return re.sub(r"(<!|@)(?=(?:everyone|here|channel|subteam)\b)", "\\1\u2060", text)
+def _why(error: OSError) -> str:
+    return error.strerror or str(error)
 
 
 def _as_file(message: Message) -> str:

@@ -211,6 +211,15 @@ def page(s: IncidentSnapshot, role: Role, reason: str, *, next_step: str | None 
     )
 
 
+def bare_page(incident: Incident, to: str, reason: str) -> Rendered:
+    """What is left to say where the incident's records cannot be read."""
+    said = f"{line(to)}: {line(reason)}"
+    return Rendered(
+        f"[{incident.severity.upper()}] {model_name(incident.model)}: {line(reason, 120)}",
+        _paragraph(said, f"Incident {line(incident.id)}; its records cannot be read: look at the gateway's log."),
+    )
+
+
 def ticket(s: IncidentSnapshot) -> Rendered:
     """A low incident: work for the queue, no page."""
     return Rendered(

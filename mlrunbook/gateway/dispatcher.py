@@ -168,14 +168,17 @@ class Dispatcher:
                     items += outbox.claim(conn, now=now, lane=lane, limit=free)
         return [lanes.start(item) for item in items]
 
-    def _try(self, item: outbox.Item) -> None:
+    def _try(self, item: outbox.Item) -> bool:
+        """Whether it went out, or was put out of the way."""
         if why := payloads.unreadable(item):
             self._set_aside(item, why)
-            return
+            return True
         try:
             self._deliver[item.kind](item)
         except Exception as error:  # whatever it was, the row must go out: note it and try again
             self._failed(item, error)
+            return False
+        return True
 
     def _failed(self, item: outbox.Item, error: Exception) -> None:
         level = logging.WARNING if isinstance(error, RunbookError) else logging.ERROR

@@ -1,8 +1,8 @@
 """Deliveries under way, each in a thread of its own with a deadline: what hangs in one lane holds up no other.
 
 A thread cannot be ended from outside. One over its deadline is given up: its row is free again, and the thread ends with whatever holds
-it, or with the process. So that such threads do not heap up, a lane with many of them refuses further tries at once, which brings the
-next channel in.
+it, or with the process. While a channel hangs, one delivery at a time probes it and the others fail at once: that brings the next channel
+in, and neither rows nor threads heap up behind it.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ log = logging.getLogger("mlrunbook.dispatcher")
 
 MARGIN_S = 2.0  # given up before another dispatcher may claim the row
 MAX_HANGING = 8
+SLOW_S = 5.0  # a failure that took this long is of a channel that hangs
 
 
 def lane_of(item: Item) -> Lane:
@@ -40,11 +41,11 @@ class Attempt:
 
 
 class Lanes:
-    """`carry_out` delivers one row and notes how that ended; `failed` notes it for one that did not end in time. Many threads call both."""
+    """`carry_out` delivers one row, notes how that ended and says whether it went out; `failed` notes it for one that did not end."""
 
     def __init__(
         self,
-        carry_out: Callable[[Item], None],
+        carry_out: Callable[[Item], bool],
         failed: Callable[[Item, Exception], None],
         *,
         monotonic: Callable[[], float],
@@ -52,6 +53,7 @@ class Lanes:
     ) -> None:
         self._carry_out, self._failed, self._monotonic, self._ended = carry_out, failed, monotonic, ended
         self._attempts: dict[Lane, set[Attempt]] = {}
+        self._hanging: set[Lane] = set()
         self._lock = threading.Lock()
 
     def under_way(self, lane: Lane) -> int:
@@ -62,11 +64,15 @@ class Lanes:
     def start(self, item: Item) -> Attempt:
         attempt, lane = Attempt(item, self._monotonic()), lane_of(item)
         with self._lock:
-            hanging = sum(a.given_up for a in self._attempts.get(lane, ()))
-            if hanging < MAX_HANGING:
+            mine = self._attempts.get(lane, set())
+            given_up = sum(a.given_up for a in mine)
+            probed = lane in self._hanging and given_up < len(mine)
+            if refused := given_up >= MAX_HANGING or probed:
+                words = f"channel {lane.channel} hangs" if lane.channel else f"{given_up} earlier tries of {lane.kind} hang"
+            else:
                 self._attempts.setdefault(lane, set()).add(attempt)
-        if hanging >= MAX_HANGING:
-            self._refuse(attempt, Transient(f"{hanging} earlier deliveries to {lane.channel or lane.kind} still hang"))
+        if refused:
+            self._refuse(attempt, Transient(words))
             return attempt
         try:
             threading.Thread(target=self._run, args=(attempt, lane), name=f"deliver-{lane.kind}", daemon=True).start()
@@ -81,6 +87,7 @@ class Lanes:
             overdue = [a for some in self._attempts.values() for a in some if not a.given_up and now_s - a.began_s > a.deadline_s]
             for attempt in overdue:
                 attempt.given_up = True
+                self._note_hanging(lane_of(attempt.item))
         for attempt in overdue:
             self._refuse(attempt, Transient(f"no answer in {attempt.deadline_s:.0f} s"))
 
@@ -97,16 +104,26 @@ class Lanes:
         wait(waiting, within_s)
 
     def _run(self, attempt: Attempt, lane: Lane) -> None:
+        went_out = False
         try:
-            self._carry_out(attempt.item)
+            went_out = self._carry_out(attempt.item)
         except Exception:  # its claim runs out by itself
             log.exception("%s %s: how the try ended is not noted", lane.kind, attempt.item.dedup_key)
         except BaseException as error:
             self._leave(attempt, lane)
             self._end(attempt, error)
             return
+        with self._lock:
+            if went_out:
+                self._hanging.discard(lane)
+            elif self._monotonic() - attempt.began_s > SLOW_S:
+                self._note_hanging(lane)
         self._leave(attempt, lane)
         self._end(attempt)
+
+    def _note_hanging(self, lane: Lane) -> None:
+        if lane.channel is not None:
+            self._hanging.add(lane)
 
     def _refuse(self, attempt: Attempt, error: Exception) -> None:
         try:

@@ -28,6 +28,7 @@ CLAIM_OF_PAGES_S = 20.0  # a page may repeat; one that a dead dispatcher held mu
 MAX_BACKOFF_S = 60.0
 MAX_BACKOFF_OF_RUNS_S = 5.0  # the Prefect server is ours, and an approved fix waits for it
 
+DUE_AT = "due_at"  # in the payload of a page that has failed: when it should have gone out
 SET_ASIDE = "set_aside"  # the kind of rows that nobody can read; their payload holds what they were
 CHANNEL = outbox.c.payload["channel"].astext  # NULL where there is none
 PENDING = outbox.c.delivered_at.is_(None) & outbox.c.cancelled_at.is_(None)
@@ -114,17 +115,22 @@ def oldest_due(conn: Connection, kind: str, *, now: datetime) -> datetime | None
 def longest_due(conn: Connection, kind: str, *, now: datetime) -> Waiting | None:
     """The row of this kind that has waited longest; None while none waits.
 
-    `not_before` moves with every failed try, so the tries' waits are counted back from it: the row itself says how long it has waited,
-    whichever dispatcher tried it and whenever the gateway was restarted.
+    `not_before` moves with every failed try: the row itself says how long it has waited, whichever dispatcher tried it and whenever the
+    gateway was restarted. One that failed under an older version does not; there the waits between its tries are counted back.
     """
     rows = conn.execute(
-        select(outbox.c.incident_id, CHANNEL.label("channel"), outbox.c.not_before, outbox.c.attempts, outbox.c.claimed_until).where(
-            PENDING, outbox.c.kind == kind, or_(outbox.c.not_before <= now, outbox.c.attempts > 0)
-        )
+        select(
+            outbox.c.incident_id, outbox.c.payload, CHANNEL.label("channel"), outbox.c.not_before, outbox.c.attempts, outbox.c.claimed_until
+        ).where(PENDING, outbox.c.kind == kind, or_(outbox.c.not_before <= now, outbox.c.attempts > 0))
     )
     tried = ((r, r.attempts - (r.claimed_until is not None)) for r in rows)  # a claimed try has not failed yet
-    waiting = [Waiting(r.not_before - _waited(kind, failures), r.incident_id, r.channel) for r, failures in tried]
+    waiting = [Waiting(_due_at(r.payload) or r.not_before - _waited(kind, failures), r.incident_id, r.channel) for r, failures in tried]
     return min(waiting, key=lambda w: w.since, default=None)
+
+
+def _due_at(payload: object) -> datetime | None:
+    noted = payload.get(DUE_AT) if isinstance(payload, dict) else None
+    return datetime.fromisoformat(noted) if noted else None
 
 
 def _waited(kind: str, failures: int) -> timedelta:
@@ -188,7 +194,9 @@ def failed(conn: Connection, item: Item, error: str, *, now: datetime) -> bool:
     """Try again after 1, 2, 4 ... 60 s (flow runs: 5 s), for ever. False for a try that was given up before: it ends no later one."""
     wait_s = _backoff_s(item.kind, item.attempts)
     mine = (outbox.c.id == item.id) & (outbox.c.attempts == item.attempts) & outbox.c.claimed_until.is_not(None)
-    again = {"not_before": now + timedelta(seconds=wait_s), "claimed_until": None, "last_error": _storable(error)}
+    again: dict[str, Any] = {"not_before": now + timedelta(seconds=wait_s), "claimed_until": None, "last_error": _storable(error)}
+    if item.kind == "page" and DUE_AT not in item.payload:  # tries take time too: the row keeps since when it has waited
+        again["payload"] = outbox.c.payload + func.jsonb_build_object(DUE_AT, outbox.c.not_before)
     return conn.execute(update(outbox).where(mine).values(**again)).rowcount > 0
 
 

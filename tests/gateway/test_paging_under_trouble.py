@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -14,6 +15,7 @@ import pytest
 from fastapi.testclient import TestClient
 from sqlalchemy import Engine, create_engine, text
 
+from mlrunbook.base import db
 from mlrunbook.domain.incident import IncidentType, Severity
 from mlrunbook.gateway import lanes, payloads
 from mlrunbook.gateway.app import create_app
@@ -68,6 +70,7 @@ def running(dispatcher: Dispatcher, *let_go: threading.Event) -> Iterator[None]:
             event.set()
         dispatcher.stop()
         thread.join(20)
+        until(lambda: not any(lanes._attempts for lanes in dispatcher._lanes.values()))  # the next test has the store to itself
 
 
 def put(world: World, kind: str, key: str, payload: Any, *, incident_id: str | None = None, at_s: float = 0) -> None:
@@ -101,38 +104,44 @@ class TestAChannelThatHangs:
             until(lambda: len(orchestrator.started) == 2)
             assert not notifier.let_go.is_set()
 
-    def test_its_delivery_is_given_up_at_the_deadline_so_that_another_channel_takes_over(self, world: World, clock: Clock) -> None:
+    def test_its_deliveries_are_given_up_threads_do_not_heap_up_and_other_channels_take_over(self, world: World, clock: Clock) -> None:
         passed = [0.0]
         notifier = Hanging("page")
-        report(world, Severity.CRITICAL, by_alert=False)
+        first = report(world, Severity.CRITICAL, by_alert=False)
         dispatcher = Dispatcher(replace(world, notifier=notifier), every_s=0.02, monotonic=lambda: passed[0])
-        with running(dispatcher, notifier.let_go):
-            for n in range(1, world.policy.communication.fallback_after_attempts + 1):
-                until(lambda n=n: notifier.held >= 3 * n)
-                passed[0] += outbox.CLAIM_OF_PAGES_S
-                until(lambda: not any(dispatcher._lanes[URGENT].under_way(lane) for lane in [outbox.Lane("page", "page")]))
-                clock.advance(minutes=1)
-            until(lambda: any(m.channel != "page" for m in notifier.pages()))
 
-    def test_its_threads_do_not_heap_up_and_later_pages_still_fall_back(self, world: World, clock: Clock) -> None:
+        def paged_of(incident_id: str) -> bool:
+            """Time passes until somebody is."""
+            clock.advance(seconds=2)
+            passed[0] += 2
+            return any(m.incident_id == incident_id and m.channel != "page" for m in notifier.pages())
+
+        with running(dispatcher, notifier.let_go):
+            until(lambda: notifier.held > 0)
+            until(lambda: paged_of(first))
+            until(lambda: dispatcher.is_stuck or paged_of("nobody"))
+            later = report(world, Severity.CRITICAL, IncidentType.INFRASTRUCTURE, by_alert=False)
+            until(lambda: paged_of(later))
+            assert notifier.held <= lanes.MAX_HANGING + 4
+            assert dispatcher.is_stuck, "a restart is what frees the threads"
+
+    def test_one_that_answers_again_gets_its_pages(self, world: World, clock: Clock) -> None:
         passed = [0.0]
         notifier = Hanging("page")
-        report(world, Severity.CRITICAL, by_alert=False)
+        incident_id = report(world, Severity.CRITICAL, by_alert=False)
         dispatcher = Dispatcher(replace(world, notifier=notifier), every_s=0.02, monotonic=lambda: passed[0])
+
+        def pages(n: int) -> bool:
+            clock.advance(seconds=2)
+            return len({m.key for m in notifier.pages() if m.channel == "page" and m.incident_id == incident_id}) >= n
+
         with running(dispatcher, notifier.let_go):
-            for _ in range(8):
-                until(lambda: notifier.held > 0)
-                passed[0] += outbox.CLAIM_OF_PAGES_S
-                clock.advance(minutes=1)
-                threading.Event().wait(0.1)
-            assert notifier.held <= lanes.MAX_HANGING + 4
-            late = report(world, Severity.CRITICAL, IncidentType.INFRASTRUCTURE, by_alert=False)
-            for _ in range(6):
-                clock.advance(minutes=1)
-                passed[0] += outbox.CLAIM_OF_PAGES_S
-                threading.Event().wait(0.1)
-            until(lambda: any(m.incident_id == late for m in notifier.pages()))
-            assert dispatcher.is_stuck, "a restart is what frees the threads"
+            until(lambda: notifier.held >= 3)
+            passed[0] += outbox.CLAIM_OF_PAGES_S
+            until(lambda: dispatcher._lanes[URGENT].under_way(outbox.Lane("page", "page")) <= 1)
+            notifier.hang.clear()
+            notifier.let_go.set()
+            until(lambda: pages(3))
 
     def test_prefect_that_hangs_holds_up_no_page(self, world: World) -> None:
         let_go, asked = threading.Event(), threading.Event()
@@ -253,3 +262,17 @@ class TestHealth:
             until(lambda: any(m.incident_id == incident_id for m in notifier.pages()), timeout_s=10)
             assert client.get("/health").status_code == 200
         few.dispose()
+
+    def test_pages_go_out_when_no_descriptor_is_left(self, world: World, database_url: str) -> None:
+        notifier, engine = LedgerNotifier(), db.own_engine(database_url, size=6)
+        db.warm(engine)
+        incident_id = report(world, Severity.CRITICAL, by_alert=False)
+        dispatcher = Dispatcher(replace(world, engine=engine, notifier=notifier))
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (3, hard))
+        try:
+            dispatcher.turn()
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        engine.dispose()
+        assert len([m for m in notifier.pages() if m.incident_id == incident_id]) == 3

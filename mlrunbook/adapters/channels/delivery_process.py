@@ -30,6 +30,7 @@ PAGE_DEADLINE_S = 15.0  # within the 20 s for which a dispatcher holds a page
 DEADLINE_S = 45.0  # within the 60 s for which it holds everything else
 MEMORY_BYTES = 2 << 30  # address space: an answer without end fails here, not in the gateway
 MAX_IDLE = 4
+WARM = 2
 LAST_S = 5.0
 MAX_ANSWER_BYTES = 1 << 20
 
@@ -87,7 +88,7 @@ class _Process:
 
 
 class DeliveryProcesses:
-    """`deliver` and `settle` may be called by many threads: each uses a process alone. `warm()` starts one ahead of the first page."""
+    """`deliver` and `settle` may be called by many threads: each uses a process alone. `warm()` starts some ahead of the first page."""
 
     def __init__(self, *, page_deadline_s: float = PAGE_DEADLINE_S, deadline_s: float = DEADLINE_S) -> None:
         self._page_deadline_s, self._deadline_s = page_deadline_s, deadline_s
@@ -95,7 +96,8 @@ class DeliveryProcesses:
         self._lock = threading.Lock()
 
     def warm(self) -> None:
-        self._put_back(self._take())
+        for process in [self._take() for _ in range(WARM)]:
+            self._put_back(process)
 
     def deliver(self, message: Message, address: str, *, first_key: str | None = None, action: Action = "trigger") -> Delivery:
         """Transient when the service did not take it in time, Refused when it never will."""

@@ -5,8 +5,11 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import resource
 import signal
 import socket
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -21,6 +24,7 @@ from mlrunbook.adapters.channels.delivery_process import DeliveryProcesses
 from mlrunbook.adapters.channels.notifier import LEDGER, ChannelNotifier
 from mlrunbook.domain.errors import Transient
 from mlrunbook.ports import Message
+from tests.waiting import gone, until
 
 KEY = "R0UT1NGKEY0000000000000000000001"
 DEADLINE_S = 4.0
@@ -263,3 +267,52 @@ def test_a_folder_that_hangs_holds_each_page_for_seconds_and_no_thread_heaps_up(
         assert time.monotonic() - began_s < 1
     finally:
         let_go.set()
+
+
+SERVER = """
+import http.server, sys
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_POST(self):
+        self.rfile.read(int(self.headers["Content-Length"]))
+        self.send_response(202), self.end_headers(), print("taken", flush=True)
+    def log_message(self, *_): pass
+server = http.server.HTTPServer(("127.0.0.1", 0), Handler)
+print(server.server_port, flush=True)
+server.serve_forever()
+"""
+
+
+def test_a_page_goes_out_when_no_descriptor_is_left(tmp_path: Path, processes: DeliveryProcesses) -> None:
+    with subprocess.Popen([sys.executable, "-c", SERVER], stdout=subprocess.PIPE, text=True) as service:
+        assert service.stdout
+        port = int(service.stdout.readline())
+        notifier = ChannelNotifier(tmp_path, lambda _: f"pagerduty-events://{KEY}?host=127.0.0.1:{port}&tls=no", processes)
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (3, hard))
+        try:
+            notifier.send(PAGE)
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        assert service.stdout.readline() == "taken\n"
+        notifier.send(PAGE)
+        service.kill()
+    assert (tmp_path / LEDGER).read_text().count("\n") == 1, "the file of the second is there again"
+
+
+def test_a_process_under_way_does_not_outlive_a_gateway_that_was_killed(serve: Callable[..., Service]) -> None:
+    service = serve(never_answers)
+    code = f"""
+import sys
+from mlrunbook.adapters.channels.delivery_process import DeliveryProcesses
+from mlrunbook.ports import Message
+processes = DeliveryProcesses(page_deadline_s=60)
+processes.warm()
+print(*(p._child.pid for p in processes._idle), flush=True)
+processes.deliver(Message("k", "i", "page", "s", "b", page=True), "{service.address("pagerduty-events")}")
+"""
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as gateway:
+        assert gateway.stdout
+        pids = [int(pid) for pid in gateway.stdout.readline().split()]
+        until(lambda: bool(service.requests), timeout_s=30)
+        gateway.kill()
+    until(lambda: all(gone(pid) for pid in pids), timeout_s=30)

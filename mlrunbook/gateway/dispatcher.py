@@ -59,7 +59,7 @@ TRY_AGAIN_S = 30.0  # when it could not be checked
 STUCK_S = 120.0  # a round takes milliseconds, and a delivery ends at its deadline
 UNKNOWN_AFTER = timedelta(minutes=5)  # a kind that a newer gateway has put: it may be about to deliver it
 FINISH_S = 2.0  # what is under way at the end may end in this time; what is cut off goes out again
-WORKERS = 4  # for each lane of pages and runs, and for each of the rest
+WORKERS = 4  # for each lane
 
 
 class Dispatcher:
@@ -296,6 +296,7 @@ class Dispatcher:
         with self._world.transaction() as conn:
             silent = leases.expired(conn, now=self._world.now())
         for lease in silent:
+            self._revived_at = self._monotonic()  # a Prefect that times out for each of many is slow, and does not hang
             try:
                 self._look_after(lease)
             except Exception as error:  # one incident that cannot be looked after keeps no other waiting

@@ -75,13 +75,15 @@ def _world() -> World:
 def dispatching(base: World) -> World:
     """`base` with what pages need taken ahead: connections of their own that are open, and a process to deliver with. Requests, however
     many, cannot use these up, nor can they be had no more once descriptors run out."""
+    from mlrunbook.adapters.channels.notifier import ChannelNotifier
+
     engine = db.own_engine(size=8, overflow=32)
     try:
         db.warm(engine)
     except Transient as error:
         log.warning("dispatcher: %s", error)
-    if warm := getattr(base.notifier, "warm", None):
-        warm()
+    if isinstance(base.notifier, ChannelNotifier):
+        base.notifier.warm()
     return replace(base, engine=engine)
 
 

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, Row, func, insert, select, text, update
+from sqlalchemy import ARRAY, Connection, Row, Text, cast, func, insert, select, text, update
 from sqlalchemy.dialects.postgresql import insert as upsert
 
 from mlrunbook.domain.detection.reports import Report
 from mlrunbook.domain.errors import NotFound
 from mlrunbook.domain.incident import Ending, Incident, IncidentType, Severity, Status, transition
 from mlrunbook.store import timeline
-from mlrunbook.store.tables import ONE_OPEN, incidents, leases
+from mlrunbook.store.tables import ONE_OPEN, OPENING, incidents, leases
 from mlrunbook.store.tables import timeline as timeline_table
 
 OPEN = incidents.c.status.not_in([s.value for s in Status if not s.is_open])
@@ -58,6 +59,11 @@ def open_or_join(conn: Connection, report: Report, *, now: datetime) -> tuple[In
     conn.execute(insert(leases).values(incident_id=made, generation=1, state="free"))
     timeline.append(conn, made, "detected", f"Incident detected: {report.description}", actor=report.reported_by, at=now)
     return get(conn, made), True
+
+
+def of_ids(conn: Connection, incident_ids: Iterable[str]) -> dict[str, Incident]:
+    rows = conn.execute(select(*FIELDS).where(incidents.c.id == func.any(cast(list(incident_ids), ARRAY(Text)))))
+    return {r.id: _incident(r) for r in rows}
 
 
 def get(conn: Connection, incident_id: str, *, lock: bool = False) -> Incident:
@@ -115,11 +121,10 @@ def close_again(conn: Connection, incident_id: str, ended: Ending, *, why: str, 
 
 def openings(conn: Connection, model: str, family: str, *, since: datetime) -> list[datetime]:
     """When incidents of this model and family were opened, and opened again, after `since`; oldest first."""
-    is_opening = (timeline_table.c.kind == "detected") | (timeline_table.c.data["reopened"].astext == "true")
     query = (
         select(timeline_table.c.at)
         .join(incidents, timeline_table.c.incident_id == incidents.c.id)
-        .where(incidents.c.model == model, incidents.c.family == family, timeline_table.c.at > since, is_opening)
+        .where(incidents.c.model == model, incidents.c.family == family, timeline_table.c.at > since, text(f"({OPENING})"))
     )
     return list(conn.execute(query.order_by(timeline_table.c.at)).scalars())
 
@@ -162,7 +167,7 @@ def acknowledge(
     """Record who has it. The first one counts for the response time; a later one is a hand-over on the timeline. Said again by the
     same person it adds nothing, unless the incident was opened again `since`."""
     incident = get(conn, incident_id, lock=True)
-    said = [e for e in timeline.read(conn, incident_id) if e.kind == "acknowledged" and (since is None or e.at >= since)]
+    said = timeline.of_kind(conn, incident_id, "acknowledged", since=since)
     if said and incident.acknowledged_by == by:
         return incident
     first = incident.acknowledged_at is None
@@ -173,8 +178,8 @@ def acknowledge(
     return get(conn, incident_id)
 
 
-def count_alert(conn: Connection, incident_id: str) -> None:
-    conn.execute(update(incidents).where(incidents.c.id == incident_id).values(alert_count=incidents.c.alert_count + 1))
+def count_alerts(conn: Connection, incident_id: str, times: int) -> None:
+    conn.execute(update(incidents).where(incidents.c.id == incident_id).values(alert_count=incidents.c.alert_count + times))
 
 
 def set_started(conn: Connection, incident_id: str, at: datetime) -> None:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cached_property
 from typing import Any
 
-from sqlalchemy import ARRAY, Connection, DateTime, Text, cast, exists, func, select
+from sqlalchemy import ARRAY, Boolean, ColumnElement, Connection, DateTime, Integer, Text, cast, exists, func, select
+from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.dialects.postgresql import insert as upsert
 
 from mlrunbook.store.tables import alerts, incidents
@@ -23,7 +26,7 @@ class Identity:
     starts_at: datetime
     sender: str = ""  # empty: ours
 
-    @property
+    @cached_property
     def key(self) -> str:
         """Of one length, whatever others wrote."""
         return key_of(self.source, self.fingerprint, self.sender)
@@ -46,12 +49,16 @@ class Told:
     body: Mapping[str, Any]
     incident_id: str | None
     times: int = 1
+    end_noted: bool = False
 
 
 @dataclass(frozen=True)
 class Stored:
+    """`end_noted`: that it ended is on the timeline of its incident."""
+
     status: str
     incident_id: str | None
+    end_noted: bool = False
 
 
 def record(
@@ -65,33 +72,38 @@ def record_all(conn: Connection, told: Sequence[Told], *, now: datetime) -> None
     """Each identity once. What is kept of a known one is its first body."""
     if not told:
         return
-    row = upsert(alerts)
-    row = row.on_conflict_do_update(
-        constraint="alert_identity",
-        set_={
-            "status": row.excluded.status,
-            "last_seen_at": row.excluded.last_seen_at,
-            "count": alerts.c.count + row.excluded.count,
-            "incident_id": func.coalesce(row.excluded.incident_id, alerts.c.incident_id),
-        },
+    ordered = sorted(told, key=lambda one: one.identity.at)  # two at once wait for each other, and never both
+    columns: dict[str, tuple[Any, list[Any]]] = {
+        "incident_id": (Text, [one.incident_id for one in ordered]),
+        "source": (Text, [one.identity.source for one in ordered]),
+        "sender": (Text, [one.identity.sender for one in ordered]),
+        "fingerprint": (Text, [one.identity.fingerprint for one in ordered]),
+        "key": (Text, [one.identity.key for one in ordered]),
+        "starts_at": (DateTime(timezone=True), [one.identity.starts_at for one in ordered]),
+        "status": (Text, [one.status for one in ordered]),
+        "end_noted": (Boolean, [one.end_noted for one in ordered]),
+        "body": (Text, [json.dumps(dict(one.body)) for one in ordered]),
+        "count": (Integer, [one.times for one in ordered]),
+    }
+    given = func.unnest(*(cast(values, ARRAY(type_)) for type_, values in columns.values())).table_valued(*columns).render_derived("given")
+    read = [cast(given.c[name], JSONB) if name == "body" else given.c[name] for name in columns]
+    row = upsert(alerts).from_select([*columns, "received_at", "last_seen_at"], select(*read, _at(now), _at(now)))
+    conn.execute(
+        row.on_conflict_do_update(
+            constraint="alert_identity",
+            set_={
+                "status": row.excluded.status,
+                "last_seen_at": row.excluded.last_seen_at,
+                "count": alerts.c.count + row.excluded.count,
+                "incident_id": func.coalesce(row.excluded.incident_id, alerts.c.incident_id),
+                "end_noted": alerts.c.end_noted | row.excluded.end_noted,
+            },
+        )
     )
-    values = [
-        {
-            "incident_id": one.incident_id,
-            "source": one.identity.source,
-            "sender": one.identity.sender,
-            "fingerprint": one.identity.fingerprint,
-            "key": one.identity.key,
-            "starts_at": one.identity.starts_at,
-            "status": one.status,
-            "body": dict(one.body),
-            "count": one.times,
-            "received_at": now,
-            "last_seen_at": now,
-        }
-        for one in sorted(told, key=lambda one: one.identity.at)  # two at once wait for each other, and never both
-    ]
-    conn.execute(row, values)
+
+
+def _at(now: datetime) -> ColumnElement[datetime]:
+    return cast(now, DateTime(timezone=True))
 
 
 def find(conn: Connection, alert: Identity) -> Stored | None:
@@ -103,10 +115,10 @@ def known(conn: Connection, wanted: Iterable[Identity]) -> dict[tuple[str, datet
     at = list({one.at for one in wanted})
     given = func.unnest(cast([key for key, _ in at], ARRAY(Text)), cast([start for _, start in at], ARRAY(DateTime(timezone=True))))
     asked = given.table_valued("key", "starts_at").render_derived("asked")
-    query = select(alerts.c.key, alerts.c.starts_at, alerts.c.status, alerts.c.incident_id).join(
+    query = select(alerts.c.key, alerts.c.starts_at, alerts.c.status, alerts.c.incident_id, alerts.c.end_noted).join(
         asked, (alerts.c.key == asked.c.key) & (alerts.c.starts_at == asked.c.starts_at)
     )
-    return {(r.key, r.starts_at): Stored(r.status, r.incident_id) for r in conn.execute(query)}
+    return {(r.key, r.starts_at): Stored(r.status, r.incident_id, r.end_noted) for r in conn.execute(query)}
 
 
 def of_key(conn: Connection, key: str) -> list[Stored]:

@@ -75,10 +75,18 @@ def get(conn: Connection, incident_id: str, *, lock: bool = False) -> Incident:
 
 
 def find(
-    conn: Connection, *, model: str | None = None, status: Status | None = None, only_open: bool = False, limit: int = 100
+    conn: Connection,
+    *,
+    model: str | None = None,
+    status: Status | None = None,
+    only_open: bool = False,
+    before: int | None = None,
+    limit: int = 100,
 ) -> list[Incident]:
-    """Newest first."""
+    """Newest first, below the number `before`."""
     query = select(*FIELDS).order_by(incidents.c.number.desc()).limit(limit)
+    if before is not None:
+        query = query.where(incidents.c.number < before)
     if model:
         query = query.where(incidents.c.model == model)
     if status:
@@ -86,6 +94,10 @@ def find(
     if only_open:
         query = query.where(OPEN)
     return [_incident(r) for r in conn.execute(query)]
+
+
+def number_of(conn: Connection, incident_id: str) -> int:
+    return int(conn.execute(select(incidents.c.number).where(incidents.c.id == incident_id)).scalar_one())
 
 
 def open_by_kind(conn: Connection) -> dict[tuple[str, str, str], int]:

@@ -77,6 +77,7 @@ alerts = Table(
     Column("key", Text, nullable=False),  # sender, source and fingerprint as one hash: they are others' words, of any length
     _time("starts_at", required=True),
     Column("status", Text, nullable=False),
+    Column("end_noted", Boolean, nullable=False, server_default="false"),  # its end is on the timeline
     Column("body", JSONB, nullable=False),
     Column("count", Integer, nullable=False, server_default="1"),
     _time("received_at", required=True),

@@ -36,6 +36,7 @@ from mlrunbook.store import evidence, journal, plans, records, regulatory_clocks
 from mlrunbook.store.plans import StoredApproval
 from mlrunbook.store.timeline import Entry
 
+FIRST_YEAR, LAST_YEAR = 2000, 2100
 _SNAKE = re.compile(r"[a-z][a-z0-9]*(_[a-z0-9]+)+")
 Decision = Literal["approved", "rejected", "lapsed", "pending"]
 _DECISIONS: dict[Standing, Decision] = {
@@ -55,6 +56,16 @@ def _said(text: str) -> str:
 Words = Annotated[str, AfterValidator(clean), Field(description=f"Control characters go, and what is longer than {MAX_TEXT} characters")]
 Said = Annotated[str, AfterValidator(_said), Field(min_length=1, description=f"Cut at {MAX_TEXT} characters, without control characters")]
 Name = Annotated[str, StringConstraints(min_length=1, max_length=100, pattern=r"^[^\x00-\x1f\x7f]+$")]
+
+
+def _plausible(at: datetime) -> datetime:
+    if not FIRST_YEAR <= at.year <= LAST_YEAR:
+        raise ValueError(f"must lie between {FIRST_YEAR} and {LAST_YEAR}")
+    return at
+
+
+# At the ends of the calendar no deadline can be counted.
+Moment = Annotated[AwareDatetime, AfterValidator(_plausible)]
 
 
 def _plan_digest(given: str) -> str:
@@ -110,7 +121,7 @@ class CaseIn(CamelModel):
     """What the incident is to the law of a clock."""
 
     case: Case
-    aware_at: AwareDatetime | None = Field(None, description="Since when it is known; default: as before, or the detection")
+    aware_at: Moment | None = Field(None, description="Since when it is known; default: as before, or the detection")
 
 
 class NotificationIn(CamelModel):
@@ -118,7 +129,7 @@ class NotificationIn(CamelModel):
 
     reference: Words = Field("", description="Of the notification, such as the authority's case number")
     not_required: Words = Field("", description="Why no notification is required")
-    at: AwareDatetime | None = Field(None, description="When it was notified; default: now")
+    at: Moment | None = Field(None, description="When it was notified; default: now")
 
 
 class IncidentOut(CamelModel):
@@ -154,6 +165,7 @@ class ReportedOut(IncidentOut):
 
 class IncidentsOut(CamelModel):
     incidents: list[IncidentOut] = Field(description="Newest first")
+    before: int | None = Field(description="Ask for the next page with `before` set to this; null: there is none")
 
 
 class SecondsOut(CamelModel):
@@ -383,6 +395,7 @@ class EntryOut(CamelModel):
 
 class TimelineOut(CamelModel):
     entries: list[EntryOut]
+    after: int | None = Field(description="Ask for the next page with `after` set to this; null: there is none")
 
 
 class ChainOut(CamelModel):

@@ -172,11 +172,11 @@ def _note_resolved(
     ended: dict[str, list[NormalisedAlert]] = defaultdict(list)
     for place, alert in told:
         one = known.recall(alert)
-        known.tell(one, one.incident)
+        known.tell(one, one.incident, end_noted=one.incident is not None)
         if one.incident is None:
             continue
         homes[place] = one.incident.id
-        if one.stored and one.stored.status != "resolved":
+        if one.stored and not one.stored.end_noted:
             ended[one.incident.id].append(one.alert)
     for incident_id, alerts in ended.items():
         timeline.append(conn, incident_id, "alert", _ended(alerts), actor=source, at=now)

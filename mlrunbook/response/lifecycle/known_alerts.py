@@ -36,6 +36,7 @@ class KnownAlerts:
     _stored: dict[tuple[str, datetime], Stored] = field(default_factory=dict)
     _incidents: dict[str, Incident] = field(default_factory=dict)
     _told: dict[tuple[str, datetime], Told] = field(default_factory=dict)
+    _names: dict[tuple[str, datetime], list[Identity]] = field(default_factory=dict)
 
     def going_on(self, conn: Connection, told: Sequence[NormalisedAlert]) -> list[NormalisedAlert]:
         """Each with its start: one whose sender names none that stays the same goes on with what still fires. Then all are known here."""
@@ -58,7 +59,7 @@ class KnownAlerts:
         assert found is not None
         return replace(found, incident=None)
 
-    def tell(self, recalled: Recalled, home: Incident | None) -> None:
+    def tell(self, recalled: Recalled, home: Incident | None, *, end_noted: bool = False) -> None:
         """To be stored at the end."""
         alert, identity = recalled.alert, recalled.identity
         status, earlier = "firing" if alert.firing else "resolved", self._told.get(identity.at)
@@ -66,9 +67,10 @@ class KnownAlerts:
             self._incidents[home.id] = home
         before = self._stored.get(identity.at)
         incident_id = home.id if home else before.incident_id if before else None
-        self._stored[identity.at] = Stored(status, incident_id)
+        noted = end_noted or (before is not None and before.end_noted)
+        self._stored[identity.at] = Stored(status, incident_id, noted)
         body, times = (earlier.body, earlier.times + 1) if earlier else (alert.body, 1)
-        self._told[identity.at] = Told(identity, status, body, incident_id, times)
+        self._told[identity.at] = Told(identity, status, body, incident_id, times, noted)
 
     def write(self, conn: Connection, *, now: datetime) -> None:
         alerts.record_all(conn, list(self._told.values()), now=now)
@@ -92,7 +94,11 @@ class KnownAlerts:
 
     def _named(self, fingerprint: str, alert: NormalisedAlert) -> list[Identity]:
         """Its own first; then that of a time when senders were not told apart."""
-        return [Identity(self.source, fingerprint, alert.starts_at, sender) for sender in dict.fromkeys((self.sender, ""))]
+        named = self._names.get((fingerprint, alert.starts_at))
+        if named is None:
+            named = [Identity(self.source, fingerprint, alert.starts_at, sender) for sender in dict.fromkeys((self.sender, ""))]
+            self._names[fingerprint, alert.starts_at] = named
+        return named
 
 
 def _fingerprints(alert: NormalisedAlert) -> tuple[str, str]:

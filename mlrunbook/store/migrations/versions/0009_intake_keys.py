@@ -15,6 +15,8 @@ def upgrade() -> None:
     op.add_column("alerts", sa.Column("key", sa.Text))
     op.execute("UPDATE alerts SET key = " + KEY)  # noqa: S608  a constant
     op.alter_column("alerts", "key", nullable=False)
+    op.add_column("alerts", sa.Column("end_noted", sa.Boolean, nullable=False, server_default="false"))
+    op.execute("UPDATE alerts SET end_noted = true WHERE status = 'resolved' AND incident_id IS NOT NULL")
     op.drop_constraint("alert_identity", "alerts")
     op.create_unique_constraint("alert_identity", "alerts", ["key", "starts_at"])
     op.create_index("alerts_of_incident", "alerts", ["incident_id", "id"])

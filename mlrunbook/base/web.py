@@ -13,14 +13,15 @@ import base64
 import contextlib
 import logging
 from collections.abc import Callable, Mapping
+from datetime import datetime
 from http import HTTPStatus
-from typing import Any
+from typing import Annotated, Any
 
 import psycopg
 from fastapi import FastAPI, HTTPException, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
-from pydantic import BaseModel, ConfigDict
+from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict
 from pydantic.alias_generators import to_camel
 from sqlalchemy import Engine
 from sqlalchemy.exc import DataError
@@ -44,6 +45,17 @@ class CamelModel(BaseModel):
     """snake_case in Python, camelCase on the wire; frozen; unknown keys are an error that names them."""
 
     model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True, extra="forbid", frozen=True)
+
+
+def _countable(at: datetime) -> datetime:
+    if not FIRST_YEAR <= at.year <= LAST_YEAR:
+        raise ValueError(f"must lie between the years {FIRST_YEAR} and {LAST_YEAR}")
+    return at
+
+
+# A time from outside: at the ends of the calendar no deadline and no window can be counted.
+FIRST_YEAR, LAST_YEAR = 1970, 2200
+Moment = Annotated[AwareDatetime, AfterValidator(_countable)]
 
 
 def _documented(description: str) -> dict[str, Any]:

@@ -7,14 +7,13 @@ from enum import StrEnum
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Path, Query, Response
-from pydantic import AwareDatetime, Field
+from pydantic import Field
 
-from mlrunbook.base.web import CamelModel
+from mlrunbook.base.web import CamelModel, Moment
 from mlrunbook.domain.errors import Invalid
 from mlrunbook.domain.observed import Change
 from mlrunbook.domain.policy.intake import CHANGE_KINDS, MODEL_ID
 from mlrunbook.gateway.api.dependencies import READER, Before, Operator, Reporter
-from mlrunbook.gateway.api.schemas import Moment
 from mlrunbook.gateway.text import clean
 from mlrunbook.gateway.webhooks import registry
 from mlrunbook.gateway.webhooks.ingest import Receipt, replay, take_change
@@ -122,8 +121,8 @@ def _changes(routes: APIRouter, world: World) -> None:
     @routes.get("/api/v1/changes", tags=["changes"], dependencies=[READER])
     def list_changes(
         model: Annotated[str, Query(pattern=f"^{MODEL_ID.pattern}$")],
-        since: AwareDatetime | None = None,
-        until: Annotated[AwareDatetime | None, Query(description="Only changes up to then")] = None,
+        since: Moment | None = None,
+        until: Annotated[Moment | None, Query(description="Only changes up to then")] = None,
         limit: Annotated[int, Query(ge=1, le=1000)] = 100,
     ) -> ChangesOut:
         """What other systems told of a model, newest first; without `since` the last 7 days. The platform's own changes are its own."""

@@ -8,11 +8,11 @@ from dataclasses import asdict
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, AwareDatetime, Field, StringConstraints
+from pydantic import AfterValidator, Field, StringConstraints
 from pydantic.alias_generators import to_camel
 from sqlalchemy import Connection
 
-from mlrunbook.base.web import CamelModel
+from mlrunbook.base.web import CamelModel, Moment
 from mlrunbook.domain.actions import Plan, PlanKind, digest_prefix
 from mlrunbook.domain.communication.durations import times
 from mlrunbook.domain.communication.regulatory import Clock
@@ -36,7 +36,6 @@ from mlrunbook.store import evidence, journal, plans, records, regulatory_clocks
 from mlrunbook.store.plans import StoredApproval
 from mlrunbook.store.timeline import Entry
 
-FIRST_YEAR, LAST_YEAR = 2000, 2100
 _SNAKE = re.compile(r"[a-z][a-z0-9]*(_[a-z0-9]+)+")
 Decision = Literal["approved", "rejected", "lapsed", "pending"]
 _DECISIONS: dict[Standing, Decision] = {
@@ -56,16 +55,6 @@ def _said(text: str) -> str:
 Words = Annotated[str, AfterValidator(clean), Field(description=f"Control characters go, and what is longer than {MAX_TEXT} characters")]
 Said = Annotated[str, AfterValidator(_said), Field(min_length=1, description=f"Cut at {MAX_TEXT} characters, without control characters")]
 Name = Annotated[str, StringConstraints(min_length=1, max_length=100, pattern=r"^[^\x00-\x1f\x7f]+$")]
-
-
-def _plausible(at: datetime) -> datetime:
-    if not FIRST_YEAR <= at.year <= LAST_YEAR:
-        raise ValueError(f"must lie between {FIRST_YEAR} and {LAST_YEAR}")
-    return at
-
-
-# At the ends of the calendar no deadline can be counted.
-Moment = Annotated[AwareDatetime, AfterValidator(_plausible)]
 
 
 def _plan_digest(given: str) -> str:

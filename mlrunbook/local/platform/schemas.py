@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Self
 
-from pydantic import AwareDatetime, Field, StringConstraints, model_validator
+from pydantic import Field, StringConstraints, model_validator
 
-from mlrunbook.base.web import CamelModel
+from mlrunbook.base.web import CamelModel, Moment
 from mlrunbook.domain.evaluation.history import DayFigures
 from mlrunbook.domain.evaluation.performance import Confusion, ModelMetrics, WindowMetrics
 from mlrunbook.domain.observed import Change, Prediction, Replayed, ServingConfig, WorkOrder
@@ -110,8 +110,8 @@ class SchedulesRequest(CamelModel):
 
 
 class BaselineRequest(CamelModel):
-    since: AwareDatetime
-    until: AwareDatetime
+    since: Moment
+    until: Moment
 
 
 def slots(s: Slots) -> dict[str, Any]:

@@ -11,7 +11,6 @@ from typing import Annotated, Any
 
 import httpx
 from fastapi import Depends, Header, Query
-from pydantic import AwareDatetime
 from sqlalchemy import Engine
 
 from mlrunbook.adapters.local.serving_state import desired_of
@@ -27,7 +26,7 @@ STATUS_TIMEOUT_S = 3.0  # for who asks once: a server that is slow is not one th
 Operator = Annotated[Identity, Depends(web.require(Scope.OPERATE))]
 Intake = Annotated[Identity, Depends(web.require(Scope.INTAKE))]
 Key = Annotated[str | None, Header(alias="Idempotency-Key", max_length=200)]
-When = Annotated[AwareDatetime | None, Query()]
+When = Annotated[web.Moment | None, Query()]
 Body = dict[str, Any]
 
 

@@ -25,7 +25,7 @@ from mlrunbook.response.lifecycle.opening import ACCEPTED, begin_response, take_
 from mlrunbook.store import incidents, leases, outbox, timeline
 
 MODEL_LOCK_FAMILY, MODEL_LOCKS = 0x6D6C, 256  # "ml": any constant all processes share
-SHOWN = 3  # of the alerts that ended in one message
+FEW = 5  # alerts that ended in one message: each has its entry of the timeline
 HELD_BACK = "held_back"  # in the body of an alert that has opened no incident: the reason
 
 Hold = Callable[[NormalisedAlert, str, bool], None]  # keeps an alert aside: the reason, and whether it comes for the first time
@@ -167,7 +167,7 @@ def _wake_for_a_missed_failure(conn: Connection, incident: Incident, fresh: Sequ
 def _note_resolved(
     conn: Connection, source: str, known: KnownAlerts, told: Iterable[tuple[int, NormalisedAlert]], *, now: datetime
 ) -> dict[int, str]:
-    """The incidents they belong to. What ended in one message is one entry of an incident's timeline."""
+    """The incidents they belong to."""
     homes: dict[int, str] = {}
     ended: dict[str, list[NormalisedAlert]] = defaultdict(list)
     for place, alert in told:
@@ -179,16 +179,17 @@ def _note_resolved(
         if one.stored and not one.stored.end_noted:
             ended[one.incident.id].append(one.alert)
     for incident_id, alerts in ended.items():
-        timeline.append(conn, incident_id, "alert", _ended(alerts), actor=source, at=now)
+        for words in _ended(alerts):
+            timeline.append(conn, incident_id, "alert", words, actor=source, at=now)
     return homes
 
 
-def _ended(alerts: Sequence[NormalisedAlert]) -> str:
-    words = "; ".join(dict.fromkeys(alert.summary for alert in alerts[:SHOWN]))
-    if len(alerts) == 1:
-        return f"Alert resolved: {words}"
-    more = f"; and {len(alerts) - SHOWN} more" if len(alerts) > SHOWN else ""
-    return f"{len(alerts)} alerts resolved: {words}{more}"
+def _ended(alerts: Sequence[NormalisedAlert]) -> list[str]:
+    """The entries of the timeline: one each, and of many at once one for all."""
+    if len(alerts) <= FEW:
+        return [f"Alert resolved: {alert.summary}" for alert in alerts]
+    first = "; ".join(dict.fromkeys(alert.summary for alert in alerts[:FEW]))
+    return [f"{len(alerts)} alerts resolved, the first {FEW}: {first}"]
 
 
 def _why_held_back(conn: Connection, policy: Policy, group: _Group, *, now: datetime) -> str | None:

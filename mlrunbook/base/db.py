@@ -6,17 +6,19 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from functools import cache
 
+import psycopg
 from sqlalchemy import Connection, Engine, MetaData, create_engine, text
 from sqlalchemy.engine import make_url
-from sqlalchemy.exc import ArgumentError, DBAPIError, OperationalError
+from sqlalchemy.exc import ArgumentError, DataError, DBAPIError, OperationalError
 
 from mlrunbook.base.settings import settings
-from mlrunbook.domain.errors import Invalid, Transient
+from mlrunbook.domain.errors import Invalid, Transient, Unstorable
 
 # Named constraints, so that a later migration can find them.
 metadata = MetaData(
     naming_convention={"pk": "pk_%(table_name)s", "fk": "fk_%(table_name)s_%(column_0_name)s", "uq": "uq_%(table_name)s_%(column_0_name)s"}
 )
+LIMIT_EXCEEDED = "54"  # the class of SQLSTATEs: an index row that is too long, for example
 MIGRATION_LOCK = 0x6D6C7262  # "mlrb": any constant all processes share
 
 
@@ -62,16 +64,25 @@ def warm(on: Engine) -> None:
 
 @contextmanager
 def transaction(on: Engine | None = None) -> Iterator[Connection]:
-    """One transaction; commits at the end. A lost or refused connection is Transient."""
+    """One transaction; commits at the end. A lost or refused connection is Transient, a value that does not fit is Unstorable."""
     try:
         with (on or engine()).begin() as conn:
             yield conn
+    except (DataError, psycopg.DataError, UnicodeEncodeError) as error:
+        raise _unstorable(error) from error
     except OperationalError as error:
+        if str(getattr(error.orig, "sqlstate", None) or "").startswith(LIMIT_EXCEEDED):
+            raise _unstorable(error) from error
         raise Transient(f"the incident store is not reachable: {_first_line(error)}; is PostgreSQL up?") from error
     except DBAPIError as error:
         if error.connection_invalidated:
             raise Transient(f"the connection to the incident store broke: {_first_line(error)}") from error
         raise
+
+
+def _unstorable(error: Exception) -> Unstorable:
+    why = _first_line(error) if isinstance(error, DBAPIError) else str(error).splitlines()[0]
+    return Unstorable(f"a value cannot be stored ({why[:200]}): look for very long keys, NUL characters, and dates or numbers out of range")
 
 
 def _first_line(error: DBAPIError) -> str:

@@ -53,7 +53,14 @@ class Gateway:
         return self._json("GET", _one(incident_id))
 
     def timeline(self, incident_id: str, after: int = 0) -> list[dict[str, Any]]:
-        return list(self._json("GET", f"{_one(incident_id)}/timeline", params={"after": after})["entries"])
+        """All pages of it."""
+        entries: list[dict[str, Any]] = []
+        more: int | None = after
+        while more is not None:
+            page = self._json("GET", f"{_one(incident_id)}/timeline", params={"after": more})
+            entries += page["entries"]
+            more = page.get("after")  # a gateway of before pages sends all of it
+        return entries
 
     def verify(self, incident_id: str) -> dict[str, Any]:
         return self._json("GET", f"{_one(incident_id)}/verify")

@@ -5,6 +5,7 @@
     |- Refused         it will not work, whoever asks again: goes to a human at once
     |  |- NotFound     the named thing does not exist
     |  |- Invalid      the request or the configuration is wrong; the message names the field
+    |  |  `- Unstorable  the database refuses a value: too long for an index, NUL, a date or number out of range
     |  |- NotApproved  no valid approval covers the change
     |  |- Overtaken    somebody else has changed it since: what they set stays
     |  |- Unreadable   another version wrote the row, with a value that this one does not know
@@ -39,6 +40,10 @@ class Invalid(Refused):
     def __init__(self, message: str, *, field: str | None = None) -> None:
         super().__init__(message)
         self.field = field
+
+
+class Unstorable(Invalid):
+    """A value that the database refuses, whoever sends it again: not the store being away."""
 
 
 class NotApproved(Refused):

@@ -20,6 +20,7 @@ from mlrunbook.ports import ModelPlatform
 
 log = logging.getLogger(__name__)
 
+MOST_HINTS = 25  # of one message: looking for what was meant by thousands of names takes longer than anybody waits
 WAIT_S = 2.0
 REGISTERED_FOR = timedelta(seconds=60)  # how long an answer counts: a model is not taken out of the registry every minute,
 UNKNOWN_FOR = timedelta(seconds=5)  # but whoever has just registered one must not wait
@@ -54,7 +55,8 @@ class KnownModels:
         wanted = set(models)
         asked = {model for model in wanted if not policy.names(model)}
         found = self._registered(asked, fresh=fresh)
-        return {model: self._standing(policy, model, found.get(model) if model in asked else True) for model in wanted}
+        hints = sum(not found.get(model, True) for model in asked) <= MOST_HINTS
+        return {model: self._standing(policy, model, found.get(model) if model in asked else True, hints) for model in wanted}
 
     def demand(self, policy: Policy, model: str) -> None:
         """NotFound, with what to do, for a name that nobody knows."""
@@ -62,12 +64,12 @@ class KnownModels:
         if standing.is_unknown:
             raise NotFound(refusal(model, standing.hint))
 
-    def _standing(self, policy: Policy, model: str, registered: bool | None) -> Standing:
+    def _standing(self, policy: Policy, model: str, registered: bool | None, hints: bool) -> Standing:
         if registered is None:
             return Standing(Known.UNREACHABLE)
         if registered:
             return Standing(Known.KNOWN)
-        return Standing(Known.UNKNOWN, did_you_mean(model, {*self._listed, *policy.named_models}))
+        return Standing(Known.UNKNOWN, did_you_mean(model, {*self._listed, *policy.named_models}) if hints else "")
 
     def _registered(self, models: set[str], *, fresh: bool) -> Mapping[str, bool]:
         """What the registry says of each; a name without an answer is left out."""

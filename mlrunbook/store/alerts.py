@@ -1,13 +1,17 @@
-"""Alerts as they came in, one row an alert identity (source, fingerprint, start); repeats are counted."""
+"""Alerts as they came in, one row an alert identity (sender, source, fingerprint, start); repeats are counted."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import hashlib
+import json
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cached_property
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, exists, select, update
+from sqlalchemy import ARRAY, Boolean, ColumnElement, Connection, DateTime, Integer, Text, cast, exists, func, select
+from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.dialects.postgresql import insert as upsert
 
 from mlrunbook.store.tables import alerts, incidents
@@ -15,49 +19,122 @@ from mlrunbook.store.tables import alerts, incidents
 
 @dataclass(frozen=True)
 class Identity:
-    """What tells one alert from another. The same fingerprint that starts anew is another alert."""
+    """What tells one alert from another. The same fingerprint that starts anew is another alert, and so is that of another sender."""
 
     source: str
     fingerprint: str
     starts_at: datetime
+    sender: str = ""  # empty: ours
+
+    @cached_property
+    def key(self) -> str:
+        """Of one length, whatever others wrote."""
+        return key_of(self.source, self.fingerprint, self.sender)
+
+    @property
+    def at(self) -> tuple[str, datetime]:
+        return self.key, self.starts_at
+
+
+def key_of(source: str, fingerprint: str, sender: str = "") -> str:
+    return hashlib.sha256("\x1f".join((sender, source, fingerprint)).encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class Told:
+    """What is to be stored of one identity. `times`: how often it came."""
+
+    identity: Identity
+    status: str
+    body: Mapping[str, Any]
+    incident_id: str | None
+    times: int = 1
+    end_noted: bool = False
+
+
+@dataclass(frozen=True)
+class Stored:
+    """`end_noted`: that it ended is on the timeline of its incident."""
+
+    status: str
+    incident_id: str | None
+    end_noted: bool = False
 
 
 def record(
     conn: Connection, alert: Identity, *, status: str, body: Mapping[str, Any], incident_id: str | None = None, now: datetime
-) -> bool:
-    """Store or count one alert; True when this identity is new. A known one moves to `incident_id` where that is given."""
-    made = conn.execute(
-        upsert(alerts)
-        .values(
-            incident_id=incident_id,
-            source=alert.source,
-            fingerprint=alert.fingerprint,
-            starts_at=alert.starts_at,
-            status=status,
-            body=dict(body),
-            received_at=now,
-            last_seen_at=now,
-        )
-        .on_conflict_do_nothing(constraint="alert_identity")
-        .returning(alerts.c.id)
-    ).scalar_one_or_none()
-    if made is not None:
-        return True
+) -> None:
+    """Store or count one alert. A known one moves to `incident_id` where that is given."""
+    record_all(conn, [Told(alert, status, body, incident_id)], now=now)
+
+
+def record_all(conn: Connection, told: Sequence[Told], *, now: datetime) -> None:
+    """Each identity once. What is kept of a known one is its first body."""
+    if not told:
+        return
+    ordered = sorted(told, key=lambda one: one.identity.at)  # two at once wait for each other, and never both
+    columns: dict[str, tuple[Any, list[Any]]] = {
+        "incident_id": (Text, [one.incident_id for one in ordered]),
+        "source": (Text, [one.identity.source for one in ordered]),
+        "sender": (Text, [one.identity.sender for one in ordered]),
+        "fingerprint": (Text, [one.identity.fingerprint for one in ordered]),
+        "key": (Text, [one.identity.key for one in ordered]),
+        "starts_at": (DateTime(timezone=True), [one.identity.starts_at for one in ordered]),
+        "status": (Text, [one.status for one in ordered]),
+        "end_noted": (Boolean, [one.end_noted for one in ordered]),
+        "body": (Text, [json.dumps(dict(one.body)) for one in ordered]),
+        "count": (Integer, [one.times for one in ordered]),
+    }
+    given = func.unnest(*(cast(values, ARRAY(type_)) for type_, values in columns.values())).table_valued(*columns).render_derived("given")
+    read = [cast(given.c[name], JSONB) if name == "body" else given.c[name] for name in columns]
+    row = upsert(alerts).from_select([*columns, "received_at", "last_seen_at"], select(*read, _at(now), _at(now)))
     conn.execute(
-        update(alerts)
-        .where(_is(alert))
-        .values(status=status, last_seen_at=now, count=alerts.c.count + 1, incident_id=incident_id or alerts.c.incident_id)
+        row.on_conflict_do_update(
+            constraint="alert_identity",
+            set_={
+                "status": row.excluded.status,
+                "last_seen_at": row.excluded.last_seen_at,
+                "count": alerts.c.count + row.excluded.count,
+                "incident_id": func.coalesce(row.excluded.incident_id, alerts.c.incident_id),
+                "end_noted": alerts.c.end_noted | row.excluded.end_noted,
+            },
+        )
     )
-    return False
 
 
-def find(conn: Connection, alert: Identity) -> dict[str, Any] | None:
-    row = conn.execute(select(alerts).where(_is(alert))).one_or_none()
-    return dict(row._mapping) if row else None
+def _at(now: datetime) -> ColumnElement[datetime]:
+    return cast(now, DateTime(timezone=True))
 
 
-def _is(alert: Identity) -> ColumnElement[bool]:
-    return (alerts.c.source == alert.source) & (alerts.c.fingerprint == alert.fingerprint) & (alerts.c.starts_at == alert.starts_at)
+def find(conn: Connection, alert: Identity) -> Stored | None:
+    return known(conn, [alert]).get(alert.at)
+
+
+def known(conn: Connection, wanted: Iterable[Identity]) -> dict[tuple[str, datetime], Stored]:
+    """What is stored of these, by `Identity.at`."""
+    at = list({one.at for one in wanted})
+    given = func.unnest(cast([key for key, _ in at], ARRAY(Text)), cast([start for _, start in at], ARRAY(DateTime(timezone=True))))
+    asked = given.table_valued("key", "starts_at").render_derived("asked")
+    query = select(alerts.c.key, alerts.c.starts_at, alerts.c.status, alerts.c.incident_id, alerts.c.end_noted).join(
+        asked, (alerts.c.key == asked.c.key) & (alerts.c.starts_at == asked.c.starts_at)
+    )
+    return {(r.key, r.starts_at): Stored(r.status, r.incident_id, r.end_noted) for r in conn.execute(query)}
+
+
+def of_key(conn: Connection, key: str) -> list[Stored]:
+    """What came under one key, whenever it started."""
+    query = select(alerts.c.status, alerts.c.incident_id).where(alerts.c.key == key)
+    return [Stored(r.status, r.incident_id) for r in conn.execute(query.order_by(alerts.c.starts_at.desc()).limit(100))]
+
+
+def firing_since(conn: Connection, keys: Iterable[str]) -> dict[str, datetime]:
+    """The starts of the alerts of these keys that are not told as resolved, the newest of several."""
+    query = (
+        select(alerts.c.key, func.max(alerts.c.starts_at).label("at"))
+        .where(alerts.c.key == func.any(cast(list(set(keys)), ARRAY(Text))), alerts.c.status == "firing")
+        .group_by(alerts.c.key)
+    )
+    return {r.key: r.at for r in conn.execute(query)}
 
 
 def silenced(conn: Connection, *, limit: int) -> list[dict[str, Any]]:
@@ -101,23 +178,15 @@ def told_by_others(conn: Connection, *, name: str, model: str, source: str, sinc
     )
 
 
-def firing_since(conn: Connection, *, source: str, fingerprint: str) -> datetime | None:
-    """The start of this sender's alert that is not told as resolved, the newest of several."""
-    newest = (
-        select(alerts.c.starts_at)
-        .where(alerts.c.source == source, alerts.c.fingerprint == fingerprint, alerts.c.status == "firing")
-        .order_by(alerts.c.starts_at.desc())
-        .limit(1)
-    )
-    return conn.execute(newest).scalar_one_or_none()
-
-
-def incident_of(conn: Connection, *, source: str, fingerprint: str) -> str | None:
+def incident_of(conn: Connection, *, source: str, fingerprint: str, sender: str) -> str | None:
     """The incident that this sender's alert belongs to; the newest, where it came more than once."""
-    newest = (
-        select(alerts.c.incident_id)
-        .where(alerts.c.source == source, alerts.c.fingerprint == fingerprint, alerts.c.incident_id.is_not(None))
-        .order_by(alerts.c.starts_at.desc(), alerts.c.id.desc())
-        .limit(1)
-    )
-    return conn.execute(newest).scalar_one_or_none()
+    for known_as in (sender, ""):  # without a sender: it came before senders were told apart
+        newest = (
+            select(alerts.c.incident_id)
+            .where(alerts.c.key == key_of(source, fingerprint, known_as), alerts.c.incident_id.is_not(None))
+            .order_by(alerts.c.starts_at.desc(), alerts.c.id.desc())
+            .limit(1)
+        )
+        if found := conn.execute(newest).scalar_one_or_none():
+            return str(found)
+    return None

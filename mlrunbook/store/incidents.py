@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, Row, func, insert, select, text, update
+from sqlalchemy import ARRAY, Connection, Row, Text, cast, func, insert, select, text, update
 from sqlalchemy.dialects.postgresql import insert as upsert
 
 from mlrunbook.domain.detection.reports import Report
 from mlrunbook.domain.errors import NotFound
 from mlrunbook.domain.incident import Ending, Incident, IncidentType, Severity, Status, transition
 from mlrunbook.store import timeline
-from mlrunbook.store.tables import ONE_OPEN, incidents, leases
+from mlrunbook.store.tables import ONE_OPEN, OPENING, incidents, leases
 from mlrunbook.store.tables import timeline as timeline_table
 
 OPEN = incidents.c.status.not_in([s.value for s in Status if not s.is_open])
@@ -60,6 +61,11 @@ def open_or_join(conn: Connection, report: Report, *, now: datetime) -> tuple[In
     return get(conn, made), True
 
 
+def of_ids(conn: Connection, incident_ids: Iterable[str]) -> dict[str, Incident]:
+    rows = conn.execute(select(*FIELDS).where(incidents.c.id == func.any(cast(list(incident_ids), ARRAY(Text)))))
+    return {r.id: _incident(r) for r in rows}
+
+
 def get(conn: Connection, incident_id: str, *, lock: bool = False) -> Incident:
     query = select(*FIELDS).where(incidents.c.id == incident_id)
     row = conn.execute(query.with_for_update() if lock else query).one_or_none()
@@ -69,10 +75,18 @@ def get(conn: Connection, incident_id: str, *, lock: bool = False) -> Incident:
 
 
 def find(
-    conn: Connection, *, model: str | None = None, status: Status | None = None, only_open: bool = False, limit: int = 100
+    conn: Connection,
+    *,
+    model: str | None = None,
+    status: Status | None = None,
+    only_open: bool = False,
+    before: int | None = None,
+    limit: int = 100,
 ) -> list[Incident]:
-    """Newest first."""
+    """Newest first, below the number `before`."""
     query = select(*FIELDS).order_by(incidents.c.number.desc()).limit(limit)
+    if before is not None:
+        query = query.where(incidents.c.number < before)
     if model:
         query = query.where(incidents.c.model == model)
     if status:
@@ -80,6 +94,10 @@ def find(
     if only_open:
         query = query.where(OPEN)
     return [_incident(r) for r in conn.execute(query)]
+
+
+def number_of(conn: Connection, incident_id: str) -> int:
+    return int(conn.execute(select(incidents.c.number).where(incidents.c.id == incident_id)).scalar_one())
 
 
 def open_by_kind(conn: Connection) -> dict[tuple[str, str, str], int]:
@@ -115,11 +133,10 @@ def close_again(conn: Connection, incident_id: str, ended: Ending, *, why: str, 
 
 def openings(conn: Connection, model: str, family: str, *, since: datetime) -> list[datetime]:
     """When incidents of this model and family were opened, and opened again, after `since`; oldest first."""
-    is_opening = (timeline_table.c.kind == "detected") | (timeline_table.c.data["reopened"].astext == "true")
     query = (
         select(timeline_table.c.at)
         .join(incidents, timeline_table.c.incident_id == incidents.c.id)
-        .where(incidents.c.model == model, incidents.c.family == family, timeline_table.c.at > since, is_opening)
+        .where(incidents.c.model == model, incidents.c.family == family, timeline_table.c.at > since, text(f"({OPENING})"))
     )
     return list(conn.execute(query.order_by(timeline_table.c.at)).scalars())
 
@@ -162,7 +179,7 @@ def acknowledge(
     """Record who has it. The first one counts for the response time; a later one is a hand-over on the timeline. Said again by the
     same person it adds nothing, unless the incident was opened again `since`."""
     incident = get(conn, incident_id, lock=True)
-    said = [e for e in timeline.read(conn, incident_id) if e.kind == "acknowledged" and (since is None or e.at >= since)]
+    said = timeline.of_kind(conn, incident_id, "acknowledged", since=since)
     if said and incident.acknowledged_by == by:
         return incident
     first = incident.acknowledged_at is None
@@ -173,8 +190,8 @@ def acknowledge(
     return get(conn, incident_id)
 
 
-def count_alert(conn: Connection, incident_id: str) -> None:
-    conn.execute(update(incidents).where(incidents.c.id == incident_id).values(alert_count=incidents.c.alert_count + 1))
+def count_alerts(conn: Connection, incident_id: str, times: int) -> None:
+    conn.execute(update(incidents).where(incidents.c.id == incident_id).values(alert_count=incidents.c.alert_count + times))
 
 
 def set_started(conn: Connection, incident_id: str, at: datetime) -> None:

@@ -7,7 +7,7 @@ delivered or cancelled. A dispatcher that dies holding a claim loses it after it
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
@@ -64,6 +64,22 @@ def put(
         created_at=now,
     )
     return conn.execute(row.on_conflict_do_nothing().returning(outbox.c.id)).scalar_one_or_none() is not None
+
+
+@dataclass(frozen=True)
+class Due:
+    """A row to put."""
+
+    dedup_key: str
+    payload: Mapping[str, Any]
+    at: datetime
+
+
+def put_all(conn: Connection, kind: str, due: Sequence[Due], *, now: datetime) -> None:
+    """Many of no incident at once; those whose key was there already stay as they are."""
+    if due:
+        rows = [{"kind": kind, "dedup_key": d.dedup_key, "payload": _json(d.payload), "not_before": d.at, "created_at": now} for d in due]
+        conn.execute(insert(outbox).on_conflict_do_nothing(), rows)
 
 
 def reschedule(conn: Connection, dedup_key: str, at: datetime, payload: Mapping[str, Any] | None = None) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from datetime import datetime
 from typing import Any
 
@@ -16,18 +16,26 @@ WAITING = quarantine.c.replayed_at.is_(None)
 
 
 @dataclass(frozen=True)
-class Quarantined:
-    """`replayed_into` is the receipt of the replay."""
+class Listed:
+    """Without the message. `replayed_into` is the receipt of the replay."""
 
     id: int
     source: str
     sender: str
-    body: bytes
-    headers: Mapping[str, str]
     error: str
     received_at: datetime
+    size_bytes: int
     replayed_at: datetime | None
     replayed_into: Mapping[str, Any] | None
+
+
+LISTED = [func.octet_length(quarantine.c.body) if f.name == "size_bytes" else quarantine.c[f.name] for f in fields(Listed)]
+
+
+@dataclass(frozen=True)
+class Quarantined(Listed):
+    body: bytes
+    headers: Mapping[str, str]
 
 
 def keep(
@@ -47,14 +55,18 @@ def waiting_by_source(conn: Connection) -> dict[str, int]:
     return {r.source: r.n for r in rows}
 
 
-def find(conn: Connection, *, replayed: bool = False, source: str | None = None, limit: int = 100) -> list[Quarantined]:
-    """Newest first; those that wait, and with `replayed` the others too."""
-    query = select(quarantine).order_by(quarantine.c.id.desc()).limit(limit)
+def find(
+    conn: Connection, *, replayed: bool = False, source: str | None = None, before: int | None = None, limit: int = 100
+) -> list[Listed]:
+    """Newest first, below the number `before`; those that wait, and with `replayed` the others too. The bodies may be large: they stay."""
+    query = select(*LISTED).order_by(quarantine.c.id.desc()).limit(limit)
+    if before is not None:
+        query = query.where(quarantine.c.id < before)
     if not replayed:
         query = query.where(WAITING)
     if source:
         query = query.where(quarantine.c.source == source)
-    return [_row(r) for r in conn.execute(query)]
+    return [Listed(*r) for r in conn.execute(query)]
 
 
 def get(conn: Connection, number: int, *, lock: bool = False) -> Quarantined:
@@ -70,4 +82,5 @@ def mark_replayed(conn: Connection, number: int, receipt: Mapping[str, Any], *, 
 
 
 def _row(r: Any) -> Quarantined:
-    return Quarantined(r.id, r.source, r.sender, bytes(r.body), r.headers, r.error, r.received_at, r.replayed_at, r.replayed_into)
+    body = bytes(r.body)
+    return Quarantined(r.id, r.source, r.sender, r.error, r.received_at, len(body), r.replayed_at, r.replayed_into, body, r.headers)

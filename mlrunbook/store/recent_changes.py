@@ -10,6 +10,8 @@ from sqlalchemy.dialects.postgresql import insert
 from mlrunbook.domain.observed import Change
 from mlrunbook.store.tables import changes
 
+MOST = 5_000  # a flood of changes must not hold up who looks for one
+
 
 def put(conn: Connection, model: str, change: Change, *, source: str, now: datetime) -> bool:
     """Keep one; False when this change (model, kind, ref, time) is known."""
@@ -26,7 +28,10 @@ def put(conn: Connection, model: str, change: Change, *, source: str, now: datet
     return conn.execute(row.on_conflict_do_nothing().returning(changes.c.id)).scalar_one_or_none() is not None
 
 
-def of_model(conn: Connection, model: str, *, since: datetime) -> list[Change]:
+def of_model(conn: Connection, model: str, *, since: datetime, until: datetime | None = None, limit: int = MOST) -> list[Change]:
     """Newest first."""
-    rows = conn.execute(select(changes).where(changes.c.model == model, changes.c.at >= since).order_by(changes.c.at.desc(), changes.c.id))
+    query = select(changes).where(changes.c.model == model, changes.c.at >= since)
+    if until is not None:
+        query = query.where(changes.c.at <= until)
+    rows = conn.execute(query.order_by(changes.c.at.desc(), changes.c.id).limit(limit))
     return [Change(r.kind, r.ref, r.author, r.at, r.detail) for r in rows]

@@ -22,6 +22,7 @@ from sqlalchemy.dialects.postgresql import JSONB
 from mlrunbook.base.db import metadata
 
 ONE_OPEN = "status NOT IN ('closed', 'false_alarm')"
+OPENING = "kind = 'detected' OR data ->> 'reopened' = 'true'"  # an entry of the timeline
 
 
 def _time(name: str, *, required: bool = False) -> Column:  # type: ignore[type-arg]
@@ -71,14 +72,18 @@ alerts = Table(
     Column("id", BigInteger, Identity(), primary_key=True),
     _incident_id(nullable=True),
     Column("source", Text, nullable=False),
+    Column("sender", Text, nullable=False, server_default=""),  # empty: ours, or of a time when senders were not told apart
     Column("fingerprint", Text, nullable=False),
+    Column("key", Text, nullable=False),  # sender, source and fingerprint as one hash: they are others' words, of any length
     _time("starts_at", required=True),
     Column("status", Text, nullable=False),
+    Column("end_noted", Boolean, nullable=False, server_default="false"),  # its end is on the timeline
     Column("body", JSONB, nullable=False),
     Column("count", Integer, nullable=False, server_default="1"),
     _time("received_at", required=True),
     _time("last_seen_at", required=True),
-    UniqueConstraint("source", "fingerprint", "starts_at", name="alert_identity"),
+    UniqueConstraint("key", "starts_at", name="alert_identity"),
+    Index("alerts_of_incident", "incident_id", "id"),
 )
 
 quarantine = Table(
@@ -119,7 +124,7 @@ changes = Table(
     Column("source", Text, nullable=False),
     Column("detail", JSONB, nullable=False, server_default="{}"),
     _time("received_at", required=True),
-    UniqueConstraint("model", "kind", "ref", "at", name="one_row_per_change"),
+    Index("one_row_per_change", "model", "kind", text("md5(ref)"), "at", unique=True),  # a ref is longer than an index row may be
     Index("changes_of_model", "model", "at"),
 )
 
@@ -148,6 +153,8 @@ timeline = Table(
     Column("data", JSONB, nullable=False, server_default="{}"),
     Column("prev_hash", Text, nullable=False),
     Column("hash", Text, nullable=False),
+    Index("timeline_of_kind", "incident_id", "kind", "seq"),
+    Index("timeline_openings", "at", postgresql_where=text(OPENING)),
 )
 
 # What a step of the runbook found or decided, once a step and incident ("do what is not yet recorded").
@@ -158,6 +165,7 @@ records = Table(
     Column("step", Text, primary_key=True),
     Column("data", JSONB, nullable=False),
     _time("recorded_at", required=True),
+    Index("records_of_step", "step", "recorded_at"),
 )
 
 # Containment, resolution and undo plans by digest. A newer plan of the same kind supersedes an undecided or
@@ -189,6 +197,7 @@ approvals = Table(
     _time("expires_at"),
     _time("voided_at"),
     Column("voided_because", Text),
+    Index("approvals_of_incident", "incident_id", "id"),
 )
 
 # The journal of every change to the world, written by execute() and nobody else.
@@ -234,6 +243,7 @@ outbox = Table(
     _time("delivered_at"),
     _time("cancelled_at"),
     _time("created_at", required=True),
+    Index("outbox_of_incident", "incident_id", "id"),
     Index("outbox_due", "not_before", postgresql_where=text("delivered_at IS NULL AND cancelled_at IS NULL")),
 )
 
@@ -271,7 +281,7 @@ action_items = Table(
     _time("ended_at"),
     Column("ended_by", Text),
     Column("note", Text, nullable=False, server_default=""),
-    UniqueConstraint("incident_id", "action", name="one_item_per_action"),
+    Index("one_item_per_action", "incident_id", text("md5(action)"), unique=True),
 )
 
 # One audit of one model and period, with the report as it was written.

@@ -7,18 +7,19 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, Row, cast, insert, select
+from sqlalchemy import Connection, Row, cast, func, insert, select
 from sqlalchemy.dialects.postgresql import JSONB
 
 from mlrunbook.domain.errors import NotFound
 from mlrunbook.store.tables import incidents, timeline
 
 GENESIS = "0" * 64
+AT_ONCE = 1_000
 
 
 @dataclass(frozen=True)
@@ -46,16 +47,43 @@ def append(
     conn.execute(insert(timeline).values(**values, prev_hash=prev, hash=_hash(values, prev)))
 
 
-def read(conn: Connection, incident_id: str, *, after: int = 0) -> list[Entry]:
-    rows = conn.execute(select(timeline).where(timeline.c.incident_id == incident_id, timeline.c.seq > after).order_by(timeline.c.seq))
-    return [Entry(r.seq, r.at, r.kind, r.actor, r.text, r.data) for r in rows]
+def read(conn: Connection, incident_id: str, *, after: int = 0, limit: int | None = None) -> list[Entry]:
+    """All of it, or a page: a timeline may be long."""
+    query = select(timeline).where(timeline.c.incident_id == incident_id, timeline.c.seq > after).order_by(timeline.c.seq)
+    return [_entry(r) for r in conn.execute(query.limit(limit))]
+
+
+def of_kind(conn: Connection, incident_id: str, *kinds: str, since: datetime | None = None) -> list[Entry]:
+    """The entries of these kinds alone: the others may be hundreds of thousands."""
+    query = select(timeline).where(timeline.c.incident_id == incident_id, timeline.c.kind.in_(kinds)).order_by(timeline.c.seq)
+    return [_entry(r) for r in conn.execute(query.where(timeline.c.at >= since) if since else query)]
+
+
+def last_not_by(conn: Connection, incident_id: str, actor: str) -> Entry | None:
+    query = select(timeline).where(timeline.c.incident_id == incident_id, timeline.c.actor != actor).order_by(timeline.c.seq.desc())
+    row = conn.execute(query.limit(1)).one_or_none()
+    return _entry(row) if row else None
+
+
+def is_said(conn: Connection, incident_id: str, kind: str, key: str) -> bool:
+    """Whether an entry of this kind has the key in its data."""
+    same = (timeline.c.incident_id == incident_id) & (timeline.c.kind == kind) & (timeline.c.data["key"].astext == key)
+    return conn.execute(select(timeline.c.seq).where(same).limit(1)).first() is not None
+
+
+def length(conn: Connection, incident_id: str) -> int:
+    return int(conn.execute(select(func.count()).select_from(timeline).where(timeline.c.incident_id == incident_id)).scalar_one())
+
+
+def _entry(r: Row[Any]) -> Entry:
+    return Entry(r.seq, r.at, r.kind, r.actor, r.text, r.data)
 
 
 def broken_at(conn: Connection, incident_id: str) -> int | None:
     """The first entry that does not fit the chain; None when the whole timeline is as it was written."""
     prev, expected = GENESIS, 1
-    rows: Sequence[Row[Any]] = conn.execute(select(timeline).where(timeline.c.incident_id == incident_id).order_by(timeline.c.seq)).all()
-    for row in rows:
+    query = select(timeline).where(timeline.c.incident_id == incident_id).order_by(timeline.c.seq)
+    for row in conn.execute(query, execution_options={"yield_per": AT_ONCE}):
         values = {k: getattr(row, k) for k in ("incident_id", "seq", "at", "kind", "actor", "text", "data")}
         if row.seq != expected or row.prev_hash != prev or row.hash != _hash(values, prev):
             return expected

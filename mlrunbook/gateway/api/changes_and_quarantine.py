@@ -14,14 +14,14 @@ from mlrunbook.base.web import CamelModel, Moment
 from mlrunbook.domain.errors import Invalid
 from mlrunbook.domain.observed import Change
 from mlrunbook.domain.policy.intake import CHANGE_KINDS, MODEL_ID
-from mlrunbook.gateway.api.dependencies import READER, Operator, Reporter
+from mlrunbook.gateway.api.dependencies import READER, Before, Operator, Reporter
 from mlrunbook.gateway.text import clean
 from mlrunbook.gateway.webhooks import registry
 from mlrunbook.gateway.webhooks.ingest import Receipt, replay, take_change
 from mlrunbook.gateway.webhooks.parsing import ReportedChange
 from mlrunbook.response.world import World
 from mlrunbook.store import quarantine, recent_changes
-from mlrunbook.store.quarantine import Quarantined
+from mlrunbook.store.quarantine import Listed
 
 CLOCKS_DIFFER = timedelta(minutes=5)
 RECENT = timedelta(days=7)
@@ -54,7 +54,7 @@ class ChangeOut(CamelModel):
 
 
 class ChangesOut(CamelModel):
-    changes: list[ChangeOut]
+    changes: list[ChangeOut] = Field(description="The newest, as many as `limit`; ask for older ones with `until`")
 
 
 class QuarantinedOut(CamelModel):
@@ -70,14 +70,14 @@ class QuarantinedOut(CamelModel):
     incidents: list[str]
 
     @classmethod
-    def of(cls, kept: Quarantined, **more: Any) -> QuarantinedOut:
+    def of(cls, kept: Listed, **more: Any) -> QuarantinedOut:
         return cls(
             number=kept.id,
             source=kept.source,
             sender=kept.sender,
             error=kept.error,
             received_at=kept.received_at,
-            size_bytes=len(kept.body),
+            size_bytes=kept.size_bytes,
             replayed_at=kept.replayed_at,
             incidents=list((kept.replayed_into or {}).get("incidents", ())),
             **more,
@@ -92,6 +92,7 @@ class QuarantineDetail(QuarantinedOut):
 class QuarantineOut(CamelModel):
     waiting: int = Field(description="All that nobody has replayed yet")
     quarantined: list[QuarantinedOut]
+    before: int | None = Field(description="Ask for the next page with `before` set to this; null: there is none")
 
 
 def router(world: World) -> APIRouter:
@@ -119,10 +120,15 @@ def _changes(routes: APIRouter, world: World) -> None:
         return _out(body.model, change)
 
     @routes.get("/api/v1/changes", tags=["changes"], dependencies=[READER])
-    def list_changes(model: Annotated[str, Query(pattern=f"^{MODEL_ID.pattern}$")], since: Moment | None = None) -> ChangesOut:
+    def list_changes(
+        model: Annotated[str, Query(pattern=f"^{MODEL_ID.pattern}$")],
+        since: Moment | None = None,
+        until: Annotated[Moment | None, Query(description="Only changes up to then")] = None,
+        limit: Annotated[int, Query(ge=1, le=1000)] = 100,
+    ) -> ChangesOut:
         """What other systems told of a model, newest first; without `since` the last 7 days. The platform's own changes are its own."""
         with world.transaction() as conn:
-            found = recent_changes.of_model(conn, model, since=since or world.now() - RECENT)
+            found = recent_changes.of_model(conn, model, since=since or world.now() - RECENT, until=until, limit=limit)
         return ChangesOut(changes=[_out(model, change) for change in found])
 
 
@@ -135,13 +141,15 @@ def _quarantine(routes: APIRouter, world: World) -> None:
     def list_quarantine(
         replayed: Annotated[bool, Query(alias="all", description="Those that were replayed too")] = False,
         source: Annotated[str | None, Query(max_length=50)] = None,
+        before: Before = None,
         limit: Annotated[int, Query(ge=1, le=1000)] = 100,
     ) -> QuarantineOut:
         """What trusted senders sent and nobody could use, newest first."""
         with world.transaction() as conn:
-            found = quarantine.find(conn, replayed=replayed, source=source, limit=limit)
+            found = quarantine.find(conn, replayed=replayed, source=source, before=before, limit=limit)
             waiting = quarantine.waiting(conn)
-        return QuarantineOut(waiting=waiting, quarantined=[QuarantinedOut.of(kept) for kept in found])
+        older = found[-1].id if len(found) == limit else None
+        return QuarantineOut(waiting=waiting, quarantined=[QuarantinedOut.of(kept) for kept in found], before=older)
 
     @routes.get("/api/v1/quarantine/{number}", tags=["quarantine"], dependencies=[READER])
     def show_quarantined(number: Number) -> QuarantineDetail:

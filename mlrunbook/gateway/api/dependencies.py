@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import Depends, Path
+from fastapi import Depends, Path, Query
 from sqlalchemy import Connection
 
 from mlrunbook.base.tokens import Identity, Scope
@@ -20,6 +20,7 @@ IncidentId = Annotated[str, Path(alias="id")]
 Reporter = Annotated[Identity, Depends(require(Scope.INTAKE))]
 Operator = Annotated[Identity, Depends(require(Scope.OPERATE))]
 Approver = Annotated[Identity, Depends(require(Scope.APPROVE))]
+Before = Annotated[int | None, Query(ge=1, lt=2**63, description="Only what is older than this: `before` of the page before")]
 READER = Depends(require(Scope.READ))
 
 

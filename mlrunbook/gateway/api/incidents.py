@@ -24,7 +24,7 @@ from mlrunbook.domain.records import Record
 from mlrunbook.domain.resolution.fix import HumanResolution
 from mlrunbook.gateway.api import response as response_api
 from mlrunbook.gateway.api import reviews, schemas
-from mlrunbook.gateway.api.dependencies import OF_ALL, READER, Approver, IncidentId, Operator, Reporter, named, still_open
+from mlrunbook.gateway.api.dependencies import OF_ALL, READER, Approver, Before, IncidentId, Operator, Reporter, named, still_open
 from mlrunbook.response.communication import regulatory_clocks, reports
 from mlrunbook.response.communication.escalation import acknowledge
 from mlrunbook.response.communication.notifications import send_message, stop
@@ -44,6 +44,7 @@ OF_MODEL = "/api/v1/model-governance/{modelId}/incidents"
 
 ModelId = Annotated[str, Path(alias="modelId", pattern=f"^{MODEL_ID.pattern}$")]
 Limit = Annotated[int, Query(ge=1, le=1000)]
+OnlyOpen = Annotated[bool, Query(alias="open")]
 UnknownModel = Annotated[bool, Query(alias="unknownModel", description="Report it although nobody knows the model; or so in the body")]
 After = Annotated[int, Query(ge=0, lt=2**31, description="Only entries after this number")]
 
@@ -118,22 +119,23 @@ def _reporting(routes: APIRouter, world: World) -> None:
 
 
 def _lists(routes: APIRouter, world: World) -> None:
-    def listed(model: str | None, status: Status | None, only_open: bool, limit: int) -> schemas.IncidentsOut:
+    def listed(model: str | None, status: Status | None, only_open: bool, before: int | None, limit: int) -> schemas.IncidentsOut:
         with world.transaction() as conn:
-            found = incidents.find(conn, model=model, status=status, only_open=only_open, limit=limit)
-        return schemas.IncidentsOut(incidents=[schemas.IncidentOut.of(i) for i in found])
+            found = incidents.find(conn, model=model, status=status, only_open=only_open, before=before, limit=limit)
+            older = incidents.number_of(conn, found[-1].id) if len(found) == limit else None
+        return schemas.IncidentsOut(incidents=[schemas.IncidentOut.of(i) for i in found], before=older)
 
     @routes.get(OF_MODEL, dependencies=[READER])
     def list_incidents_of_model(
-        model: ModelId, status: Status | None = None, only_open: Annotated[bool, Query(alias="open")] = False, limit: Limit = 100
+        model: ModelId, status: Status | None = None, only_open: OnlyOpen = False, before: Before = None, limit: Limit = 100
     ) -> schemas.IncidentsOut:
-        return listed(model, status, only_open, limit)
+        return listed(model, status, only_open, before, limit)
 
     @routes.get(OF_ALL, dependencies=[READER])
     def list_incidents(
-        status: Status | None = None, only_open: Annotated[bool, Query(alias="open")] = False, limit: Limit = 100
+        status: Status | None = None, only_open: OnlyOpen = False, before: Before = None, limit: Limit = 100
     ) -> schemas.IncidentsOut:
-        return listed(None, status, only_open, limit)
+        return listed(None, status, only_open, before, limit)
 
 
 def _reading(routes: APIRouter, world: World) -> None:
@@ -144,10 +146,13 @@ def _reading(routes: APIRouter, world: World) -> None:
             return schemas.detail(conn, world.policy, incidents.get(conn, incident_id), now=world.now())
 
     @routes.get("/{id}/timeline", dependencies=[READER])
-    def show_timeline(incident_id: IncidentId, after: After = 0) -> schemas.TimelineOut:
+    def show_timeline(incident_id: IncidentId, after: After = 0, limit: Limit = 1000) -> schemas.TimelineOut:
+        """A page of it, oldest first; a long one goes on at `after`."""
         with world.transaction() as conn:
             incidents.get(conn, incident_id)
-            return schemas.TimelineOut(entries=[schemas.EntryOut.of(e) for e in timeline.read(conn, incident_id, after=after)])
+            found = timeline.read(conn, incident_id, after=after, limit=limit)
+        newer = found[-1].seq if len(found) == limit else None
+        return schemas.TimelineOut(entries=[schemas.EntryOut.of(e) for e in found], after=newer)
 
     @routes.get("/{id}/verify", dependencies=[READER])
     def verify_timeline(incident_id: IncidentId) -> schemas.ChainOut:
@@ -155,7 +160,7 @@ def _reading(routes: APIRouter, world: World) -> None:
         with world.transaction() as conn:
             incidents.get(conn, incident_id)
             broken_at = timeline.broken_at(conn, incident_id)
-            entries = len(timeline.read(conn, incident_id))
+            entries = timeline.length(conn, incident_id)
         wrong = check_evidence(world, incident_id)
         return schemas.ChainOut(intact=broken_at is None and not wrong, entries=entries, broken_at=broken_at, evidence_faults=wrong)
 
@@ -216,7 +221,7 @@ def _operating(routes: APIRouter, world: World) -> None:
                 timeline.append(
                     conn, incident_id, "human_resolution", f"Fixed by {who.name}: {body.what}", actor=who.name, at=now, data=said.said
                 )
-            times = sum(e.kind == "human_resolution" for e in timeline.read(conn, incident_id))
+            times = len(timeline.of_kind(conn, incident_id, "human_resolution"))
             leases.wake(conn, incident_id, why=f"{who.name} says it is fixed", key=f"human-{times}", now=now)
         out: schemas.IncidentOut = schemas.IncidentOut.of(incident)
         return out

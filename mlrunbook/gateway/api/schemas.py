@@ -154,6 +154,7 @@ class ReportedOut(IncidentOut):
 
 class IncidentsOut(CamelModel):
     incidents: list[IncidentOut] = Field(description="Newest first")
+    before: int | None = Field(description="Ask for the next page with `before` set to this; null: there is none")
 
 
 class SecondsOut(CamelModel):
@@ -383,6 +384,7 @@ class EntryOut(CamelModel):
 
 class TimelineOut(CamelModel):
     entries: list[EntryOut]
+    after: int | None = Field(description="Ask for the next page with `after` set to this; null: there is none")
 
 
 class ChainOut(CamelModel):

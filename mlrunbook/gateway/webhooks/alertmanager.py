@@ -6,7 +6,7 @@ later) is not needed, so older senders work as well. Grafana alerting sends the 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mlrunbook.domain.detection.alerts import NormalisedAlert
@@ -15,6 +15,7 @@ from mlrunbook.gateway.webhooks.parsing import (
     Format,
     Reading,
     Received,
+    Together,
     body,
     collect,
     fingerprint,
@@ -38,12 +39,12 @@ def read(received: Received) -> list[Reading]:
         return nothing_of(received, 'not an Alertmanager message of version 4: `version` must be "4"')
     if not isinstance(payload.get("alerts"), list):
         return nothing_of(received, "not an Alertmanager message of version 4: `alerts` must be a list")
-    return [members(payload, received.policy)]
+    return [members(payload, received.policy, together)]
 
 
-def members(payload: Mapping[str, Any], policy: IntakePolicy) -> Reading:
+def members(payload: Mapping[str, Any], policy: IntakePolicy, together: Together) -> Reading:
     """The members of `alerts`, as Alertmanager and Grafana send them."""
-    usable, unusable = collect(payload["alerts"], lambda part: _alert(part, policy))
+    usable, unusable = collect(payload["alerts"], lambda part: _alert(part, policy), together)
     return Reading(usable, unusable, truncated(payload.get("truncatedAlerts")))
 
 
@@ -78,7 +79,11 @@ def _alert(part: Any, policy: IntakePolicy) -> NormalisedAlert | str:
 
 def whole(part: Any, version: str = VERSION) -> Any:
     """One alert as a message, for the quarantine's replay."""
-    return part if isinstance(part, dict) and "alerts" in part else {"version": version, "alerts": [part]}
+    return part if isinstance(part, dict) and "alerts" in part else together([part], version)
 
 
-FORMAT = Format("alertmanager", read, whole)
+def together(parts: Sequence[Any], version: str = VERSION) -> Any:
+    return {"version": version, "alerts": list(parts)}
+
+
+FORMAT = Format("alertmanager", read, whole, together)

@@ -11,6 +11,7 @@ import contextlib
 import json
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 from urllib.parse import unquote
 
@@ -18,7 +19,6 @@ from mlrunbook.domain.detection.alerts import NormalisedAlert
 from mlrunbook.domain.observed import Change
 from mlrunbook.domain.policy.intake import CHANGE_KINDS
 from mlrunbook.gateway.webhooks.parsing import (
-    MAX_PARTS,
     Format,
     Reading,
     Received,
@@ -28,12 +28,14 @@ from mlrunbook.gateway.webhooks.parsing import (
     fingerprint,
     model_in,
     nothing_of,
+    over_limit,
     strings,
     text,
     time,
 )
 
 STRUCTURED, BATCH = "application/cloudevents+json", "application/cloudevents-batch+json"
+MAX_EVENTS = 1_000  # of one batch: each is a delivery of its own, and the order in which they come counts
 REQUIRED = ("id", "source", "type")
 OVER = re.compile(r"[._-](resolved|recovered|cleared)$")
 OF_SUBJECT = re.compile(r"\bmodels/(?P<model>[^/]+)(/versions/(?P<model_version>[^/]+))?")
@@ -53,9 +55,8 @@ def read(received: Received) -> list[Reading]:
     if received.problem:
         return nothing_of(received, received.problem)
     events = received.payload if isinstance(received.payload, list) else [received.payload]
-    if len(events) > MAX_PARTS:
-        return nothing_of(received, f"a batch has at most {MAX_PARTS} events")
-    return [_event(event, received) for event in events]
+    over = [Reading(unusable=left)] if (left := over_limit(events, list, MAX_EVENTS)) else []
+    return [replace(_event(event, received), part=event) for event in events[:MAX_EVENTS]] + over
 
 
 def _event(event: Any, received: Received) -> Reading:
@@ -116,6 +117,7 @@ def _data(event: dict[str, Any]) -> Any:
 FORMAT = Format(
     "cloudevents",
     read,
+    together=list,
     header_prefix="ce-",
     media_types=(STRUCTURED, BATCH, "application/json"),
     accepts=accepts,

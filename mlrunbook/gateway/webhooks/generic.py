@@ -7,7 +7,6 @@ from typing import Any
 from mlrunbook.domain.detection.alerts import NormalisedAlert
 from mlrunbook.domain.policy.intake import MODEL_LABELS
 from mlrunbook.gateway.webhooks.parsing import (
-    MAX_PARTS,
     Format,
     Reading,
     Received,
@@ -28,11 +27,11 @@ def read(received: Received) -> list[Reading]:
     if not isinstance(received.payload, dict | list):
         return nothing_of(received, "not a JSON object")
     parts = [received.payload] if where is None else within(received.payload, *where.split("."))
-    if parts is None and where is not None:  # one alert alone, as the quarantine keeps it
-        parts = [received.payload]
-    if not isinstance(parts, list) or len(parts) > MAX_PARTS:
-        return nothing_of(received, f"`{where}` must be a list of at most {MAX_PARTS} alerts")
-    usable, unusable = collect(parts, lambda part: _alert(part, received))
+    if parts is None and where is not None:  # one alert alone, or some, as the quarantine keeps them
+        parts = received.payload if isinstance(received.payload, list) else [received.payload]
+    if not isinstance(parts, list):
+        return nothing_of(received, f"`{where}` must be a list of alerts")
+    usable, unusable = collect(parts, lambda part: _alert(part, received), list)
     return [Reading(usable, unusable)]
 
 
@@ -69,4 +68,4 @@ def _alert(part: Any, received: Received) -> NormalisedAlert | str:
     )
 
 
-FORMAT = Format("generic", read)
+FORMAT = Format("generic", read, together=list)

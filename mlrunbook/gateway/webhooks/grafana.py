@@ -20,7 +20,8 @@ def read(received: Received) -> list[Reading]:
         return nothing_of(received, 'not a Grafana alerting message: `version` must be "1"')
     if not isinstance(payload.get("alerts"), list):
         return nothing_of(received, "not a Grafana alerting message: `alerts` must be a list")
-    return [alertmanager.members(payload, received.policy)]
+    return [alertmanager.members(payload, received.policy, together)]
 
 
-FORMAT = Format("grafana", read, partial(alertmanager.whole, version=VERSION))
+together = partial(alertmanager.together, version=VERSION)
+FORMAT = Format("grafana", read, partial(alertmanager.whole, version=VERSION), together)

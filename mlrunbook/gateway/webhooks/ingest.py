@@ -1,34 +1,40 @@
 """Takes in what a format has read out of a message: incidents, changes, words about incidents, and what must be kept aside.
 
-The webhooks, the mailbox and the replay of the quarantine share it. All of one message is one transaction.
+The webhooks, the mailbox and the replay of the quarantine share it.
 """
 
 from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import datetime
+from typing import Any
 
 from pydantic import Field
 from sqlalchemy import Connection
 
 from mlrunbook.base.web import CamelModel
 from mlrunbook.domain.detection.alerts import NormalisedAlert
-from mlrunbook.domain.errors import NotFound, Refused
+from mlrunbook.domain.errors import NotFound, Refused, Unstorable
 from mlrunbook.domain.policy.owned import Standing
 from mlrunbook.domain.policy.policy import Policy
 from mlrunbook.domain.roles import Role
 from mlrunbook.gateway.text import clean
 from mlrunbook.gateway.webhooks.parsing import ExternalNote, Format, Reading, Received, ReportedChange, Unusable
 from mlrunbook.response.communication.escalation import acknowledge
-from mlrunbook.response.lifecycle.alert_intake import AlertBatch, Hold, note_once, take_in_alerts
+from mlrunbook.response.lifecycle.alert_intake import AlertBatch, Hold, homes_of, note_once
 from mlrunbook.response.world import World
 from mlrunbook.store import alerts as known_alerts
 from mlrunbook.store import incidents, quarantine, recent_changes, timeline, webhook_deliveries
 
 log = logging.getLogger(__name__)
+
+# One transaction: others wait for the locks of its models, and for one of the few connections.
+SLICE_PARTS, SLICE_MODELS = 1_000, 25
+MAX_REFUSALS = 50  # transactions of one message that the database refused; then the slice is put aside as it is
+MAX_ALONE = 100  # unusable parts of one message that are each a row of the quarantine
 
 
 class Receipt(CamelModel):
@@ -60,34 +66,57 @@ def received(body: bytes, headers: Mapping[str, str], world: World) -> Received:
 
 
 def ingest(world: World, form: Format, message: Received, body: bytes, *, sender: str) -> Receipt:
-    """Read the message and store all of it, or nothing: an error of the store is the sender's reason to send it again."""
+    """Read the message and store all of it. An error of the store is the sender's reason to send it again: what was stored is known then.
+
+    A long message is stored in slices, each a transaction, so that nobody waits for the whole of it. What cannot be used comes last.
+    """
     readings = form.read(message)
     letter, total = Letter(form, message, body, sender, _standings(world, readings)), Receipt()
-    with world.transaction() as conn:
-        for reading in readings:
-            total += _take_one(conn, world.policy, letter, reading)
-    unusable = [one for reading in readings for one in reading.unusable]
+    for some in slices(readings):
+        total += _store_slice(world, letter, some)
+    unusable = [*(one for reading in readings for one in reading.unusable), *letter.refused]
     if unusable:
+        with world.transaction() as conn:
+            letter.keep(conn, unusable)
         reason = clean(unusable[0].reason, 300).replace("\n", " ")
         log.warning("quarantined %d part(s) of a %s message of %s: %s", len(unusable), form.name, sender, reason)
-    return total
+    return total + Receipt(quarantined=len(unusable))
 
 
-@dataclass(frozen=True)
+@dataclass
 class Letter:
-    """One message on its way into the store, with what is known of the models it names."""
+    """One message on its way into the store, with what is known of the models it names, and what the database refused of it."""
 
     form: Format
     message: Received
     body: bytes
     sender: str
     standings: Mapping[str, Standing]
+    refused: list[Unusable] = field(default_factory=list)
+    refusals: int = 0
+    kept: int = 0  # rows of the quarantine
 
-    def keep(self, conn: Connection, one: Unusable) -> None:
-        """Aside, as it came."""
-        kept, reason = headers_kept(self.form, self.message.headers), clean(one.reason, 500)
-        part = _bytes(one, self.body)
-        quarantine.keep(conn, source=self.form.name, body=part, error=reason, now=self.message.at, sender=self.sender, headers=kept)
+    def keep(self, conn: Connection, unusable: Sequence[Unusable]) -> None:
+        """Aside, as it came: each by itself, or many as one message of the same format."""
+        together = self.form.together
+        if together and len(unusable) > max(1, MAX_ALONE - self.kept):
+            parts, whole = [one for one in unusable if one.part is not None], [one for one in unusable if one.part is None]
+            reason = f"{len(parts)} parts of one message, the first: {clean(parts[0].reason, 300)}" if parts else ""
+            unusable = [Unusable(together([one.part for one in parts]), reason)] * bool(parts) + whole[:1]
+        self.kept += len(unusable)
+        kept = headers_kept(self.form, self.message.headers)
+        for one in unusable:
+            part, reason = _bytes(one, self.body), clean(one.reason, 500)
+            quarantine.keep(conn, source=self.form.name, body=part, error=reason, now=self.message.at, sender=self.sender, headers=kept)
+
+    def refuse(self, pieces: Sequence[Reading], why: str) -> Receipt:
+        """By the database: these, and never what came with them."""
+        self.refused += [Unusable(_part(piece), why) for piece in pieces]
+        return Receipt()
+
+
+def _part(piece: Reading) -> Any:
+    return piece.alerts[0].part if piece.alerts and piece.alerts[0].part is not None else piece.part
 
 
 def _standings(world: World, readings: Iterable[Reading]) -> dict[str, Standing]:
@@ -95,37 +124,108 @@ def _standings(world: World, readings: Iterable[Reading]) -> dict[str, Standing]
     return world.known_models.of(world.policy, {alert.model for reading in readings for alert in reading.alerts if alert.firing})
 
 
-def _take_one(conn: Connection, policy: Policy, letter: Letter, reading: Reading) -> Receipt:
-    form, message = letter.form, letter.message
-    delivery = clean(reading.delivery_id, 300) if reading.delivery_id else None
-    if delivery and (before := webhook_deliveries.begin(conn, form.name, delivery, now=message.at)) is not None:
-        return Receipt.model_validate(before).model_copy(update={"duplicate": True})
+def slices(readings: Iterable[Reading]) -> Iterator[list[Reading]]:
+    """What is stored at once: a part of the message each, but for one that its sender numbered as a whole."""
+    some: list[Reading] = []
+    models, ended = set[str](), set[str]()
+    for piece in _pieces(readings):
+        begins_again = any(alert.firing and alert.fingerprint in ended for alert in piece.alerts)  # what ends is stored after what fires
+        if some and (begins_again or len(some) >= SLICE_PARTS or len(models | {a.model for a in piece.alerts}) > SLICE_MODELS):
+            yield some
+            some, models, ended = [], set(), set()
+        some.append(piece)
+        models |= {alert.model for alert in piece.alerts}
+        ended |= {alert.fingerprint for alert in piece.alerts if not alert.firing}
+    if some:
+        yield some
+
+
+def _pieces(readings: Iterable[Reading]) -> Iterator[Reading]:
+    for reading in readings:
+        if reading.delivery_id is None and len(reading.alerts) > 1:
+            for alert in sorted(reading.alerts, key=lambda a: (not a.firing, a.model)):
+                yield Reading([alert], truncated=reading.truncated)
+            reading = replace(reading, alerts=())
+        if reading.alerts or reading.changes or reading.words or reading.delivery_id is not None:
+            yield replace(reading, unusable=())
+
+
+def _store_slice(world: World, letter: Letter, pieces: Sequence[Reading]) -> Receipt:
+    """What the database refuses is found by halves and put aside alone."""
+    try:
+        with world.transaction() as conn:
+            return _take(conn, world.policy, letter, pieces)
+    except Unstorable as error:
+        letter.refusals += 1
+        if len(pieces) == 1 or letter.refusals > MAX_REFUSALS:
+            return letter.refuse(pieces, str(error))
+    half = len(pieces) // 2
+    return _store_slice(world, letter, pieces[:half]) + _store_slice(world, letter, pieces[half:])
+
+
+def _take(conn: Connection, policy: Policy, letter: Letter, pieces: Sequence[Reading]) -> Receipt:
+    name, now = letter.form.name, letter.message.at
+    keys = [webhook_deliveries.key_of(name, p.delivery_id, letter.sender) if p.delivery_id else None for p in pieces]
+    said = webhook_deliveries.begin_all(conn, name, filter(None, keys), now=now) if any(keys) else {}
+    said |= _answered_by_number(conn, name, {key: piece for key, piece in zip(keys, pieces, strict=True) if key and key not in said})
+    fresh, again, seen = list[tuple[str | None, Reading]](), list[str](), set(said)
+    for key, piece in zip(keys, pieces, strict=True):
+        if key is not None and key in seen:
+            again.append(key)
+        else:
+            fresh.append((key, piece))
+            seen |= {key} if key else set()
     held: list[Unusable] = []
 
     def hold(alert: NormalisedAlert, why: str, is_new: bool) -> None:
         if is_new:
             held.append(Unusable(alert.part, why))
 
-    receipt = store(conn, policy, letter, reading, hold=hold, now=message.at)
-    for one in (*reading.unusable, *held):
-        letter.keep(conn, one)
-    receipt = receipt.model_copy(update={"quarantined": receipt.quarantined + len(held), "accepted": receipt.accepted - len(held)})
-    if delivery:
-        webhook_deliveries.answered(conn, form.name, delivery, receipt.model_dump(mode="json", by_alias=True))
-    return receipt
+    receipts = store(conn, policy, letter, [piece for _, piece in fresh], hold=hold, now=now)
+    letter.keep(conn, held)
+    answered = {key: r.model_dump(mode="json", by_alias=True) for (key, _), r in zip(fresh, receipts, strict=True) if key is not None}
+    webhook_deliveries.answered_all(conn, name, answered)
+    repeats = [Receipt.model_validate((said | answered)[key]).model_copy(update={"duplicate": True}) for key in again]
+    return sum([*receipts, *repeats], Receipt())
 
 
-def store(conn: Connection, policy: Policy, letter: Letter, reading: Reading, *, hold: Hold, now: datetime) -> Receipt:
-    """What can be used of the reading; what cannot is only counted, and what must wait goes to `hold`."""
-    form, known = letter.form, letter.standings
-    batch = AlertBatch(form.name, reading.alerts, reading.truncated)
-    ids = dict.fromkeys(take_in_alerts(conn, policy, batch, standings=known, hold=hold, now=now))
-    for told in reading.changes:
-        take_change(conn, told, source=form.name, now=now)
-    for word in reading.words:
-        if about := _take_word(conn, form.name, word, now=now):
-            ids[about] = None
-    return Receipt(accepted=len(reading.alerts), quarantined=len(reading.unusable), changes=len(reading.changes), incidents=list(ids))
+def _answered_by_number(conn: Connection, source: str, begun: Mapping[str, Reading]) -> dict[str, Any]:
+    """What was answered before senders were told apart, when the plain number was kept, for 14 days. The number alone proves nothing then:
+    it may be another sender's. An alert that is not known here is taken in."""
+    numbers = {key: clean(piece.delivery_id or "", 300) for key, piece in begun.items()}
+    before = webhook_deliveries.answers(conn, source, numbers.values())
+    found = {key: before[numbers[key]] for key in begun if numbers[key] in before}
+    return {key: receipt for key, receipt in found.items() if all(_was_told(conn, source, alert) for alert in begun[key].alerts)}
+
+
+def _was_told(conn: Connection, source: str, alert: NormalisedAlert) -> bool:
+    told = known_alerts.of_key(conn, known_alerts.key_of(source, alert.fingerprint))
+    return any(one.incident_id is not None or one.status == "firing" if alert.firing else one.status == "resolved" for one in told)
+
+
+def store(conn: Connection, policy: Policy, letter: Letter, readings: Sequence[Reading], *, hold: Hold, now: datetime) -> list[Receipt]:
+    """What can be used of each reading; what must wait goes to `hold`."""
+    name, held = letter.form.name, set[tuple[int, str]]()
+
+    def note(alert: NormalisedAlert, why: str, is_new: bool) -> None:
+        if is_new:
+            held.add((id(alert.part), alert.fingerprint))
+        hold(alert, why, is_new)
+
+    alerts = [alert for reading in readings for alert in reading.alerts]
+    truncated = max((reading.truncated for reading in readings), default=0)
+    batch = AlertBatch(name, alerts, truncated, letter.sender)
+    homes = iter(homes_of(conn, policy, batch, standings=letter.standings, hold=note, now=now))
+    receipts = []
+    for reading in readings:
+        ids = [next(homes) for _ in reading.alerts]
+        for told in reading.changes:
+            take_change(conn, told, source=name, now=now)
+        ids += [_take_word(conn, letter, word, now=now) for word in reading.words]
+        waiting = sum((id(alert.part), alert.fingerprint) in held for alert in reading.alerts)
+        accepted, found = len(reading.alerts) - waiting, list(dict.fromkeys(filter(None, ids)))
+        receipts.append(Receipt(accepted=accepted, quarantined=waiting, changes=len(reading.changes), incidents=found))
+    return receipts
 
 
 def take_change(conn: Connection, told: ReportedChange, *, source: str, now: datetime) -> bool:
@@ -140,9 +240,10 @@ def take_change(conn: Connection, told: ReportedChange, *, source: str, now: dat
     return True
 
 
-def _take_word(conn: Connection, source: str, word: ExternalNote, *, now: datetime) -> str | None:
+def _take_word(conn: Connection, letter: Letter, word: ExternalNote, *, now: datetime) -> str | None:
     """The incident that the word is about; None when nothing here is."""
-    incident_id = word.incident_id or known_alerts.incident_of(conn, source=source, fingerprint=word.fingerprint or "")
+    source, named = letter.form.name, word.fingerprint or ""
+    incident_id = word.incident_id or known_alerts.incident_of(conn, source=source, fingerprint=named, sender=letter.sender)
     try:
         incident = incidents.get(conn, incident_id, lock=True) if incident_id else None
     except NotFound:
@@ -163,21 +264,23 @@ def replay(world: World, form: Format, number: int) -> Receipt:
     message = received(kept.body, kept.headers, world)
     whole = Received(form.whole(message.payload), message.headers, kept.received_at, message.policy, message.problem)
     readings = form.read(whole)
-    if wrong := next((one.reason for reading in readings for one in reading.unusable), None):
-        raise Refused(f"number {number} still cannot be used: {clean(wrong, 500)}")
+    wrong = [one for reading in readings for one in reading.unusable]
     models = {alert.model for reading in readings for alert in reading.alerts if alert.firing}
     letter = Letter(form, whole, kept.body, kept.sender, world.known_models.of(world.policy, models, fresh=True))
 
-    def refuse(_: NormalisedAlert, why: str, is_new: bool) -> None:
-        raise Refused(f"number {number} still cannot be used: {clean(why, 500)}")
+    def wait(alert: NormalisedAlert, why: str, _: bool) -> None:
+        wrong.append(Unusable(alert.part, why))
 
     with world.transaction() as conn:
         kept = quarantine.get(conn, number, lock=True)
         if kept.replayed_at is not None:
             raise Refused(f"number {number} was replayed at {kept.replayed_at.isoformat()}")
-        total = Receipt()
-        for reading in readings:
-            total += store(conn, world.policy, letter, reading, hold=refuse, now=world.now())
+        pieces = list(_pieces(readings))
+        total = sum(store(conn, world.policy, letter, pieces, hold=wait, now=world.now()), Receipt())
+        if wrong and len(wrong) >= len(pieces) + sum(len(reading.unusable) for reading in readings):
+            raise Refused(f"number {number} still cannot be used: {clean(wrong[0].reason, 500)}")
+        letter.keep(conn, wrong)  # the part of many that must wait on
+        total = total.model_copy(update={"quarantined": len(wrong)})
         quarantine.mark_replayed(conn, number, total.model_dump(mode="json", by_alias=True), now=world.now())
     return total
 

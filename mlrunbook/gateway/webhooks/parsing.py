@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any, Literal
@@ -20,7 +20,7 @@ from mlrunbook.gateway.text import clean
 
 LABEL_CHARS = 500
 MAX_TRUNCATED = 1_000_000_000
-MAX_PARTS = 1_000  # of one message: more is one unusable part, so that nobody is kept waiting for a flood
+MAX_PARTS = 10_000  # of one message are taken in, a whole storm in one Alertmanager group; the rest waits, so that others need not
 # A priority is the sender's urgency; what it means is measured.
 LEVEL_OF_PRIORITY = {"P1": "critical", "P2": "critical", "P3": "warning", "P4": "info", "P5": "info"}
 
@@ -72,9 +72,11 @@ class Reading:
     changes: Sequence[ReportedChange] = ()
     words: Sequence[ExternalNote] = ()
     delivery_id: str | None = None
+    part: Any = None  # of the message that this is; None: the message is all about it, or each alert has its own
 
 
 Read = Callable[[Received], list[Reading]]
+Together = Callable[[Sequence[Any]], Any]  # parts of a message as a message
 
 
 def nothing_of(received: Received, reason: str, part: Any = None) -> list[Reading]:
@@ -82,17 +84,27 @@ def nothing_of(received: Received, reason: str, part: Any = None) -> list[Readin
     return [Reading(unusable=[Unusable(part, received.problem or reason)])]
 
 
-def collect(parts: Iterable[Any], read: Callable[[Any], NormalisedAlert | str]) -> tuple[list[NormalisedAlert], list[Unusable]]:
-    """Each part in exactly one of the two lists."""
+def collect(
+    parts: Sequence[Any], read: Callable[[Any], NormalisedAlert | str], together: Together
+) -> tuple[list[NormalisedAlert], list[Unusable]]:
+    """Each part in exactly one of the two lists; those over the limit as one, which is a message again."""
     usable: list[NormalisedAlert] = []
-    unusable: list[Unusable] = []
-    for part in parts:
+    unusable: list[Unusable] = over_limit(parts, together)
+    for part in parts[:MAX_PARTS]:
         found = read(part)
         if isinstance(found, NormalisedAlert):
             usable.append(replace(found, part=part))
         else:
             unusable.append(Unusable(part, found))
     return usable, unusable
+
+
+def over_limit(parts: Sequence[Any], together: Together, limit: int = MAX_PARTS) -> list[Unusable]:
+    """What is not read of a message with so many parts: one thing to look at, and to replay."""
+    if len(parts) <= limit:
+        return []
+    reason = f"the message has {len(parts)} parts: the first {limit} were read, these {len(parts) - limit} were not; replay them"
+    return [Unusable(together(parts[limit:]), reason)]
 
 
 def model_in(said: Mapping[str, str], policy: IntakePolicy, *, what: str = "label") -> tuple[str, str]:
@@ -181,14 +193,15 @@ def body(said: Mapping[str, str], annotations: Mapping[str, str], **more: str) -
 class Format:
     """One way of writing alerts.
 
-    `whole` makes of a quarantined part a message that `read` takes again; the headers that `read` looks at are kept with it. `accepts`
-    says by the headers whether it is this format at all (else 415). `is_paced`: its senders are told to wait when they are too many, and
-    know what to do then; any other would lose an alert.
+    `whole` makes of a quarantined part a message that `read` takes again, `together` one of several (None: a message is one part); the
+    headers that `read` looks at are kept with it. `accepts` says by the headers whether it is this format at all (else 415).
+    `is_paced`: its senders are told to wait when they are too many, and know what to do then; any other would lose an alert.
     """
 
     name: str
     read: Read
     whole: Callable[[Any], Any] = field(default=lambda part: part)
+    together: Together | None = None
     header_names: tuple[str, ...] = ()
     header_prefix: str | None = None
     media_types: tuple[str, ...] = ("application/json",)

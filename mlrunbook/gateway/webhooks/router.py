@@ -10,6 +10,8 @@ import math
 from collections.abc import Awaitable, Callable
 from typing import Annotated, Any
 
+from anyio import CapacityLimiter, to_thread
+from anyio.lowlevel import RunVar
 from fastapi import APIRouter, Depends, HTTPException, Request
 
 from mlrunbook.base import web
@@ -23,6 +25,9 @@ from mlrunbook.gateway.webhooks.ingest import Receipt, ingest, received
 from mlrunbook.gateway.webhooks.parsing import Format
 from mlrunbook.response.world import World
 
+LONG_BYTES = 64 << 10
+LONG_AT_ONCE, SHORT_AT_ONCE = 2, 8
+_OF_LONG, _OF_SHORT = RunVar[CapacityLimiter]("long messages"), RunVar[CapacityLimiter]("short messages")
 PROBLEMS: dict[int | str, dict[str, Any]] = {
     401: {"description": "The sender is not proven"},
     403: {"description": "The token lacks the scope intake"},
@@ -82,6 +87,16 @@ def _with_token(request: Request, form: Format) -> Request:
     return request
 
 
+def _workers(body: bytes) -> CapacityLimiter:
+    """Whoever sends much at once waits for others that do, and not in a thread: the other requests keep theirs."""
+    kind, most = (_OF_LONG, LONG_AT_ONCE) if len(body) > LONG_BYTES else (_OF_SHORT, SHORT_AT_ONCE)
+    try:
+        return kind.get()
+    except LookupError:
+        kind.set(limiter := CapacityLimiter(most))
+        return limiter
+
+
 def router(world: World, form: Format) -> APIRouter:
     """The endpoint of one format."""
     routes = web.router(tags=["webhooks"])
@@ -100,13 +115,17 @@ def router(world: World, form: Format) -> APIRouter:
         openapi_extra={"requestBody": {"required": True, "content": content}},
         responses=problems if pace else PROBLEMS,
     )
-    def receive(request: Request, body: Body, sender: Identity = proven) -> Receipt:
+    async def receive(request: Request, body: Body, sender: Identity = proven) -> Receipt:
         """Take in one message. The format's own proof, a bearer token, or HTTP basic with the token as password."""
         if not form.accepts(request.headers):
             raise HTTPException(415, f"send Content-Type {' or '.join(form.media_types[:2])}, or the event's attributes as ce- headers")
         if pace and (wait_s := pace.wait_s(sender.name)) is not None:
             raise HTTPException(429, "too many messages a minute", {"Retry-After": str(math.ceil(wait_s))})
-        return ingest(world, form, received(body, request.headers, world), body, sender=sender.name)
+
+        def take_in() -> Receipt:
+            return ingest(world, form, received(body, request.headers, world), body, sender=sender.name)
+
+        return await to_thread.run_sync(take_in, limiter=_workers(body))
 
     if form.is_paced:
         routes.include_router(cloudevents_handshake.handshake(f"/webhooks/{form.name}", world.policy.intake.cloudevents_per_min))

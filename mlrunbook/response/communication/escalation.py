@@ -92,7 +92,7 @@ def is_answered(conn: Connection, incident: Incident) -> bool:
     if incident.acknowledged_at is None:
         return False
     begun = opened_at(conn, incident)
-    return any(e.kind == "acknowledged" and e.at >= begun for e in timeline.read(conn, incident.id))
+    return bool(timeline.of_kind(conn, incident.id, "acknowledged", since=begun))
 
 
 def _expect_answer(conn: Connection, policy: Policy, incident: Incident, *, now: datetime) -> None:
@@ -120,7 +120,7 @@ def is_asked(conn: Connection, incident: Incident, deadline: datetime) -> bool:
     rows = outbox.of_incident(conn, incident.id, RESPONSE)
     if any(r["payload"]["deadline"] == deadline.isoformat() and r["delivered_at"] is not None for r in rows):
         return True
-    return any(e.kind == "response" and e.data.get("deadline") == deadline.isoformat() for e in timeline.read(conn, incident.id))
+    return any(e.data.get("deadline") == deadline.isoformat() for e in timeline.of_kind(conn, incident.id, "response"))
 
 
 def ask_next_role(conn: Connection, policy: Policy, incident: Incident, deadline: datetime, *, now: datetime) -> None:

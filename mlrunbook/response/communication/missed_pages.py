@@ -39,8 +39,8 @@ def _audit_one(conn: Connection, policy: Policy, incident: Incident, *, now: dat
         return []
     begun = opened_at(conn, incident)
     grace = max(GRACE, timedelta(seconds=2 * policy.triage.page_anyway_after_s))
-    entries = timeline.read(conn, incident.id)
-    answered = {Role(e.data["role"]) for e in entries if e.kind == "acknowledged" and e.at >= begun and e.data.get("role") in set(Role)}
+    acknowledged = timeline.of_kind(conn, incident.id, "acknowledged", since=begun)
+    answered = {Role(e.data["role"]) for e in acknowledged if e.data.get("role") in set(Role)}
     rungs = ladder(incident.severity, begun, policy)
     missing = overdue(rungs, _paged(conn, incident, rungs), answered, now - grace)
     said = [_page_now(conn, policy, incident, rung, now=now) for rung in missing]

@@ -42,10 +42,13 @@ def words(conn: Connection, incident_id: str) -> tuple[str, ...]:
     return tuple(shown)
 
 
+ABOUT_THE_FIX = ("human_resolution", "approval")
+
+
 def unanswered(conn: Connection, incident_id: str) -> str | None:
     """The newest report that came after the last word of a person about the fix, so that nothing closes by a measurement; None: there is
     none. The report that opened the incident is answered by whatever a person decides later."""
-    entries = timeline.read(conn, incident_id)
+    entries = timeline.of_kind(conn, incident_id, "reported", *ABOUT_THE_FIX)
     reports = [e for e in entries if e.kind == "reported" and e.data.get(BY_PERSON)]
     if not reports:
         return None

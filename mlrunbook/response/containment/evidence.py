@@ -59,7 +59,7 @@ def preserve(run: Run, *, within_s: float = WITHIN_S) -> list[str]:
 def check(world: World, incident_id: str) -> list[str] | None:
     """What of the kept bundle no longer fits its manifest, or that its digest on the timeline; None: nothing was preserved."""
     with world.transaction() as conn:
-        noted = next((e for e in timeline.read(conn, incident_id) if e.kind == "evidence" and "manifest" in e.data), None)
+        noted = next((e for e in timeline.of_kind(conn, incident_id, "evidence") if "manifest" in e.data), None)
         listed = evidence.content(conn, incident_id, MANIFEST)
         if noted is None:
             return None

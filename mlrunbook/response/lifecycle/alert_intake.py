@@ -5,7 +5,8 @@ Alerts come from a webhook or from `flows/monitor.py`, and are the same to this 
 
 from __future__ import annotations
 
-from collections import defaultdict
+import hashlib
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -19,11 +20,12 @@ from mlrunbook.domain.policy.alerting import MISSED_FAILURE_ALERT
 from mlrunbook.domain.policy.owned import Known, Standing
 from mlrunbook.domain.policy.policy import Policy
 from mlrunbook.response.lifecycle import silences, unknown_models
+from mlrunbook.response.lifecycle.known_alerts import KnownAlerts, Recalled
 from mlrunbook.response.lifecycle.opening import ACCEPTED, begin_response, take_in
-from mlrunbook.store import alerts as known_alerts
 from mlrunbook.store import incidents, leases, outbox, timeline
-from mlrunbook.store.alerts import Identity
 
+MODEL_LOCK_FAMILY, MODEL_LOCKS = 0x6D6C, 256  # "ml": any constant all processes share
+FEW = 5  # alerts that ended in one message: each has its entry of the timeline
 HELD_BACK = "held_back"  # in the body of an alert that has opened no incident: the reason
 
 Hold = Callable[[NormalisedAlert, str, bool], None]  # keeps an alert aside: the reason, and whether it comes for the first time
@@ -36,6 +38,7 @@ class AlertBatch:
     source: str
     alerts: Sequence[NormalisedAlert]
     truncated: int = 0
+    sender: str = ""  # whose fingerprints they are; empty: ours
 
 
 @dataclass(frozen=True)
@@ -46,7 +49,7 @@ class _Group:
     model: str
     family: str
     standing: Standing
-    alerts: Sequence[NormalisedAlert]
+    alerts: Sequence[tuple[int, NormalisedAlert]]  # each with its place in the batch
 
 
 def take_in_alerts(
@@ -66,96 +69,139 @@ def take_in_alerts(
     `standings`: what is known of the models' names (`World.known_models`, asked before the transaction). Alerts on unknown ones that would
     open more incidents than policy allows go to `hold`.
     """
-    source = batch.source
-    # One message a model at a time: the second of two equal ones must see the first.
-    for model in sorted({a.model for a in batch.alerts}):
-        conn.execute(text("SELECT pg_advisory_xact_lock(hashtextextended(:model, 0))"), {"model": f"alerts of {model}"})
+    return list(dict.fromkeys(filter(None, homes_of(conn, policy, batch, now=now, standings=standings, hold=hold))))
 
-    alerts = [alert if alert.start_is_stated else _going_on(conn, source, alert) for alert in batch.alerts]
-    touched: dict[str, None] = {}
-    for group in _groups(policy, source, (a for a in alerts if a.firing), standings or {}):
-        touched |= dict.fromkeys(_take_in_group(conn, policy, group, hold, now=now))
-    for alert in (a for a in alerts if not a.firing):
-        if home := _note_resolved(conn, source, alert, now=now):
-            touched[home.id] = None
+
+def homes_of(
+    conn: Connection,
+    policy: Policy,
+    batch: AlertBatch,
+    *,
+    now: datetime,
+    standings: Mapping[str, Standing] | None = None,
+    hold: Hold | None = None,
+) -> list[str | None]:
+    """The same; the incident of each alert of the batch, None: of none."""
+    source, known = batch.source, KnownAlerts(batch.source, batch.sender)
+    _one_at_a_time(conn, {alert.model for alert in batch.alerts})
+    told = known.going_on(conn, batch.alerts)
+    homes: dict[int, str] = {}  # by the place in the batch
+    for group in _groups(policy, source, [(n, a) for n, a in enumerate(told) if a.firing], standings or {}):
+        homes |= _take_in_group(conn, policy, group, known, hold, now=now)
+    homes |= _note_resolved(conn, source, known, [(n, a) for n, a in enumerate(told) if not a.firing], now=now)
+    known.write(conn, now=now)
     if batch.truncated:
-        for incident_id in touched:
+        for incident_id in dict.fromkeys(homes.values()):
             words = f"{batch.truncated} further alert{'s were' if batch.truncated > 1 else ' was'} cut off by the sender"
             note_once(conn, incident_id, source, words, f"truncated:{batch.truncated}", now=now)
-    return list(touched)
+    return [homes.get(n) for n in range(len(told))]
+
+
+def _one_at_a_time(conn: Connection, models: Iterable[str]) -> None:
+    """One message a model at a time: the second of two equal ones must see the first. Models share locks: the database has so many."""
+    for lock in sorted({int(hashlib.sha256(model.encode()).hexdigest(), 16) % MODEL_LOCKS for model in models}):
+        conn.execute(text("SELECT pg_advisory_xact_lock(:family, :lock)"), {"family": MODEL_LOCK_FAMILY, "lock": lock})
 
 
 def end_silence(conn: Connection, policy: Policy, item: outbox.Item, standing: Standing, *, now: datetime) -> None:
     """The silence is over: what still fires opens or joins its incident, unless another silence holds. Transient where it may not yet."""
     if found := silences.still_firing(conn, item):
-        source, alert = found
-        take_in_alerts(conn, policy, AlertBatch(source, [alert]), now=now, standings={alert.model: standing}, hold=_wait)
+        source, sender, alert = found
+        batch = AlertBatch(source, [alert], sender=sender)
+        take_in_alerts(conn, policy, batch, now=now, standings={alert.model: standing}, hold=_wait)
 
 
 def note_once(conn: Connection, incident_id: str, source: str, words: str, key: str, *, now: datetime) -> None:
     incidents.get(conn, incident_id, lock=True)
-    if not any(e.kind == "alert" and e.data.get("key") == key for e in timeline.read(conn, incident_id)):
+    if not timeline.is_said(conn, incident_id, "alert", key):
         timeline.append(conn, incident_id, "alert", words, actor=source, at=now, data={"key": key})
 
 
-def _groups(policy: Policy, source: str, alerts: Iterable[NormalisedAlert], standings: Mapping[str, Standing]) -> Iterator[_Group]:
-    groups: dict[tuple[str, str], list[NormalisedAlert]] = defaultdict(list)
-    for alert in alerts:
-        groups[alert.model, policy.family_of(alert.type(policy))].append(alert)
+def _groups(
+    policy: Policy, source: str, alerts: Iterable[tuple[int, NormalisedAlert]], standings: Mapping[str, Standing]
+) -> Iterator[_Group]:
+    groups: dict[tuple[str, str], list[tuple[int, NormalisedAlert]]] = defaultdict(list)
+    for place, alert in alerts:
+        groups[alert.model, policy.family_of(alert.type(policy))].append((place, alert))
     for (model, family), members in sorted(groups.items()):
         yield _Group(source, model, family, standings.get(model, ACCEPTED), members)
 
 
-def _take_in_group(conn: Connection, policy: Policy, group: _Group, hold: Hold | None, *, now: datetime) -> list[str]:
-    heard = [alert for alert in group.alerts if not _is_silenced(conn, policy, group.source, alert, now=now)]
-    recalled = [_doubted(_recall(conn, group.source, alert), policy, now) for alert in heard]
-    fresh = [alert for alert, incident in recalled if incident is None]
+def _take_in_group(
+    conn: Connection, policy: Policy, group: _Group, known: KnownAlerts, hold: Hold | None, *, now: datetime
+) -> dict[int, str]:
+    recalled = [(place, known.recall(alert)) for place, alert in group.alerts]
+    quiet = silences.silence(conn, policy, [one for _, one in recalled if one.incident is None], known, now=now)
+    heard = [(place, _doubted(one, policy, now)) for place, one in recalled if one.identity not in quiet]
+    fresh = [one for _, one in heard if one.incident is None]
     if fresh and hold and (why := _why_held_back(conn, policy, group, now=now)):
-        _hold_back(conn, group.source, fresh, hold, why, now=now)
-        recalled, fresh = [(alert, incident) for alert, incident in recalled if incident], []
+        _hold_back(known, fresh, hold, why)
+        heard, fresh = [(place, one) for place, one in heard if one.incident], []
     joined, is_new = None, False
     if fresh:
-        joined, is_new = take_in(conn, policy, report_of(policy, group.source, fresh, now), now=now, standing=group.standing)
-    for known in {i.id: i for _, i in recalled if i}.values():
-        _recognised(conn, policy, known, group.standing, by=group.source, now=now)
-    touched = []
-    for alert, incident in recalled:
-        home = incident or joined
+        alerts = [one.alert for one in fresh]
+        joined, is_new = take_in(conn, policy, report_of(policy, group.source, alerts, now), now=now, standing=group.standing)
+    for incident in {one.incident.id: one.incident for _, one in heard if one.incident}.values():
+        _recognised(conn, policy, incident, group.standing, by=group.source, now=now)
+    homes = {}
+    for place, one in heard:
+        home = one.incident or joined
         assert home is not None  # a fresh one has joined
-        _record(conn, group.source, alert, home, now=now)
-        incidents.count_alert(conn, home.id)
-        touched.append(home.id)
+        known.tell(one, home)
+        homes[place] = home.id
+    for incident_id, times in Counter(homes.values()).items():
+        incidents.count_alerts(conn, incident_id, times)
     if joined and not is_new:
         _wake_for_a_missed_failure(conn, joined, fresh, now=now)
-    return touched
+    return homes
 
 
-def _wake_for_a_missed_failure(conn: Connection, incident: Incident, fresh: Sequence[NormalisedAlert], *, now: datetime) -> None:
+def _wake_for_a_missed_failure(conn: Connection, incident: Incident, fresh: Sequence[Recalled], *, now: datetime) -> None:
     """Triage runs again, whatever the run is waiting for."""
-    missed = next((a for a in fresh if a.name == MISSED_FAILURE_ALERT), None)
+    missed = next((one for one in fresh if one.alert.name == MISSED_FAILURE_ALERT), None)
     if missed and not unknown_models.is_unknown(conn, incident.id):
-        key = f"missed-{missed.fingerprint}-{missed.starts_at.isoformat()}"
-        leases.wake(conn, incident.id, why=missed.summary, key=key, now=now)
+        key = f"missed-{missed.identity.key}-{missed.alert.starts_at.isoformat()}"
+        leases.wake(conn, incident.id, why=missed.alert.summary, key=key, now=now)
 
 
-def _note_resolved(conn: Connection, source: str, alert: NormalisedAlert, *, now: datetime) -> Incident | None:
-    """The incident it belongs to; None: to none."""
-    alert, home = _recall(conn, source, alert)
-    _record(conn, source, alert, home, now=now)
-    if home is not None:
-        note_once(conn, home.id, source, f"Alert resolved: {alert.summary}", f"resolved:{alert.fingerprint}:{alert.starts_at}", now=now)
-    return home
+def _note_resolved(
+    conn: Connection, source: str, known: KnownAlerts, told: Iterable[tuple[int, NormalisedAlert]], *, now: datetime
+) -> dict[int, str]:
+    """The incidents they belong to."""
+    homes: dict[int, str] = {}
+    ended: dict[str, list[NormalisedAlert]] = defaultdict(list)
+    for place, alert in told:
+        one = known.recall(alert)
+        known.tell(one, one.incident, end_noted=one.incident is not None)
+        if one.incident is None:
+            continue
+        homes[place] = one.incident.id
+        if one.stored and not one.stored.end_noted:
+            ended[one.incident.id].append(one.alert)
+    for incident_id, alerts in ended.items():
+        for words in _ended(alerts):
+            timeline.append(conn, incident_id, "alert", words, actor=source, at=now)
+    return homes
+
+
+def _ended(alerts: Sequence[NormalisedAlert]) -> list[str]:
+    """The entries of the timeline: one each, and of many at once one for all."""
+    if len(alerts) <= FEW:
+        return [f"Alert resolved: {alert.summary}" for alert in alerts]
+    first = "; ".join(dict.fromkeys(alert.summary for alert in alerts[:FEW]))
+    return [f"{len(alerts)} alerts resolved, the first {FEW}: {first}"]
 
 
 def _why_held_back(conn: Connection, policy: Policy, group: _Group, *, now: datetime) -> str | None:
     return unknown_models.limit_reached(conn, policy, group.model, group.family, now=now) if group.standing.is_unknown else None
 
 
-def _hold_back(conn: Connection, source: str, alerts: Sequence[NormalisedAlert], hold: Hold, why: str, *, now: datetime) -> None:
+def _hold_back(known: KnownAlerts, fresh: Sequence[Recalled], hold: Hold, why: str) -> None:
     """Its repeats are counted, and open an incident as soon as they may."""
-    for alert in alerts:
-        told = replace(alert, body=dict(alert.body) | {"model": alert.model, HELD_BACK: why})
-        hold(alert, why, _record(conn, source, told, None, now=now))
+    for one in fresh:
+        told = replace(one.alert, body=dict(one.alert.body) | {"model": one.alert.model, HELD_BACK: why})
+        hold(told, why, known.recall(one.alert).stored is None)
+        known.tell(replace(one, alert=told), None)
 
 
 def _wait(_: NormalisedAlert, why: str, is_new: bool) -> None:
@@ -170,40 +216,10 @@ def _recognised(conn: Connection, policy: Policy, incident: Incident, standing: 
         begin_response(conn, policy, incident, by=by, start=True, now=now)
 
 
-def _is_silenced(conn: Connection, policy: Policy, source: str, alert: NormalisedAlert, *, now: datetime) -> bool:
-    """What belongs to an incident is never silenced."""
-    return _recall(conn, source, alert)[1] is None and silences.silence(conn, policy, source, alert, now=now)
-
-
-def _going_on(conn: Connection, source: str, alert: NormalisedAlert) -> NormalisedAlert:
-    """The alert with the start it had when it came first; a repeat of a known one (same start too) stays what it is."""
-    same = known_alerts.find(conn, _identity(source, alert))
-    since = None if same else known_alerts.firing_since(conn, source=source, fingerprint=alert.fingerprint)
-    return replace(alert, starts_at=since) if since else alert
-
-
-def _recall(conn: Connection, source: str, alert: NormalisedAlert) -> tuple[NormalisedAlert, Incident | None]:
-    """The incident this alert belongs to, if it came before."""
-    row = known_alerts.find(conn, _identity(source, alert))
-    incident = incidents.get(conn, row["incident_id"]) if row and row["incident_id"] else None
-    if incident is not None and incident.model != alert.model:  # a sender that gives two alerts one fingerprint must not hide the second
-        return _recall(conn, source, replace(alert, fingerprint=f"{alert.fingerprint}@{alert.model}"))
-    return alert, incident
-
-
-def _doubted(recalled: tuple[NormalisedAlert, Incident | None], policy: Policy, now: datetime) -> tuple[NormalisedAlert, Incident | None]:
+def _doubted(one: Recalled, policy: Policy, now: datetime) -> Recalled:
     """Without its incident when that was a false alarm long ago: what still fires may be real by now."""
-    alert, incident = recalled
+    incident = one.incident
     if incident is None or incident.status is not Status.FALSE_ALARM or incident.closed_at is None:
-        return recalled
+        return one
     limit = timedelta(minutes=policy.triage.doubt_false_alarm_after_min)
-    return (alert, None) if now - incident.closed_at > limit else recalled
-
-
-def _record(conn: Connection, source: str, alert: NormalisedAlert, home: Incident | None, *, now: datetime) -> bool:
-    status, incident_id = "firing" if alert.firing else "resolved", home.id if home else None
-    return known_alerts.record(conn, _identity(source, alert), status=status, body=alert.body, incident_id=incident_id, now=now)
-
-
-def _identity(source: str, alert: NormalisedAlert) -> Identity:
-    return Identity(source, alert.fingerprint, alert.starts_at)
+    return replace(one, incident=None) if now - incident.closed_at > limit else one

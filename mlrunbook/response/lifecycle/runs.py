@@ -65,8 +65,8 @@ def stop_for_human(run: Run, reason: str, role: Role = Role.ML_TEAM_LEAD) -> Non
 
 def _is_said(conn: Connection, incident_id: str, reason: str) -> bool:
     """People were asked for exactly this, and but for the dispatcher's deliveries and timers nothing has happened since."""
-    entries = [e for e in timeline.read(conn, incident_id) if e.actor != "dispatcher"]
-    return bool(entries) and (entries[-1].kind, entries[-1].text) == ("waiting", f"{WAITING_FOR_HUMAN}: {reason}")
+    last = timeline.last_not_by(conn, incident_id, "dispatcher")
+    return last is not None and (last.kind, last.text) == ("waiting", f"{WAITING_FOR_HUMAN}: {reason}")
 
 
 def is_recorded(run: Run, record: Record) -> bool:

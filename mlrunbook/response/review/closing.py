@@ -109,7 +109,7 @@ def draft(conn: Connection, policy: Policy, incident_id: str, *, seen: Seen = UN
     if standing := records.recall(conn, incident_id, Drafted):
         return standing.markdown
     incident = incidents.get(conn, incident_id)
-    entries = timeline.read(conn, incident_id)
+    entries = timeline.of_kind(conn, incident_id, *REVIEW_EVENTS)
     diagnosis = records.recall(conn, incident_id, Diagnosed)
     recovery = records.recall(conn, incident_id, Recovery)
     triage, first = records.recall(conn, incident_id, Triage), records.recall(conn, incident_id, FirstReport)
@@ -118,7 +118,7 @@ def draft(conn: Connection, policy: Policy, incident_id: str, *, seen: Seen = UN
     sent = updates(conn, incident_id, until=incident.resolved_at or now)
     facts = ReviewFacts(
         incident=incident,
-        events=[Event(e.at, e.text) for e in entries if e.kind in REVIEW_EVENTS],
+        events=[Event(e.at, e.text) for e in entries],
         root_cause=root_cause(conn, incident.id),
         chain=diagnosis.chain if diagnosis else (),
         cause=diagnosis.cause if diagnosis else None,

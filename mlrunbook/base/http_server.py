@@ -95,6 +95,7 @@ class Protocol(HttpToolsProtocol):
         waiting = min((one for one in others if one.awaits_request), key=lambda one: one._since, default=None)
         if waiting is not None:
             waiting.transport.abort()
+            self.connections.discard(waiting)  # its end is heard of later: until then it must not count against `limit_concurrency`
 
     def _arm(self, after_s: float) -> None:
         self._disarm()

@@ -261,7 +261,8 @@ def test_idle_connections_keep_nobody_out(world: World, monkeypatch: pytest.Monk
             one.sendall(b"POST /webhooks/generic HTTP/1.1\r\nX-Slow: ")
         began = time.monotonic()
         for _ in range(5):
-            assert httpx.get(f"{http.base_url}/health", timeout=5, trust_env=False).status_code == 200
+            answer = httpx.get(f"{http.base_url}/health", timeout=5, trust_env=False)
+            assert answer.status_code == 200, answer.text
         assert time.monotonic() - began < 3
         idle[0].settimeout(5)
         assert is_closed(idle[0]), "who has waited longest made room"

@@ -7,7 +7,6 @@ from datetime import datetime
 from enum import StrEnum
 
 from mlrunbook.domain.errors import Invalid
-from mlrunbook.domain.records import IsoTime
 
 
 class Severity(StrEnum):
@@ -117,15 +116,6 @@ TRANSITIONS: dict[Status, frozenset[Status]] = {
 
 
 @dataclass(frozen=True)
-class Ending:
-    """When an incident ended; one that opens again has no such times."""
-
-    resolved_at: IsoTime | None
-    closed_at: IsoTime | None
-    review_due_at: IsoTime | None
-
-
-@dataclass(frozen=True)
 class Incident:
     """One incident as the store holds it. Times are aware UTC; None means not yet."""
 
@@ -149,10 +139,6 @@ class Incident:
     review_due_at: datetime | None = None
     generation: int = 1
     alert_count: int = 0
-
-    @property
-    def ending(self) -> Ending:
-        return Ending(self.resolved_at, self.closed_at, self.review_due_at)
 
 
 class Ended(StrEnum):

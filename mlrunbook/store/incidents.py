@@ -10,9 +10,10 @@ from typing import Any
 from sqlalchemy import ARRAY, Connection, Row, Text, cast, func, insert, select, text, update
 from sqlalchemy.dialects.postgresql import insert as upsert
 
+from mlrunbook.domain.detection.flapping import Ending
 from mlrunbook.domain.detection.reports import Report
 from mlrunbook.domain.errors import NotFound
-from mlrunbook.domain.incident import Ending, Incident, IncidentType, Severity, Status, transition
+from mlrunbook.domain.incident import Incident, IncidentType, Severity, Status, transition
 from mlrunbook.store import timeline
 from mlrunbook.store.tables import ONE_OPEN, OPENING, incidents, leases
 from mlrunbook.store.tables import timeline as timeline_table

@@ -47,6 +47,9 @@ models: # reported on in these tests, and registered nowhere
   churn: {owner: "Customer ML"}
 alerts:
   clears_after_s: 1
+  latency_warning_s: 60 # the machine of a test may be busy, and nothing here is about latency
+severity:
+  latency_p95_ms: 60000
 approvals:
   resolution:
     accept_prefect_form: true

@@ -11,14 +11,14 @@ from sqlalchemy import Connection
 
 from mlrunbook.domain.communication.escalation import AuditNote, Holder
 from mlrunbook.domain.communication.messages import Figures
-from mlrunbook.domain.detection.flapping import AutomationResumed, Flapping, Reopened
+from mlrunbook.domain.detection.flapping import AutomationResumed, Ending, Flapping, Reopened
 from mlrunbook.domain.detection.lifecycle import OpenedBy, Recognised, Shown, Stopped, UnknownModel
 from mlrunbook.domain.detection.reports import FirstReport, PersonsReport, StatedSubtype
 from mlrunbook.domain.detection.severity import Assessment
 from mlrunbook.domain.detection.severity_change import GradedAgain, SeverityDoubted, SeveritySet
 from mlrunbook.domain.detection.triage import Affected, Triage
 from mlrunbook.domain.evaluation.performance import Confusion
-from mlrunbook.domain.incident import Ending, IncidentType, Severity
+from mlrunbook.domain.incident import IncidentType, Severity
 from mlrunbook.domain.records import Recorded
 from tests.store.old_records import check_read
 

@@ -11,7 +11,6 @@ from pydantic import ValidationError, ValidatorFunctionWrapHandler, WrapValidato
 
 from mlrunbook.domain.detection.triage import Triage
 from mlrunbook.domain.evaluation.performance import Confusion
-from mlrunbook.domain.incident import Ending
 from mlrunbook.domain.policy.alerting import RecurrencePolicy
 from mlrunbook.domain.records import IsoTime, Record, Recorded, SpacedTime
 
@@ -22,6 +21,15 @@ def _or_none(row: Any, read: ValidatorFunctionWrapHandler) -> Triage | None:
         return read(row) if row else None
     except ValidationError:
         return None
+
+
+@dataclass(frozen=True)
+class Ending:
+    """When an incident ended, before it was opened again."""
+
+    resolved_at: IsoTime | None
+    closed_at: IsoTime | None
+    review_due_at: IsoTime | None
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 
 from sqlalchemy import Connection
 
-from mlrunbook.domain.detection.flapping import Reopened, is_back
+from mlrunbook.domain.detection.flapping import Ending, Reopened, is_back
 from mlrunbook.domain.detection.triage import Triage
 from mlrunbook.domain.incident import Incident, Severity, Status
 from mlrunbook.domain.policy.policy import Policy
@@ -39,7 +39,7 @@ def reopen_for_alert(conn: Connection, policy: Policy, incident: Incident, *, wh
         why=why,
         baseline=triage.baseline if triage else None,
         measured=False,
-        before=incident.ending,
+        before=Ending(incident.resolved_at, incident.closed_at, incident.review_due_at),
         triage=triage,
     )
     records.forget(conn, incident.id, Record.TRIAGE)

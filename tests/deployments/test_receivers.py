@@ -24,7 +24,7 @@ from mlrunbook.gateway.api.changes_and_quarantine import ChangeIn
 from mlrunbook.gateway.webhooks import mail, pagerduty
 from mlrunbook.gateway.webhooks.parsing import Format, Received
 from mlrunbook.gateway.webhooks.registry import FORMATS
-from mlrunbook.gateway.webhooks.signatures import OF_FORMAT, TOKEN_HEADER, Signed, prove
+from mlrunbook.gateway.webhooks.signatures import OF_FORMAT, TOKEN_HEADER, Signed, proofs_of, prove
 
 ROOT = Path(__file__).resolve().parents[2]
 RECEIVERS = ROOT / "deployments/receivers"
@@ -111,7 +111,8 @@ def test_the_script_signs_as_the_gateway_checks(door: tuple[str, list[tuple[str,
     run("generic.sh", str(PAYLOADS / "generic_alert.json"), MLRUNBOOK_GATEWAY_URL=url, MLRUNBOOK_WEBHOOK_SECRET_GENERIC="gh-test-secret")
     ((path, headers, body),) = kept
     assert path == "/webhooks/generic"
-    assert prove("generic", Signed(headers, body, ("gh-test-secret",), datetime.now(UTC), 300.0)) is None
+    _, over_body = proofs_of("generic")
+    assert prove(over_body, Signed(headers, body, ("gh-test-secret",), datetime.now(UTC), 300.0)) is None
 
 
 def test_the_pipelines_step_tells_a_change_that_is_taken(door: tuple[str, list[tuple[str, dict[str, str], bytes]]]) -> None:

@@ -27,7 +27,6 @@ from mlrunbook.response.execution.execute import execute
 from mlrunbook.response.lifecycle.opening import stated_subtypes
 from mlrunbook.response.run import ACTOR, Run
 from mlrunbook.store import alerts, evidence, incidents, journal, plans, records
-from mlrunbook.store import regulatory_clocks as clocks
 from mlrunbook.store.journal import isolations
 
 OFFICERS = (Role.SECURITY_OFFICER, Role.COMPLIANCE_OFFICER)
@@ -165,8 +164,3 @@ def lift(run: Run, digest: str) -> None:
     with run.write() as conn:
         for row in rows:
             journal.set_undone(conn, row.id, done.id)
-
-
-def clock_sentences(run: Run) -> list[str]:
-    with run.world.transaction() as conn:
-        return [clock.sentence(run.world.now()) for clock in clocks.of_incident(conn, run.incident_id)]

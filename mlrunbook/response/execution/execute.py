@@ -7,8 +7,7 @@ again; a state that is neither the one before nor the target means somebody else
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import NoReturn
 
@@ -21,6 +20,7 @@ from mlrunbook.domain.containment.emergency import limits_damage
 from mlrunbook.domain.errors import Refused, RunbookError, Transient, Unknown
 from mlrunbook.response.execution import permission
 from mlrunbook.response.execution.handlers import HANDLERS, ActionHandler, State
+from mlrunbook.response.run import Run
 from mlrunbook.response.world import World
 from mlrunbook.store import incidents, journal, leases, plans, timeline
 from mlrunbook.store.plans import StoredApproval
@@ -34,22 +34,21 @@ def execute(world: World, lease: leases.Lease, plan: Plan, ordinal: int, *, undo
 
     Raises NotApproved, Fenced, Transient (try again: safe), Refused (will not work), Unknown (ask a human).
     """
-    return Attempt(world, lease, plan, ordinal, undo_of).carry_out()
+    return Attempt(Run(world, lease), plan, ordinal, undo_of).carry_out()
 
 
 @dataclass
 class Attempt:
     """One try at one action of a plan. `found`: the journal row of earlier tries; None: there was none, or it has not been read yet."""
 
-    world: World
-    lease: leases.Lease
+    run: Run
     plan: Plan
     ordinal: int
     undo_of: str | None = None
     found: journal.Row | None = field(default=None, init=False)
 
     def carry_out(self) -> journal.Row:
-        with self._write() as conn:
+        with self.run.write() as conn:
             if (settled := self.settled(conn)) is not None:
                 return settled
             approval = self.approved(conn)
@@ -92,12 +91,12 @@ class Attempt:
         """The approval that covers this change. None: an earlier try may have applied it, but nothing allows it now. Raises NotApproved."""
         if self.found is not None and self.found.state == ActionState.UNKNOWN:
             return None
-        return permission.allowed(conn, self.world, self.plan, self.ordinal, started=self.is_under_way)
+        return permission.allowed(conn, self.run.world, self.plan, self.ordinal, started=self.is_under_way)
 
     def look_once_more(self) -> journal.Row:
         """For a change that may have been applied and must not be applied now: settled if the target holds, else Unknown."""
         assert self.found is not None  # what has not begun is NotApproved without an approval
-        state = self.effect.read(self.world, self.action)
+        state = self.effect.read(self.run.world, self.action)
         if self.is_satisfied(state):
             return self.settle(self.found, state)
         why = self.found.error or "nobody's approval covers it any more, and it may or may not have been applied"
@@ -108,9 +107,9 @@ class Attempt:
     def observe(self, approval: StoredApproval) -> State:
         """The state before the change. An action that must happen even if nothing answers starts from its `unseen` state."""
         if self.found is None and approval.door == POLICY_RULE and isinstance(self.action, WHAT_SERVES):
-            permission.check_not_isolated(self.world, self.action)
+            permission.check_not_isolated(self.run.world, self.action)
         try:
-            return self._read_back(self.found, lambda: self.effect.read(self.world, self.action))
+            return self._read_back(self.found, lambda: self.effect.read(self.run.world, self.action))
         except Transient:
             if self.found is not None or (unseen := self.effect.unseen(self.action)) is None:
                 raise
@@ -119,18 +118,18 @@ class Attempt:
     def record_intent(self, approval: StoredApproval, before: State) -> journal.Row:
         """From here on the change counts as begun. Permission is checked again in the transaction that writes the intent: somebody may have
         rejected it, or given another order, while the state was read. The first check keeps an unapproved change from being read at all."""
-        with self._write() as conn:
+        with self.run.write() as conn:
             if not self.is_under_way:
-                approval = permission.allowed(conn, self.world, self.plan, self.ordinal, started=False) or approval
+                approval = permission.allowed(conn, self.run.world, self.plan, self.ordinal, started=False) or approval
             permission.check_turn(conn, self.plan, self.action)
             if self.undo_of and self.found is None and not self.is_satisfied(before):
                 permission.check_as_we_left_it(conn, self.plan, self.action, before)
-            intent = journal.Intent(self.plan, self.ordinal, approval.id, self.lease.generation, before, self.undo_of)
-            return journal.intend(conn, intent, now=self.world.now())
+            intent = journal.Intent(self.plan, self.ordinal, approval.id, self.run.lease.generation, before, self.undo_of)
+            return journal.intend(conn, intent, now=self.run.world.now())
 
     def wait_for_earlier_try(self, row: journal.Row) -> State | None:
         """An earlier try died: its change may still be on its way. None: it did not come, and applying it again is safe."""
-        state = self._read_back(row, lambda: self._wait(self.world.settle_s / 3))
+        state = self._read_back(row, lambda: self._wait(self.run.world.settle_s / 3))
         if self.is_satisfied(state):
             return state
         if state != row.before and not self.effect.repeatable:
@@ -139,10 +138,10 @@ class Attempt:
         return None
 
     def apply(self, row: journal.Row) -> None:
-        with self._write() as conn:
+        with self.run.write() as conn:
             journal.mark(conn, row, ActionState.APPLYING)
         try:
-            self.effect.apply(self.world, self.action, row.id)
+            self.effect.apply(self.run.world, self.action, row.id)
         except Unknown:
             pass  # reading it back decides
         except Refused as error:
@@ -150,7 +149,7 @@ class Attempt:
 
     def wait(self, row: journal.Row) -> State:
         """The state in which the target holds."""
-        settle_s = self.world.settle_s * self.effect.settles
+        settle_s = self.run.world.settle_s * self.effect.settles
         state = self._read_back(row, lambda: self._wait(settle_s), applied=True)
         if self.is_satisfied(state):
             return state
@@ -159,8 +158,8 @@ class Attempt:
         self._give_up(row, ActionState.UNKNOWN, f"was applied but reads back as {state} after {settle_s:g} s")
 
     def settle(self, row: journal.Row, after: State, state: ActionState = ActionState.DONE) -> journal.Row:
-        now = self.world.now()
-        with self._write() as conn:
+        now = self.run.world.now()
+        with self.run.write() as conn:
             journal.mark(conn, row, state, after=after, done_at=now, error=None)
             if row.undo_of:
                 _set_undone(conn, row, row.undo_of)
@@ -171,13 +170,6 @@ class Attempt:
             settled = journal.find(conn, row.incident_id, row.plan_digest, row.ordinal)
         assert settled is not None
         return settled
-
-    @contextmanager
-    def _write(self) -> Iterator[Connection]:
-        """A transaction of a run that still holds its lease; else Fenced, and nothing is written."""
-        with self.world.transaction() as conn:
-            leases.check(conn, self.lease)
-            yield conn
 
     def _read_back(self, row: journal.Row | None, read: Callable[[], State], *, applied: bool = False) -> State:
         """A change that may have been applied and can no longer be read (expired token, object gone) is unknown: a person looks."""
@@ -193,17 +185,18 @@ class Attempt:
         deadline = time.monotonic() + settle_s
         while True:
             try:
-                state = self.effect.read(self.world, self.action)
+                state = self.effect.read(self.run.world, self.action)
                 if self.is_satisfied(state) or self.effect.failed(state) or time.monotonic() > deadline:
                     return state
             except Transient:
                 if time.monotonic() > deadline:
                     raise
+            # In real time, as the deadline: what settles is another process, whatever the world's clock says.
             time.sleep(max(min(LOOK_EVERY_S, deadline - time.monotonic()), 0.0))
 
     def _give_up(self, row: journal.Row, state: ActionState, why: str, *, cause: RunbookError | None = None) -> NoReturn:
-        now = self.world.now()
-        with self._write() as conn:
+        now = self.run.world.now()
+        with self.run.write() as conn:
             journal.mark(conn, row, state, error=why)
             timeline.append(conn, row.incident_id, "action", f"{state.capitalize()}: {row.summary}: {why}", actor="mlrunbook", at=now)
         if state is ActionState.REFUSED:

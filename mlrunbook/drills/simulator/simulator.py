@@ -86,7 +86,7 @@ class FleetSimulator(FleetTraffic):
         """What people do about a fault that no automatic path fixes; one sentence for the record."""
         how = REPAIRED.get(type(fault))
         if how is None:
-            raise Invalid(f"{fault.name!r} is not for people to mend", field="fault")
+            raise Invalid(f"{fault.name!r} is not for people to fix", field="fault")
         return how(self, fault)
 
     def _limit_cpu(self, fault: SlowServer) -> str:
@@ -159,7 +159,7 @@ class FleetSimulator(FleetTraffic):
 
     def _fill_feature(self, fault: NullFeature) -> str:
         self._empty = None
-        return f"the pipeline that lost {fault.feature} is mended"
+        return f"the pipeline that lost {fault.feature} is fixed"
 
     def _unlock_store(self, _: LockedStore) -> str:
         if self._holder is not None:

@@ -109,7 +109,7 @@ BAD_ROLLOUT = CauseDefinition(
     rollout_whys,
     Prevention(
         (
-            FollowUp("Mend the pod template that was undone, and try it where nobody is served", Role.ONCALL_ML_ENGINEER, 7),
+            FollowUp("Fix the pod template that was undone, and try it where it serves nobody", Role.ONCALL_ML_ENGINEER, 7),
             FollowUp(
                 "Let a rollout of the model server stop by itself: readiness probe, maxUnavailable, progress deadline",
                 Role.ML_TEAM_LEAD,
@@ -254,7 +254,7 @@ BAD_DEPLOYMENT = CauseDefinition(
     Prevention(
         (
             FollowUp("Compare a candidate with the serving version on labelled outcomes before promoting it", Role.ML_TEAM_LEAD, 14),
-            FollowUp("Find out why validation passed the faulty version, and mend its training data or code", Role.ML_TEAM_LEAD, 7),
+            FollowUp("Find out why validation passed the faulty version, and fix its training data or code", Role.ML_TEAM_LEAD, 7),
         ),
         "A version can pass its own validation and still fail in production",
         "Promotion needs a check against the serving version",

@@ -54,7 +54,7 @@ FEATURE_STORE_OUTAGE = CauseDefinition(
     outage_whys,
     Prevention(
         (
-            FollowUp("Mend what took the feature store down", Role.ONCALL_ML_ENGINEER, 7),
+            FollowUp("Fix what took the feature store down", Role.ONCALL_ML_ENGINEER, 7),
             FollowUp("Decide what the model does without fresh features", Role.ML_TEAM_LEAD, 14),
         ),
         "A feature store that answers a health check may still fail reads",
@@ -94,7 +94,7 @@ NULL_OR_BROKEN_FEATURE = CauseDefinition(
     nulls_whys,
     Prevention(
         (
-            FollowUp("Mend the source of the missing or broken feature", Role.ONCALL_ML_ENGINEER, 7),
+            FollowUp("Fix the source of the missing or broken feature", Role.ONCALL_ML_ENGINEER, 7),
             FollowUp("Validate features before the model sees them", Role.ML_TEAM_LEAD, 14),
         ),
         "A model scores missing values without complaint",

@@ -46,7 +46,7 @@ SERVING_INFRASTRUCTURE = CauseDefinition(
     serving_whys,
     Prevention(
         (
-            FollowUp("Mend what took the model server down, and test that it restarts by itself", Role.ONCALL_ML_ENGINEER, 7),
+            FollowUp("Fix what took the model server down, and test that it restarts by itself", Role.ONCALL_ML_ENGINEER, 7),
             FollowUp("Review the capacity and the health checks of the model server", Role.ONCALL_ML_ENGINEER, 14),
         ),
         "The model is only as available as its server",
@@ -87,7 +87,7 @@ LABEL_PROBLEM = CauseDefinition(
     labels_whys,
     Prevention(
         (
-            FollowUp("Mend the feed of outcomes, and find out why nobody noticed that it had stopped", Role.ONCALL_ML_ENGINEER, 7),
+            FollowUp("Fix the feed of outcomes, and find out why nobody noticed that it had stopped", Role.ONCALL_ML_ENGINEER, 7),
             FollowUp("Agree with the owners of the maintenance records how late outcomes may be", Role.ML_TEAM_LEAD, 14),
         ),
         "Without outcomes a model that fails looks like one that works",

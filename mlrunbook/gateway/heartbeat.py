@@ -15,7 +15,6 @@ import httpx
 
 from mlrunbook.gateway import late_pages
 from mlrunbook.gateway.dispatcher import Dispatcher
-from mlrunbook.gateway.late_pages import PAGE_LATE as PAGE_LATE
 from mlrunbook.response.world import World
 
 log = logging.getLogger("mlrunbook.heartbeat")

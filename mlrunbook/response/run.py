@@ -51,8 +51,5 @@ class Run:
         with self.world.transaction() as conn:
             return records.get(conn, self.incident_id, step)
 
-    def record(self, conn: Connection, step: str, data: Mapping[str, Any]) -> dict[str, Any]:
-        return records.put(conn, self.incident_id, step, data, now=self.world.now())
-
     def note(self, conn: Connection, kind: str, text: str, data: Mapping[str, Any] | None = None) -> None:
         timeline.append(conn, self.incident_id, kind, text, actor=ACTOR, at=self.world.now(), data=data)

@@ -136,17 +136,20 @@ def longest_due(conn: Connection, kind: str, *, now: datetime) -> Waiting | None
     """
     rows = conn.execute(
         select(
-            outbox.c.incident_id, outbox.c.payload, CHANNEL.label("channel"), outbox.c.not_before, outbox.c.attempts, outbox.c.claimed_until
+            outbox.c.incident_id,
+            CHANNEL.label("channel"),
+            outbox.c.payload[DUE_AT].astext.label(DUE_AT),
+            outbox.c.not_before,
+            outbox.c.attempts,
+            outbox.c.claimed_until,
         ).where(PENDING, outbox.c.kind == kind, or_(outbox.c.not_before <= now, outbox.c.attempts > 0))
     )
     tried = ((r, r.attempts - (r.claimed_until is not None)) for r in rows)  # a claimed try has not failed yet
-    waiting = [Waiting(_due_at(r.payload) or r.not_before - _waited(kind, failures), r.incident_id, r.channel) for r, failures in tried]
+    waiting = [
+        Waiting(datetime.fromisoformat(r.due_at) if r.due_at else r.not_before - _waited(kind, failures), r.incident_id, r.channel)
+        for r, failures in tried
+    ]
     return min(waiting, key=lambda w: w.since, default=None)
-
-
-def _due_at(payload: object) -> datetime | None:
-    noted = payload.get(DUE_AT) if isinstance(payload, dict) else None
-    return datetime.fromisoformat(noted) if noted else None
 
 
 def _waited(kind: str, failures: int) -> timedelta:

@@ -19,7 +19,8 @@ from mlrunbook.domain.errors import Transient
 from mlrunbook.domain.incident import Severity
 from mlrunbook.gateway.app import create_app
 from mlrunbook.gateway.dispatcher import STUCK_S, Dispatcher
-from mlrunbook.gateway.heartbeat import PAGE_LATE, Heartbeat
+from mlrunbook.gateway.heartbeat import Heartbeat
+from mlrunbook.gateway.late_pages import PAGE_LATE
 from mlrunbook.ports import Message
 from mlrunbook.response.world import World
 from mlrunbook.store import outbox

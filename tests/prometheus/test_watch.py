@@ -15,7 +15,7 @@ import pytest
 import yaml
 
 from mlrunbook.gateway.dispatcher import STUCK_S
-from mlrunbook.gateway.heartbeat import PAGE_LATE
+from mlrunbook.gateway.late_pages import PAGE_LATE
 from mlrunbook.gateway.metrics import FAMILIES
 from tests.adapters.channels.test_pagers import KEY, PagerDuty
 from tests.gateway.test_heartbeat import Watch

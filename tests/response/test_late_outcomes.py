@@ -18,7 +18,7 @@ from mlrunbook.response.communication.notifications import stop
 from mlrunbook.response.lifecycle import post_close_check
 from mlrunbook.response.lifecycle import runs as lifecycle
 from mlrunbook.response.world import World
-from mlrunbook.store import incidents, leases, outbox, timeline
+from mlrunbook.store import incidents, leases, outbox, records, timeline
 from tests.domain.builders import triaged
 from tests.fakes import HEALTHY, Clock, FileWorld, LedgerNotifier, LedgerOrchestrator
 from tests.response.carrying import carry
@@ -36,8 +36,8 @@ def over(world: World, file_world: FileWorld, clock: Clock) -> str:
     assert run is not None
     with run.write() as conn:
         run.keep(conn, triaged(HEALTHY))
-        run.record(conn, "applied", {"at": clock.at, "path": "rollback"})
-        run.record(conn, "recovery", {"f1_baseline": HEALTHY.f1})
+        records.put(conn, incident_id, "applied", {"at": clock.at, "path": "rollback"}, now=clock.at)
+        records.put(conn, incident_id, "recovery", {"f1_baseline": HEALTHY.f1}, now=clock.at)
         for status in (Status.INVESTIGATING, Status.RESOLVED, Status.CLOSED):
             incidents.set_status(conn, incident_id, status, why="it was fixed", actor="a test", now=clock.at)
         stop(conn, incident_id, now=clock.at)

@@ -91,7 +91,7 @@ def test_a_stale_generation_cannot_write_anything(store: Engine, incident_id: st
     with world.transaction() as conn:
         run = Run(world, taken(conn, incident_id, "run-1"))
     with run.write() as conn:
-        run.record(conn, "before", {"written": True})
+        records.put(conn, incident_id, "before", {"written": True}, now=T0)
     with world.transaction() as conn:
         if how == "taken over":
             taken(conn, incident_id, "run-2", after(LEASE_S + 1))
@@ -101,7 +101,7 @@ def test_a_stale_generation_cannot_write_anything(store: Engine, incident_id: st
 
     def write() -> None:
         with run.write() as conn:
-            run.record(conn, "after", {"written": True})
+            records.put(conn, incident_id, "after", {"written": True}, now=T0)
             run.note(conn, "note", "written")
 
     with pytest.raises(Fenced):

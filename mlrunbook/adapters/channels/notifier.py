@@ -178,7 +178,7 @@ class ChannelNotifier:
             while not _takes(lock.fileno()):
                 if time.monotonic() > until:
                     raise TimeoutError("another process does not let go of the folder of messages")
-                time.sleep(POLL_S)
+                time.sleep(POLL_S)  # a lock of a file can be waited for without an end, or be asked for again
             yield
 
 

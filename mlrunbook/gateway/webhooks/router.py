@@ -1,4 +1,4 @@
-"""`POST /webhooks/{format}`: prove the sender, read the message, store all of it in one transaction, answer 202.
+"""`POST /webhooks/{format}`: prove the sender, read the message, store all of it, answer 202.
 
 What a trusted sender sent is never lost: an alert we can use goes into `mlrunbook.response.lifecycle.alert_intake`, and anything else is
 quarantined.

@@ -76,21 +76,25 @@ def takes(connection: socket.socket, _: bytes) -> None:
     connection.sendall(OK)
 
 
+DRIP_S = 0.2  # the pace of a channel that would need hours
+
+
 def never_answers(connection: socket.socket, _: bytes) -> None:
-    time.sleep(60)
+    while connection.recv(4096):  # until the other side goes
+        pass
 
 
 def drips_headers(connection: socket.socket, _: bytes) -> None:
     connection.sendall(b"HTTP/1.1 202 Accepted\r\nX-A: ")
     while True:
-        time.sleep(0.2)
+        time.sleep(DRIP_S)
         connection.sendall(b"a")
 
 
 def drips_a_body(connection: socket.socket, _: bytes) -> None:
     connection.sendall(b"HTTP/1.1 202 Accepted\r\nContent-Length: 100000\r\n\r\n")
     while True:
-        time.sleep(0.2)
+        time.sleep(DRIP_S)
         connection.sendall(b"a")
 
 
@@ -168,7 +172,7 @@ def test_a_mail_server_that_drips_its_greeting_ends_by_the_deadline(
     def drips(connection: socket.socket, _: bytes) -> None:
         while True:
             connection.sendall(b"2")
-            time.sleep(0.2)
+            time.sleep(DRIP_S)
 
     service = serve(drips)
     with pytest.raises(Transient, match="channel email"):

@@ -23,6 +23,7 @@ from mlrunbook.response.lifecycle.runs import take
 from mlrunbook.response.resolution import candidate
 from mlrunbook.response.run import Run
 from mlrunbook.response.world import World
+from mlrunbook.store import records
 from tests.fakes import MODEL, Clock, FileWorld
 from tests.response.carrying import play
 from tests.response.people import incident_of, recorded, report, told
@@ -149,7 +150,7 @@ def test_a_concept_drift_is_retrained_from_its_onset_on(world: World, file_world
     monkeypatch.setattr(file_world, "prediction_log", page)
     monkeypatch.setattr(candidate, "PAGE", 3000)
     with run.write() as conn:
-        run.record(conn, "diagnosis", {"path": "retrain", "cause": "concept_drift"})
+        records.put(conn, run.incident_id, "diagnosis", {"path": "retrain", "cause": "concept_drift"}, now=world.now())
     wanted = candidate.wanted(run)
     assert wanted is not None
     assert wanted.version == "v2.1.0"
@@ -164,7 +165,7 @@ def test_too_few_known_failures_are_said_to_the_person_who_is_asked(
     run = carried(world, None)
     monkeypatch.setattr(file_world, "prediction_log", lambda *_, **__: live(world.now(), 1000))
     with run.write() as conn:
-        run.record(conn, "diagnosis", {"path": "retrain", "cause": "new_segment"})
+        records.put(conn, run.incident_id, "diagnosis", {"path": "retrain", "cause": "new_segment"}, now=world.now())
     assert play(prepare_candidate, run).verdict == "not_enough_evidence"
     assert "too few failures" in recorded(world, run.incident_id, "validation")["sentence"]
 

@@ -38,7 +38,7 @@ def main() -> None:
         engine = db.engine(postgres.url("mlrunbook"))
         db.upgrade(engine)
         with db.transaction(engine) as conn:
-            token = tokens.create(conn, name="benchmark", scopes=[tokens.Scope.INTAKE])
+            token = tokens.create(conn, name="benchmark", scopes=[tokens.Scope.ALERTS])
         nothing: Any = None  # accepting an alert touches the store alone
         world = World(engine, nothing, nothing, nothing, nothing, Policy(), lease_s=30, now=utc_now)
         server = uvicorn.Server(uvicorn.Config(create_app(world), host=HOST, port=Ports.free().gateway, log_config=None))

@@ -5,85 +5,172 @@ from __future__ import annotations
 import hashlib
 import re
 import secrets
+import unicodedata
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
+from fnmatch import fnmatchcase
+from typing import Any
 
-from sqlalchemy import Column, Connection, DateTime, Table, Text, func, insert, select, update
+from sqlalchemy import Column, Connection, DateTime, Table, Text, func, insert, or_, select, update
 from sqlalchemy.dialects.postgresql import ARRAY
 
 from mlrunbook.base.db import metadata
-from mlrunbook.domain.errors import Invalid, NotFound
+from mlrunbook.domain.errors import Invalid, NotApproved, NotFound
 
 PREFIX = "mlrb_"
 TOKEN_ID = re.compile("[0-9a-f]{8}")
 USED_WITHIN = timedelta(hours=1)  # how exactly the last use is kept: not a write a request
+MODEL_PATTERN = re.compile(r"[A-Za-z0-9._*?-]{1,100}")
+INVISIBLE = ("Cc", "Cf", "Co", "Cs", "Cn", "Zl", "Zp")  # Unicode categories: two names must not look the same
 
 
 class Scope(StrEnum):
-    INTAKE = "intake"  # post alerts, incidents and outcomes
+    PREDICT = "predict"
+    OUTCOMES = "outcomes"  # post the ground truth of predictions
+    ALERTS = "alerts"  # post alerts, by webhook or mail
+    REPORT = "report"  # report incidents and changes
     READ = "read"
     OPERATE = "operate"  # acknowledge, resolve, close; change things on the model platform
     APPROVE = "approve"
+    INTAKE = "intake"  # deprecated: the first four at once
 
+
+OF_INTAKE = frozenset({Scope.PREDICT, Scope.OUTCOMES, Scope.ALERTS, Scope.REPORT})
+DEPRECATION = f"the scope intake is deprecated: create tokens with just what they need of {', '.join(s for s in Scope if s in OF_INTAKE)}"
 
 tokens = Table(
     "tokens",
     metadata,
     Column("id", Text, primary_key=True),  # public part, safe to print and to log
     Column("name", Text, nullable=False),  # the person or system it belongs to
+    Column("person", Text, nullable=False),  # who that is, however the name is written: several tokens of one person have the same
     Column("role", Text),  # the runbook's role of that person, e.g. ml_team_lead
     Column("scopes", ARRAY(Text), nullable=False),
+    Column("senders", ARRAY(Text), nullable=False, server_default="{}"),  # it posts for these alone; none: for all
+    Column("models", ARRAY(Text), nullable=False, server_default="{}"),  # patterns; it is good for these alone; none: for all
     Column("sha256", Text, nullable=False),
     Column("created_at", DateTime(timezone=True), nullable=False),
+    Column("expires_at", DateTime(timezone=True)),
     Column("revoked_at", DateTime(timezone=True)),
     Column("last_used_at", DateTime(timezone=True)),  # to the hour; None: never since it is kept
 )
 
 
+def person_of(name: str) -> str:
+    """The id of a person by name: the same for every way to write it that looks or reads the same."""
+    return " ".join(unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", name).casefold()).split())
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a token is good for. Empty: for all senders, all models, for ever.
+
+    senders  names of the doors it may post to: an alert format, `email`, `report` or `changes`
+    models   patterns of model ids, with `*` and `?`
+    """
+
+    senders: tuple[str, ...] = ()
+    models: tuple[str, ...] = ()
+    expires_at: datetime | None = None
+
+    def __post_init__(self) -> None:
+        for pattern in self.models:
+            if not MODEL_PATTERN.fullmatch(pattern):
+                raise Invalid(f"{pattern[:100]!r} is no pattern of model ids: letters, digits, '.', '_', '-', `*` and `?`", field="models")
+
+
 @dataclass(frozen=True)
 class Identity:
-    """Who a valid token belongs to."""
+    """Who a valid token belongs to. `person` is told apart from others by it, never by `name`."""
 
     token_id: str
     name: str
     role: str | None
     scopes: frozenset[Scope]
+    person: str = ""
+    limits: Limits = Limits()
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "person", self.person or person_of(self.name))
+
+    def may_see(self, model: str) -> bool:
+        """Post, read and order for that model."""
+        return not self.limits.models or any(fnmatchcase(model, pattern) for pattern in self.limits.models)
+
+    def confine_to(self, model: str) -> None:
+        """NotApproved for a model that the token is not good for."""
+        if not self.may_see(model):
+            raise NotApproved(f"the token of {self.name} is limited to the models {', '.join(self.limits.models)}, not {model[:100]}")
+
+    def may_post_as(self, sender: str) -> bool:
+        return not self.limits.senders or sender in self.limits.senders
 
 
-def create(conn: Connection, *, name: str, scopes: Iterable[Scope], role: str | None = None) -> str:
+def create(
+    conn: Connection, *, name: str, scopes: Iterable[Scope], role: str | None = None, person: str = "", limits: Limits | None = None
+) -> str:
     """Store a new token and return it whole: the only time it is readable. Form: mlrb_<id>_<secret>."""
-    wanted = sorted(set(scopes))
+    wanted, limits, now = sorted(set(scopes)), limits or Limits(), datetime.now(UTC)
     if not name.strip() or not wanted:
-        raise Invalid("a token needs a name and at least one scope (intake, read, operate, approve)", field="scopes")
+        raise Invalid(f"a token needs a name and at least one scope ({', '.join(Scope)})", field="scopes")
+    if any(unicodedata.category(char) in INVISIBLE for char in name + person):
+        raise Invalid("the name and the person of a token hold no invisible or control characters", field="name")
+    if limits.expires_at is not None and limits.expires_at <= now:
+        raise Invalid(f"a token cannot expire in the past ({limits.expires_at.isoformat()})", field="expires")
     token_id, secret = secrets.token_hex(4), secrets.token_urlsafe(32)
-    conn.execute(
-        insert(tokens).values(
-            id=token_id, name=name.strip(), role=role, scopes=[str(s) for s in wanted], sha256=_digest(secret), created_at=datetime.now(UTC)
-        )
-    )
+    row = {
+        "id": token_id,
+        "name": name.strip(),
+        "person": person_of(person) or person_of(name),
+        "role": role,
+        "scopes": [str(s) for s in wanted],
+        "sha256": _digest(secret),
+        "created_at": now,
+    }
+    conn.execute(insert(tokens).values(**row, senders=list(limits.senders), models=list(limits.models), expires_at=limits.expires_at))
     return f"{PREFIX}{token_id}_{secret}"
 
 
 def verify(conn: Connection, presented: str, *, note_use: bool = True) -> Identity | None:
     """The token's owner, or None. Compares digests in constant time, and notes the use of a valid one where that is asked."""
+    now, row = datetime.now(UTC), _matching(conn, presented)
+    if row is None or _is_over(row, now):
+        return None
+    if note_use and (row.last_used_at is None or row.last_used_at < now - USED_WITHIN):
+        used = func.greatest(tokens.c.last_used_at, now)
+        conn.execute(update(tokens).where(tokens.c.id == row.id).values(last_used_at=used))
+    scopes = frozenset(Scope(s) for s in row.scopes)
+    limits = Limits(tuple(row.senders), tuple(row.models), row.expires_at)
+    return Identity(row.id, row.name, row.role, scopes | (OF_INTAKE if Scope.INTAKE in scopes else frozenset()), row.person, limits)
+
+
+def why_invalid(conn: Connection, presented: str) -> str:
+    """Why `verify` knows no owner, and what to do: a sentence. When a token expired is said to nobody but its holder."""
+    if (row := _matching(conn, presented)) is None:
+        return "this token is unknown or revoked: create a new one with `mlrunbook token create`"
+    return (
+        f"the token {row.id} of {row.name} expired at {row.expires_at:%Y-%m-%d %H:%M} UTC: create a new one with `mlrunbook token create`"
+    )
+
+
+def _matching(conn: Connection, presented: str) -> Any:
+    """The row of a token that is not revoked, also when it has expired; None when there is none, or the secret is wrong."""
     token_id, _, secret = presented.removeprefix(PREFIX).partition("_")
     asked = token_id if TOKEN_ID.fullmatch(token_id) else ""  # what is no id at all (NUL breaks the query) is looked up all the same
     row = conn.execute(select(tokens).where(tokens.c.id == asked, tokens.c.revoked_at.is_(None))).one_or_none()
     stored = row.sha256 if row else _digest("")
-    if not (secrets.compare_digest(stored, _digest(secret)) and row is not None and presented.startswith(PREFIX)):
-        return None
-    now = datetime.now(UTC)
-    if note_use and (row.last_used_at is None or row.last_used_at < now - USED_WITHIN):
-        used = func.greatest(tokens.c.last_used_at, now)
-        conn.execute(update(tokens).where(tokens.c.id == row.id).values(last_used_at=used))
-    return Identity(row.id, row.name, row.role, frozenset(Scope(s) for s in row.scopes))
+    return row if secrets.compare_digest(stored, _digest(secret)) and presented.startswith(PREFIX) else None
+
+
+def _is_over(row: Any, now: datetime) -> bool:
+    return row.expires_at is not None and row.expires_at <= now
 
 
 @dataclass(frozen=True)
 class Held:
-    """A token that is not revoked; what makes it work is not in it."""
+    """A token that works; what makes it work is not in it."""
 
     id: str
     name: str
@@ -91,13 +178,17 @@ class Held:
     scopes: tuple[str, ...]
     created_at: datetime
     last_used_at: datetime | None
+    person: str
+    expires_at: datetime | None
 
 
-def in_force(conn: Connection) -> list[Held]:
-    """The oldest first."""
-    shown = (tokens.c.id, tokens.c.name, tokens.c.role, tokens.c.scopes, tokens.c.created_at, tokens.c.last_used_at)
-    rows = conn.execute(select(*shown).where(tokens.c.revoked_at.is_(None)).order_by(tokens.c.created_at))
-    return [Held(r.id, r.name, r.role, tuple(r.scopes), r.created_at, r.last_used_at) for r in rows]
+def in_force(conn: Connection, *, now: datetime | None = None) -> list[Held]:
+    """Neither revoked nor expired, the oldest first."""
+    c, now = tokens.c, now or datetime.now(UTC)
+    lasts = or_(c.expires_at.is_(None), c.expires_at > now)
+    shown = (c.id, c.name, c.role, c.scopes, c.created_at, c.last_used_at, c.person, c.expires_at)
+    rows = conn.execute(select(*shown).where(c.revoked_at.is_(None), lasts).order_by(c.created_at))
+    return [Held(r.id, r.name, r.role, tuple(r.scopes), r.created_at, r.last_used_at, r.person, r.expires_at) for r in rows]
 
 
 def revoke(conn: Connection, token_id: str) -> None:

@@ -26,7 +26,7 @@ from sqlalchemy.exc import DataError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from starlette.exceptions import HTTPException as StarletteHTTPException
 
-from mlrunbook.base.authentication import AuthenticatedRoute, require, router
+from mlrunbook.base.authentication import AuthenticatedRoute, ModelOf, require, router
 from mlrunbook.base.edge import RETRY_AFTER_S, Edge, EdgeMiddleware, Limits
 from mlrunbook.domain.errors import Fenced, Invalid, NotApproved, NotFound, Refused, RunbookError, Transient
 
@@ -121,12 +121,20 @@ def problem_of(error: RunbookError) -> JSONResponse:
             return problem(500, "Outcome unknown", str(error))
 
 
-def prepare(app: FastAPI, *, engine: Engine, limits: Limits, alert_doors: tuple[str, ...] = ()) -> None:
+def prepare(
+    app: FastAPI,
+    *,
+    engine: Engine,
+    limits: Limits,
+    alert_doors: tuple[str, ...] = (),
+    models_of: Mapping[str, ModelOf] | None = None,
+) -> None:
     """Give `app` the error handlers, the limits and the engine that `require` checks tokens with. Before its first route.
 
-    Senders at the `alert_doors` (how their paths begin) try again after a 5xx alone.
+    Senders at the `alert_doors` (how their paths begin) try again after a 5xx alone. `models_of`: by the name of a path's parameter, how
+    the model is found of what it names, for tokens that are limited to models.
     """
-    app.state.engine, app.state.edge = engine, Edge(limits, alert_doors)
+    app.state.engine, app.state.edge, app.state.models_of = engine, Edge(limits, alert_doors), dict(models_of or {})
     app.router.route_class = AuthenticatedRoute
     app.add_middleware(EdgeMiddleware, edge=app.state.edge, refuse=_on_http_exception)
     app.add_exception_handler(RequestValidationError, _on_validation_error)

@@ -20,7 +20,8 @@ ACTIONS = "/api/v1/actions"
 HOW_TO = {
     "approve": '`mlrunbook token create "Your Name" --scope approve --scope read --role ml_team_lead`',
     "operate": '`mlrunbook token create "Your Name" --scope operate --scope read`',
-    "intake": '`mlrunbook token create "Your Name" --scope intake`',
+    "alerts": '`mlrunbook token create "Your Name" --scope alerts`',
+    "report": '`mlrunbook token create "Your Name" --scope report`',
     "read": '`mlrunbook token create "Your Name" --scope read`',
 }
 

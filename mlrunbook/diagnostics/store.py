@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 
 from sqlalchemy import Connection, NullPool, create_engine, select, text
@@ -16,6 +16,7 @@ from mlrunbook.store import tables
 
 OLDEST = 14  # PostgreSQL's oldest supported release
 LATE = timedelta(minutes=1)
+ENDS_SOON = timedelta(days=14)
 CREATE = 'mlrunbook token create "Your Name" --scope'
 
 
@@ -32,10 +33,11 @@ def store(ask: Ask) -> Iterator[Finding]:
             if (at := _revision(conn)) is None:
                 yield fail("schema", "the database is empty", "mlrunbook db upgrade")
                 return
-            yield from _schema(at)
+            is_newest = yield from _schema(at)
             yield from _writable(conn)
             yield from _delivery(conn)
-            yield from _tokens(conn, ask)
+            if is_newest:  # an older one does not hold all that is looked at
+                yield from _tokens(conn, ask)
     except OperationalError as error:
         yield fail(
             "database", f"not reachable: {str(error.orig).strip().splitlines()[0]}", "start PostgreSQL, or correct MLRUNBOOK_DATABASE_URL"
@@ -59,7 +61,7 @@ def _revision(conn: Connection) -> str | None:
     return conn.execute(text("SELECT version_num FROM alembic_version")).scalar_one_or_none() if there else None
 
 
-def _schema(at: str) -> Iterator[Finding]:
+def _schema(at: str) -> Generator[Finding, None, bool]:
     from alembic.config import Config
     from alembic.script import ScriptDirectory
 
@@ -74,6 +76,7 @@ def _schema(at: str) -> Iterator[Finding]:
         yield fail("schema", f"at {at}, the newest is {newest}", "mlrunbook db upgrade")
     else:
         yield fail("schema", f"at {at}, which this release does not know", "install the release that made it: the schema is newer")
+    return at == newest
 
 
 def _writable(conn: Connection) -> Iterator[Finding]:
@@ -108,7 +111,7 @@ def _delivery(conn: Connection) -> Iterator[Finding]:
 def _tokens(conn: Connection, ask: Ask) -> Iterator[Finding]:
     """Ours, as far as they are of this database; and who may approve."""
     for name, wanted, secret in (
-        ("platform token", {Scope.OPERATE}, ask.settings.platform_token),
+        ("platform token", {Scope.OPERATE, Scope.READ}, ask.settings.platform_token),
         ("gateway token", {Scope.READ}, ask.settings.gateway_token),
     ):
         variable = "MLRUNBOOK_" + name.replace(" ", "_").upper()
@@ -117,18 +120,35 @@ def _tokens(conn: Connection, ask: Ask) -> Iterator[Finding]:
         elif not secret.get_secret_value().startswith(tokens.PREFIX):
             yield ok(name, "of another system, which alone can tell what it may")
         elif (owner := tokens.verify(conn, secret.get_secret_value(), note_use=False)) is None:
-            yield fail(name, "unknown to this database, or revoked", f"{CREATE} {' --scope '.join(sorted(wanted))}, and set {variable}")
+            yield fail(
+                name, "unknown to this database, revoked or expired", f"{CREATE} {' --scope '.join(sorted(wanted))}, and set {variable}"
+            )
         elif missing := wanted - owner.scopes:
             yield fail(name, f"lacks the scope {', '.join(missing)}", f"{CREATE} {' --scope '.join(sorted(wanted))}, and set {variable}")
         else:
             yield ok(name, f"{owner.name}, scopes {', '.join(sorted(owner.scopes))}")
-    table = tokens.tokens
-    rows = conn.execute(select(table.c.name, table.c.role).where(table.c.revoked_at.is_(None), table.c.scopes.any(Scope.APPROVE.value)))
-    people = {(row.name, row.role) for row in rows}
+    held = tokens.in_force(conn)
+    yield from _approvers(held, ask)
+    yield from _old_tokens(held, datetime.now(UTC))
+
+
+def _old_tokens(held: Sequence[tokens.Held], now: datetime) -> Iterator[Finding]:
+    """Those that stop working soon, and those with more rights than anybody needs."""
+    ending = [f"{t.id} of {t.name} ({t.expires_at:%Y-%m-%d})" for t in held if t.expires_at and t.expires_at - now <= ENDS_SOON]
+    if ending:
+        yield warn(
+            "tokens that expire", f"within {ENDS_SOON.days} days: {', '.join(ending)}", "create new ones, and hand them over in time"
+        )
+    if broad := [f"{t.id} of {t.name}" for t in held if Scope.INTAKE in t.scopes]:
+        yield warn("tokens with the scope intake", ", ".join(broad), tokens.DEPRECATION)
+
+
+def _approvers(held: Sequence[tokens.Held], ask: Ask) -> Iterator[Finding]:
+    people = {(one.person, one.role) for one in held if Scope.APPROVE in one.scopes}
     short = []
     for kind in PlanKind:
         rule = ask.policy.approvals.of(kind)
-        can = {name for name, role in people if role in {r.value for r in rule.roles}}
+        can = {person for person, role in people if role in {r.value for r in rule.roles}}
         if len(can) < rule.count:
             short.append(kind.value)
     if short:

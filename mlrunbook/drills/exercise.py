@@ -79,7 +79,8 @@ class Exercise:
         self._engine = db.engine(stack.database_url)
         env = stack.env()
         self._gateway = httpx.Client(base_url=env["MLRUNBOOK_GATEWAY_URL"], timeout=10.0, trust_env=False)
-        self._platform = httpx.Client(base_url=env["MLRUNBOOK_PLATFORM_URL"], timeout=10.0, trust_env=False)
+        headers = {"Authorization": f"Bearer {stack.token('simulator')}"}
+        self._platform = httpx.Client(base_url=env["MLRUNBOOK_PLATFORM_URL"], headers=headers, timeout=10.0, trust_env=False)
         self.injected = 0.0
         self._known: set[str] = set()  # incidents from before the fault
         self._shown, self._asked = 0, set[str]()

@@ -41,7 +41,8 @@ def wait_until_served(stack: Stack, model: str = MODEL, *, patience_s: float = 6
     """Until the model server has loaded the serving version and, with the feature store in the box, reads features that are up to date."""
     deadline = time.monotonic() + patience_s
     env = stack.env()
-    with httpx.Client(timeout=10.0, trust_env=False) as http:
+    headers = {"Authorization": f"Bearer {stack.token('simulator')}"}
+    with httpx.Client(headers=headers, timeout=10.0, trust_env=False) as http:
         while time.monotonic() < deadline:
             status = http.get(f"{env['MLRUNBOOK_PLATFORM_URL']}/api/v1/ml/models/{model}/status")
             if status.is_success and status.json()["serverHealthy"] and (stack.lake is None or _features_flow(http, env)):

@@ -15,6 +15,7 @@ from mlrunbook import __version__
 from mlrunbook.base import pages, web
 from mlrunbook.gateway import health, metrics
 from mlrunbook.gateway.api import audits, changes_and_quarantine, incidents
+from mlrunbook.gateway.api.dependencies import models_of
 from mlrunbook.gateway.dispatcher import Dispatcher
 from mlrunbook.gateway.heartbeat import Heartbeat
 from mlrunbook.gateway.webhooks import router
@@ -52,7 +53,13 @@ def create_app(
             await run_in_threadpool(keeper.stop)
 
     app = FastAPI(title="mlrunbook gateway", version=__version__, description=__doc__ or "", lifespan=lifespan, responses=web.PROBLEMS)
-    web.prepare(app, engine=world.engine, limits=limits or web.Limits(body_bytes=MAX_BODY_BYTES), alert_doors=("/webhooks/",))
+    web.prepare(
+        app,
+        engine=world.engine,
+        limits=limits or web.Limits(body_bytes=MAX_BODY_BYTES),
+        alert_doors=("/webhooks/",),
+        models_of=models_of(world),
+    )
 
     alive = (lambda: keeper.alive) if keeper else None
     health.expose(app, world, dispatcher=dispatcher, dispatcher_alive=alive, heartbeat=heartbeat)

@@ -23,7 +23,7 @@ from concurrent import futures
 from datetime import UTC, datetime
 from pathlib import Path
 from types import FrameType, TracebackType
-from typing import TextIO
+from typing import NamedTuple, TextIO
 
 import psutil
 
@@ -32,7 +32,7 @@ from mlrunbook.adapters.prefect import deployments
 from mlrunbook.base import secret_file
 from mlrunbook.base.processes import Service, Supervisor, end_marked, uninterrupted
 from mlrunbook.base.settings import Settings
-from mlrunbook.base.tokens import Scope
+from mlrunbook.base.tokens import Limits, Scope
 from mlrunbook.domain.errors import Invalid, Refused, RunbookError
 from mlrunbook.local.addresses import HOST, Ports, answers, check_ports
 from mlrunbook.local.features.repository import readings_folder, write_config
@@ -43,16 +43,25 @@ RESTORING = "restoring"  # where `mlrunbook restore` works until all of it is th
 MODEL_SERVER = "model-server"
 FEATURE_SERVER, FEATURE_URL = "feature-server", "MLRUNBOOK_FEATURE_SERVER_URL"
 ALL_PARTS = frozenset({"prefect", "deployments", "worker", "platform", MODEL_SERVER, FEATURE_SERVER, "gateway"})
-# name -> (scopes, the runbook's role)
-TOKENS: dict[str, tuple[frozenset[Scope], str | None]] = {
-    "platform": (frozenset({Scope.OPERATE, Scope.INTAKE, Scope.READ}), None),  # the flows and the gateway on the model platform
-    "gateway-intake": (frozenset({Scope.INTAKE}), None),  # the model platform's alerts on the gateway
-    "simulator": (frozenset({Scope.INTAKE, Scope.OPERATE}), None),  # outcomes and releases of the fleet simulator
-    "operator": (frozenset({Scope.READ, Scope.OPERATE, Scope.INTAKE}), None),  # the CLI
+
+
+class Key(NamedTuple):
+    """A token that the stack makes itself, with what its holder needs and no more."""
+
+    scopes: frozenset[Scope]
+    role: str | None = None
+    limits: Limits = Limits()
+
+
+TOKENS = {
+    "platform": Key(frozenset({Scope.OPERATE, Scope.READ})),  # the flows and the gateway on the model platform
+    "gateway-intake": Key(frozenset({Scope.ALERTS}), limits=Limits(senders=("alertmanager",))),  # the platform's alerts on the gateway
+    "simulator": Key(frozenset({Scope.PREDICT, Scope.OUTCOMES, Scope.OPERATE, Scope.READ})),  # the fleet's traffic, outcomes, releases
+    "operator": Key(frozenset({Scope.READ, Scope.OPERATE, Scope.REPORT, Scope.ALERTS})),  # the CLI
 }
 APPROVER = {
-    "approver": (frozenset({Scope.APPROVE, Scope.READ}), "ml_team_lead"),
-    "security-officer": (frozenset({Scope.APPROVE, Scope.READ}), "security_officer"),
+    "approver": Key(frozenset({Scope.APPROVE, Scope.READ}), "ml_team_lead"),
+    "security-officer": Key(frozenset({Scope.APPROVE, Scope.READ}), "security_officer"),
 }
 
 
@@ -308,11 +317,14 @@ class Stack:
 
         engine = create_engine(db.normalise_url(self.database_url), poolclass=NullPool)
         db.upgrade(engine)
-        for name, (scopes, role) in self._tokens.items():
+        for name, key in self._tokens.items():
             path = self.data / "secrets" / f"{name}.token"
             with db.transaction(engine) as conn:
-                if not path.exists() or tokens.verify(conn, path.read_text().strip()) is None:
-                    secret_file.write(path, tokens.create(conn, name=name, scopes=scopes, role=role))
+                held = tokens.verify(conn, path.read_text().strip()) if path.exists() else None
+                if held is None or (held.scopes, held.limits) != (key.scopes, key.limits):
+                    secret_file.write(path, tokens.create(conn, name=name, scopes=key.scopes, role=key.role, limits=key.limits))
+                    if held is not None:  # of a release that gave it other rights
+                        tokens.revoke(conn, held.token_id)
 
     def _own_services(self) -> list[Service]:
         python = [sys.executable, "-m"]

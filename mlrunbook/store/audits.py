@@ -116,6 +116,13 @@ def report(conn: Connection, audit_id: int) -> bytes:
     return bytes(row.report)
 
 
+def model_of(conn: Connection, audit_id: int) -> str:
+    model: str | None = conn.execute(select(audits.c.model).where(audits.c.id == audit_id)).scalar_one_or_none()
+    if model is None:
+        raise NotFound(f"there is no audit {audit_id}; list them with `mlrunbook audit list`")
+    return model
+
+
 def note_drill(conn: Connection, drill: Drill) -> None:
     """The same drill again adds nothing."""
     conn.execute(insert(drills).values(held_at=drill.held_at, what=drill.what, result=drill.result).on_conflict_do_nothing())

@@ -76,7 +76,7 @@ def test_where_all_is_well_nothing_fails(cli: Cli, platform: tuple[str, str], to
             model,
             PREFECT_API_URL=api,
             MLRUNBOOK_PLATFORM_URL=url,
-            MLRUNBOOK_PLATFORM_TOKEN=token("flows", Scope.OPERATE),
+            MLRUNBOOK_PLATFORM_TOKEN=token("flows", Scope.OPERATE, Scope.READ),
             MLRUNBOOK_HOME=str(ROOT),
         )
     assert (code, {name for name, f in found.items() if f["level"] == "fail"}) == (0, set())

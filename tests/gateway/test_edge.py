@@ -121,7 +121,7 @@ def test_a_token_without_the_scope_is_told_nothing_of_what_exists(
     client: TestClient, anonymous: TestClient, keys: Keys, model: str
 ) -> None:
     incident = client.post(f"/api/v1/model-governance/{model}/incidents", json=REPORT).json()["id"]
-    intake = keys.of("a sender", Scope.INTAKE)
+    intake = keys.of("a sender", Scope.ALERTS)
     said = {
         (answer.status_code, answer.text)
         for path in (f"{model}/incidents/{incident}", f"another/incidents/{incident}", f"{model}/incidents/incident_999999")
@@ -151,7 +151,7 @@ def test_who_says_that_a_body_is_signed_may_send_a_small_one_before_it_is_proven
 
 
 def test_what_all_requests_hold_together_is_limited_and_given_back(world: World, keys: Keys) -> None:
-    token = keys.of("a sender", Scope.INTAKE)
+    token = keys.of("a sender", Scope.ALERTS)
     line = f"Authorization: {token['Authorization']}"
     with gateway(world, in_flight_bytes=3000) as (app, http):
         held = [begun(http, "/webhooks/generic", line, length=2000, body=b"x" * 1400) for _ in range(2)]
@@ -215,7 +215,7 @@ def test_who_never_finishes_its_headers_is_sent_away(world: World, sent: bytes) 
 
 @pytest.mark.usefixtures("impatient")
 def test_who_sends_a_byte_now_and_then_is_sent_away_too(world: World, keys: Keys) -> None:
-    line = f"Authorization: {keys.of('a sender', Scope.INTAKE)['Authorization']}"
+    line = f"Authorization: {keys.of('a sender', Scope.ALERTS)['Authorization']}"
     with gateway(world) as (_, http):
         for one in (connect(http), begun(http, "/webhooks/generic", line), begun(http, "/webhooks/generic", length=1000)):
             assert _dripping_ends(one)
@@ -240,7 +240,7 @@ def _dripping_ends(one: socket.socket, drip: bytes = b"x") -> bool:
 
 
 def test_endless_headers_and_trailers_are_cut_off(world: World, keys: Keys) -> None:
-    token = keys.of("a sender", Scope.INTAKE)["Authorization"]
+    token = keys.of("a sender", Scope.ALERTS)["Authorization"]
     chunked = f"POST /webhooks/generic HTTP/1.1\r\nHost: x\r\nAuthorization: {token}\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n"
     with gateway(world) as (_, http):
         for start in ("GET / HTTP/1.1\r\n", "GET /" + "a" * 100, "GET / HTTP/1.1\r\nX: ", chunked):
@@ -287,7 +287,7 @@ def throttled(engine: Engine, clock: Clock) -> Iterator[TestClient]:
 
 
 def test_over_the_rate_of_its_token_an_alert_is_answered_with_what_its_sender_tries_again(throttled: TestClient, keys: Keys) -> None:
-    sender, other = keys.of("a flood", Scope.INTAKE), keys.of("another", Scope.INTAKE)
+    sender, other = keys.of("a flood", Scope.ALERTS), keys.of("another", Scope.ALERTS)
     answers = [throttled.post("/webhooks/alertmanager", json={"version": "4", "alerts": []}, headers=sender) for _ in range(4)]
     assert [a.status_code for a in answers] == [202, 202, 202, 503]
     assert 0 < int(answers[-1].headers["Retry-After"]) <= 60

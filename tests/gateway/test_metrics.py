@@ -28,7 +28,7 @@ def scraped(client: TestClient) -> dict[tuple[str, ...], float]:
 
 def test_it_takes_a_token_that_may_read(client: TestClient, keys: Keys) -> None:
     assert client.get("/metrics", headers={"Authorization": ""}).status_code == 401
-    assert client.get("/metrics", headers=keys.of("an alert sender", Scope.INTAKE)).status_code == 403
+    assert client.get("/metrics", headers=keys.of("an alert sender", Scope.ALERTS)).status_code == 403
 
 
 def test_the_page_names_every_figure_and_no_other() -> None:

@@ -20,8 +20,8 @@ DOORS = [
     ("GET", "/api/v1/incidents/incident_1/verify", Scope.READ),
     ("GET", "/api/v1/incidents/incident_1/review", Scope.READ),
     ("GET", "/api/v1/model-governance/pump/incidents", Scope.READ),
-    ("POST", "/api/v1/model-governance/pump/incidents", Scope.INTAKE),
-    ("POST", "/webhooks/alertmanager", Scope.INTAKE),
+    ("POST", "/api/v1/model-governance/pump/incidents", Scope.REPORT),
+    ("POST", "/webhooks/alertmanager", Scope.ALERTS),
     ("POST", "/api/v1/incidents/incident_1/acknowledge", Scope.OPERATE),
     ("POST", "/api/v1/incidents/incident_1/resolve", Scope.OPERATE),
     ("POST", "/api/v1/incidents/incident_1/close", Scope.OPERATE),
@@ -43,7 +43,7 @@ def test_every_door_wants_a_token_of_its_scope(anonymous: TestClient, keys: Keys
     assert missing.headers["content-type"] == "application/problem+json"
     assert f'scope="{scope}"' in missing.headers["www-authenticate"]
 
-    others = keys.of("somebody", *(set(Scope) - {scope}))
+    others = keys.of("somebody", *(set(Scope) - {scope, Scope.INTAKE}))
     lacking = anonymous.request(method, path, json=body, headers=others)
     assert lacking.status_code == 403
     assert str(scope) in lacking.json()["detail"]
@@ -70,7 +70,7 @@ def test_a_revoked_token_is_401(anonymous: TestClient, keys: Keys, engine: Engin
 
 def test_the_webhook_takes_http_basic_with_the_token_as_password(anonymous: TestClient, keys: Keys, engine: Engine) -> None:
     empty = {"version": "4", "alerts": []}
-    token = keys.token("alertmanager", Scope.INTAKE)
+    token = keys.token("alertmanager", Scope.ALERTS)
     assert anonymous.post("/webhooks/alertmanager", json=empty, auth=("anybody", token)).status_code == 202
     assert anonymous.post("/webhooks/alertmanager", json=empty, auth=("anybody", token[:-1])).status_code == 401
     for broken in ("!!!", base64.b64encode(b"\xff\xfe:\xff").decode(), ""):

@@ -132,7 +132,7 @@ def test_secrets_are_private_valid_kept_over_a_restart_and_on_no_command_line(sc
             who = tokens.verify(conn, stack.token("operator"))
         engine.dispose()
         assert who is not None
-        assert who.scopes == {"read", "operate", "intake"}
+        assert who.scopes == {"read", "operate", "report", "alerts"}
         shown = " ".join(part for process in psutil.process_iter(["cmdline"]) for part in process.info["cmdline"] or [])
         assert not [name for name in SECRETS if (data / "secrets" / name).read_text().strip() in shown]
         with pytest.raises(Invalid, match="a stack already runs on"):

@@ -96,7 +96,7 @@ def test_a_metric_drop_becomes_an_incident_and_its_end_is_noted(engine: Engine, 
     config = kit.settings_for(tmp_path, engine)
     json_file.patch(config.serving_state_file, {"model": model, "replicas": 0})  # this test has no model server
     with transaction(engine) as conn:
-        token = tokens.create(conn, name="alertmanager", scopes=(Scope.INTAKE,))
+        token = tokens.create(conn, name="alertmanager", scopes=(Scope.ALERTS,))
 
     with ExitStack() as parts:
         platform = parts.enter_context(kit.running(platform_app(config, engine, evaluate_every_s=None), {}))

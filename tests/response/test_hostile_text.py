@@ -42,7 +42,7 @@ def is_plain_markdown(text: str, *, headings: set[str]) -> None:
 
 def test_from_the_alert_to_the_review_it_stays_text(world: World, clock: Clock, notifier: LedgerNotifier) -> None:
     with world.transaction() as conn:
-        token = tokens.create(conn, name="monitoring", scopes=[Scope.INTAKE])
+        token = tokens.create(conn, name="monitoring", scopes=[Scope.ALERTS])
     message = samples.sample("alertmanager", MODEL, now=clock(), firing=True, name="ModelF1Drop", summary=HOSTILE)
     with TestClient(create_app(world), headers={"Authorization": f"Bearer {token}"}) as client:
         (incident_id,) = client.post("/webhooks/alertmanager", json=message).json()["incidents"]

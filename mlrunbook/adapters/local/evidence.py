@@ -35,7 +35,7 @@ def collect(config: Settings, http: httpx.Client) -> dict[str, bytes]:
         "serving/desired.json": lambda: _asked_for(config.serving_state_file),
         "serving/model-config.json": config.serving_config_file.read_bytes,
         "serving/health.json": lambda: http.get("/health").content,
-        "serving/metrics.txt": lambda: http.get("/metrics").content,
+        "serving/metrics.txt": lambda: http.get("/metrics").raise_for_status().content,
         "serving/processes.json": lambda: json.dumps(_processes(http.base_url.port), default=str, indent=1).encode(),
     }
     rotated = log.with_suffix(".log.1")

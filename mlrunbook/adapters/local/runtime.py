@@ -32,6 +32,7 @@ class LocalRuntime:
         # A connection each time: a kept one would still be answered by a server that no longer accepts new ones.
         self._http = httpx.Client(
             base_url=config.model_server_url,
+            headers={"Authorization": f"Bearer {config.platform_token.get_secret_value()}"} if config.platform_token else {},
             timeout=min(config.http_timeout_s, ANSWERS_WITHIN_S),
             limits=httpx.Limits(max_keepalive_connections=0),
             transport=transport,

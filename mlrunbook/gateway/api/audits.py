@@ -56,12 +56,12 @@ def router(world: World) -> APIRouter:
         return AuditsOut(audits=[_out(one) for one in found])
 
     @routes.get(
-        BASE + "/{id}/report",
+        BASE + "/{audit}/report",
         dependencies=[Depends(require(Scope.READ, basic=True))],  # a browser asks for the token as a password
         response_class=Response,
         responses={200: {"content": {"text/html": {"schema": {"type": "string"}}}}},
     )
-    def show_report(audit_id: Annotated[int, Path(alias="id", ge=1, lt=2**63)]) -> Response:
+    def show_report(audit_id: Annotated[int, Path(alias="audit", ge=1, lt=2**63)]) -> Response:
         """The report as it was filed."""
         with world.transaction() as conn:
             page = audits.report(conn, audit_id)

@@ -6,15 +6,16 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Path, Query, Response
+from fastapi import APIRouter, Depends, Path, Query, Response
 from pydantic import Field
 
 from mlrunbook.base import web
+from mlrunbook.base.tokens import Identity, Scope
 from mlrunbook.base.web import CamelModel, Moment
 from mlrunbook.domain.errors import Invalid
 from mlrunbook.domain.observed import Change
 from mlrunbook.domain.policy.intake import CHANGE_KINDS, MODEL_ID
-from mlrunbook.gateway.api.dependencies import READER, Before, Operator, Reporter
+from mlrunbook.gateway.api.dependencies import READER, Before, Operator
 from mlrunbook.gateway.text import clean
 from mlrunbook.gateway.webhooks import registry
 from mlrunbook.gateway.webhooks.ingest import Receipt, replay, take_change
@@ -27,6 +28,7 @@ CLOCKS_DIFFER = timedelta(minutes=5)
 RECENT = timedelta(days=7)
 MAX_DETAILS = 50
 
+ChangeReporter = Annotated[Identity, Depends(web.require(Scope.REPORT, sender="changes", model_in_body=True))]
 Number = Annotated[int, Path(ge=1, lt=2**63)]
 ModelName = Annotated[str, Field(pattern=f"^{MODEL_ID.pattern}$")]
 
@@ -106,8 +108,9 @@ def _changes(routes: APIRouter, world: World) -> None:
     @routes.post(
         "/api/v1/changes", status_code=201, tags=["changes"], responses={200: {"model": ChangeOut, "description": "It was known already"}}
     )
-    def tell_of_change(body: ChangeIn, who: Reporter, response: Response) -> ChangeOut:
+    def tell_of_change(body: ChangeIn, who: ChangeReporter, response: Response) -> ChangeOut:
         """Tell of a deployment, a pipeline run, a feature store or infrastructure change. The same one again changes nothing."""
+        who.confine_to(body.model)
         if body.at > world.now() + CLOCKS_DIFFER:
             raise Invalid("at: it lies in the future: tell of a change when it has happened", field="at")
         detail = {clean(k, 100): clean(v, 500) for k, v in body.detail.items()}

@@ -15,9 +15,10 @@ from typing import Any
 from pydantic import Field
 from sqlalchemy import Connection
 
+from mlrunbook.base.tokens import Identity
 from mlrunbook.base.web import CamelModel
 from mlrunbook.domain.detection.alerts import NormalisedAlert
-from mlrunbook.domain.errors import NotFound, Refused, Unstorable
+from mlrunbook.domain.errors import NotApproved, NotFound, Refused, Unstorable
 from mlrunbook.domain.policy.owned import Standing
 from mlrunbook.domain.policy.policy import Policy
 from mlrunbook.domain.roles import Role
@@ -65,12 +66,13 @@ def received(body: bytes, headers: Mapping[str, str], world: World) -> Received:
     return Received(payload, headers, world.now(), world.policy.intake, problem)
 
 
-def ingest(world: World, form: Format, message: Received, body: bytes, *, sender: str) -> Receipt:
+def ingest(world: World, form: Format, message: Received, body: bytes, *, sender: Identity) -> Receipt:
     """Read the message and store all of it. An error of the store is the sender's reason to send it again: what was stored is known then.
+    NotApproved when all of it is about models that the sender's token is not good for; what is so of a part of it is quarantined.
 
     A long message is stored in slices, each a transaction, so that nobody waits for the whole of it. What cannot be used comes last.
     """
-    readings = form.read(message)
+    readings = confined(form.read(message), sender)
     letter, total = Letter(form, message, body, sender, _standings(world, readings)), Receipt()
     for some in slices(readings):
         total += _store_slice(world, letter, some)
@@ -79,8 +81,26 @@ def ingest(world: World, form: Format, message: Received, body: bytes, *, sender
         with world.transaction() as conn:
             letter.keep(conn, unusable)
         reason = clean(unusable[0].reason, 300).replace("\n", " ")
-        log.warning("quarantined %d part(s) of a %s message of %s: %s", len(unusable), form.name, sender, reason)
+        log.warning("quarantined %d part(s) of a %s message of %s: %s", len(unusable), form.name, sender.name, reason)
     return total + Receipt(quarantined=len(unusable))
+
+
+def confined(readings: Sequence[Reading], sender: Identity) -> list[Reading]:
+    """What the sender may say. NotApproved when none of it is about a model that its token is good for."""
+    if not sender.limits.models:
+        return list(readings)
+    found, refused, allowed = list[Reading](), 0, 0
+    for reading in readings:
+        alerts = [alert for alert in reading.alerts if sender.may_see(alert.model)]
+        changes = [told for told in reading.changes if sender.may_see(told.model)]
+        why = f"the token of {sender.name} is limited to the models {', '.join(sender.limits.models)}"
+        others = [Unusable(alert.part or reading.part, why) for alert in reading.alerts if not sender.may_see(alert.model)]
+        others += [Unusable(reading.part, why)] * (len(changes) < len(reading.changes))
+        refused, allowed = refused + len(others), allowed + len(alerts) + len(changes)
+        found.append(replace(reading, alerts=alerts, changes=changes, unusable=[*reading.unusable, *others]))
+    if refused and not allowed:
+        raise NotApproved(f"{why}, and the message is about others")
+    return found
 
 
 @dataclass
@@ -90,7 +110,7 @@ class Letter:
     form: Format
     message: Received
     body: bytes
-    sender: str
+    sender: Identity
     standings: Mapping[str, Standing]
     refused: list[Unusable] = field(default_factory=list)
     refusals: int = 0
@@ -107,7 +127,9 @@ class Letter:
         kept = headers_kept(self.form, self.message.headers)
         for one in unusable:
             part, reason = _bytes(one, self.body), clean(one.reason, 500)
-            quarantine.keep(conn, source=self.form.name, body=part, error=reason, now=self.message.at, sender=self.sender, headers=kept)
+            quarantine.keep(
+                conn, source=self.form.name, body=part, error=reason, now=self.message.at, sender=self.sender.name, headers=kept
+            )
 
     def refuse(self, pieces: Sequence[Reading], why: str) -> Receipt:
         """By the database: these, and never what came with them."""
@@ -165,7 +187,7 @@ def _store_slice(world: World, letter: Letter, pieces: Sequence[Reading]) -> Rec
 
 def _take(conn: Connection, policy: Policy, letter: Letter, pieces: Sequence[Reading]) -> Receipt:
     name, now = letter.form.name, letter.message.at
-    keys = [webhook_deliveries.key_of(name, p.delivery_id, letter.sender) if p.delivery_id else None for p in pieces]
+    keys = [webhook_deliveries.key_of(name, p.delivery_id, letter.sender.name) if p.delivery_id else None for p in pieces]
     said = webhook_deliveries.begin_all(conn, name, filter(None, keys), now=now) if any(keys) else {}
     said |= _answered_by_number(conn, name, {key: piece for key, piece in zip(keys, pieces, strict=True) if key and key not in said})
     fresh, again, seen = list[tuple[str | None, Reading]](), list[str](), set(said)
@@ -214,7 +236,7 @@ def store(conn: Connection, policy: Policy, letter: Letter, readings: Sequence[R
 
     alerts = [alert for reading in readings for alert in reading.alerts]
     truncated = max((reading.truncated for reading in readings), default=0)
-    batch = AlertBatch(name, alerts, truncated, letter.sender)
+    batch = AlertBatch(name, alerts, truncated, letter.sender.name)
     homes = iter(homes_of(conn, policy, batch, standings=letter.standings, hold=note, now=now))
     receipts = []
     for reading in readings:
@@ -243,12 +265,12 @@ def take_change(conn: Connection, told: ReportedChange, *, source: str, now: dat
 def _take_word(conn: Connection, letter: Letter, word: ExternalNote, *, now: datetime) -> str | None:
     """The incident that the word is about; None when nothing here is."""
     source, named = letter.form.name, word.fingerprint or ""
-    incident_id = word.incident_id or known_alerts.incident_of(conn, source=source, fingerprint=named, sender=letter.sender)
+    incident_id = word.incident_id or known_alerts.incident_of(conn, source=source, fingerprint=named, sender=letter.sender.name)
     try:
         incident = incidents.get(conn, incident_id, lock=True) if incident_id else None
     except NotFound:
         incident = None
-    if incident is None:
+    if incident is None or not letter.sender.may_see(incident.model):
         return None
     if word.kind == "acknowledged" and incident.status.is_open:
         acknowledge(conn, incident.id, by=word.by, role=Role.ONCALL_ML_ENGINEER, now=now)
@@ -266,7 +288,9 @@ def replay(world: World, form: Format, number: int) -> Receipt:
     readings = form.read(whole)
     wrong = [one for reading in readings for one in reading.unusable]
     models = {alert.model for reading in readings for alert in reading.alerts if alert.firing}
-    letter = Letter(form, whole, kept.body, kept.sender, world.known_models.of(world.policy, models, fresh=True))
+    letter = Letter(
+        form, whole, kept.body, Identity("", kept.sender, None, frozenset()), world.known_models.of(world.policy, models, fresh=True)
+    )
 
     def wait(alert: NormalisedAlert, why: str, _: bool) -> None:
         wrong.append(Unusable(alert.part, why))

@@ -1,6 +1,6 @@
 """Alerts by mail: a small SMTP server beside the gateway, off unless MLRUNBOOK_SMTP_PORT is set.
 
-A token of scope intake proves the sender: in the recipient (`alerts+mlrb_...@host`) or in the subject (`[mlrb_...]`). The message says
+A token of scope alerts proves the sender: in the recipient (`alerts+mlrb_...@host`) or in the subject (`[mlrb_...]`). The message says
 what it is about in lines such as `Model: predictive_maintenance`. 250 is answered when all of it is stored, 451 when the store is away.
 Nothing of a mail is parsed before its sender is proven, and then in a process of its own (`mail_parsing`).
 """
@@ -21,7 +21,7 @@ from mlrunbook.base import tokens
 from mlrunbook.base.edge import Edge, Limits, address_of
 from mlrunbook.base.tokens import Identity, Scope
 from mlrunbook.domain.detection.alerts import NormalisedAlert
-from mlrunbook.domain.errors import Invalid, RunbookError
+from mlrunbook.domain.errors import Invalid, NotApproved, RunbookError
 from mlrunbook.gateway.webhooks import mail_parsing
 from mlrunbook.gateway.webhooks.ingest import ingest, received
 from mlrunbook.gateway.webhooks.parsing import Format, Reading, Received, body, fingerprint, model_in, nothing_of, text, time
@@ -128,7 +128,9 @@ class Inbox:
                 self._edge.refused.labels("rate").inc()
                 return "451 4.7.1 too many mails a minute with this token, send it again later"
             kept = mail_parsing.limited(content)
-            receipt = ingest(self._world, FORMAT, received(kept, {}, self._world), kept, sender=sender.name)
+            receipt = ingest(self._world, FORMAT, received(kept, {}, self._world), kept, sender=sender)
+        except NotApproved as error:
+            return f"550 5.7.1 {error}"
         except RunbookError as error:
             log.warning("a mail waits at its sender: %s", error)
             return STORE_AWAY
@@ -141,14 +143,14 @@ class Inbox:
         self._edge.note_failure(host, "mail", "no valid token")
         if self._edge.failures.wait_s(host) is not None:
             return "421 4.7.0 too many mails without a valid token from this address"
-        return "550 5.7.1 no valid token of scope intake in the recipient or the subject"
+        return "550 5.7.1 no valid token of scope alerts in the recipient or the subject"
 
     def _owner(self, presented: list[str]) -> Identity | None:
         if not presented:
             return None
         with self._world.transaction() as conn:
             owners = [tokens.verify(conn, one) for one in presented[:MAX_TOKENS]]
-        return next((owner for owner in owners if owner and Scope.INTAKE in owner.scopes), None)
+        return next((owner for owner in owners if owner and Scope.ALERTS in owner.scopes and owner.may_post_as(FORMAT.name)), None)
 
 
 def _host(session: Session) -> str:

@@ -8,6 +8,8 @@ from mlrunbook.gateway.webhooks.parsing import Format
 
 _MODULES = (alertmanager, grafana, datadog, pagerduty, opsgenie, cloudevents, mlflow, generic)
 FORMATS: dict[str, Format] = {one.FORMAT.name: one.FORMAT for one in _MODULES}
+# What a token may be limited to post: a format, mail, or one of the two doors of the REST API.
+SENDERS = (*FORMATS, mail.FORMAT.name, "report", "changes")
 
 
 def of(name: str) -> Format:

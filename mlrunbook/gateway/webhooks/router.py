@@ -15,7 +15,7 @@ from anyio.lowlevel import RunVar
 from fastapi import APIRouter, Depends, HTTPException, Request
 
 from mlrunbook.base import web
-from mlrunbook.base.authentication import authentication, edge_of, owner
+from mlrunbook.base.authentication import Door, authentication, edge_of, owner
 from mlrunbook.base.edge import NotProven
 from mlrunbook.base.rates import Rate
 from mlrunbook.base.settings import webhook_secrets
@@ -30,7 +30,7 @@ LONG_AT_ONCE, SHORT_AT_ONCE = 2, 8
 _OF_LONG, _OF_SHORT = RunVar[CapacityLimiter]("long messages"), RunVar[CapacityLimiter]("short messages")
 PROBLEMS: dict[int | str, dict[str, Any]] = {
     401: {"description": "The sender is not proven"},
-    403: {"description": "The token lacks the scope intake"},
+    403: {"description": "The token lacks the scope alerts, or is limited to other senders or models"},
     413: {"description": "The body is too large"},
     415: {"description": "The body is compressed"},
     503: {"description": "The store is away, or there is too much to do: send it again after Retry-After seconds"},
@@ -59,7 +59,7 @@ def sender_of(world: World, form: Format) -> Callable[[Request], Awaitable[Ident
         if why_not(request, in_headers) is None:
             return _of_format(form)
         try:
-            return await owner(_with_token(request, form), Scope.INTAKE, basic=True)
+            return await owner(_with_token(request, form), Scope.ALERTS, basic=True)
         except HTTPException as error:
             signed = [name for name in over_body if name in request.headers]
             if error.status_code != 401 or not signed:
@@ -73,11 +73,11 @@ def sender_of(world: World, form: Format) -> Callable[[Request], Awaitable[Ident
         said = f"{signed[0]} does not prove the sender: {variable} must be the sender's secret, and both clocks right"
         raise NotProven(said, challenge, why=why)
 
-    return authentication(prove)
+    return authentication(prove, Door(Scope.ALERTS, sender=form.name, model_in_body=True))
 
 
 def _of_format(form: Format) -> Identity:
-    return Identity("", form.name, None, frozenset({Scope.INTAKE}))
+    return Identity("", form.name, None, frozenset({Scope.ALERTS}))
 
 
 def _with_token(request: Request, form: Format) -> Request:
@@ -123,7 +123,7 @@ def router(world: World, form: Format) -> APIRouter:
             raise HTTPException(429, "too many messages a minute", {"Retry-After": str(math.ceil(wait_s))})
 
         def take_in() -> Receipt:
-            return ingest(world, form, received(body, request.headers, world), body, sender=sender.name)
+            return ingest(world, form, received(body, request.headers, world), body, sender=sender)
 
         return await to_thread.run_sync(take_in, limiter=_workers(body))
 

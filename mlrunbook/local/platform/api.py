@@ -1,7 +1,7 @@
 """The model platform's API: `python -m mlrunbook.local.platform.api --port 8070`. Paths and bodies are the runbook's.
 
-Reads need no token. Outcomes need one of scope intake, every other change one of scope operate. Who changed something is who the body
-says, else the token's name.
+Reads need a token of scope read, outcomes one of scope outcomes, every other change one of scope operate. `/health` alone is open, and
+says no more than that. Who changed something is who the body says, else the token's name.
 """
 
 from __future__ import annotations

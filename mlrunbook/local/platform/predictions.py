@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -100,6 +100,11 @@ def record_outcomes(conn: Connection, outcomes: Mapping[int, bool], *, at: datet
     given = sorted(outcomes.items())
     values = {"ids": [i for i, _ in given], "outcomes": [o for _, o in given], "at": at}
     return list(conn.execute(_OUTCOMES, values).scalars())
+
+
+def models_of(conn: Connection, ids: Iterable[int]) -> list[str]:
+    """Of the predictions that are known."""
+    return list(conn.execute(select(predictions.c.model).where(predictions.c.id.in_(list(ids))).distinct()).scalars())
 
 
 def recent(

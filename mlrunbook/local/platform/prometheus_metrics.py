@@ -11,13 +11,15 @@ from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime, timedelta
 from typing import Any
 
-from fastapi import FastAPI, Response
+from fastapi import Depends, FastAPI, Response
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 from sqlalchemy import Engine
 
 from mlrunbook.base.db import transaction
+from mlrunbook.base.tokens import Scope
+from mlrunbook.base.web import require
 from mlrunbook.domain.detection.alert_rules import RULES
 from mlrunbook.domain.evaluation.performance import WindowMetrics
 from mlrunbook.domain.policy.policy import AlertThresholds
@@ -109,12 +111,12 @@ class PlatformCollector(Collector):
 
 
 def expose(app: FastAPI, collector: PlatformCollector) -> None:
-    """`GET /metrics`, open to whoever may scrape, like the platform's other reads."""
+    """`GET /metrics`, for a token of scope read like the platform's other reads."""
     registry = CollectorRegistry()
     registry.register(collector)
     registry.register(app.state.edge.refused)
 
-    @app.get("/metrics")
+    @app.get("/metrics", dependencies=[Depends(require(Scope.READ))])
     def prometheus() -> Response:
         return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)
 

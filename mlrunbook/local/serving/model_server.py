@@ -38,7 +38,7 @@ POLL_S = 0.5
 MAX_BODY_BYTES = 8 << 20
 FORENSIC_PATHS = ("/health", "/ready", "/metrics")  # what an isolated server still answers: they tell of it, and change nothing
 # Predictions make work orders, and alerts are raised from them: not for everybody.
-Intake = Annotated[Identity, Depends(web.require(Scope.INTAKE))]
+Caller = Annotated[Identity, Depends(web.require(Scope.PREDICT))]
 
 
 def create_app(
@@ -67,7 +67,7 @@ def create_app(
     predictor = Predictor(serving, engine, online, figures)
 
     @app.post("/api/v1/ml/models/{asked}/predict")
-    def predict(asked: str, body: schemas.PredictRequest, who: Intake) -> dict[str, Any]:
+    def predict(asked: str, body: schemas.PredictRequest, who: Caller) -> dict[str, Any]:
         if asked != model:
             raise NotFound(f"this server serves {model}, not {asked!r}")
         return predictor.answer(body.assets, caller=who.name)
@@ -113,7 +113,7 @@ def _looks(app: FastAPI, serving: Serving, watch: FeatureWatch | None, figures: 
             raise Transient(f"no version of {serving.model} is loaded" + (f": {serving.error}" if serving.error else ""))
         return {"version": serving.loaded.manifest.version}
 
-    @app.get("/metrics")
+    @app.get("/metrics", dependencies=[Depends(web.require(Scope.READ))])
     async def metrics() -> Response:
         return Response(generate_latest(figures.registry), media_type=CONTENT_TYPE_LATEST)
 

@@ -375,7 +375,9 @@ def test_a_bad_release_and_its_rollback_show_in_the_figures_of_the_real_platform
     model, config = "rolled_back", Settings(data_dir=tmp_path)
     claim(config.serving_state_file, model)
     with transaction(engine) as conn:
-        token = tokens.create(conn, name="fleet", scopes=[tokens.Scope.INTAKE, tokens.Scope.OPERATE])
+        token = tokens.create(
+            conn, name="fleet", scopes=[tokens.Scope.PREDICT, tokens.Scope.OUTCOMES, tokens.Scope.OPERATE, tokens.Scope.READ]
+        )
     http = httpx.Client(headers={"Authorization": f"Bearer {token}"}, timeout=10)
     with (
         served(api.create_app(config, engine, evaluate_every_s=None)) as platform,

@@ -224,7 +224,7 @@ def test_a_person_opens_a_piece_of_evidence_in_a_browser_and_it_cannot_reach_the
     refused = anonymous.get(at)
     assert refused.status_code == 401
     assert "Basic" in refused.headers["www-authenticate"]
-    assert anonymous.get(at, auth=("anyone", keys.token("a sensor", Scope.INTAKE))).status_code == 403
+    assert anonymous.get(at, auth=("anyone", keys.token("a sensor", Scope.ALERTS))).status_code == 403
     assert client.get(f"/api/v1/incidents/{incident_id}/evidence/nothing").status_code == 404
     assert client.get("/api/v1/incidents/incident_0/evidence/drift-report.html").status_code == 404
 

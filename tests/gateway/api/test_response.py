@@ -43,7 +43,7 @@ def test_without_a_reason_nothing_changes(client: TestClient, incident: str) -> 
 
 
 def test_who_may_not_operate_may_not_change_it(client: TestClient, keys: Keys, incident: str) -> None:
-    reader = keys.of("a reader", Scope.READ, Scope.INTAKE, Scope.APPROVE)
+    reader = keys.of("a reader", Scope.READ, Scope.REPORT, Scope.APPROVE)
     for path, body in (("severity", {"severity": "low", "reason": "x"}), ("handover", {"role": "ml_team_lead", "to": "Me"}), ("go-on", {})):
         assert client.post(f"/api/v1/incidents/{incident}/{path}", json=body, headers=reader).status_code == 403
 

@@ -63,7 +63,7 @@ def of_model(world: World, model: str) -> list[Any]:
 def test_a_mail_with_a_token_in_its_recipient_opens_an_incident_and_its_end_is_noted(
     mailbox: Mailbox, world: World, keys: Keys, clock: Clock, model: str
 ) -> None:
-    to = f"alerts+{keys.token('monitor', Scope.INTAKE)}@ir.example.com"
+    to = f"alerts+{keys.token('monitor', Scope.ALERTS)}@ir.example.com"
     assert send(mailbox, mail(model), to)[0] == 250
     (incident,) = of_model(world, model)
     assert (incident.severity, incident.reported_by, incident.description) == ("high", "email", f"AUC of {model} is low")
@@ -76,7 +76,7 @@ def test_a_mail_with_a_token_in_its_recipient_opens_an_incident_and_its_end_is_n
 
 
 def test_the_token_may_stand_in_the_subject_and_is_not_kept(mailbox: Mailbox, world: World, keys: Keys, model: str) -> None:
-    tagged = mail(model, subject=f"AUC low [{keys.token('monitor', Scope.INTAKE)}]")
+    tagged = mail(model, subject=f"AUC low [{keys.token('monitor', Scope.ALERTS)}]")
     del tagged["Summary"]
     assert send(mailbox, tagged)[0] == 250
     (incident,) = of_model(world, model)
@@ -99,14 +99,14 @@ def test_without_a_token_of_the_scope_nothing_is_stored(
 def test_the_same_mail_again_changes_nothing(mailbox: Mailbox, world: World, keys: Keys, model: str) -> None:
     message = mail(model)
     message["Message-ID"] = f"<{model}@monitor.example.com>"
-    to = f"alerts+{keys.token('monitor', Scope.INTAKE)}@ir.example.com"
+    to = f"alerts+{keys.token('monitor', Scope.ALERTS)}@ir.example.com"
     assert [send(mailbox, message, to)[0] for _ in range(2)] == [250, 250]
     assert [incident.alert_count for incident in of_model(world, model)] == [1]
 
 
 def test_an_html_mail_is_read_by_its_words(mailbox: Mailbox, world: World, keys: Keys, model: str) -> None:
     message = EmailMessage()
-    message["Subject"] = f"AUC low [{keys.token('monitor', Scope.INTAKE)}]"
+    message["Subject"] = f"AUC low [{keys.token('monitor', Scope.ALERTS)}]"
     message["To"] = "alerts@ir.example.com"
     message.set_content(f"<style>p {{}}</style><p>Model: {model}</p><div>Severity: warning</div>", subtype="html")
     assert send(mailbox, message)[0] == 250
@@ -116,7 +116,7 @@ def test_an_html_mail_is_read_by_its_words(mailbox: Mailbox, world: World, keys:
 
 def test_a_mail_about_no_model_is_quarantined(mailbox: Mailbox, world: World, keys: Keys) -> None:
     message = mail("no model id!")
-    code, words = send(mailbox, message, f"alerts+{keys.token('monitor', Scope.INTAKE)}@ir.example.com")
+    code, words = send(mailbox, message, f"alerts+{keys.token('monitor', Scope.ALERTS)}@ir.example.com")
     assert (code, "1 quarantined" in words) == (250, True)
     with world.transaction() as conn:
         newest = quarantine.find(conn, source="email", limit=1)[0]
@@ -180,7 +180,7 @@ def test_a_hostile_mail_of_a_stranger_costs_no_time(what: str) -> None:
 
 @pytest.mark.parametrize("what", ["sender of parentheses", "parts within parts"])
 def test_a_hostile_mail_of_a_known_sender_is_kept_aside_and_costs_this_process_nothing(world: World, keys: Keys, what: str) -> None:
-    to = f"alerts+{keys.token('a broken monitor', Scope.INTAKE)}@ir.example.com"
+    to = f"alerts+{keys.token('a broken monitor', Scope.ALERTS)}@ir.example.com"
     before = _cpu_s()
     answer = Inbox(world).deliver(HOSTILE[what].encode(), [to])
     assert answer.startswith("250")
@@ -206,7 +206,7 @@ def test_the_parser_knows_none_of_our_secrets_and_ends_in_time(monkeypatch: pyte
 
 @pytest.mark.parametrize("where", ["plain", "encoded", "folded"])
 def test_the_token_is_found_in_a_subject_however_it_is_written(world: World, keys: Keys, model: str, where: str) -> None:
-    token = keys.token("monitor", Scope.INTAKE)
+    token = keys.token("monitor", Scope.ALERTS)
     subject = {
         "plain": f"low [{token}]",
         "encoded": "=?utf-8?q?low_=5B" + token.replace("_", "=5F") + "=5D?=",
@@ -217,7 +217,7 @@ def test_the_token_is_found_in_a_subject_however_it_is_written(world: World, key
 
 
 def test_a_token_in_the_body_or_in_another_header_proves_nothing(world: World, keys: Keys, model: str) -> None:
-    token = keys.token("monitor", Scope.INTAKE)
+    token = keys.token("monitor", Scope.ALERTS)
     for content in (f"X-Subject: {token}\r\n\r\nModel: {model}", f"From: a@b\r\n\r\nSubject: {token}\r\nModel: {model}"):
         assert Inbox(world).deliver(content.encode(), ["alerts@ir.example.com"]).startswith("550")
 
@@ -225,7 +225,7 @@ def test_a_token_in_the_body_or_in_another_header_proves_nothing(world: World, k
 def test_a_stranger_may_send_less_than_a_known_sender(mailbox: Mailbox, world: World, keys: Keys, model: str) -> None:
     long = mail(model)
     long.set_content(f"Model: {model}\n" + "words and words\n" * 30_000)
-    to = f"alerts+{keys.token('monitor', Scope.INTAKE)}@ir.example.com"
+    to = f"alerts+{keys.token('monitor', Scope.ALERTS)}@ir.example.com"
     assert send(mailbox, long, to)[0] == 250
     assert send(mailbox, long)[0] == 552
 
@@ -245,14 +245,14 @@ def test_a_line_without_an_end_is_cut_off(mailbox: Mailbox) -> None:
 
 def test_idle_connections_to_the_mail_door_keep_nobody_out(mailbox: Mailbox, keys: Keys, model: str) -> None:
     idle = [socket.create_connection(("127.0.0.1", mailbox.port), timeout=10) for _ in range(mail_door.MAX_CONNECTIONS + 10)]
-    assert send(mailbox, mail(model), f"alerts+{keys.token('monitor', Scope.INTAKE)}@ir.example.com")[0] == 250
+    assert send(mailbox, mail(model), f"alerts+{keys.token('monitor', Scope.ALERTS)}@ir.example.com")[0] == 250
     for one in idle:
         one.close()
 
 
 def test_over_its_rate_a_mail_stays_with_its_sender_and_wrong_tokens_are_sent_away(world: World, keys: Keys, model: str) -> None:
     edge = Edge(Limits(per_min_token=1, failed_per_min_address=2))
-    inbox, to = Inbox(world, edge), f"alerts+{keys.token('monitor', Scope.INTAKE)}@ir.example.com"
+    inbox, to = Inbox(world, edge), f"alerts+{keys.token('monitor', Scope.ALERTS)}@ir.example.com"
     content = mail(model).as_bytes()
     assert [inbox.deliver(content, [to])[:3] for _ in range(2)] == ["250", "451"]
     assert [inbox.deliver(content, [])[:3] for _ in range(3)] == ["550", "550", "421"]

@@ -139,7 +139,7 @@ def test_a_token_works_beside_any_signature_and_must_have_the_scope(
 ) -> None:
     monkeypatch.setenv("MLRUNBOOK_WEBHOOK_SECRET_GRAFANA", "of another Grafana")
     vector = by_name("grafana_hmac_body")
-    assert post(anonymous, vector, **keys.of("grafana", Scope.INTAKE)).status_code == 202
+    assert post(anonymous, vector, **keys.of("grafana", Scope.ALERTS)).status_code == 202
     assert post(anonymous, vector, **keys.of("a reader", Scope.READ)).status_code == 403
 
 

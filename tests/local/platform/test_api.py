@@ -44,7 +44,7 @@ class World:
 @pytest.fixture(scope="module")
 def api(engine: Engine, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Settings, httpx.Client]]:
     settings = settings_for(tmp_path_factory.mktemp("data"), engine, model_server_url=NOBODY)
-    with running(create_app(settings, engine, evaluate_every_s=None), bearer(engine, Scope.OPERATE, Scope.INTAKE)) as client:
+    with running(create_app(settings, engine, evaluate_every_s=None), bearer(engine, Scope.OPERATE, Scope.OUTCOMES, Scope.READ)) as client:
         yield settings, client
 
 
@@ -253,7 +253,7 @@ def test_schedules_are_suspended_and_resumed_by_operators(world: World, engine: 
     assert world.api.post(f"{url}/resume", json=body).status_code == 404
     with transaction(engine) as conn:
         feature_schedules.note_run(conn, "asset_wear", at=NOW, until=NOW)
-    assert world.api.post(f"{url}/suspend", json=body, headers=bearer(engine, Scope.INTAKE)).status_code == 403
+    assert world.api.post(f"{url}/suspend", json=body, headers=bearer(engine, Scope.OUTCOMES)).status_code == 403
     assert world.api.post(f"{url}/suspend", json=body).json() == {
         "schedules": [
             {
@@ -293,7 +293,7 @@ def test_writes_need_a_token_of_the_right_scope_and_reads_none(world: World, eng
         return world.api.post(url, json=body, headers=headers).status_code
 
     outcomes = {"outcomes": [{"predictionId": 2**62, "failed": True}]}
-    intake = bearer(engine, Scope.INTAKE)
+    intake = bearer(engine, Scope.OUTCOMES)
     assert status({"Authorization": ""}) == 401
     assert status({"Authorization": "Bearer mlrb_00000000_wrong"}) == 401
     assert status(intake) == 403

@@ -31,7 +31,7 @@ class World:
     def __init__(self, folder: Path, engine: Engine) -> None:
         self.engine, self.model = engine, new_model()
         self.settings: Settings = settings_for(folder, engine)
-        self.headers = bearer(engine, Scope.INTAKE)
+        self.headers = bearer(engine, Scope.PREDICT, Scope.READ)
 
     def start(self) -> AbstractContextManager[httpx.Client]:
         return running(create_app(self.settings, self.engine, model=self.model, restart_id="restart_1"), self.headers)

@@ -54,7 +54,7 @@ class World:
 
     def start(self, *, online: bool = True) -> AbstractContextManager[httpx.Client]:
         app = create_app(self.settings, self.engine, model=self.model, online=self.store if online else None)
-        return running(app, bearer(self.engine, Scope.INTAKE))
+        return running(app, bearer(self.engine, Scope.PREDICT, Scope.READ))
 
     def predict(self, client: httpx.Client, *assets: dict[str, Any]) -> httpx.Response:
         return client.post(f"/api/v1/ml/models/{self.model}/predict", json={"assets": list(assets)})

@@ -7,13 +7,13 @@ from fastapi import FastAPI
 from mlrunbook.base.db import transaction
 from mlrunbook.domain.errors import NotFound
 from mlrunbook.local.platform import feature_schedules, schemas
-from mlrunbook.local.platform.routes.site import Body, Key, Operator, Site
+from mlrunbook.local.platform.routes.site import READER, Body, Key, Operator, Site
 
 
 def add(app: FastAPI, site: Site) -> None:
     base = "/api/v1/ml/features/schedules"
 
-    @app.get(base)
+    @app.get(base, dependencies=[READER])
     def schedules() -> Body:
         with transaction(site.engine) as conn:
             found = feature_schedules.states(conn)

@@ -10,7 +10,7 @@ from fastapi.responses import JSONResponse
 from mlrunbook.base.db import transaction
 from mlrunbook.domain.errors import NotFound
 from mlrunbook.local.platform import alerts, change_log, history, metrics, predictions, schemas
-from mlrunbook.local.platform.routes.site import Body, Intake, Operator, Site, When
+from mlrunbook.local.platform.routes.site import READER, Body, Operator, OutcomeSender, Site, When
 
 BASE = "/api/v1/model-performance"
 
@@ -22,12 +22,12 @@ def add(app: FastAPI, site: Site) -> None:
 
 
 def _figures(app: FastAPI, site: Site) -> None:
-    @app.get(f"{BASE}/metrics/{{model}}")
+    @app.get(f"{BASE}/metrics/{{model}}", dependencies=[READER])
     def model_metrics(model: str, since: When = None, until: When = None, version: str | None = None) -> Body:
         with transaction(site.engine) as conn:
             return schemas.metrics(metrics.compare(conn, model, now=site.clock(), since=since, until=until, version=version))
 
-    @app.get(f"{BASE}/history/{{model}}")
+    @app.get(f"{BASE}/history/{{model}}", dependencies=[READER])
     def by_day(model: str, days: Annotated[int, Query(ge=1, le=schemas.MOST_DAYS)] = 28, until: When = None) -> Body:
         """The figures of each day of UTC, oldest first; days on which nothing was asked for are left out."""
         with transaction(site.engine) as conn:
@@ -48,7 +48,7 @@ def _figures(app: FastAPI, site: Site) -> None:
 
 
 def _alerts(app: FastAPI, site: Site) -> None:
-    @app.get(f"{BASE}/alerts")
+    @app.get(f"{BASE}/alerts", dependencies=[READER])
     def active_alerts(model: str | None = None) -> Body:
         with transaction(site.engine) as conn:
             if model is not None:
@@ -57,7 +57,7 @@ def _alerts(app: FastAPI, site: Site) -> None:
 
 
 def _predictions(app: FastAPI, site: Site) -> None:
-    @app.get("/api/v1/ml/predictions/logs")
+    @app.get("/api/v1/ml/predictions/logs", dependencies=[READER])
     def logs(
         limit: Annotated[int, Query(ge=1, le=10_000)] = 100,
         model: str | None = None,
@@ -72,10 +72,12 @@ def _predictions(app: FastAPI, site: Site) -> None:
         return JSONResponse({"predictions": [schemas.prediction(p) for p in found]})
 
     @app.post("/api/v1/ml/predictions/outcomes")
-    def outcomes(body: schemas.OutcomesRequest, _: Intake) -> Body:
+    def outcomes(body: schemas.OutcomesRequest, who: OutcomeSender) -> Body:
         """Enter the ground truth. 404 only when no prediction of the request is known."""
         given = {o.prediction_id: o.failed for o in body.outcomes}
         with transaction(site.engine) as conn:
+            for model in predictions.models_of(conn, given) if who.limits.models else ():
+                who.confine_to(model)
             unknown = predictions.record_outcomes(conn, given, at=site.clock())
         if len(unknown) == len(given):
             raise NotFound(f"no prediction has the id {unknown[0]}{' or the others given' if len(unknown) > 1 else ''}")

@@ -11,7 +11,7 @@ from fastapi.responses import JSONResponse
 from mlrunbook.base.db import transaction
 from mlrunbook.domain.errors import Invalid
 from mlrunbook.local.platform import change_log, registry, replay, schemas
-from mlrunbook.local.platform.routes.site import Body, Key, Operator, Site, When
+from mlrunbook.local.platform.routes.site import READER, Body, Key, Operator, Site, When
 
 CHANGES_BACK = timedelta(days=7)
 BASE = "/api/v1/ml/models/{model}"
@@ -25,12 +25,12 @@ def add(app: FastAPI, site: Site) -> None:
 
 
 def _production(app: FastAPI, site: Site) -> None:
-    @app.get("/api/v1/ml/models")
+    @app.get("/api/v1/ml/models", dependencies=[READER])
     def list_models() -> Body:
         with transaction(site.engine) as conn:
             return {"models": [{"model": name} for name in registry.list_models(conn)]}
 
-    @app.get(f"{BASE}/status")
+    @app.get(f"{BASE}/status", dependencies=[READER])
     def status(model: str) -> Body:
         with transaction(site.engine) as conn:
             slots = registry.slots(conn, model)
@@ -69,7 +69,7 @@ def _staging(app: FastAPI, site: Site) -> None:
 def _versions(app: FastAPI, site: Site) -> None:
     loaded = replay.Models(site.models_dir)
 
-    @app.get(f"{BASE}/versions")
+    @app.get(f"{BASE}/versions", dependencies=[READER])
     def versions(model: str) -> Body:
         with transaction(site.engine) as conn:
             slots = registry.slots(conn, model)
@@ -88,7 +88,7 @@ def _versions(app: FastAPI, site: Site) -> None:
             made = registry.register(conn, site.models_dir, model=model, version=body.version, by=by, at=site.clock(), key=key)
         return schemas.version(made)
 
-    @app.get(f"{BASE}/replay")
+    @app.get(f"{BASE}/replay", dependencies=[READER])
     def replay_versions(
         model: str,
         version: Annotated[list[schemas.Id], Query(min_length=1, max_length=schemas.MOST_VERSIONS)],
@@ -101,14 +101,14 @@ def _versions(app: FastAPI, site: Site) -> None:
 
 
 def _changes(app: FastAPI, site: Site) -> None:
-    @app.get(f"{BASE}/changes")
+    @app.get(f"{BASE}/changes", dependencies=[READER])
     def changes(model: str, since: When = None) -> Body:
         with transaction(site.engine) as conn:
             change_log.find(conn, model)
             found = change_log.list_changes(conn, model, since=since or site.clock() - CHANGES_BACK)
         return {"model": model, "changes": [schemas.change(c) for c in found]}
 
-    @app.get(f"{BASE}/applied")
+    @app.get(f"{BASE}/applied", dependencies=[READER])
     def applied(model: str) -> Body:
         with transaction(site.engine) as conn:
             change_log.find(conn, model)

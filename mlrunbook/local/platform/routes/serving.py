@@ -13,7 +13,7 @@ from mlrunbook.base import json_file
 from mlrunbook.base.db import transaction
 from mlrunbook.local.platform import change_log, schemas
 from mlrunbook.local.platform import work_orders as workorders
-from mlrunbook.local.platform.routes.site import Body, Key, Operator, Site
+from mlrunbook.local.platform.routes.site import READER, Body, Key, Operator, Site
 
 BASE = "/api/v1/ml/models/{model}"
 
@@ -24,7 +24,7 @@ def add(app: FastAPI, site: Site) -> None:
 
 
 def _server(app: FastAPI, site: Site) -> None:
-    @app.get(f"{BASE}/config")
+    @app.get(f"{BASE}/config", dependencies=[READER])
     def read_config(model: str) -> Body:
         with transaction(site.engine) as conn:
             change_log.find(conn, model)
@@ -67,7 +67,7 @@ def _server(app: FastAPI, site: Site) -> None:
 
 
 def _work_orders(app: FastAPI, site: Site) -> None:
-    @app.get(f"{BASE}/work-orders")
+    @app.get(f"{BASE}/work-orders", dependencies=[READER])
     def work_orders(model: str, state: Annotated[str | None, Query(pattern="^(pending|scheduled|done|cancelled)$")] = None) -> Body:
         with transaction(site.engine) as conn:
             change_log.find(conn, model)

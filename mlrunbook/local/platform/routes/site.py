@@ -24,7 +24,9 @@ HEALTH_TIMEOUT_S = 1.0
 STATUS_TIMEOUT_S = 3.0  # for who asks once: a server that is slow is not one that is down
 
 Operator = Annotated[Identity, Depends(web.require(Scope.OPERATE))]
-Intake = Annotated[Identity, Depends(web.require(Scope.INTAKE))]
+# Who asks for figures learns what runs here and how it is wrong.
+READER = Depends(web.require(Scope.READ))
+OutcomeSender = Annotated[Identity, Depends(web.require(Scope.OUTCOMES, model_in_body=True))]
 Key = Annotated[str | None, Header(alias="Idempotency-Key", max_length=200)]
 When = Annotated[web.Moment | None, Query()]
 Body = dict[str, Any]

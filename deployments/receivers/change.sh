@@ -1,5 +1,5 @@
 #!/bin/sh
-# A step of a delivery pipeline: tell what changed near a model, so that an incident after it finds it. Needs a token of scope intake.
+# A step of a delivery pipeline: tell what changed near a model, so that an incident after it finds it. Needs a token of scope report.
 # change.sh MODEL KIND REF AUTHOR, KIND one of deployment rollback staging config feature_store infrastructure data_pipeline
 set -eu
 body=$(printf '{"model": "%s", "kind": "%s", "ref": "%s", "author": "%s", "at": "%s"}' "$1" "$2" "$3" "$4" "$(date -u +%Y-%m-%dT%H:%M:%SZ)")

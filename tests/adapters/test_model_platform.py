@@ -57,7 +57,7 @@ def roll_back(platform: ModelPlatform, model: str, *, to: str = "v1.5.0", key: s
 
 
 def test_a_rollback_is_made_read_back_and_not_made_twice(world: World) -> None:
-    platform, model = world.platform(Scope.OPERATE), world.released()
+    platform, model = world.platform(Scope.OPERATE, Scope.READ), world.released()
     assert roll_back(platform, model) == "v1.5.0"
     assert roll_back(platform, model) == "v1.5.0"
     status = platform.status(model)
@@ -72,14 +72,14 @@ def test_a_rollback_is_made_read_back_and_not_made_twice(world: World) -> None:
 def test_the_registry_lists_its_models_also_one_of_which_no_version_serves(world: World) -> None:
     served, idle = world.released(), new_model()
     save_version(world.settings.models_dir, idle, "v1.0.0")
-    world.platform(Scope.OPERATE).register(idle, version="v1.0.0", registered_by="ci", idempotency_key="first")
-    listed = world.platform().models()
+    world.platform(Scope.OPERATE, Scope.READ).register(idle, version="v1.0.0", registered_by="ci", idempotency_key="first")
+    listed = world.platform(Scope.READ).models()
     assert {served, idle} <= set(listed)
     assert "no-such-model" not in listed
 
 
 def test_metrics_come_through_whole(world: World) -> None:
-    platform, model, now = world.platform(), world.released(), datetime.now(UTC)
+    platform, model, now = world.platform(Scope.READ), world.released(), datetime.now(UTC)
     log(world.engine, model, tp=8, fp=2, fn=2, tn=88, at=now - timedelta(days=1), asset_type="H")
     log(world.engine, model, tp=4, fp=6, fn=6, tn=84, at=now - timedelta(minutes=2), version="v2.0.0")
     found = platform.metrics(model)
@@ -93,7 +93,7 @@ def test_metrics_come_through_whole(world: World) -> None:
 
 
 def test_the_prediction_log_comes_through_newest_first(world: World) -> None:
-    platform, model = world.platform(), world.released()
+    platform, model = world.platform(Scope.READ), world.released()
     ids = log(world.engine, model, tp=1, unlabelled=2, features_of=reading(None))
     found = platform.prediction_log(model, limit=2)
     assert [p.id for p in found] == ids[:0:-1]
@@ -103,7 +103,7 @@ def test_the_prediction_log_comes_through_newest_first(world: World) -> None:
 
 
 def test_work_orders_are_listed_and_flagged(world: World) -> None:
-    platform, model = world.platform(Scope.OPERATE), world.released()
+    platform, model = world.platform(Scope.OPERATE, Scope.READ), world.released()
     config = serving_config.ensure(world.settings.serving_config_file, threshold=0.5)
     with transaction(world.engine) as conn:
         work_orders.create(conn, [(1, "asset_1", 0.9)], model=model, config=config, at=datetime.now(UTC))
@@ -113,7 +113,7 @@ def test_work_orders_are_listed_and_flagged(world: World) -> None:
 
 
 def test_a_version_is_registered_staged_and_promoted(world: World) -> None:
-    platform, model = world.platform(Scope.OPERATE), world.released()
+    platform, model = world.platform(Scope.OPERATE, Scope.READ), world.released()
     save_version(world.settings.models_dir, model, "v2.1.0")
     for _ in range(2):
         new = platform.register(model, version="v2.1.0", registered_by="x", idempotency_key="r1")
@@ -135,7 +135,7 @@ def test_a_version_is_registered_staged_and_promoted(world: World) -> None:
 
 
 def test_logged_requests_are_replayed_through_versions(world: World) -> None:
-    platform, model, now = world.platform(), world.released(), datetime.now(UTC)
+    platform, model, now = world.platform(Scope.READ), world.released(), datetime.now(UTC)
     log(world.engine, model, tp=2, at=now - timedelta(minutes=2), features_of=reading(HOT))
     log(world.engine, model, tn=1, unlabelled=1, at=now - timedelta(minutes=1), features_of=reading(None))
     found = platform.replay(model, versions=["v1.5.0", "v2.0.0", "v9.9.9"], limit=2)
@@ -148,7 +148,7 @@ def test_logged_requests_are_replayed_through_versions(world: World) -> None:
 
 
 def test_feature_schedules_are_listed_and_resumed(world: World) -> None:
-    platform = world.platform(Scope.OPERATE)
+    platform = world.platform(Scope.OPERATE, Scope.READ)
     world.released()
     with pytest.raises(NotFound):
         platform.feature_schedules()
@@ -170,7 +170,7 @@ def test_feature_schedules_are_listed_and_resumed(world: World) -> None:
 
 
 def test_a_shadows_scores_come_with_the_log(world: World) -> None:
-    platform, model = world.platform(), world.released()
+    platform, model = world.platform(Scope.READ), world.released()
     rows = [
         predictions.Scored(at=datetime.now(UTC), asset_id="a", asset_type="L", features=reading(), score=0.1, shadow_score=shadow)
         for shadow in (0.7, None)
@@ -190,7 +190,7 @@ def test_a_replay_whose_scores_do_not_fit_its_rows_is_refused() -> None:
 
 
 def test_what_does_not_exist_is_not_found(world: World) -> None:
-    platform, model = world.platform(Scope.OPERATE), world.released()
+    platform, model = world.platform(Scope.OPERATE, Scope.READ), world.released()
     with pytest.raises(NotFound, match=r"registered are v1\.5\.0, v2\.0\.0"):
         roll_back(platform, model, to="v9.9.9")
     with pytest.raises(NotFound):
@@ -204,11 +204,11 @@ def test_a_token_without_the_scope_is_refused_and_the_scope_named(world: World) 
     for platform in (world.platform(), world.platform(Scope.READ)):
         with pytest.raises(Refused, match="scope operate"):
             roll_back(platform, model)
-    assert world.platform().status(model).serving_version == "v2.0.0"
+    assert world.platform(Scope.READ).status(model).serving_version == "v2.0.0"
 
 
 def test_a_reused_key_is_refused_with_the_platforms_own_words(world: World) -> None:
-    platform, model = world.platform(Scope.OPERATE), world.released()
+    platform, model = world.platform(Scope.OPERATE, Scope.READ), world.released()
     roll_back(platform, model)
     with pytest.raises(Refused, match="Idempotency-Key 'k1' was used for"):
         roll_back(platform, model, to="v2.0.0")

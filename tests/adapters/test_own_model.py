@@ -106,7 +106,7 @@ def in_the_box(engine: Engine, tmp_path_factory: pytest.TempPathFactory) -> Iter
             rows = [str(conn.execute(select(t).order_by(*t.primary_key)).all()) for t in _tables(tables.models.metadata)]
         return "".join(rows).encode() + b"".join(f.read_bytes() for f in files)
 
-    headers = bearer(engine, Scope.OPERATE)
+    headers = bearer(engine, Scope.OPERATE, Scope.READ)
     with running(create_app(config, engine, evaluate_every_s=None), headers) as client:
         yield Serves(HttpPlatform(str(client.base_url), headers["Authorization"].removeprefix("Bearer ")), MODEL, world)
     with transaction(engine) as conn:

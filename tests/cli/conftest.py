@@ -96,6 +96,7 @@ def cli(gateway_url: str, database_url: str, token: Callable[..., str], tmp_path
         {
             "MLRUNBOOK_GATEWAY_URL": gateway_url,
             "MLRUNBOOK_GATEWAY_TOKEN": token("the lead", role="ml_team_lead"),
+            "MLRUNBOOK_PLATFORM_TOKEN": token("flows", Scope.OPERATE, Scope.READ),
             "MLRUNBOOK_DATABASE_URL": database_url,
             "MLRUNBOOK_DATA_DIR": str(tmp_path),
             "MLRUNBOOK_HOME": str(tmp_path),

@@ -16,7 +16,7 @@ from tests.local.platform.kit import bearer, running
 
 def test_a_platform_that_conforms_is_said_to_endpoint_by_endpoint(cli: Cli, platform: tuple[str, str]) -> None:
     url, model = platform
-    done = cli("platform-contract", url, "--model", model)
+    done = cli("platform-contract", url, "--model", model, MLRUNBOOK_PLATFORM_URL=url)
     assert done.exit_code == 0, done.output
     assert "conforms   GET   /api/v1/ml/models/{model}/status\n           v2.0.0 serves, the server is not healthy\n" in done.stdout
     assert "not run    POST  /api/v1/ml/models/{model}/rollback" in done.stdout
@@ -25,12 +25,13 @@ def test_a_platform_that_conforms_is_said_to_endpoint_by_endpoint(cli: Cli, plat
 
 def test_changes_need_the_models_name_and_a_token_and_are_put_back(cli: Cli, engine: Engine, platform: tuple[str, str]) -> None:
     url, model = platform
-    without = cli("platform-contract", url, "--allow-changes", model, "--json")
+    reader = bearer(engine, Scope.READ)["Authorization"].removeprefix("Bearer ")
+    without = cli("platform-contract", url, "--allow-changes", model, "--token-env", "TEAM_TOKEN", "--json", TEAM_TOKEN=reader)
     assert without.exit_code == 1
     refused = {r["check"]: r for r in json.loads(without.stdout) if r["verdict"] == "differs"}
     assert refused.keys() == {"rollback", "register", "stage", "promote", "flag_pending_work_orders"}
     assert "scope operate" in refused["rollback"]["came"]
-    token = bearer(engine, Scope.OPERATE)["Authorization"].removeprefix("Bearer ")
+    token = bearer(engine, Scope.OPERATE, Scope.READ)["Authorization"].removeprefix("Bearer ")
     done = cli("platform-contract", url, "--allow-changes", model, "--token-env", "TEAM_TOKEN", "--json", TEAM_TOKEN=token)
     assert {r["verdict"] for r in json.loads(done.stdout)} == {"conforms", "not run"}
     assert done.exit_code == 0
@@ -38,7 +39,7 @@ def test_changes_need_the_models_name_and_a_token_and_are_put_back(cli: Cli, eng
 
 
 def test_a_model_the_platform_does_not_know_is_missing_everywhere(cli: Cli, platform: tuple[str, str]) -> None:
-    done = cli("platform-contract", platform[0], "--model", "nobody", "--json")
+    done = cli("platform-contract", platform[0], "--model", "nobody", "--json", MLRUNBOOK_PLATFORM_URL=platform[0])
     assert done.exit_code == 1
     assert {r["check"]: r["verdict"] for r in json.loads(done.stdout)}["status"] == "missing"
 

@@ -42,7 +42,7 @@ def ours(engine: Engine, tmp_path_factory: pytest.TempPathFactory) -> Iterator[t
     with transaction(engine) as conn:
         work_orders.create(conn, [(1, "asset_1", 0.9)], model=model, config=config, at=now)
         feature_schedules.note_run(conn, "asset_sensors", at=now, until=now)
-    token = bearer(engine, Scope.OPERATE)["Authorization"].removeprefix("Bearer ")
+    token = bearer(engine, Scope.OPERATE, Scope.READ)["Authorization"].removeprefix("Bearer ")
     with running(create_app(settings, engine, evaluate_every_s=None), {}) as client:
         yield str(client.base_url), token, model
 

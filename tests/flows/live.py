@@ -173,8 +173,9 @@ class Live:
         self.stack = stack
         at = stack.ports
         self.gateway = httpx.Client(base_url=f"http://127.0.0.1:{at.gateway}", timeout=10, trust_env=False)
-        self.platform = httpx.Client(base_url=f"http://127.0.0.1:{at.platform}", timeout=10, trust_env=False)
-        self.server = httpx.Client(base_url=f"http://127.0.0.1:{at.model_server}", timeout=10, trust_env=False)
+        headers = {"Authorization": f"Bearer {stack.token('simulator')}"}
+        self.platform = httpx.Client(base_url=f"http://127.0.0.1:{at.platform}", headers=headers, timeout=10, trust_env=False)
+        self.server = httpx.Client(base_url=f"http://127.0.0.1:{at.model_server}", headers=headers, timeout=10, trust_env=False)
         self.prefect = prefect_client(f"http://127.0.0.1:{at.prefect}/api", stack.prefect_auth)
         self.simulator = FleetSimulator(
             Fleet(1),

@@ -97,9 +97,10 @@ def test_a_metric_drop_becomes_an_incident_and_its_end_is_noted(engine: Engine, 
     json_file.patch(config.serving_state_file, {"model": model, "replicas": 0})  # this test has no model server
     with transaction(engine) as conn:
         token = tokens.create(conn, name="alertmanager", scopes=(Scope.ALERTS,))
+        (tmp_path / "reader.token").write_text(tokens.create(conn, name="prometheus", scopes=(Scope.READ,)))
 
     with ExitStack() as parts:
-        platform = parts.enter_context(kit.running(platform_app(config, engine, evaluate_every_s=None), {}))
+        platform = parts.enter_context(kit.running(platform_app(config, engine, evaluate_every_s=None), kit.bearer(engine, Scope.READ)))
         gateway = parts.enter_context(kit.running(gateway_app(world_on(engine, now)), {}))
         prometheus_port, alertmanager = free_ports(2)
         ports = {"platform": platform.base_url.port, "gateway": gateway.base_url.port}

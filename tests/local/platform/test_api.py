@@ -133,7 +133,7 @@ def test_the_status_says_unhealthy_when_the_model_server_does_not_answer(world: 
 
 
 def test_the_status_shows_what_the_running_server_serves(world: World, engine: Engine) -> None:
-    headers = bearer(engine, Scope.OPERATE)
+    headers = bearer(engine, Scope.OPERATE, Scope.READ)
     with running(model_server.create_app(world.settings, engine, model=world.model), headers) as server:
         settings = world.settings.model_copy(update={"model_server_url": str(server.base_url)})
         with running(create_app(settings, engine, evaluate_every_s=None), headers) as api:
@@ -286,7 +286,7 @@ def test_a_replay_needs_a_version_and_a_known_model(world: World) -> None:
     assert world.api.get("/api/v1/ml/models/nobody/replay", params={"version": "v1.5.0"}).status_code == 404
 
 
-def test_writes_need_a_token_of_the_right_scope_and_reads_none(world: World, engine: Engine) -> None:
+def test_reads_and_writes_need_a_token_of_the_right_scope(world: World, engine: Engine) -> None:
     body, url = {"targetVersion": "v1.5.0", "rolledBackBy": "x"}, f"{world.base}/rollback"
 
     def status(headers: dict[str, str], url: str = url, body: dict[str, Any] = body) -> int:
@@ -299,7 +299,8 @@ def test_writes_need_a_token_of_the_right_scope_and_reads_none(world: World, eng
     assert status(intake) == 403
     assert status(intake, "/api/v1/ml/predictions/outcomes", outcomes) == 404  # let in, but no such prediction
     assert status(bearer(engine, Scope.OPERATE), "/api/v1/ml/predictions/outcomes", outcomes) == 403
-    assert world.api.get(f"{world.base}/status", headers={"Authorization": ""}).status_code == 200
+    assert world.api.get(f"{world.base}/status", headers={"Authorization": ""}).status_code == 401
+    assert world.api.get(f"{world.base}/status", headers=intake).status_code == 403
     assert world.applied() == {"promote": 2, "register": 2}
 
 
@@ -355,7 +356,7 @@ def test_the_running_platform_raises_an_alert_and_tells_the_gateway(world: World
     got: list[dict[str, Any]] = []
     with running(_gateway(got), {}) as gateway:
         settings = world.settings.model_copy(update={"gateway_url": str(gateway.base_url)})
-        with running(create_app(settings, engine, evaluate_every_s=0.2), {}) as api:
+        with running(create_app(settings, engine, evaluate_every_s=0.2), bearer(engine, Scope.READ)) as api:
             until(lambda: any(m["commonLabels"]["model"] == world.model for m in got), timeout_s=5)
             active = api.get("/api/v1/model-performance/alerts", params={"model": world.model}).json()["alerts"]
     assert "ModelF1Drop" in {a["labels"]["alertname"] for a in active}

@@ -14,6 +14,7 @@ from prometheus_client import CollectorRegistry
 from sqlalchemy import Engine, text
 
 from mlrunbook.base.db import transaction
+from mlrunbook.base.tokens import Scope
 from mlrunbook.domain.evaluation.performance import ModelMetrics
 from mlrunbook.domain.investigation.findings import Finding, State
 from mlrunbook.domain.policy.policy import AlertThresholds
@@ -22,7 +23,7 @@ from mlrunbook.local.platform.alerts import Watched
 from mlrunbook.local.platform.api import create_app
 from mlrunbook.local.platform.drift_watch import DriftWatch
 from mlrunbook.local.platform.prometheus_metrics import FAMILIES, REFRESH_S, PlatformCollector
-from tests.local.platform.kit import NOW, log, new_model, reading, release, running, settings_for
+from tests.local.platform.kit import NOW, bearer, log, new_model, reading, release, running, settings_for
 
 HEALTHY: dict[str, Any] = {"status": "ok", "features": {"state": "ok"}}
 
@@ -185,9 +186,10 @@ def test_drift_is_looked_at_once_a_minute_and_how_long_it_stands_is_remembered(e
     assert look()[1] == timedelta(0)
 
 
-def test_the_platform_serves_its_figures_with_help_and_without_a_token(engine: Engine, model: str, tmp_path: Path) -> None:
+def test_the_platform_serves_its_figures_with_help_to_who_may_read(engine: Engine, model: str, tmp_path: Path) -> None:
     app = create_app(settings_for(tmp_path, engine, model_server_url="http://127.0.0.1:9"), engine, evaluate_every_s=None)
-    with running(app, {}) as client:
+    with running(app, bearer(engine, Scope.READ)) as client:
+        assert client.get("/metrics", headers={"Authorization": ""}).status_code == 401
         body = client.get("/metrics").text
     for name, (help_, _) in FAMILIES.items():
         assert f"# HELP {name} {help_}\n# TYPE {name} gauge\n" in body

@@ -129,7 +129,8 @@ def _become(module: str, host: str, port: int, *more: str) -> None:
 
 def deploy() -> None:
     """Create the work pool and the deployments of prefect.yaml on the Prefect server."""
-    from mlrunbook.adapters.prefect.deployments import POOL, deploy_command, ensure_pool, prefect_client
+    from mlrunbook.adapters.prefect.deployments import deploy_command, ensure_pool, prefect_client
+    from mlrunbook.base.settings import Settings
 
     env, home = target.environment(), target.checkout()
     command = deploy_command(home)
@@ -137,10 +138,10 @@ def deploy() -> None:
     if not url:
         raise Invalid(f"{target.NO_STACK}PREFECT_API_URL to your Prefect server's API")
     with prefect_client(url, env.get("PREFECT_API_AUTH_STRING")) as http:
-        ensure_pool(http)
+        ensure_pool(http, Settings().runs_at_once)
     if code := subprocess.run(command, cwd=home, env=env, check=False).returncode:
         raise Refused(f"`prefect deploy` failed with exit code {code}: its output above says why")
-    typer.echo(f"deployed on {url}; runs start while a worker polls: prefect worker start --pool {POOL}")
+    typer.echo(f"deployed on {url}; runs start while a worker polls: mlrunbook worker")
 
 
 def demo(

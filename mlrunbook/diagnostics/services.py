@@ -68,7 +68,7 @@ def _pool(http: httpx.Client) -> Iterator[Finding]:
     if deployments.worker_online(http, since=datetime.now(UTC) - SEEN):
         yield ok("worker", "has polled the pool")
     else:
-        yield fail("worker", f"none has polled {deployments.POOL} for {SEEN.seconds} s", f"prefect worker start --pool {deployments.POOL}")
+        yield fail("worker", f"none has polled {deployments.POOL} for {SEEN.seconds} s", "mlrunbook worker")
 
 
 def _deployments(http: httpx.Client, home: Path) -> Iterator[Finding]:

@@ -44,7 +44,6 @@ class Settings(BaseSettings):
     kube_context: str | None = Field(default=None, description="Context of the kubeconfig; default its current one, or the pod's account")
     kube_namespace: str | None = Field(default=None, description="Namespace of the model's objects; default the context's, or the pod's")
     runs_at_once: int = Field(default=4, ge=3, description="Flow runs at once, all workers together; one place is for critical incidents")
-    run_env: str = Field(default="", description="Names of more variables that flow runs get, by commas")
     lease_s: float = Field(default=30.0, gt=0, description="A flow silent for this long is taken to be dead")
     dispatch_every_s: float = Field(default=1.0, gt=0)
     http_timeout_s: float = Field(default=10.0, gt=0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -16,7 +17,7 @@ POOL = "mlrunbook"
 FLOW_PROCESS = ("-m", "mlrunbook.adapters.prefect.flow_process")
 # Everything is fixed and nothing is a variable: who starts a run has no say in what is run. Our worker looks at none of it; it is for a
 # worker of Prefect's own on this pool, and makes the server refuse a run that sets job variables.
-_BASE_JOB_TEMPLATE: dict[str, Any] = {
+BASE_JOB_TEMPLATE: dict[str, Any] = {
     "job_configuration": {
         "command": " ".join(("python", *FLOW_PROCESS)),
         "env": {},
@@ -67,7 +68,7 @@ def basic(auth: str | None) -> tuple[str, str] | None:
 
 def ensure_pool(http: httpx.Client, runs_at_once: int) -> None:
     """The work pool with its limit, its queues and its job template. A pool of another type (kubernetes) keeps its template."""
-    limit, template = {"concurrency_limit": runs_at_once}, {"base_job_template": _BASE_JOB_TEMPLATE}
+    limit, template = {"concurrency_limit": runs_at_once}, {"base_job_template": BASE_JOB_TEMPLATE}
     try:
         answer = http.post("/work_pools/", json={"name": POOL, "type": "process"} | limit | template)
         if answer.status_code == 409:
@@ -82,6 +83,24 @@ def ensure_pool(http: httpx.Client, runs_at_once: int) -> None:
             _accepted(answer, f"the work queue {queue.name!r}")
     except httpx.HTTPError as error:
         raise Transient(f"Prefect at {http.base_url} does not answer ({type(error).__name__}); is its server up?") from error
+
+
+def differences(http: httpx.Client, pool: Mapping[str, Any], runs_at_once: int) -> list[str]:
+    """What of the pool is not as `ensure_pool` leaves it. A pool of another type has a template of its own."""
+    found = {queue["name"]: queue for queue in http.post(f"/work_pools/{POOL}/queues/filter", json={}).raise_for_status().json()}
+    wrong = [
+        f"queue {queue.name} is not as deployed"
+        for queue in queues(runs_at_once)
+        if (found.get(queue.name, {}).get("concurrency_limit", -1), found.get(queue.name, {}).get("is_paused")) != (queue.limit, False)
+    ]
+    ranked = sorted((q for q in queues(runs_at_once) if q.name in found), key=lambda queue: int(found[queue.name].get("priority") or 0))
+    if [queue.priority for queue in ranked] != sorted(queue.priority for queue in ranked):
+        wrong.append("its queues are in another order")
+    if pool.get("concurrency_limit") != runs_at_once:
+        wrong.append(f"its limit is {pool.get('concurrency_limit')}, not {runs_at_once}")
+    if pool.get("type") == "process" and pool.get("base_job_template") != BASE_JOB_TEMPLATE:
+        wrong.append("its job template was changed")
+    return wrong
 
 
 def _accepted(answer: httpx.Response, what: str) -> None:

@@ -91,6 +91,17 @@ def load(run: FlowRun, home: Path) -> Any:
     raise Refused(text)
 
 
+def read_no_stored_results() -> None:
+    """Ours keep none. One that a state on the server points to would be unpickled here: code of whoever has written that state."""
+    from prefect.results import ResultStore
+
+    async def refuse(metadata: Any) -> Any:
+        raise Refused(f"a state on the Prefect server points to a stored result ({metadata.storage_key}), and our flows store none")
+
+    assert hasattr(ResultStore, "_from_metadata"), "Prefect reads stored results by another way: close that one"
+    ResultStore._from_metadata = staticmethod(refuse)  # type: ignore[method-assign]
+
+
 def main() -> None:
     """As `python -m prefect.engine`, but for where the flow comes from."""
     from prefect._internal.control_listener import configure_from_env
@@ -100,6 +111,7 @@ def main() -> None:
     run_id, home = UUID(os.environ["PREFECT__FLOW_RUN_ID"]), settings().home.resolve()
     sys.path.insert(0, str(home))
     configure_from_env()
+    read_no_stored_results()
     with handle_engine_signals(run_id):
         from prefect.flow_engine import load_flow_run, run_flow
         from prefect.logging.loggers import flow_run_logger

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 import uuid
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -184,3 +188,29 @@ def test_a_run_is_refused_that_asks_for_more_than_a_flow_of_ours(
 ) -> None:
     why = refusal(name, entrypoint, pull_steps=pull_steps, job_variables=job_variables, ours=OURS)
     assert (why is not None) is refused
+
+
+FORGED = """
+import asyncio
+from prefect.states import Completed
+from prefect._internal.result_records import ResultRecordMetadata
+from mlrunbook.adapters.prefect import flow_process
+
+flow_process.read_no_stored_results()
+forged = ResultRecordMetadata(storage_key="{folder}/evil", serializer=dict(type="pickle"), expiration=None, storage_block_id=None)
+try:
+    asyncio.run(Completed(data=forged).aresult(retry_result_failure=False))
+except Exception as error:
+    print(error)
+"""
+
+
+def test_a_result_that_a_forged_state_points_to_is_never_unpickled(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", FORGED.format(folder=tmp_path)],
+        env={"PATH": os.environ["PATH"], "PREFECT_HOME": str(tmp_path), "HOME": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "our flows store none" in done.stdout, done.stderr

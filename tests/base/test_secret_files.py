@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +12,7 @@ import pytest
 
 from mlrunbook.base import secret_files
 from mlrunbook.domain.errors import Invalid
-from tests.cli.conftest import Cli
+from tests.cli.conftest import Cli, environment
 
 PRINT = "import os; print(os.environ['MLRUNBOOK_DATABASE_URL'], os.environ.get('PREFECT_API_AUTH_STRING'))"
 
@@ -44,8 +45,14 @@ def test_a_program_that_knows_variables_alone_gets_them(folder: Path) -> None:
 
 def test_the_command_line_reads_them(folder: Path) -> None:
     (folder / "MLRUNBOOK_CHANNEL_PAGE").write_text("smtp://mail.example.com/?to=a@example.com&from=b@example.com")
-    cli = Cli({"MLRUNBOOK_SECRETS_DIR": str(folder), "MLRUNBOOK_DATA_DIR": str(folder), "MLRUNBOOK_HOME": str(folder)})
-    assert "mail.example.com" in cli("channel", "list").stdout
+    env = {"MLRUNBOOK_SECRETS_DIR": str(folder), "MLRUNBOOK_DATA_DIR": str(folder), "MLRUNBOOK_HOME": str(folder), "COLUMNS": "200"}
+
+    def listed(**more: str) -> str:
+        argv = [str(Path(sys.executable).parent / "mlrunbook"), "channel", "list"]
+        return subprocess.run(argv, env=environment(Cli(env | more)), capture_output=True, text=True, check=True).stdout
+
+    assert re.search(r"page .* set +$", listed(), re.MULTILINE)
+    assert "not set: MLRUNBOOK_CHANNEL_PAGE" in listed(MLRUNBOOK_SECRETS_DIR="")
 
 
 def test_a_folder_that_is_not_there_is_named(tmp_path: Path) -> None:

@@ -383,7 +383,8 @@ class Stack:
         return Service("prefect", argv, env, healthy, ready_timeout_s=120)
 
     def _worker(self) -> Service:
-        argv = [sys.executable, "-m", "mlrunbook.adapters.prefect.worker", "--name", "local"]
+        argv = [sys.executable, "-m", "mlrunbook.adapters.prefect.worker"]
+        argv += ["--name", "local"] if _given("PREFECT_API_URL") is None else []  # a server of several machines tells workers apart
         http, since = deployments.prefect_client(self.prefect_api_url, self.prefect_auth), datetime.now(UTC)
         env = run_environment.kept(self._child_env()) | {"PREFECT_WORKER_QUERY_SECONDS": "1"}
         return Service("worker", argv, env, lambda: deployments.worker_online(http, since=since), cwd=self.home)

@@ -76,6 +76,16 @@ def test_the_role_has_every_verb_that_is_used_and_no_other() -> None:
     assert not of_kind("ClusterRoleBinding")
 
 
+def test_every_verb_of_the_role_is_one_that_the_code_uses() -> None:
+    source = "".join(file.read_text() for file in (ROOT / "mlrunbook/adapters/kubernetes").glob("*.py"))
+    verbs = {"get": "get", "find": "list", "patch": "patch", "create": "create", "delete": "delete"}
+    used = {(resource, verbs[verb]) for verb, resource in re.findall(r'cluster\.(get|find|patch|create|delete)(?:\(|, )"(\w+)"', source)}
+    assert "cluster.log" in source
+    assert "cluster.usage" in source
+    used |= {("pods/log", "get"), ("pods", "list")}
+    assert used == {(access.rule_resource, access.verb) for access in NEEDED}
+
+
 def test_the_role_names_the_objects_that_the_policy_names(tmp_path: Any) -> None:
     objects = shipped_policy(tmp_path).objects.of(DEFAULT_MODEL)
     rules = find("Role", "mlrunbook-runtime")["rules"]

@@ -237,8 +237,11 @@ class Notifier(Protocol):
 class Orchestrator(Protocol):
     """What starts and resumes flow runs (Prefect's API)."""
 
-    def start(self, deployment: str, parameters: Mapping[str, Any], *, idempotency_key: str, name: str | None = None) -> str:
-        """Start a run; the same key again returns the same run's id. NotFound when the deployment does not exist."""
+    def start(
+        self, deployment: str, parameters: Mapping[str, Any], *, idempotency_key: str, name: str | None = None, urgent: bool = False
+    ) -> str:
+        """Start a run; the same key again returns the same run's id. NotFound when the deployment does not exist. `urgent`: before all
+        others, and in a place that no other takes."""
         ...
 
     def resume(self, run_id: str, run_input: Mapping[str, Any]) -> None:
@@ -249,4 +252,12 @@ class Orchestrator(Protocol):
 
     def is_queued(self, run_id: str) -> bool:
         """Accepted, but no worker has begun it."""
+        ...
+
+    def is_urgent(self, run_id: str) -> bool:
+        """Whether it was started as urgent."""
+        ...
+
+    def cancel(self, run_id: str, why: str) -> None:
+        """End it, wherever it is; one that has ended stays as it is."""
         ...

@@ -441,9 +441,15 @@ class LedgerOrchestrator:
     resumed: list[str] = field(default_factory=list)
     suspended: set[str] = field(default_factory=set)
     queued: set[str] = field(default_factory=set)
+    urgent: set[str] = field(default_factory=set)
+    cancelled: set[str] = field(default_factory=set)
 
-    def start(self, deployment: str, parameters: Mapping[str, Any], *, idempotency_key: str, name: str | None = None) -> str:
+    def start(
+        self, deployment: str, parameters: Mapping[str, Any], *, idempotency_key: str, name: str | None = None, urgent: bool = False
+    ) -> str:
         self._check()
+        if idempotency_key not in self.started and urgent:
+            self.urgent.add(f"run-{idempotency_key}")
         self.started.setdefault(idempotency_key, dict(parameters))
         return f"run-{idempotency_key}"
 
@@ -457,6 +463,16 @@ class LedgerOrchestrator:
     def is_queued(self, run_id: str) -> bool:
         self._check()
         return run_id in self.queued
+
+    def is_urgent(self, run_id: str) -> bool:
+        self._check()
+        return run_id in self.urgent
+
+    def cancel(self, run_id: str, why: str) -> None:
+        self._check()
+        self.queued.discard(run_id)
+        self.suspended.discard(run_id)
+        self.cancelled.add(run_id)
 
     def is_suspended(self, run_id: str) -> bool:
         self._check()

@@ -43,6 +43,7 @@ class Settings(BaseSettings):
     runtime: Literal["local", "kubernetes"] = Field(default="local", description="Where the model server runs")
     kube_context: str | None = Field(default=None, description="Context of the kubeconfig; default its current one, or the pod's account")
     kube_namespace: str | None = Field(default=None, description="Namespace of the model's objects; default the context's, or the pod's")
+    runs_at_once: int = Field(default=4, ge=3, description="Flow runs at once, all workers together; one place is for critical incidents")
     lease_s: float = Field(default=30.0, gt=0, description="A flow silent for this long is taken to be dead")
     dispatch_every_s: float = Field(default=1.0, gt=0)
     http_timeout_s: float = Field(default=10.0, gt=0)

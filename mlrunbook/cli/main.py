@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from importlib.metadata import version as version_of
 from typing import Annotated
 
 import typer
 
+from mlrunbook.base import secret_files
 from mlrunbook.cli import (
     actions,
     audit,
@@ -46,7 +48,7 @@ def _tell_version(asked: bool) -> None:
 def about(
     version: Annotated[bool, typer.Option("--version", callback=_tell_version, is_eager=True, help="Say the version.")] = False,
 ) -> None:
-    pass
+    os.environ.update(secret_files.read(os.environ))
 
 
 app.command()(services.up)
@@ -74,6 +76,7 @@ app.command()(train.train)
 app.command()(backup.backup)
 app.command()(backup.restore)
 app.command()(services.deploy)
+app.command()(services.worker)
 app.add_typer(database.db, name="db")
 app.command()(services.gateway)
 app.command()(services.platform)

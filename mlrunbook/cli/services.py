@@ -96,6 +96,7 @@ def _tell(stack: Stack) -> None:
         ("Logs", str(stack.data / "logs")),
     ):
         typer.echo(f"  {label:<13} {where}")
+    typer.echo("Prefect's login equals a shell on this machine as this user: give it to those alone who may change production.")
     if moved:
         typer.echo(f"In another terminal, first: export MLRUNBOOK_DATA_DIR={shlex.quote(str(stack.data))}")
     typer.echo("Incidents: mlrunbook incidents list")
@@ -109,17 +110,33 @@ def gateway(
     no_dispatcher: Annotated[bool, typer.Option("--no-dispatcher", help="Serve HTTP only; another gateway delivers.")] = False,
 ) -> None:
     """Run the gateway: alerts and reports in; pages, runs and answers out."""
-    _become("mlrunbook.gateway", host, port, *(["--no-dispatcher"] if no_dispatcher else []))
+    _become("mlrunbook.gateway", "--host", host, "--port", str(port), *(["--no-dispatcher"] if no_dispatcher else []))
 
 
 def platform(host: Host = "127.0.0.1", port: Port = 8070) -> None:
     """Run the model platform's API."""
-    _become("mlrunbook.local.platform.api", host, port)
+    _become("mlrunbook.local.platform.api", "--host", host, "--port", str(port))
 
 
-def _become(module: str, host: str, port: int, *more: str) -> None:
+def worker(
+    name: Annotated[str | None, typer.Option("--name", help="How Prefect shows it; default this machine's name.")] = None,
+    with_healthcheck: Annotated[
+        bool, typer.Option("--with-healthcheck", help="Also answer on /health: PREFECT_WORKER_WEBSERVER_HOST and _PORT.")
+    ] = False,
+) -> None:
+    """Run flows of this checkout, and nothing else that Prefect's login could ask for."""
+    from mlrunbook.adapters.prefect.deployments import deploy_command
+
+    deploy_command(target.checkout())  # without a prefect.yaml it would refuse every run
+    if not target.environment().get("PREFECT_API_URL"):
+        raise Invalid(f"{target.NO_STACK}PREFECT_API_URL to your Prefect server's API")
+    options = [*(["--name", name] if name else []), *(["--with-healthcheck"] if with_healthcheck else [])]
+    _become("mlrunbook.adapters.prefect.worker", *options)
+
+
+def _become(module: str, *options: str) -> None:
     """Replace this process by the service, so that signals and exit code are its own."""
-    argv = [sys.executable, "-m", module, "--host", host, "--port", str(port), *more]
+    argv = [sys.executable, "-m", module, *options]
     env = target.environment()
     if not env.get("MLRUNBOOK_DATABASE_URL"):
         raise Invalid(f"{target.NO_STACK}MLRUNBOOK_DATABASE_URL")
@@ -129,7 +146,8 @@ def _become(module: str, host: str, port: int, *more: str) -> None:
 
 def deploy() -> None:
     """Create the work pool and the deployments of prefect.yaml on the Prefect server."""
-    from mlrunbook.adapters.prefect.deployments import POOL, deploy_command, ensure_pool, prefect_client
+    from mlrunbook.adapters.prefect.deployments import deploy_command, ensure_pool, prefect_client
+    from mlrunbook.base.settings import Settings
 
     env, home = target.environment(), target.checkout()
     command = deploy_command(home)
@@ -137,10 +155,10 @@ def deploy() -> None:
     if not url:
         raise Invalid(f"{target.NO_STACK}PREFECT_API_URL to your Prefect server's API")
     with prefect_client(url, env.get("PREFECT_API_AUTH_STRING")) as http:
-        ensure_pool(http)
+        ensure_pool(http, Settings().runs_at_once)
     if code := subprocess.run(command, cwd=home, env=env, check=False).returncode:
         raise Refused(f"`prefect deploy` failed with exit code {code}: its output above says why")
-    typer.echo(f"deployed on {url}; runs start while a worker polls: prefect worker start --pool {POOL}")
+    typer.echo(f"deployed on {url}; runs start while a worker polls: mlrunbook worker")
 
 
 def demo(

@@ -14,6 +14,7 @@ from mlrunbook.adapters.feast.store import FeastStore
 from mlrunbook.adapters.kubernetes import cluster as kubernetes_cluster
 from mlrunbook.adapters.kubernetes.access import NEEDED, Access
 from mlrunbook.adapters.kubernetes.cluster import Cluster
+from mlrunbook.adapters.kubernetes.isolation import name_of
 from mlrunbook.adapters.local.serving_state import desired_state
 from mlrunbook.diagnostics.doctor import CALL_S, Ask, Finding, fail, ok, warn
 from mlrunbook.domain.errors import NotFound
@@ -67,7 +68,8 @@ def _cluster(ask: Ask) -> Iterator[Finding]:
             yield _unmapped(ask.model, mapped)
             return
         objects = ask.policy.objects.of(ask.model)
-        lacking = [access for access in NEEDED if not _allowed(api, access, login.namespace, objects)]
+        named = _names(ask.model, objects, api, login.namespace)
+        lacking = [access for access in NEEDED if not _allowed(api, access, login.namespace, named)]
     except ApiException as error:
         fix = "log in again, or renew the token of the kubeconfig" if error.status == 401 else "ask whoever runs the cluster"
         yield fail("runtime", f"the API server answers {error.status} {error.reason}", fix)
@@ -91,17 +93,30 @@ def _unmapped(model: str, mapped: list[str]) -> Finding:
     return fail("cluster objects", said, f"name its objects in `models.{model}.cluster`, or ask about {mapped[0]} with --model")
 
 
-def _named(access: Access, objects: ClusterObjects) -> set[str]:
-    """The objects by name, where a Role may be limited to them. "" asks for all."""
-    by_resource = {
+def _names(model: str, objects: ClusterObjects, api: Any, namespace: str) -> dict[str, set[str]]:
+    """The objects by name, where a Role may be limited to them."""
+    return {
         "deployments": {objects.scaled_deployment, objects.restarted_deployment},
         "services": {objects.service},
         "configmaps": {objects.config_map},
+        "horizontalpodautoscalers": _autoscalers(api, namespace, objects) or {objects.scaled_deployment},
+        "networkpolicies": {name_of(model)},
     }
-    return by_resource.get(access.resource, {""}) if access.verb in ("get", "patch") else {""}
 
 
-def _allowed(api: Any, access: Access, namespace: str, objects: ClusterObjects) -> bool:
+def _autoscalers(api: Any, namespace: str, objects: ClusterObjects) -> set[str]:
+    """Those of the model server; none where we may not look, which is told as what it is."""
+    from kubernetes import client
+    from kubernetes.client.exceptions import ApiException
+
+    try:
+        found: Any = client.AutoscalingV1Api(api).list_namespaced_horizontal_pod_autoscaler(namespace, _request_timeout=CALL_S)
+    except ApiException:
+        return set()
+    return {one.metadata.name for one in found.items if one.spec.scale_target_ref.name == objects.scaled_deployment}
+
+
+def _allowed(api: Any, access: Access, namespace: str, named: dict[str, set[str]]) -> bool:
     """As `kubectl auth can-i`."""
     from kubernetes import client
 
@@ -111,7 +126,7 @@ def _allowed(api: Any, access: Access, namespace: str, objects: ClusterObjects) 
         reviews.create_self_subject_access_review(
             {"spec": {"resourceAttributes": asked | {"namespace": namespace, "name": name}}}, _request_timeout=CALL_S
         ).status.allowed
-        for name in _named(access, objects)
+        for name in (named.get(access.resource, {""}) if access.verb in ("get", "patch", "delete") else {""})
     )
 
 

@@ -41,8 +41,9 @@ def prefect(ask: Ask) -> Iterator[Finding]:
                 yield fail("Prefect", f"{url} answers {answer.status_code}", "correct PREFECT_API_URL: it ends in /api")
                 return
             yield _version(answer.json())
+            yield _login(http, url)
             yield from _clock("clock of Prefect", answer, sent, received)
-            yield from _pool(http)
+            yield from _pool(http, ask.settings.runs_at_once)
             yield from _deployments(http, ask.settings.home)
         except httpx.HTTPError as error:
             yield fail("Prefect", f"{url} does not answer ({type(error).__name__})", "start its server, or correct PREFECT_API_URL")
@@ -55,7 +56,15 @@ def _version(theirs: Any) -> Finding:
     return ok("Prefect", f"server {theirs}")
 
 
-def _pool(http: httpx.Client) -> Iterator[Finding]:
+def _login(http: httpx.Client, url: str) -> Finding:
+    """What the login is worth, said each time: it looks like the login of a dashboard."""
+    if httpx.get(f"{url.rstrip('/')}/admin/version", timeout=CALL_S, trust_env=False).is_success:
+        said = f"{url} asks for none: whoever reaches it can start and end runs, and it equals a shell on a worker"
+        return warn("Prefect's login", said, "set PREFECT_SERVER_API_AUTH_STRING on the server, and PREFECT_API_AUTH_STRING here")
+    return ok("Prefect's login", "is one for everybody, and equals a shell on a worker: for those alone who may change production")
+
+
+def _pool(http: httpx.Client, runs_at_once: int) -> Iterator[Finding]:
     answer = http.get(f"/work_pools/{deployments.POOL}")
     if answer.status_code == 404:
         yield fail("work pool", f"Prefect has no work pool {deployments.POOL}", "mlrunbook deploy")
@@ -63,12 +72,14 @@ def _pool(http: httpx.Client) -> Iterator[Finding]:
     pool = answer.json()
     if pool.get("is_paused"):
         yield fail("work pool", f"{deployments.POOL} is paused: no run starts", f"prefect work-pool resume {deployments.POOL}")
+    elif wrong := deployments.differences(http, pool, runs_at_once):
+        yield warn("work pool", f"{deployments.POOL}: {'; '.join(wrong)}", "mlrunbook deploy, and ask who changed it on the Prefect server")
     else:
-        yield ok("work pool", f"{deployments.POOL}, type {pool.get('type')}")
+        yield ok("work pool", f"{deployments.POOL}, type {pool.get('type')}, {runs_at_once} runs at once, critical incidents first")
     if deployments.worker_online(http, since=datetime.now(UTC) - SEEN):
         yield ok("worker", "has polled the pool")
     else:
-        yield fail("worker", f"none has polled {deployments.POOL} for {SEEN.seconds} s", f"prefect worker start --pool {deployments.POOL}")
+        yield fail("worker", f"none has polled {deployments.POOL} for {SEEN.seconds} s", "mlrunbook worker")
 
 
 def _deployments(http: httpx.Client, home: Path) -> Iterator[Finding]:
@@ -80,10 +91,13 @@ def _deployments(http: httpx.Client, home: Path) -> Iterator[Finding]:
     for one in wanted:
         name, entrypoint = one["name"], one["entrypoint"]
         answer = http.get(f"/deployments/name/{name}/{name}")
+        found = answer.json()
         if answer.status_code == 404:
             bad.append(f"{name} is not deployed")
-        elif answer.json().get("entrypoint") != entrypoint:
-            bad.append(f"{name} starts {answer.json().get('entrypoint')}, not {entrypoint}")
+        elif found.get("entrypoint") != entrypoint:
+            bad.append(f"{name} starts {found.get('entrypoint')}, not {entrypoint}")
+        elif found.get("pull_steps") or found.get("job_variables"):
+            bad.append(f"{name} has pull steps or job variables: its runs are refused")
         elif not _defined(home, entrypoint):
             bad.append(f"{entrypoint} is not in {home}")
     if bad:

@@ -15,7 +15,7 @@ from typing import Any
 
 from mlrunbook.domain.communication.messages import Rendered, bare_page
 from mlrunbook.domain.errors import NotFound, Refused, RunbookError
-from mlrunbook.domain.incident import Incident
+from mlrunbook.domain.incident import Incident, Severity
 from mlrunbook.gateway import payloads
 from mlrunbook.gateway.lanes import Attempt, Lanes
 from mlrunbook.ports import Message
@@ -56,6 +56,7 @@ TIMERS = {
 """What the store alone decides. Each is `(conn, policy, row, *, now)`."""
 LOOK_AGAIN_S = 300.0  # how often a run that waits for a human is checked to be still there
 TRY_AGAIN_S = 30.0  # when it could not be checked
+EXPEDITE_AFTER = timedelta(seconds=5)  # a resumed run begins in 4 s where a place is free
 STUCK_S = 120.0  # a round takes milliseconds, and a delivery ends at its deadline
 UNKNOWN_AFTER = timedelta(minutes=5)  # a kind that a newer gateway has put: it may be about to deliver it
 FINISH_S = 2.0  # what is under way at the end may end in this time; what is cut off goes out again
@@ -267,16 +268,21 @@ class Dispatcher:
         with self._world.transaction() as conn:
             lease = leases.get(conn, str(item.incident_id))
         waits = lease.state == "waiting" and lease.holder is not None
-        if waits:
+        if not waits:
+            self._expedite(lease)
+        else:
             answer = {"decision": "decided_elsewhere", "name": "dispatcher", "comment": str(item.payload["why"])}
             try:
                 self._world.orchestrator.resume(str(lease.holder), answer)
             except (Refused, NotFound) as error:
                 self._restart(lease, f"the suspended run is gone ({error})")
         with self._world.transaction() as conn:
+            now = self._world.now()
             if waits:  # a run that was not waiting reads by itself what has changed
-                leases.resumed(conn, lease, now=self._world.now())
-            outbox.delivered(conn, item, now=self._world.now())
+                leases.resumed(conn, lease, now=now)
+                key, at = f"expedite:{item.dedup_key}", now + EXPEDITE_AFTER
+                outbox.put(conn, "resume_run", key, item.payload, now=now, incident_id=lease.incident_id, at=at)
+            outbox.delivered(conn, item, now=now)
 
     def _confirm_recovery(self, item: outbox.Item) -> None:
         post_close_check.confirm(self._world, item)
@@ -307,12 +313,14 @@ class Dispatcher:
 
     def _look_after(self, lease: leases.Lease) -> None:
         """A run that waits for a human is left alone while it is there. Prefect being away is no proof that it is gone."""
-        there = self._is_suspended(lease) if lease.state == "waiting" else lease.state == "starting" and self._is_on_its_way(lease)
+        there = self._is_suspended(lease) if lease.state == "waiting" else self._queued_run(lease) is not None
         if there:
             with self._world.transaction() as conn:
                 leases.look_later(conn, lease, now=self._world.now(), after_s=LOOK_AGAIN_S if lease.state == "waiting" else TRY_AGAIN_S)
         else:
             self._restart(lease, f"generation {lease.generation} went silent while {lease.state}")
+            if lease.holder:
+                self._give_place_free(lease.holder)
 
     def _is_suspended(self, lease: leases.Lease) -> bool:
         try:
@@ -320,17 +328,50 @@ class Dispatcher:
         except NotFound:
             return False
 
-    def _is_on_its_way(self, lease: leases.Lease) -> bool:
-        """Is the run of this generation still queued? With no worker up another one would only queue behind it."""
-        with self._world.transaction() as conn:
-            was_asked = outbox.is_delivered(conn, leases.start_key(lease.incident_id, lease.generation))
-        return was_asked and self._world.orchestrator.is_queued(self._run_of(lease.incident_id, lease.generation))
+    def _queued_run(self, lease: leases.Lease) -> str | None:
+        """The run, started or resumed, that waits for a worker and a place. Another one would only queue behind it."""
+        run_id = None
+        if lease.state == "running":
+            run_id = lease.holder
+        elif lease.state == "starting":
+            with self._world.transaction() as conn:
+                was_asked = outbox.is_delivered(conn, leases.start_key(lease.incident_id, lease.generation))
+            run_id = self._run_of(lease.incident_id, lease.generation) if was_asked else None
+        try:
+            return run_id if run_id and self._world.orchestrator.is_queued(run_id) else None
+        except NotFound:
+            return None
 
     def _run_of(self, incident_id: str, generation: int) -> str:
         """The run of that generation, started if there is none: the idempotency key gives the same one each time."""
         return self._world.orchestrator.start(
-            RESPOND, {"incident_id": incident_id}, idempotency_key=f"{incident_id}:{generation}", name=incident_id
+            RESPOND,
+            {"incident_id": incident_id},
+            idempotency_key=f"{incident_id}:{generation}",
+            name=incident_id,
+            urgent=self._is_urgent(incident_id),
         )
+
+    def _is_urgent(self, incident_id: str) -> bool:
+        """Critical, or a person has ordered what is not in force yet: its run waits behind no other."""
+        with self._world.transaction() as conn:
+            incident = incidents.get(conn, incident_id)
+            ordered = emergency.not_in_force(conn, self._world.policy, incident, now=self._world.now())
+        return incident.severity is Severity.CRITICAL or bool(ordered)
+
+    def _expedite(self, lease: leases.Lease) -> None:
+        """What is urgent and queues with the ordinary goes to the front: by a new run, since Prefect moves none between queues."""
+        if not self._is_urgent(lease.incident_id) or not (run_id := self._queued_run(lease)) or self._world.orchestrator.is_urgent(run_id):
+            return
+        self._restart(lease, "its run waited for a free place; urgent incidents go first")
+        self._give_place_free(run_id)
+
+    def _give_place_free(self, run_id: str) -> None:
+        """A run that was replaced. Fenced off it is already: should this fail, it ends by itself at its next write."""
+        try:
+            self._world.orchestrator.cancel(run_id, "Replaced by a later run of the same incident")
+        except RunbookError as error:
+            log.warning("cannot cancel run %s: %s", run_id, error)
 
     def _restart(self, lease: leases.Lease, why: str) -> None:
         with self._world.transaction() as conn:

@@ -29,7 +29,7 @@ import psutil
 
 from mlrunbook.adapters.local.serving_state import claim
 from mlrunbook.adapters.prefect import deployments
-from mlrunbook.base import secret_file
+from mlrunbook.base import run_environment, secret_file
 from mlrunbook.base.processes import Service, Supervisor, end_marked, uninterrupted
 from mlrunbook.base.settings import Settings
 from mlrunbook.base.tokens import Limits, Scope
@@ -268,7 +268,8 @@ class Stack:
         if prefect:
             self._await(prefect)
         if self._parts & {"worker", "deployments"}:
-            deployments.ensure_pool(deployments.prefect_client(self.prefect_api_url, self.prefect_auth))
+            with deployments.prefect_client(self.prefect_api_url, self.prefect_auth) as http:
+                deployments.ensure_pool(http, Settings().runs_at_once)
         if "worker" in self._parts:
             worker = self._worker()
             self.supervisor.start(worker)
@@ -382,9 +383,10 @@ class Stack:
         return Service("prefect", argv, env, healthy, ready_timeout_s=120)
 
     def _worker(self) -> Service:
-        argv = [sys.executable, "-m", "prefect", "worker", "start", "--pool", deployments.POOL, "--type", "process", "--name", "local"]
+        argv = [sys.executable, "-m", "mlrunbook.adapters.prefect.worker"]
+        argv += ["--name", "local"] if _given("PREFECT_API_URL") is None else []  # a server of several machines tells workers apart
         http, since = deployments.prefect_client(self.prefect_api_url, self.prefect_auth), datetime.now(UTC)
-        env = self._child_env() | {"PREFECT_WORKER_QUERY_SECONDS": "1"}
+        env = run_environment.kept(self._child_env()) | {"PREFECT_WORKER_QUERY_SECONDS": "1"}
         return Service("worker", argv, env, lambda: deployments.worker_online(http, since=since), cwd=self.home)
 
     def _child_env(self, *, with_tokens: bool = True) -> dict[str, str]:

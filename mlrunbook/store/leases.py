@@ -127,8 +127,10 @@ def wake(conn: Connection, incident_id: str, *, why: str, key: str, now: datetim
         request_start(conn, incident_id, why=why, now=now)
     elif lease.state == "waiting":
         outbox.put(conn, "resume_run", f"resume:{incident_id}:{key}", {"why": why}, now=now, incident_id=incident_id)
-    elif lease.state == "starting":  # perhaps scheduled for later: it is wanted now
+    elif lease.state == "starting":  # perhaps scheduled for later: it is wanted now. Or it queues in Prefect, and is more urgent now
         outbox.reschedule(conn, start_key(incident_id, lease.generation), now)
+        if outbox.is_delivered(conn, start_key(incident_id, lease.generation)):
+            outbox.put(conn, "resume_run", f"resume:{incident_id}:{key}", {"why": why}, now=now, incident_id=incident_id)
     elif lease.state == "running":
         _set(conn, incident_id, again=True)
 

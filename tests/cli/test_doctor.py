@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import socket
 import threading
@@ -20,6 +21,7 @@ from fastapi.responses import JSONResponse
 
 from mlrunbook.adapters.kubernetes.access import NEEDED
 from mlrunbook.adapters.local.serving_state import claim
+from mlrunbook.adapters.prefect.deployments import BASE_JOB_TEMPLATE, queues
 from mlrunbook.base.settings import Settings
 from mlrunbook.base.tokens import Scope
 from mlrunbook.diagnostics.doctor import Ask, Check, Level, examine, ok, skew
@@ -44,7 +46,9 @@ def prefect(*, clock: Callable[[], datetime] = lambda: datetime.now(UTC), **chan
     """What doctor asks of a Prefect server, all as it should be but for `changes`."""
     app = FastAPI()
     deployments = {d["name"]: d["entrypoint"] for d in yaml.safe_load((ROOT / "prefect.yaml").read_text())["deployments"]}
-    state = {"auth": None, "pool": {"type": "process", "is_paused": False}, "workers": [{}], "deployments": deployments} | changes
+    pool = {"type": "process", "is_paused": False, "concurrency_limit": 4, "base_job_template": BASE_JOB_TEMPLATE}
+    queue = [{"name": q.name, "priority": q.priority, "concurrency_limit": q.limit, "is_paused": False} for q in queues(4)]
+    state = {"auth": None, "pool": pool, "queues": queue, "workers": [{}], "deployments": deployments, "more": {}} | changes
 
     @app.api_route("/api/{path:path}", methods=["GET", "POST"])
     def everything(path: str, request: Request) -> Any:
@@ -55,11 +59,13 @@ def prefect(*, clock: Callable[[], datetime] = lambda: datetime.now(UTC), **chan
             return JSONResponse("3.8.8", headers=headers)
         if path.endswith("/workers/filter"):
             return state["workers"]
+        if path.endswith("/queues/filter"):
+            return state["queues"]
         if path.startswith("work_pools/"):
             return state["pool"] or JSONResponse({}, 404)
         name = path.rpartition("/")[2]
         known = state["deployments"].get(name)
-        return {"entrypoint": known} if known else JSONResponse({}, 404)
+        return {"entrypoint": known} | state["more"] if known else JSONResponse({}, 404)
 
     with served(app, date_header=False) as url:
         yield f"{url}/api"
@@ -173,9 +179,11 @@ def test_a_check_that_hangs_is_left_behind() -> None:
         ({"auth": "Basic bm9ib2R5"}, "Prefect", "refuses our credentials", "PREFECT_API_AUTH_STRING"),
         ({"pool": None}, "work pool", "no work pool", "mlrunbook deploy"),
         ({"pool": {"type": "process", "is_paused": True}}, "work pool", "paused", "resume"),
-        ({"workers": []}, "worker", "none has polled", "prefect worker start"),
+        ({"workers": []}, "worker", "none has polled", "mlrunbook worker"),
         ({"deployments": {"respond": "flows.incident.respond"}}, "deployments", "rollback is not deployed", "mlrunbook deploy"),
         ({"deployments": {"respond": "old.py:respond"}}, "deployments", "respond starts old.py:respond", "mlrunbook deploy"),
+        ({"more": {"pull_steps": [{"a.step": {}}]}}, "deployments", "its runs are refused", "mlrunbook deploy"),
+        ({"more": {"job_variables": {"command": "id"}}}, "deployments", "its runs are refused", "mlrunbook deploy"),
     ],
 )
 def test_what_keeps_runs_from_starting_is_found(cli: Cli, changes: dict[str, Any], name: str, said: str, fix: str) -> None:
@@ -186,6 +194,33 @@ def test_what_keeps_runs_from_starting_is_found(cli: Cli, changes: dict[str, Any
     assert found[name].level is Level.FAIL
     assert said in found[name].said
     assert fix in found[name].fix
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"pool": {"type": "process", "is_paused": False, "base_job_template": BASE_JOB_TEMPLATE}}, "its limit is None, not 4"),
+        ({"pool": {"type": "process", "concurrency_limit": 4, "base_job_template": {}}}, "its job template was changed"),
+        ({"queues": []}, "queue critical is not as deployed"),
+    ],
+)
+def test_a_pool_that_somebody_has_changed_is_found(changes: dict[str, Any], said: str) -> None:
+    from mlrunbook.diagnostics.services import prefect as check
+
+    with prefect(**changes) as api:
+        found = {f.name: f for f in examine([Check("Prefect", check)], Ask(Settings(prefect_api_url=api, home=ROOT), Policy(), "m"))}
+    assert (found["work pool"].level, said in found["work pool"].said) == (Level.WARN, True)
+
+
+@pytest.mark.parametrize(("auth", "level"), [(None, Level.WARN), ("mlrunbook:word", Level.OK)])
+def test_what_prefects_login_is_worth_is_said(auth: str | None, level: Level) -> None:
+    from mlrunbook.diagnostics.services import prefect as check
+
+    basic = f"Basic {base64.b64encode(auth.encode()).decode()}" if auth else None
+    with prefect(auth=basic) as api:
+        asked = Settings(prefect_api_url=api, prefect_auth=auth, home=ROOT)
+        found = {f.name: f for f in examine([Check("Prefect", check)], Ask(asked, Policy(), "m"))}["Prefect's login"]
+    assert (found.level, "equals a shell on a worker" in found.said) == (level, True)
 
 
 def test_a_flow_that_is_not_in_the_checkout_is_found(tmp_path: Path) -> None:

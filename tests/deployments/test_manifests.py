@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import shlex
 import shutil
 from typing import Any
 
@@ -16,9 +15,11 @@ from pydantic import ValidationError
 from sqlalchemy import create_engine
 
 from mlrunbook.adapters.kubernetes.access import NEEDED
+from mlrunbook.adapters.kubernetes.isolation import name_of
 from mlrunbook.adapters.local import serving_config
 from mlrunbook.adapters.local.serving_state import DEFAULT_MODEL
-from mlrunbook.base import policy_file
+from mlrunbook.adapters.prefect.deployments import FLOW_PROCESS
+from mlrunbook.base import policy_file, secret_files
 from mlrunbook.base.settings import Settings
 from mlrunbook.domain.policy.policy import Policy
 from mlrunbook.gateway import app as gateway_app
@@ -75,6 +76,16 @@ def test_the_role_has_every_verb_that_is_used_and_no_other() -> None:
     assert not of_kind("ClusterRoleBinding")
 
 
+def test_every_verb_of_the_role_is_one_that_the_code_uses() -> None:
+    source = "".join(file.read_text() for file in (ROOT / "mlrunbook/adapters/kubernetes").glob("*.py"))
+    verbs = {"get": "get", "find": "list", "patch": "patch", "create": "create", "delete": "delete"}
+    used = {(resource, verbs[verb]) for verb, resource in re.findall(r'cluster\.(get|find|patch|create|delete)(?:\(|, )"(\w+)"', source)}
+    assert "cluster.log" in source
+    assert "cluster.usage" in source
+    used |= {("pods/log", "get"), ("pods", "list")}
+    assert used == {(access.rule_resource, access.verb) for access in NEEDED}
+
+
 def test_the_role_names_the_objects_that_the_policy_names(tmp_path: Any) -> None:
     objects = shipped_policy(tmp_path).objects.of(DEFAULT_MODEL)
     rules = find("Role", "mlrunbook-runtime")["rules"]
@@ -82,7 +93,12 @@ def test_the_role_names_the_objects_that_the_policy_names(tmp_path: Any) -> None
         "deployments": {objects.scaled_deployment, objects.restarted_deployment},
         "services": {objects.service},
         "configmaps": {objects.config_map},
+        "horizontalpodautoscalers": {objects.scaled_deployment},
+        "networkpolicies": {name_of(DEFAULT_MODEL)},
     }
+    anyones = {(rule["resources"][0], verb) for rule in rules if "resourceNames" not in rule for verb in rule["verbs"]}
+    assert {verb for _, verb in anyones} <= {"list", "create", "get"}, "what changes or deletes is limited to names"
+    assert {resource for resource, verb in anyones if verb == "get"} == {"pods/log"}, "a pod's name is made up by its ReplicaSet"
 
 
 def shipped_policy(folder: Any) -> Policy:
@@ -122,7 +138,7 @@ def test_pods_run_as_nobody_with_nothing() -> None:
         assert context["runAsUser"] == context["fsGroup"] == 10001
         assert context["seccompProfile"] == {"type": "RuntimeDefault"}
         assert spec["enableServiceLinks"] is False
-        assert spec["automountServiceAccountToken"] is (deployment["metadata"]["name"] == "worker")
+        assert spec["automountServiceAccountToken"] is False
         assert not {"hostNetwork", "hostPID", "hostIPC"} & spec.keys()
     accounts = {m["metadata"]["name"] for m in of_kind("ServiceAccount")}
     assert {pod["spec"]["serviceAccountName"] for _, pod in pods()} == accounts
@@ -133,6 +149,52 @@ def test_pods_run_as_nobody_with_nothing() -> None:
         assert "memory" in container["resources"]["limits"], name
     for name, _, container in containers(init=False):
         assert {"startupProbe", "readinessProbe", "livenessProbe"} <= container.keys(), name
+
+
+def test_the_cluster_login_is_in_the_container_that_runs_flows_and_in_no_other() -> None:
+    where = "/var/run/secrets/kubernetes.io/serviceaccount"
+    for name, spec, container in containers():
+        mounted = [mount["name"] for mount in container["volumeMounts"] if mount["mountPath"] == where]
+        assert mounted == (["cluster-login"] if name == "worker/worker" else []), name
+        tokens = [v["name"] for v in spec["volumes"] if "serviceAccountToken" in str(v)]
+        assert tokens == (["cluster-login"] if name.startswith("worker/") else []), name
+    (volume,) = (v for v in find("Deployment", "worker")["spec"]["template"]["spec"]["volumes"] if v["name"] == "cluster-login")
+    files = {path for source in volume["projected"]["sources"] for path in re.findall(r"'path': '([\w.]+)'", str(source))}
+    assert files == {"token", "ca.crt", "namespace"}, "what the client looks for in a pod"
+
+
+SECRETS = {
+    "gateway/migrate": {"MLRUNBOOK_DATABASE_URL"},
+    "gateway/gateway": {"MLRUNBOOK_DATABASE_URL", "PREFECT_API_AUTH_STRING", "MLRUNBOOK_PLATFORM_TOKEN", "mlrunbook-channels"},
+    "worker/migrate": {"MLRUNBOOK_DATABASE_URL"},
+    "worker/deploy": {"PREFECT_API_AUTH_STRING"},
+    "worker/worker": {"MLRUNBOOK_DATABASE_URL", "PREFECT_API_AUTH_STRING", "MLRUNBOOK_PLATFORM_TOKEN"},
+    "prefect-server/prefect-server": {"PREFECT_API_DATABASE_CONNECTION_URL", "PREFECT_SERVER_API_AUTH_STRING"},
+    "model-platform/migrate": {"MLRUNBOOK_DATABASE_URL"},
+    "model-platform/model-platform": {"MLRUNBOOK_DATABASE_URL", "MLRUNBOOK_GATEWAY_TOKEN"},
+    "model-server/model-server": {"MLRUNBOOK_DATABASE_URL"},
+}
+
+
+def test_each_container_has_the_secrets_it_needs_as_files_and_none_as_variables() -> None:
+    found = {}
+    for name, spec, container in containers():
+        assert not [env for env in container.get("env", ()) if "valueFrom" in env], name
+        assert not [source for source in container.get("envFrom", ()) if "secretRef" in source], name
+        (mount,) = (m for m in container["volumeMounts"] if m["mountPath"] == "/run/secrets/mlrunbook")
+        assert mount["readOnly"]
+        (volume,) = (v for v in spec["volumes"] if v["name"] == mount["name"])
+        sources = [source["secret"] for source in volume["projected"]["sources"]]
+        found[name] = {item["path"] for source in sources for item in source.get("items", ())}
+        found[name] |= {source["name"] for source in sources if "items" not in source}
+        assert volume["projected"]["defaultMode"] == 0o440
+        settings = {env["name"]: env.get("value") for env in container.get("env", ())}
+        for source in container.get("envFrom", ()):
+            settings |= find("ConfigMap", source["configMapRef"]["name"])["data"]
+        assert settings["MLRUNBOOK_SECRETS_DIR"] == mount["mountPath"], name
+        reads = container["command"][:3] == ["python", "-m", "mlrunbook.base.secret_files"] or container["command"][0] == "mlrunbook"
+        assert reads, name
+    assert found == SECRETS
 
 
 def test_no_secret_is_in_a_manifest() -> None:
@@ -147,8 +209,9 @@ def test_no_secret_is_in_a_manifest() -> None:
 
 def test_every_variable_is_a_setting() -> None:
     ours = {f"MLRUNBOOK_{name.upper()}" for name, field in Settings.model_fields.items() if not field.validation_alias}
-    prefects = {"PREFECT_HOME", "DO_NOT_TRACK"} | _prefect_settings()
+    prefects = {"PREFECT_HOME", "DO_NOT_TRACK", secret_files.FOLDER} | _prefect_settings()
     named = {env["name"] for _, _, container in containers() for env in container.get("env", ())}
+    named |= {variable for secrets in SECRETS.values() for variable in secrets if variable.isupper()}
     named |= {key for name in ("mlrunbook", "model-platform") for key in find("ConfigMap", name)["data"]}
     assert not named - ours - prefects
 
@@ -179,6 +242,8 @@ def test_every_command_exists() -> None:
     seen = set()
     for name, _, container in containers():
         words = [str(word) for word in container["command"]]
+        if words[:3] == ["python", "-m", "mlrunbook.base.secret_files"]:
+            words = words[3:]
         seen.add(words[0])
         match words:
             case ["mlrunbook", *rest]:
@@ -296,41 +361,36 @@ def test_volumes_secrets_and_configs_that_are_mounted_are_there_or_told_of() -> 
         for source in container.get("envFrom", ()):
             if "configMapRef" in source:
                 find("ConfigMap", source["configMapRef"]["name"])
-        for env in container.get("env", ()):
-            if ref := env.get("valueFrom", {}).get("secretKeyRef"):
-                assert f"secret generic {ref['name']}" in page, name
-                assert f"--from-literal={ref['key']}=" in page, (name, ref)
+        for volume in volumes.values():
+            for source in volume.get("projected", {}).get("sources", ()):
+                if secret := source.get("secret"):
+                    assert f"secret generic {secret['name']}" in page, name
+                    assert all(f"--from-literal={item['key']}=" in page for item in secret.get("items", ())), (name, secret)
 
 
-def test_the_work_pools_template_makes_a_valid_job() -> None:
-    """`prefect-kubernetes` itself fills it in at run time; here its placeholders get their defaults."""
+def test_the_work_pools_template_makes_a_valid_job_and_leaves_nothing_to_who_starts_a_run() -> None:
     template = json.loads((FOLDER / "work-pool.json").read_text())
-    known = template["variables"]["properties"]
-    asked = set(re.findall(r"\{\{ (\w+) \}\}", json.dumps(template["job_configuration"])))
-    assert asked == known.keys()
-    given = {"command": shlex.split(known["command"]["default"]), "env": [], "labels": {}, "annotations": {}, "name": "respond"}
-
-    def filled(value: Any) -> Any:
-        if isinstance(value, dict):
-            return {key: made for key, inner in value.items() if (made := filled(inner)) is not None}
-        if isinstance(value, list):
-            return [filled(inner) for inner in value]
-        if isinstance(value, str) and (found := re.fullmatch(r"\{\{ (\w+) \}\}", value)):
-            return given.get(found[1], known[found[1]].get("default"))
-        return re.sub(r"\{\{ (\w+) \}\}", lambda m: str(given[m[1]]), value) if isinstance(value, str) else value
-
-    job = filled(template["job_configuration"]["job_manifest"])
+    assert template["variables"] == {"type": "object", "properties": {}, "additionalProperties": False}
+    assert "{{" not in json.dumps(template)
+    job = template["job_configuration"]["job_manifest"]
     validated(job)
-    pod = job["spec"]["template"]["spec"]
+    pod, (container,) = job["spec"]["template"]["spec"], job["spec"]["template"]["spec"]["containers"]
     worker = find("Deployment", "worker")["spec"]["template"]["spec"]
-    same = ("serviceAccountName", "automountServiceAccountToken", "enableServiceLinks", "securityContext", "volumes")
+    same = ("serviceAccountName", "automountServiceAccountToken", "enableServiceLinks", "securityContext")
     assert {key: pod[key] for key in same} == {key: worker[key] for key in same}
-    assert pod["containers"][0]["securityContext"] == worker["containers"][0]["securityContext"]
+    same = ("securityContext", "volumeMounts", "image")
+    assert {key: container[key] for key in same} == {key: worker["containers"][0][key] for key in same}
+    mounted = {mount["name"] for mount in container["volumeMounts"]}
+    assert pod["volumes"] == [volume for volume in worker["volumes"] if volume["name"] in mounted]
+    assert template["job_configuration"]["command"] == " ".join(container["args"])
+    assert container["args"] == ["python", "-m", "mlrunbook.base.secret_files", "python", *FLOW_PROCESS]
+    assert container["workingDir"] == find("ConfigMap", "mlrunbook")["data"]["MLRUNBOOK_HOME"]
     assert job["spec"]["backoffLimit"] == 0  # a run that died is started anew by the dispatcher, as a new generation
 
 
-def test_images_are_one_that_the_overlay_names() -> None:
-    assert {container["image"] for _, _, container in containers()} == {"registry.example.com/mlrunbook:0.1.0"}
+def test_images_are_one_that_the_overlay_names_by_its_digest() -> None:
+    (image,) = {container["image"] for _, _, container in containers()}
+    assert re.fullmatch(r"registry\.example\.com/mlrunbook@sha256:[0-9a-f]{64}", image)
     assert len(every_file()) == len({(m["kind"], m["metadata"].get("namespace"), m["metadata"]["name"]) for m in every_file()})
     for file in sorted(FOLDER.rglob("*.yaml")):
         assert list(yaml.safe_load_all(file.read_text())), file

@@ -27,7 +27,13 @@ from mlrunbook.response.world import World
 from tests.docs.pages import PAGES, README, ROOT, Page
 
 # Read where they are needed, not through Settings.
-OTHER_VARIABLES = {"MLRUNBOOK_PLATFORM_EVALUATE_S", "MLRUNBOOK_ENVIRONMENT", "MLRUNBOOK_DEBUG"}
+OTHER_VARIABLES = {
+    "MLRUNBOOK_PLATFORM_EVALUATE_S",
+    "MLRUNBOOK_ENVIRONMENT",
+    "MLRUNBOOK_DEBUG",
+    "MLRUNBOOK_RUN_ENV",
+    "MLRUNBOOK_SECRETS_DIR",
+}
 PATH = re.compile(r"^(?:(?:flows|tasks|mlrunbook|docs|tests|deployments|benchmarks|\.ci)(?:/[\w./-]*)?|[\w-]+\.(?:py|toml|lock|yaml))$")
 
 every_page = pytest.mark.parametrize("page", PAGES, ids=str)

@@ -10,6 +10,7 @@ from typing import Any
 
 import httpx
 
+from mlrunbook.adapters.prefect.deployments import CRITICAL, INCIDENTS
 from mlrunbook.domain.errors import NotFound, Refused, Transient
 
 FINAL = {"COMPLETED", "FAILED", "CRASHED", "CANCELLED", "CANCELLING"}
@@ -24,11 +25,16 @@ class PrefectApi:
             base_url=url.rstrip("/"), auth=(user, password) if auth else None, timeout=timeout_s, transport=transport, trust_env=False
         )
 
-    def start(self, deployment: str, parameters: Mapping[str, Any], *, idempotency_key: str, name: str | None = None) -> str:
+    def start(
+        self, deployment: str, parameters: Mapping[str, Any], *, idempotency_key: str, name: str | None = None, urgent: bool = False
+    ) -> str:
         found = self._call("GET", f"/deployments/name/{deployment}/{deployment}")
-        body = {"parameters": dict(parameters), "idempotency_key": idempotency_key, "state": {"type": "SCHEDULED"}} | (
-            {"name": name} if name else {}
-        )
+        body = {
+            "parameters": dict(parameters),
+            "idempotency_key": idempotency_key,
+            "state": {"type": "SCHEDULED"},
+            "work_queue_name": CRITICAL if urgent else INCIDENTS,
+        } | ({"name": name} if name else {})
         return str(self._call("POST", f"/deployments/{found['id']}/create_flow_run", json=body)["id"])
 
     def resume(self, run_id: str, run_input: Mapping[str, Any]) -> None:
@@ -46,6 +52,15 @@ class PrefectApi:
 
     def is_queued(self, run_id: str) -> bool:
         return self._state(run_id) in ("SCHEDULED", "PENDING")
+
+    def is_urgent(self, run_id: str) -> bool:
+        return self._call("GET", f"/flow_runs/{run_id}").get("work_queue_name") == CRITICAL
+
+    def cancel(self, run_id: str, why: str) -> None:
+        state = self._state(run_id)
+        if state not in FINAL:
+            kind = "CANCELLING" if state == "RUNNING" else "CANCELLED"  # of a run at work the worker ends the process, then says so
+            self._call("POST", f"/flow_runs/{run_id}/set_state", json={"state": {"type": kind, "message": why}})
 
     def _state(self, run_id: str) -> str:
         return str(self._call("GET", f"/flow_runs/{run_id}").get("state_type") or "")

@@ -1,0 +1,1 @@
+"""The worker, the work pool and the process of a run, on a real Prefect server."""

@@ -1,0 +1,134 @@
+"""The work pool: never more processes than it has places, critical incidents first, and no place that nobody uses is kept."""
+
+from __future__ import annotations
+
+import os
+import signal
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mlrunbook.adapters.prefect.deployments import POOL, ensure_pool, queues
+from mlrunbook.adapters.prefect.leftovers import Held, left_over, sweep
+from tests.adapters.prefect.checkout import Checkout, stays
+from tests.flows.live import wait_for
+
+NOW = datetime(2026, 3, 29, 1, 0, tzinfo=UTC)
+
+
+@given(st.integers(3, 500))
+def test_the_lower_queues_together_always_leave_a_place_for_a_critical_incident(places: int) -> None:
+    critical, *lower = sorted(queues(places), key=lambda queue: queue.priority)
+    assert critical.limit is None
+    assert all(queue.limit and queue.limit >= 1 for queue in lower)
+    assert sum(queue.limit or 0 for queue in lower) == places - 1
+
+
+@pytest.mark.prefect
+def test_fourteen_incidents_start_no_more_processes_than_there_are_places_and_a_critical_one_that_comes_last_starts_first(
+    ours: Checkout,
+) -> None:
+    names = [f"incident-{number}" for number in range(14)]
+    runs = [ours.start("hold", name) for name in names]
+    with ours.worker():
+        wait_for("the incidents' places are taken", lambda: len(ours.at_work()) == 2, 40)
+        assert stays(lambda: len(ours.at_work()) == 2, 4), "one place is for critical incidents, one for audits"
+        ours.start("hold", "critical", urgent=True)
+        wait_for("the critical one begins", lambda: "critical" in ours.began, 20)
+        more = [f"critical-{number}" for number in range(3)]
+        for name in more:
+            ours.start("hold", name, urgent=True)
+        wait_for("every place is taken", lambda: len(ours.at_work()) == 4, 20)
+        assert stays(lambda: len(ours.at_work()) == 4, 4)
+        before = ours.began & set(names)
+        ours.let_go(*before)
+        wait_for("all critical ones are at work", lambda: set(more) <= ours.began, 20)
+        assert ours.began & set(names) == before, "a place that is free again is for a critical one first"
+        ours.let_go("critical", *more, *names)
+        wait_for("the others have their turn", lambda: len(ours.began & set(names)) >= 4, 60)
+        for run_id in runs:
+            ours.api.cancel(run_id, "the test is over")
+
+
+@pytest.mark.prefect
+def test_a_run_that_waits_for_a_person_takes_no_place_and_goes_on_in_its_queue(ours: Checkout) -> None:
+    waiting = [ours.start("ask", f"waits-{number}") for number in range(3)]
+    with ours.worker():
+        for run_id in waiting:
+            ours.wait_until(run_id, "PAUSED")
+        ours.start("hold", "beside-1")
+        ours.start("hold", "beside-2")
+        wait_for("both places are free for others", lambda: {"beside-1", "beside-2"} <= ours.began, 30)
+        ours.api.resume(waiting[0], {})
+        assert stays(lambda: "waits-0-again" not in ours.began, 4)
+        assert ours.api.is_queued(waiting[0])
+        assert not ours.api.is_urgent(waiting[0])
+        ours.let_go("beside-1", "beside-2")
+        wait_for("it goes on", lambda: "waits-0-again" in ours.began, 20)
+        for run_id in waiting[1:]:
+            ours.api.cancel(run_id, "the test is over")
+            assert ours.run(run_id)["state_type"] == "CANCELLED"
+
+
+@pytest.mark.prefect
+def test_a_run_that_is_cancelled_gives_its_place_free(ours: Checkout) -> None:
+    with ours.worker():
+        run_id = ours.start("hold", "replaced")
+        wait_for("it is at work", lambda: "replaced" in ours.began, 30)
+        ours.api.cancel(run_id, "replaced by a later run")
+        ours.wait_until(run_id, "CANCELLED")
+        ours.api.cancel(run_id, "again")
+        assert ours.run(run_id)["state_type"] == "CANCELLED"
+        ours.let_go("replaced")
+
+
+@pytest.mark.prefect
+def test_what_a_killed_worker_leaves_behind_keeps_no_place(ours: Checkout) -> None:
+    with ours.worker() as worker:
+        run_id = ours.start("hold", "left")
+        wait_for("it is at work", lambda: "left" in ours.began, 30)
+        wait_for("its worker's name is on it", lambda: ours.run(run_id)["labels"].get("prefect.worker.name") == "ours")
+        os.kill(worker.pid, signal.SIGKILL)
+    now = datetime.now(UTC)
+    assert sweep(ours.login, "ours", now=now + timedelta(minutes=1)) == [], "the run outlives its worker"
+    assert sweep(ours.login, "ours", now=now + timedelta(minutes=1), carried=set) == [run_id]
+    assert ours.run(run_id)["state_type"] == "CRASHED"
+    ours.let_go("left")
+
+
+@pytest.mark.parametrize(
+    ("worker", "age_min", "carried", "heard_min_ago", "crashed"),
+    [
+        ("me", 5, False, 0, True),
+        ("me", 5, True, 0, False),
+        ("me", 0, False, 0, False),
+        ("other", 5, False, 0.5, False),
+        ("other", 5, False, 10, True),
+        ("other", 5, False, None, True),
+        ("other", 1, False, None, False),
+        (None, 1, False, 0, False),
+        (None, 10, False, 0, True),
+    ],
+)
+def test_a_run_is_left_over_when_nobody_can_be_carrying_it(
+    worker: str | None, age_min: float, carried: bool, heard_min_ago: float | None, crashed: bool
+) -> None:
+    heard = {"me": NOW} | ({"other": NOW - timedelta(minutes=heard_min_ago)} if heard_min_ago is not None else {})
+    run = Held("run", worker, NOW - timedelta(minutes=age_min))
+    why = left_over(run, me="me", carried={"run"} if carried else set(), heard=heard, now=NOW)
+    assert (why is not None) is crashed
+
+
+@pytest.mark.prefect
+def test_deploying_again_sets_limit_queues_and_template_back(ours: Checkout) -> None:
+    ours.login.patch(f"/work_pools/{POOL}", json={"concurrency_limit": 99, "base_job_template": {}}).raise_for_status()
+    ours.login.patch(f"/work_pools/{POOL}/queues/incidents", json={"concurrency_limit": 99, "priority": 9}).raise_for_status()
+    ensure_pool(ours.login, 4)
+    pool = ours.login.get(f"/work_pools/{POOL}").json()
+    assert pool["concurrency_limit"] == 4
+    assert pool["base_job_template"]["variables"]["properties"] == {}
+    found = ours.login.post(f"/work_pools/{POOL}/queues/filter", json={}).json()
+    ranked = sorted(found, key=lambda queue: queue["priority"])
+    assert [(queue["name"], queue["concurrency_limit"]) for queue in ranked] == [("critical", None), ("incidents", 2), ("default", 1)]

@@ -68,7 +68,7 @@ def paged_at(world: World, incident_id: str) -> float | None:
 
 def filled(part: Callable[[int], str], head: str, tail: str) -> bytes:
     parts, size = [], len(head) + len(tail)
-    while size < MAX_BODY_BYTES - 1000:
+    while size + len(part(len(parts))) < MAX_BODY_BYTES:
         parts.append(part(len(parts)))
         size += len(parts[-1]) + 1
     return (head + ",".join(parts) + tail).encode()

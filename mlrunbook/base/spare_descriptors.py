@@ -19,37 +19,41 @@ class SpareDescriptors:
 
     def __init__(self) -> None:
         self._held: list[int] = []
+        self._lent = 0
         self._lock = threading.Lock()
 
     def __enter__(self) -> SpareDescriptors:
-        self._refill()
+        self._take_back(0)
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._let_go(SPARES)
+        self._lent -= self._lend(SPARES)
 
     def at_need(self, act: Callable[[], T]) -> T:
         """Do it; where it fails while no descriptor can be had, do it again with some of the spare ones let go."""
         try:
             return act()
         except Exception:
-            if _can_be_had() or not self._let_go(AT_ONCE):
+            if _can_be_had() or not (lent := self._lend(AT_ONCE)):
                 raise
         try:
             return act()
         finally:
-            self._refill()
+            self._take_back(lent)
 
-    def _let_go(self, count: int) -> int:
+    def _lend(self, count: int) -> int:
         with self._lock:
             freed, self._held = self._held[:count], self._held[count:]
-        for one in freed:
-            os.close(one)
-        return len(freed)
+            self._lent += len(freed)
+            for one in freed:
+                os.close(one)
+            return len(freed)
 
-    def _refill(self) -> None:
+    def _take_back(self, count: int) -> None:
+        """As many as are neither held nor lent to others."""
         with self._lock, contextlib.suppress(OSError):  # others were quicker: what is missing is taken next time
-            while len(self._held) < SPARES:
+            self._lent -= count
+            while len(self._held) + self._lent < SPARES:
                 self._held.append(os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC))
 
 

@@ -105,7 +105,7 @@ def test_twenty_hostile_messages_hold_neither_health_nor_the_page_of_a_critical_
     world: World, keys: Keys, database_url: str, tmp_path: Path
 ) -> None:
     """Each sender tries again while it is told to, as Alertmanager does."""
-    messages, token = hostile(), keys.of("a sender", Scope.INTAKE)
+    messages, token = hostile(), keys.of("a sender", Scope.ALERTS, Scope.REPORT)
     looks: list[float] = []
     over = threading.Event()
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import NamedTuple
 
 from sqlalchemy import Connection
@@ -18,6 +18,7 @@ from mlrunbook.store.alerts import Identity
 
 SILENCE_ENDS = "silence_ends"
 AT_ONCE = 1_000
+STRAGGLERS = timedelta(minutes=2)  # no transaction of an alert takes so long
 _DETAILS = "alert"  # in the body of a silenced one: what a normaliser read out of it, for the end of the silence
 _KEPT = ("name", "model", "model_version", "level", "incident_type", "summary")
 
@@ -76,5 +77,6 @@ def _quiet(policy: Policy, alert: NormalisedAlert, now: datetime) -> Quiet | Non
 
 
 def _wake_at(conn: Connection, until: datetime, *, now: datetime) -> None:
-    """One timer for all that is quiet until then."""
-    outbox.put(conn, SILENCE_ENDS, f"silence:{until.isoformat()}", {"until": until.isoformat()}, now=now, at=until)
+    """One timer for all that is quiet until then, and one for what was being stored just then."""
+    for at in (until, until + STRAGGLERS):
+        outbox.put(conn, SILENCE_ENDS, f"silence:{until.isoformat()}:{at.isoformat()}", {"until": until.isoformat()}, now=now, at=at)

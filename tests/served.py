@@ -1,12 +1,18 @@
-"""An ASGI application under uvicorn on a free port, in a thread of this process."""
+"""Services on a free port: an ASGI application in a thread of this process, and the gateway as a process of its own."""
 
 from __future__ import annotations
 
+import os
+import socket
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
+import httpx
 import uvicorn
 from fastapi import FastAPI
 
@@ -25,3 +31,34 @@ def served(app: FastAPI, **how: Any) -> Iterator[str]:
     finally:
         server.should_exit = True
         thread.join(timeout=10)
+
+
+@contextmanager
+def gateway_process(database_url: str, data: Path, **env: str) -> Iterator[tuple[int, str]]:
+    """`python -m mlrunbook.gateway` with its dispatcher: its process id and URL."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    own = {key: value for key, value in os.environ.items() if not key.startswith(("MLRUNBOOK_", "PREFECT_"))}
+    given = {"MLRUNBOOK_DATABASE_URL": database_url, "MLRUNBOOK_DATA_DIR": str(data), "MLRUNBOOK_HOME": str(data)} | env
+    data.mkdir(parents=True, exist_ok=True)
+    argv = [sys.executable, "-m", "mlrunbook.gateway", "--port", str(port)]
+    with open(data / "gateway.log", "wb") as log:
+        process = subprocess.Popen(argv, env=own | given, stdout=log, stderr=log)
+    url = f"http://127.0.0.1:{port}"
+    try:
+        until(lambda: answers(f"{url}/health"), timeout_s=60)
+        yield process.pid, url
+    finally:
+        process.terminate()
+        try:
+            process.wait(15)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def answers(url: str) -> bool:
+    try:
+        return httpx.get(url, timeout=5, trust_env=False).is_success
+    except httpx.HTTPError:
+        return False

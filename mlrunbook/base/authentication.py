@@ -136,7 +136,7 @@ class AuthenticatedRoute(APIRoute):
                 if who.limits.models and not _doors[check].model_in_body:
                     await _confine(request, who, asks_model=asks_model)
             if request.method in WITH_BODY:
-                await request.body()
+                edge_of(request).check_pieces(request.url.path, await request.body())
             async with edge_of(request).slot():
                 return await handle(request)
 

@@ -41,16 +41,18 @@ class Limits:
     unproven_body_bytes: int = 1 << 20
     in_flight_bytes: int = 32 << 20
     unproven_in_flight_bytes: int = 8 << 20
+    json_pieces: int | None = None  # lists, objects and commas of a body that is read on the event loop, where everybody waits for it
     running: int = 24  # of the 40 threads that requests run in: the rest answer /health and /metrics
     per_min_token: int = 6_000
     per_min_address: int = 12_000
     failed_per_min_address: int = 300
 
     @classmethod
-    def of(cls, config: Settings, *, body_bytes: int, times: int = 1) -> Limits:
+    def of(cls, config: Settings, *, body_bytes: int, json_pieces: int | None = None, times: int = 1) -> Limits:
         """`times`: how many times the rates of the settings, where machines ask for every single thing."""
         return cls(
             body_bytes=body_bytes,
+            json_pieces=json_pieces,
             per_min_token=config.requests_per_min_token * times,
             per_min_address=config.requests_per_min_address * times,
             failed_per_min_address=config.failed_logins_per_min_address,
@@ -93,9 +95,19 @@ class Edge:
     def too_many(self, path: str, wait_s: float, whose: str) -> HTTPException:
         """503 where alerts come in, because their senders try again after a 5xx alone; 429 elsewhere."""
         self.refused.labels("rate").inc()
-        is_alert = path.startswith(self._alert_doors) if self._alert_doors else False
+        is_alert = self._is_alert_door(path)
         headers = {"Retry-After": str(max(1, math.ceil(wait_s)))}
         return HTTPException(503 if is_alert else 429, f"too many requests a minute {whose}: wait for Retry-After seconds", headers)
+
+    def check_pieces(self, path: str, body: bytes) -> None:
+        """413 for a body that would hold up the event loop. At the doors of alerts it is read elsewhere."""
+        most = self.limits.json_pieces
+        if most is not None and not self._is_alert_door(path) and json_pieces(body) > most:
+            self.refused.labels("size").inc()
+            raise HTTPException(413, f"the body has more than {most} lists, objects and values: send less at a time")
+
+    def _is_alert_door(self, path: str) -> bool:
+        return path.startswith(self._alert_doors) if self._alert_doors else False
 
     def failed(self, request: Request, error: HTTPException) -> HTTPException:
         """What a request that did not prove its sender, or proved one without the scope, is answered. It is counted and logged."""
@@ -120,6 +132,12 @@ class Edge:
         more = f" ({self._unlogged} more like it were not logged)" if self._unlogged else ""
         self._unlogged = 0
         log.warning("refused %.200r from %s: %s%s", door, address, why, more)
+
+
+def json_pieces(body: bytes) -> int:
+    """About how many values JSON text holds, counted without reading it: to read a million of them takes a second or two in which no other
+    thread of the process runs. What stands in strings counts too."""
+    return body.count(b"[") + body.count(b"{") + body.count(b",")
 
 
 class Budget:

@@ -91,13 +91,15 @@ def _score(file: Path) -> str:
 @app.command("list")
 def list_(
     model: Annotated[str | None, typer.Option("--model", help="Only of this model.")] = None,
+    before: Annotated[int | None, typer.Option("--before", metavar="ID", help="Only those listed after this audit.")] = None,
+    limit: Annotated[int, typer.Option("--limit", min=1, help="List this many at most.")] = 100,
     json: Json = False,
 ) -> None:
     """List the audits that are filed, the newest period first."""
     from mlrunbook.store import audits
 
     with _world().transaction() as conn:
-        found = audits.find(conn, model=model, limit=100)
+        found = audits.find(conn, model=model, before=before, limit=limit)
     if json:
         show.as_json([{"id": a.id, "model": a.model, "kind": a.kind, "period": a.period, "verdict": a.verdict} for a in found])
         return
@@ -109,6 +111,7 @@ def list_(
         rest = show.styled(", ".join(one.incident_ids) or "-")
         table.add_row(show.styled(one.id), show.styled(one.kind), show.styled(f"{one.period}, {one.model}"), verdict, rest)
     show.console().print(table)
+    show.note_limit(found, limit)
 
 
 def _hold(kind: str, model: str, out: Path | None, *, as_json: bool, complete: bool, dry_run: bool) -> None:

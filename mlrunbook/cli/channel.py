@@ -59,18 +59,19 @@ def try_out(
 ) -> None:
     """Send a real message through a channel, marked as a test, and say what came back. A pager's test alert is resolved again.
 
-    Exit code: 0 when the service took it, 1 when it did not or the address is not set.
+    Exit code: 0 when the service took it within the 15 s that a page has, 1 when it did not or the address is not set.
     """
     from mlrunbook.adapters.channels import channel_test
 
     address = _address(name)
     sent = channel_test.message(name, asked_by=_asker(), at=datetime.now(UTC))
-    if not channel_test.pages(address):
-        said = channel_test.send(sent, address)
-    elif page:
-        said = channel_test.ring(sent, address, meanwhile=lambda: _let_ring(hold_s))
-    else:
+    if channel_test.pages(address) and not page:
         raise Refused(f"{name} is a pager: a test calls whoever is on duty. Say so with `mlrunbook channel test {name} --page`")
+    with channel_test.ChannelTest() as through:
+        if channel_test.pages(address):
+            said = through.ring(sent, address, meanwhile=lambda: _let_ring(hold_s))
+        else:
+            said = through.send(sent, address)
     typer.echo(render.plain(f"delivered by {name}: {said}"))
     typer.echo("Ask whoever reads it whether it arrived: a service says only that it took the message.")
 

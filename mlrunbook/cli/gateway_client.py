@@ -14,6 +14,7 @@ from mlrunbook.cli import target
 from mlrunbook.domain.errors import Invalid, NotApproved, NotFound, Refused, Transient
 
 TIMEOUT_S = 15.0
+MOST_A_PAGE = 1_000
 OF_ALL = "/api/v1/incidents"
 QUARANTINE = "/api/v1/quarantine"
 ACTIONS = "/api/v1/actions"
@@ -46,22 +47,15 @@ class Gateway:
     def report(self, model: str, body: Mapping[str, Any]) -> dict[str, Any]:
         return self._json("POST", f"{_of_model(model)}", json=body)
 
-    def incidents(self, model: str | None, **query: Any) -> list[dict[str, Any]]:
-        asked = {key: value for key, value in query.items() if value is not None}
-        return list(self._json("GET", _of_model(model) if model else OF_ALL, params=asked)["incidents"])
+    def incidents(self, model: str | None, *, limit: int, **query: Any) -> list[dict[str, Any]]:
+        return self._pages(_of_model(model) if model else OF_ALL, "incidents", "before", limit=limit, **query)
 
     def incident(self, incident_id: str) -> dict[str, Any]:
         return self._json("GET", _one(incident_id))
 
     def timeline(self, incident_id: str, after: int = 0) -> list[dict[str, Any]]:
-        """All pages of it."""
-        entries: list[dict[str, Any]] = []
-        more: int | None = after
-        while more is not None:
-            page = self._json("GET", f"{_one(incident_id)}/timeline", params={"after": more})
-            entries += page["entries"]
-            more = page.get("after")  # a gateway of before pages sends all of it
-        return entries
+        """All of it, or what came after that number."""
+        return self._pages(f"{_one(incident_id)}/timeline", "entries", "after", after=after)
 
     def verify(self, incident_id: str) -> dict[str, Any]:
         return self._json("GET", f"{_one(incident_id)}/verify")
@@ -76,7 +70,7 @@ class Gateway:
         return self._ask("POST", f"{_one(incident_id)}/review/signatures", json={"part": part}).text
 
     def action_items(self, **query: bool) -> list[dict[str, Any]]:
-        return list(self._json("GET", ACTIONS, params=query)["items"])
+        return self._pages(ACTIONS, "items", "after", **query)
 
     def add_action_item(self, incident_id: str, body: Mapping[str, Any]) -> dict[str, Any]:
         return self._json("POST", f"{_one(incident_id)}/actions", json=body)
@@ -116,14 +110,15 @@ class Gateway:
     def resume_automation(self, incident_id: str, note: str) -> dict[str, Any]:
         return self._json("POST", f"{_one(incident_id)}/go-on", json={"note": note})
 
-    def silenced(self) -> list[dict[str, Any]]:
-        return list(self._json("GET", "/api/v1/alerts/silenced")["alerts"])
+    def silenced(self, limit: int) -> list[dict[str, Any]]:
+        return self._pages("/api/v1/alerts/silenced", "alerts", "before", limit=limit)
 
     def close(self, incident_id: str, reason: str, *, keep_containment: bool, false_alarm: bool) -> dict[str, Any]:
         body = {"reason": reason, "keepContainment": keep_containment, "falseAlarm": false_alarm}
         return self._json("POST", f"{_one(incident_id)}/close", json=body)
 
     def quarantine(self, **query: Any) -> dict[str, Any]:
+        """A page of it, with how many wait in all."""
         return self._json("GET", QUARANTINE, params={key: value for key, value in query.items() if value is not None})
 
     def quarantined(self, number: int) -> dict[str, Any]:
@@ -136,6 +131,19 @@ class Gateway:
         """Post as a sender would; `signed`: by `headers` alone, without the token."""
         without_token = {"Authorization": ""} if signed else {}
         return self._json("POST", f"/webhooks/{form}", content=body, headers=without_token | dict(headers))
+
+    def _pages(self, path: str, rows: str, cursor: str, *, limit: int | None = None, **query: Any) -> list[dict[str, Any]]:
+        """The rows of as many pages as it takes; `limit` None: of all."""
+        asked = {key: value for key, value in query.items() if value is not None}
+        found: list[dict[str, Any]] = []
+        while limit is None or len(found) < limit:
+            at_most = MOST_A_PAGE if limit is None else min(MOST_A_PAGE, limit - len(found))
+            page = self._json("GET", path, params=asked | {"limit": at_most})
+            found += page[rows]
+            if page.get(cursor) is None:
+                break
+            asked[cursor] = page[cursor]
+        return found
 
     def _json(self, method: str, path: str, **how: Any) -> dict[str, Any]:
         try:

@@ -36,6 +36,7 @@ app = typer.Typer(no_args_is_help=True, help="Look at incidents, acknowledge, de
 IncidentId = Annotated[str, typer.Argument(metavar="ID", help="The incident's id, e.g. incident_12.")]
 TokenFile = Annotated[Path | None, typer.Option("--token-file", help="File that holds your token; default MLRUNBOOK_GATEWAY_TOKEN.")]
 AsJson = Annotated[bool, typer.Option("--json", help="For scripts.")]
+Limit = Annotated[int, typer.Option("--limit", min=1, help="List this many at most.")]
 Reason = Annotated[str, typer.Option("--reason", help="Why; it goes on the timeline.")]
 
 
@@ -71,7 +72,7 @@ def list_(
     model: Annotated[str | None, typer.Option("--model")] = None,
     status: Annotated[Status | None, typer.Option("--status")] = None,
     only_open: Annotated[bool, typer.Option("--open", help="Only those that are not over.")] = False,
-    limit: Annotated[int, typer.Option("--limit", min=1, max=1000)] = 20,
+    limit: Limit = 20,
     json: AsJson = False,
 ) -> None:
     """List incidents, newest first."""
@@ -81,6 +82,7 @@ def list_(
         render.as_json(found)
     elif found:
         render.console().print(render.incident_table(found, _now()))
+        render.note_limit(found, limit)
     else:
         typer.echo("no incidents")
 

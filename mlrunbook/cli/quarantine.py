@@ -19,12 +19,14 @@ Number = Annotated[int, typer.Argument(metavar="NUMBER", help="As `mlrunbook qua
 def list_(
     all_: Annotated[bool, typer.Option("--all", help="Those that were replayed too.")] = False,
     source: Annotated[str | None, typer.Option("--source", help="Only of this format, such as grafana.")] = None,
+    before: Annotated[int | None, typer.Option("--before", metavar="NUMBER", help="Only those older than this one.")] = None,
+    limit: Annotated[int, typer.Option("--limit", min=1, max=1000, help="List this many at most.")] = 100,
     token_file: TokenFile = None,
     json: AsJson = False,
 ) -> None:
     """List what waits, newest first."""
     with connect(token_file) as gateway:
-        found = gateway.quarantine(all=all_, source=source)
+        found = gateway.quarantine(all=all_, source=source, before=before, limit=limit)
     if json:
         render.as_json(found)
     elif not found["quarantined"]:
@@ -37,6 +39,8 @@ def list_(
             words = (str(row["number"]), row["source"], render.clock(row["receivedAt"], now), why)
             listing.add_row(*(render.styled(word, "dim" if row["replayedAt"] else "") for word in words))
         render.console().print(listing)
+        if found["before"]:
+            typer.echo(f"older ones: add --before {found['before']}", err=True)
 
 
 @app.command("show")

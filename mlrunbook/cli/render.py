@@ -49,6 +49,12 @@ def console() -> Console:
     return Console(markup=False, emoji=False, highlight=False)
 
 
+def note_limit(found: Sequence[object], limit: int) -> None:
+    """Where a list may have been cut, that it may go on; apart from what a script reads."""
+    if len(found) == limit:
+        typer.echo(f"{limit} listed; there may be more: --limit lists more", err=True)
+
+
 def styled(value: object, style: str = "") -> Text:
     from rich.text import Text
 

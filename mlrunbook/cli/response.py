@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from mlrunbook.cli import render
-from mlrunbook.cli.incidents import AsJson, IncidentId, TokenFile, connect
+from mlrunbook.cli.incidents import AsJson, IncidentId, Limit, TokenFile, connect
 from mlrunbook.domain.actions import Order
 from mlrunbook.domain.errors import Invalid, Refused, Transient
 from mlrunbook.domain.incident import Severity
@@ -121,10 +121,10 @@ def resume_automation(incident_id: IncidentId, note: Note = "", token_file: Toke
     typer.echo(render.plain(f"{one['id']}: automation goes on"))
 
 
-def silenced(json: AsJson = False) -> None:
-    """List alerts that nobody was told of, because of a silence or maintenance."""
+def silenced(limit: Limit = 100, json: AsJson = False) -> None:
+    """List alerts that nobody was told of, because of a silence or maintenance; those that came last first."""
     with connect() as gateway:
-        found = gateway.silenced()
+        found = gateway.silenced(limit)
     if json:
         render.as_json(found)
         return
@@ -133,3 +133,4 @@ def silenced(json: AsJson = False) -> None:
         typer.echo(render.plain(f"{one['model']} {one['alert']} from {one['source']}: {seen}; {one['why']}, until {one['until'][:16]}"))
     if not found:
         typer.echo("no silenced alerts")
+    render.note_limit(found, limit)

@@ -19,8 +19,12 @@ if TYPE_CHECKING:
     from mlrunbook.base.edge import Edge
 
 
+SWITCH_S = 0.001  # a page takes many short steps: at each it may wait this long for a thread that reads a long message (Python: 5 ms)
+
+
 def serve(host: str = "127.0.0.1", port: int = 8090, *, dispatch: bool = True) -> None:
     """Serve until SIGINT or SIGTERM. Invalid when the port is taken or the settings are incomplete."""
+    sys.setswitchinterval(SWITCH_S)
     with _listening(host, port) as listener:
         app = _application(dispatch)
         # uvicorn raises SIGINT anew once it has stopped
@@ -32,7 +36,7 @@ def _application(dispatch: bool) -> FastAPI:
     from mlrunbook.base import web
     from mlrunbook.base.settings import settings
     from mlrunbook.bootstrap import dispatching, world
-    from mlrunbook.gateway.app import MAX_BODY_BYTES, create_app
+    from mlrunbook.gateway.app import MAX_BODY_BYTES, MAX_JSON_PIECES, create_app
     from mlrunbook.gateway.dispatcher import Dispatcher
     from mlrunbook.gateway.heartbeat import Heartbeat
 
@@ -48,7 +52,7 @@ def _application(dispatch: bool) -> FastAPI:
         if dispatcher and config.heartbeat_url
         else None,
         prefect_ui_url=config.prefect_api_url.removesuffix("/").removesuffix("/api") if config.prefect_api_url else None,
-        limits=web.Limits.of(config, body_bytes=MAX_BODY_BYTES),
+        limits=web.Limits.of(config, body_bytes=MAX_BODY_BYTES, json_pieces=MAX_JSON_PIECES),
     )
 
 

@@ -25,7 +25,9 @@ from mlrunbook.response.world import World
 log = logging.getLogger(__name__)
 
 MAX_BODY_BYTES = 4 << 20  # Alertmanager sends a whole group at once and does not try again after a 413
+MAX_JSON_PIECES = 20_000  # of a request but an alert's; a long review has some thousand commas
 STOP_S = 5.0
+DEFAULT_LIMITS = web.Limits(body_bytes=MAX_BODY_BYTES, json_pieces=MAX_JSON_PIECES)
 
 
 def create_app(
@@ -56,7 +58,7 @@ def create_app(
     web.prepare(
         app,
         engine=world.engine,
-        limits=limits or web.Limits(body_bytes=MAX_BODY_BYTES),
+        limits=limits or DEFAULT_LIMITS,
         alert_doors=("/webhooks/",),
         models_of=models_of(world),
     )

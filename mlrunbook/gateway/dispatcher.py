@@ -13,6 +13,7 @@ from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
+from mlrunbook.base.spare_descriptors import SpareDescriptors
 from mlrunbook.domain.communication.messages import Rendered, bare_page
 from mlrunbook.domain.errors import NotFound, Refused, RunbookError
 from mlrunbook.domain.incident import Incident, Severity
@@ -74,7 +75,7 @@ class Dispatcher:
         self, world: World, *, every_s: float = 1.0, workers: int = WORKERS, monotonic: Callable[[], float] = time.monotonic
     ) -> None:
         self._world, self._every_s, self._monotonic, self._workers = world, every_s, monotonic, workers
-        self._stop = threading.Event()
+        self._stop, self._spares = threading.Event(), SpareDescriptors()
         self._more = {kinds: threading.Event() for kinds in (URGENT, ORDINARY)}  # a thread is free again
         self._stop_looking = threading.Event()
         self._urgent_done_at = self._revived_at = monotonic()
@@ -98,7 +99,8 @@ class Dispatcher:
         beside = [threading.Thread(target=loop, name=name, daemon=True) for name, loop in loops.items()]
         for thread in beside:
             thread.start()
-        self._loop(self._urgent, self._more[URGENT])
+        with self._spares:
+            self._loop(self._urgent, self._more[URGENT])
         for thread in beside:
             thread.join(timeout=5)
         for lanes in self._lanes.values():
@@ -175,7 +177,7 @@ class Dispatcher:
             self._set_aside(item, why)
             return True
         try:
-            self._deliver[item.kind](item)
+            self._spares.at_need(lambda: self._deliver[item.kind](item))
         except Exception as error:  # whatever it was, the row must go out: note it and try again
             self._failed(item, error)
             return False
@@ -291,12 +293,9 @@ class Dispatcher:
         regulatory_clocks.remind(self._world, item)
 
     def _end_silence(self, item: outbox.Item) -> None:
-        model = str(item.payload["model"])
-        standing = self._world.known_models.of(self._world.policy, [model])[model]
+        alert_intake.end_silence(self._world, now=self._world.now())
         with self._world.transaction() as conn:
-            now = self._world.now()
-            alert_intake.end_silence(conn, self._world.policy, item, standing, now=now)
-            outbox.delivered(conn, item, now=now)
+            outbox.delivered(conn, item, now=self._world.now())
 
     def _revive(self) -> int:
         with self._world.transaction() as conn:

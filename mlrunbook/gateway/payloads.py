@@ -43,11 +43,6 @@ def _one_of(*allowed: str) -> Callable[[Any], None]:
     return check
 
 
-def _object(value: Any) -> None:
-    if not isinstance(value, dict):
-        raise ValueError
-
-
 FIELDS: Mapping[str, Mapping[str, Callable[[Any], object]]] = {
     "page": {"role": Role, "to": _text, "reason": _text, "channel": _name},
     "message": {"channel": _name, "to": _text, "subject": _text, "body": _text},
@@ -60,7 +55,7 @@ FIELDS: Mapping[str, Mapping[str, Callable[[Any], object]]] = {
     ORDER_OVERDUE: {"digest": _name},
     regulatory_clocks.TIMER: {"clock": ClockName, "deadline": _moment, "channel": _name},
     flapping.TIMER: {"quiet_at": _moment},
-    silences.SILENCE_ENDS: {"source": _name, "model": _name, "name": _text, "fingerprint": _text, "starts_at": _moment, "body": _object},
+    silences.SILENCE_ENDS: {"until": _moment},
     reminders.TIMER: {"due": _moment, "at": _moment},
     post_close_check.TIMER: {"since": _moment, "closed_at": _moment},
     action_items.TIMER: {"item": _number},

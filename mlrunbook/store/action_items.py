@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from sqlalchemy import Connection, Row, select, update
+from sqlalchemy import Connection, Row, select, tuple_, update
 from sqlalchemy.dialects.postgresql import insert
 
 from mlrunbook.domain.errors import NotFound
@@ -41,13 +41,17 @@ def of_incident(conn: Connection, incident_id: str) -> list[Item]:
     return [_item(r) for r in rows]
 
 
-def find(conn: Connection, *, only_open: bool = True, due_before: datetime | None = None, limit: int = 1000) -> list[Item]:
-    """Of all incidents, the earliest due first."""
+def find(
+    conn: Connection, *, only_open: bool = True, due_before: datetime | None = None, after: int | None = None, limit: int = 1000
+) -> list[Item]:
+    """Of all incidents, the earliest due first; those that come after the item `after`."""
     query = select(action_items).order_by(action_items.c.due_at, action_items.c.id).limit(limit)
     if only_open:
         query = query.where(OPEN)
     if due_before is not None:
         query = query.where(action_items.c.due_at < due_before)
+    if after is not None:
+        query = query.where(tuple_(action_items.c.due_at, action_items.c.id) > (get(conn, after).due_at, after))
     return [_item(r) for r in conn.execute(query)]
 
 

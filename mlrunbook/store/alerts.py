@@ -10,11 +10,14 @@ from datetime import datetime
 from functools import cached_property
 from typing import Any
 
-from sqlalchemy import ARRAY, Boolean, ColumnElement, Connection, DateTime, Integer, Text, cast, exists, func, select
+from sqlalchemy import ARRAY, Boolean, ColumnElement, Connection, DateTime, Integer, Text, case, cast, exists, func, select
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.dialects.postgresql import insert as upsert
 
 from mlrunbook.store.tables import alerts, incidents
+
+SILENCED = "silenced"  # in the body of an alert that came in a silence: why
+IN_SILENCE = alerts.c.incident_id.is_(None) & alerts.c.body.has_key(SILENCED)
 
 
 @dataclass(frozen=True)
@@ -69,7 +72,7 @@ def record(
 
 
 def record_all(conn: Connection, told: Sequence[Told], *, now: datetime) -> None:
-    """Each identity once. What is kept of a known one is its first body."""
+    """Each identity once. What is kept of a known one is its first body, until it is silenced: the end of the silence goes by that."""
     if not told:
         return
     ordered = sorted(told, key=lambda one: one.identity.at)  # two at once wait for each other, and never both
@@ -97,6 +100,7 @@ def record_all(conn: Connection, told: Sequence[Told], *, now: datetime) -> None
                 "count": alerts.c.count + row.excluded.count,
                 "incident_id": func.coalesce(row.excluded.incident_id, alerts.c.incident_id),
                 "end_noted": alerts.c.end_noted | row.excluded.end_noted,
+                "body": case((row.excluded.body.has_key(SILENCED), row.excluded.body), else_=alerts.c.body),
             },
         )
     )
@@ -137,10 +141,25 @@ def firing_since(conn: Connection, keys: Iterable[str]) -> dict[str, datetime]:
     return {r.key: r.at for r in conn.execute(query)}
 
 
-def silenced(conn: Connection, *, limit: int) -> list[dict[str, Any]]:
-    """Alerts that came in a silence and belong to no incident, the newest first."""
-    query = select(alerts).where(alerts.c.incident_id.is_(None), alerts.c.body.has_key("silenced"))
-    return [dict(r._mapping) for r in conn.execute(query.order_by(alerts.c.last_seen_at.desc(), alerts.c.id.desc()).limit(limit))]
+def silenced(conn: Connection, *, before: int | None = None, limit: int) -> list[dict[str, Any]]:
+    """Alerts that came in a silence and belong to no incident, below the number `before`; those that came last first."""
+    query = select(alerts).where(IN_SILENCE)
+    if before is not None:
+        query = query.where(alerts.c.id < before)
+    return [dict(r._mapping) for r in conn.execute(query.order_by(alerts.c.id.desc()).limit(limit))]
+
+
+def models_silenced(conn: Connection) -> list[str]:
+    """The models with a silenced alert that still fires."""
+    query = select(alerts.c.body["model"].astext).where(IN_SILENCE, alerts.c.status == "firing").distinct()
+    return sorted(conn.execute(query).scalars())
+
+
+def silenced_and_firing(conn: Connection, model: str, *, after: int, limit: int) -> list[dict[str, Any]]:
+    """A page of the model's silenced alerts that still fire, above the number `after`, the oldest first."""
+    of_model = alerts.c.body["model"].astext == model
+    query = select(alerts).where(IN_SILENCE, alerts.c.status == "firing", of_model, alerts.c.id > after)
+    return [dict(r._mapping) for r in conn.execute(query.order_by(alerts.c.id).limit(limit))]
 
 
 def of_incident(conn: Connection, incident_id: str) -> list[dict[str, Any]]:

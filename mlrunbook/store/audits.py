@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, Row, select
+from sqlalchemy import Column, Connection, Row, select, tuple_
 from sqlalchemy.dialects.postgresql import insert
 
 from mlrunbook.domain.audits.period import Kind
@@ -99,21 +99,34 @@ def last_before(conn: Connection, model: str, kind: Kind, until: datetime) -> Fi
     return _filed(row) if row else None
 
 
-def find(conn: Connection, *, model: str | None = None, since: datetime | None = None, limit: int = 1000) -> list[Filed]:
-    """Newest first; `since`: whose period ended after it."""
+def find(
+    conn: Connection, *, model: str | None = None, since: datetime | None = None, before: int | None = None, limit: int = 1000
+) -> list[Filed]:
+    """The newest period first; `since`: whose period ended after it; those that come after the audit `before`."""
     query = select(*_SHOWN).order_by(audits.c.until.desc(), audits.c.id.desc()).limit(limit)
     if model:
         query = query.where(audits.c.model == model)
     if since:
         query = query.where(audits.c.until > since)
+    if before is not None:
+        query = query.where(tuple_(audits.c.until, audits.c.id) < (_ended(conn, before), before))
     return [_filed(row) for row in conn.execute(query)]
 
 
 def report(conn: Connection, audit_id: int) -> bytes:
-    row = conn.execute(select(audits.c.report).where(audits.c.id == audit_id)).one_or_none()
-    if row is None:
+    return bytes(_one(conn, audit_id, audits.c.report))
+
+
+def _ended(conn: Connection, audit_id: int) -> datetime:
+    ended: datetime = _one(conn, audit_id, audits.c.until)
+    return ended
+
+
+def _one(conn: Connection, audit_id: int, column: Column[Any]) -> Any:
+    found = conn.execute(select(column).where(audits.c.id == audit_id)).scalar_one_or_none()
+    if found is None:
         raise NotFound(f"there is no audit {audit_id}; list them with `mlrunbook audit list`")
-    return bytes(row.report)
+    return found
 
 
 def model_of(conn: Connection, audit_id: int) -> str:

@@ -7,15 +7,16 @@ delivered or cancelled. A dispatcher that dies holding a claim loses it after it
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
-from sqlalchemy import ColumnElement, Connection, case, func, or_, select, update
+from sqlalchemy import ColumnElement, Connection, case, func, or_, select, text, update
 from sqlalchemy.dialects.postgresql import insert
 
-from mlrunbook.store.tables import outbox
+from mlrunbook.domain.incident import Severity
+from mlrunbook.store.tables import ONE_OPEN, incidents, outbox
 
 SETTLE = "settle_pages"
 UPDATE = "update"
@@ -31,6 +32,7 @@ MAX_BACKOFF_OF_RUNS_S = 5.0  # the Prefect server is ours, and an approved fix w
 DUE_AT = "due_at"  # in the payload of a page that has failed: when it should have gone out
 SET_ASIDE = "set_aside"  # the kind of rows that nobody can read; their payload holds what they were
 CHANNEL = outbox.c.payload["channel"].astext  # NULL where there is none
+OF_CRITICAL = outbox.c.incident_id.in_(select(incidents.c.id).where(incidents.c.severity == Severity.CRITICAL.value, text(ONE_OPEN)))
 PENDING = outbox.c.delivered_at.is_(None) & outbox.c.cancelled_at.is_(None)
 
 
@@ -64,22 +66,6 @@ def put(
         created_at=now,
     )
     return conn.execute(row.on_conflict_do_nothing().returning(outbox.c.id)).scalar_one_or_none() is not None
-
-
-@dataclass(frozen=True)
-class Due:
-    """A row to put."""
-
-    dedup_key: str
-    payload: Mapping[str, Any]
-    at: datetime
-
-
-def put_all(conn: Connection, kind: str, due: Sequence[Due], *, now: datetime) -> None:
-    """Many of no incident at once; those whose key was there already stay as they are."""
-    if due:
-        rows = [{"kind": kind, "dedup_key": d.dedup_key, "payload": _json(d.payload), "not_before": d.at, "created_at": now} for d in due]
-        conn.execute(insert(outbox).on_conflict_do_nothing(), rows)
 
 
 def reschedule(conn: Connection, dedup_key: str, at: datetime, payload: Mapping[str, Any] | None = None) -> None:
@@ -179,10 +165,18 @@ def _claimable(now: datetime) -> tuple[ColumnElement[bool], ...]:
 
 
 def claim(conn: Connection, *, now: datetime, kinds: tuple[str, ...] = (), lane: Lane | None = None, limit: int = 20) -> list[Item]:
-    """Take due rows (of these kinds, of this lane) for this dispatcher; commit before delivering them."""
+    """Take due rows (of these kinds, of this lane) for this dispatcher, those of critical incidents first: a storm of other alerts must
+    not delay their pages. Commit before delivering them."""
     wanted: list[ColumnElement[bool]] = [outbox.c.kind.in_(kinds)] if kinds else []
     if lane:
         wanted += [outbox.c.kind == lane.kind, CHANNEL.is_not_distinct_from(lane.channel)]
+    items = _claim(conn, [*wanted, OF_CRITICAL], now=now, limit=limit)
+    if len(items) < limit:
+        items += _claim(conn, wanted, now=now, limit=limit - len(items))
+    return sorted(items, key=lambda i: i.id)
+
+
+def _claim(conn: Connection, wanted: list[ColumnElement[bool]], *, now: datetime, limit: int) -> list[Item]:
     due = (
         select(outbox.c.id)
         .where(*wanted, *_claimable(now))
@@ -201,8 +195,7 @@ def claim(conn: Connection, *, now: datetime, kinds: tuple[str, ...] = (), lane:
         )
         .returning(outbox)
     )
-    items = [Item(r.id, r.incident_id, r.kind, r.dedup_key, r.payload, r.attempts) for r in rows]
-    return sorted(items, key=lambda i: i.id)
+    return [Item(r.id, r.incident_id, r.kind, r.dedup_key, r.payload, r.attempts) for r in rows]
 
 
 def delivered(conn: Connection, item: Item, *, now: datetime) -> None:

@@ -31,6 +31,14 @@ def test_what_could_not_be_used_is_listed_and_shown_without_what_a_terminal_obey
     assert not {"\x1b", "\u202e"} & set(listed + shown)
 
 
+def test_a_long_list_goes_on_where_it_says(cli: Cli) -> None:
+    numbers = [quarantine_one(cli) for _ in range(3)]
+    first = cli("quarantine", "list", "--limit", "2")
+    assert f"older ones: add --before {numbers[1]}" in first.stderr
+    rest = json.loads(cli("quarantine", "list", "--before", str(numbers[1]), "--json").stdout)
+    assert rest["quarantined"][0]["number"] == numbers[0]
+
+
 def test_a_replay_that_cannot_work_says_why(cli: Cli) -> None:
     done = cli("quarantine", "replay", str(quarantine_one(cli)))
     assert done.exit_code != 0

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from sqlalchemy import Engine, delete
 
+from mlrunbook.store import action_items, tables
 from tests.cli.conftest import Cli, one_line
 
 
@@ -27,6 +30,17 @@ def test_an_item_is_listed_done_and_gone_from_the_list(cli: Cli, closed: str) ->
     assert cli("actions", "done", str(item["id"]), "--note", "in the chart").stdout == f"action item {item['id']} is done: Add a probe\n"
     assert "Add a probe" not in cli("actions", "list").stdout
     assert "Add a probe (ML Team Lead): in the chart" in " ".join(cli("actions", "list", "--all").stdout.split())
+
+
+def test_a_list_longer_than_a_page_is_whole(cli: Cli, closed: str, engine: Engine) -> None:
+    with engine.begin() as conn:
+        for n in range(1_200):
+            action_items.add(conn, closed, f"Do number {n}", owner_role="ml_team_lead", due_at=datetime(2031, 1, 1, tzinfo=UTC))
+    listed = json.loads(cli("actions", "list", "--json").stdout)
+    assert len({i["id"] for i in listed}) == len(listed)
+    assert {f"Do number {n}" for n in range(1_200)} <= {i["action"] for i in listed}
+    with engine.begin() as conn:
+        conn.execute(delete(tables.action_items).where(tables.action_items.c.action.startswith("Do number ")))
 
 
 def test_dropping_without_a_word_is_refused(cli: Cli, closed: str) -> None:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from datetime import datetime, timedelta
 
 import pytest
 from sqlalchemy import Connection, Engine, select
 
-from mlrunbook.store import outbox, tables
+from mlrunbook.domain.incident import Severity
+from mlrunbook.store import incidents, outbox, tables
 from tests.fakes import T0
+from tests.store.conftest import report
 
 
 def after(seconds: float) -> datetime:
@@ -40,6 +43,17 @@ def test_nothing_goes_out_before_its_time_and_the_earliest_goes_first(conn: Conn
     assert outbox.claim(conn, now=after(29)) == []
     assert keys(outbox.claim(conn, now=after(60), limit=1)) == ["soon"]
     assert keys(outbox.claim(conn, now=after(60))) == ["late"]
+
+
+def test_what_a_critical_incident_waits_for_goes_out_before_a_storm_of_others(conn: Connection) -> None:
+    others = incidents.open_or_join(conn, report(model="pump"), now=T0)[0].id
+    critical = incidents.open_or_join(conn, replace(report(model="turbine"), severity=Severity.CRITICAL), now=T0)[0].id
+    for n in range(30):
+        put(conn, f"other:{n}", incident_id=others)
+    put(conn, "critical", at=after(60), incident_id=critical)
+    assert keys(outbox.claim(conn, now=after(59), limit=2)) == ["other:0", "other:1"]
+    assert keys(outbox.claim(conn, now=after(60), limit=2)) == ["other:2", "critical"]
+    assert keys(outbox.claim(conn, now=after(60), limit=1)) == ["other:3"]
 
 
 def test_two_dispatchers_never_claim_the_same_row(store: Engine) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from dataclasses import replace
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
+from urllib.parse import unquote
 
 from mlrunbook.adapters.channels import mail, pagerduty
 from mlrunbook.domain.communication.messages import line
@@ -16,6 +18,9 @@ if TYPE_CHECKING:
     from apprise import NotifyBase
 
 
+HIDDEN = "***"
+
+
 class Delivery(NamedTuple):
     """What took a message, as the ledger names it, what it said, and how many of its recipients it refused."""
 
@@ -25,7 +30,8 @@ class Delivery(NamedTuple):
 
 
 def deliver(message: Message, address: str, *, first_key: str | None = None) -> Delivery:
-    """Send it by the channel's address. Transient when the channel did not take it, Refused when its address is not one.
+    """Send it by the channel's address. Transient when the channel did not take it, Refused when its address is not one. What apprise said
+    of the failure, without the address, is in the notes of the error.
 
     `first_key`: the key of the incident's first mail, on which a mail's thread hangs.
     """
@@ -38,11 +44,15 @@ def deliver(message: Message, address: str, *, first_key: str | None = None) -> 
         return Delivery(scheme, f"the mail server took it{f', but refused {refused} of its recipients' if refused else ''}", refused)
     target = _target(message.channel, address)
     try:
-        sent = target.notify(body=plain.body or plain.subject, title=plain.subject, body_format="text")
+        with _apprise_log() as said:
+            sent = target.notify(body=plain.body or plain.subject, title=plain.subject, body_format="text")
     except Exception as error:  # a plugin's own error; its text may hold the address, so it is not repeated
         raise Transient(f"channel {message.channel} failed with {type(error).__name__}: {_advice(message.channel)}") from None
     if not sent:
-        raise Transient(f"channel {message.channel} did not take the message: {_advice(message.channel)}")
+        failed = Transient(f"channel {message.channel} did not take the message: {_advice(message.channel)}")
+        for row in said.getvalue().splitlines():
+            failed.add_note(_without(address, row))
+        raise failed
     return Delivery("apprise", f"{target.service_name or type(target).__name__} accepted it")
 
 
@@ -61,6 +71,22 @@ def _target(channel: str, address: str) -> NotifyBase:
     if "overflow=" not in address:
         target.overflow_mode = apprise.OverflowMode.SPLIT  # a list too long for one message becomes two, never a cut list
     return target
+
+
+def _apprise_log() -> Any:
+    """Why a delivery failed: apprise itself returns no more than a no."""
+    import apprise
+
+    capture: Any = apprise.LogCapture
+    return capture(level=logging.WARNING, fmt="%(message)s")
+
+
+def _without(address: str, said: str) -> str:
+    """No part of the address is repeated: any may be the secret."""
+    parts = {unquote(part) for part in re.split(r"[/:@?&=#,]+", address.rpartition("://")[2])}
+    for part in sorted((p for p in parts if len(p) >= 4), key=len, reverse=True):
+        said = said.replace(part, HIDDEN)
+    return said
 
 
 def _advice(channel: str) -> str:

@@ -119,7 +119,10 @@ class DeliveryProcesses:
         self._put_back(process)
         if "sent" in answer:
             return Delivery(**answer["sent"])
-        raise (Refused if answer["refused"] else Transient)(answer["error"])
+        failed = (Refused if answer["refused"] else Transient)(answer["error"])
+        for note in answer.get("notes", ()):
+            failed.add_note(note)
+        raise failed
 
     def close(self) -> None:
         with self._lock:
@@ -156,7 +159,7 @@ def _serve(carry_out: Callable[..., dict[str, Any]]) -> None:
             try:
                 answer: dict[str, Any] = {"sent": carry_out(message, request["address"], request["first_key"], request["action"])}
             except RunbookError as error:
-                answer = {"error": str(error), "refused": isinstance(error, Refused)}
+                answer = {"error": str(error), "refused": isinstance(error, Refused), "notes": getattr(error, "__notes__", [])}
             except Exception as error:  # its text may hold the address
                 answer = {"error": f"channel {message.channel}: the delivery failed ({type(error).__name__})", "refused": False}
             out.write(json.dumps(answer).encode() + b"\n")

@@ -5,13 +5,15 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Path, Query, Response
+from fastapi import APIRouter, Depends, Path, Response
+from pydantic import Field
 
 from mlrunbook.base import web
 from mlrunbook.base.tokens import Scope
 from mlrunbook.base.web import CamelModel, require
 from mlrunbook.domain.audits.period import Kind
 from mlrunbook.domain.audits.section import Verdict
+from mlrunbook.gateway.api.dependencies import NEXT_BEFORE, Before, Limit
 from mlrunbook.response.world import World
 from mlrunbook.store import audits
 
@@ -43,17 +45,18 @@ class AuditOut(CamelModel):
 
 class AuditsOut(CamelModel):
     audits: list[AuditOut]
+    before: int | None = Field(description=NEXT_BEFORE)
 
 
 def router(world: World) -> APIRouter:
     routes = web.router(tags=["audits"])
 
     @routes.get(BASE, dependencies=[Depends(require(Scope.READ))])
-    def list_audits(model: str | None = None, limit: Annotated[int, Query(ge=1, le=1000)] = 100) -> AuditsOut:
+    def list_audits(model: str | None = None, before: Before = None, limit: Limit = 100) -> AuditsOut:
         """The newest period first."""
         with world.transaction() as conn:
-            found = audits.find(conn, model=model, limit=limit)
-        return AuditsOut(audits=[_out(one) for one in found])
+            found = audits.find(conn, model=model, before=before, limit=limit)
+        return AuditsOut(audits=[_out(one) for one in found], before=found[-1].id if len(found) == limit else None)
 
     @routes.get(
         BASE + "/{audit}/report",

@@ -15,7 +15,7 @@ from mlrunbook.base.web import CamelModel, Moment
 from mlrunbook.domain.errors import Invalid
 from mlrunbook.domain.observed import Change
 from mlrunbook.domain.policy.intake import CHANGE_KINDS, MODEL_ID
-from mlrunbook.gateway.api.dependencies import READER, Before, Operator
+from mlrunbook.gateway.api.dependencies import NEXT_BEFORE, READER, Before, Limit, Operator
 from mlrunbook.gateway.text import clean
 from mlrunbook.gateway.webhooks import registry
 from mlrunbook.gateway.webhooks.ingest import Receipt, replay, take_change
@@ -94,7 +94,7 @@ class QuarantineDetail(QuarantinedOut):
 class QuarantineOut(CamelModel):
     waiting: int = Field(description="All that nobody has replayed yet")
     quarantined: list[QuarantinedOut]
-    before: int | None = Field(description="Ask for the next page with `before` set to this; null: there is none")
+    before: int | None = Field(description=NEXT_BEFORE)
 
 
 def router(world: World) -> APIRouter:
@@ -127,7 +127,7 @@ def _changes(routes: APIRouter, world: World) -> None:
         model: Annotated[str, Query(pattern=f"^{MODEL_ID.pattern}$")],
         since: Moment | None = None,
         until: Annotated[Moment | None, Query(description="Only changes up to then")] = None,
-        limit: Annotated[int, Query(ge=1, le=1000)] = 100,
+        limit: Limit = 100,
     ) -> ChangesOut:
         """What other systems told of a model, newest first; without `since` the last 7 days. The platform's own changes are its own."""
         with world.transaction() as conn:
@@ -145,7 +145,7 @@ def _quarantine(routes: APIRouter, world: World) -> None:
         replayed: Annotated[bool, Query(alias="all", description="Those that were replayed too")] = False,
         source: Annotated[str | None, Query(max_length=50)] = None,
         before: Before = None,
-        limit: Annotated[int, Query(ge=1, le=1000)] = 100,
+        limit: Limit = 100,
     ) -> QuarantineOut:
         """What trusted senders sent and nobody could use, newest first."""
         with world.transaction() as conn:

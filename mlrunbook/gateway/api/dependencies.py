@@ -25,6 +25,8 @@ Reporter = Annotated[Identity, Depends(require(Scope.REPORT, sender="report"))]
 Operator = Annotated[Identity, Depends(require(Scope.OPERATE))]
 Approver = Annotated[Identity, Depends(require(Scope.APPROVE))]
 Before = Annotated[int | None, Query(ge=1, lt=2**63, description="Only what is older than this: `before` of the page before")]
+Limit = Annotated[int, Query(ge=1, le=1000)]
+NEXT_BEFORE = "Ask for the next page with `before` set to this; null: there is none"
 READER = Depends(require(Scope.READ))
 
 

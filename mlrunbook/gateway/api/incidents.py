@@ -24,7 +24,7 @@ from mlrunbook.domain.records import Record
 from mlrunbook.domain.resolution.fix import HumanResolution
 from mlrunbook.gateway.api import response as response_api
 from mlrunbook.gateway.api import reviews, schemas
-from mlrunbook.gateway.api.dependencies import OF_ALL, READER, Approver, Before, IncidentId, Operator, Reporter, named, still_open
+from mlrunbook.gateway.api.dependencies import OF_ALL, READER, Approver, Before, IncidentId, Limit, Operator, Reporter, named, still_open
 from mlrunbook.response.communication import regulatory_clocks, reports
 from mlrunbook.response.communication.escalation import acknowledge
 from mlrunbook.response.communication.notifications import send_message, stop
@@ -43,7 +43,6 @@ from mlrunbook.store.journal import isolations
 OF_MODEL = "/api/v1/model-governance/{modelId}/incidents"
 
 ModelId = Annotated[str, Path(alias="modelId", pattern=f"^{MODEL_ID.pattern}$")]
-Limit = Annotated[int, Query(ge=1, le=1000)]
 OnlyOpen = Annotated[bool, Query(alias="open")]
 UnknownModel = Annotated[bool, Query(alias="unknownModel", description="Report it although nobody knows the model; or so in the body")]
 After = Annotated[int, Query(ge=0, lt=2**31, description="Only entries after this number")]

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Annotated, Literal
+from typing import Literal
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter
 from pydantic import Field
 
 from mlrunbook.base.web import CamelModel
@@ -13,7 +13,7 @@ from mlrunbook.domain.actions import Order
 from mlrunbook.domain.incident import Severity
 from mlrunbook.domain.roles import Duty, Role
 from mlrunbook.gateway.api import schemas
-from mlrunbook.gateway.api.dependencies import READER, Approver, IncidentId, Operator, named, still_open
+from mlrunbook.gateway.api.dependencies import NEXT_BEFORE, READER, Approver, Before, IncidentId, Limit, Operator, named, still_open
 from mlrunbook.gateway.api.schemas import IncidentOut, Name, Said, Words
 from mlrunbook.gateway.text import clean
 from mlrunbook.response.communication import handover
@@ -64,22 +64,23 @@ class SilencedOut(CamelModel):
 
 
 class SilencedAlertsOut(CamelModel):
-    alerts: list[SilencedOut] = Field(description="Newest first")
+    alerts: list[SilencedOut] = Field(description="Those that came last first")
+    before: int | None = Field(description=NEXT_BEFORE)
 
 
 def of_all(routes: APIRouter, world: World) -> None:
     @routes.get("/api/v1/alerts/silenced", dependencies=[READER])
-    def list_silenced_alerts(limit: Annotated[int, Query(ge=1, le=1000)] = 100) -> SilencedAlertsOut:
+    def list_silenced_alerts(before: Before = None, limit: Limit = 100) -> SilencedAlertsOut:
         """Alerts that came in a silence or a maintenance window and belong to no incident."""
         with world.transaction() as conn:
-            rows = alerts.silenced(conn, limit=limit)
+            rows = alerts.silenced(conn, before=before, limit=limit)
         found = []
         for row in rows:
             body = row["body"]
             name = clean(str(body.get("labels", {}).get("alertname", "alert")))
             kept = {k: row[k] for k in ("source", "status", "count", "starts_at", "last_seen_at")}
             found.append(SilencedOut(model=body["model"], alert=name, why=body["silenced"], until=body["until"], **kept))
-        return SilencedAlertsOut(alerts=found)
+        return SilencedAlertsOut(alerts=found, before=rows[-1]["id"] if len(rows) == limit else None)
 
 
 def of_incident(routes: APIRouter, world: World) -> None:

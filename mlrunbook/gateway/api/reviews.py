@@ -12,7 +12,7 @@ from mlrunbook.base.web import CamelModel
 from mlrunbook.domain.incident import ItemStatus
 from mlrunbook.domain.records import ReviewPart
 from mlrunbook.domain.review.review import ActionItem
-from mlrunbook.gateway.api.dependencies import READER, Approver, IncidentId, Operator
+from mlrunbook.gateway.api.dependencies import READER, Approver, IncidentId, Limit, Operator
 from mlrunbook.gateway.api.schemas import ActionItemOut, Name, Said, Words
 from mlrunbook.response.review import action_items, reviews
 from mlrunbook.response.world import World
@@ -48,6 +48,7 @@ class ItemIn(CamelModel):
 
 class ActionItemsOut(CamelModel):
     items: list[ActionItemOut] = Field(description="The earliest due first")
+    after: int | None = Field(description="Ask for the next page with `after` set to this; null: there is none")
 
 
 def of_incident(routes: APIRouter, world: World) -> None:
@@ -89,12 +90,13 @@ def of_all(routes: APIRouter, world: World) -> None:
     def list_action_items(
         all_: Annotated[bool, Query(alias="all", description="Those that have ended too")] = False,
         overdue: bool = False,
-        limit: Annotated[int, Query(ge=1, le=1000)] = 100,
+        after: Annotated[int | None, Query(ge=1, lt=2**63, description="Only what comes after this: `after` of the page before")] = None,
+        limit: Limit = 100,
     ) -> ActionItemsOut:
         now = world.now()
         with world.transaction() as conn:
-            found = items.find(conn, only_open=not all_ or overdue, due_before=now if overdue else None, limit=limit)
-        return ActionItemsOut(items=[ActionItemOut.of(item, now) for item in found])
+            found = items.find(conn, only_open=not all_ or overdue, due_before=now if overdue else None, after=after, limit=limit)
+        return ActionItemsOut(items=[ActionItemOut.of(item, now) for item in found], after=found[-1].id if len(found) == limit else None)
 
     @routes.post("/api/v1/actions/{item}", tags=["reviews"])
     def move_action_item(item_id: ItemId, body: ItemIn, who: Operator) -> ActionItemOut:

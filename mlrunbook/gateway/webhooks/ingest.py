@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
@@ -15,6 +15,7 @@ from typing import Any
 from pydantic import Field
 from sqlalchemy import Connection
 
+from mlrunbook.base.edge import json_pieces
 from mlrunbook.base.tokens import Identity
 from mlrunbook.base.web import CamelModel
 from mlrunbook.domain.detection.alerts import NormalisedAlert
@@ -34,6 +35,7 @@ log = logging.getLogger(__name__)
 
 # One transaction: others wait for the locks of its models, and for one of the few connections.
 SLICE_PARTS, SLICE_MODELS = 1_000, 25
+MAX_PIECES = 400_000  # of one message; the most alerts that one may hold have 120,000
 MAX_REFUSALS = 50  # transactions of one message that the database refused; then the slice is put aside as it is
 MAX_ALONE = 100  # unusable parts of one message that are each a row of the quarantine
 
@@ -59,6 +61,9 @@ class Receipt(CamelModel):
 
 def received(body: bytes, headers: Mapping[str, str], world: World) -> Received:
     """The message with its JSON read, if it is any."""
+    if (pieces := json_pieces(body)) > MAX_PIECES:
+        too_many = f"it has {pieces} lists, objects and values, more than {MAX_PIECES}: nothing of it was read"
+        return Received(None, headers, world.now(), world.policy.intake, too_many)
     try:
         payload, problem = json.loads(body), None
     except (ValueError, RecursionError) as error:
@@ -74,8 +79,12 @@ def ingest(world: World, form: Format, message: Received, body: bytes, *, sender
     """
     readings = confined(form.read(message), sender)
     letter, total = Letter(form, message, body, sender, _standings(world, readings)), Receipt()
+
+    def take(conn: Connection, pieces: Sequence[Reading]) -> Receipt:
+        return _take(conn, world.policy, letter, pieces)
+
     for some in slices(readings):
-        total += _store_slice(world, letter, some)
+        total += _store_slice(world, letter, some, take)
     unusable = [*(one for reading in readings for one in reading.unusable), *letter.refused]
     if unusable:
         with world.transaction() as conn:
@@ -172,17 +181,19 @@ def _pieces(readings: Iterable[Reading]) -> Iterator[Reading]:
             yield replace(reading, unusable=())
 
 
-def _store_slice(world: World, letter: Letter, pieces: Sequence[Reading]) -> Receipt:
-    """What the database refuses is found by halves and put aside alone."""
+def _store_slice(
+    world: World, letter: Letter, pieces: Sequence[Reading], take: Callable[[Connection, Sequence[Reading]], Receipt]
+) -> Receipt:
+    """One transaction. What the database refuses is found by halves and put aside alone."""
     try:
         with world.transaction() as conn:
-            return _take(conn, world.policy, letter, pieces)
+            return take(conn, pieces)
     except Unstorable as error:
         letter.refusals += 1
         if len(pieces) == 1 or letter.refusals > MAX_REFUSALS:
             return letter.refuse(pieces, str(error))
     half = len(pieces) // 2
-    return _store_slice(world, letter, pieces[:half]) + _store_slice(world, letter, pieces[half:])
+    return _store_slice(world, letter, pieces[:half], take) + _store_slice(world, letter, pieces[half:], take)
 
 
 def _take(conn: Connection, policy: Policy, letter: Letter, pieces: Sequence[Reading]) -> Receipt:
@@ -280,33 +291,52 @@ def _take_word(conn: Connection, letter: Letter, word: ExternalNote, *, now: dat
 
 
 def replay(world: World, form: Format, number: int) -> Receipt:
-    """Read a quarantined message again, after the policy names its model for example. Refused, with the reason, while it cannot be used."""
-    with world.transaction() as conn:
-        kept = quarantine.get(conn, number)
+    """Read a quarantined message again, after the policy names its model for example. Refused, with the reason, while it cannot be used.
+
+    Stored in slices as a new message is. Cut off in between, the whole is replayed again: what was stored is known then.
+    """
+    kept = _unreplayed(world, number)
     message = received(kept.body, kept.headers, world)
     whole = Received(form.whole(message.payload), message.headers, kept.received_at, message.policy, message.problem)
     readings = form.read(whole)
-    wrong = [one for reading in readings for one in reading.unusable]
     models = {alert.model for reading in readings for alert in reading.alerts if alert.firing}
     letter = Letter(
         form, whole, kept.body, Identity("", kept.sender, None, frozenset()), world.known_models.of(world.policy, models, fresh=True)
     )
+    held: dict[tuple[int, str], Unusable] = {}
 
     def wait(alert: NormalisedAlert, why: str, _: bool) -> None:
-        wrong.append(Unusable(alert.part, why))
+        held[id(alert.part), alert.fingerprint] = Unusable(alert.part, why)
 
+    def take(conn: Connection, pieces: Sequence[Reading]) -> Receipt:
+        return sum(store(conn, world.policy, letter, pieces, hold=wait, now=world.now()), Receipt())
+
+    total, parts = Receipt(), 0
+    for some in slices(readings):
+        total += _store_slice(world, letter, some, take)
+        parts += len(some)
+    unusable = [one for reading in readings for one in reading.unusable]
+    wrong = [*unusable, *held.values(), *letter.refused]
+    if wrong and len(wrong) >= parts + len(unusable):
+        raise Refused(f"number {number} still cannot be used: {clean(wrong[0].reason, 500)}")
+    total = total.model_copy(update={"quarantined": len(wrong)})
     with world.transaction() as conn:
-        kept = quarantine.get(conn, number, lock=True)
-        if kept.replayed_at is not None:
-            raise Refused(f"number {number} was replayed at {kept.replayed_at.isoformat()}")
-        pieces = list(_pieces(readings))
-        total = sum(store(conn, world.policy, letter, pieces, hold=wait, now=world.now()), Receipt())
-        if wrong and len(wrong) >= len(pieces) + sum(len(reading.unusable) for reading in readings):
-            raise Refused(f"number {number} still cannot be used: {clean(wrong[0].reason, 500)}")
+        _demand_unreplayed(quarantine.get(conn, number, lock=True))
         letter.keep(conn, wrong)  # the part of many that must wait on
-        total = total.model_copy(update={"quarantined": len(wrong)})
         quarantine.mark_replayed(conn, number, total.model_dump(mode="json", by_alias=True), now=world.now())
     return total
+
+
+def _unreplayed(world: World, number: int) -> quarantine.Quarantined:
+    with world.transaction() as conn:
+        kept = quarantine.get(conn, number)
+    _demand_unreplayed(kept)
+    return kept
+
+
+def _demand_unreplayed(kept: quarantine.Quarantined) -> None:
+    if kept.replayed_at is not None:
+        raise Refused(f"number {kept.id} was replayed at {kept.replayed_at.isoformat()}")
 
 
 def headers_kept(form: Format, headers: Mapping[str, str]) -> dict[str, str]:

@@ -11,6 +11,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from itertools import islice
 from typing import Any, Literal
 
 from mlrunbook.domain.detection.alerts import NormalisedAlert
@@ -19,6 +20,7 @@ from mlrunbook.domain.policy.intake import MODEL_ID, MODEL_LABELS, OWN_KEY, Inta
 from mlrunbook.gateway.text import clean
 
 LABEL_CHARS = 500
+MAX_LABELS = 1_000  # of one alert: whoever looks at its incident reads all of them
 MAX_TRUNCATED = 1_000_000_000
 MAX_PARTS = 10_000  # of one message are taken in, a whole storm in one Alertmanager group; the rest waits, so that others need not
 # A priority is the sender's urgency; what it means is measured.
@@ -133,10 +135,11 @@ def text(value: Any, limit: int = LABEL_CHARS) -> str:
 
 
 def strings(mapping: Any) -> dict[str, str]:
-    """An object's scalars as texts, long ones kept long."""
+    """An object's scalars as texts, long ones kept long; of very many the first."""
     if not isinstance(mapping, dict):
         return {}
-    return {text(key): clean(value) if isinstance(value, str) else text(value) for key, value in mapping.items()}
+    said = islice(mapping.items(), MAX_LABELS)
+    return {text(key): clean(value) if isinstance(value, str) else text(value) for key, value in said}
 
 
 def within(value: Any, *path: str) -> Any:

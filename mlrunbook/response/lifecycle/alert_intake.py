@@ -22,7 +22,8 @@ from mlrunbook.domain.policy.policy import Policy
 from mlrunbook.response.lifecycle import silences, unknown_models
 from mlrunbook.response.lifecycle.known_alerts import KnownAlerts, Recalled
 from mlrunbook.response.lifecycle.opening import ACCEPTED, begin_response, take_in
-from mlrunbook.store import incidents, leases, outbox, timeline
+from mlrunbook.response.world import World
+from mlrunbook.store import incidents, leases, timeline
 
 MODEL_LOCK_FAMILY, MODEL_LOCKS = 0x6D6C, 256  # "ml": any constant all processes share
 FEW = 5  # alerts that ended in one message: each has its entry of the timeline
@@ -103,12 +104,29 @@ def _one_at_a_time(conn: Connection, models: Iterable[str]) -> None:
         conn.execute(text("SELECT pg_advisory_xact_lock(:family, :lock)"), {"family": MODEL_LOCK_FAMILY, "lock": lock})
 
 
-def end_silence(conn: Connection, policy: Policy, item: outbox.Item, standing: Standing, *, now: datetime) -> None:
-    """The silence is over: what still fires opens or joins its incident, unless another silence holds. Transient where it may not yet."""
-    if found := silences.still_firing(conn, item):
-        source, sender, alert = found
-        batch = AlertBatch(source, [alert], sender=sender)
-        take_in_alerts(conn, policy, batch, now=now, standings={alert.model: standing}, hold=_wait)
+def end_silence(world: World, *, now: datetime) -> None:
+    """A silence is over: what still fires opens or joins its incident, unless another silence holds. A transaction for each page of a
+    model's alerts, so that nobody waits for all of them. Transient where some may not open an incident yet; the others have theirs."""
+    with world.transaction() as conn:
+        models = silences.models(conn)
+    standings, waiting = world.known_models.of(world.policy, models), list[str]()
+    for model in models:
+        try:
+            _end_silence_of(world, model, standings[model], now=now)
+        except Transient as error:
+            waiting.append(str(error))
+    if waiting:
+        raise Transient(waiting[0])
+
+
+def _end_silence_of(world: World, model: str, standing: Standing, *, now: datetime) -> None:
+    after: int | None = 0
+    while after is not None:
+        with world.transaction() as conn:
+            heard, after = silences.over(conn, world.policy, model, after=after, now=now)
+            for source, sender, alerts in heard:
+                batch = AlertBatch(source, alerts, sender=sender)
+                take_in_alerts(conn, world.policy, batch, now=now, standings={model: standing}, hold=_wait)
 
 
 def note_once(conn: Connection, incident_id: str, source: str, words: str, key: str, *, now: datetime) -> None:

@@ -187,15 +187,19 @@ def test_a_mail_address_that_is_none_is_refused_and_not_repeated(tmp_path: Path)
 AT = datetime(2026, 3, 2, 9, 30, tzinfo=UTC)
 
 
+@pytest.fixture
+def tester() -> Iterator[channel_test.ChannelTest]:
+    with channel_test.ChannelTest() as one:
+        yield one
+
+
 def a_test(channel: str = "page") -> Message:
     return channel_test.message(channel, asked_by="lee on laptop", at=AT)
 
 
-def test_a_test_page_rings_under_a_key_of_its_own_and_is_resolved_again(pagerduty: PagerDuty) -> None:
+def test_a_test_page_rings_under_a_key_of_its_own_and_is_resolved_again(pagerduty: PagerDuty, tester: channel_test.ChannelTest) -> None:
     open_at_the_time: list[str] = []
-    said = channel_test.ring(
-        a_test(), pagerduty.address, meanwhile=lambda: open_at_the_time.extend(e["event_action"] for e in pagerduty.events)
-    )
+    said = tester.ring(a_test(), pagerduty.address, meanwhile=lambda: open_at_the_time.extend(e["event_action"] for e in pagerduty.events))
     first, last = pagerduty.events
     assert open_at_the_time == ["trigger"]
     assert (first["event_action"], last["event_action"]) == ("trigger", "resolve")
@@ -208,42 +212,42 @@ def test_a_test_page_rings_under_a_key_of_its_own_and_is_resolved_again(pagerdut
     assert "Event processed" in said
 
 
-def test_a_test_page_that_is_broken_off_is_resolved_all_the_same(pagerduty: PagerDuty) -> None:
+def test_a_test_page_that_is_broken_off_is_resolved_all_the_same(pagerduty: PagerDuty, tester: channel_test.ChannelTest) -> None:
     def interrupted() -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        channel_test.ring(a_test(), pagerduty.address, meanwhile=interrupted)
+        tester.ring(a_test(), pagerduty.address, meanwhile=interrupted)
     assert [e["event_action"] for e in pagerduty.events] == ["trigger", "resolve"]
 
 
-def test_a_test_page_that_cannot_be_resolved_is_named_for_somebody_to_do_it(pagerduty: PagerDuty) -> None:
+def test_a_test_page_that_cannot_be_resolved_is_named_for_somebody_to_do_it(pagerduty: PagerDuty, tester: channel_test.ChannelTest) -> None:
     def then_busy() -> None:
         pagerduty.busy = True
 
     with pytest.raises(Refused, match=r"mlrunbook:channel-test-.* is still open"):
-        channel_test.ring(a_test(), pagerduty.address, meanwhile=then_busy)
+        tester.ring(a_test(), pagerduty.address, meanwhile=then_busy)
 
 
-def test_a_test_by_mail_says_that_the_server_took_it(mail_server: MailServer) -> None:
+def test_a_test_by_mail_says_that_the_server_took_it(mail_server: MailServer, tester: channel_test.ChannelTest) -> None:
     mail_server.mails.clear()
-    assert "took it" in channel_test.send(a_test("email"), mail_server.address)
+    assert "took it" in tester.send(a_test("email"), mail_server.address)
     (mail,) = mail_server.mails
     assert mail["Subject"].startswith("[TEST]")
     assert "lee on laptop" in mail.get_content()
     mail_server.refuse = "550 no such user"
     try:
         with pytest.raises(Refused, match="550"):
-            channel_test.send(a_test("email"), mail_server.address)
+            tester.send(a_test("email"), mail_server.address)
     finally:
         mail_server.refuse = ""
 
 
-def test_a_test_by_mail_that_one_of_two_recipients_would_miss_has_failed(mail_server: MailServer) -> None:
+def test_a_test_by_mail_that_one_of_two_recipients_would_miss_has_failed(mail_server: MailServer, tester: channel_test.ChannelTest) -> None:
     mail_server.unknown = "lead@example.com"
     try:
         with pytest.raises(Refused, match="refused 1 of its recipients") as caught:
-            channel_test.send(a_test("email"), mail_server.address)
+            tester.send(a_test("email"), mail_server.address)
     finally:
         mail_server.unknown = ""
     assert "MLRUNBOOK_CHANNEL_EMAIL" in str(caught.value)

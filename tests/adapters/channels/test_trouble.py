@@ -14,15 +14,17 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from mlrunbook.adapters.channels import channel_test
 from mlrunbook.adapters.channels import notifier as notifier_module
 from mlrunbook.adapters.channels.delivery_process import DeliveryProcesses
 from mlrunbook.adapters.channels.notifier import LEDGER, ChannelNotifier
-from mlrunbook.domain.errors import Transient
+from mlrunbook.domain.errors import Refused, Transient
 from mlrunbook.ports import Message
 from tests.waiting import gone, until
 
@@ -187,6 +189,25 @@ def test_acknowledging_at_a_service_that_drips_ends_by_the_deadline(
     service = serve(drips_headers)
     with pytest.raises(Transient, match="channel page"):
         ChannelNotifier(tmp_path, lambda _: service.address("pagerduty-events"), processes).settle(PAGE, "resolve")
+
+
+@pytest.mark.parametrize("scheme", ["pagerduty-events", "json"])
+def test_a_test_message_meets_the_deadline_that_a_page_meets(serve: Callable[..., Service], scheme: str) -> None:
+    addresses = [serve(behave).address(scheme) for behave in (never_answers, drips_headers, answers_without_end, takes)]
+    with channel_test.ChannelTest(deadline_s=DEADLINE_S) as through, ThreadPoolExecutor(len(addresses)) as pool:
+
+        def tried(address: str) -> str:
+            try:
+                return through.send(channel_test.message("page", asked_by="lee", at=datetime.now(UTC)), address)
+            except Refused as error:
+                return str(error)
+
+        began_s = time.monotonic()
+        *failed, taken = pool.map(tried, addresses)
+        assert time.monotonic() - began_s < DEADLINE_S + 6
+    assert all(said.startswith("not delivered: ") for said in failed), failed
+    assert "did not answer in" in failed[0]
+    assert not taken.startswith("not delivered")
 
 
 def test_a_delivery_process_that_is_killed_is_replaced(tmp_path: Path, serve: Callable[..., Service], processes: DeliveryProcesses) -> None:

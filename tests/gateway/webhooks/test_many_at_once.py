@@ -17,7 +17,7 @@ from sqlalchemy import Connection, text
 from mlrunbook.domain.policy.intake import GenericFields, IntakePolicy
 from mlrunbook.gateway.app import create_app
 from mlrunbook.gateway.webhooks import cloudevents, ingest
-from mlrunbook.gateway.webhooks.parsing import MAX_PARTS, Reading, Received
+from mlrunbook.gateway.webhooks.parsing import MAX_LABELS, MAX_PARTS, Reading, Received
 from mlrunbook.gateway.webhooks.registry import FORMATS
 from mlrunbook.response.world import World
 from mlrunbook.store import alerts, incidents, quarantine, timeline
@@ -168,6 +168,37 @@ async def test_twenty_hostile_messages_at_once_do_not_hold_up_whether_the_gatewa
     assert max(waits) < 6, "2 s on a machine of its own"
 
 
+@pytest.mark.parametrize(
+    "body", [b"[" + b"[]," * 30_000 + b"1]", b'{"a":' + b'{"b":' * 25_000, b'{"description": "' + b"," * 25_000 + b'"}']
+)
+def test_a_request_of_very_many_values_is_refused_unread(client: TestClient, model: str, body: bytes) -> None:
+    for path in (f"/api/v1/model-governance/{model}/incidents", "/api/v1/changes"):
+        answer = client.post(path, content=body, headers={"Content-Type": "application/json"})
+        assert answer.status_code == 413
+        assert "send less at a time" in answer.json()["detail"]
+
+
+@pytest.mark.parametrize("form", sorted(FORMATS.keys() - {"mail"}))
+def test_a_message_of_very_many_values_is_kept_aside_unread(client: TestClient, world: World, form: str) -> None:
+    before = waiting(world)
+    content = FORMATS[form].media_types[0]
+    begun = time.monotonic()
+    answer = client.post(f"/webhooks/{form}", content=b"[" + b"[]," * 1_000_000 + b"1]", headers={"Content-Type": content})
+    assert (answer.status_code, answer.json()["quarantined"], waiting(world)) == (202, 1, before + 1)
+    assert time.monotonic() - begun < 10
+    (kept,) = client.get("/api/v1/quarantine", params={"limit": 1}).json()["quarantined"]
+    assert "nothing of it was read" in kept["error"]
+
+
+def test_of_an_alert_with_very_many_labels_the_first_are_kept(client: TestClient, world: World, model: str) -> None:
+    one = alert(1, model)
+    one["labels"] |= {f"label_{n}": "v" for n in range(100_000)}
+    received, _ = post(client, "alertmanager", {"version": "4", "alerts": [one]})
+    with world.transaction() as conn:
+        (kept,) = alerts.of_incident(conn, received["incidents"][0])
+    assert len(kept["body"]["labels"]) == MAX_LABELS
+
+
 # What the database refuses
 
 
@@ -200,6 +231,42 @@ def test_what_the_database_refuses_is_put_aside_alone_and_the_rest_opens_its_inc
     assert waiting(world) == before + 1
     (kept,) = client.get("/api/v1/quarantine", params={"limit": 1}).json()["quarantined"]
     assert json.loads(client.get(f"/api/v1/quarantine/{kept['number']}").json()["body"]) == members[place]
+
+
+@pytest.mark.parametrize("place", [0, 1_500, 2_999])
+def test_what_the_database_refuses_of_a_replay_waits_on_and_undoes_nothing_of_the_rest(
+    client: TestClient, world: World, model: str, picky: str, place: int
+) -> None:
+    members = [alert(n, model) for n in range(3_000)]
+    members[place]["fingerprint"] = picky
+    with world.transaction() as conn:
+        body = json.dumps({"version": "4", "alerts": members}).encode()
+        number = quarantine.keep(conn, source="alertmanager", body=body, error="too many", now=world.now())
+    before = waiting(world)
+    receipt = client.post(f"/api/v1/quarantine/{number}/replay").json()
+    assert (receipt["accepted"], receipt["quarantined"], len(receipt["incidents"])) == (2_999, 1, 1)
+    assert waiting(world) == before, "one is done, one is left"
+    again = client.post(f"/api/v1/quarantine/{number}/replay")
+    assert (again.status_code, waiting(world)) == (409, before)
+
+
+def test_a_replay_that_the_store_cuts_off_keeps_what_it_has_and_is_replayed_again(client: TestClient, world: World, model: str) -> None:
+    members = [alert(n, model) for n in range(3_000)]
+    members[2_500]["fingerprint"] = f"away-{model}"
+    with world.transaction() as conn:
+        body = json.dumps({"version": "4", "alerts": members}).encode()
+        number = quarantine.keep(conn, source="alertmanager", body=body, error="too many", now=world.now())
+        _refuse(conn, f"away-{model}", "57P03")  # it is starting up
+    cut_off = client.post(f"/api/v1/quarantine/{number}/replay")
+    assert cut_off.status_code == 503
+    with world.transaction() as conn:
+        conn.execute(text("DROP TRIGGER picky ON alerts"))
+        (incident,) = incidents.find(conn, model=model)
+        assert len(alerts.of_incident(conn, incident.id)) == 2_000
+    receipt = client.post(f"/api/v1/quarantine/{number}/replay").json()
+    assert (receipt["accepted"], receipt["quarantined"], receipt["incidents"]) == (3_000, 0, [incident.id])
+    with world.transaction() as conn:
+        assert len(alerts.of_incident(conn, incident.id)) == 3_000
 
 
 def test_a_long_name_of_a_change_is_kept_and_holds_nothing_up(client: TestClient, world: World, model: str) -> None:

@@ -251,6 +251,7 @@ def _window(b: Any) -> WindowMetrics:
         latency_p95_ms=b.get("latencyP95Ms"),
         error_rate=b.get("errorRate"),
         errors={str(kind): int(count) for kind, count in (b.get("errors") or {}).items()},
+        refused={str(kind): int(count) for kind, count in (b.get("refused") or {}).items()},
         null_rate=b.get("nullRate"),
         versions=tuple(b.get("versions", ())),
         by_risk_level={name: _confusion(g) for name, g in b.get("byRiskLevel", {}).items()},

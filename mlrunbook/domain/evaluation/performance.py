@@ -60,7 +60,8 @@ class WindowMetrics:
     the median time from a prediction to its outcome, over the outcomes that have come; None where the platform does not say.
     `outcomes_due` are predictions old enough for their outcome to be expected (`outcomes.due_age_s`), `outcomes_missing` those of
     them without one; None likewise. `errors` counts the assets asked for that got no prediction by kind (features, invalid_features,
-    scoring, storage, no_model); empty where the platform does not say. `blocks` are the counts of equal slices of the window's time,
+    scoring, storage, no_model, busy, internal), `refused` those that were the caller's own mistake and are no part of
+    `error_rate`; empty where the platform does not say. `blocks` are the counts of equal slices of the window's time,
     oldest first: how much outcomes come in clusters; empty likewise.
     """
 
@@ -77,6 +78,7 @@ class WindowMetrics:
     by_risk_level: Mapping[str, Confusion] = field(default_factory=dict)
     by_asset_type: Mapping[str, Confusion] = field(default_factory=dict)
     errors: Mapping[str, int] = field(default_factory=dict)
+    refused: Mapping[str, int] = field(default_factory=dict)
     label_delay_s: float | None = None
     outcomes_due: int | None = None
     outcomes_missing: int | None = None

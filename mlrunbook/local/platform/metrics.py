@@ -10,6 +10,7 @@ from mlrunbook.domain.errors import Invalid
 from mlrunbook.domain.evaluation.outcomes import due_age_s
 from mlrunbook.domain.evaluation.performance import Confusion, ModelMetrics, WindowMetrics
 from mlrunbook.local.platform import change_log
+from mlrunbook.local.platform.predictions import REFUSED
 from mlrunbook.local.platform.tables import models
 
 CURRENT = timedelta(minutes=60)
@@ -58,7 +59,8 @@ def window(
     """What the model did in [since, until), of one version and threshold where given.
 
     The outcomes of predictions made before `due` are expected to be known; None: all of them.
-    The error rate is errors / (predictions + errors) of the whole model: a request that failed has no version.
+    The error rate is errors / (predictions + errors) of the whole model: a request that failed has no version. What was the caller's own
+    mistake is no error.
     """
     in_window = "p.model = :model AND p.at >= :since AND p.at < :until"
     mine = in_window
@@ -71,7 +73,8 @@ def window(
     rows = conn.execute(text(_WINDOW.format(mine=mine, window=in_window)), values).mappings().all()
     total = next(r for r in rows if not (r["is_risk_level"] or r["is_asset_type"] or r["is_slice"]))
     by_slice = {r["slice"]: _confusion(r) for r in rows if r["is_slice"]}
-    confusion, n, by_kind = _confusion(total), total["n"], {kind: int(count) for kind, count in (total["errors"] or {}).items()}
+    confusion, n, counted = _confusion(total), total["n"], {kind: int(count) for kind, count in (total["errors"] or {}).items()}
+    by_kind = {kind: count for kind, count in counted.items() if kind not in REFUSED}
     errors = sum(by_kind.values())
     return WindowMetrics(
         since=since,
@@ -87,6 +90,7 @@ def window(
         by_risk_level={r["risk_level"]: _confusion(r) for r in rows if r["is_risk_level"]},
         by_asset_type={r["asset_type"]: _confusion(r) for r in rows if r["is_asset_type"]},
         errors=by_kind,
+        refused={kind: count for kind, count in counted.items() if kind in REFUSED},
         label_delay_s=total["label_delay_s"],
         outcomes_due=total["due"],
         outcomes_missing=total["missing"],

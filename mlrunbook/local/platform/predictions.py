@@ -17,6 +17,9 @@ from mlrunbook.local.platform.tables import predictions, serving_errors
 # Bands of the score, not of the threshold: when the threshold slips, the table by risk level shows where the errors are.
 MEDIUM_RISK, HIGH_RISK = 0.3, 0.7
 CHUNK = 5000
+# Kinds of failed predictions that are the caller's own mistake: counted, and no part of the error rate.
+UNKNOWN_MODEL, INVALID_REQUEST = "unknown_model", "invalid_request"
+REFUSED = (UNKNOWN_MODEL, INVALID_REQUEST)
 
 _RECORD = text("""
     INSERT INTO platform.predictions

@@ -226,6 +226,7 @@ def _window(w: WindowMetrics) -> dict[str, Any]:
         "latencyP95Ms": w.latency_p95_ms,
         "errorRate": w.error_rate,
         "errors": dict(w.errors),
+        "refused": dict(w.refused),
         "nullRate": w.null_rate,
         "versions": list(w.versions),
         "byRiskLevel": _groups(w.by_risk_level),

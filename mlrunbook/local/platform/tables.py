@@ -98,7 +98,7 @@ serving_errors = Table(
     metadata,
     Column("model", Text, primary_key=True),
     _required_time("minute", primary_key=True),
-    Column("kind", Text, primary_key=True),  # no_model, features, invalid_features, scoring, storage
+    Column("kind", Text, primary_key=True),  # no_model, features, invalid_features, scoring, storage, busy, internal; predictions.REFUSED
     Column("count", Integer, nullable=False),
     schema=SCHEMA,
 )

@@ -9,7 +9,7 @@ from sqlalchemy import Connection, RowMapping, text, update
 from mlrunbook.domain.errors import Invalid
 from mlrunbook.domain.evaluation.outcomes import due_age_s
 from mlrunbook.domain.evaluation.performance import Confusion, ModelMetrics, WindowMetrics
-from mlrunbook.local.platform import change_log
+from mlrunbook.local.platform import change_log, outcomes
 from mlrunbook.local.platform.predictions import REFUSED
 from mlrunbook.local.platform.tables import models
 
@@ -27,8 +27,8 @@ _WINDOW = """
         count(*) FILTER (WHERE NOT p.label AND p.outcome) AS fn, count(*) FILTER (WHERE NOT p.label AND NOT p.outcome) AS tn,
         count(*) FILTER (WHERE p.at < :due) AS due, count(*) FILTER (WHERE p.at < :due AND p.outcome IS NULL) AS missing,
         (SELECT percentile_cont(0.95) WITHIN GROUP (ORDER BY p.latency_ms) FROM platform.predictions p WHERE {mine}) AS latency_p95_ms,
-        (SELECT percentile_cont(0.5) WITHIN GROUP (ORDER BY extract(epoch FROM p.outcome_at - p.at)) FROM platform.predictions p
-         WHERE {mine} AND p.outcome_at IS NOT NULL) AS label_delay_s,
+        (SELECT percentile_cont(0.5) WITHIN GROUP (ORDER BY extract(epoch FROM coalesce(p.first_outcome_at, p.outcome_at) - p.at))
+         FROM platform.predictions p WHERE {mine} AND p.outcome_at IS NOT NULL) AS label_delay_s,
         (SELECT array_agg(DISTINCT p.version ORDER BY p.version) FROM platform.predictions p WHERE {mine}) AS versions,
         (SELECT max(nulls) FROM (
             SELECT count(*) AS nulls FROM platform.predictions p, jsonb_each(p.features) AS f
@@ -94,6 +94,7 @@ def window(
         label_delay_s=total["label_delay_s"],
         outcomes_due=total["due"],
         outcomes_missing=total["missing"],
+        rewritten=outcomes.rewritten(conn, mine, values, confusion),
         blocks=tuple(by_slice.get(i + 1, Confusion()) for i in range(SLICES)) if confusion.n else (),
     )
 
@@ -125,7 +126,8 @@ def compare(
     baseline = window(conn, model, since=baseline_since, until=baseline_until)
     due = until - timedelta(seconds=due_age_s(baseline.label_delay_s))
     current = window(conn, model, since=since, until=until, version=version, threshold=threshold, due=due)
-    return ModelMetrics(model=model, current=current, baseline=baseline)
+    lately = outcomes.rewritten_lately(conn, model, until=now)
+    return ModelMetrics(model=model, current=current, baseline=baseline, rewritten_lately=lately)
 
 
 def pin_baseline(conn: Connection, model: str, *, since: datetime | None, until: datetime | None, by: str, at: datetime) -> None:

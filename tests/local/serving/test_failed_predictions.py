@@ -56,7 +56,7 @@ def world(engine: Engine, tmp_path: Path) -> World:
 def served(world: World) -> Iterator[httpx.Client]:
     release(world.engine, world.settings.models_dir, world.model, "v1.5.0")
     app = create_app(world.settings, world.engine, model=world.model)
-    with running(app, bearer(world.engine, Scope.INTAKE)) as client:
+    with running(app, bearer(world.engine, Scope.PREDICT, Scope.READ)) as client:
         yield client
 
 
@@ -93,7 +93,7 @@ def test_a_version_that_fails_on_one_request_says_so_and_goes_on_serving(world: 
     columns = features.engineer(features.as_frame(known)).to_numpy()
     picky = make_pipeline(OneHotEncoder(handle_unknown="error"), LogisticRegression()).fit(columns, [0, 1, 0, 1])
     release(world.engine, world.settings.models_dir, world.model, "v1.5.0", estimator=picky)
-    with running(create_app(world.settings, world.engine, model=world.model), bearer(world.engine, Scope.INTAKE)) as client:
+    with running(create_app(world.settings, world.engine, model=world.model), bearer(world.engine, Scope.PREDICT, Scope.READ)) as client:
         assert world.ask(client, reading(HOT), reading(HOT)).status_code == 500
         assert world.stored() == {"scoring": 2}
         health = client.get("/health").json()

@@ -9,9 +9,10 @@ from urllib.parse import quote
 
 import httpx
 
+from mlrunbook.domain.communication.messages import line
 from mlrunbook.domain.errors import NotFound, Refused, Transient, Unknown
 from mlrunbook.domain.evaluation.history import DayFigures
-from mlrunbook.domain.evaluation.performance import Confusion, ModelMetrics, WindowMetrics
+from mlrunbook.domain.evaluation.performance import Confusion, ModelMetrics, Rewritten, WindowMetrics
 from mlrunbook.domain.observed import Change, ModelVersion, Prediction, Replayed, ServingStatus, VersionReplay, ViewSchedule, WorkOrder
 
 T = TypeVar("T")
@@ -240,6 +241,21 @@ def _confusion(b: Any) -> Confusion:
     return Confusion(tp=int(m["tp"]), fp=int(m["fp"]), fn=int(m["fn"]), tn=int(m["tn"]))
 
 
+def _rewritten(b: Any) -> Rewritten | None:
+    """Who keeps no authors of outcomes leaves it out."""
+    if not b:
+        return None
+    return Rewritten(
+        count=int(b["count"]),
+        of=int(b["of"]),
+        by={line(str(name), 200): int(count) for name, count in b["by"].items()},
+        first=_confusion(b["firstReported"]),
+        now=_confusion(b["current"]),
+        oldest=_time(b["oldest"]) if b.get("oldest") else None,
+        newest=_time(b["newest"]) if b.get("newest") else None,
+    )
+
+
 def _window(b: Any) -> WindowMetrics:
     return WindowMetrics(
         since=_time(b["since"]),
@@ -251,6 +267,7 @@ def _window(b: Any) -> WindowMetrics:
         latency_p95_ms=b.get("latencyP95Ms"),
         error_rate=b.get("errorRate"),
         errors={str(kind): int(count) for kind, count in (b.get("errors") or {}).items()},
+        refused={str(kind): int(count) for kind, count in (b.get("refused") or {}).items()},
         null_rate=b.get("nullRate"),
         versions=tuple(b.get("versions", ())),
         by_risk_level={name: _confusion(g) for name, g in b.get("byRiskLevel", {}).items()},
@@ -258,6 +275,7 @@ def _window(b: Any) -> WindowMetrics:
         label_delay_s=b.get("labelDelayS"),
         outcomes_due=b.get("outcomesDue"),
         outcomes_missing=b.get("outcomesMissing"),
+        rewritten=_rewritten(b.get("rewritten")),
         blocks=tuple(Confusion(*(int(count) for count in counts)) for counts in b.get("blocks") or ()),
     )
 
@@ -276,7 +294,12 @@ def _day(b: Any) -> DayFigures:
 
 
 def _metrics(b: Any) -> ModelMetrics:
-    return ModelMetrics(model=b["model"], current=_window(b["current"]), baseline=_window(b["baseline"]))
+    return ModelMetrics(
+        model=b["model"],
+        current=_window(b["current"]),
+        baseline=_window(b["baseline"]),
+        rewritten_lately=_rewritten(b.get("rewrittenLately")),
+    )
 
 
 def _prediction(b: Any) -> Prediction:

@@ -121,6 +121,14 @@ def problem_of(error: RunbookError) -> JSONResponse:
             return problem(500, "Outcome unknown", str(error))
 
 
+def limit(app: FastAPI, limits: Limits, alert_doors: tuple[str, ...] = ()) -> Edge:
+    """Give `app` the limits alone: for one that checks no token of ours."""
+    app.state.edge = Edge(limits, alert_doors)
+    app.add_middleware(EdgeMiddleware, edge=app.state.edge, refuse=_on_http_exception)
+    edge: Edge = app.state.edge
+    return edge
+
+
 def prepare(
     app: FastAPI,
     *,
@@ -134,9 +142,9 @@ def prepare(
     Senders at the `alert_doors` (how their paths begin) try again after a 5xx alone. `models_of`: by the name of a path's parameter, how
     the model is found of what it names, for tokens that are limited to models.
     """
-    app.state.engine, app.state.edge, app.state.models_of = engine, Edge(limits, alert_doors), dict(models_of or {})
+    app.state.engine, app.state.models_of = engine, dict(models_of or {})
     app.router.route_class = AuthenticatedRoute
-    app.add_middleware(EdgeMiddleware, edge=app.state.edge, refuse=_on_http_exception)
+    limit(app, limits, alert_doors)
     app.add_exception_handler(RequestValidationError, _on_validation_error)
     app.add_exception_handler(StarletteHTTPException, _on_http_exception)
     app.add_exception_handler(RunbookError, _on_runbook_error)

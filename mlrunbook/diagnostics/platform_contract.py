@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
 
 from mlrunbook.domain.errors import NotFound, Refused, RunbookError
-from mlrunbook.domain.evaluation.performance import WindowMetrics
+from mlrunbook.domain.evaluation.performance import Rewritten, WindowMetrics
 from mlrunbook.domain.observed import Change, Prediction, ViewSchedule
 from mlrunbook.ports import ModelPlatform
 
@@ -97,6 +97,8 @@ def _metrics(platform: ModelPlatform, on: Subject) -> str:
     seen = platform.metrics(on.model)
     for name, window in (("current", seen.current), ("baseline", seen.baseline)):
         _window(name, window)
+    if seen.rewritten_lately:
+        _rewritten("rewrittenLately", seen.rewritten_lately)
     span = seen.current.until - seen.current.since
     expect(abs(span - timedelta(hours=1)) <= timedelta(minutes=1), "current to be the last 60 minutes", f"{span} of them")
     since, until = on.now - timedelta(hours=3), on.now - timedelta(hours=2)
@@ -122,6 +124,15 @@ def _window(name: str, window: WindowMetrics) -> None:
         expect(value is None or 0 <= value <= 1, f"{name}.{_camel(share)} from 0 to 1", value)
     blocks = sum(block.n for block in window.blocks)
     expect(not window.blocks or blocks == cells, f"{name}.blocks to add up to its confusionMatrix ({cells})", blocks)
+    if window.rewritten:
+        _rewritten(f"{name}.rewritten", window.rewritten)
+
+
+def _rewritten(name: str, seen: Rewritten) -> None:
+    by = sum(seen.by.values())
+    expect(by == seen.count <= seen.of, f"{name}.by to add up to count, at most of", f"{by}, {seen.count} and {seen.of}")
+    counts = {seen.first.n, seen.now.n}
+    expect(counts == {seen.of}, f"{name}.firstReported and current to count the same {seen.of} predictions", sorted(counts))
 
 
 def _history(platform: ModelPlatform, on: Subject) -> str:

@@ -16,6 +16,7 @@ class Cause(StrEnum):
     BAD_DEPLOYMENT = "bad_deployment"
     SERVING_INFRASTRUCTURE = "serving_infrastructure"
     LABEL_PROBLEM = "label_problem"
+    OUTCOMES_REWRITTEN = "outcomes_rewritten"
     ATTACK = "attack"
     NEW_SEGMENT = "new_segment"
     DATA_DRIFT = "data_drift"

@@ -146,7 +146,7 @@ def _served(answer: Callable[[httpx.Request], httpx.Response]) -> Iterator[str]:
 
     @app.api_route("/{path:path}", methods=["GET", "POST"])
     def everything(request: Request) -> Response:
-        given = answer(httpx.Request(request.method, str(request.url)))
+        given = answer(httpx.Request(request.method, str(request.url), headers=dict(request.headers)))
         return Response(given.content, given.status_code, media_type="application/json")
 
     with running(app, {}) as client:

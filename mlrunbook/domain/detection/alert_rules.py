@@ -18,9 +18,10 @@ from mlrunbook.domain.evaluation.fairness import Fairness, judge_groups
 from mlrunbook.domain.evaluation.outcomes import judge_feed
 from mlrunbook.domain.evaluation.performance import Confusion, ModelMetrics, relative_drop
 from mlrunbook.domain.evaluation.probing import Probing
+from mlrunbook.domain.evaluation.rewritten import judge_rewrites
 from mlrunbook.domain.investigation.findings import Finding
 from mlrunbook.domain.policy.alerting import MISSED_FAILURE_ALERT
-from mlrunbook.domain.policy.judging import DriftPolicy, FairnessPolicy
+from mlrunbook.domain.policy.judging import DriftPolicy, FairnessPolicy, OutcomesPolicy
 from mlrunbook.domain.policy.policy import AlertThresholds
 
 Row = TypeVar("Row")
@@ -73,6 +74,7 @@ class Seen:
     probing: Probing | None = None
     missed: tuple[MissedFailure, ...] | None = None
     fairness: FairnessPolicy = field(default_factory=FairnessPolicy)
+    outcomes: OutcomesPolicy = field(default_factory=OutcomesPolicy)
 
 
 @dataclass(frozen=True)
@@ -298,6 +300,11 @@ def _outcomes_missing(seen: Seen) -> Measured | None:
     return None if feed is None or feed.stalled is None else Measured(float(feed.stalled), f"{seen.model}: {feed.sentence}")
 
 
+def _outcomes_rewritten(seen: Seen) -> Measured | None:
+    found = judge_rewrites(seen.metrics, seen.outcomes) if seen.metrics else None
+    return None if found is None or found.beyond is None else Measured(float(found.beyond), f"{seen.model}: {found.sentence}")
+
+
 def _probed(seen: Seen) -> Measured | None:
     found = seen.probing
     return None if found is None or found.suspicious is None else Measured(float(found.suspicious), f"{seen.model}: {found.sentence}")
@@ -386,8 +393,9 @@ RULES: tuple[Rule, ...] = (
         "ModelErrorRateHigh", Level.WARNING, "Error rate", _error_rate,
         limit=lambda p: p.error_rate_warning, window=WINDOW,
     ),
-    # Not the runbook's: without outcomes the drops above say nothing, and a caller who probes makes no metric fall.
+    # Not the runbook's: without outcomes, or on rewritten ones, the drops above say nothing; and a caller who probes makes no metric fall.
     Rule("OutcomesMissing", Level.WARNING, "Outcomes missing", _outcomes_missing, window=WINDOW),
+    Rule("OutcomesRewritten", Level.WARNING, "Outcomes rewritten", _outcomes_rewritten, window="24 h"),
     Rule("ModelProbed", Level.CRITICAL, "Model probed", _probed, window="10 min"),
     Rule("FairnessGap", Level.WARNING, "Disparate performance across asset types", _fairness_gap, window=BOTH_WINDOWS),
     # Not the runbook's: without it a monitor that cannot look would be silent.

@@ -22,6 +22,7 @@ from mlrunbook.domain.detection.signals import (
 from mlrunbook.domain.evaluation.fairness import Fairness, FairnessVerdict, judge_groups
 from mlrunbook.domain.evaluation.outcomes import judge_feed, lag_of
 from mlrunbook.domain.evaluation.performance import Evidence, ModelMetrics
+from mlrunbook.domain.evaluation.rewritten import judge_rewrites
 from mlrunbook.domain.incident import IncidentType, Severity
 from mlrunbook.domain.observed import ServingStatus
 from mlrunbook.domain.policy.alerting import MISSED_FAILURE_ALERT
@@ -198,11 +199,13 @@ def _from_signals(
         reasons.append(f"{unmeasured} fired too and what it claims is not measured: {floor}")
     if reported is not None and reported.rank > worst.severity.rank:
         reasons.append(f"reported as {reported}: kept, a person's severity is never lowered")
-    dangerous = any(s.dangerous for s in found)
+    rewritten = _are_rewritten(seen.metrics, seen.policy)
+    trusted = [s for s in found if not (rewritten and s.by_outcomes)]  # people hear of the others, and nothing is changed on their word
+    dangerous = any(s.dangerous for s in trusted)
     # Security and compliance incidents stay what they are, whatever else is wrong at the same time.
     stays = kind is not None and kind not in _MEASURABLE
     reported_danger = kind is IncidentType.PREDICTION_ERROR and reported is Severity.CRITICAL
-    missed = any(s.safety_risk for s in found)
+    missed = any(s.safety_risk for s in trusted)
     doubtful = reported is None and severity.rank > worst.severity.rank
     look_again = (
         not dangerous and not missed and (doubtful or (seen.metrics is not None and hints_at_worse(seen.metrics, seen.policy, worst)))
@@ -214,9 +217,14 @@ def _from_signals(
         (*reasons, *_lag(seen.metrics)),
         dangerous=dangerous,
         safety_risk=dangerous or missed or reported_danger,
-        excessive_false_positives=any(s.excessive_false_positives for s in found),
+        excessive_false_positives=any(s.excessive_false_positives for s in trusted),
+        insufficient=rewritten and not any(s.severity.at_least(Severity.HIGH) for s in trusted),
         may_be_worse=look_again,
     )
+
+
+def _are_rewritten(metrics: ModelMetrics | None, policy: SeverityPolicy) -> bool:
+    return metrics is not None and judge_rewrites(metrics, policy.outcomes).beyond is True
 
 
 def _by_group(metrics: ModelMetrics | None, fairness: FairnessPolicy | None) -> FairnessVerdict | None:
@@ -228,7 +236,7 @@ def _by_group(metrics: ModelMetrics | None, fairness: FairnessPolicy | None) -> 
 def _missed(alert: AlertSignal) -> Signal:
     """One critical asset that failed after a low score is enough: no count of others makes it chance."""
     reason = f"{alert.summary or f'{alert.name} fired: a critical asset failed after a low score'}: critical, it never waits for statistics"
-    return Signal(Severity.CRITICAL, IncidentType.PREDICTION_ERROR, reason, safety_risk=True)
+    return Signal(Severity.CRITICAL, IncidentType.PREDICTION_ERROR, reason, safety_risk=True, by_outcomes=True)
 
 
 def _unmeasured_severity(
@@ -257,8 +265,8 @@ def _measured(alert: str, kind: IncidentType, seen: _Seen) -> bool | None:
         return status is not None
     if alert == "FeatureStoreUnavailable":
         return None if status is None or status.features is None else True
-    if alert == "OutcomesMissing":
-        return metrics is not None and judge_feed(metrics).stalled is not None
+    if alert in ("OutcomesMissing", "OutcomesRewritten"):
+        return metrics is not None and _outcomes_are_known(alert, metrics, policy)
     if alert in _NOT_IN_METRICS or kind not in _MEASURABLE:
         return None
     enough = metrics is not None and metrics.current.predictions >= policy.min_predictions
@@ -273,6 +281,12 @@ def _measured(alert: str, kind: IncidentType, seen: _Seen) -> bool | None:
     return _performance_is_measured(metrics, policy)
 
 
+def _outcomes_are_known(alert: str, metrics: ModelMetrics, policy: SeverityPolicy) -> bool:
+    if alert == "OutcomesMissing":
+        return judge_feed(metrics).stalled is not None
+    return judge_rewrites(metrics, policy.outcomes).beyond is not None
+
+
 def _refuted_words(alert: str, said: str) -> str:
     if alert == "ModelServerDown":
         return "the model server answers"
@@ -282,6 +296,8 @@ def _refuted_words(alert: str, said: str) -> str:
         return "the model server reads features"
     if alert == "OutcomesMissing":
         return "outcomes arrive"
+    if alert == "OutcomesRewritten":
+        return "outcomes stand as first reported, but for a few"
     return f"{_RATE_ALERTS[alert].replace('_', ' ')} is within its limit" if alert in _RATE_ALERTS else said
 
 

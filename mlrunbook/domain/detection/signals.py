@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from mlrunbook.domain.evaluation.fairness import Fairness, FairnessVerdict
 from mlrunbook.domain.evaluation.outcomes import judge_feed
 from mlrunbook.domain.evaluation.performance import Confusion, ModelMetrics, Verdict, WindowMetrics, grade_metrics, percent, wilson, z_value
+from mlrunbook.domain.evaluation.rewritten import as_first_reported, judge_rewrites
 from mlrunbook.domain.evaluation.segments import judge_segments
 from mlrunbook.domain.incident import IncidentType, Severity
 from mlrunbook.domain.observed import ServingStatus
@@ -24,6 +25,7 @@ class Signal:
     dangerous: bool = False
     safety_risk: bool = False
     excessive_false_positives: bool = False
+    by_outcomes: bool = False  # worth no more than the outcomes it rests on
 
 
 def signals(metrics: ModelMetrics | None, status: ServingStatus | None, policy: SeverityPolicy) -> Iterator[Signal]:
@@ -34,16 +36,17 @@ def signals(metrics: ModelMetrics | None, status: ServingStatus | None, policy: 
         yield from _of_dangerous_predictions(metrics, policy)
         yield from _of_performance(metrics, policy)
         yield from _of_service_level(metrics.current, policy)
+        yield from _of_rewritten_outcomes(metrics, policy)
 
 
 def unfair(metrics: ModelMetrics, policy: SeverityPolicy, groups: FairnessVerdict) -> Iterator[Signal]:
     """Groups further apart than allowed are medium; a group that fell as far as a high incident does, beyond chance, is one."""
     if groups.verdict is Fairness.UNFAIR:
-        yield Signal(Severity.MEDIUM, IncidentType.BIAS_FAIRNESS, f"{groups.sentence}: medium")
+        yield Signal(Severity.MEDIUM, IncidentType.BIAS_FAIRNESS, f"{groups.sentence}: medium", by_outcomes=True)
     segments = judge_segments(metrics.baseline.by_asset_type, metrics.current.by_asset_type, policy.drops, kind="asset type")
     for fallen in segments.fallen:
         if fallen.verdict and fallen.verdict.severity:
-            yield Signal(fallen.verdict.severity, IncidentType.BIAS_FAIRNESS, fallen.sentence)
+            yield Signal(fallen.verdict.severity, IncidentType.BIAS_FAIRNESS, fallen.sentence, by_outcomes=True)
 
 
 def hints_at_worse(metrics: ModelMetrics, policy: SeverityPolicy, worst: Signal) -> bool:
@@ -94,7 +97,7 @@ def _of_dangerous_predictions(metrics: ModelMetrics, policy: SeverityPolicy) -> 
         yield Signal(Severity.CRITICAL, IncidentType.PREDICTION_ERROR, reason, dangerous=True)
     if _misses_nearly_all(counts, policy):
         reason = f"the model caught {counts.tp} of {counts.positives} failures: critical, it misses nearly every one"
-        yield Signal(Severity.CRITICAL, IncidentType.PREDICTION_ERROR, reason, dangerous=True)
+        yield Signal(Severity.CRITICAL, IncidentType.PREDICTION_ERROR, reason, dangerous=True, by_outcomes=True)
 
 
 def _of_performance(metrics: ModelMetrics, policy: SeverityPolicy) -> Iterator[Signal]:
@@ -108,7 +111,20 @@ def _of_performance(metrics: ModelMetrics, policy: SeverityPolicy) -> Iterator[S
         reason = verdict.reason
         if excessive:
             reason += f"; precision fell while recall held: {counts.fp} of {counts.tp + counts.fp} alarms were false"
-        yield Signal(verdict.severity, IncidentType.PERFORMANCE_DEGRADATION, reason, excessive_false_positives=excessive)
+        kind = IncidentType.PERFORMANCE_DEGRADATION
+        yield Signal(verdict.severity, kind, reason, excessive_false_positives=excessive, by_outcomes=True)
+
+
+def _of_rewritten_outcomes(metrics: ModelMetrics, policy: SeverityPolicy) -> Iterator[Signal]:
+    """Whoever rewrites outcomes may hide a failure as well as feign one: what was first reported is judged too."""
+    found = judge_rewrites(metrics, policy.outcomes)
+    if not found.beyond:
+        return
+    yield Signal(Severity.MEDIUM, IncidentType.INFRASTRUCTURE, f"{found.sentence}: medium, nothing is changed on what they say")
+    first = graded(as_first_reported(metrics), policy)
+    if first.is_real and first.severity is not None:
+        kind, reason = IncidentType.PERFORMANCE_DEGRADATION, f"on the first-reported outcomes {first.reason}"
+        yield Signal(first.severity, kind, reason, by_outcomes=True)
 
 
 def _of_service_level(now: WindowMetrics, policy: SeverityPolicy) -> Iterator[Signal]:

@@ -52,6 +52,21 @@ class Confusion:
 
 
 @dataclass(frozen=True)
+class Rewritten:
+    """Known outcomes that are not what was first reported, and were changed by somebody else, or after they had settled
+    (`OutcomesPolicy`): `count` of them among `of`, `by` whom. `first` and `now` are the counts of all of these outcomes, as first
+    reported and as they are. `oldest` and `newest` are of the predictions concerned, where they are not those of one window."""
+
+    count: int = 0
+    of: int = 0
+    by: Mapping[str, int] = field(default_factory=dict)
+    first: Confusion = Confusion()
+    now: Confusion = Confusion()
+    oldest: datetime | None = None
+    newest: datetime | None = None
+
+
+@dataclass(frozen=True)
 class WindowMetrics:
     """What a model did between `since` and `until`.
 
@@ -60,8 +75,9 @@ class WindowMetrics:
     the median time from a prediction to its outcome, over the outcomes that have come; None where the platform does not say.
     `outcomes_due` are predictions old enough for their outcome to be expected (`outcomes.due_age_s`), `outcomes_missing` those of
     them without one; None likewise. `errors` counts the assets asked for that got no prediction by kind (features, invalid_features,
-    scoring, storage, no_model); empty where the platform does not say. `blocks` are the counts of equal slices of the window's time,
-    oldest first: how much outcomes come in clusters; empty likewise.
+    scoring, storage, no_model, busy, internal), `refused` those that were the caller's own mistake and are no part of
+    `error_rate`; empty where the platform does not say. `blocks` are the counts of equal slices of the window's time,
+    oldest first: how much outcomes come in clusters; empty likewise. `rewritten`: its outcomes that were changed; None likewise.
     """
 
     since: datetime
@@ -77,10 +93,12 @@ class WindowMetrics:
     by_risk_level: Mapping[str, Confusion] = field(default_factory=dict)
     by_asset_type: Mapping[str, Confusion] = field(default_factory=dict)
     errors: Mapping[str, int] = field(default_factory=dict)
+    refused: Mapping[str, int] = field(default_factory=dict)
     label_delay_s: float | None = None
     outcomes_due: int | None = None
     outcomes_missing: int | None = None
     blocks: tuple[Confusion, ...] = ()
+    rewritten: Rewritten | None = None
 
     @property
     def requests(self) -> int | None:
@@ -92,11 +110,13 @@ class WindowMetrics:
 
 @dataclass(frozen=True)
 class ModelMetrics:
-    """`GET /api/v1/model-performance/metrics/{model}`: the current window against the baseline."""
+    """`GET /api/v1/model-performance/metrics/{model}`: the current window against the baseline. `rewritten_lately`: outcomes changed in
+    the last day, of predictions however old; None where the platform does not say."""
 
     model: str
     current: WindowMetrics
     baseline: WindowMetrics
+    rewritten_lately: Rewritten | None = None
 
 
 class Evidence(StrEnum):

@@ -12,6 +12,7 @@ from mlrunbook.domain.evaluation.fairness import Fairness, judge_groups
 from mlrunbook.domain.evaluation.outcomes import OutcomeFeed, judge_feed
 from mlrunbook.domain.evaluation.performance import Confusion, Evidence, ModelMetrics, Verdict, grade_metrics
 from mlrunbook.domain.evaluation.probing import Probing
+from mlrunbook.domain.evaluation.rewritten import RewriteVerdict, judge_rewrites
 from mlrunbook.domain.evaluation.rollback_target import TargetChoice
 from mlrunbook.domain.evaluation.segments import judge_segments
 from mlrunbook.domain.evaluation.threshold import Replay, best_recovery, replay
@@ -79,6 +80,17 @@ class DiagnosisFacts:
     def feed(self) -> OutcomeFeed | None:
         return None if self.metrics is None else judge_feed(self.metrics)
 
+    @property
+    def rewritten(self) -> RewriteVerdict | None:
+        return None if self.metrics is None else judge_rewrites(self.metrics, self.policy.severity.outcomes)
+
+    @property
+    def _no_outcomes(self) -> str:
+        """Why outcomes do not say how the model does; "" where they do."""
+        if self.feed and self.feed.stalled:
+            return self.feed.sentence
+        return self.rewritten.sentence if self.rewritten and self.rewritten.beyond else ""
+
     @cached_property
     def fallen_types(self) -> Mapping[str, str]:
         """The asset types whose performance fell while that of all together did not, and the sentence that says so.
@@ -120,10 +132,10 @@ class DiagnosisFacts:
 
     @property
     def degraded(self) -> bool | None:
-        """Whether performance fell, over all or for an asset type. Where outcomes stopped coming nobody can say."""
+        """Whether performance fell, over all or for an asset type. Where outcomes stopped coming, or were rewritten, nobody can say."""
         if self.dangerous:
             return True
-        if self.feed and self.feed.stalled:
+        if self._no_outcomes:
             return None
         if self.fallen_types:
             return True
@@ -134,8 +146,8 @@ class DiagnosisFacts:
     def degraded_words(self) -> str:
         if self.dangerous:
             return "measured dangerous"
-        if self.feed and self.feed.stalled:
-            return self.feed.sentence
+        if self._no_outcomes:
+            return self._no_outcomes
         if self.fallen_types:
             return "; ".join(self.fallen_types.values())
         return self.verdict.reason if self.verdict else "performance is not measured"

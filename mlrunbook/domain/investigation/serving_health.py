@@ -37,9 +37,12 @@ _KINDS = {
     "storage": Trouble.STORAGE,
     "no_model": Trouble.DOWN,
     "invalid_features": Trouble.REFUSING,
+    "internal": Trouble.FAILING,
+    "busy": Trouble.SLOW,
 }
 _WORDS = {
     Trouble.FAILING: "the model server fails to score",
+    Trouble.SLOW: "the model server gets more requests than it can work on",
     Trouble.BLIND: "the model server cannot read features",
     Trouble.STORAGE: "the model server cannot write its predictions",
     Trouble.DOWN: "the model server has nothing to serve",

@@ -77,6 +77,24 @@ class DropPolicy:
 
 
 @dataclass(frozen=True)
+class OutcomesPolicy:
+    """When outcomes count as rewritten, and how many may be before what they say is no ground for an automatic change.
+
+    Who reported an outcome may correct it for `settles_after_min`: until then the report is theirs alone, and they could have reported
+    that at once. Later, or by somebody else, it is rewritten. `most_rewritten_a_day`: corrections of old maintenance records come one by
+    one; fifty are a batch that somebody should know of. `most_rewritten_share`: of a window's known outcomes, from `least_rewritten`
+    on. `most_figures_moved`: how far F1, precision or recall of a window may lie from those on the first-reported outcomes, relative; as
+    far as a model may be from its baseline and count as recovered.
+    """
+
+    settles_after_min: Count = 60
+    most_rewritten_a_day: Count = 50
+    most_rewritten_share: Share = 0.05
+    least_rewritten: Count = 10
+    most_figures_moved: Share = 0.05
+
+
+@dataclass(frozen=True)
 class RecoveryPolicy:
     """F1 counts as recovered within `tolerance` (relative) of the baseline, on at least this many known outcomes and failures.
 
@@ -114,6 +132,7 @@ class SeverityPolicy:
     """
 
     drops: DropPolicy = field(default_factory=DropPolicy)
+    outcomes: OutcomesPolicy = field(default_factory=OutcomesPolicy)
     all_flagged: Share = 0.90
     missed_recall: Share = 0.10
     min_predictions: Count = 200

@@ -311,6 +311,7 @@ class Policy(Section):
             "DeploymentFailed": IncidentType.INFRASTRUCTURE,
             "ModelPlatformDown": IncidentType.INFRASTRUCTURE,
             "OutcomesMissing": IncidentType.INFRASTRUCTURE,
+            "OutcomesRewritten": IncidentType.INFRASTRUCTURE,
             "ModelProbed": IncidentType.SECURITY,
         }
     )

@@ -14,16 +14,22 @@ import os
 import sys
 import threading
 import time
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sqlalchemy import Engine
+from starlette.requests import Request
+from starlette.responses import Response
 
 from mlrunbook.adapters.feast.api import close_connection, first_line, forget_dead_connections, open_store
-from mlrunbook.base import db
+from mlrunbook.base import db, http_server, web
 from mlrunbook.base.db import transaction
-from mlrunbook.base.settings import settings
+from mlrunbook.base.edge import HEALTH
+from mlrunbook.base.settings import Settings, settings
+from mlrunbook.base.web import Limits
 from mlrunbook.domain.errors import Invalid, RunbookError, Transient
 from mlrunbook.local.features import lake
 from mlrunbook.local.features.definitions import VIEWS
@@ -42,6 +48,8 @@ COMPACT_EVERY_S = 30.0
 LATE_S = 5.0  # readings that land this much after newer ones are still loaded; later ones need a materialisation with a look-back
 INTERVALS_KEPT = 200  # runs that the registry remembers of a view before we fold them into one
 # Feast's server writes too; here every change goes through the runbook's journal, and no web page may make one on localhost.
+MAX_BODY_BYTES = 512 << 10  # ids of 5,000 assets, as many as the model server takes at once, of 100 bytes each
+MOST_READS = 8  # at the same time: Feast has one connection, and they wait for each other
 READING = frozenset({"/get-online-features", "/health"})
 
 
@@ -164,10 +172,25 @@ class _View:
         self._retry_at = now + timedelta(seconds=RETRY_S)
 
 
-def reading_only(app: FastAPI) -> FastAPI:
-    """Feast's app without the routes that change something."""
+def reading_only(app: FastAPI, limits: Limits) -> FastAPI:
+    """Feast's app without the routes that change something, and within limits: it asks for no token, so they are those of strangers."""
     app.router.routes = [route for route in app.router.routes if getattr(route, "path", "") in READING]
+
+    @app.middleware("http")
+    async def take_turns(request: Request, answer: Callable[[Request], Awaitable[Response]]) -> Response:
+        if request.url.path == HEALTH:
+            return await answer(request)
+        await request.body()  # in hand before a place to run in is taken: who sends slowly holds none
+        async with edge.slot():
+            return await answer(request)
+
+    edge = web.limit(app, limits)  # around the above
     return app
+
+
+def limits_of(config: Settings) -> Limits:
+    limits = Limits.of(config, body_bytes=MAX_BODY_BYTES, times=10)
+    return replace(limits, unproven_body_bytes=MAX_BODY_BYTES, running=MOST_READS)
 
 
 def run(schedules: Schedules, repo: Path, stop: threading.Event, also: list[FeatureStore]) -> None:
@@ -213,7 +236,8 @@ def main() -> None:
     logging.captureWarnings(True)
     logging.getLogger("py.warnings").setLevel(logging.ERROR)
     os.environ["TQDM_DISABLE"] = "1"  # no progress bars in the log
-    repo = settings().feature_repo
+    config = settings()
+    repo = config.feature_repo
     if repo is None:
         sys.exit("feature service: set MLRUNBOOK_FEATURE_REPO to the folder of feature_store.yaml")
     try:
@@ -228,8 +252,8 @@ def main() -> None:
     schedules = Schedules(store, repo, db.engine())
     runs = threading.Thread(target=run, args=(schedules, repo, stop, [store, serving]), name="schedules", daemon=True)
     runs.start()
-    app = reading_only(get_app(serving, registry_ttl_sec=REGISTRY_TTL_S))
-    uvicorn.run(app, host=args.host, port=args.port, log_level="warning", timeout_graceful_shutdown=1)
+    app = reading_only(get_app(serving, registry_ttl_sec=REGISTRY_TTL_S), limits_of(config))
+    uvicorn.run(app, host=args.host, port=args.port, log_level="warning", timeout_graceful_shutdown=1, **http_server.options())
     stop.set()
     runs.join(timeout=3)
 

@@ -27,7 +27,7 @@ from mlrunbook.domain.evaluation.performance import ModelMetrics
 from mlrunbook.domain.evaluation.probing import Probing
 from mlrunbook.domain.investigation.findings import Finding
 from mlrunbook.domain.policy.alerting import SafetyPolicy
-from mlrunbook.domain.policy.judging import FairnessPolicy
+from mlrunbook.domain.policy.judging import FairnessPolicy, OutcomesPolicy
 from mlrunbook.domain.policy.policy import AlertThresholds
 from mlrunbook.local.platform import metrics, safety_watch
 from mlrunbook.local.platform.tables import alerts, models, predictions, production
@@ -51,6 +51,7 @@ class Watched:
     probing: Callable[[ModelMetrics], Probing | None] = lambda _: None
     safety: SafetyPolicy = field(default_factory=SafetyPolicy)
     fairness: FairnessPolicy = field(default_factory=FairnessPolicy)
+    outcomes: OutcomesPolicy = field(default_factory=OutcomesPolicy)
 
     def counted(self, conn: Connection, now: datetime) -> list[Counted]:
         """What the database says of every model with something in production."""
@@ -73,6 +74,7 @@ class Watched:
             probing=self.probing(figures),
             missed=counted.missed,
             fairness=self.fairness,
+            outcomes=self.outcomes,
         )
 
 

@@ -13,7 +13,7 @@ import sys
 import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import cache
 
 import httpx
@@ -51,10 +51,11 @@ def create_app(
     clock: Callable[[], datetime] = utc_now,
 ) -> FastAPI:
     """The API with its alert loop; `evaluate_every_s` None leaves the loop out."""
+    settles = timedelta(minutes=(policy or Policy()).severity.outcomes.settles_after_min)
     policy, http = policy or Policy(), httpx.Client(timeout=DELIVERY_TIMEOUT_S)
-    site = Site(config, engine, ModelServer(http, config.model_server_url.rstrip("/")), clock)
+    site = Site(config, engine, ModelServer(http, config.model_server_url.rstrip("/")), clock, settles)
     drift, probing = DriftWatch(engine, clock=clock, rules=policy.alerts), ProbingWatch(engine, clock=clock)
-    watched = alerts.Watched(drift, probing, policy.safety, policy.fairness)
+    watched = alerts.Watched(drift, probing, policy.safety, policy.fairness, policy.severity.outcomes)
     loop = _alert_loop(site, policy, watched, http, environment=environment, every_s=evaluate_every_s) if evaluate_every_s else None
 
     def close() -> None:

@@ -1,8 +1,8 @@
 """Model artefacts on disk: one folder a version, holding model.skops and manifest.json.
 
-skops instead of pickle, because unpickling runs code. The list of types that may be built is fixed here; a file that names
-another type is refused, whoever wrote it. scikit-learn does not promise that a model saved by one minor version predicts the
-same in another, so that is refused too.
+skops instead of pickle, because unpickling runs code. What may be built is listed in `artefact_archive`; a file that names another type
+is refused, whoever wrote it, and so is one whose indices or numbers would crash or mislead what scores with it (`artefact_estimator`).
+scikit-learn does not promise that a model saved by one minor version predicts the same in another, so that is refused too.
 """
 
 from __future__ import annotations
@@ -10,11 +10,12 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import math
 import os
 import shutil
 import tempfile
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import MISSING, asdict, dataclass, fields, replace
 from datetime import datetime
@@ -23,7 +24,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mlrunbook.domain.errors import Invalid, NotFound, Refused
-from mlrunbook.local.platform.columns import ASSET_TYPES, MODEL_COLUMNS, engineer
+from mlrunbook.local.platform import artefact_archive, artefact_estimator
+from mlrunbook.local.platform.artefact_archive import SCHEMA
+from mlrunbook.local.platform.columns import ASSET_TYPE, ASSET_TYPES, MAX_TYPE_CHARS, MODEL_COLUMNS, NUMERIC, as_frame, engineer
 
 if TYPE_CHECKING:
     import numpy as np
@@ -31,7 +34,8 @@ if TYPE_CHECKING:
     from threadpoolctl import ThreadpoolController
 
 ARTEFACT, MANIFEST = "model.skops", "manifest.json"
-SCHEMA = "schema.json"  # inside the artefact
+MOST_ASSET_TYPES = 1_000
+MOST_METRICS = 100
 # Everything a HistGradientBoostingClassifier needs beyond what skops trusts by itself. Never extend it from a file's own wishes.
 TRUSTED_TYPES: tuple[str, ...] = ("sklearn.ensemble._hist_gradient_boosting.predictor.TreePredictor",)
 
@@ -69,11 +73,39 @@ class Manifest:
             values |= {k: datetime.fromisoformat(values[k]) for k in ("trained_from", "trained_to")}
             values |= {"features": tuple(values["features"]), "threshold": float(values["threshold"]), "rows": int(values["rows"])}
             values |= {"asset_types": tuple(map(str, values["asset_types"]))} if "asset_types" in values else {}
-        except (TypeError, ValueError) as error:
-            raise Invalid(f"the manifest is unreadable: {error}; save the version again") from error
+            values |= {"metrics": _metrics(values["metrics"])}
+        except (TypeError, ValueError, OverflowError) as error:
+            raise Invalid(f"the manifest is unreadable: {str(error)[:200]}; save the version again") from error
+        _check_values(values)
         if not 0 <= values["threshold"] <= 1:
             raise Invalid(f"the manifest's threshold is {values['threshold']:g}, not a share between 0 and 1", field="threshold")
         return cls(**values)
+
+
+def _metrics(given: Mapping[str, Any]) -> dict[str, float | None]:
+    found = {str(name): None if value is None else float(value) for name, value in dict(given).items()}
+    if len(found) > MOST_METRICS or not all(value is None or math.isfinite(value) for value in found.values()):
+        raise ValueError("its metrics are not a few finite numbers")
+    return found
+
+
+def _check_values(values: Mapping[str, Any]) -> None:
+    """What is stored and shown later must be what it says it is, and fit."""
+    texts = [name for name in ("model", "version", "sha256", "sklearn_version") if not _is_text(values[name], 200)]
+    dates = [name for name in ("trained_from", "trained_to") if values[name].tzinfo is None]
+    lists = [name for name, most in (("features", 1000), ("asset_types", MOST_ASSET_TYPES)) if len(values.get(name, ())) > most]
+    lists += [] if all(_is_text(t, MAX_TYPE_CHARS) for t in values.get("asset_types", ())) else ["asset_types"]
+    for wrong, what in ((texts, "a short text"), (dates, "a moment with its time zone"), (lists, "a list of short texts")):
+        if wrong:
+            raise Invalid(f"the manifest's {wrong[0]} is not {what}; save the version again", field=wrong[0])
+
+
+def _is_text(value: Any, most: int) -> bool:
+    return isinstance(value, str) and len(value) <= most and "\0" not in value
+
+
+class BadScores(Exception):
+    """Scores that are no probabilities: not finite, outside 0 to 1, or not one for each row."""
 
 
 @dataclass(frozen=True)
@@ -84,11 +116,31 @@ class LoadedModel:
     estimator: Any
 
     def score(self, frame: pd.DataFrame) -> np.ndarray[Any, np.dtype[np.float64]]:
-        """Probability of failure for each row of RAW feature columns."""
+        """Probability of failure for each row of RAW feature columns. BadScores where the estimator gives something else."""
         columns = engineer(frame, self.manifest.asset_types)[list(self.manifest.features)]
         with one_thread():
             scores: np.ndarray[Any, np.dtype[np.float64]] = self.estimator.predict_proba(columns.to_numpy())[:, 1]
+        if len(scores) != len(frame) or not ((scores >= 0) & (scores <= 1)).all():  # NaN too
+            raise BadScores(f"{self.manifest.version} gives scores that are no probabilities: train it again")
         return scores
+
+    def check_scores(self, *, nulls: bool) -> None:
+        """Score typical readings, and with `nulls` one of missing values alone: a version must do so before it may serve. Raises whatever
+        the estimator raises, and BadScores."""
+        self.score(as_frame(TYPICAL))
+        if nulls:
+            self.score(as_frame([dict.fromkeys((ASSET_TYPE, *NUMERIC))]))
+
+
+# A machine at rest, at work, and at its limits.
+TYPICAL: tuple[Mapping[str, Any], ...] = tuple(
+    {ASSET_TYPE: kind} | dict(zip(NUMERIC, numbers, strict=True))
+    for kind, numbers in (
+        (ASSET_TYPES[0], (295.0, 305.0, 1150.0, 4.0, 0.0)),
+        (ASSET_TYPES[1], (300.0, 310.0, 1500.0, 40.0, 100.0)),
+        (ASSET_TYPES[2], (305.0, 314.0, 2900.0, 80.0, 250.0)),
+    )
+)
 
 
 def one_thread() -> AbstractContextManager[Any]:
@@ -175,19 +227,17 @@ def _canonical(artefact: bytes) -> bytes:
 
 
 def load(folder: Path) -> LoadedModel:
-    """Read and check a version's folder. NotFound when there is none; Refused when it is not to be trusted.
+    """Read and check a version's folder. NotFound when there is none; Refused when it is not to be trusted, or cannot score.
 
     The sha256 here only shows that artefact and manifest belong together; whoever registered the version must compare
     `manifest.sha256` with the one recorded then, or both files could have been exchanged.
     """
     import sklearn
-    import skops.io
-    from skops.io.exceptions import UntrustedTypesFoundException
 
     manifest = read_manifest(folder)
     try:
-        artefact = (folder / ARTEFACT).read_bytes()
-    except OSError as error:
+        artefact = artefact_archive.read_file(folder / ARTEFACT, artefact_archive.MOST_BYTES)
+    except FileNotFoundError as error:
         raise Refused(f"{folder / ARTEFACT} cannot be read: {error.strerror}; save the version again") from error
     actual = hashlib.sha256(artefact).hexdigest()
     if actual != manifest.sha256:
@@ -202,18 +252,39 @@ def load(folder: Path) -> LoadedModel:
         )
     unknown = [name for name in manifest.features if name not in MODEL_COLUMNS]
     if unknown:
-        raise Refused(f"{folder.name} wants features this platform does not compute: {', '.join(unknown)}; train it again")
+        named = ", ".join(str(name)[:40] for name in unknown[:5])
+        raise Refused(f"{folder.name} wants features this platform does not compute: {named}; train it again")
     try:
-        estimator = skops.io.loads(artefact, trusted=list(TRUSTED_TYPES))
-    except UntrustedTypesFoundException as error:
-        raise Refused(
-            f"{folder / ARTEFACT} holds types that are not on the allow-list ({error}); save a model of an allowed type"
-        ) from error
-    except Exception as error:  # a file of any content must be refused in one sentence, whatever the parser raises on it
-        raise Refused(f"{folder / ARTEFACT} is not a readable skops file ({type(error).__name__}); save the version again") from error
-    if not hasattr(estimator, "predict_proba"):
-        raise Refused(f"{folder / ARTEFACT} holds a {type(estimator).__name__}, which gives no probabilities; save a classifier")
-    return LoadedModel(manifest, estimator)
+        loaded = LoadedModel(manifest, _built(artefact, manifest.features))
+        loaded.check_scores(nulls=False)
+    except BadScores as error:
+        raise Refused(f"{folder / ARTEFACT} is refused: {error}") from error
+    except artefact_archive.Unreadable as error:
+        raise Refused(f"{folder / ARTEFACT} is not a readable skops file ({error}); save the version again") from error
+    except Refused as error:
+        raise Refused(f"{folder / ARTEFACT} is refused: {error}") from error
+    except Exception as error:
+        raise Refused(f"{folder.name} cannot score a typical reading ({_first_line(error)}): train it again") from error
+    return loaded
+
+
+def _first_line(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}".splitlines()[0][:200]
+
+
+def _built(artefact: bytes, features: Sequence[str]) -> Any:
+    """The estimator, or Unreadable or Refused, whatever the bytes are: compiled code would crash on some, and walk in circles on others."""
+    import skops.io
+
+    archive = artefact_archive.checked(artefact)
+    try:
+        estimator = skops.io.loads(archive, trusted=list(TRUSTED_TYPES))
+        artefact_estimator.check(estimator, features)
+    except artefact_estimator.Unsound as error:
+        raise Refused(str(error)) from error
+    except Exception as error:  # whatever the parser or the parts it puts together raise on odd content
+        raise artefact_archive.Unreadable(type(error).__name__) from error
+    return estimator
 
 
 def read_manifest(folder: Path) -> Manifest:
@@ -221,10 +292,10 @@ def read_manifest(folder: Path) -> Manifest:
     if not folder.is_dir():
         raise NotFound(f"there is no model version at {folder}; save one with mlrunbook.local.platform.artefacts.save")
     try:
-        body = json.loads((folder / MANIFEST).read_bytes())
+        body = json.loads(artefact_archive.read_file(folder / MANIFEST, artefact_archive.MOST_MANIFEST_BYTES))
     except FileNotFoundError as error:
         raise Refused(f"{folder} has no {MANIFEST}: nobody can say what it is; save the version again") from error
-    except (OSError, ValueError) as error:
+    except (ValueError, RecursionError) as error:
         raise Refused(f"{folder / MANIFEST} is not readable JSON; save the version again") from error
     if not isinstance(body, dict):
         raise Refused(f"{folder / MANIFEST} must hold a JSON object; save the version again")

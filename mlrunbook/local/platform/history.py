@@ -9,6 +9,7 @@ from sqlalchemy import Connection, text
 from mlrunbook.domain.evaluation.history import DayFigures
 from mlrunbook.domain.evaluation.performance import Confusion
 from mlrunbook.local.platform import change_log
+from mlrunbook.local.platform.predictions import REFUSED
 
 # The null rate is that of the day's worst feature, as in `metrics`; errors count per minute, so a day begins on one.
 _BY_DAY = """
@@ -22,7 +23,7 @@ _BY_DAY = """
         ) AS by_feature GROUP BY day
     ), failed AS (
         SELECT CAST(minute AT TIME ZONE 'UTC' AS date) AS day, sum(count) AS n FROM platform.serving_errors
-        WHERE model = :model AND minute >= :since AND minute < :until GROUP BY 1
+        WHERE model = :model AND minute >= :since AND minute < :until AND kind <> ALL (:refused) GROUP BY 1
     ), made AS (
         SELECT day, count(*) AS n, count(*) FILTER (WHERE label) AS flagged,
             count(*) FILTER (WHERE label AND outcome) AS tp, count(*) FILTER (WHERE label AND NOT outcome) AS fp,
@@ -43,7 +44,8 @@ def by_day(conn: Connection, model: str, *, days: int, until: datetime) -> list[
     are left out. NotFound for an unknown model."""
     change_log.find(conn, model)
     last = (until.astimezone(UTC) - timedelta(microseconds=1)).replace(hour=0, minute=0, second=0, microsecond=0)
-    rows = conn.execute(text(_BY_DAY), {"model": model, "since": last - timedelta(days=days - 1), "until": until}).mappings()
+    asked = {"model": model, "since": last - timedelta(days=days - 1), "until": until, "refused": list(REFUSED)}
+    rows = conn.execute(text(_BY_DAY), asked).mappings()
     return [
         DayFigures(
             day=r["day"],

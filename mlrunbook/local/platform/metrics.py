@@ -9,7 +9,8 @@ from sqlalchemy import Connection, RowMapping, text, update
 from mlrunbook.domain.errors import Invalid
 from mlrunbook.domain.evaluation.outcomes import due_age_s
 from mlrunbook.domain.evaluation.performance import Confusion, ModelMetrics, WindowMetrics
-from mlrunbook.local.platform import change_log
+from mlrunbook.local.platform import change_log, outcomes
+from mlrunbook.local.platform.predictions import REFUSED
 from mlrunbook.local.platform.tables import models
 
 CURRENT = timedelta(minutes=60)
@@ -26,8 +27,8 @@ _WINDOW = """
         count(*) FILTER (WHERE NOT p.label AND p.outcome) AS fn, count(*) FILTER (WHERE NOT p.label AND NOT p.outcome) AS tn,
         count(*) FILTER (WHERE p.at < :due) AS due, count(*) FILTER (WHERE p.at < :due AND p.outcome IS NULL) AS missing,
         (SELECT percentile_cont(0.95) WITHIN GROUP (ORDER BY p.latency_ms) FROM platform.predictions p WHERE {mine}) AS latency_p95_ms,
-        (SELECT percentile_cont(0.5) WITHIN GROUP (ORDER BY extract(epoch FROM p.outcome_at - p.at)) FROM platform.predictions p
-         WHERE {mine} AND p.outcome_at IS NOT NULL) AS label_delay_s,
+        (SELECT percentile_cont(0.5) WITHIN GROUP (ORDER BY extract(epoch FROM coalesce(p.first_outcome_at, p.outcome_at) - p.at))
+         FROM platform.predictions p WHERE {mine} AND p.outcome_at IS NOT NULL) AS label_delay_s,
         (SELECT array_agg(DISTINCT p.version ORDER BY p.version) FROM platform.predictions p WHERE {mine}) AS versions,
         (SELECT max(nulls) FROM (
             SELECT count(*) AS nulls FROM platform.predictions p, jsonb_each(p.features) AS f
@@ -58,7 +59,8 @@ def window(
     """What the model did in [since, until), of one version and threshold where given.
 
     The outcomes of predictions made before `due` are expected to be known; None: all of them.
-    The error rate is errors / (predictions + errors) of the whole model: a request that failed has no version.
+    The error rate is errors / (predictions + errors) of the whole model: a request that failed has no version. What was the caller's own
+    mistake is no error.
     """
     in_window = "p.model = :model AND p.at >= :since AND p.at < :until"
     mine = in_window
@@ -71,7 +73,8 @@ def window(
     rows = conn.execute(text(_WINDOW.format(mine=mine, window=in_window)), values).mappings().all()
     total = next(r for r in rows if not (r["is_risk_level"] or r["is_asset_type"] or r["is_slice"]))
     by_slice = {r["slice"]: _confusion(r) for r in rows if r["is_slice"]}
-    confusion, n, by_kind = _confusion(total), total["n"], {kind: int(count) for kind, count in (total["errors"] or {}).items()}
+    confusion, n, counted = _confusion(total), total["n"], {kind: int(count) for kind, count in (total["errors"] or {}).items()}
+    by_kind = {kind: count for kind, count in counted.items() if kind not in REFUSED}
     errors = sum(by_kind.values())
     return WindowMetrics(
         since=since,
@@ -87,9 +90,11 @@ def window(
         by_risk_level={r["risk_level"]: _confusion(r) for r in rows if r["is_risk_level"]},
         by_asset_type={r["asset_type"]: _confusion(r) for r in rows if r["is_asset_type"]},
         errors=by_kind,
+        refused={kind: count for kind, count in counted.items() if kind in REFUSED},
         label_delay_s=total["label_delay_s"],
         outcomes_due=total["due"],
         outcomes_missing=total["missing"],
+        rewritten=outcomes.rewritten(conn, mine, values, confusion),
         blocks=tuple(by_slice.get(i + 1, Confusion()) for i in range(SLICES)) if confusion.n else (),
     )
 
@@ -121,7 +126,8 @@ def compare(
     baseline = window(conn, model, since=baseline_since, until=baseline_until)
     due = until - timedelta(seconds=due_age_s(baseline.label_delay_s))
     current = window(conn, model, since=since, until=until, version=version, threshold=threshold, due=due)
-    return ModelMetrics(model=model, current=current, baseline=baseline)
+    lately = outcomes.rewritten_lately(conn, model, until=now)
+    return ModelMetrics(model=model, current=current, baseline=baseline, rewritten_lately=lately)
 
 
 def pin_baseline(conn: Connection, model: str, *, since: datetime | None, until: datetime | None, by: str, at: datetime) -> None:

@@ -17,6 +17,9 @@ from mlrunbook.local.platform.tables import predictions, serving_errors
 # Bands of the score, not of the threshold: when the threshold slips, the table by risk level shows where the errors are.
 MEDIUM_RISK, HIGH_RISK = 0.3, 0.7
 CHUNK = 5000
+# Kinds of failed predictions that are the caller's own mistake: counted, and no part of the error rate.
+UNKNOWN_MODEL, INVALID_REQUEST = "unknown_model", "invalid_request"
+REFUSED = (UNKNOWN_MODEL, INVALID_REQUEST)
 
 _RECORD = text("""
     INSERT INTO platform.predictions
@@ -30,14 +33,6 @@ _RECORD = text("""
          null_count int, outcome boolean, shadow_score float8)
 """)
 _IDS = text("SELECT nextval(pg_get_serial_sequence('platform.predictions', 'id')) FROM generate_series(1, :n)")
-_OUTCOMES = text("""
-    WITH given AS (SELECT * FROM unnest(CAST(:ids AS bigint[]), CAST(:outcomes AS boolean[])) AS g (id, outcome)),
-    changed AS (
-        UPDATE platform.predictions p SET outcome = g.outcome, outcome_at = :at
-        FROM given g WHERE p.id = g.id AND p.outcome IS DISTINCT FROM g.outcome
-    )
-    SELECT g.id FROM given g WHERE NOT EXISTS (SELECT FROM platform.predictions p WHERE p.id = g.id) ORDER BY g.id
-""")
 
 
 @dataclass(frozen=True)
@@ -93,13 +88,6 @@ def record(
         conn.execute(_RECORD, values | {"rows": json.dumps(body, allow_nan=False)})
         ids += part_ids
     return ids
-
-
-def record_outcomes(conn: Connection, outcomes: Mapping[int, bool], *, at: datetime) -> list[int]:
-    """Enter the ground truth (prediction id: did the asset fail?); a later one corrects an earlier. Returns the unknown ids."""
-    given = sorted(outcomes.items())
-    values = {"ids": [i for i, _ in given], "outcomes": [o for _, o in given], "at": at}
-    return list(conn.execute(_OUTCOMES, values).scalars())
 
 
 def models_of(conn: Connection, ids: Iterable[int]) -> list[str]:

@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import Engine
 
 from mlrunbook.base.db import transaction
-from mlrunbook.domain.errors import NotFound, RunbookError
+from mlrunbook.domain.errors import NotFound, Refused, RunbookError
 from mlrunbook.domain.observed import Prediction, Replayed, VersionReplay
-from mlrunbook.local.platform import artefacts, change_log, columns, predictions, registry
+from mlrunbook.local.platform import artefact_archive, artefacts, change_log, columns, predictions, registry
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -67,8 +67,8 @@ class Models:
         digest = hashlib.sha256()
         for name in (artefacts.MANIFEST, artefacts.ARTEFACT):
             try:
-                digest.update((self._path(registered) / name).read_bytes())
-            except OSError:
+                digest.update(artefact_archive.read_file(self._path(registered) / name, artefact_archive.MOST_BYTES))
+            except (OSError, Refused):
                 return ""  # `verified` says what is wrong with it
         return digest.hexdigest()
 
@@ -139,11 +139,11 @@ def _scored(
     try:
         scores = tuple(model.score(frame).tolist()) if len(frame) else ()
         latency_ms = _latency_ms(model, rows)
+    except artefacts.BadScores as error:
+        return impossible(str(error))
     except Exception as error:  # whatever a wrong model raises is its problem, not the caller's
         log.warning("%s could not score the logged requests", version, exc_info=error)
         return impossible(f"{version} cannot score logged requests ({type(error).__name__}: {error}): train it again")
-    if any(not 0 <= score <= 1 for score in scores):  # NaN too
-        return impossible(f"{version} gives scores that are no probabilities: train it again")
     return VersionReplay(version, scores, None, size_bytes, latency_ms)
 
 

@@ -9,10 +9,11 @@ from pydantic import Field, StringConstraints, model_validator
 
 from mlrunbook.base.web import CamelModel, Moment
 from mlrunbook.domain.evaluation.history import DayFigures
-from mlrunbook.domain.evaluation.performance import Confusion, ModelMetrics, WindowMetrics
+from mlrunbook.domain.evaluation.performance import Confusion, ModelMetrics, Rewritten, WindowMetrics
 from mlrunbook.domain.observed import Change, Prediction, Replayed, ServingConfig, WorkOrder
 from mlrunbook.domain.resolution.retraining import NAME
 from mlrunbook.local.platform.feature_schedules import Schedule
+from mlrunbook.local.platform.outcomes import Version as OutcomeVersion
 from mlrunbook.local.platform.registry import Deployment, Slots, Version
 
 Name = Annotated[str, StringConstraints(pattern=f"^{NAME}$")]
@@ -212,6 +213,24 @@ def _groups(groups: Mapping[str, Confusion]) -> dict[str, Any]:
     return {name: _ratios(c) for name, c in sorted(groups.items())}
 
 
+def _rewritten(r: Rewritten | None) -> dict[str, Any] | None:
+    if r is None:
+        return None
+    return {
+        "count": r.count,
+        "of": r.of,
+        "by": dict(r.by),
+        "firstReported": _ratios(r.first),
+        "current": _ratios(r.now),
+        "oldest": r.oldest,
+        "newest": r.newest,
+    }
+
+
+def outcome_version(v: OutcomeVersion) -> dict[str, Any]:
+    return {"failed": v.outcome, "at": v.at, "reportedBy": v.by, "tokenId": v.token_id, "previous": v.previous, "rewrites": v.rewrites}
+
+
 def _window(w: WindowMetrics) -> dict[str, Any]:
     return {
         "since": w.since,
@@ -226,10 +245,12 @@ def _window(w: WindowMetrics) -> dict[str, Any]:
         "latencyP95Ms": w.latency_p95_ms,
         "errorRate": w.error_rate,
         "errors": dict(w.errors),
+        "refused": dict(w.refused),
         "nullRate": w.null_rate,
         "versions": list(w.versions),
         "byRiskLevel": _groups(w.by_risk_level),
         "byAssetType": _groups(w.by_asset_type),
+        "rewritten": _rewritten(w.rewritten),
         "blocks": [[c.tp, c.fp, c.fn, c.tn] for c in w.blocks],
     }
 
@@ -260,4 +281,10 @@ def metrics(m: ModelMetrics) -> dict[str, Any]:
         "precision": relative(now.precision, before.precision),
         "recall": relative(now.recall, before.recall),
     }
-    return {"model": m.model, "current": _window(m.current), "baseline": _window(m.baseline), "change": change}
+    return {
+        "model": m.model,
+        "current": _window(m.current),
+        "baseline": _window(m.baseline),
+        "change": change,
+        "rewrittenLately": _rewritten(m.rewritten_lately),
+    }

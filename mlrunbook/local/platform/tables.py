@@ -84,11 +84,34 @@ predictions = Table(
     Column("null_count", Integer, nullable=False),
     Column("outcome", Boolean),
     _time("outcome_at"),
+    _time("first_outcome_at"),  # of an outcome that was corrected since
     Column("shadow_version", Text),  # what stood in staging then, and its score: nobody acted on it
     Column("shadow_score", Double),
     Index("predictions_window", "model", "at"),
     Index("predictions_missed", "model", "outcome_at", postgresql_where=text("outcome AND NOT label")),
     Index("predictions_labelled", "model", "at", postgresql_where=text("outcome IS NOT NULL")),
+    schema=SCHEMA,
+)
+
+# Every version of every outcome since authors are kept; rows are only ever added.
+outcomes = Table(
+    "outcomes",
+    metadata,
+    Column("id", BigInteger, Identity(), primary_key=True),
+    Column("prediction_id", BigInteger, nullable=False),
+    Column("model", Text, nullable=False),
+    _required_time("predicted_at"),
+    Column("outcome", Boolean, nullable=False),
+    Column("by", Text, nullable=False),
+    Column("person", Text, nullable=False),
+    Column("token_id", Text, nullable=False),
+    _required_time("at"),
+    Column("previous", Boolean),  # NULL: the first report
+    _time("previous_at"),
+    Column("rewrites", Boolean, nullable=False),  # what somebody else had reported, or what had settled
+    Index("outcomes_of_prediction", "prediction_id", "id"),
+    Index("outcomes_corrected", "model", "predicted_at", postgresql_where=text("previous IS NOT NULL")),
+    Index("outcomes_corrected_at", "model", "at", postgresql_where=text("previous IS NOT NULL")),
     schema=SCHEMA,
 )
 
@@ -98,7 +121,7 @@ serving_errors = Table(
     metadata,
     Column("model", Text, primary_key=True),
     _required_time("minute", primary_key=True),
-    Column("kind", Text, primary_key=True),  # no_model, features, invalid_features, scoring, storage
+    Column("kind", Text, primary_key=True),  # no_model, features, invalid_features, scoring, storage, busy, internal; predictions.REFUSED
     Column("count", Integer, nullable=False),
     schema=SCHEMA,
 )

@@ -27,8 +27,9 @@ from mlrunbook.adapters.local.serving_state import DEFAULT_MODEL
 from mlrunbook.base import db, http_server, web
 from mlrunbook.base.settings import Settings, settings
 from mlrunbook.base.tokens import Identity, Scope
-from mlrunbook.domain.errors import NotFound, RunbookError, Transient
+from mlrunbook.domain.errors import RunbookError, Transient
 from mlrunbook.local.platform import schemas
+from mlrunbook.local.serving.failures import COUNTED, ISOLATED, PREDICT, CountFailures, Failures
 from mlrunbook.local.serving.feature_watch import NOT_CONFIGURED, FeatureWatch, Seen, Source
 from mlrunbook.local.serving.predicting import Figures, Predictor
 from mlrunbook.local.serving.served_version import Serving
@@ -53,36 +54,42 @@ def create_app(
     online = online or _feature_store(config)
     watch = FeatureWatch(online) if online else None
     figures = Figures()
-    app = FastAPI(title="model server", lifespan=_watching(serving, watch), docs_url=None, redoc_url=None)
+    predictor = Predictor(serving, engine, online, figures)
+    app = FastAPI(title="model server", lifespan=_watching(serving, watch, predictor.failures), docs_url=None, redoc_url=None)
     web.prepare(app, engine=engine, limits=web.Limits.of(config, body_bytes=MAX_BODY_BYTES, times=10))
 
     @app.middleware("http")
     async def refuse_while_isolated(request: Request, answer: Callable[[Request], Awaitable[Response]]) -> Response:
         if request.url.path in FORENSIC_PATHS or not serving.isolated():
             return await answer(request)
+        if request.url.path.endswith(PREDICT):
+            predictor.failures.note(ISOLATED, stored=False)  # on purpose: no error of the service
         return web.problem(503, "Isolated", f"{model} is isolated for a security incident: it answers again when a person has decided so")
 
     figures.registry.register(app.state.edge.refused)
     _looks(app, serving, watch, figures)
-    predictor = Predictor(serving, engine, online, figures)
+    app.add_middleware(CountFailures, failures=predictor.failures)
 
     @app.post("/api/v1/ml/models/{asked}/predict")
-    def predict(asked: str, body: schemas.PredictRequest, who: Caller) -> dict[str, Any]:
-        if asked != model:
-            raise NotFound(f"this server serves {model}, not {asked!r}")
-        return predictor.answer(body.assets, caller=who.name)
+    def predict(asked: str, body: schemas.PredictRequest, who: Caller, request: Request) -> dict[str, Any]:
+        try:
+            return predictor.answer(asked, body.assets, caller=who.name)
+        except Exception:
+            setattr(request.state, COUNTED, True)
+            raise
 
     return app
 
 
-def _watching(serving: Serving, watch: FeatureWatch | None) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
-    """While the server runs, the registry is followed and the feature store watched."""
+def _watching(serving: Serving, watch: FeatureWatch | None, failures: Failures) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
+    """While the server runs, the registry is followed, the feature store watched, and what failed written down."""
     stop = threading.Event()
 
     def poll() -> None:
         while not stop.wait(POLL_S):
             try:
                 serving.refresh()
+                failures.flush()
             except Exception:  # one bad round must not end the watching
                 log.exception("could not look for a new version; trying again")
 
@@ -93,6 +100,7 @@ def _watching(serving: Serving, watch: FeatureWatch | None) -> Callable[[FastAPI
             watch.start()
         yield
         stop.set()
+        failures.flush()
         if watch:
             watch.stop()
 
@@ -108,9 +116,11 @@ def _looks(app: FastAPI, serving: Serving, watch: FeatureWatch | None, figures: 
 
     @app.get("/ready")
     async def ready() -> dict[str, Any]:
-        """200 once a version is loaded: before that nobody should be sent here."""
+        """200 once a version is loaded, and while it can score: otherwise nobody should be sent here."""
         if serving.loaded is None:
             raise Transient(f"no version of {serving.model} is loaded" + (f": {serving.error}" if serving.error else ""))
+        if serving.disabled:
+            raise Transient(serving.disabled)
         return {"version": serving.loaded.manifest.version}
 
     @app.get("/metrics", dependencies=[Depends(web.require(Scope.READ))])

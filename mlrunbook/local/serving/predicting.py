@@ -11,12 +11,14 @@ from typing import TYPE_CHECKING, Any
 from fastapi import HTTPException
 from prometheus_client import CollectorRegistry, Counter, Histogram
 from sqlalchemy import Engine
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from mlrunbook.base.db import transaction
-from mlrunbook.domain.errors import Invalid, RunbookError, Transient
+from mlrunbook.domain.errors import Invalid, NotFound, RunbookError, Transient
 from mlrunbook.domain.observed import ServingConfig
 from mlrunbook.local.platform import columns, predictions, schemas, work_orders
-from mlrunbook.local.platform.artefacts import LoadedModel
+from mlrunbook.local.platform.artefacts import BadScores, LoadedModel
+from mlrunbook.local.serving.failures import INTERNAL, Failures
 from mlrunbook.local.serving.feature_watch import Source
 from mlrunbook.local.serving.served_version import Serving
 
@@ -50,18 +52,29 @@ class Predictor:
 
     def __init__(self, serving: Serving, engine: Engine, online: Source | None, figures: Figures) -> None:
         self._serving, self._engine, self._online, self._figures = serving, engine, online, figures
+        self.failures = Failures(serving.model, engine, figures.errors)
         self._refusals = _Seldom()
 
-    def answer(self, assets: Sequence[schemas.Asset], *, caller: str) -> dict[str, Any]:
-        """The predictions. A request that gets none is counted, also in the store, and now and then logged."""
+    def answer(self, asked: str, assets: Sequence[schemas.Asset], *, caller: str) -> dict[str, Any]:
+        """The predictions of the model `asked`. A request that gets none is counted, whatever the cause, and now and then logged."""
         try:
+            if asked != self._serving.model:
+                unknown = NotFound(f"this server serves {self._serving.model}, not {asked[:100]!r}")
+                raise _Failed(predictions.UNKNOWN_MODEL, unknown)
             return self._answer(assets)
         except _Failed as failure:
-            self._count_error(failure.kind, len(assets))
-            if self._refusals.is_due(failure.kind, caller):
-                said = f"{len(assets)} assets that {caller} asked for got no prediction ({failure.kind}): {failure.error}"
-                log.warning("%s", said)
+            self._count(failure.kind, assets, caller, failure.error)
             raise failure.error from failure.error.__cause__
+        except Exception as error:
+            unstorable = isinstance(error, Invalid)  # a NUL in an asset's id, say
+            self._count(predictions.INVALID_REQUEST if unstorable else INTERNAL, assets, caller, error)
+            raise
+
+    def _count(self, kind: str, assets: Sequence[schemas.Asset], caller: str, error: Exception) -> None:
+        self.failures.note(kind, len(assets))
+        self.failures.flush()
+        if self._refusals.is_due(kind, caller):
+            log.warning("%d assets that %s asked for got no prediction (%s): %s", len(assets), caller, kind, error)
 
     def _answer(self, assets: Sequence[schemas.Asset]) -> dict[str, Any]:
         started, at = time.perf_counter(), datetime.now(UTC)
@@ -72,7 +85,7 @@ class Predictor:
         version, threshold = loaded.manifest.version, config.threshold
         readings = _readings(assets, self._online)
         nulls = _checked(readings)
-        frame, scores = _scored(loaded, readings)
+        frame, scores = self._scored(loaded, readings)
         latency_s = time.perf_counter() - started
         shadow_version, shadow_scores = self._shadow(frame, version)
         rows = [
@@ -115,17 +128,18 @@ class Predictor:
                 work_orders.hold(conn, model)
                 switches = self._serving.config() or config  # as they are now: creation may have been halted since the request came
                 return ids, work_orders.create(conn, flagged, model=model, config=switches, at=at)
-        except Transient as error:
+        except (Transient, PoolTimeout) as error:
             raise _Failed("storage", error) from error
 
-    def _count_error(self, kind: str, count: int) -> None:
-        model = self._serving.model
-        self._figures.errors.labels(model, kind).inc(count)
+    def _scored(self, loaded: LoadedModel, readings: Sequence[Mapping[str, Any]]) -> tuple[pd.DataFrame, list[float]]:
         try:
-            with transaction(self._engine) as conn:
-                predictions.count_errors(conn, model=model, kind=kind, count=count, at=datetime.now(UTC))
-        except RunbookError as error:  # the caller must hear of the first failure, not of this one
-            log.warning("an error could not be counted: %s", error)
+            frame = columns.as_frame(readings)
+            return frame, loaded.score(frame).tolist()
+        except Exception as error:
+            log.exception("scoring failed")
+            self._serving.note_scoring_failure(loaded, error)
+            said = str(error) if isinstance(error, BadScores) else "the model could not score this; the server's log has the details"
+            raise _Failed("scoring", HTTPException(500, said)) from error
 
 
 def _readings(assets: Sequence[schemas.Asset], online: Source | None) -> list[Mapping[str, Any]]:
@@ -157,15 +171,6 @@ def _checked(readings: Sequence[Mapping[str, Any]]) -> list[int]:
             where = f"assets.{i}.{error.field or 'features'}"
             raise _Failed("invalid_features", Invalid(f"assets[{i}]: {error}", field=where)) from error
     return nulls
-
-
-def _scored(loaded: LoadedModel, readings: Sequence[Mapping[str, Any]]) -> tuple[pd.DataFrame, list[float]]:
-    try:
-        frame = columns.as_frame(readings)
-        return frame, loaded.score(frame).tolist()
-    except Exception as error:
-        log.exception("scoring failed")
-        raise _Failed("scoring", HTTPException(500, "the model could not score this; the server's log has the details")) from error
 
 
 def _as_wire(prediction_id: int, row: predictions.Scored, threshold: float) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from mlrunbook.base.db import transaction
 from mlrunbook.base.settings import Settings
 from mlrunbook.domain.errors import NotFound, RunbookError, Transient
 from mlrunbook.domain.observed import ServingConfig
-from mlrunbook.local.platform import columns, registry, schemas
+from mlrunbook.local.platform import registry, schemas
 from mlrunbook.local.platform.artefacts import LoadedModel
 from mlrunbook.local.serving.shadow import Shadow
 
@@ -31,6 +31,16 @@ class NotLoaded:
     error: str
 
 
+@dataclass(frozen=True)
+class Doubt:
+    """The last request that the version failed to score, and why. `disabled`: it fails on typical readings too, so it serves nobody."""
+
+    loaded: LoadedModel
+    at: datetime
+    error: str
+    disabled: str | None = None
+
+
 class Serving:
     """What this process serves now. `refresh` follows the registry; everything else only looks."""
 
@@ -41,6 +51,7 @@ class Serving:
         self.route: str | None = None
         self.not_loaded: NotLoaded | None = None
         self._unknown: str | None = None  # why nobody can tell what is wanted
+        self._doubt: Doubt | None = None
         self.shadow = Shadow(model, config.models_dir)
         self._models_dir, self._config_file, self._state_file = config.models_dir, config.serving_config_file, config.serving_state_file
         self._engine = engine
@@ -66,6 +77,7 @@ class Serving:
                     wanted = staged = None
                 current = self.loaded
                 self.shadow.follow(conn, staged)
+                self._look_again()
                 if wanted and (current is None or current.manifest.version != wanted):
                     self._load(conn, wanted)
                 else:
@@ -79,11 +91,11 @@ class Serving:
     def _load(self, conn: Connection, wanted: str) -> None:
         try:
             fresh = registry.load(conn, self._models_dir, self.model, wanted)
-            fresh.score(columns.as_frame([dict.fromkeys(columns.RAW)]))  # it must be able to score before it may serve
+            fresh.check_scores(nulls=True)  # it must be able to score before it may serve
         except Transient:
             raise
         except Exception as error:  # whatever a model raises, it does not serve
-            said = str(error) if isinstance(error, RunbookError) else f"{wanted} cannot score: {error}".splitlines()[0]
+            said = str(error) if isinstance(error, RunbookError) else f"{wanted} cannot score: {first_line(error)}"
             before = self.not_loaded
             if before is None or (before.version, before.error) != (wanted, said):
                 same = before is not None and before.version == wanted
@@ -93,6 +105,26 @@ class Serving:
         if self._config is None:
             self._config = serving_config.ensure(self._config_file, threshold=fresh.manifest.threshold)
         self.loaded, self.not_loaded = fresh, None
+
+    def note_scoring_failure(self, loaded: LoadedModel, error: Exception) -> None:
+        """A request could not be scored: was it the request, or can the version no longer score at all?"""
+        self._doubt = Doubt(loaded, datetime.now(UTC), first_line(error), disabled=_why_it_cannot_score(loaded))
+
+    def _look_again(self) -> None:
+        """A version that could not score may have lacked memory for a moment."""
+        doubt = self._doubt
+        if doubt is not None and doubt.disabled:
+            self._doubt = replace(doubt, disabled=_why_it_cannot_score(doubt.loaded))
+
+    @property
+    def doubt(self) -> Doubt | None:
+        """Of the version that is loaded now."""
+        return self._doubt if self._doubt and self._doubt.loaded is self.loaded else None
+
+    @property
+    def disabled(self) -> str | None:
+        """Why what is loaded cannot serve anybody."""
+        return self.doubt.disabled if self.doubt else None
 
     def _instead(self) -> str:
         return f"{self.loaded.manifest.version} goes on serving" if self.loaded else "nothing serves"
@@ -130,9 +162,9 @@ class Serving:
         return self._isolated[1]
 
     def health(self) -> dict[str, Any]:
-        loaded, config, failed = self.loaded, self.config(), self.not_loaded
+        loaded, config, failed, doubt = self.loaded, self.config(), self.not_loaded, self.doubt
         body: dict[str, Any] = {
-            "status": "ok" if loaded else "no_model",
+            "status": "no_model" if not loaded else "cannot_score" if self.disabled else "ok",
             "model": self.model,
             "version": loaded.manifest.version if loaded else None,
             "startedAt": self.started_at,
@@ -141,7 +173,8 @@ class Serving:
             "isolated": self.isolated(),
             "stagingVersion": self.shadow.version,
             "stagingError": self.shadow.error,
-            "error": self._unknown or (failed.error if failed else None),
+            "error": self._unknown or (failed.error if failed else None) or self.disabled,
+            "scoringError": {"at": doubt.at, "error": doubt.error} if doubt else None,
             "notLoaded": vars(failed) if failed else None,
             "configRevision": config.revision if config else None,
             "config": None,
@@ -149,3 +182,15 @@ class Serving:
         if config:
             body["config"] = {key: value for key, value in schemas.config(config).items() if key != "revision"}
         return body
+
+
+def first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0][:300]
+
+
+def _why_it_cannot_score(loaded: LoadedModel) -> str | None:
+    try:
+        loaded.check_scores(nulls=True)
+    except Exception as error:
+        return f"{loaded.manifest.version} cannot score typical readings: {first_line(error)}"
+    return None

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from sqlalchemy import Connection
 from sqlalchemy.exc import SQLAlchemyError
 
-from mlrunbook.local.platform import columns, registry
+from mlrunbook.local.platform import registry
 from mlrunbook.local.platform.artefacts import LoadedModel
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ class Shadow:
         try:
             fresh = registry.load(conn, self._models_dir, self._model, wanted) if wanted else None
             if fresh:
-                fresh.score(columns.as_frame([dict.fromkeys(columns.RAW)]))
+                fresh.check_scores(nulls=True)
             self._loaded, self.error = fresh, None
         except SQLAlchemyError:
             raise
@@ -56,8 +56,6 @@ class Shadow:
         version = loaded.manifest.version
         try:
             scores: list[float] = loaded.score(frame).tolist()
-            if not all(0 <= score <= 1 for score in scores):  # NaN too, which the log cannot hold
-                raise ValueError("its scores are no probabilities")
         except Exception as error:
             self._note(f"{version} in staging cannot score: {error}", error)
             return version, nothing

@@ -103,6 +103,7 @@ def seen(
         drift=None if isinstance(log, Missing) else log.drift,
         probing=None if isinstance(log, Missing) else log.probing,
         platform_answers=not isinstance(status, Missing),
+        outcomes=world.policy.severity.outcomes,
         fairness=world.policy.fairness,
     )
 

@@ -16,6 +16,7 @@ from mlrunbook.domain.detection.flapping import Reopened
 from mlrunbook.domain.detection.triage import Triage
 from mlrunbook.domain.errors import NotFound, Refused
 from mlrunbook.domain.evaluation.performance import Confusion
+from mlrunbook.domain.evaluation.rewritten import judge_rewrites
 from mlrunbook.domain.incident import Incident, Status
 from mlrunbook.domain.policy.policy import Policy
 from mlrunbook.domain.records import Record
@@ -82,6 +83,9 @@ def _measure(world: World, incident: Incident, item: outbox.Item, closed_at: dat
         seen = world.platform.metrics(incident.model, since=since, until=until)
     except (NotFound, Refused) as error:
         return RecoveryVerdict(None, f"it cannot be measured: {error}")
+    rewritten = judge_rewrites(seen, world.policy.severity.outcomes)
+    if rewritten.beyond:
+        return RecoveryVerdict(None, f"it cannot be measured: {rewritten.sentence}")
     baseline = before or seen.baseline.confusion
     return judge_recovery(baseline, seen.current.confusion, world.policy.recovery, window=seen.current, usual=seen.baseline)
 

@@ -9,6 +9,7 @@ from datetime import datetime, timedelta
 
 from mlrunbook.domain.actions import Action, Path, Plan, PlanKind, Promote, RollBack
 from mlrunbook.domain.errors import Refused
+from mlrunbook.domain.evaluation.rewritten import judge_rewrites
 from mlrunbook.domain.evaluation.version_comparison import Decision, promotion_fell
 from mlrunbook.domain.records import Record
 from mlrunbook.domain.resolution.candidate import Candidate, Shadow, Validation
@@ -65,8 +66,11 @@ def _fell(run: Run, *, since: datetime) -> tuple[bool | None, str]:
     validation = run.recall(Validation)
     if validation is None or validation.version is None:
         raise Refused(f"the validation of what {run.incident_id} has promoted is not on record: nothing says what to compare it with")
-    live = run.world.platform.metrics(run.incident().model, since=since, version=validation.version).current.confusion
-    return promotion_fell(validation.candidate, live, run.world.policy.severity.drops, version=validation.version)
+    seen = run.world.platform.metrics(run.incident().model, since=since, version=validation.version)
+    rewritten = judge_rewrites(seen, run.world.policy.severity.outcomes)
+    if rewritten.beyond:
+        return None, f"nobody can say whether {validation.version} holds: {rewritten.sentence}"
+    return promotion_fell(validation.candidate, seen.current.confusion, run.world.policy.severity.drops, version=validation.version)
 
 
 def return_to_previous(run: Run) -> str | None:

@@ -7,6 +7,7 @@ from datetime import datetime
 
 from mlrunbook.domain.errors import NotFound, RunbookError
 from mlrunbook.domain.evaluation.performance import Confusion, ModelMetrics
+from mlrunbook.domain.evaluation.rewritten import judge_rewrites
 from mlrunbook.domain.incident import IncidentType
 from mlrunbook.domain.resolution.fix import HumanResolution
 from mlrunbook.domain.resolution.recovery import Recovery, RecoveryVerdict, judge_recovery, judge_types
@@ -55,6 +56,9 @@ def judge(run: Run, since: datetime) -> Recovery:
 def _compared(run: Run, before: Confusion, seen: ModelMetrics) -> RecoveryVerdict:
     """Over all; in an incident of bias then on every asset type."""
     policy = run.world.policy
+    rewritten = judge_rewrites(seen, policy.severity.outcomes)
+    if rewritten.beyond:
+        return RecoveryVerdict(None, f"the recovery cannot be measured: {rewritten.sentence}")
     judged = judge_recovery(before, seen.current.confusion, policy.recovery, window=seen.current, usual=seen.baseline)
     if judged.recovered and run.incident().type is IncidentType.BIAS_FAIRNESS:
         types_before = metrics.baseline_by_type(run) or seen.baseline.by_asset_type

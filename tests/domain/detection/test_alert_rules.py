@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from mlrunbook.domain.detection import alert_rules
 from mlrunbook.domain.detection.alert_rules import RULES, Level, RuleState, Seen, ServerSeen
 from mlrunbook.domain.detection.critical_assets import MissedFailure
-from mlrunbook.domain.evaluation.performance import Confusion, ModelMetrics, WindowMetrics
+from mlrunbook.domain.evaluation.performance import Confusion, ModelMetrics, Rewritten, WindowMetrics
 from mlrunbook.domain.evaluation.probing import Probing
 from mlrunbook.domain.investigation.findings import Finding, State
 from mlrunbook.domain.policy.judging import FairnessPolicy
@@ -83,6 +83,13 @@ def predicted(tp: int, fp: int) -> Seen:
     return seen(Confusion(tp=tp, fp=fp, fn=1000 - tp, tn=8000), BASE)
 
 
+def rewritten(count: int) -> Seen:
+    found = seen()
+    assert found.metrics is not None
+    lately = Rewritten(count, 10_000, {"another caller": count})
+    return replace(found, metrics=replace(found.metrics, rewritten_lately=lately))
+
+
 CASES: dict[str, tuple[Seen, Seen, Seen]] = {
     "AllAssetsHighRisk:critical": (seen(flagged_share=0.90), seen(flagged_share=0.90), seen(flagged_share=0.899)),
     "ModelServerDown:critical": (seen(server=down(31)), seen(server=down(30)), seen(server=down(29))),
@@ -100,6 +107,7 @@ CASES: dict[str, tuple[Seen, Seen, Seen]] = {
         seen(outcomes_due=1000, outcomes_missing=500),
         seen(outcomes_due=1000, outcomes_missing=0),
     ),
+    "OutcomesRewritten:warning": (rewritten(51), rewritten(50), rewritten(0)),
     "CriticalFailureMissed:critical": (missed(1), missed(None), missed(0)),
     "FairnessGap:warning": (groups(600), groups(730), groups(800)),
     "ModelProbed:critical": (probed(True), probed(None), probed(False)),

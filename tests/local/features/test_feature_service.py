@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -15,13 +16,15 @@ import pytest
 from sqlalchemy import Engine, delete
 
 from mlrunbook.adapters.feast.api import load_feast, open_store
+from mlrunbook.base import http_server
 from mlrunbook.base.db import transaction
+from mlrunbook.base.settings import Settings
 from mlrunbook.drills.simulator.fleet import Fleet
 from mlrunbook.drills.simulator.simulator import FleetSimulator
 from mlrunbook.drills.simulator.traffic import MODEL, Access, as_features
 from mlrunbook.local.features import lake
 from mlrunbook.local.features.definitions import VIEWS
-from mlrunbook.local.features.feature_service import INTERVALS_KEPT, RETRY_S, Schedules, reading_only, run
+from mlrunbook.local.features.feature_service import INTERVALS_KEPT, RETRY_S, Schedules, limits_of, reading_only, run
 from mlrunbook.local.features.repository import apply
 from mlrunbook.local.platform import feature_schedules, schemas
 from mlrunbook.local.platform.feature_schedules import Schedule
@@ -30,6 +33,7 @@ from mlrunbook.local.postgres import EmbeddedPostgres
 from mlrunbook.local.serving.online_features import OnlineFeatures
 from tests.local.features.feast_kit import SENSORS, WEAR, Feast
 from tests.local.platform.kit import running
+from tests.served import served
 from tests.waiting import until
 
 T0 = datetime.now(UTC) - timedelta(hours=1)
@@ -185,7 +189,7 @@ def test_feasts_server_reads_and_refuses_to_write(world: World) -> None:
     load_feast()
     from feast.feature_server import get_app
 
-    with running(reading_only(get_app(open_store(world.repo))), {}) as http:
+    with running(reading_only(get_app(open_store(world.repo)), limits_of(Settings())), {}) as http:
         assert http.get("/health").is_success
         asked = {"feature_service": "asset_features", "entities": {"asset_id": ["a", "nobody"]}}
         answer = http.post("/get-online-features", json=asked).json()
@@ -194,6 +198,29 @@ def test_feasts_server_reads_and_refuses_to_write(world: World) -> None:
         for path in ("/materialize", "/materialize-incremental", "/push", "/write-to-online-store"):
             assert http.post(path, json={}).status_code == 404
         assert http.get("/docs").status_code == 404
+        large = asked | {"entities": {"asset_id": ["a" * 100] * 6_000}}
+        assert http.post("/get-online-features", json=large).status_code == 413
+        assert http.post("/get-online-features", content=iter([b" " * 65_536] * 40)).status_code == 413, "it does not say its length"
+        assert http.get("/health").is_success
+
+
+def test_who_dawdles_at_the_feature_server_is_sent_away_and_holds_no_place(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    for deadline in ("HEADERS_S", "BODY_S"):
+        monkeypatch.setattr(http_server, deadline, 0.5)
+    load_feast()
+    from feast.feature_server import get_app
+
+    app = reading_only(get_app(open_store(world.repo)), limits_of(Settings()))
+    head = b"POST /get-online-features HTTP/1.1\r\nHost: x\r\n"
+    with served(app, **http_server.options()) as url, httpx.Client(base_url=url, timeout=10) as http:
+        address = ("127.0.0.1", int(url.rpartition(":")[2]))
+        slow = [socket.create_connection(address, timeout=10) for _ in range(40)]
+        for i, one in enumerate(slow):
+            one.sendall(head if i % 2 else head + b"Content-Length: 100\r\n\r\n{")
+        assert http.get("/health").is_success
+        assert all(b" 408 " in one.recv(100) for one in slow)
+        for one in slow:
+            one.close()
 
 
 class Platform:

@@ -24,13 +24,14 @@ from sqlalchemy import Engine
 from mlrunbook.base import tokens
 from mlrunbook.base.db import transaction
 from mlrunbook.base.settings import Settings
-from mlrunbook.base.tokens import Scope
+from mlrunbook.base.tokens import Identity, Scope
 from mlrunbook.local.platform import artefacts, predictions, registry
 from mlrunbook.local.platform import columns as features
 from tests.served import served
 
 NOW = datetime(2026, 3, 2, 12, 0, tzinfo=UTC)
 HOT, COOL = 80.0, 20.0  # torque that the good model flags, and that it does not
+REPORTER = Identity("0000abcd", "maintenance records", None, frozenset({Scope.OUTCOMES}))
 _numbers = itertools.count(1)
 
 

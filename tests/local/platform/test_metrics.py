@@ -12,8 +12,8 @@ from mlrunbook.base.db import transaction
 from mlrunbook.domain.errors import Invalid, NotFound
 from mlrunbook.domain.evaluation.outcomes import GRACE_S
 from mlrunbook.domain.evaluation.performance import Confusion, ModelMetrics
-from mlrunbook.local.platform import metrics, predictions
-from tests.local.platform.kit import NOW, log, new_model, reading, release
+from mlrunbook.local.platform import metrics, outcomes, predictions
+from tests.local.platform.kit import NOW, REPORTER, log, new_model, reading, release
 
 
 @pytest.fixture
@@ -71,7 +71,7 @@ def test_how_long_outcomes_take_is_the_median_age_at_arrival(engine: Engine, mod
             made_at = NOW - timedelta(hours=10)
             given = [predictions.Scored(at=made_at, asset_id=f"asset_{i}", asset_type="L", features={}, score=0.1) for i in range(rows)]
             ids = predictions.record(conn, given, model=model, version="v1.5.0", threshold=0.5, latency_ms=10)
-            predictions.record_outcomes(conn, dict.fromkeys(ids, False), at=made_at + timedelta(hours=hours))
+            outcomes.record(conn, dict.fromkeys(ids, False), who=REPORTER, at=made_at + timedelta(hours=hours))
     assert compare(engine, model).baseline.label_delay_s == 3 * 3600
     assert compare(engine, model).current.label_delay_s is None, "no outcome, no delay"
 

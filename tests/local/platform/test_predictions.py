@@ -12,8 +12,8 @@ from sqlalchemy import Engine
 
 from mlrunbook.base.db import transaction
 from mlrunbook.domain.observed import ServingConfig
-from mlrunbook.local.platform import change_log, predictions, work_orders
-from tests.local.platform.kit import HOT, NOW, log, new_model, reading, release
+from mlrunbook.local.platform import change_log, outcomes, predictions, work_orders
+from tests.local.platform.kit import HOT, NOW, REPORTER, log, new_model, reading, release
 from tests.waiting import until
 
 NORMAL = ServingConfig(revision="1", threshold=0.5, human_approval=False, auto_work_orders=True, auto_scheduling=True)
@@ -43,8 +43,8 @@ def test_ids_come_back_in_the_order_of_the_predictions(engine: Engine, model: st
 def test_outcomes_are_entered_corrected_and_the_unknown_ones_named(engine: Engine, model: str) -> None:
     first, second = log(engine, model, unlabelled=2)
     with transaction(engine) as conn:
-        assert predictions.record_outcomes(conn, {first: True, second: False, 2**62: True}, at=NOW) == [2**62]
-        predictions.record_outcomes(conn, {second: True}, at=NOW)
+        assert outcomes.record(conn, {first: True, second: False, 2**62: True}, who=REPORTER, at=NOW) == [2**62]
+        outcomes.record(conn, {second: True}, who=REPORTER, at=NOW)
         assert {p.id: p.outcome for p in predictions.recent(conn, model=model)} == {first: True, second: True}
 
 

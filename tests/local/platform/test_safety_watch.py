@@ -10,8 +10,8 @@ from sqlalchemy import Engine
 
 from mlrunbook.base.db import transaction
 from mlrunbook.domain.policy.alerting import SafetyPolicy
-from mlrunbook.local.platform import predictions, safety_watch
-from tests.local.platform.kit import NOW, new_model, release
+from mlrunbook.local.platform import outcomes, predictions, safety_watch
+from tests.local.platform.kit import NOW, REPORTER, new_model, release
 
 POLICY = SafetyPolicy(critical_asset_types=("H",), critical_assets=("press_1",))
 
@@ -28,7 +28,7 @@ def happened(engine: Engine, model: str, asset: str, type_: str, *, score: float
     row = predictions.Scored(at=at - timedelta(hours=3), asset_id=asset, asset_type=type_, features={}, score=score)
     with transaction(engine) as conn:
         ids = predictions.record(conn, [row], model=model, version="v1.5.0", threshold=0.5, latency_ms=10)
-        predictions.record_outcomes(conn, dict.fromkeys(ids, failed), at=at)
+        outcomes.record(conn, dict.fromkeys(ids, failed), who=REPORTER, at=at)
 
 
 def seen(engine: Engine, model: str, policy: SafetyPolicy = POLICY, at: datetime = NOW) -> list[str]:

@@ -17,13 +17,13 @@ from mlrunbook.base.db import transaction
 from mlrunbook.domain.errors import Invalid, NotFound, Refused
 from mlrunbook.drills.simulator.fleet import Fleet
 from mlrunbook.local.features import lake
-from mlrunbook.local.platform import artefacts, predictions, training_data
+from mlrunbook.local.platform import artefacts, outcomes, predictions, training_data
 from mlrunbook.local.platform.artefacts import LoadedModel
 from mlrunbook.local.platform.columns import MODEL_COLUMNS, RAW
 from mlrunbook.local.platform.training import Sources, Wanted, best_threshold, confusion, train, train_version
 from mlrunbook.local.postgres import EmbeddedPostgres
 from tests.local.features.feast_kit import Feast
-from tests.local.platform.kit import new_model
+from tests.local.platform.kit import REPORTER, new_model
 
 TO = datetime(2024, 6, 1, tzinfo=UTC)
 WINDOW = {"trained_from": TO - timedelta(days=90), "trained_to": TO}
@@ -169,13 +169,13 @@ def test_outcomes_that_changed_since_need_another_version(past: Past) -> None:
     past.train("v2.4.0")
     with transaction(past.engine) as conn:
         newest = predictions.recent(conn, model=past.model, limit=1)[0]
-        predictions.record_outcomes(conn, {newest.id: not newest.outcome}, at=past.ended)
+        outcomes.record(conn, {newest.id: not newest.outcome}, who=REPORTER, at=past.ended)
     try:
         with pytest.raises(Refused, match="have changed since"):
             past.train("v2.4.0")
     finally:
         with transaction(past.engine) as conn:
-            predictions.record_outcomes(conn, {newest.id: bool(newest.outcome)}, at=past.ended)
+            outcomes.record(conn, {newest.id: bool(newest.outcome)}, who=REPORTER, at=past.ended)
 
 
 def joined(past: Past, *rows: tuple[str, datetime]) -> pd.DataFrame:

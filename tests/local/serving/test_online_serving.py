@@ -148,9 +148,11 @@ def test_what_is_staged_scores_every_request_and_nobody_acts_on_it(world: World,
 
 
 def test_a_staged_version_that_fails_harms_no_answer_and_is_counted(world: World, served: httpx.Client) -> None:
-    known = [reading(COOL), dict.fromkeys(features.RAW)]
+    known = [reading(COOL), dict.fromkeys(features.RAW), *artefacts.TYPICAL]
     columns = features.engineer(features.as_frame(known)).to_numpy()
-    picky = make_pipeline(OneHotEncoder(handle_unknown="error"), LogisticRegression()).fit(columns, [0, 1])  # fails on any other value
+    picky = make_pipeline(OneHotEncoder(handle_unknown="error"), LogisticRegression()).fit(
+        columns, [0, 1, 0, 0, 1]
+    )  # fails on any other value
     world.stage("v2.1.0", estimator=picky)
     until(lambda: served.get("/health").json()["stagingVersion"] == "v2.1.0", timeout_s=5)
     assert world.predict(served, {"assetId": "hot"}).json()["predictions"][0]["label"] is True

@@ -1,4 +1,4 @@
-"""Causes outside the model: its server, the feed of outcomes, an attacker who probes it."""
+"""Causes outside the model: its server, the feed of outcomes, whoever rewrites them, an attacker who probes it."""
 
 from __future__ import annotations
 
@@ -93,6 +93,49 @@ LABEL_PROBLEM = CauseDefinition(
         "Without outcomes a model that fails looks like one that works",
         "The feed of outcomes needs an owner who hears of its delays",
         "Alert on the share of due outcomes that is known",
+    ),
+)
+
+
+# --- outcomes that somebody rewrote
+
+
+def rewritten_evidence(file: CaseFile) -> list[Line]:
+    found = file.facts.rewritten
+    return [
+        Line(0.7, found.beyond if found else None, found.sentence if found else "performance is not measured", required=True),
+        Line(0.2, file.server_healthy, file.server_words),
+        file.sound_inputs(0.1),
+    ]
+
+
+def rewritten_remedy(file: CaseFile) -> Remedy:
+    return by_hand(
+        "have the owners of the maintenance records say which outcomes are right, by the versions that the platform keeps "
+        "(`GET /api/v1/ml/predictions/ID/outcomes`); revoke the token if they were not theirs to change; report the right ones again, "
+        "and change no model before"
+    )
+
+
+def rewritten_whys(file: CaseFile) -> tuple[str, ...]:
+    found = file.facts.rewritten
+    return (f"Why can the figures not be relied on? Because {found.sentence if found else 'nobody knows who reported outcomes'}",)
+
+
+OUTCOMES_REWRITTEN = CauseDefinition(
+    Cause.OUTCOMES_REWRITTEN,
+    "outcomes were rewritten after they had been reported",
+    rewritten_evidence,
+    rewritten_remedy,
+    rewritten_whys,
+    Prevention(
+        (
+            FollowUp("Find out who rewrote the outcomes, with whose token, and why", Role.ONCALL_ML_ENGINEER, 2),
+            FollowUp("Give the scope `outcomes` only to the systems that own the maintenance records", Role.ML_TEAM_LEAD, 7),
+        ),
+        "Metrics are only as true as the outcomes they are counted from",
+        "Corrections of outcomes need an owner who announces them",
+        "Watch who corrects outcomes, and how many",
     ),
 )
 

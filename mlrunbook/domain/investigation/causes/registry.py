@@ -7,7 +7,7 @@ from mlrunbook.domain.investigation.causes.changes import BAD_DEPLOYMENT, BAD_RO
 from mlrunbook.domain.investigation.causes.data import CONCEPT_DRIFT, DATA_DRIFT, NEW_SEGMENT
 from mlrunbook.domain.investigation.causes.definition import CauseDefinition
 from mlrunbook.domain.investigation.causes.features import FEATURE_STORE_OUTAGE, NULL_OR_BROKEN_FEATURE, STALE_FEATURES
-from mlrunbook.domain.investigation.causes.outside import ATTACK, LABEL_PROBLEM, SERVING_INFRASTRUCTURE
+from mlrunbook.domain.investigation.causes.outside import ATTACK, LABEL_PROBLEM, OUTCOMES_REWRITTEN, SERVING_INFRASTRUCTURE
 from mlrunbook.domain.investigation.causes.unexplained import NOTHING_WRONG, UNKNOWN
 
 DEFINITIONS: tuple[CauseDefinition, ...] = (
@@ -19,6 +19,7 @@ DEFINITIONS: tuple[CauseDefinition, ...] = (
     BAD_DEPLOYMENT,
     SERVING_INFRASTRUCTURE,
     LABEL_PROBLEM,
+    OUTCOMES_REWRITTEN,
     ATTACK,
     NEW_SEGMENT,
     DATA_DRIFT,

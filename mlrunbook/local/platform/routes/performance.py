@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import FastAPI, Query
+from fastapi import FastAPI, Path, Query
 from fastapi.responses import JSONResponse
 
 from mlrunbook.base.db import transaction
 from mlrunbook.domain.errors import NotFound
-from mlrunbook.local.platform import alerts, change_log, history, metrics, predictions, schemas
-from mlrunbook.local.platform.routes.site import READER, Body, Operator, OutcomeSender, Site, When
+from mlrunbook.local.platform import alerts, change_log, history, metrics, outcomes, predictions, schemas
+from mlrunbook.local.platform.routes.site import READER, Body, Operator, OutcomeSender, Reader, Site, When
 
 BASE = "/api/v1/model-performance"
 
@@ -72,13 +72,21 @@ def _predictions(app: FastAPI, site: Site) -> None:
         return JSONResponse({"predictions": [schemas.prediction(p) for p in found]})
 
     @app.post("/api/v1/ml/predictions/outcomes")
-    def outcomes(body: schemas.OutcomesRequest, who: OutcomeSender) -> Body:
-        """Enter the ground truth. 404 only when no prediction of the request is known."""
+    def report(body: schemas.OutcomesRequest, who: OutcomeSender) -> Body:
+        """Enter the ground truth. What was reported before is kept as a version. 404 only when no prediction of the request is known."""
         given = {o.prediction_id: o.failed for o in body.outcomes}
         with transaction(site.engine) as conn:
             for model in predictions.models_of(conn, given) if who.limits.models else ():
                 who.confine_to(model)
-            unknown = predictions.record_outcomes(conn, given, at=site.clock())
+            unknown = outcomes.record(conn, given, who=who, at=site.clock(), settles=site.settles)
         if len(unknown) == len(given):
             raise NotFound(f"no prediction has the id {unknown[0]}{' or the others given' if len(unknown) > 1 else ''}")
         return {"recorded": len(given) - len(unknown), "unknown": unknown}
+
+    @app.get("/api/v1/ml/predictions/{prediction_id}/outcomes")
+    def versions(prediction_id: Annotated[int, Path(ge=1, lt=2**63)], who: Reader) -> Body:
+        """Every version of the outcome, oldest first: who reported or corrected it, and when."""
+        with transaction(site.engine) as conn:
+            model, found = outcomes.versions(conn, prediction_id)
+        who.confine_to(model)
+        return {"predictionId": prediction_id, "model": model, "versions": [schemas.outcome_version(v) for v in found]}

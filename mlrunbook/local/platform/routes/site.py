@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -19,6 +19,7 @@ from mlrunbook.base.settings import Settings
 from mlrunbook.base.tokens import Identity, Scope
 from mlrunbook.domain.errors import RunbookError
 from mlrunbook.local.platform import registry, schemas
+from mlrunbook.local.platform.outcomes import SETTLES
 
 HEALTH_TIMEOUT_S = 1.0
 STATUS_TIMEOUT_S = 3.0  # for who asks once: a server that is slow is not one that is down
@@ -26,6 +27,7 @@ STATUS_TIMEOUT_S = 3.0  # for who asks once: a server that is slow is not one th
 Operator = Annotated[Identity, Depends(web.require(Scope.OPERATE))]
 # Who asks for figures learns what runs here and how it is wrong.
 READER = Depends(web.require(Scope.READ))
+Reader = Annotated[Identity, READER]
 OutcomeSender = Annotated[Identity, Depends(web.require(Scope.OUTCOMES, model_in_body=True))]
 Key = Annotated[str | None, Header(alias="Idempotency-Key", max_length=200)]
 When = Annotated[web.Moment | None, Query()]
@@ -59,6 +61,7 @@ class Site:
     engine: Engine
     server: ModelServer
     clock: Callable[[], datetime]
+    settles: timedelta = SETTLES  # how long who reported an outcome may correct it
 
     @property
     def models_dir(self) -> Path:

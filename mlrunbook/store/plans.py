@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
-from sqlalchemy import ColumnElement, Connection, Row, func, insert, select, update
+from sqlalchemy import ColumnElement, Connection, Row, case, false, func, insert, literal, select, update
 from sqlalchemy.dialects.postgresql import insert as upsert
 
 from mlrunbook.domain.actions import Plan, PlanKind
@@ -27,6 +27,8 @@ class StoredApproval(Approval):
     id: int = 0
     incident_id: str = ""
     reason: str = ""
+    moved_s: float = 0.0
+    stored_at: datetime | None = None
 
 
 def propose(conn: Connection, plan: Plan, *, now: datetime) -> str:
@@ -131,13 +133,15 @@ def decide(
     """Write one approval row. The same person deciding the same twice adds nothing."""
     get(conn, incident_id, digest)
     for row in _rows(conn, incident_id, digest):
-        stands = row.voided_at is None and (row.expires_at is None or row.expires_at > now)  # an expired one may be given again
+        stands = (
+            row.voided_at is None and not row.ran_out and (row.expires_at is None or row.expires_at > now)
+        )  # an expired one may be given again
         if stands and (row.approver, row.decision, row.door) == (said.approver, said.decision, said.door):
             return row
     made = conn.execute(
         insert(approvals)
         .values(incident_id=incident_id, plan_digest=digest, at=now, expires_at=expires_at, **asdict(said))
-        .returning(approvals)
+        .returning(approvals, literal(False).label("ran_out"))
     ).one()
     text = f"Plan {digest[:12]} {said.decision} by {_who(said)}" + (f": {said.reason}" if said.reason else "")
     data = {"digest": digest, "decision": said.decision, "door": said.door}
@@ -167,10 +171,25 @@ def void(conn: Connection, incident_id: str, digest: str, *, because: str, now: 
 
 
 def _rows(conn: Connection, incident_id: str, digest: str | None) -> list[StoredApproval]:
-    query = select(approvals).where(approvals.c.incident_id == incident_id).order_by(approvals.c.id)
+    query = select(approvals, _outlived()).where(approvals.c.incident_id == incident_id).order_by(approvals.c.id)
     return [_approval(r) for r in conn.execute(query.where(approvals.c.plan_digest == digest) if digest else query)]
 
 
+def _outlived() -> ColumnElement[bool]:
+    """Its minutes are over by the database's clock, whatever ours says: the one who gave it may be on another machine than who uses it."""
+    minutes = approvals.c.expires_at - approvals.c.at
+    over = func.coalesce(func.clock_timestamp() - approvals.c.stored_at >= minutes, false())
+    return case((approvals.c.stored_at.is_not(None), over)).label("ran_out")
+
+
 def _approval(row: Row[Any]) -> StoredApproval:
-    values = dict(row._mapping)
+    """With its times as the clock of today would have shown them; the row keeps what was read."""
+    values, moved = dict(row._mapping), timedelta(seconds=min(row.moved_s, 0.0))
+    values |= {name: values[name] + moved for name in ("at", "expires_at") if values[name] is not None}
     return StoredApproval(**values)
+
+
+def clock_set_back(conn: Connection, by_s: float) -> None:
+    """An approval stands for its minutes and not longer: also one that has expired stays so."""
+    undecided = approvals.c.voided_at.is_(None) & approvals.c.incident_id.in_(select(incidents.c.id).where(incidents.c.status.not_in(OVER)))
+    conn.execute(update(approvals).where(undecided).values(moved_s=approvals.c.moved_s - by_s))

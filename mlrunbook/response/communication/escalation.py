@@ -101,7 +101,7 @@ def _expect_answer(conn: Connection, policy: Policy, incident: Incident, *, now:
     at = respond_by(conn, policy, incident)
     rows = outbox.of_incident(conn, incident.id, RESPONSE)
     if waiting := next((r for r in rows if r["delivered_at"] is None and r["cancelled_at"] is None), None):
-        outbox.reschedule(conn, waiting["dedup_key"], at, {"deadline": at.isoformat()})
+        outbox.reschedule(conn, waiting["dedup_key"], at, {"deadline": at.isoformat()}, now=now)
     elif all(r["payload"]["deadline"] != at.isoformat() for r in rows):  # else nobody answered by then already, and it was said
         key = f"response:{incident.id}:{len(rows) + 1}"
         outbox.put(conn, RESPONSE, key, {"deadline": at.isoformat()}, now=now, incident_id=incident.id, at=at)
@@ -148,7 +148,7 @@ def schedule_update(conn: Connection, policy: Policy, incident: Incident, *, now
         return
     rows = outbox.of_incident(conn, incident.id, UPDATE)
     if waiting := next((r for r in rows if r["delivered_at"] is None and r["cancelled_at"] is None), None):
-        outbox.reschedule(conn, waiting["dedup_key"], at)
+        outbox.reschedule(conn, waiting["dedup_key"], at, now=now)
         return
     number = len(rows) + 1
     outbox.put(conn, UPDATE, f"update:{incident.id}:{number}", {"number": number}, now=now, incident_id=incident.id, at=at)

@@ -72,7 +72,7 @@ def _page_now(conn: Connection, policy: Policy, incident: Incident, rung: Rung, 
     was = f"{rung.role.words} was to be paged {rung.at:%Y-%m-%d %H:%M} UTC"
     if waiting:
         for row in waiting:
-            outbox.reschedule(conn, row["dedup_key"], now)
+            outbox.reschedule(conn, row["dedup_key"], now, now=now)
         error = next((f" ({r['last_error']})" for r in waiting if r["last_error"]), "")
         words = f"{was} and the page has not gone out{error}: tried again now"
     else:

@@ -42,16 +42,20 @@ def round_of(conn: Connection, incident_id: str) -> str:
 
 def opened_at(conn: Connection, incident: Incident) -> datetime:
     """When its clocks of response began: with its detection, or the last time that it was opened again or its model became known."""
+    return incidents.on_this_clock(conn, incident.id, _opened_at(conn, incident))
+
+
+def _opened_at(conn: Connection, incident: Incident) -> datetime:
     begun = records.recall(conn, incident.id, Reopened) or records.recall(conn, incident.id, Recognised)
     return begun.at if begun else incident.detected_at
 
 
 def respond_by(conn: Connection, policy: Policy, incident: Incident) -> datetime:
     """When a human must have answered, counted anew where the severity was changed on the way."""
-    since = opened_at(conn, incident)
+    since = _opened_at(conn, incident)
     if changed := records.recall(conn, incident.id, SeveritySet):
         since = max(since, changed.at)
-    return response_deadline(incident, policy, opened_at=since)
+    return response_deadline(incident, policy, opened_at=incidents.on_this_clock(conn, incident.id, since))
 
 
 @dataclass(frozen=True)
@@ -72,7 +76,7 @@ def page(conn: Connection, policy: Policy, incident: Incident, call: Page, *, no
         dedup = f"page:{incident.id}:{call.key}{round_}:{channel}"
         payload = {"role": str(call.role), "to": call.role.words, "reason": call.reason, "channel": channel, "next_step": call.next_step}
         if not outbox.put(conn, "page", dedup, payload, now=now, incident_id=incident.id, at=call.at):
-            outbox.reschedule(conn, dedup, call.at or now, payload)
+            outbox.reschedule(conn, dedup, call.at or now, payload, now=now)
 
 
 def sync_pages(conn: Connection, incident_id: str, action: Literal["acknowledge", "resolve"], *, now: datetime) -> None:

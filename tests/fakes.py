@@ -12,8 +12,9 @@ from typing import Any
 from sqlalchemy import Engine
 
 from mlrunbook.base import db, json_file
-from mlrunbook.base.clocks import Elapsed, elapsed
+from mlrunbook.base.clocks import elapsed
 from mlrunbook.domain.actions import Action, check_own
+from mlrunbook.domain.elapsed import Elapsed
 from mlrunbook.domain.errors import NotFound, Refused, Transient, Unknown
 from mlrunbook.domain.evaluation.history import DayFigures
 from mlrunbook.domain.evaluation.performance import Confusion, ModelMetrics, WindowMetrics
@@ -101,7 +102,11 @@ class Clock:
         self.boot, self._origin, self._slept_s = boot, self.at, 0.0
 
     def advance(self, **span: float) -> None:
-        self.at += timedelta(**span)
+        """So much time passes; none passes backwards, there somebody sets the clock."""
+        if timedelta(**span) < timedelta(0):
+            self.jump(**span)
+        else:
+            self.at += timedelta(**span)
 
 
 class FileWorld(FileRegistry, FileSchedules):

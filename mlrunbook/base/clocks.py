@@ -4,23 +4,12 @@ from __future__ import annotations
 
 import time
 import uuid
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+from mlrunbook.domain.elapsed import Elapsed
+
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
-
-
-@dataclass(frozen=True)
-class Elapsed:
-    """Seconds since an origin that is the same for every process of one boot of one machine: readings of different boots do not compare.
-
-    `total_s` goes on while the machine sleeps, `awake_s` does not: a run that slept with its machine has not died.
-    """
-
-    boot: str
-    total_s: float
-    awake_s: float
 
 
 def elapsed() -> Elapsed:

@@ -9,7 +9,7 @@ from datetime import datetime
 from sqlalchemy import Engine
 
 from mlrunbook.base import db
-from mlrunbook.base.clocks import Elapsed
+from mlrunbook.domain.elapsed import Elapsed
 from mlrunbook.store import clocks
 
 log = logging.getLogger("mlrunbook.clock")

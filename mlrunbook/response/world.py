@@ -12,7 +12,8 @@ from sqlalchemy import Connection, Engine
 
 from mlrunbook.adapters.reports import drift
 from mlrunbook.base import db
-from mlrunbook.base.clocks import Elapsed, elapsed
+from mlrunbook.base.clocks import elapsed
+from mlrunbook.domain.elapsed import Elapsed
 from mlrunbook.domain.policy.policy import Policy
 from mlrunbook.ports import FeatureStore, ModelPlatform, Notifier, Orchestrator, ServingRuntime, Trainer
 from mlrunbook.response.clock_watch import ClockWatch

@@ -14,12 +14,11 @@ from datetime import UTC, datetime, timedelta
 from sqlalchemy import Connection, delete, func, select
 from sqlalchemy.dialects.postgresql import insert
 
-from mlrunbook.base.clocks import Elapsed
+from mlrunbook.domain.elapsed import Elapsed
 from mlrunbook.store import incidents, journal, outbox, plans
 from mlrunbook.store.tables import clocks
 
 FORGOTTEN = timedelta(days=30)  # a boot that long ago is over
-NOBODY_KNOWS_S = 3650 * 86_400.0  # how long the machine was off: no approval from before counts
 JUMP_S = 5.0  # less is what keeping a clock right takes
 
 
@@ -34,7 +33,7 @@ def settle(conn: Connection, now: Callable[[], datetime], elapsed: Callable[[], 
         jump_s, offset_s = 0.0, offset_s if known is None else known
     if jump_s < 0:
         incidents.clock_set_back(conn, -jump_s)
-        plans.clock_set_back(conn, -jump_s if known is not None else NOBODY_KNOWS_S)
+        plans.clock_set_back(conn, -jump_s, is_known=known is not None)
         outbox.clock_set_back(conn, -jump_s)
     elif jump_s > 0:
         journal.clock_set_forward(conn, jump_s, now=at)

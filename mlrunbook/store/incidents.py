@@ -174,13 +174,11 @@ def classify(conn: Connection, incident_id: str, found: Classification, *, why: 
     return get(conn, incident_id)
 
 
-def acknowledge(
-    conn: Connection, incident_id: str, *, by: str, now: datetime, role: str | None = None, since: datetime | None = None
-) -> Incident:
+def acknowledge(conn: Connection, incident_id: str, *, by: str, now: datetime, role: str | None = None) -> Incident:
     """Record who has it. The first one counts for the response time; a later one is a hand-over on the timeline. Said again by the
-    same person it adds nothing, unless the incident was opened again `since`."""
+    same person it adds nothing, unless the incident was opened again since."""
     incident = get(conn, incident_id, lock=True)
-    said = timeline.of_kind(conn, incident_id, "acknowledged", since=since)
+    said = timeline.of_kind(conn, incident_id, "acknowledged", after=timeline.began(conn, incident_id))
     if said and incident.acknowledged_by == by:
         return incident
     first = incident.acknowledged_at is None
@@ -217,10 +215,14 @@ def clock_set_back(conn: Connection, by_s: float) -> None:
     conn.execute(update(incidents).where(incidents.c.id.in_(rows)).values(moved_s=incidents.c.moved_s - by_s))
 
 
-def on_this_clock(conn: Connection, incident_id: str, at: datetime) -> datetime:
+def moved_s(conn: Connection, incident_id: str) -> float:
+    """How far the clock was set back while it was open: kept beside a moment that is compared with the clock later."""
+    return float(conn.execute(select(incidents.c.moved_s).where(incidents.c.id == incident_id)).scalar_one())
+
+
+def on_this_clock(conn: Connection, incident_id: str, at: datetime, then_moved_s: float = 0.0) -> datetime:
     """A moment of the incident as today's clock would have shown it: no later than was written, early rather than late."""
-    moved_s = conn.execute(select(incidents.c.moved_s).where(incidents.c.id == incident_id)).scalar_one()
-    return at + timedelta(seconds=moved_s)
+    return at + timedelta(seconds=min(0.0, moved_s(conn, incident_id) - then_moved_s))
 
 
 def _incident(row: Row[Any]) -> Incident:

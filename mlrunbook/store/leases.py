@@ -16,7 +16,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, Connection, Row, delete, literal, or_, select, true, update
 from sqlalchemy.dialects.postgresql import insert
 
-from mlrunbook.base.clocks import Elapsed
+from mlrunbook.domain.elapsed import Elapsed
 from mlrunbook.domain.errors import Fenced, NotFound
 from mlrunbook.store import outbox
 from mlrunbook.store.tables import incidents, lease_looks, leases

@@ -181,6 +181,7 @@ plans = Table(
     Column("body", JSONB, nullable=False),
     _time("proposed_at", required=True),
     _time("superseded_at"),
+    Column("moved_s", Double, nullable=False, server_default="0"),  # how far the clock was set back since: `proposed_at` moves along
 )
 
 approvals = Table(

@@ -13,9 +13,10 @@ import pytest
 from sqlalchemy import Engine
 
 from mlrunbook.base import tokens
-from mlrunbook.base.clocks import Elapsed, elapsed
+from mlrunbook.base.clocks import elapsed
 from mlrunbook.base.db import transaction
 from mlrunbook.base.tokens import Scope
+from mlrunbook.domain.elapsed import Elapsed
 from mlrunbook.domain.errors import Transient
 from mlrunbook.domain.observed import ModelVersion, ServingState
 from mlrunbook.domain.policy.policy import Policy

@@ -78,8 +78,7 @@ def _waits(conn: Connection, incident: Incident, role: Role) -> bool:
 
 def acknowledge(conn: Connection, incident_id: str, *, by: str, role: str | None, now: datetime) -> Incident:
     """Somebody has it: the paging of that role and the response deadline end, the ladder to the others goes on."""
-    before = incidents.get(conn, incident_id, lock=True)
-    incident = incidents.acknowledge(conn, incident_id, by=by, role=role, since=opened_at(conn, before), now=now)
+    incident = incidents.acknowledge(conn, incident_id, by=by, role=role, now=now)
     outbox.cancel(conn, now=now, incident_id=incident_id, kinds=(RESPONSE,))
     if role:
         outbox.cancel(conn, now=now, incident_id=incident_id, kinds=("page",), key_prefix=f"page:{incident_id}:{role}:")
@@ -91,8 +90,7 @@ def is_answered(conn: Connection, incident: Incident) -> bool:
     """Somebody has acknowledged it since it was opened, or opened again."""
     if incident.acknowledged_at is None:
         return False
-    begun = opened_at(conn, incident)
-    return bool(timeline.of_kind(conn, incident.id, "acknowledged", since=begun))
+    return bool(timeline.of_kind(conn, incident.id, "acknowledged", after=timeline.began(conn, incident.id)))
 
 
 def _expect_answer(conn: Connection, policy: Policy, incident: Incident, *, now: datetime) -> None:

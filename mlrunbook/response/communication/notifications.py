@@ -42,20 +42,17 @@ def round_of(conn: Connection, incident_id: str) -> str:
 
 def opened_at(conn: Connection, incident: Incident) -> datetime:
     """When its clocks of response began: with its detection, or the last time that it was opened again or its model became known."""
-    return incidents.on_this_clock(conn, incident.id, _opened_at(conn, incident))
-
-
-def _opened_at(conn: Connection, incident: Incident) -> datetime:
     begun = records.recall(conn, incident.id, Reopened) or records.recall(conn, incident.id, Recognised)
-    return begun.at if begun else incident.detected_at
+    at, moved_s = (begun.at, begun.moved_s) if begun else (incident.detected_at, 0.0)
+    return incidents.on_this_clock(conn, incident.id, at, moved_s)
 
 
 def respond_by(conn: Connection, policy: Policy, incident: Incident) -> datetime:
     """When a human must have answered, counted anew where the severity was changed on the way."""
-    since = _opened_at(conn, incident)
+    since = opened_at(conn, incident)
     if changed := records.recall(conn, incident.id, SeveritySet):
-        since = max(since, changed.at)
-    return response_deadline(incident, policy, opened_at=incidents.on_this_clock(conn, incident.id, since))
+        since = max(since, incidents.on_this_clock(conn, incident.id, changed.at, changed.moved_s))
+    return response_deadline(incident, policy, opened_at=since)
 
 
 @dataclass(frozen=True)

@@ -31,5 +31,6 @@ def upgrade() -> None:
     op.add_column("approvals", sa.Column("moved_s", sa.Double, nullable=False, server_default="0"))
     op.add_column("approvals", sa.Column("stored_at", sa.DateTime(timezone=True)))  # of what was given before: not known
     op.alter_column("approvals", "stored_at", server_default=sa.text("clock_timestamp()"))
+    op.add_column("plans", sa.Column("moved_s", sa.Double, nullable=False, server_default="0"))
     op.add_column("incidents", sa.Column("moved_s", sa.Double, nullable=False, server_default="0"))
     op.add_column("actions", sa.Column("moved_s", sa.Double, nullable=False, server_default="0"))

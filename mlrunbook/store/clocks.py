@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
-from sqlalchemy import Connection, delete, func, select
+from sqlalchemy import Connection, delete, func, select, text
 from sqlalchemy.dialects.postgresql import insert
 
 from mlrunbook.domain.elapsed import Elapsed
@@ -24,6 +24,7 @@ JUMP_S = 5.0  # less is what keeping a clock right takes
 
 def settle(conn: Connection, now: Callable[[], datetime], elapsed: Callable[[], Elapsed]) -> tuple[float, float]:
     """Move what must move since this machine's clock was read last; its offset now, and by how much it jumped."""
+    conn.execute(text("SET LOCAL lock_timeout = '10s'"))  # who holds an incident for longer keeps everybody waiting, not for ever
     conn.execute(select(func.pg_advisory_xact_lock(func.hashtext("mlrunbook clocks"))))  # one at a time: a jump counts once
     at, here = now(), elapsed()
     offset_s = at.timestamp() - here.total_s

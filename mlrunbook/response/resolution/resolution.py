@@ -189,13 +189,13 @@ def _fix(run: Run) -> Fix:
 
 def plan_undo(run: Run) -> UndoPlan:
     """What of the containment is taken back now, and why the rest is kept."""
-    incident = run.incident()
+    incident, since = run.incident(), fixed_at(run, _fix(run))
     with run.world.transaction() as conn:
         now = run.world.now()
         resolution = plans.current(conn, run.incident_id, PlanKind.RESOLUTION)
         if reported := reports.unanswered(conn, run.incident_id):
             raise Refused(f"containment stays: {reported}")
-        if newer := emergency.in_force(conn, run.world.policy, incident, since=fixed_at(run, _fix(run)), now=now):
+        if newer := emergency.in_force(conn, run.world.policy, incident, since=since, now=now):
             word = f"mlrunbook incidents contain {run.incident_id} --take-back"
             raise Refused(f"recovered, but ordered since the fix: {'; '.join(newer)}; only a person takes that back: {word}")
         if left := emergency.not_in_force(conn, run.world.policy, incident, now=now):

@@ -348,4 +348,4 @@ def test_wherever_the_clock_jumps_an_incident_is_carried_to_its_end_and_changed_
         clock.advance(hours=1)
         carry(world, incident_id, f"look-{look}")
     assert incident_of(world, incident_id).status is Status.CLOSED
-    assert file_world.applied["rollback"] == 1
+    assert set(file_world.applied.values()) == {1}, "by whichever path: a release that lies ahead of the clock is not found"

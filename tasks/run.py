@@ -80,6 +80,6 @@ def _keep_alive(run: Run, stop: threading.Event) -> None:
     while not stop.wait(lease_s / 3):
         try:
             with run.world.transaction() as conn:
-                leases.renew(conn, run.lease, now=run.world.now(), lease_s=lease_s)
+                leases.renew(conn, run.lease, here=run.world.elapsed(), lease_s=lease_s)
         except Exception:  # noqa: S112 - the store is down for a moment: the next beat tries again
             continue

@@ -12,7 +12,9 @@ from typing import Any
 from sqlalchemy import Engine
 
 from mlrunbook.base import db, json_file
+from mlrunbook.base.clocks import elapsed
 from mlrunbook.domain.actions import Action, check_own
+from mlrunbook.domain.elapsed import Elapsed
 from mlrunbook.domain.errors import NotFound, Refused, Transient, Unknown
 from mlrunbook.domain.evaluation.history import DayFigures
 from mlrunbook.domain.evaluation.performance import Confusion, ModelMetrics, WindowMetrics
@@ -65,6 +67,8 @@ STORE_TABLES = frozenset(
         "changes",
         "audits",
         "drills",
+        "clocks",
+        "lease_looks",
     }
 )
 
@@ -72,14 +76,37 @@ STORE_TABLES = frozenset(
 class Clock:
     """A clock that moves when told."""
 
-    def __init__(self, at: datetime = T0) -> None:
-        self.at = at
+    def __init__(self, at: datetime = T0, *, boot: str = "this boot") -> None:
+        self.at, self.boot, self._origin, self._slept_s = at, boot, T0, 0.0
 
     def __call__(self) -> datetime:
         return self.at
 
-    def advance(self, **span: float) -> None:
+    def elapsed(self) -> Elapsed:
+        total_s = (self.at - self._origin).total_seconds()
+        return Elapsed(self.boot, total_s, total_s - self._slept_s)
+
+    def jump(self, **span: float) -> None:
+        """Somebody sets it; no time passes."""
         self.at += timedelta(**span)
+        self._origin += timedelta(**span)
+
+    def sleep(self, **span: float) -> None:
+        """The machine sleeps."""
+        self.advance(**span)
+        self._slept_s += timedelta(**span).total_seconds()
+
+    def reboot(self, boot: str, **span: float) -> None:
+        """The machine is off for so long, and counts from zero again."""
+        self.advance(**span)
+        self.boot, self._origin, self._slept_s = boot, self.at, 0.0
+
+    def advance(self, **span: float) -> None:
+        """So much time passes; none passes backwards, there somebody sets the clock."""
+        if timedelta(**span) < timedelta(0):
+            self.jump(**span)
+        else:
+            self.at += timedelta(**span)
 
 
 class FileWorld(FileRegistry, FileSchedules):
@@ -504,6 +531,7 @@ def world_of(
         policy=policy or Policy(),
         lease_s=lease_s,
         now=clock,
+        elapsed=clock.elapsed if isinstance(clock, Clock) else elapsed,
         settle_s=0.06,
         patience_s=0.0,
         sleep=lambda _: None,  # the clock is the test's: nobody waits

@@ -22,7 +22,7 @@ from mlrunbook.domain.errors import RunbookError
 from mlrunbook.domain.policy.policy import Policy
 
 WARN_S = 2.0
-FAIL_S = 15.0  # half of the default lease: beyond it a live run may be taken for dead
+FAIL_S = 15.0  # beyond it two dispatchers may both send a page, and an approval ends early on the machine that is ahead
 
 CALL_S = 4.0  # one request
 HIDDEN = "***"

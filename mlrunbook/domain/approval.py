@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from mlrunbook.domain.records import Record, Recorded
 
 POLICY_RULE = "policy_rule"  # the door through which a named policy rule approves an automatic plan
 DECISIONS = ("approved", "rejected")
+CLOCKS_DIFFER = timedelta(minutes=10)  # at most, between the machine where it was given and the one that uses it
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,7 @@ class Approval:
     expires_at: datetime | None = None
     voided_at: datetime | None = None
     voided_because: str | None = None
+    ran_out: bool | None = None  # its minutes are over by the store's own clock; None: the store did not note when it was given
 
 
 @dataclass(frozen=True)
@@ -69,9 +71,9 @@ def valid(approval: Approval, plan_digest: str, now: datetime, rules: ApprovalRu
         return False, f"{who} is void ({approval.voided_because or 'no reason given'}): ask again"
     if approval.decision != "approved":
         return False, f"{approval.approver} {approval.decision} the plan"
-    if approval.at > now:
+    if approval.at > (now if approval.ran_out is None else now + CLOCKS_DIFFER):
         return False, f"{who} is dated in the future: check the clocks, then ask again"
-    if approval.expires_at is not None and approval.expires_at <= now:
+    if approval.expires_at is not None and (approval.ran_out or approval.expires_at <= now):
         return False, f"{who} expired at {approval.expires_at:%H:%M} UTC: ask again"
     if approval.door == POLICY_RULE:
         if rules.plan_rule is None or approval.approver != rules.plan_rule:

@@ -24,11 +24,11 @@ from mlrunbook.response.communication import channel_fallback, escalation, regul
 from mlrunbook.response.communication.notifications import page_text
 from mlrunbook.response.containment import emergency
 from mlrunbook.response.execution import approvals
-from mlrunbook.response.lifecycle import alert_intake, flapping, post_close_check, silences
+from mlrunbook.response.lifecycle import alert_intake, flapping, post_close_check
 from mlrunbook.response.review import action_items, reminders
 from mlrunbook.response.world import World
 from mlrunbook.store import incidents, leases, outbox, timeline
-from mlrunbook.store.outbox import EXPIRY, ORDER_OVERDUE, RESPONSE, SETTLE, UPDATE
+from mlrunbook.store.outbox import EXPIRY, ORDER_OVERDUE, RESPONSE, SETTLE, SILENCE_ENDS, UPDATE
 
 log = logging.getLogger("mlrunbook.dispatcher")
 
@@ -40,7 +40,7 @@ ORDINARY: tuple[str, ...] = (
     UPDATE,
     EXPIRY,
     flapping.TIMER,
-    silences.SILENCE_ENDS,
+    SILENCE_ENDS,
     reminders.TIMER,
     post_close_check.TIMER,
     action_items.TIMER,
@@ -88,7 +88,7 @@ class Dispatcher:
             "resume_run": self._resume_run,
             post_close_check.TIMER: self._confirm_recovery,
             regulatory_clocks.TIMER: self._remind_of_clock,
-            silences.SILENCE_ENDS: self._end_silence,
+            SILENCE_ENDS: self._end_silence,
         } | dict.fromkeys(TIMERS, self._go_off)
 
     def run(self) -> None:
@@ -261,7 +261,7 @@ class Dispatcher:
         run_id = self._run_of(incident_id, generation)
         with self._world.transaction() as conn:
             now = self._world.now()
-            leases.started(conn, incident_id, generation, now=now)
+            leases.started(conn, incident_id, generation)
             outbox.delivered(conn, item, now=now)
             text = f"Flow run started (generation {generation}): {item.payload['why']}"
             timeline.append(conn, incident_id, "run", text, actor="dispatcher", at=now, data={"run_id": run_id})
@@ -281,7 +281,7 @@ class Dispatcher:
         with self._world.transaction() as conn:
             now = self._world.now()
             if waits:  # a run that was not waiting reads by itself what has changed
-                leases.resumed(conn, lease, now=now)
+                leases.resumed(conn, lease)
                 key, at = f"expedite:{item.dedup_key}", now + EXPEDITE_AFTER
                 outbox.put(conn, "resume_run", key, item.payload, now=now, incident_id=lease.incident_id, at=at)
             outbox.delivered(conn, item, now=now)
@@ -299,7 +299,8 @@ class Dispatcher:
 
     def _revive(self) -> int:
         with self._world.transaction() as conn:
-            silent = leases.expired(conn, now=self._world.now())
+            leases.look(conn, here := self._world.elapsed())
+            silent = leases.silent(conn, here)
         for lease in silent:
             self._revived_at = self._monotonic()  # a Prefect that times out for each of many is slow, and does not hang
             try:
@@ -307,7 +308,7 @@ class Dispatcher:
             except Exception as error:  # one incident that cannot be looked after keeps no other waiting
                 log.warning("cannot look after %s: %s", lease.incident_id, error)
                 with self._world.transaction() as conn:
-                    leases.look_later(conn, lease, now=self._world.now(), after_s=TRY_AGAIN_S)
+                    leases.look_later(conn, lease, after_s=TRY_AGAIN_S)
         return len(silent)
 
     def _look_after(self, lease: leases.Lease) -> None:
@@ -315,7 +316,7 @@ class Dispatcher:
         there = self._is_suspended(lease) if lease.state == "waiting" else self._queued_run(lease) is not None
         if there:
             with self._world.transaction() as conn:
-                leases.look_later(conn, lease, now=self._world.now(), after_s=LOOK_AGAIN_S if lease.state == "waiting" else TRY_AGAIN_S)
+                leases.look_later(conn, lease, after_s=LOOK_AGAIN_S if lease.state == "waiting" else TRY_AGAIN_S)
         else:
             self._restart(lease, f"generation {lease.generation} went silent while {lease.state}")
             if lease.holder:

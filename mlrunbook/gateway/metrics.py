@@ -56,7 +56,7 @@ class StoreCollector(Collector):
                 add("mlrunbook_outbox_failing", failing, kind)
             due_at = outbox.oldest_due(conn, "page", now=now)
             add("mlrunbook_page_waiting_seconds", max(0.0, (now - due_at).total_seconds()) if due_at else 0)
-            add("mlrunbook_runs_silent", len(leases.expired(conn, now=now, limit=MANY)))
+            add("mlrunbook_runs_silent", len(leases.silent(conn, self._world.elapsed(), limit=MANY)))
             add("mlrunbook_changes_unknown", journal.unknown_of_open(conn))
             for source, count in quarantine.waiting_by_source(conn).items():
                 add("mlrunbook_quarantine_waiting", count, source)

@@ -9,9 +9,9 @@ from typing import Any
 from mlrunbook.domain.incident import ClockName
 from mlrunbook.domain.roles import Role
 from mlrunbook.response.communication import regulatory_clocks
-from mlrunbook.response.lifecycle import flapping, post_close_check, silences
+from mlrunbook.response.lifecycle import flapping, post_close_check
 from mlrunbook.response.review import action_items, reminders
-from mlrunbook.store.outbox import EXPIRY, ORDER_OVERDUE, RESPONSE, SETTLE, UPDATE, Item
+from mlrunbook.store.outbox import EXPIRY, ORDER_OVERDUE, RESPONSE, SETTLE, SILENCE_ENDS, UPDATE, Item
 
 
 def _text(value: Any) -> None:
@@ -55,7 +55,7 @@ FIELDS: Mapping[str, Mapping[str, Callable[[Any], object]]] = {
     ORDER_OVERDUE: {"digest": _name},
     regulatory_clocks.TIMER: {"clock": ClockName, "deadline": _moment, "channel": _name},
     flapping.TIMER: {"quiet_at": _moment},
-    silences.SILENCE_ENDS: {"until": _moment},
+    SILENCE_ENDS: {"until": _moment},
     reminders.TIMER: {"due": _moment, "at": _moment},
     post_close_check.TIMER: {"since": _moment, "closed_at": _moment},
     action_items.TIMER: {"item": _number},

@@ -12,8 +12,11 @@ from sqlalchemy import Connection, Engine
 
 from mlrunbook.adapters.reports import drift
 from mlrunbook.base import db
+from mlrunbook.base.clocks import elapsed
+from mlrunbook.domain.elapsed import Elapsed
 from mlrunbook.domain.policy.policy import Policy
 from mlrunbook.ports import FeatureStore, ModelPlatform, Notifier, Orchestrator, ServingRuntime, Trainer
+from mlrunbook.response.clock_watch import ClockWatch
 from mlrunbook.response.known_models import KnownModels
 
 
@@ -34,6 +37,8 @@ class World:
     settle_s: float = 30.0  # how long a change may take to show when read back
     patience_s: float = 60.0  # how long a run waits for outcomes before the dispatcher starts a later one
     sleep: Callable[[float], None] = time.sleep
+    elapsed: Callable[[], Elapsed] = elapsed  # how much time has passed, while `now` may be set by anybody
+    clock_watch: ClockWatch = field(default_factory=ClockWatch, repr=False, compare=False)
     draw_drift_page: Callable[..., bytes] = drift.draw  # inputs before, inputs now, the verdict: an HTML page
     known_models: KnownModels = field(default=None, repr=False, compare=False)  # type: ignore[assignment]  # always that of `platform`
 
@@ -42,4 +47,6 @@ class World:
             object.__setattr__(self, "known_models", KnownModels(self.platform, self.now))
 
     def transaction(self) -> AbstractContextManager[Connection]:
+        """Where the clock was set since the last one, the times in the store are moved first: nothing is read or written in between."""
+        self.clock_watch.settle(self.engine, self.now, self.elapsed)
         return db.transaction(self.engine)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy import ARRAY, Connection, Row, Text, cast, func, insert, select, text, update
@@ -20,7 +20,7 @@ from mlrunbook.store.tables import timeline as timeline_table
 
 OPEN = incidents.c.status.not_in([s.value for s in Status if not s.is_open])
 NEXT_NUMBER = text("SELECT nextval(pg_get_serial_sequence('incidents', 'number'))")
-FIELDS = [c for c in incidents.c if c.name != "number"]
+FIELDS = [c for c in incidents.c if c.name not in ("number", "moved_s")]
 
 
 def open_or_join(conn: Connection, report: Report, *, now: datetime) -> tuple[Incident, bool]:
@@ -174,13 +174,11 @@ def classify(conn: Connection, incident_id: str, found: Classification, *, why: 
     return get(conn, incident_id)
 
 
-def acknowledge(
-    conn: Connection, incident_id: str, *, by: str, now: datetime, role: str | None = None, since: datetime | None = None
-) -> Incident:
+def acknowledge(conn: Connection, incident_id: str, *, by: str, now: datetime, role: str | None = None) -> Incident:
     """Record who has it. The first one counts for the response time; a later one is a hand-over on the timeline. Said again by the
-    same person it adds nothing, unless the incident was opened again `since`."""
+    same person it adds nothing, unless the incident was opened again since."""
     incident = get(conn, incident_id, lock=True)
-    said = timeline.of_kind(conn, incident_id, "acknowledged", since=since)
+    said = timeline.of_kind(conn, incident_id, "acknowledged", after=timeline.began(conn, incident_id))
     if said and incident.acknowledged_by == by:
         return incident
     first = incident.acknowledged_at is None
@@ -209,6 +207,22 @@ def open_of(conn: Connection, model: str, family: str) -> Incident | None:
         select(*FIELDS).where(incidents.c.model == model, incidents.c.family == family, OPEN).with_for_update()
     ).one_or_none()
     return _incident(row) if row else None
+
+
+def clock_set_back(conn: Connection, by_s: float) -> None:
+    """What falls due so long after the opening of what is open still does."""
+    rows = select(incidents.c.id).where(OPEN).order_by(incidents.c.id).with_for_update()
+    conn.execute(update(incidents).where(incidents.c.id.in_(rows)).values(moved_s=incidents.c.moved_s - by_s))
+
+
+def moved_s(conn: Connection, incident_id: str) -> float:
+    """How far the clock was set back while it was open: kept beside a moment that is compared with the clock later."""
+    return float(conn.execute(select(incidents.c.moved_s).where(incidents.c.id == incident_id)).scalar_one())
+
+
+def on_this_clock(conn: Connection, incident_id: str, at: datetime, then_moved_s: float = 0.0) -> datetime:
+    """A moment of the incident as today's clock would have shown it: no later than was written, early rather than late."""
+    return at + timedelta(seconds=min(0.0, moved_s(conn, incident_id) - then_moved_s))
 
 
 def _incident(row: Row[Any]) -> Incident:

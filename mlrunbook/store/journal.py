@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Connection, func, select, true, update
+from sqlalchemy import ColumnElement, Connection, func, select, true, update
 from sqlalchemy.dialects.postgresql import insert
 
 from mlrunbook.domain.action_state import SENT, SETTLED, ActionState, may_have_happened
@@ -39,6 +39,7 @@ class Row:
     error: str | None
     intended_at: datetime
     done_at: datetime | None
+    moved_s: float = 0.0
 
     @property
     def caveats(self) -> Sequence[str]:
@@ -197,13 +198,24 @@ def other_incident_acting(conn: Connection, incident_id: str, model: str, *, kin
 
 
 def automatic_in_last_hour(conn: Connection, model: str, *, now: datetime) -> int:
-    """Changes to the model in the last hour that rested on a policy rule rather than on a human."""
+    """Changes to the model in the last hour that rested on a policy rule rather than on a human. One that a clock has dated in the future
+    counts, and one counts an hour although the clock was set forward since: rather too long than not."""
     return conn.execute(
         select(func.count())
         .select_from(actions.join(approvals, approvals.c.id == actions.c.approval_id))
         .where(actions.c.model == model, approvals.c.door == "policy_rule", actions.c.state == ActionState.DONE)
-        .where(actions.c.done_at > now - timedelta(hours=1), actions.c.done_at <= now)
+        .where(_done_on_this_clock() > now - timedelta(hours=1))
     ).scalar_one()
+
+
+def clock_set_forward(conn: Connection, by_s: float, *, now: datetime) -> None:
+    """The last hour stays the last hour, for the limit of automatic changes."""
+    recent = _done_on_this_clock() > now - timedelta(hours=1, seconds=by_s)
+    conn.execute(update(actions).where(recent).values(moved_s=actions.c.moved_s + by_s))
+
+
+def _done_on_this_clock() -> ColumnElement[datetime]:
+    return actions.c.done_at + func.make_interval(0, 0, 0, 0, 0, 0, actions.c.moved_s)
 
 
 def unknown_of_open(conn: Connection) -> int:

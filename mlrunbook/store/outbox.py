@@ -2,6 +2,9 @@
 
 A row is put in the transaction that causes it, claimed by any dispatcher (`FOR UPDATE SKIP LOCKED`), and tried until it is
 delivered or cancelled. A dispatcher that dies holding a claim loses it after its time: the row then goes out again.
+
+A row waits for as long as lies between `set_at` and `not_before`. Where a clock was set back, or the writer's runs ahead of ours, its times
+are moved so that the wait stays what it was: early rather than late. What is bound to the calendar is not moved.
 """
 
 from __future__ import annotations
@@ -12,7 +15,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
-from sqlalchemy import ColumnElement, Connection, case, func, or_, select, text, update
+from sqlalchemy import ColumnElement, Connection, case, func, literal, or_, select, text, update
 from sqlalchemy.dialects.postgresql import insert
 
 from mlrunbook.domain.incident import Severity
@@ -23,16 +26,19 @@ UPDATE = "update"
 RESPONSE = "response_due"
 EXPIRY = "expire_approval"
 ORDER_OVERDUE = "order_overdue"
+SILENCE_ENDS = "silence_ends"
+FLAPPING = "automation_back"
+CALENDAR = (SILENCE_ENDS, FLAPPING)  # what ends then is compared with the clock again: it ends by that clock, never early
 
 CLAIM_S = 60.0
 CLAIM_OF_PAGES_S = 20.0  # a page may repeat; one that a dead dispatcher held must not wait a minute
 MAX_BACKOFF_S = 60.0
 MAX_BACKOFF_OF_RUNS_S = 5.0  # the Prefect server is ours, and an approved fix waits for it
 
-DUE_AT = "due_at"  # in the payload of a page that has failed: when it should have gone out
 SET_ASIDE = "set_aside"  # the kind of rows that nobody can read; their payload holds what they were
 CHANNEL = outbox.c.payload["channel"].astext  # NULL where there is none
 OF_CRITICAL = outbox.c.incident_id.in_(select(incidents.c.id).where(incidents.c.severity == Severity.CRITICAL.value, text(ONE_OPEN)))
+CLOCKS_DIFFER = timedelta(seconds=5)  # two clocks that are both well kept
 PENDING = outbox.c.delivered_at.is_(None) & outbox.c.cancelled_at.is_(None)
 
 
@@ -63,14 +69,17 @@ def put(
         dedup_key=dedup_key,
         payload=_json(payload),
         not_before=at or now,
+        set_at=now,
         created_at=now,
     )
     return conn.execute(row.on_conflict_do_nothing().returning(outbox.c.id)).scalar_one_or_none() is not None
 
 
-def reschedule(conn: Connection, dedup_key: str, at: datetime, payload: Mapping[str, Any] | None = None) -> None:
+def reschedule(conn: Connection, dedup_key: str, at: datetime, payload: Mapping[str, Any] | None = None, *, now: datetime) -> None:
     """Move a row that has not gone out, with another payload when one is given."""
-    values: dict[str, Any] = {"not_before": at} | ({"payload": _json(payload)} if payload is not None else {})
+    values: dict[str, Any] = {"not_before": at, "set_at": now}
+    if payload is not None:
+        values |= {"payload": _json(payload), "due_at": None}
     conn.execute(update(outbox).where(outbox.c.dedup_key == dedup_key, PENDING).values(**values))
 
 
@@ -124,17 +133,14 @@ def longest_due(conn: Connection, kind: str, *, now: datetime) -> Waiting | None
         select(
             outbox.c.incident_id,
             CHANNEL.label("channel"),
-            outbox.c.payload[DUE_AT].astext.label(DUE_AT),
+            outbox.c.due_at,
             outbox.c.not_before,
             outbox.c.attempts,
             outbox.c.claimed_until,
         ).where(PENDING, outbox.c.kind == kind, or_(outbox.c.not_before <= now, outbox.c.attempts > 0))
     )
     tried = ((r, r.attempts - (r.claimed_until is not None)) for r in rows)  # a claimed try has not failed yet
-    waiting = [
-        Waiting(datetime.fromisoformat(r.due_at) if r.due_at else r.not_before - _waited(kind, failures), r.incident_id, r.channel)
-        for r, failures in tried
-    ]
+    waiting = [Waiting(r.due_at or r.not_before - _waited(kind, failures), r.incident_id, r.channel) for r, failures in tried]
     return min(waiting, key=lambda w: w.since, default=None)
 
 
@@ -155,7 +161,8 @@ class Lane(NamedTuple):
 
 
 def lanes_due(conn: Connection, kinds: tuple[str, ...], *, now: datetime) -> list[Lane]:
-    """Where something may be claimed now."""
+    """Where something may be claimed now. What a machine whose clock runs ahead of ours has put waits from now on at the latest."""
+    _move(conn, PENDING & (outbox.c.set_at > now + CLOCKS_DIFFER), literal(now) - outbox.c.set_at)
     due = select(outbox.c.kind, CHANNEL).where(outbox.c.kind.in_(kinds), *_claimable(now)).distinct()
     return [Lane(kind, channel) for kind, channel in conn.execute(due)]
 
@@ -191,6 +198,7 @@ def _claim(conn: Connection, wanted: list[ColumnElement[bool]], *, now: datetime
             claimed_until=case(
                 (outbox.c.kind == "page", now + timedelta(seconds=CLAIM_OF_PAGES_S)), else_=now + timedelta(seconds=CLAIM_S)
             ),
+            set_at=now,
             attempts=outbox.c.attempts + 1,
         )
         .returning(outbox)
@@ -206,9 +214,13 @@ def failed(conn: Connection, item: Item, error: str, *, now: datetime) -> bool:
     """Try again after 1, 2, 4 ... 60 s (flow runs: 5 s), for ever. False for a try that was given up before: it ends no later one."""
     wait_s = _backoff_s(item.kind, item.attempts)
     mine = (outbox.c.id == item.id) & (outbox.c.attempts == item.attempts) & outbox.c.claimed_until.is_not(None)
-    again: dict[str, Any] = {"not_before": now + timedelta(seconds=wait_s), "claimed_until": None, "last_error": _storable(error)}
-    if item.kind == "page" and DUE_AT not in item.payload:  # tries take time too: the row keeps since when it has waited
-        again["payload"] = outbox.c.payload + func.jsonb_build_object(DUE_AT, outbox.c.not_before)
+    again = {
+        "not_before": now + timedelta(seconds=wait_s),
+        "due_at": func.coalesce(outbox.c.due_at, outbox.c.not_before),  # tries take time too: the row keeps since when it has waited
+        "set_at": now,
+        "claimed_until": None,
+        "last_error": _storable(error),
+    }
     return conn.execute(update(outbox).where(mine).values(**again)).rowcount > 0
 
 
@@ -248,6 +260,22 @@ def leave(conn: Connection, item: Item, why: str) -> bool:
 
 def _storable(text: str) -> str:
     return text.replace("\x00", "").encode(errors="replace").decode()[:500]
+
+
+def clock_set_back(conn: Connection, by_s: float) -> None:
+    """What waits goes on waiting for as long as it had to, however much the clock that its times were read from has lost."""
+    _move(conn, PENDING, timedelta(seconds=-by_s))
+
+
+def _move(conn: Connection, which: ColumnElement[bool], by: timedelta | ColumnElement[Any]) -> None:
+    rows = select(outbox.c.id).where(which).order_by(outbox.c.id).with_for_update()
+    moved = {
+        "not_before": case((outbox.c.kind.in_(CALENDAR), outbox.c.not_before), else_=outbox.c.not_before + by),
+        "due_at": outbox.c.due_at + by,
+        "claimed_until": outbox.c.claimed_until + by,
+        "set_at": outbox.c.set_at + by,
+    }
+    conn.execute(update(outbox).where(outbox.c.id.in_(rows)).values(**moved))
 
 
 def stands(conn: Connection, item: Item) -> bool:

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
-from sqlalchemy import ColumnElement, Connection, Row, func, insert, select, update
+from sqlalchemy import ColumnElement, Connection, Row, case, false, func, insert, literal, select, update
 from sqlalchemy.dialects.postgresql import insert as upsert
 
 from mlrunbook.domain.actions import Plan, PlanKind
-from mlrunbook.domain.approval import POLICY_RULE, Approval, Decision
+from mlrunbook.domain.approval import CLOCKS_DIFFER, POLICY_RULE, Approval, Decision
 from mlrunbook.domain.errors import NotFound
 from mlrunbook.domain.incident import Status
 from mlrunbook.store import timeline
 from mlrunbook.store.tables import approvals, incidents, plans
 
+NOBODY_KNOWS_S = 3650 * 86_400.0
 OVER = tuple(status.value for status in Status if not status.is_open)
 
 
@@ -27,6 +28,8 @@ class StoredApproval(Approval):
     id: int = 0
     incident_id: str = ""
     reason: str = ""
+    moved_s: float = 0.0
+    stored_at: datetime | None = None
 
 
 def propose(conn: Connection, plan: Plan, *, now: datetime) -> str:
@@ -36,7 +39,7 @@ def propose(conn: Connection, plan: Plan, *, now: datetime) -> str:
     if conn.execute(select(plans.c.digest).where(_is(plan.incident_id, digest), plans.c.superseded_at.is_(None))).one_or_none():
         return digest
     values = {"incident_id": plan.incident_id, "digest": digest, "kind": plan.kind.value, "body": plan.as_dict(), "proposed_at": now}
-    stands = {"proposed_at": now, "superseded_at": None}
+    stands = {"proposed_at": now, "moved_s": 0.0, "superseded_at": None}
     conn.execute(upsert(plans).values(**values).on_conflict_do_update(index_elements=["incident_id", "digest"], set_=stands))
     if plan.kind is not PlanKind.EMERGENCY:
         _replace_older(conn, plan, now=now)
@@ -90,14 +93,17 @@ class OrderRow(NamedTuple):
 
 def orders_about(conn: Connection, model: str) -> list[OrderRow]:
     """What people have ordered about the model, oldest first: in incidents that are open, and while these were open also in others that
-    have ended since, because a newer order replaces an older one whatever became of its incident."""
-    oldest = select(func.min(incidents.c.detected_at)).where(incidents.c.model == model, incidents.c.status.not_in(OVER)).scalar_subquery()
+    have ended since, because a newer order replaces an older one whatever became of its incident. Clocks differ and are set, so that some
+    are found that are older: which one counts is told by the numbers of what was approved."""
+    detected_at = incidents.c.detected_at + _seconds(incidents.c.moved_s) - CLOCKS_DIFFER
+    oldest = select(func.min(detected_at)).where(incidents.c.model == model, incidents.c.status.not_in(OVER)).scalar_subquery()
+    proposed_at = plans.c.proposed_at + _seconds(plans.c.moved_s)
     query = (
-        select(plans.c.body, plans.c.proposed_at, incidents.c.status.in_(OVER).label("is_over"))
+        select(plans.c.body, proposed_at.label("proposed_at"), incidents.c.status.in_(OVER).label("is_over"))
         .join(incidents, incidents.c.id == plans.c.incident_id)
         .where(incidents.c.model == model, plans.c.kind == PlanKind.EMERGENCY.value, plans.c.superseded_at.is_(None))
         .where(incidents.c.status.not_in(OVER) | (plans.c.proposed_at >= oldest))
-        .order_by(plans.c.proposed_at, plans.c.digest)
+        .order_by(proposed_at, plans.c.digest)
     )
     return [OrderRow(Plan.from_dict(row.body), row.proposed_at, row.is_over) for row in conn.execute(query)]
 
@@ -131,13 +137,15 @@ def decide(
     """Write one approval row. The same person deciding the same twice adds nothing."""
     get(conn, incident_id, digest)
     for row in _rows(conn, incident_id, digest):
-        stands = row.voided_at is None and (row.expires_at is None or row.expires_at > now)  # an expired one may be given again
+        stands = (
+            row.voided_at is None and not row.ran_out and (row.expires_at is None or row.expires_at > now)
+        )  # an expired one may be given again
         if stands and (row.approver, row.decision, row.door) == (said.approver, said.decision, said.door):
             return row
     made = conn.execute(
         insert(approvals)
         .values(incident_id=incident_id, plan_digest=digest, at=now, expires_at=expires_at, **asdict(said))
-        .returning(approvals)
+        .returning(approvals, literal(False).label("ran_out"))
     ).one()
     text = f"Plan {digest[:12]} {said.decision} by {_who(said)}" + (f": {said.reason}" if said.reason else "")
     data = {"digest": digest, "decision": said.decision, "door": said.door}
@@ -167,10 +175,32 @@ def void(conn: Connection, incident_id: str, digest: str, *, because: str, now: 
 
 
 def _rows(conn: Connection, incident_id: str, digest: str | None) -> list[StoredApproval]:
-    query = select(approvals).where(approvals.c.incident_id == incident_id).order_by(approvals.c.id)
+    query = select(approvals, _outlived()).where(approvals.c.incident_id == incident_id).order_by(approvals.c.id)
     return [_approval(r) for r in conn.execute(query.where(approvals.c.plan_digest == digest) if digest else query)]
 
 
+def _outlived() -> ColumnElement[bool]:
+    """Its minutes are over by the database's clock, whatever ours says: the one who gave it may be on another machine than who uses it."""
+    minutes = approvals.c.expires_at - approvals.c.at
+    over = func.coalesce(func.clock_timestamp() - approvals.c.stored_at >= minutes, false())
+    return case((approvals.c.stored_at.is_not(None), over)).label("ran_out")
+
+
 def _approval(row: Row[Any]) -> StoredApproval:
-    values = dict(row._mapping)
+    """With its times as the clock of today would have shown them; the row keeps what was read."""
+    values, moved = dict(row._mapping), timedelta(seconds=min(row.moved_s, 0.0))
+    values |= {name: values[name] + moved for name in ("at", "expires_at") if values[name] is not None}
     return StoredApproval(**values)
+
+
+def clock_set_back(conn: Connection, by_s: float, *, is_known: bool) -> None:
+    """An approval stands for its minutes and not longer: also one that has expired stays so. Not `is_known`: it was by no less,
+    because the machine was off, so none counts."""
+    of_open = select(incidents.c.id).where(incidents.c.status.not_in(OVER))
+    undecided = approvals.c.voided_at.is_(None) & approvals.c.incident_id.in_(of_open)
+    conn.execute(update(approvals).where(undecided).values(moved_s=approvals.c.moved_s - (by_s if is_known else NOBODY_KNOWS_S)))
+    conn.execute(update(plans).where(plans.c.incident_id.in_(of_open)).values(moved_s=plans.c.moved_s - by_s))
+
+
+def _seconds(column: ColumnElement[float]) -> ColumnElement[Any]:
+    return func.make_interval(0, 0, 0, 0, 0, 0, column)

@@ -7,6 +7,7 @@ from sqlalchemy import (
     Boolean,
     Column,
     DateTime,
+    Double,
     ForeignKey,
     Identity,
     Index,
@@ -57,6 +58,7 @@ incidents = Table(
     _time("review_due_at"),
     Column("generation", Integer, nullable=False, server_default="1"),
     Column("alert_count", Integer, nullable=False, server_default="0"),
+    Column("moved_s", Double, nullable=False, server_default="0"),  # how far the clock was set back while it was open
     Index(
         "one_open_incident_per_model_and_family",
         "model",
@@ -179,6 +181,7 @@ plans = Table(
     Column("body", JSONB, nullable=False),
     _time("proposed_at", required=True),
     _time("superseded_at"),
+    Column("moved_s", Double, nullable=False, server_default="0"),  # how far the clock was set back since: `proposed_at` moves along
 )
 
 approvals = Table(
@@ -197,6 +200,8 @@ approvals = Table(
     _time("expires_at"),
     _time("voided_at"),
     Column("voided_because", Text),
+    Column("moved_s", Double, nullable=False, server_default="0"),  # how far the clock was set back since: `at` and `expires_at` move along
+    Column("stored_at", DateTime(timezone=True), server_default=text("clock_timestamp()")),  # by the database's own clock
     Index("approvals_of_incident", "incident_id", "id"),
 )
 
@@ -225,6 +230,7 @@ actions = Table(
     Column("error", Text),
     _time("intended_at", required=True),
     _time("done_at"),
+    Column("moved_s", Double, nullable=False, server_default="0"),  # how far the clock was set forward in the hour after
     UniqueConstraint("incident_id", "plan_digest", "ordinal", name="one_row_per_planned_action"),
 )
 
@@ -237,6 +243,8 @@ outbox = Table(
     Column("dedup_key", Text, nullable=False, unique=True),
     Column("payload", JSONB, nullable=False),
     _time("not_before", required=True),
+    _time("due_at"),  # of a row that has failed: when it should have gone out
+    _time("set_at", required=True),  # what the clock showed when `not_before` and `claimed_until` were set: the difference is the wait
     Column("attempts", Integer, nullable=False, server_default="0"),
     Column("last_error", Text),
     _time("claimed_until"),
@@ -254,8 +262,29 @@ leases = Table(
     Column("generation", Integer, nullable=False),
     Column("holder", Text),  # the flow run; None: nobody
     Column("state", Text, nullable=False),  # free, starting, running, waiting, done
-    _time("expires_at"),
+    _time("expires_at"),  # by the clock, as 0.1 had it: kept as it was, not read
+    Column("renewals", BigInteger, nullable=False, server_default="0"),  # grows with every sign of life
+    Column("silent_after_s", Double),  # without one for so long it is looked after; None: never
     Column("again", Boolean, nullable=False, server_default="false"),  # somebody acted while a run was at work: look once more
+)
+
+# Since when, in seconds awake since its boot, a machine has seen a lease stand still at this count.
+lease_looks = Table(
+    "lease_looks",
+    metadata,
+    Column("boot", Text, primary_key=True),
+    Column("incident_id", Text, primary_key=True),  # no foreign key: its check would wait for whoever holds the incident
+    Column("renewals", BigInteger, nullable=False),
+    Column("since_s", Double, nullable=False),
+)
+
+# What the clock of each boot of a machine shows, less the seconds since that boot: constant until somebody sets the clock.
+clocks = Table(
+    "clocks",
+    metadata,
+    Column("boot", Text, primary_key=True),
+    Column("offset_s", Double, nullable=False),
+    _time("seen_at", required=True),
 )
 
 evidence = Table(

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, Row, cast, func, insert, select
+from sqlalchemy import Connection, Row, cast, func, insert, or_, select
 from sqlalchemy.dialects.postgresql import JSONB
 
 from mlrunbook.domain.errors import NotFound
@@ -53,10 +53,17 @@ def read(conn: Connection, incident_id: str, *, after: int = 0, limit: int | Non
     return [_entry(r) for r in conn.execute(query.limit(limit))]
 
 
-def of_kind(conn: Connection, incident_id: str, *kinds: str, since: datetime | None = None) -> list[Entry]:
+def of_kind(conn: Connection, incident_id: str, *kinds: str, after: int = 0) -> list[Entry]:
     """The entries of these kinds alone: the others may be hundreds of thousands."""
-    query = select(timeline).where(timeline.c.incident_id == incident_id, timeline.c.kind.in_(kinds)).order_by(timeline.c.seq)
-    return [_entry(r) for r in conn.execute(query.where(timeline.c.at >= since) if since else query)]
+    mine = (timeline.c.incident_id == incident_id) & (timeline.c.seq > after)
+    return [_entry(r) for r in conn.execute(select(timeline).where(mine, timeline.c.kind.in_(kinds)).order_by(timeline.c.seq))]
+
+
+def began(conn: Connection, incident_id: str) -> int:
+    """The number of the entry with which the response began anew, 0 where it never did: what is newer is told by it, never by a clock."""
+    anew = or_(timeline.c.data["reopened"].astext == "true", timeline.c.data["recognised"].astext == "true")
+    mine = (timeline.c.incident_id == incident_id) & timeline.c.kind.in_(("status", "reported"))
+    return int(conn.execute(select(func.coalesce(func.max(timeline.c.seq), 0)).where(mine, anew)).scalar_one())
 
 
 def last_not_by(conn: Connection, incident_id: str, actor: str) -> Entry | None:

@@ -13,8 +13,10 @@ import pytest
 from sqlalchemy import Engine
 
 from mlrunbook.base import tokens
+from mlrunbook.base.clocks import elapsed
 from mlrunbook.base.db import transaction
 from mlrunbook.base.tokens import Scope
+from mlrunbook.domain.elapsed import Elapsed
 from mlrunbook.domain.errors import Transient
 from mlrunbook.domain.observed import ModelVersion, ServingState
 from mlrunbook.domain.policy.policy import Policy
@@ -31,6 +33,10 @@ _models = itertools.count(1)
 @dataclass
 class Clock:
     at: datetime = field(default_factory=lambda: datetime.now(UTC).replace(microsecond=0))
+
+    def elapsed(self) -> Elapsed:
+        total_s = self().timestamp()
+        return Elapsed("this boot", total_s, total_s)
 
     def __call__(self) -> datetime:
         return self.at
@@ -74,6 +80,7 @@ def world_on(engine: Engine, clock: Clock, policy: Policy | None = None) -> Worl
         policy=policy or Policy(),
         lease_s=30,
         now=clock,
+        elapsed=clock.elapsed if isinstance(clock, Clock) else elapsed,
     )
 
 

@@ -324,6 +324,7 @@ class TestRuns:
         incident_id = report(world)
         deliver(world)
         runs.take(world, incident_id, "run-1")
+        deliver(world)
         clock.advance(seconds=world.lease_s - 1)
         deliver(world)
         assert list(orchestrator.started) == [f"{incident_id}:1"], "a living run is left alone"
@@ -388,6 +389,7 @@ class TestRuns:
         incident_id = report(world)
         deliver(world)
         carry(world, incident_id, "run-1")
+        deliver(world)
         clock.advance(seconds=approval_gate.SUSPENDED_LOOK_S + 1)
         deliver(world)
         assert list(orchestrator.started) == [f"{incident_id}:1", f"{incident_id}:2"]

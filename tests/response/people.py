@@ -8,6 +8,7 @@ from mlrunbook.domain.actions import Plan, PlanKind
 from mlrunbook.domain.approval import Decision
 from mlrunbook.domain.detection.reports import Origin, Report
 from mlrunbook.domain.incident import Incident, IncidentType, Severity, Subtype
+from mlrunbook.domain.resolution.fix import HumanResolution
 from mlrunbook.gateway.dispatcher import Dispatcher
 from mlrunbook.response.execution.approvals import decide
 from mlrunbook.response.lifecycle.opening import take_in
@@ -55,9 +56,8 @@ def resolve(world: World, incident_id: str, what: str = "replaced the sensor gat
     """A human fixed it, as `POST .../resolve` records it."""
     now = world.now()
     with world.transaction() as conn:
-        said = {"by": "the lead", "what": what, "root_cause": "a broken sensor gateway", "at": now.isoformat()}
-        records.forget(conn, incident_id, "human_resolution")
-        records.put(conn, incident_id, "human_resolution", said, now=now)
+        said = HumanResolution("the lead", what, now, "a broken sensor gateway", world.elapsed())
+        records.replace(conn, incident_id, said, now=now)
         leases.wake(conn, incident_id, why="the lead says it is fixed", key="human-1", now=now)
 
 

@@ -15,6 +15,7 @@ import pytest
 from sqlalchemy import Connection, Engine, create_engine, event
 
 from mlrunbook.base import db
+from mlrunbook.base.clocks import Elapsed
 from mlrunbook.domain.actions import PlanKind
 from mlrunbook.domain.incident import IncidentType, Severity, Status, Subtype
 from mlrunbook.domain.policy.policy import Policy, Retraining
@@ -147,7 +148,9 @@ def killed_at(engine: Engine, state: Path, incident_id: str, holder: str, now: d
 def _revive(world: World, now: datetime) -> None:
     """What the dispatcher's reconciler does with a lease whose run is gone, also one that died between parking and suspending."""
     with world.transaction() as conn:
-        for lease in leases.expired(conn, now=now):
+        for awake_s in (0.0, 3600.0):
+            leases.look(conn, here := Elapsed("the dispatcher's", awake_s, awake_s))
+        for lease in leases.silent(conn, here):
             leases.request_start(conn, lease.incident_id, why="went silent", now=now)
 
 

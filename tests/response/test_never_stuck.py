@@ -73,6 +73,7 @@ def test_a_run_started_in_prefect_that_dies_before_it_takes_the_lease_is_started
     world: World, clock: Clock, orchestrator: LedgerOrchestrator
 ) -> None:
     incident_id = ask_for(world)
+    deliver(world)
     clock.advance(seconds=leases.START_GRACE_S - 1)
     deliver(world)
     assert not orchestrator.started, "it may still come"

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from sqlalchemy import Connection, Engine
 
+from mlrunbook.base.clocks import Elapsed
 from mlrunbook.domain.errors import Fenced, NotFound
 from mlrunbook.response.run import Run
 from mlrunbook.store import incidents, leases, outbox, records, timeline
@@ -23,12 +24,17 @@ def after(seconds: float) -> datetime:
     return T0 + timedelta(seconds=seconds)
 
 
-def take(conn: Connection, incident_id: str, holder: str, now: datetime = T0) -> leases.Lease | None:
-    return leases.take(conn, incident_id, holder, now=now, lease_s=LEASE_S)
+def at(awake_s: float, boot: str = "this boot") -> Elapsed:
+    """A machine that has slept for a day."""
+    return Elapsed(boot, awake_s + 86_400, awake_s)
 
 
-def taken(conn: Connection, incident_id: str, holder: str, now: datetime = T0) -> leases.Lease:
-    lease = take(conn, incident_id, holder, now)
+def take(conn: Connection, incident_id: str, holder: str, awake_s: float = 0.0) -> leases.Lease | None:
+    return leases.take(conn, incident_id, holder, here=at(awake_s), lease_s=LEASE_S)
+
+
+def taken(conn: Connection, incident_id: str, holder: str, awake_s: float = 0.0) -> leases.Lease:
+    lease = take(conn, incident_id, holder, awake_s)
     assert lease is not None
     return lease
 
@@ -39,9 +45,9 @@ def starts(conn: Connection, incident_id: str, kind: str = "start_run") -> list[
 
 def test_a_free_lease_is_taken_and_a_living_run_keeps_it(conn: Connection, incident_id: str) -> None:
     lease = taken(conn, incident_id, "run-1")
-    assert (lease.holder, lease.state, lease.generation, lease.expires_at) == ("run-1", "running", 1, after(LEASE_S))
-    assert take(conn, incident_id, "run-2", after(LEASE_S - 1)) is None
-    assert taken(conn, incident_id, "run-1", after(10)).generation == 1, "the same run may take it again"
+    assert (lease.holder, lease.state, lease.generation, lease.silent_after_s) == ("run-1", "running", 1, LEASE_S)
+    assert take(conn, incident_id, "run-2") is None
+    assert taken(conn, incident_id, "run-1").generation == 1, "the same run may take it again"
 
 
 def test_of_many_runs_at_once_one_gets_it(store: Engine, incident_id: str) -> None:
@@ -53,28 +59,54 @@ def test_of_many_runs_at_once_one_gets_it(store: Engine, incident_id: str) -> No
         assert sum(pool.map(one, range(8))) == 1
 
 
-def test_a_renewed_lease_lasts_longer(conn: Connection, incident_id: str) -> None:
+def silent(conn: Connection, awake_s: float, boot: str = "this boot") -> list[str]:
+    """What a dispatcher that looks now finds silent."""
+    leases.look(conn, at(awake_s, boot))
+    return [lease.incident_id for lease in leases.silent(conn, at(awake_s, boot))]
+
+
+def test_a_run_that_shows_signs_of_life_is_never_silent_and_one_that_stops_is_after_its_lease(conn: Connection, incident_id: str) -> None:
     lease = taken(conn, incident_id, "run-1")
-    assert leases.renew(conn, lease, now=after(20), lease_s=LEASE_S)
-    assert take(conn, incident_id, "run-2", after(45)) is None
+    assert silent(conn, 0) == []
+    for beat in range(1, 10):
+        assert leases.renew(conn, lease, here=at(beat * (LEASE_S - 1)), lease_s=LEASE_S)
+        assert silent(conn, beat * (LEASE_S - 1)) == []
+        assert take(conn, incident_id, "run-2", beat * (LEASE_S - 1)) is None
+    assert silent(conn, 9 * (LEASE_S - 1) + LEASE_S - 1) == []
+    assert silent(conn, 9 * (LEASE_S - 1) + LEASE_S + 1) == [incident_id]
 
 
-def test_an_expired_lease_is_taken_over_with_the_next_generation_and_the_old_run_is_fenced(conn: Connection, incident_id: str) -> None:
+def test_each_machine_counts_by_its_own_seconds(conn: Connection, incident_id: str) -> None:
+    """Their boots are years apart, and one of them looks for the first time."""
+    taken(conn, incident_id, "run-1")
+    assert silent(conn, 1_000_000, "old machine") == []
+    assert silent(conn, 5, "new machine") == []
+    assert silent(conn, 1_000_000 + LEASE_S + 1, "old machine") == [incident_id]
+    assert silent(conn, 5 + LEASE_S - 1, "new machine") == []
+    assert silent(conn, 5 + LEASE_S + 1, "new machine") == [incident_id]
+
+
+@pytest.mark.parametrize("asked_for", [True, False])
+def test_the_run_after_a_silent_one_is_of_the_next_generation_and_the_old_run_is_fenced(
+    conn: Connection, incident_id: str, asked_for: bool
+) -> None:
     old = taken(conn, incident_id, "run-1")
-    new = taken(conn, incident_id, "run-2", after(LEASE_S + 1))
+    if asked_for:
+        leases.request_start(conn, incident_id, why="went silent", now=T0)
+    new = taken(conn, incident_id, "run-2", 0 if asked_for else LEASE_S + 1)
     assert new.generation == old.generation + 1
     assert incidents.get(conn, incident_id).generation == new.generation
     leases.check(conn, new)
     with pytest.raises(Fenced, match=r"run-1 .* was replaced by run-2 \(generation 2\)"):
         leases.check(conn, old)
-    assert not leases.renew(conn, old, now=after(40), lease_s=LEASE_S)
+    assert not leases.renew(conn, old, here=at(60), lease_s=LEASE_S)
 
 
 def test_the_lease_of_a_run_that_waits_for_a_human_is_not_stolen(conn: Connection, incident_id: str) -> None:
     lease = taken(conn, incident_id, "run-1")
     leases.release(conn, lease, "waiting", now=T0, look_again_s=60)
-    assert take(conn, incident_id, "run-2", after(3600)) is None
-    back = taken(conn, incident_id, "run-1", after(3600))
+    assert take(conn, incident_id, "run-2") is None
+    back = taken(conn, incident_id, "run-1")
     assert (back.generation, back.state) == (1, "running")
 
 
@@ -84,8 +116,7 @@ def test_when_nothing_is_left_to_do_nobody_gets_it(conn: Connection, incident_id
     assert take(conn, incident_id, "run-2") is None
 
 
-@pytest.mark.parametrize("how", ["asked to start again", "taken over"])
-def test_a_stale_generation_cannot_write_anything(store: Engine, incident_id: str, tmp_path: Path, how: str) -> None:
+def test_a_stale_generation_cannot_write_anything(store: Engine, incident_id: str, tmp_path: Path) -> None:
     clock = Clock()
     world = world_of(store, FileWorld(tmp_path / "world.json", clock), clock)
     with world.transaction() as conn:
@@ -93,10 +124,7 @@ def test_a_stale_generation_cannot_write_anything(store: Engine, incident_id: st
     with run.write() as conn:
         records.put(conn, incident_id, "before", {"written": True}, now=T0)
     with world.transaction() as conn:
-        if how == "taken over":
-            taken(conn, incident_id, "run-2", after(LEASE_S + 1))
-        else:
-            leases.request_start(conn, incident_id, why="test", now=T0)
+        leases.request_start(conn, incident_id, why="test", now=T0)
         entries = len(timeline.read(conn, incident_id))
 
     def write() -> None:
@@ -121,19 +149,20 @@ def test_the_first_start_is_generation_one_and_every_further_one_the_next(conn: 
     assert leases.request_start(conn, incident_id, why="went silent", now=after(60)) == 2
     assert incidents.get(conn, incident_id).generation == 2
     lease = leases.get(conn, incident_id)
-    assert (lease.state, lease.holder, lease.generation, lease.expires_at) == ("starting", None, 2, None)
-    assert taken(conn, incident_id, "run-2", after(61)).generation == 2
+    assert (lease.state, lease.holder, lease.generation, lease.silent_after_s) == ("starting", None, 2, None)
+    assert taken(conn, incident_id, "run-2").generation == 2
 
 
 def test_a_start_that_prefect_has_accepted_is_waited_for_and_counted_once(conn: Connection, incident_id: str) -> None:
     leases.request_start(conn, incident_id, why="opened", now=T0)
-    assert leases.expired(conn, now=after(86_400)) == [], "while Prefect is down the outbox row waits, not the reconciler"
-    leases.started(conn, incident_id, 1, now=T0)
-    assert leases.expired(conn, now=after(leases.START_GRACE_S - 1)) == []
-    assert [x.incident_id for x in leases.expired(conn, now=after(leases.START_GRACE_S + 1))] == [incident_id]
+    assert silent(conn, 0) == silent(conn, 86_400) == [], "while Prefect is down the outbox row waits, not the reconciler"
+    leases.started(conn, incident_id, 1)
+    assert silent(conn, 90_000) == []
+    assert silent(conn, 90_000 + leases.START_GRACE_S - 1) == []
+    assert silent(conn, 90_000 + leases.START_GRACE_S + 1) == [incident_id]
     leases.request_start(conn, incident_id, why="never came", now=after(61))
-    leases.started(conn, incident_id, 1, now=after(62))
-    assert leases.get(conn, incident_id).expires_at is None, "an answer about an older generation changes nothing"
+    leases.started(conn, incident_id, 1)
+    assert leases.get(conn, incident_id).silent_after_s is None, "an answer about an older generation changes nothing"
 
 
 def test_a_nudge_starts_a_free_incident(conn: Connection, incident_id: str) -> None:

@@ -118,7 +118,7 @@ def test_what_was_cancelled_never_goes_out(conn: Connection, incident_id: str) -
     outbox.failed(conn, claimed, "no answer", now=T0)
     outbox.delivered(conn, other, now=T0)
     assert outbox.cancel(conn, now=after(1), incident_id=incident_id, kinds=("page",)) == 2
-    outbox.reschedule(conn, "page:b", after(2))
+    outbox.reschedule(conn, "page:b", after(2), now=after(2))
     assert outbox.claim(conn, now=after(86_400)) == []
 
 
@@ -141,7 +141,7 @@ def test_a_row_that_waits_is_moved_and_told_anew_and_one_that_is_out_is_not(conn
     if delivered:
         [item] = outbox.claim(conn, now=T0)
         outbox.delivered(conn, item, now=T0)
-    outbox.reschedule(conn, "page:1", after(60), {"to": "the lead"})
+    outbox.reschedule(conn, "page:1", after(60), {"to": "the lead"}, now=T0)
     assert outbox.claim(conn, now=after(59)) == []
     assert [i.payload["to"] for i in outbox.claim(conn, now=after(61))] == ([] if delivered else ["the lead"])
 

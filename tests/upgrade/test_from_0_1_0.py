@@ -170,8 +170,11 @@ def test_an_incident_that_waited_to_recover_is_not_rolled_back_again(upgraded: U
 
 def test_an_incident_under_investigation_when_the_process_was_stopped_is_carried_on(upgraded: Upgrade) -> None:
     left = upgraded("under_investigation")
-    left.clock.advance(minutes=1)
-    assert left.carry("run-2") == "pending", "its lease has expired"
+    deliver(left.world)
+    assert left.carry("run-2") == "not ours", "nobody has seen yet that its run is gone"
+    left.clock.advance(minutes=2)
+    deliver(left.world)
+    assert left.carry("run-2") == "pending", "its run has shown no sign of life"
     approve(left.world, left.incident_id)
     left.clock.advance(minutes=2)
     assert left.carry("run-2") == "closed"

@@ -48,6 +48,7 @@ class Reopened(Recorded, key=Record.REOPENED):
     baseline: Confusion | None = None
     measured: bool = True
     before: Ending | None = None
+    moved_s: float = 0.0  # how far the clock had been set back by then
     triage: Annotated[Triage | None, WrapValidator(_or_none)] = None
 
 

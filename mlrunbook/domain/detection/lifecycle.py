@@ -39,7 +39,8 @@ class UnknownModel(Recorded, key=Record.UNKNOWN_MODEL):
 
 @dataclass(frozen=True)
 class Recognised(Recorded, key=Record.RECOGNISED):
-    """It was unknown, and is known since. `number` counts how often."""
+    """It was unknown, and is known since. `number` counts how often; `moved_s`: how far the clock had been set back by then."""
 
     number: int
     at: SpacedTime
+    moved_s: float = 0.0

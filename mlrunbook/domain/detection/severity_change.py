@@ -30,6 +30,7 @@ class SeveritySet(Recorded, key=Record.SEVERITY_SET):
     by: str
     why: str
     by_person: bool = False
+    moved_s: float = 0.0  # how far the clock had been set back by then
 
     @property
     def lowered_from(self) -> Severity | None:

@@ -5,15 +5,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from mlrunbook.domain.actions import Path
+from mlrunbook.domain.elapsed import Elapsed
 from mlrunbook.domain.records import IsoTime, Record, Recorded, SpacedTime
 
 
 @dataclass(frozen=True)
 class Applied(Recorded, key=Record.APPLIED):
-    """Every change of the plan was read back at `at`."""
+    """Every change of the plan was read back at `at`; `counted` is the same moment by what passes."""
 
     at: SpacedTime
     path: Path
+    counted: Elapsed | None = None
 
     @property
     def stored_at(self) -> str:
@@ -27,6 +29,7 @@ class HumanResolution(Recorded, key=Record.HUMAN_RESOLUTION):
     what: str
     at: IsoTime
     root_cause: str | None = None
+    counted: Elapsed | None = None
 
     @property
     def stored_at(self) -> str:

@@ -207,7 +207,7 @@ def _operating(routes: APIRouter, world: World) -> None:
     def resolve_incident(incident_id: IncidentId, body: schemas.ResolutionIn, who: Operator) -> schemas.IncidentOut:
         """Say that a human fixed it: the run goes on and measures the recovery. The newest word stands."""
         now = world.now()
-        said = HumanResolution(by=who.name, what=body.what, at=now, root_cause=body.root_cause or None)
+        said = HumanResolution(by=who.name, what=body.what, at=now, root_cause=body.root_cause or None, counted=world.elapsed())
         with world.transaction() as conn:
             incident = still_open(conn, incident_id)
             unknown_models.refuse(conn, incident)

@@ -38,6 +38,7 @@ log = logging.getLogger(__name__)
 REPEAT = timedelta(minutes=5)
 LONGEST_WAIT_S = 30
 CLAIM = timedelta(seconds=30)
+_AHEAD = timedelta(-1)
 NEVER = "0001-01-01T00:00:00Z"  # how Alertmanager writes the end of what has not ended
 _ONE_EVALUATOR = 0x6D6C7261  # advisory lock: several API processes, one evaluation at a time
 
@@ -229,8 +230,9 @@ def deliver_due(on: Engine, send: Callable[[dict[str, Any]], None], *, now: date
     A message is claimed before it is sent and noted after: told at least once, whoever is killed in between.
     """
     due = (
-        "((ends_at IS NULL AND (told_at IS NULL OR told_at <= :repeated)) OR (ends_at IS NOT NULL AND told IS DISTINCT FROM 'resolved')) "
-        "AND next_attempt_at <= :now"
+        "((ends_at IS NULL AND (told_at IS NULL OR told_at <= :repeated OR told_at > :now)) "
+        "OR (ends_at IS NOT NULL AND told IS DISTINCT FROM 'resolved')) "
+        "AND (next_attempt_at <= :now OR next_attempt_at > :longest)"  # no wait is so long: the clock was set back
     )
     # Firing before resolved: a warning that became critical must not look like the end of the trouble.
     claim = text(
@@ -240,7 +242,13 @@ def deliver_due(on: Engine, send: Callable[[dict[str, Any]], None], *, now: date
     taken = 0
     while True:
         with transaction(on) as conn:
-            row = conn.execute(claim, {"now": now, "repeated": now - REPEAT, "claimed": now + CLAIM}).mappings().one_or_none()
+            times = {
+                "now": now,
+                "repeated": now - REPEAT,
+                "claimed": now + CLAIM,
+                "longest": now + CLAIM + timedelta(seconds=LONGEST_WAIT_S),
+            }
+            row = conn.execute(claim, times).mappings().one_or_none()
         if row is None:
             return taken
         status = "resolved" if row["ends_at"] is not None and row["told"] is not None else "firing"
@@ -284,14 +292,23 @@ class ServerWatch:
         self, health: Callable[[str], Mapping[str, Any] | None], stopped_on_purpose: Callable[[str], bool], clock: Callable[[], datetime]
     ) -> None:
         self._health, self._stopped, self._clock = health, stopped_on_purpose, clock
-        self._down_since: dict[str, datetime] = {}
+        self._since: dict[tuple[str, str], datetime] = {}
 
     def __call__(self, model: str) -> ServerSeen:
         health, now = self._health(model), self._clock()
-        if health is not None or self._stopped(model):
-            self._down_since.pop(model, None)
-            return server_seen(health, down_for=None, now=now)
-        return server_seen(None, down_for=now - self._down_since.setdefault(model, now), now=now)
+        is_down = health is None and not self._stopped(model)
+        seen = server_seen(health, down_for=self._lasted(model, "down", _AHEAD if is_down else None, now), now=now)
+        features = self._lasted(model, "features", seen.features_down_for, now)
+        loading = self._lasted(model, "loading", seen.not_loaded_for, now) or timedelta(0)
+        return replace(seen, features_down_for=features, not_loaded_for=loading)
+
+    def _lasted(self, model: str, what: str, said: timedelta | None, now: datetime) -> timedelta | None:
+        """As it is said; where nobody says, or the clock was set back since, counted from when it was seen first."""
+        if said is None or said >= timedelta(0):
+            self._since.pop((model, what), None)
+            return said
+        since = self._since[model, what] = min(self._since.get((model, what), now), now)
+        return now - since
 
 
 class AlertLoop:

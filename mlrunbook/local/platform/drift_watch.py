@@ -33,14 +33,14 @@ class DriftWatch:
         suspect at every look."""
         with self._lock:
             now = self._clock()
-            if model not in self._last or now - self._last[model][0] >= EVERY:
+            if model not in self._last or abs(now - self._last[model][0]) >= EVERY:  # a clock that was set back too
                 found = self._look(figures)
                 self._last[model] = (now, found)
                 if found.state is State.SUSPECT:
-                    self._suspect_since.setdefault(model, now)
+                    self._suspect_since[model] = min(self._suspect_since.get(model, now), now)
                 else:
                     self._suspect_since.pop(model, None)
-            return self._last[model][1], now - self._suspect_since.get(model, now)
+            return self._last[model][1], max(timedelta(0), now - self._suspect_since.get(model, now))
 
     def _look(self, figures: ModelMetrics) -> Finding:
         with transaction(self._on) as conn:

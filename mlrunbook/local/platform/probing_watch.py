@@ -32,7 +32,7 @@ class ProbingWatch:
     def __call__(self, figures: ModelMetrics) -> Probing:
         with self._lock:
             model, now = figures.model, self._clock()
-            if model not in self._last or now - self._last[model][0] >= EVERY:
+            if model not in self._last or abs(now - self._last[model][0]) >= EVERY:  # a clock that was set back too
                 with transaction(self._on) as conn:
                     recent = predictions.recent(conn, model=model, limit=ROWS, since=now - RECENT, until=now)
                 self._last[model] = (now, judge_probing(recent, self._usual(figures, now)))
@@ -41,7 +41,7 @@ class ProbingWatch:
     def _usual(self, figures: ModelMetrics, now: datetime) -> list[Prediction]:
         """A sample from all over the baseline, kept for an hour once it holds any rows."""
         at, rows = self._reference.get(figures.model, (now, []))
-        if rows and now - at < REFERENCE_EVERY:
+        if rows and abs(now - at) < REFERENCE_EVERY:
             return rows
         before = figures.baseline
         with transaction(self._on) as conn:

@@ -78,8 +78,7 @@ def _waits(conn: Connection, incident: Incident, role: Role) -> bool:
 
 def acknowledge(conn: Connection, incident_id: str, *, by: str, role: str | None, now: datetime) -> Incident:
     """Somebody has it: the paging of that role and the response deadline end, the ladder to the others goes on."""
-    before = incidents.get(conn, incident_id, lock=True)
-    incident = incidents.acknowledge(conn, incident_id, by=by, role=role, since=opened_at(conn, before), now=now)
+    incident = incidents.acknowledge(conn, incident_id, by=by, role=role, now=now)
     outbox.cancel(conn, now=now, incident_id=incident_id, kinds=(RESPONSE,))
     if role:
         outbox.cancel(conn, now=now, incident_id=incident_id, kinds=("page",), key_prefix=f"page:{incident_id}:{role}:")
@@ -91,8 +90,7 @@ def is_answered(conn: Connection, incident: Incident) -> bool:
     """Somebody has acknowledged it since it was opened, or opened again."""
     if incident.acknowledged_at is None:
         return False
-    begun = opened_at(conn, incident)
-    return bool(timeline.of_kind(conn, incident.id, "acknowledged", since=begun))
+    return bool(timeline.of_kind(conn, incident.id, "acknowledged", after=timeline.began(conn, incident.id)))
 
 
 def _expect_answer(conn: Connection, policy: Policy, incident: Incident, *, now: datetime) -> None:
@@ -101,7 +99,7 @@ def _expect_answer(conn: Connection, policy: Policy, incident: Incident, *, now:
     at = respond_by(conn, policy, incident)
     rows = outbox.of_incident(conn, incident.id, RESPONSE)
     if waiting := next((r for r in rows if r["delivered_at"] is None and r["cancelled_at"] is None), None):
-        outbox.reschedule(conn, waiting["dedup_key"], at, {"deadline": at.isoformat()})
+        outbox.reschedule(conn, waiting["dedup_key"], at, {"deadline": at.isoformat()}, now=now)
     elif all(r["payload"]["deadline"] != at.isoformat() for r in rows):  # else nobody answered by then already, and it was said
         key = f"response:{incident.id}:{len(rows) + 1}"
         outbox.put(conn, RESPONSE, key, {"deadline": at.isoformat()}, now=now, incident_id=incident.id, at=at)
@@ -148,7 +146,7 @@ def schedule_update(conn: Connection, policy: Policy, incident: Incident, *, now
         return
     rows = outbox.of_incident(conn, incident.id, UPDATE)
     if waiting := next((r for r in rows if r["delivered_at"] is None and r["cancelled_at"] is None), None):
-        outbox.reschedule(conn, waiting["dedup_key"], at)
+        outbox.reschedule(conn, waiting["dedup_key"], at, now=now)
         return
     number = len(rows) + 1
     outbox.put(conn, UPDATE, f"update:{incident.id}:{number}", {"number": number}, now=now, incident_id=incident.id, at=at)

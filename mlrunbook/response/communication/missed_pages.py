@@ -39,7 +39,7 @@ def _audit_one(conn: Connection, policy: Policy, incident: Incident, *, now: dat
         return []
     begun = opened_at(conn, incident)
     grace = max(GRACE, timedelta(seconds=2 * policy.triage.page_anyway_after_s))
-    acknowledged = timeline.of_kind(conn, incident.id, "acknowledged", since=begun)
+    acknowledged = timeline.of_kind(conn, incident.id, "acknowledged", after=timeline.began(conn, incident.id))
     answered = {Role(e.data["role"]) for e in acknowledged if e.data.get("role") in set(Role)}
     rungs = ladder(incident.severity, begun, policy)
     missing = overdue(rungs, _paged(conn, incident, rungs), answered, now - grace)
@@ -72,7 +72,7 @@ def _page_now(conn: Connection, policy: Policy, incident: Incident, rung: Rung, 
     was = f"{rung.role.words} was to be paged {rung.at:%Y-%m-%d %H:%M} UTC"
     if waiting:
         for row in waiting:
-            outbox.reschedule(conn, row["dedup_key"], now)
+            outbox.reschedule(conn, row["dedup_key"], now, now=now)
         error = next((f" ({r['last_error']})" for r in waiting if r["last_error"]), "")
         words = f"{was} and the page has not gone out{error}: tried again now"
     else:

@@ -43,14 +43,15 @@ def round_of(conn: Connection, incident_id: str) -> str:
 def opened_at(conn: Connection, incident: Incident) -> datetime:
     """When its clocks of response began: with its detection, or the last time that it was opened again or its model became known."""
     begun = records.recall(conn, incident.id, Reopened) or records.recall(conn, incident.id, Recognised)
-    return begun.at if begun else incident.detected_at
+    at, moved_s = (begun.at, begun.moved_s) if begun else (incident.detected_at, 0.0)
+    return incidents.on_this_clock(conn, incident.id, at, moved_s)
 
 
 def respond_by(conn: Connection, policy: Policy, incident: Incident) -> datetime:
     """When a human must have answered, counted anew where the severity was changed on the way."""
     since = opened_at(conn, incident)
     if changed := records.recall(conn, incident.id, SeveritySet):
-        since = max(since, changed.at)
+        since = max(since, incidents.on_this_clock(conn, incident.id, changed.at, changed.moved_s))
     return response_deadline(incident, policy, opened_at=since)
 
 
@@ -72,7 +73,7 @@ def page(conn: Connection, policy: Policy, incident: Incident, call: Page, *, no
         dedup = f"page:{incident.id}:{call.key}{round_}:{channel}"
         payload = {"role": str(call.role), "to": call.role.words, "reason": call.reason, "channel": channel, "next_step": call.next_step}
         if not outbox.put(conn, "page", dedup, payload, now=now, incident_id=incident.id, at=call.at):
-            outbox.reschedule(conn, dedup, call.at or now, payload)
+            outbox.reschedule(conn, dedup, call.at or now, payload, now=now)
 
 
 def sync_pages(conn: Connection, incident_id: str, action: Literal["acknowledge", "resolve"], *, now: datetime) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from sqlalchemy import Connection
 
@@ -256,11 +256,14 @@ def overdue(conn: Connection, policy: Policy, item: outbox.Item, *, now: datetim
     is_watched = any(r["id"] > item.id and r["delivered_at"] is None and r["cancelled_at"] is None for r in timers)
     if one is None or not one.state.is_open or is_watched:  # a newer timer sees to it: they must not multiply
         return
-    told: Mapping[str, str] = max((r["payload"] for r in timers if r["payload"].get("paged_at")), key=lambda p: p["paged_at"], default={})
+    told: Mapping[str, Any] = next((r["payload"] for r in reversed(timers) if r["payload"].get("paged_at")), {})
     if one.to_carry_out:
         leases.wake(conn, incident.id, why=f"ordered and not in force: {summary_of(one.plan)}", key=f"order-{digest[:12]}-{now}", now=now)
     late_s = (now - one.given.since).total_seconds()
-    paged_at = min(datetime.fromisoformat(told["paged_at"]), now) if told else None  # a clock may have been set back since
+    paged_at = None
+    if told:
+        then = datetime.fromisoformat(told["paged_at"])
+        paged_at = min(incidents.on_this_clock(conn, incident.id, then, told.get("moved_s", 0.0)), now)
     is_due = late_s >= policy.containment.order_overdue_after_s or one.state is OrderState.LAPSED
     every = timedelta(minutes=policy.containment.order_page_every_min)
     if is_due and (paged_at is None or now - paged_at >= every or (one.state is OrderState.LAPSED and told.get("state") != one.state)):

@@ -47,7 +47,7 @@ def record_form(run: Run, digest: str, number: int, answer: FormAnswer | None) -
     """
     with run.world.transaction() as conn:
         now = run.world.now()
-        leases.take(conn, run.incident_id, str(run.lease.holder), now=now, lease_s=run.world.lease_s)  # no longer waiting
+        leases.take(conn, run.incident_id, str(run.lease.holder), here=run.world.elapsed(), lease_s=run.world.lease_s)  # no longer waiting
         known = records.recall(conn, run.incident_id, FormAnswer, digest[:12], number)
         if known is not None and known.decision is not None:
             return False

@@ -100,7 +100,8 @@ def watch(
 ) -> None:
     """Look at the order again then: is it in force? `paged_at`, `state`: when people were last paged about it, and as what."""
     key = f"order-overdue:{plan.incident_id}:{plan.digest[:12]}:{at.isoformat()}"
-    payload = {"digest": plan.digest, "paged_at": paged_at.isoformat() if paged_at else None, "state": state}
+    moved_s = incidents.moved_s(conn, plan.incident_id)
+    payload = {"digest": plan.digest, "paged_at": paged_at.isoformat() if paged_at else None, "moved_s": moved_s, "state": state}
     outbox.put(conn, ORDER_OVERDUE, key, payload, now=now, incident_id=plan.incident_id, at=at)
 
 

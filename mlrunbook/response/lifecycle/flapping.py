@@ -22,7 +22,7 @@ from mlrunbook.response.communication.escalation import DISPATCHER, is_unresolve
 from mlrunbook.response.communication.notifications import Page, request_action
 from mlrunbook.store import incidents, leases, outbox, records, timeline
 
-TIMER = "automation_back"
+TIMER = outbox.FLAPPING
 R = TypeVar("R", bound=Recorded)
 
 

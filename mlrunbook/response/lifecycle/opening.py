@@ -64,7 +64,7 @@ def begin_response(conn: Connection, policy: Policy, incident: Incident, *, by: 
     if start:
         leases.request_start(conn, incident.id, why=f"opened by {by}", now=now)
     else:
-        leases.expect(conn, incident.id, now=now)
+        leases.expect(conn, incident.id)
     flapping.note_opening(conn, policy, incident, now=now)
 
 

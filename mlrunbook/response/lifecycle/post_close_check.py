@@ -113,7 +113,8 @@ def _reopen(conn: Connection, policy: Policy, incident: Incident, why: str, *, s
     records.forget(conn, incident.id, Record.TRIAGE)
     discard(conn, incident.id)
     number, baseline = earlier.number + 1 if earlier else 1, triage.baseline if triage else None
-    records.replace(conn, incident.id, Reopened(number, now, since, why, baseline), now=now)
+    again = Reopened(number, now, since, why, baseline, moved_s=incidents.moved_s(conn, incident.id))
+    records.replace(conn, incident.id, again, now=now)
     reopened = incidents.reopen(conn, incident.id, why=why, actor=ACTOR, now=now)
     escalate(conn, policy, reopened, now=now)
     subject = f"[REOPENED] {messages.model_name(incident.model)} - {incident.severity.title()}"

@@ -41,6 +41,7 @@ def reopen_for_alert(conn: Connection, policy: Policy, incident: Incident, *, wh
         measured=False,
         before=Ending(incident.resolved_at, incident.closed_at, incident.review_due_at),
         triage=triage,
+        moved_s=incidents.moved_s(conn, incident.id),
     )
     records.forget(conn, incident.id, Record.TRIAGE)
     records.replace(conn, incident.id, again, now=now)

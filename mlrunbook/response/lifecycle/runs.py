@@ -30,7 +30,7 @@ def take(world: World, incident_id: str, holder: str) -> Run | None:
     standing = world.known_models.of(world.policy, [model], fresh=True)[model]
     with world.transaction() as conn:
         now = world.now()
-        lease = leases.take(conn, incident_id, holder, now=now, lease_s=world.lease_s)
+        lease = leases.take(conn, incident_id, holder, here=world.elapsed(), lease_s=world.lease_s)
         if lease and _has_unknown_model(conn, world.policy, incident_id, standing, now=now):
             leases.release(conn, lease, "free", now=now)
             return None

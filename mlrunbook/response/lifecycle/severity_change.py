@@ -59,7 +59,8 @@ def change_severity(conn: Connection, policy: Policy, incident: Incident, change
     raised = severity.rank > before.rank
     earlier = records.recall(conn, incident.id, SeveritySet)
     number = earlier.number + 1 if earlier else 1
-    records.replace(conn, incident.id, SeveritySet(number, now, before, severity, change.by, why, change.by_person), now=now)
+    moved_s = incidents.moved_s(conn, incident.id)
+    records.replace(conn, incident.id, SeveritySet(number, now, before, severity, change.by, why, change.by_person, moved_s), now=now)
     judged = Classification(severity, found.type if found else incident.type)
     made = incidents.classify(conn, incident.id, judged, why=why, actor=change.by, now=now)
     if found and (triage := records.recall(conn, incident.id, Triage)):

@@ -16,7 +16,6 @@ from mlrunbook.response.lifecycle.known_alerts import KnownAlerts, Recalled
 from mlrunbook.store import alerts, outbox
 from mlrunbook.store.alerts import Identity
 
-SILENCE_ENDS = "silence_ends"
 AT_ONCE = 1_000
 STRAGGLERS = timedelta(minutes=2)  # no transaction of an alert takes so long
 _DETAILS = "alert"  # in the body of a silenced one: what a normaliser read out of it, for the end of the silence
@@ -79,4 +78,6 @@ def _quiet(policy: Policy, alert: NormalisedAlert, now: datetime) -> Quiet | Non
 def _wake_at(conn: Connection, until: datetime, *, now: datetime) -> None:
     """One timer for all that is quiet until then, and one for what was being stored just then."""
     for at in (until, until + STRAGGLERS):
-        outbox.put(conn, SILENCE_ENDS, f"silence:{until.isoformat()}:{at.isoformat()}", {"until": until.isoformat()}, now=now, at=at)
+        key, told = f"silence:{until.isoformat()}:{at.isoformat()}", {"until": until.isoformat()}
+        if not outbox.put(conn, outbox.SILENCE_ENDS, key, told, now=now, at=at) and outbox.is_delivered(conn, key):
+            outbox.put(conn, outbox.SILENCE_ENDS, f"{key}:{now.isoformat()}", told, now=now, at=at)  # the clock was set back: it ends again

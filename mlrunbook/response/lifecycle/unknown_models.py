@@ -82,9 +82,9 @@ def recognise(conn: Connection, policy: Policy, incident: Incident, *, why: str,
     """The name is known now: a normal incident from here, its clocks counted from now. Who calls sees to its run."""
     earlier = records.recall(conn, incident.id, Recognised)
     records.forget(conn, incident.id, Record.UNKNOWN_MODEL)
-    records.replace(conn, incident.id, Recognised(earlier.number + 1 if earlier else 1, now), now=now)
+    records.replace(conn, incident.id, Recognised(earlier.number + 1 if earlier else 1, now, incidents.moved_s(conn, incident.id)), now=now)
     words = f"The model {incident.model} is known now ({why}): the response begins"
-    timeline.append(conn, incident.id, "reported", words, actor=ACTOR, at=now)
+    timeline.append(conn, incident.id, "reported", words, actor=ACTOR, at=now, data={"recognised": True})
     begin(conn, policy, incident, now=now)
 
 

@@ -298,8 +298,9 @@ def _trained_at(run: Run) -> datetime:
 
 
 def _staging_row(run: Run) -> journal.Row:
+    digest = _staging_digest(run)
     with run.world.transaction() as conn:
-        row = journal.find(conn, run.incident_id, _staging_digest(run), STAGE_ORDINAL)
+        row = journal.find(conn, run.incident_id, digest, STAGE_ORDINAL)
     if row is None or not row.settled:
         raise Refused(f"{_to_train(run).version} is not staged yet")
     return row

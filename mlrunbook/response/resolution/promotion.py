@@ -18,6 +18,7 @@ from mlrunbook.domain.resolution.plan import ReturnPlan
 from mlrunbook.domain.resolution.recovery import PromotionWatch, Recovery, RecoveryOutlook
 from mlrunbook.response.execution.approvals import approve_by_rule
 from mlrunbook.response.execution.plans import apply_action
+from mlrunbook.response.resolution.since_fix import fixed_at, since_fix
 from mlrunbook.response.run import Run
 from mlrunbook.store import plans, records
 
@@ -44,15 +45,15 @@ def watched(run: Run, recovery: Recovery) -> RecoveryOutlook:
     if applied is None or applied.path is not Path.RETRAIN or run.recall(PromotionWatch):
         return standing
     now = run.world.now()
-    ends = applied.at + timedelta(seconds=run.world.policy.retraining.watch_s)
-    fell, sentence = _fell(run, since=applied.at)
+    left_s = run.world.policy.retraining.watch_s - since_fix(run, applied).total_seconds()
+    fell, sentence = _fell(run, since=fixed_at(run, applied))
     if fell:
         with run.write() as conn:
             run.note(conn, "recovery", f"Promotion watch: {sentence}")
             records.forget(conn, run.incident_id, Record.RECOVERY)
         return RecoveryOutlook(False, sentence)
-    if now < ends:
-        left_s = (ends - now).total_seconds()
+    if left_s > 0:
+        ends = now + timedelta(seconds=left_s)
         waiting = f"{recovery.sentence}; the promoted version is watched until {ends:%H:%M:%S} UTC"
         return RecoveryOutlook(None, waiting, look_again_s=min(left_s + 0.5, LOOK_EVERY_S))
     with run.write() as conn:

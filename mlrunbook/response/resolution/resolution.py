@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import timedelta
 
 from mlrunbook.domain.actions import Action, Configure, Path, Plan, PlanKind, Promote, RollBack
 from mlrunbook.domain.containment.taking_back import Undo, undo_plan
@@ -14,7 +14,7 @@ from mlrunbook.domain.evaluation.outcomes import next_look_s
 from mlrunbook.domain.incident import Status
 from mlrunbook.domain.observed import ServingState
 from mlrunbook.domain.records import OF_THE_FIX, Record
-from mlrunbook.domain.resolution.fix import Applied, HumanResolution
+from mlrunbook.domain.resolution.fix import Applied, Fix, HumanResolution
 from mlrunbook.domain.resolution.paths import Situation
 from mlrunbook.domain.resolution.plan import ResolutionPlan, UndoPlan, propose
 from mlrunbook.domain.resolution.recovery import OutcomesOverdue, Recovery, RecoveryOutlook
@@ -26,6 +26,7 @@ from mlrunbook.response.execution import dry_run
 from mlrunbook.response.execution.approvals import approve_by_rule
 from mlrunbook.response.execution.plans import executed_containment, plan_of, report_left_out
 from mlrunbook.response.resolution import path, promotion, recovery, threshold
+from mlrunbook.response.resolution.since_fix import fixed_at, since_fix
 from mlrunbook.response.run import ACTOR, Run
 from mlrunbook.store import incidents, journal, plans, records
 
@@ -98,7 +99,7 @@ def applied(run: Run, digest: str) -> None:
     with run.write() as conn:
         now = run.world.now()
         assert wanted.path is not None  # a resolution plan takes a path
-        run.keep(conn, Applied(now, wanted.path))
+        run.keep(conn, Applied(now, wanted.path, run.world.elapsed()))
         why = "every change is read back; measuring fresh predictions"
         incidents.set_status(conn, run.incident_id, Status.MONITORING, why=why, actor=ACTOR, now=now)
 
@@ -124,15 +125,15 @@ def measure_recovery(run: Run) -> RecoveryOutlook:
     deadline = time.monotonic() + run.world.patience_s
     if standing := run.recall(Recovery):
         return _watched(run, standing, deadline)
-    since = _fixed_at(run)
+    fix = _fix(run)
     _monitor(run)
     while True:
-        seen = recovery.judge(run, since)
+        seen = recovery.judge(run, fix.at)
         if seen.recovered is not None or time.monotonic() > deadline:
             break
         run.world.sleep(min(run.world.policy.recovery_watch.check_every_s, 1.0))
     if seen.recovered is None:
-        return _not_known_yet(run, seen, since)
+        return _not_known_yet(run, seen, fix)
     with run.write() as conn:
         run.note(conn, "recovery", f"Recovery check: {seen.sentence}", {"f1": seen.f1, "labelled": seen.labelled})
         if seen.recovered:
@@ -150,10 +151,10 @@ def _monitor(run: Run) -> None:
             incidents.set_status(conn, run.incident_id, Status.MONITORING, why=why, actor=ACTOR, now=run.world.now())
 
 
-def _not_known_yet(run: Run, seen: Recovery, since: datetime) -> RecoveryOutlook:
+def _not_known_yet(run: Run, seen: Recovery, fix: Fix) -> RecoveryOutlook:
     """While predictions flow and only their outcomes are missing, the incident stays in monitoring for as long as they take, and the
     team lead is told once that they are late. Anything else that cannot be measured in time goes to a human (`give_up`)."""
-    elapsed = run.world.now() - since
+    elapsed = since_fix(run, fix)
     overdue = elapsed > timedelta(minutes=run.world.policy.recovery_watch.give_up_after_min)
     if not seen.waits_for_outcomes:
         return RecoveryOutlook(None, seen.sentence, give_up=overdue)
@@ -178,23 +179,23 @@ def _watched(run: Run, standing: Recovery, deadline: float) -> RecoveryOutlook:
         run.world.sleep(min(seen.look_again_s, run.world.policy.recovery_watch.check_every_s))
 
 
-def _fixed_at(run: Run) -> datetime:
-    """When the last change of the plan was read back, or when a human said it is fixed."""
+def _fix(run: Run) -> Fix:
+    """The last change of the plan was read back, or a human said it is fixed."""
     fix = run.recall(Applied) or run.recall(HumanResolution)
     if fix is None:
         raise Refused("nothing has been applied yet: there is no recovery to measure")
-    return fix.at
+    return fix
 
 
 def plan_undo(run: Run) -> UndoPlan:
     """What of the containment is taken back now, and why the rest is kept."""
-    incident = run.incident()
+    incident, since = run.incident(), fixed_at(run, _fix(run))
     with run.world.transaction() as conn:
         now = run.world.now()
         resolution = plans.current(conn, run.incident_id, PlanKind.RESOLUTION)
         if reported := reports.unanswered(conn, run.incident_id):
             raise Refused(f"containment stays: {reported}")
-        if newer := emergency.in_force(conn, run.world.policy, incident, since=_fixed_at(run), now=now):
+        if newer := emergency.in_force(conn, run.world.policy, incident, since=since, now=now):
             word = f"mlrunbook incidents contain {run.incident_id} --take-back"
             raise Refused(f"recovered, but ordered since the fix: {'; '.join(newer)}; only a person takes that back: {word}")
         if left := emergency.not_in_force(conn, run.world.policy, incident, now=now):

@@ -28,6 +28,7 @@ def remind(conn: Connection, policy: Policy, item: outbox.Item, *, now: datetime
     """Nothing where it was approved, or where the incident was opened again."""
     incident = incidents.get(conn, str(item.incident_id), lock=True)
     due = datetime.fromisoformat(item.payload["due"])
+    now = max(now, datetime.fromisoformat(item.payload["at"]))  # it may come early: the clock was set back
     if incident.status.is_open or incident.review_due_at != due or records.recall(conn, incident.id, Approved):
         return
     if outbox.is_delivered(conn, item.dedup_key):

@@ -78,7 +78,7 @@ def measured(world: World, incident_id: str) -> None:
 def waiting(world: World, incident_id: str) -> None:
     """A run carries the incident and is suspended for a human."""
     with world.transaction() as conn:
-        lease = leases.take(conn, incident_id, "run-1", now=world.now(), lease_s=30)
+        lease = leases.take(conn, incident_id, "run-1", here=world.elapsed(), lease_s=30)
         assert lease
         leases.release(conn, lease, "waiting", now=world.now())
 
@@ -478,7 +478,7 @@ def test_a_low_incident_closes_with_a_reason_and_nothing_goes_out_for_it_anymore
     assert due(world, incident_id, "page", "message", "update", "response_due") == [f"message:{incident_id}:closed:incidents"]
     with world.transaction() as conn:
         assert leases.get(conn, incident_id).state == "done"
-        assert leases.take(conn, incident_id, "run-2", now=world.now(), lease_s=30) is None
+        assert leases.take(conn, incident_id, "run-2", here=world.elapsed(), lease_s=30) is None
 
 
 def test_an_incident_that_nothing_has_measured_closes_with_a_reason(client: TestClient, model: str) -> None:

@@ -231,3 +231,38 @@ def test_the_webhook_carries_the_token_and_anything_but_2xx_is_an_error() -> Non
     assert (str(seen[0].url), seen[0].headers["authorization"]) == ("http://gateway/webhooks/alertmanager", "Bearer mlrb_x")
     with pytest.raises(httpx.HTTPStatusError):
         gateway({"version": "4"})
+
+
+@pytest.mark.parametrize("hours", [1, 25])
+def test_a_clock_that_is_set_back_delays_no_alert(engine: Engine, model: str, hours: int) -> None:
+    back = NOW - timedelta(hours=hours)
+
+    def refuse(_: dict[str, Any]) -> None:
+        raise Transient("the gateway is away")
+
+    told: list[dict[str, Any]] = []
+    evaluate(engine, NOW, ServerSeen(down_for=timedelta(hours=1)))
+    alerts.deliver_due(engine, refuse, now=NOW)
+    assert alerts.deliver_due(engine, told.append, now=back) >= 1, "the next try is not an hour away"
+    assert alerts.deliver_due(engine, told.append, now=back + timedelta(seconds=1)) == 0, "and it is told once"
+    assert alerts.deliver_due(engine, told.append, now=back + alerts.REPEAT) >= 1
+
+
+@pytest.mark.parametrize(
+    "health",
+    [
+        None,
+        {"features": {"state": "failing", "failingSince": NOW.isoformat()}},
+        {"notLoaded": {"version": "v2", "since": NOW.isoformat(), "error": "no"}},
+    ],
+    ids=["down", "no features", "not loaded"],
+)
+def test_what_is_wrong_with_a_server_lasts_on_when_the_clock_is_set_back(health: dict[str, Any] | None) -> None:
+    clock = NOW
+    watch = alerts.ServerWatch(lambda _: health, lambda _: False, lambda: clock)
+    watch("m")
+    clock = NOW - timedelta(hours=1)
+    watch("m")
+    clock += timedelta(minutes=2)
+    seen = watch("m")
+    assert max(d for d in (seen.down_for, seen.features_down_for, seen.not_loaded_for) if d is not None) == timedelta(minutes=2)

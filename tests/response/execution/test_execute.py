@@ -137,7 +137,7 @@ def open_incident(world: World, family: str = "performance", *, holder: str = "r
         incident, _ = incidents.open_or_join(conn, told, now=world.now())
         incidents.set_status(conn, incident.id, Status.INVESTIGATING, why="real", actor="test", now=world.now())
         evidence.preserve(conn, incident.id, "metrics.json", b"{}", "application/json", now=world.now())
-        lease = leases.take(conn, incident.id, holder, now=world.now(), lease_s=3600)
+        lease = leases.take(conn, incident.id, holder, here=world.elapsed(), lease_s=3600)
     assert lease is not None
     return incident.id, lease
 

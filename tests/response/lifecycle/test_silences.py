@@ -170,3 +170,15 @@ def test_maintenance_silences_all_but_safety(world: World, clock: Clock, notifie
     assert len(fire(world, clock, MISSED_FAILURE_ALERT)) == 1
     deliver(world)
     assert notifier.pages() != []
+
+
+def test_one_silenced_again_after_the_clock_was_set_back_is_heard_when_the_silence_ends_again(quiet: World, clock: Clock) -> None:
+    fire(quiet, clock)
+    clock.advance(hours=3)
+    deliver(quiet)
+    clock.jump(hours=-2)
+    fire(quiet, clock, starts=90)
+    assert [row["starts_at"] for row in silenced(quiet)] == [T0 + timedelta(minutes=90)]
+    clock.advance(hours=2)
+    deliver(quiet)
+    assert silenced(quiet) == []

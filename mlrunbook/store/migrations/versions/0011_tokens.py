@@ -7,7 +7,7 @@ from alembic import op
 from sqlalchemy.dialects.postgresql import ARRAY
 
 revision = "0011_tokens"
-down_revision = "0009_intake_keys"
+down_revision = "0010_clock_jumps"
 
 
 def _person_of(name: str) -> str:

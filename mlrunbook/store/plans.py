@@ -132,11 +132,11 @@ def decide(
     get(conn, incident_id, digest)
     for row in _rows(conn, incident_id, digest):
         stands = row.voided_at is None and (row.expires_at is None or row.expires_at > now)  # an expired one may be given again
-        if stands and (row.approver, row.decision, row.door) == (said.approver, said.decision, said.door):
+        if stands and (row.counts_as, row.approver, row.decision, row.door) == (said.counts_as, said.approver, said.decision, said.door):
             return row
     made = conn.execute(
         insert(approvals)
-        .values(incident_id=incident_id, plan_digest=digest, at=now, expires_at=expires_at, **asdict(said))
+        .values(incident_id=incident_id, plan_digest=digest, at=now, expires_at=expires_at, **asdict(said) | {"person": said.counts_as})
         .returning(approvals)
     ).one()
     text = f"Plan {digest[:12]} {said.decision} by {_who(said)}" + (f": {said.reason}" if said.reason else "")

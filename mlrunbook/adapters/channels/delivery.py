@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from mlrunbook.adapters.channels import mail, pagerduty
 from mlrunbook.adapters.channels.rendering import Format, block, cut, format_of, inert, parts
@@ -14,7 +14,7 @@ from mlrunbook.domain.policy.policy import channel_variable
 from mlrunbook.ports import Message
 
 if TYPE_CHECKING:
-    from apprise import NotifyBase
+    from apprise import NotifyBase, NotifyType
 
 
 MAX_TITLE = 250
@@ -44,7 +44,10 @@ def deliver(message: Message, address: str, *, first_key: str | None = None) -> 
         return Delivery(scheme, f"the mail server took it{f', but refused {refused} of its recipients' if refused else ''}", refused)
     target = _target(message.channel, address)
     try:
-        sent = all(target.notify(body=body, title=title, body_format="text") for title, body in _rendered(message, target))
+        sent = all(
+            target.notify(body=body, title=title, notify_type=_kind(message), body_format="text")
+            for title, body in _rendered(message, target)
+        )
     except Exception as error:  # a plugin's own error; its text may hold the address, so it is not repeated
         raise Transient(f"channel {message.channel} failed with {type(error).__name__}: {_advice(message.channel)}") from None
     if not sent:
@@ -56,10 +59,21 @@ def scheme_of(address: str) -> str:
     return address.partition("://")[0].lower()
 
 
+def _kind(message: Message) -> NotifyType:
+    """What some services do depends on it: told of something that only informs, Opsgenie closes an alert and opens none."""
+    import apprise
+
+    return apprise.NotifyType.FAILURE if message.page else apprise.NotifyType.WARNING
+
+
+def _format(target: Any) -> Format:
+    return format_of(target.schemas())
+
+
 def _rendered(message: Message, target: NotifyBase) -> Iterator[tuple[str, str]]:
     """Title and body of every message that this one becomes there, in the format that the service reads. Apprise itself escapes nothing
     where one target is notified."""
-    form, subject = format_of(target.schemas()), line(message.subject)
+    form, subject = _format(target), line(message.subject)
     in_body = target.title_maxlen <= 0 or target.overflow_amalgamate_title
     most = min(target.title_maxlen, MAX_TITLE) if target.title_maxlen > 0 else MAX_TITLE
     title = cut(subject, Format.SLACK_TITLE if form is Format.SLACK else form, most)
@@ -79,7 +93,7 @@ def _target(channel: str, address: str) -> NotifyBase:
     if "overflow=" not in address:
         target.overflow_mode = apprise.OverflowMode.SPLIT  # a list too long for one message becomes two, never a cut list
     # Whatever the address says of a format: what we send is text, and no markup of anybody's is to be read in it.
-    target.notify_format = apprise.NotifyFormat.HTML if format_of(target.schemas()) is Format.HTML else apprise.NotifyFormat.TEXT
+    target.notify_format = apprise.NotifyFormat.HTML if _format(target) is Format.HTML else apprise.NotifyFormat.TEXT
     return target
 
 

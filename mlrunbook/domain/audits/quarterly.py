@@ -59,6 +59,7 @@ class TokenSeen:
     scopes: tuple[str, ...]
     created_at: datetime
     last_used_at: datetime | None
+    person: str = ""  # empty: as the name says
 
 
 @dataclass(frozen=True)

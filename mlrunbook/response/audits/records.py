@@ -165,7 +165,7 @@ def _reviews(conn: Connection, touched: Iterable[Incident], period: Period, poli
 
 
 def _tokens(conn: Connection) -> list[TokenSeen]:
-    return [TokenSeen(t.id, t.name, t.role, t.scopes, t.created_at, t.last_used_at) for t in tokens.in_force(conn)]
+    return [TokenSeen(t.id, t.name, t.role, t.scopes, t.created_at, t.last_used_at, t.person) for t in tokens.in_force(conn)]
 
 
 def _drills(conn: Connection, period: Period) -> list[DrillSeen]:

@@ -123,7 +123,7 @@ CHANNELS: dict[str, tuple[str, Callable[[Any], list[str]], Callable[[str], Seen]
         _as_markdown,
     ),
     "mattermost": ("mmost://localhost/3ccdd113474722377935511fc85d3dd4", lambda sent: [sent["text"]], _as_markdown),
-    "rocket chat": ("rocket://localhost/" + "a" * 24 + "/" + "b" * 24 + "?mode=webhook", lambda sent: [sent["text"]], _as_markdown),
+    "rocket chat": ("rocket://" + "a" * 24 + "/" + "b" * 24 + "@localhost", lambda sent: [sent["text"]], _as_markdown),
     "google chat": ("gchat://workspace/key/token", lambda sent: [sent["text"]], _as_text),
     "opsgenie": ("opsgenie://" + "a" * 36, lambda sent: [sent["description"]], _as_text),
     "webhook": ("json://localhost/", lambda sent: [sent["title"], sent["message"]], _as_text),

@@ -6,7 +6,7 @@ import sqlalchemy as sa
 from alembic import op
 
 revision = "0014_approvals_person"
-down_revision = "0009_intake_keys"
+down_revision = "0011_tokens"
 
 
 def person_of(name: str) -> str:

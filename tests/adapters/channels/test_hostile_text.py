@@ -136,12 +136,11 @@ CHANNELS: dict[str, tuple[str, Callable[[Any], list[str]], Callable[[str], Seen]
 
 
 class _Answer:
-    status_code = 200
     is_success = True
     text, headers = "ok", {"Content-Type": "application/json"}
 
-    def __init__(self, content: bytes) -> None:
-        self.content = content
+    def __init__(self, content: bytes, status: int = 200) -> None:
+        self.content, self.status_code = content, status
 
     def json(self) -> Any:
         return {"message": "taken", "ok": True, "channel": "c"}
@@ -152,10 +151,10 @@ def far_side() -> Iterator[list[Any]]:
     """The services: what the HTTP libraries are asked to send."""
     sent: list[Any] = []
 
-    def post(*_: Any, **given: Any) -> _Answer:
+    def post(*url: Any, **given: Any) -> _Answer:
         body = given.get("json") or given.get("data")
         sent.append(json.loads(body) if isinstance(body, str | bytes) else body)
-        return _Answer(b'{"ok": true, "success": true}')
+        return _Answer(b'{"ok": true, "success": true, "requestId": "r"}', 202 if "opsgenie" in str(url) else 200)
 
     def slack(*_: Any, **given: Any) -> _Answer:
         post(**given)
@@ -186,6 +185,7 @@ def test_a_channel_shows_hostile_text_and_does_nothing_that_it_says(channel: str
     address, texts_of, read = CHANNELS[channel]
     with far_side() as sent:
         deliver(message(hostile), address)
+    assert sent, "it pages"
     seen = [read(text) for one in sent for text in texts_of(one)]
     assert [act for one in seen for act in one.acted_on] == []
     for one in seen:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import re
 import secrets
-import unicodedata
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -17,13 +16,14 @@ from sqlalchemy import Column, Connection, DateTime, Table, Text, func, insert, 
 from sqlalchemy.dialects.postgresql import ARRAY
 
 from mlrunbook.base.db import metadata
+from mlrunbook.domain import people
 from mlrunbook.domain.errors import Invalid, NotApproved, NotFound
+from mlrunbook.domain.people import person_of
 
 PREFIX = "mlrb_"
 TOKEN_ID = re.compile("[0-9a-f]{8}")
 USED_WITHIN = timedelta(hours=1)  # how exactly the last use is kept: not a write a request
 MODEL_PATTERN = re.compile(r"[A-Za-z0-9._*?-]{1,100}")
-INVISIBLE = ("Cc", "Cf", "Co", "Cs", "Cn", "Zl", "Zp")  # Unicode categories: two names must not look the same
 
 
 class Scope(StrEnum):
@@ -56,11 +56,6 @@ tokens = Table(
     Column("revoked_at", DateTime(timezone=True)),
     Column("last_used_at", DateTime(timezone=True)),  # to the hour; None: never since it is kept
 )
-
-
-def person_of(name: str) -> str:
-    """The id of a person by name: the same for every way to write it that looks or reads the same."""
-    return " ".join(unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", name).casefold()).split())
 
 
 @dataclass(frozen=True)
@@ -115,15 +110,14 @@ def create(
     wanted, limits, now = sorted(set(scopes)), limits or Limits(), datetime.now(UTC)
     if not name.strip() or not wanted:
         raise Invalid(f"a token needs a name and at least one scope ({', '.join(Scope)})", field="scopes")
-    if any(unicodedata.category(char) in INVISIBLE for char in name + person):
-        raise Invalid("the name and the person of a token hold no invisible or control characters", field="name")
+    name, who = _named(conn, name, person)
     if limits.expires_at is not None and limits.expires_at <= now:
         raise Invalid(f"a token cannot expire in the past ({limits.expires_at.isoformat()})", field="expires")
     token_id, secret = secrets.token_hex(4), secrets.token_urlsafe(32)
     row = {
         "id": token_id,
-        "name": name.strip(),
-        "person": person_of(person) or person_of(name),
+        "name": name,
+        "person": who,
         "role": role,
         "scopes": [str(s) for s in wanted],
         "sha256": _digest(secret),
@@ -131,6 +125,16 @@ def create(
     }
     conn.execute(insert(tokens).values(**row, senders=list(limits.senders), models=list(limits.models), expires_at=limits.expires_at))
     return f"{PREFIX}{token_id}_{secret}"
+
+
+def _named(conn: Connection, name: str, person: str) -> tuple[str, str]:
+    """The name and the person id as they are kept. Invalid where one could be taken for somebody else's."""
+    name = people.checked(name, "name")
+    who = person_of(people.checked(person, "person") if person.strip() else name)
+    for held in in_force(conn):
+        if held.person != who and (people.looks_like(name, [held.name]) or people.looks_like(who, [held.person])):
+            raise Invalid(f"name: {name} can be mistaken for {held.name}, who has a token: add what tells them apart", field="name")
+    return name, who
 
 
 def verify(conn: Connection, presented: str, *, note_use: bool = True) -> Identity | None:

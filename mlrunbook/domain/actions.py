@@ -379,6 +379,7 @@ class Plan:
     rule: str | None = None  # the policy rule an automatic plan rests on
     expected: str = ""  # what the approver should expect to see afterwards
     facts: Mapping[str, Any] = field(default_factory=dict)  # numbers the approver is shown
+    requested_by: tuple[str, ...] = ()  # the person ids of whoever asked for it; empty: the runbook itself
 
     def __post_init__(self) -> None:
         check_own(self.model, self.actions)
@@ -389,7 +390,10 @@ class Plan:
             "path": str(self.path) if self.path else None,
             "reasons": list(self.reasons),
             "actions": [a.as_dict() for a in self.actions],
+            "requested_by": list(self.requested_by),
         }
+        if not self.requested_by:  # what was stored before plans named it keeps its digest
+            del body["requested_by"]
         return dict(json.loads(json.dumps(body, default=str)))
 
     @classmethod
@@ -404,6 +408,7 @@ class Plan:
             rule=body.get("rule"),
             expected=body.get("expected", ""),
             facts=body.get("facts", {}),
+            requested_by=tuple(body.get("requested_by", ())),
         )
 
     @property

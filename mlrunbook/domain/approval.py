@@ -6,8 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+from mlrunbook.domain.people import person_of
 from mlrunbook.domain.records import Record, Recorded
 
+PREFECT_FORM = "prefect_form"  # the form in Prefect's UI: one login that many share
 POLICY_RULE = "policy_rule"  # the door through which a named policy rule approves an automatic plan
 DECISIONS = ("approved", "rejected")
 CLOCKS_DIFFER = timedelta(minutes=10)  # at most, between the machine where it was given and the one that uses it
@@ -15,7 +17,8 @@ CLOCKS_DIFFER = timedelta(minutes=10)  # at most, between the machine where it w
 
 @dataclass(frozen=True)
 class Decision:
-    """A decision about a plan, from whom the door proved it came. `verified` False: the door cannot prove who it was."""
+    """A decision about a plan, from whom the door proved it came. `verified` False: the door cannot prove who it was. `person` is the
+    person id of the token; empty: as the name says."""
 
     decision: str  # approved, rejected
     approver: str
@@ -23,6 +26,16 @@ class Decision:
     door: str
     verified: bool = True
     reason: str = ""
+    person: str = ""
+
+    @property
+    def counts_as(self) -> str:
+        return counts_as(self.door, self.verified, self.person, self.approver)
+
+
+def counts_as(door: str, verified: bool, person: str, name: str) -> str:
+    """Who counts: the person, or where the door cannot prove who it was, the door itself, whatever name was typed there."""
+    return (person or person_of(name)) if verified else door
 
 
 @dataclass(frozen=True)
@@ -49,17 +62,29 @@ class Approval:
     voided_at: datetime | None = None
     voided_because: str | None = None
     ran_out: bool | None = None  # its minutes are over by the store's own clock; None: the store did not note when it was given
+    person: str = ""  # the person id behind the token; empty: as the name says
+
+    @property
+    def counts_as(self) -> str:
+        return counts_as(self.door, self.verified, self.person, self.approver)
+
+    @property
+    def persons(self) -> frozenset[str]:
+        """Whoever this may be: who counts, and whoever the name says it is."""
+        return frozenset({self.counts_as, person_of(self.approver)})
 
 
 @dataclass(frozen=True)
 class ApprovalRules:
     """`count` distinct people, each in one of `roles` (empty: any holder of an approve token). `unverified_doors` are the doors
-    that policy lets in although they cannot prove who it was; `plan_rule` is the policy rule the plan itself names, if any."""
+    that policy lets in although they cannot prove who it was; `plan_rule` is the policy rule the plan itself names, if any.
+    `requesters`: who asked for the plan, and therefore is not among those who approve it."""
 
     count: int = 1
     roles: frozenset[str] = frozenset()
     unverified_doors: frozenset[str] = frozenset()
     plan_rule: str | None = None
+    requesters: frozenset[str] = frozenset()
 
 
 def valid(approval: Approval, plan_digest: str, now: datetime, rules: ApprovalRules) -> tuple[bool, str]:
@@ -79,11 +104,22 @@ def valid(approval: Approval, plan_digest: str, now: datetime, rules: ApprovalRu
         if rules.plan_rule is None or approval.approver != rules.plan_rule:
             return False, f"policy rule {approval.approver} does not cover this plan: a person must approve it"
         return True, f"approved by policy rule {approval.approver}"
-    if not approval.verified and approval.door not in rules.unverified_doors:
-        return False, f"{who} came through {approval.door}, which cannot prove who it was: use `mlrunbook incidents approve`"
-    if rules.roles and approval.role not in rules.roles and approval.door not in rules.unverified_doors:
-        return False, f"{who} does not count: role {approval.role or 'none'} may not approve this, {_any_of(rules.roles)} may"
+    if why_not := _excluded(approval, rules):
+        return False, f"{who} {why_not}"
     return True, f"approved by {approval.approver} through {approval.door}" + ("" if approval.verified else " (unverified)")
+
+
+def _excluded(approval: Approval, rules: ApprovalRules) -> str | None:
+    """Why the yes of this person through this door does not count."""
+    trusted = approval.door in rules.unverified_doors
+    if not approval.verified and not trusted:
+        return f"came through {approval.door}, which cannot prove who it was: use `mlrunbook incidents approve`"
+    if rules.roles and approval.role not in rules.roles and not trusted:
+        return f"does not count: role {approval.role or 'none'} may not approve this, {_any_of(rules.roles)} may"
+    if rules.requesters & approval.persons:
+        asked = approval.approver if approval.verified else f"{approval.door} or {approval.approver}"
+        return f"does not count: {asked} asked for this plan, another person must approve it (not_by_requester)"
+    return None
 
 
 def granted(approvals: Sequence[Approval], plan_digest: str, now: datetime, rules: ApprovalRules) -> tuple[bool, str]:
@@ -99,12 +135,19 @@ def granted(approvals: Sequence[Approval], plan_digest: str, now: datetime, rule
     yes = [(row, sentence) for row, counts, sentence in checked if counts]
     if any(row.door == POLICY_RULE for row, _ in yes):
         return True, next(sentence for row, sentence in yes if row.door == POLICY_RULE)
-    people = {row.approver.strip().casefold(): sentence for row, sentence in yes}
+    people = _people(yes)
     if len(people) >= rules.count:
         return True, "; ".join(people.values())
     problems = [sentence for _, counts, sentence in checked if not counts]
     need = f"{len(people)} of {rules.count} approvals for plan {plan_digest[:12]}"
     return False, "; ".join([need, *problems])
+
+
+def _people(yes: Sequence[tuple[Approval, str]]) -> dict[str, str]:
+    """One entry a person. A name typed at a door that proves nothing adds nobody when its owner has said yes with a token."""
+    people = {row.counts_as: sentence for row, sentence in yes if row.verified}
+    typed = {row.counts_as: sentence for row, sentence in yes if not row.verified and person_of(row.approver) not in people}
+    return people | typed
 
 
 def is_entitled(row: Approval, rules: ApprovalRules) -> bool:

@@ -8,13 +8,11 @@ from datetime import datetime
 from sqlalchemy import Connection
 
 from mlrunbook.domain.actions import Plan
-from mlrunbook.domain.approval import Approval, ApprovalRules, granted, is_entitled, valid
+from mlrunbook.domain.approval import PREFECT_FORM, Approval, ApprovalRules, granted, is_entitled, valid
 from mlrunbook.domain.policy.policy import Policy
 from mlrunbook.domain.resolution.deciding import PlanState, Step, standing_of
 from mlrunbook.store import journal, plans
 from mlrunbook.store.plans import StoredApproval
-
-PREFECT_FORM = "prefect_form"
 
 
 def rules_for(policy: Policy, plan: Plan) -> ApprovalRules:
@@ -24,6 +22,7 @@ def rules_for(policy: Policy, plan: Plan) -> ApprovalRules:
         roles=frozenset(str(r) for r in rule.roles),
         unverified_doors=frozenset({PREFECT_FORM}) if rule.accept_prefect_form else frozenset(),
         plan_rule=plan.rule,
+        requesters=frozenset(plan.requested_by) if rule.excludes_requester else frozenset(),
     )
 
 
@@ -55,7 +54,7 @@ def state_of(conn: Connection, policy: Policy, plan: Plan, *, now: datetime) -> 
         replaced=plans.is_superseded(conn, plan.incident_id, plan.digest),
         rejected=is_rejected(conn, policy, plan),
         approved=approval is not None,
-        expired=_have_expired(approvals, plan, rules_for(policy, plan), now),
+        expired=_have_expired(approvals, now),
         why=why,
     )
 
@@ -66,6 +65,7 @@ def _step(conn: Connection, plan: Plan, ordinal: int) -> Step:
     return Step(action, row.state, row.before, row.undone_by is not None) if row else Step(action)
 
 
-def _have_expired(approvals: Iterable[Approval], plan: Plan, rules: ApprovalRules, now: datetime) -> bool:
+def _have_expired(approvals: Iterable[Approval], now: datetime) -> bool:
+    """Somebody approved it, and every such approval is over by now."""
     said = [row for row in approvals if row.decision == "approved" and row.voided_at is None]
-    return bool(said) and not any(valid(row, plan.digest, now, rules)[0] for row in said)
+    return bool(said) and all(row.expires_at is not None and row.expires_at <= now for row in said)

@@ -137,14 +137,13 @@ def decide(
     """Write one approval row. The same person deciding the same twice adds nothing."""
     get(conn, incident_id, digest)
     for row in _rows(conn, incident_id, digest):
-        stands = (
-            row.voided_at is None and not row.ran_out and (row.expires_at is None or row.expires_at > now)
-        )  # an expired one may be given again
-        if stands and (row.approver, row.decision, row.door) == (said.approver, said.decision, said.door):
+        # One that has run out may be given again.
+        stands = row.voided_at is None and not row.ran_out and (row.expires_at is None or row.expires_at > now)
+        if stands and (row.counts_as, row.approver, row.decision, row.door) == (said.counts_as, said.approver, said.decision, said.door):
             return row
     made = conn.execute(
         insert(approvals)
-        .values(incident_id=incident_id, plan_digest=digest, at=now, expires_at=expires_at, **asdict(said))
+        .values(incident_id=incident_id, plan_digest=digest, at=now, expires_at=expires_at, **asdict(said) | {"person": said.counts_as})
         .returning(approvals, literal(False).label("ran_out"))
     ).one()
     text = f"Plan {digest[:12]} {said.decision} by {_who(said)}" + (f": {said.reason}" if said.reason else "")

@@ -192,6 +192,7 @@ approvals = Table(
     Column("plan_digest", Text, nullable=False),
     Column("decision", Text, nullable=False),  # approved, rejected
     Column("approver", Text, nullable=False),
+    Column("person", Text, nullable=False),  # who counts: a person id, or the door where nobody is proven
     Column("role", Text),
     Column("door", Text, nullable=False),  # cli, rest, prefect_form, policy_rule
     Column("verified", Boolean, nullable=False),  # False: the door cannot prove who it was

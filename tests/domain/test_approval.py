@@ -68,6 +68,42 @@ def test_two_approvals_mean_two_people() -> None:
     assert granted([YES, replace(YES, approver="manager-1", role="engineering_manager")], DIGEST, NOW, two)[0]
 
 
+def test_people_are_told_apart_by_their_id_and_not_by_name_door_or_token() -> None:
+    two = replace(LEADS, count=2)
+    same = [replace(YES, approver=name, person="kim", door=door) for name, door in (("Kim", "cli"), ("K. Lee", "rest"), ("lead-1", "rest"))]
+    assert not granted(same, DIGEST, NOW, two)[0]
+    assert granted([*same, replace(YES, person="lee")], DIGEST, NOW, two)[0], "two people may have one name"
+
+
+FORM = replace(YES, verified=False, door="prefect_form", role=None)
+WITH_FORM = replace(LEADS, count=2, unverified_doors=frozenset({"prefect_form"}))
+
+
+def test_a_shared_form_is_one_login_however_many_names_are_typed_into_it() -> None:
+    typed = [replace(FORM, approver=name) for name in ("anybody", "somebody else", "Lead-2", "lead-3")]
+    ok, sentence = granted(typed, DIGEST, NOW, WITH_FORM)
+    assert not ok
+    assert sentence.startswith("1 of 2")
+    assert granted([YES, *typed], DIGEST, NOW, WITH_FORM)[0]
+    assert not granted([YES, *typed], DIGEST, NOW, replace(WITH_FORM, count=3))[0]
+
+
+@pytest.mark.parametrize("typed", ["lead-1", " LEAD-1 ", "Ｌead-1"])
+def test_a_yes_by_token_and_by_form_of_one_person_is_one(typed: str) -> None:
+    assert not granted([YES, replace(FORM, approver=typed)], DIGEST, NOW, WITH_FORM)[0]
+
+
+def test_whoever_asked_for_the_plan_is_not_among_those_who_approve_it() -> None:
+    asked = replace(LEADS, requesters=frozenset({"lead-1"}))
+    ok, sentence = valid(YES, DIGEST, NOW, asked)
+    assert not ok
+    assert "lead-1 asked for this plan, another person must approve it" in sentence
+    assert not valid(replace(YES, approver="Kim", person="lead-1"), DIGEST, NOW, asked)[0]
+    assert not valid(replace(YES, approver=" Lead-1", person="kim"), DIGEST, NOW, asked)[0], "who typed the name may be this one"
+    assert valid(replace(YES, approver="Lee", person="lee"), DIGEST, NOW, asked)[0]
+    assert not granted([YES, replace(YES, approver="lead-1", decision="rejected")], DIGEST, NOW, asked)[0], "may still withdraw it"
+
+
 def test_one_entitled_no_stops_the_plan_until_it_is_voided() -> None:
     no = replace(YES, approver="manager-1", decision="rejected")
     assert granted([YES, no], DIGEST, NOW, LEADS) == (False, "manager-1 rejected the plan")

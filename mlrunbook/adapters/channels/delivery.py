@@ -4,18 +4,25 @@ from __future__ import annotations
 
 import logging
 import re
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import unquote
 
 from mlrunbook.adapters.channels import mail, pagerduty
+from mlrunbook.adapters.channels.rendering import Format, block, cut, format_of, inert, parts
 from mlrunbook.domain.communication.messages import line
 from mlrunbook.domain.errors import Refused, Transient
 from mlrunbook.domain.policy.policy import channel_variable
 from mlrunbook.ports import Message
 
 if TYPE_CHECKING:
-    from apprise import NotifyBase
+    from apprise import NotifyBase, NotifyType
+
+
+MAX_TITLE = 250
+AROUND_TITLE = 40  # what apprise puts around a title that it sends within the body
+MIN_BODY = 100
 
 
 HIDDEN = "***"
@@ -36,7 +43,7 @@ def deliver(message: Message, address: str, *, first_key: str | None = None) -> 
     `first_key`: the key of the incident's first mail, on which a mail's thread hangs.
     """
     scheme = scheme_of(address)
-    plain = replace(message, subject=_without_mentions(line(message.subject)), body=_without_mentions(message.body))
+    plain = replace(message, subject=inert(line(message.subject)), body=inert(block(message.body)))
     if scheme == pagerduty.SCHEME:
         return Delivery(scheme, pagerduty.send(plain, address))
     if scheme in mail.SCHEMES:
@@ -45,7 +52,10 @@ def deliver(message: Message, address: str, *, first_key: str | None = None) -> 
     target = _target(message.channel, address)
     try:
         with _apprise_log() as said:
-            sent = target.notify(body=plain.body or plain.subject, title=plain.subject, body_format="text")
+            sent = all(
+                target.notify(body=body, title=title, notify_type=_kind(message), body_format="text")
+                for title, body in _rendered(message, target)
+            )
     except Exception as error:  # a plugin's own error; its text may hold the address, so it is not repeated
         raise Transient(f"channel {message.channel} failed with {type(error).__name__}: {_advice(message.channel)}") from None
     if not sent:
@@ -60,6 +70,29 @@ def scheme_of(address: str) -> str:
     return address.partition("://")[0].lower()
 
 
+def _kind(message: Message) -> NotifyType:
+    """What some services do depends on it: told of something that only informs, Opsgenie closes an alert and opens none."""
+    import apprise
+
+    return apprise.NotifyType.FAILURE if message.page else apprise.NotifyType.WARNING
+
+
+def _format(target: Any) -> Format:
+    return format_of(target.schemas())
+
+
+def _rendered(message: Message, target: NotifyBase) -> Iterator[tuple[str, str]]:
+    """Title and body of every message that this one becomes there, in the format that the service reads. Apprise itself escapes nothing
+    where one target is notified."""
+    form, subject = _format(target), line(message.subject)
+    in_body = target.title_maxlen <= 0 or target.overflow_amalgamate_title
+    most = min(target.title_maxlen, MAX_TITLE) if target.title_maxlen > 0 else MAX_TITLE
+    title = cut(subject, Format.SLACK_TITLE if form is Format.SLACK else form, most)
+    room = target.body_maxlen - (len(title) + AROUND_TITLE if in_body else 0)
+    for body in parts(block(message.body) or subject, form, max(room, MIN_BODY)):
+        yield title, body
+
+
 def _target(channel: str, address: str) -> NotifyBase:
     import apprise  # 0.2 s and more: only where something is sent
 
@@ -70,6 +103,8 @@ def _target(channel: str, address: str) -> NotifyBase:
         target.redirects = False  # a sign-in page that answers 200 after a redirect would count as delivered
     if "overflow=" not in address:
         target.overflow_mode = apprise.OverflowMode.SPLIT  # a list too long for one message becomes two, never a cut list
+    # Whatever the address says of a format: what we send is text, and no markup of anybody's is to be read in it.
+    target.notify_format = apprise.NotifyFormat.HTML if _format(target) is Format.HTML else apprise.NotifyFormat.TEXT
     return target
 
 
@@ -91,8 +126,3 @@ def _without(address: str, said: str) -> str:
 
 def _advice(channel: str) -> str:
     return f"check {channel_variable(channel)} and that the service answers"
-
-
-def _without_mentions(text: str) -> str:
-    """Alert text must not ping a whole channel: a word joiner, which nobody sees, takes the effect from @here and <!channel>."""
-    return re.sub(r"(<!|@)(?=(?:everyone|here|channel|subteam)\b)", "\\1\u2060", text)

@@ -26,6 +26,7 @@ from typing import Any, Literal, TypeVar
 from mlrunbook.adapters.channels import mail, pagerduty
 from mlrunbook.adapters.channels.delivery import scheme_of
 from mlrunbook.adapters.channels.delivery_process import DeliveryProcesses
+from mlrunbook.adapters.channels.rendering import block
 from mlrunbook.domain.communication.messages import line
 from mlrunbook.domain.errors import Transient
 from mlrunbook.ports import Message
@@ -203,7 +204,7 @@ def _why(error: OSError) -> str:
 
 def _as_file(message: Message) -> str:
     kind = "page" if message.page else "message"
-    return f"{kind.capitalize()} to: {line(message.channel)}\nSubject: {line(message.subject)}\n\n{message.body}\n"
+    return f"{kind.capitalize()} to: {line(message.channel)}\nSubject: {line(message.subject)}\n\n{block(message.body)}\n"
 
 
 def _file_name(text: str) -> str:

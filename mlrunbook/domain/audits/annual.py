@@ -35,6 +35,7 @@ from mlrunbook.domain.evaluation.history import DayFigures
 from mlrunbook.domain.evaluation.performance import percent, wilson, z_value
 from mlrunbook.domain.incident import Incident, ItemStatus, Severity, Status
 from mlrunbook.domain.observed import Missing
+from mlrunbook.domain.people import person_of
 from mlrunbook.domain.policy.policy import Policy
 from mlrunbook.domain.review.action_items import Item
 from mlrunbook.domain.roles import Role
@@ -104,13 +105,14 @@ def _roles(tokens: Sequence[TokenSeen], policy: Policy) -> Section:
     """Govern 2.1: roles and responsibilities are clear. Every kind of plan has somebody who may approve it."""
     key, title = "roles", "Somebody can decide"
     kinds = {name: getattr(policy.approvals, name) for name in type(policy.approvals).model_fields}
-    able = {role: [t.name for t in tokens if t.role == role and "approve" in t.scopes] for role in Role}
+    able = {role: {t.person or person_of(t.name): t.name for t in tokens if t.role == role and "approve" in t.scopes} for role in Role}
     rows, left = [], []
     for name, rule in kinds.items():
-        people = sorted({person for role in rule.roles for person in able[role]})
-        if len(people) < rule.count:
+        people = {person: called for role in rule.roles for person, called in able[role].items()}
+        needed = rule.count + (1 if rule.excludes_requester else 0)  # one of them may be whoever asked for the plan
+        if len(people) < needed:
             left.append(name)
-        rows.append((name, ", ".join(role.words for role in rule.roles), str(rule.count), listed(people) or "nobody"))
+        rows.append((name, ", ".join(role.words for role in rule.roles), str(needed), listed(sorted(people.values())) or "nobody"))
     tables = (Table("Who may approve", ("Kind of plan", "Roles", "Needed", "People with a token"), tuple(rows)),)
     if left:
         return Section(key, title, Verdict.FAIL, f"too few people can approve: {', '.join(left)}", tables=tables, group=GOVERN)

@@ -37,6 +37,8 @@ class ChangeMade:
     summary: str
     approver: str
     fault: str = ""
+    requested_by: str = ""  # empty: the runbook itself
+    by_requester: bool = False  # whoever asked for it approved it
 
 
 @dataclass(frozen=True)
@@ -57,6 +59,7 @@ class TokenSeen:
     scopes: tuple[str, ...]
     created_at: datetime
     last_used_at: datetime | None
+    person: str = ""  # empty: as the name says
 
 
 @dataclass(frozen=True)
@@ -163,8 +166,10 @@ def approvals(changes: Sequence[ChangeMade], group: str = COMPLIANCE) -> Section
     key, title = "approvals", "Every change was approved"
     if not changes:
         return Section(key, title, Verdict.PASS, "nothing was changed", group=group)
-    rows = tuple((c.incident_id, f"{c.at:%Y-%m-%d %H:%M}", c.summary, c.approver, c.fault or "approved") for c in changes)
-    tables = (Table("Changes made through the runbook", ("Incident", "At, UTC", "Change", "Approved by", "State"), rows),)
+    rows = tuple(
+        (c.incident_id, f"{c.at:%Y-%m-%d %H:%M}", c.summary, c.requested_by or "the runbook", c.approver, _state(c)) for c in changes
+    )
+    tables = (Table("Changes made through the runbook", ("Incident", "At, UTC", "Change", "Asked for by", "Approved by", "State"), rows),)
     if wrong := [c for c in changes if c.fault]:
         sentence = (
             f"{len(wrong)} of {counted(len(changes), 'change')} without a sound approval ({listed(sorted({c.fault for c in wrong}))})"
@@ -172,6 +177,10 @@ def approvals(changes: Sequence[ChangeMade], group: str = COMPLIANCE) -> Section
         return Section(key, title, Verdict.FAIL, sentence, tables=tables, opens=BROKEN_RECORD, group=group)
     sentence = f"{counted(len(changes), 'change')}, each on an approval that stood when it was made"
     return Section(key, title, Verdict.PASS, sentence, tables=tables, group=group)
+
+
+def _state(change: ChangeMade) -> str:
+    return change.fault or ("approved by whoever asked for it" if change.by_requester else "approved")
 
 
 def records_section(checked: int, broken: Mapping[str, str], group: str = COMPLIANCE) -> Section:

@@ -26,11 +26,12 @@ KEPT = "kept"  # of such a plan: the id of each journaled action that it leaves,
 
 @dataclass(frozen=True)
 class Word:
-    """Who orders, why and when."""
+    """Who orders, why and when. `person`: the person id of who orders."""
 
     by: str
     why: str
     at: datetime
+    person: str = ""
 
     @property
     def sentence(self) -> str:
@@ -39,6 +40,10 @@ class Word:
     @property
     def facts(self) -> dict[str, Any]:
         return {ORDERED_AT: self.at.isoformat()}
+
+    @property
+    def requested_by(self) -> tuple[str, ...]:
+        return (self.person,) if self.person else ()
 
 
 def emergency_plan(incident_id: str, model: str, order: Order, word: Word, *, version: str | None = None) -> Plan:
@@ -59,7 +64,16 @@ def emergency_plan(incident_id: str, model: str, order: Order, word: Word, *, ve
             actions = (Configure(model, {"auto_work_orders": False}), flag)
         case Order.TAKE_BACK:
             raise Invalid("taking back needs what was executed", field="order")
-    return Plan(incident_id, PlanKind.EMERGENCY, model, actions, (word.sentence,), expected=order.expected, facts=word.facts)
+    return Plan(
+        incident_id,
+        PlanKind.EMERGENCY,
+        model,
+        actions,
+        (word.sentence,),
+        expected=order.expected,
+        facts=word.facts,
+        requested_by=word.requested_by,
+    )
 
 
 def undoes_of(plan: Plan) -> list[str | None] | None:

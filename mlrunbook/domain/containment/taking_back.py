@@ -286,6 +286,7 @@ def reverse(
         tuple(reasons),
         expected=Order.TAKE_BACK.expected,
         facts={**word.facts, UNDOES: [undone for _, undone in steps], KEPT: kept},
+        requested_by=word.requested_by,
     )
 
 

@@ -148,14 +148,21 @@ class OnExpiry(StrEnum):
 class ApprovalRule(Section):
     """Who may approve a kind of plan, how many of them, for how long the request stands, and what follows.
 
-    `accept_prefect_form`: count a yes typed into Prefect's form, which cannot prove who typed it.
+    `accept_prefect_form`: count a yes typed into Prefect's form, which cannot prove who typed it: one for all who share its login.
+    `not_by_requester`: the yes of whoever asked for the plan does not count. null: so where `count` is 2 or more, so that one person on
+    call can act where one is enough.
     """
 
     roles: Annotated[tuple[Role, ...], Field(min_length=1)]
     count: Count = 1
     expires_after_min: Minutes = 60
     accept_prefect_form: bool = False
+    not_by_requester: bool | None = None
     on_expiry: OnExpiry = OnExpiry.ESCALATE
+
+    @property
+    def excludes_requester(self) -> bool:
+        return self.count >= 2 if self.not_by_requester is None else self.not_by_requester
 
 
 _LEAD_AND_ABOVE = (Role.ML_TEAM_LEAD, Role.ENGINEERING_MANAGER, Role.VP_ENGINEERING)

@@ -12,10 +12,11 @@ from difflib import get_close_matches
 from itertools import pairwise
 from typing import Any, NamedTuple
 
+from mlrunbook.domain.people import person_of
 from mlrunbook.domain.policy.alerting import Silence
 from mlrunbook.domain.policy.intake import MODEL_ID, MODEL_LABELS
 from mlrunbook.domain.policy.owned import is_pattern
-from mlrunbook.domain.policy.policy import Policy, Responder
+from mlrunbook.domain.policy.policy import UNNAMED, Policy, Responder
 from mlrunbook.domain.roles import Role
 
 KeyPath = tuple[str | int, ...]
@@ -30,7 +31,11 @@ class Doubt(NamedTuple):
 
 def doubts(policy: Policy) -> list[Doubt]:
     """All of them, section by section."""
-    return [doubt for look in (_limits, _nobody_is_reached, _placeholders, _addresses, _secrets, _never_match) for doubt in look(policy)]
+    return [
+        doubt
+        for look in (_limits, _approvers, _nobody_is_reached, _placeholders, _addresses, _secrets, _never_match)
+        for doubt in look(policy)
+    ]
 
 
 # --- limits that should be in order ---------------------------------------------------------------------------------------------
@@ -100,6 +105,27 @@ def _value(policy: Policy, dotted: str) -> float:
 
 def _path(dotted: str) -> KeyPath:
     return tuple(dotted.split("."))
+
+
+# --- approvals that nobody can give ----------------------------------------------------------------------------------------------
+
+
+def _approvers(policy: Policy) -> Iterator[Doubt]:
+    """A role that policy names one person for counts as that person; who has a token is not known here."""
+    for kind in type(policy.approvals).model_fields:
+        rule, at = getattr(policy.approvals, kind), ("approvals", kind)
+        holders = {person_of(name) if (name := policy.escalation.of(role).name) != UNNAMED else role.value for role in rule.roles}
+        may = len(holders) - (1 if rule.excludes_requester else 0)
+        if rule.count > 1 and may < rule.count:
+            without = " once whoever asked for the plan is left out" if rule.excludes_requester and len(holders) >= rule.count else ""
+            why = f"{rule.count} people must approve, and its roles have {max(may, 0)} holder(s){without} where each role is held by one"
+            yield Doubt((*at, "roles"), f"{why}; add a role, or be sure that more people hold one")
+        if rule.count == 1 and rule.not_by_requester and may < 1:
+            why = f"whoever asked for the plan may not approve it, and only {' or '.join(rule.roles)} may: nobody is left"
+            yield Doubt((*at, "not_by_requester"), f"{why} where that role is held by one person; add a role")
+        if rule.count > 1 and rule.accept_prefect_form:
+            why = "who has a token and Prefect's login can give two of the approvals alone, under another name in the form"
+            yield Doubt((*at, "accept_prefect_form"), f"{why}; set it to false where {rule.count} people are to agree")
 
 
 # --- nobody is reached ----------------------------------------------------------------------------------------------------------

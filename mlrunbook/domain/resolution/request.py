@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from mlrunbook.domain.actions import Path
+from mlrunbook.domain.approval import PREFECT_FORM
+from mlrunbook.domain.people import person_of
 from mlrunbook.domain.records import IsoTime, Record, Recorded
 
 # The fields of each path, beside the path itself, who asks and why. A version to train is named or left open.
@@ -39,6 +41,11 @@ class Request(Recorded, key=Record.REQUEST):
         row = super().to_record()
         version = ("version",) if self.version else ()
         return {name: row[name] for name in ("path", "by", "reason", *_TAKES.get(self.path, ()), *version)}
+
+    @property
+    def requested_by(self) -> tuple[str, ...]:
+        """Whoever the name says, and the login of Prefect's UI, by which paths are asked for: who uses it could have typed any name."""
+        return (person_of(self.by), PREFECT_FORM)
 
     @property
     def sentence(self) -> str:

@@ -13,6 +13,7 @@ from mlrunbook.domain.communication.messages import NOT_ESTIMATED, Figures, line
 from mlrunbook.domain.incident import Incident, Severity
 from mlrunbook.domain.investigation.causes.definition import CAUSE_OPEN, FollowUp, Prevention
 from mlrunbook.domain.investigation.causes.registry import definition_of
+from mlrunbook.domain.people import person_of
 from mlrunbook.domain.policy.policy import Policy
 from mlrunbook.domain.records import IsoTime, Record, Recorded
 from mlrunbook.domain.roles import Role
@@ -43,11 +44,15 @@ class ActionItem:
 
 @dataclass(frozen=True)
 class Signature:
-    """`role`: one of the policy."""
+    """`role`: one of the policy. `person`: the person id behind the token; empty: as the name says."""
 
     by: str
     role: str
     at: IsoTime
+    person: str = ""
+
+    def is_by(self, person: str) -> bool:
+        return person in (self.person or person_of(self.by), person_of(self.by))
 
 
 @dataclass(frozen=True)

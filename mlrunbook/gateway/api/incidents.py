@@ -25,6 +25,7 @@ from mlrunbook.domain.resolution.fix import HumanResolution
 from mlrunbook.gateway.api import response as response_api
 from mlrunbook.gateway.api import reviews, schemas
 from mlrunbook.gateway.api.dependencies import OF_ALL, READER, Approver, Before, IncidentId, Limit, Operator, Reporter, named, still_open
+from mlrunbook.response import known_people
 from mlrunbook.response.communication import regulatory_clocks, reports
 from mlrunbook.response.communication.escalation import acknowledge
 from mlrunbook.response.communication.notifications import send_message, stop
@@ -98,6 +99,8 @@ def _reporting(routes: APIRouter, world: World) -> None:
         standing = world.known_models.of(world.policy, [model], fresh=True)[model]
         if standing.is_unknown and not (unknown_model or body.unknown_model):
             raise NotFound(refusal(model, standing.hint))
+        with world.transaction() as conn:
+            by = known_people.checked(conn, world.policy, body.reported_by, "reportedBy") if body.reported_by else who.name
         report = Report(
             model=model,
             type=body.type,
@@ -105,7 +108,7 @@ def _reporting(routes: APIRouter, world: World) -> None:
             severity=body.severity,
             description=body.description,
             impact=body.impact,
-            reported_by=body.reported_by or who.name,
+            reported_by=by,
             subtype=body.subtype,
         )
         with world.transaction() as conn:
@@ -197,7 +200,7 @@ def _operating(routes: APIRouter, world: World) -> None:
             still_open(conn, incident_id)
             digest = _digest(conn, incident_id, body.plan_digest)
             plan = plans.get(conn, incident_id, digest)
-            said = Decision(body.decision, who.name, who.role, body.door, reason=body.reason)
+            said = Decision(body.decision, who.name, who.role, body.door, reason=body.reason, person=who.person)
             made = approvals.decide(conn, policy, incident_id, digest, said, now=now)
             standing, why = valid_approval(conn, policy, plan, now=now)
         out: schemas.DecisionOut = schemas.DecisionOut.of(made, plan_approved=standing is not None, why=why)

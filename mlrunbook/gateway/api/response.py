@@ -16,6 +16,7 @@ from mlrunbook.gateway.api import schemas
 from mlrunbook.gateway.api.dependencies import NEXT_BEFORE, READER, Approver, Before, IncidentId, Limit, Operator, named, still_open
 from mlrunbook.gateway.api.schemas import IncidentOut, Name, Said, Words
 from mlrunbook.gateway.text import clean
+from mlrunbook.response import known_people
 from mlrunbook.response.communication import handover
 from mlrunbook.response.containment import emergency
 from mlrunbook.response.lifecycle import flapping, severity_change, unknown_models
@@ -104,7 +105,7 @@ def of_incident(routes: APIRouter, world: World) -> None:
         with world.transaction() as conn:
             incident = still_open(conn, incident_id)
             unknown_models.refuse(conn, incident)
-            by = emergency.Requester(who.name, who.role, body.door)
+            by = emergency.Requester(who.name, who.role, body.door, who.person)
             asked = emergency.Requested(body.order, by, body.reason, body.version)
             plan = emergency.request(conn, world.policy, incident, asked, now=now, state=seen)
             return schemas.PlanOut.of(conn, world.policy, plan, now=now)
@@ -114,7 +115,8 @@ def of_incident(routes: APIRouter, world: World) -> None:
         """Record who has a role now: pages to it, and notices, name that person."""
         with world.transaction() as conn:
             still_open(conn, incident_id)
-            made = handover.hand_over(conn, incident_id, body.role, to=body.to, note=body.note, by=named(who), now=world.now())
+            to = known_people.checked(conn, world.policy, body.to, "to")
+            made = handover.hand_over(conn, incident_id, body.role, to=to, note=body.note, by=named(who), now=world.now())
         out: IncidentOut = IncidentOut.of(made)
         return out
 

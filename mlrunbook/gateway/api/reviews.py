@@ -14,6 +14,7 @@ from mlrunbook.domain.records import ReviewPart
 from mlrunbook.domain.review.review import ActionItem
 from mlrunbook.gateway.api.dependencies import READER, Approver, IncidentId, Limit, Operator
 from mlrunbook.gateway.api.schemas import ActionItemOut, Name, Said, Words
+from mlrunbook.response import known_people
 from mlrunbook.response.review import action_items, reviews
 from mlrunbook.response.world import World
 from mlrunbook.store import action_items as items
@@ -70,7 +71,7 @@ def of_incident(routes: APIRouter, world: World) -> None:
     def sign_review(incident_id: IncidentId, body: SignatureIn, who: Approver) -> Response:
         """Reviewed By, then by another person Approved By."""
         with world.transaction() as conn:
-            text = reviews.sign(conn, world.policy, incident_id, body.part, by=who.name, role=who.role, now=world.now())
+            text = reviews.sign(conn, world.policy, incident_id, body.part, reviews.Signer(who.name, who.role, who.person), now=world.now())
         return _markdown(text, status=201)
 
     @routes.post("/{id}/actions", status_code=201)
@@ -78,7 +79,8 @@ def of_incident(routes: APIRouter, world: World) -> None:
         """What the review meeting agreed on."""
         now = world.now()
         with world.transaction() as conn:
-            agreed = ActionItem(body.action, body.owner, body.due_on)
+            owner = known_people.checked(conn, world.policy, body.owner, "owner")
+            agreed = ActionItem(body.action, owner, body.due_on)
             made = action_items.add(conn, world.policy, incident_id, agreed, by=who.name, now=now)
         return ActionItemOut.of(made, now)
 

@@ -236,6 +236,7 @@ class ApprovalOut(CamelModel):
     plan_digest: str
     decision: str
     approver: str
+    person: str = Field(description="Who counts: the person id of the token; where the door proves nobody, the door")
     role: str | None
     door: str
     verified: bool = Field(description="false: the door cannot prove who it was")

@@ -16,6 +16,7 @@ from mlrunbook.gateway.webhooks.parsing import (
     model_in,
     nothing_of,
     own_incident,
+    person,
     strings,
     tags,
     text,
@@ -33,7 +34,7 @@ def read(received: Received) -> list[Reading]:
     identity = text(within(alert, "alertId"))
     if not isinstance(alert, dict) or not action or not identity:
         return nothing_of(received, "not an Opsgenie webhook: it has `action` and `alert.alertId`")
-    by = text(alert.get("username")) or "Opsgenie"
+    by = person(text(alert.get("username")), otherwise="Opsgenie")
     key = f"{identity}:{action}:{text(alert.get('updatedAt'))}"
     own = own_incident(text(alert.get("alias")))
     words = []

@@ -22,6 +22,7 @@ from mlrunbook.gateway.webhooks.parsing import (
     model_in,
     nothing_of,
     own_incident,
+    person,
     strings,
     text,
     time,
@@ -47,7 +48,7 @@ def _event(received: Received, event: dict[str, Any]) -> list[Reading]:
     data = event.get("data")
     if not kind or not isinstance(data, dict):
         return nothing_of(received, "a PagerDuty event has `event_type` and `data`")
-    by = text(within(event, "agent", "summary")) or "PagerDuty"
+    by = person(text(within(event, "agent", "summary")), otherwise="PagerDuty")
     if kind == "incident.annotated":
         words = [
             ExternalNote("note", by, f"{by} noted in PagerDuty: {text(data.get('content'), 1000)}", f"pagerduty:{number}", None, _id(data))

@@ -14,7 +14,9 @@ from datetime import UTC, datetime
 from itertools import islice
 from typing import Any, Literal
 
+from mlrunbook.domain import people
 from mlrunbook.domain.detection.alerts import NormalisedAlert
+from mlrunbook.domain.errors import Invalid
 from mlrunbook.domain.observed import Change
 from mlrunbook.domain.policy.intake import MODEL_ID, MODEL_LABELS, OWN_KEY, IntakePolicy
 from mlrunbook.gateway.text import clean
@@ -132,6 +134,14 @@ def text(value: Any, limit: int = LABEL_CHARS) -> str:
     with contextlib.suppress(ValueError):  # an integer of more digits than Python prints
         return clean(value if isinstance(value, str) else json.dumps(value), limit)
     return ""
+
+
+def person(name: str, *, otherwise: str) -> str:
+    """Who acknowledged or wrote elsewhere. What they did holds whatever their name is; one that could deceive is not repeated."""
+    try:
+        return people.checked(name, "name") if name else otherwise
+    except Invalid:
+        return f"somebody in {otherwise}"
 
 
 def strings(mapping: Any) -> dict[str, str]:

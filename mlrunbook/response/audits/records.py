@@ -11,7 +11,7 @@ from sqlalchemy import Connection
 
 from mlrunbook.base import tokens
 from mlrunbook.base.settings import settings
-from mlrunbook.domain.approval import Approval, ApprovalRules, valid
+from mlrunbook.domain.approval import PREFECT_FORM, Approval, ApprovalRules, valid
 from mlrunbook.domain.audits import runbook_page
 from mlrunbook.domain.audits.annual import AnnualFacts
 from mlrunbook.domain.audits.period import Kind, Period
@@ -132,7 +132,10 @@ def _changes(conn: Connection, touched: Iterable[Incident], period: Period) -> l
             approval = given.get(row.approval_id)
             fault = "no approval is on record" if approval is None else approval_fault(approval, row.plan_digest, row.intended_at)
             by = approval.approver if approval else "-"
-            made.append(ChangeMade(incident.id, row.done_at, row.summary, by, fault))
+            asked = plans.get(conn, incident.id, row.plan_digest).requested_by
+            by_requester = approval is not None and not approval.persons.isdisjoint(asked)
+            names = ", ".join(person for person in asked if person != PREFECT_FORM)
+            made.append(ChangeMade(incident.id, row.done_at, row.summary, by, fault, names, by_requester))
     return sorted(made, key=lambda change: change.at)
 
 
@@ -162,7 +165,7 @@ def _reviews(conn: Connection, touched: Iterable[Incident], period: Period, poli
 
 
 def _tokens(conn: Connection) -> list[TokenSeen]:
-    return [TokenSeen(t.id, t.name, t.role, t.scopes, t.created_at, t.last_used_at) for t in tokens.in_force(conn)]
+    return [TokenSeen(t.id, t.name, t.role, t.scopes, t.created_at, t.last_used_at, t.person) for t in tokens.in_force(conn)]
 
 
 def _drills(conn: Connection, period: Period) -> list[DrillSeen]:

@@ -20,6 +20,7 @@ from mlrunbook.domain.containment.taking_back import Seen, reverse, stays
 from mlrunbook.domain.errors import Refused, RunbookError, Transient, Unknown
 from mlrunbook.domain.incident import Incident, Status
 from mlrunbook.domain.observed import ServingState
+from mlrunbook.domain.people import person_of
 from mlrunbook.domain.policy.policy import Policy
 from mlrunbook.domain.records import Record
 from mlrunbook.domain.roles import Role, named
@@ -42,11 +43,12 @@ LOOK_AGAIN_S = 60.0  # the longest between two tries of what may still come true
 
 
 class Requester(NamedTuple):
-    """Who orders, as the door proved it."""
+    """Who orders, as the door proved it. `person`: the token's person id; empty: as the name says."""
 
     name: str
     role: str | None
     door: str
+    person: str = ""
 
     @property
     def words(self) -> str:
@@ -63,7 +65,7 @@ class Requested:
     version: str | None = None
 
     def word(self, at: datetime) -> Word:
-        return Word(self.by.words, self.why, at)
+        return Word(self.by.words, self.why, at, self.by.person or person_of(self.by.name))
 
 
 def request(
@@ -87,7 +89,7 @@ def request(
 
     plan = _same_again(known, at_once := planned(now)) or _anew(known, at_once, planned, now)
     digest = plans.propose(conn, plan, now=now)
-    yes = Decision("approved", asked.by.name, asked.by.role, asked.by.door, reason=asked.why)
+    yes = Decision("approved", asked.by.name, asked.by.role, asked.by.door, reason=asked.why, person=asked.by.person)
     approvals.decide(conn, policy, incident.id, digest, yes, now=now)
     return plan
 

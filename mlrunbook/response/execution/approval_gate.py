@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from sqlalchemy import Connection
 
-from mlrunbook.domain.approval import DECISIONS, Decision, FormAnswer
-from mlrunbook.domain.errors import Refused
+from mlrunbook.domain.approval import DECISIONS, PREFECT_FORM, Decision, FormAnswer
+from mlrunbook.domain.communication.messages import line
+from mlrunbook.domain.errors import Invalid, Refused
 from mlrunbook.domain.records import Record
+from mlrunbook.response import known_people
 from mlrunbook.response.execution.approvals import decide, request
 from mlrunbook.response.execution.plans import is_carried_out, plan_of
-from mlrunbook.response.plan_state import PREFECT_FORM, is_rejected, valid_approval
+from mlrunbook.response.plan_state import is_rejected, valid_approval
 from mlrunbook.response.run import Run
 from mlrunbook.store import leases, plans, records
 
@@ -57,7 +59,7 @@ def record_form(run: Run, digest: str, number: int, answer: FormAnswer | None) -
             return False
         why_not = _decided_by_form(conn, run, digest, answer)
         if why_not is not None:
-            run.note(conn, "approval", f"Resumed by {answer.name} without a valid approval ({why_not}): waiting again")
+            run.note(conn, "approval", f"Resumed by {line(answer.name, 100)} without a valid approval ({why_not}): waiting again")
         return why_not is None
 
 
@@ -68,10 +70,11 @@ def _decided_by_form(conn: Connection, run: Run, digest: str, answer: FormAnswer
         return "nothing was decided"
     if not policy.approvals.of(wanted.kind).accept_prefect_form:
         return "policy does not count the form"
-    # The form proves neither name nor role: policy lets the door in, and the row says so.
-    said = Decision(answer.decision, answer.name, None, PREFECT_FORM, verified=False, reason=answer.comment)
     try:
+        name = known_people.checked(conn, policy, answer.name, "name")
+        # The form proves neither name nor role: policy lets the door in, and the row says so.
+        said = Decision(answer.decision, name, None, PREFECT_FORM, verified=False, reason=answer.comment)
         decide(conn, policy, run.incident_id, digest, said, now=run.world.now())
-    except Refused as error:
+    except (Refused, Invalid) as error:
         return str(error)
     return None

@@ -20,6 +20,7 @@ from mlrunbook.domain.policy.policy import Policy
 from mlrunbook.domain.records import CANDIDATE_RECORDS, Record
 from mlrunbook.domain.resolution.request import Request
 from mlrunbook.domain.roles import Role
+from mlrunbook.response import known_people
 from mlrunbook.response.communication import reports
 from mlrunbook.response.communication.notifications import Page, page, request_action
 from mlrunbook.response.execution import existing
@@ -148,6 +149,10 @@ def open_or_join(
     report = said.checked(world.policy)
     if by_run and (opened := _opened_by(world, by_run)):
         return opened
+    with world.transaction() as conn:
+        report = replace(report, reported_by=known_people.checked(conn, world.policy, report.reported_by, "reportedBy"))
+        if request:
+            request = replace(request, by=known_people.checked(conn, world.policy, request.by, "requestedBy"))
     standing = world.known_models.of(world.policy, [report.model], fresh=True)[report.model]
     if standing.is_unknown and (request or not unknown_model):
         raise NotFound(refusal(report.model, standing.hint))

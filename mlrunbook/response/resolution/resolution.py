@@ -18,6 +18,7 @@ from mlrunbook.domain.resolution.fix import Applied, Fix, HumanResolution
 from mlrunbook.domain.resolution.paths import Situation
 from mlrunbook.domain.resolution.plan import ResolutionPlan, UndoPlan, propose
 from mlrunbook.domain.resolution.recovery import OutcomesOverdue, Recovery, RecoveryOutlook
+from mlrunbook.domain.resolution.request import Request
 from mlrunbook.domain.roles import Role
 from mlrunbook.response.communication import reports
 from mlrunbook.response.communication.notifications import Page, request_action
@@ -62,6 +63,8 @@ def _proposed(run: Run) -> Plan | str:
     proposed = propose(Situation(run.incident_id, incident.model, diagnosis, facts, state, executed, fit, effect))
     if proposed is None:
         return f"{diagnosis.headline}. {diagnosis.advice}"
+    if request := run.recall(Request):
+        proposed = replace(proposed, requested_by=request.requested_by)
     if again := run.recall(Reopened):  # decided anew: the yes to the plan that did not hold covers no second attempt
         proposed = replace(proposed, reasons=(*proposed.reasons, f"reopened at {again.at}: {again.why}"))
     tried = dry_run.dry_run(run, incident.model, proposed.actions)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import dataclass
 from datetime import datetime
 
 from sqlalchemy import Connection
 
 from mlrunbook.domain.errors import Invalid, NotFound, Refused
+from mlrunbook.domain.people import person_of
 from mlrunbook.domain.policy.policy import Policy
 from mlrunbook.domain.records import SIGNATURES, Record, ReviewPart
 from mlrunbook.domain.review.review import ActionItem, Approved, Drafted, Reviewed, corrected, standing
@@ -47,8 +49,18 @@ def edit(conn: Connection, incident_id: str, markdown: str, *, by: str, now: dat
     return current(conn, incident_id)
 
 
-def sign(conn: Connection, policy: Policy, incident_id: str, part: ReviewPart, *, by: str, role: str | None, now: datetime) -> str:
+@dataclass(frozen=True)
+class Signer:
+    """`person`: the person id of the token; empty: as the name says."""
+
+    name: str
+    role: str | None
+    person: str = ""
+
+
+def sign(conn: Connection, policy: Policy, incident_id: str, part: ReviewPart, signer: Signer, *, now: datetime) -> str:
     """Record who reviewed or approved it. Approval comes after the review, and from somebody else. Refused for a role that may not."""
+    by, role = signer.name, signer.role
     incidents.get(conn, incident_id, lock=True)
     text = current(conn, incident_id)
     may = policy.review.approved if part == "approved" else policy.review.reviewed
@@ -61,8 +73,8 @@ def sign(conn: Connection, policy: Policy, incident_id: str, part: ReviewPart, *
         reviewer = records.recall(conn, incident_id, Reviewed)
         if reviewer is None:
             raise Refused(f"nobody has reviewed it yet: `mlrunbook incidents sign-review {incident_id} --as reviewed` comes first")
-        if reviewer.by.strip().casefold() == by.strip().casefold():
+        if reviewer.is_by(signer.person or person_of(by)) or reviewer.is_by(person_of(by)):
             raise Refused(f"{by} has reviewed it: somebody else must approve it")
-    records.keep(conn, incident_id, kind(by, str(role), now), now=now)
+    records.keep(conn, incident_id, kind(by, str(role), now, signer.person), now=now)
     timeline.append(conn, incident_id, "review", f"Review {part} by {by} ({Role.named(role or '')})", actor=by, at=now, data={"part": part})
     return current(conn, incident_id)

@@ -82,7 +82,7 @@ def test_roles_are_those_of_the_runbook_until_somebody_takes_one_over(client: Te
 
 
 def test_pages_to_a_role_name_who_has_it_now(client: TestClient, world: World, clock: Clock, incident: str) -> None:
-    hostile = "Eve\u202e <script>"
+    hostile = "Eve <script>"
     client.post(f"/api/v1/incidents/{incident}/handover", json={"role": "oncall_ml_engineer", "to": hostile})
     client.post(f"/api/v1/incidents/{incident}/handover", json={"role": "oncall_ml_engineer", "to": hostile})
     assert len(said(world, incident, "handover")) == 1, "the same words again are no second hand-over"

@@ -157,7 +157,7 @@ def test_who_may_not_contain_may_not_order_it(world: World) -> None:
 
 
 def test_where_policy_wants_two_people_the_first_order_waits_for_the_second(world: World, file_world: FileWorld) -> None:
-    two = ApprovalRule(roles=(Role.ONCALL_ML_ENGINEER, Role.ML_TEAM_LEAD), count=2)
+    two = ApprovalRule(roles=(Role.ONCALL_ML_ENGINEER, Role.ML_TEAM_LEAD), count=2, not_by_requester=False)
     world = replace(world, policy=Policy(approvals=Approvals(emergency=two)))
     incident_id = report(world)
     order(world, incident_id)

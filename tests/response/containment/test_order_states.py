@@ -169,7 +169,7 @@ class TestTheNewestOrderCounts:
         assert file_world.state["replicas"] == 0
 
     def test_a_second_yes_by_approve_makes_a_busy_run_give_way(self, world: World, file_world: FileWorld) -> None:
-        two = ApprovalRule(roles=(Role.ONCALL_ML_ENGINEER, Role.ML_TEAM_LEAD), count=2)
+        two = ApprovalRule(roles=(Role.ONCALL_ML_ENGINEER, Role.ML_TEAM_LEAD), count=2, not_by_requester=False)
         world = replace(world, policy=Policy(approvals=Approvals(emergency=two)))
         incident_id = report(world)
         order(world, incident_id)
@@ -314,7 +314,7 @@ class TestNoMeasurementEndsAnOrderThatIsNotInForce:
         self.close_or_not(world, clock, notifier, incident_id)
 
     def test_waiting_for_a_second_yes(self, world: World, clock: Clock, notifier: LedgerNotifier) -> None:
-        two = ApprovalRule(roles=(Role.ONCALL_ML_ENGINEER, Role.ML_TEAM_LEAD), count=2)
+        two = ApprovalRule(roles=(Role.ONCALL_ML_ENGINEER, Role.ML_TEAM_LEAD), count=2, not_by_requester=False)
         world = replace(world, policy=Policy(approvals=Approvals(emergency=two)))
         incident_id = report(world)
         carry(world, incident_id, "run-1")

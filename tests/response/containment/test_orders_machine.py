@@ -46,7 +46,7 @@ EXAMPLES = int(os.environ.get("MLRUNBOOK_ORDER_SEQUENCES", "12"))
 STEPS = 25
 # Shrinking takes minutes, each step is a transaction or more; set it to look for a short sequence.
 PHASES = [Phase.explicit, Phase.generate, *([Phase.shrink] if os.environ.get("MLRUNBOOK_ORDER_SHRINK") else [])]
-TWO = ApprovalRule(roles=(Role.ONCALL_ML_ENGINEER, Role.ML_TEAM_LEAD), count=2)
+TWO = ApprovalRule(roles=(Role.ONCALL_ML_ENGINEER, Role.ML_TEAM_LEAD), count=2, not_by_requester=False)
 PEOPLE = (Requester("the engineer on call", "oncall_ml_engineer", "cli"), Requester("the lead", "ml_team_lead", "rest"))
 CHANGES = ("scale:0", "scale:1", "route:v1.5.0", "route:v1.4.0", "route:None", "config:auto_work_orders=False", "rollback")
 

@@ -91,7 +91,7 @@ def test_nobody_is_told_that_an_order_was_carried_out_which_was_withdrawn_meanwh
 
 
 def test_an_order_that_a_newer_one_replaced_gets_no_second_yes(world: World, file_world: FileWorld, clock: Clock) -> None:
-    two = ApprovalRule(roles=(Role.ONCALL_ML_ENGINEER, Role.ML_TEAM_LEAD), count=2)
+    two = ApprovalRule(roles=(Role.ONCALL_ML_ENGINEER, Role.ML_TEAM_LEAD), count=2, not_by_requester=False)
     world = replace(world, policy=Policy(approvals=Approvals(emergency=two)))
     incident_id = report(world)
     old = order(world, incident_id, Order.ROUTE, version="v1.4.0")

@@ -8,17 +8,20 @@ import pytest
 
 from flows.incident import respond
 from mlrunbook import bootstrap
-from mlrunbook.domain.actions import Path, Plan
+from mlrunbook.domain.actions import Order, Path, Plan, PlanKind
 from mlrunbook.domain.approval import FormAnswer
 from mlrunbook.domain.detection.reports import NewReport
 from mlrunbook.domain.incident import IncidentType, Severity
 from mlrunbook.domain.policy.policy import ApprovalRule, Approvals, Policy
 from mlrunbook.domain.resolution.request import Request
 from mlrunbook.domain.roles import Role
+from mlrunbook.response.containment import emergency
 from mlrunbook.response.execution.approval_gate import record_form
 from mlrunbook.response.lifecycle.opening import open_or_join
 from mlrunbook.response.lifecycle.runs import take
+from mlrunbook.response.plan_state import valid_approval
 from mlrunbook.response.world import World
+from mlrunbook.store import incidents
 from tests.fakes import MODEL, Clock, FileWorld, LedgerNotifier
 from tests.plain_engine import PlainEngine, Suspended
 from tests.response.carrying import carry
@@ -193,3 +196,90 @@ def test_a_run_that_was_killed_at_the_gate_and_is_tried_again_asks_again(world: 
     gates = [suspended_at(world, incident_id, engine) for _ in range(3)]
     assert len(set(gates)) == 3, "Prefect stops at one gate only once"
     assert "rollback" not in file_world.applied
+
+
+def form_of_two(world: World, **more: bool) -> World:
+    rule = ApprovalRule(roles=(Role.ML_TEAM_LEAD, Role.ENGINEERING_MANAGER), count=2, accept_prefect_form=True, **more)
+    return replace(world, policy=Policy(approvals=Approvals(resolution=rule)))
+
+
+@pytest.mark.parametrize("names", [("anybody", "somebody else"), ("Ann", "Ann\u200b"), ("Ann", "\u0410nn"), ("Ann", "ANN ")])
+def test_two_names_in_the_form_are_one_login(world: World, clock: Clock, names: tuple[str, str]) -> None:
+    world = form_of_two(world)
+    incident_id = report(world)
+    assert carry(world, incident_id, "run-1") == "pending"
+    run = take(world, incident_id, "run-1")
+    assert run is not None
+    digest = proposed(world, incident_id).digest
+    for number, name in enumerate(names):
+        record_form(run, digest, number, FormAnswer("approved", name, ""))
+    with world.transaction() as conn:
+        assert valid_approval(conn, world.policy, proposed(world, incident_id), now=world.now())[0] is None
+
+
+@pytest.mark.parametrize(("name", "why"), [("Ann\u200b", "cannot be seen"), ("\u0410nn", "write it in one script"), ("-", "letter")])
+def test_a_name_in_the_form_that_could_deceive_decides_nothing_and_the_timeline_says_why(world: World, name: str, why: str) -> None:
+    world = replace(world, policy=FORM_COUNTS)
+    incident_id = report(world)
+    assert carry(world, incident_id, "run-1") == "pending"
+    run = take(world, incident_id, "run-1")
+    assert run is not None
+    assert not record_form(run, proposed(world, incident_id).digest, 1, FormAnswer("approved", name, ""))
+    assert why in told(world, incident_id, "approval")[-1]
+
+
+def asked_by(world: World, by: str) -> str:
+    wish = Request(path=Path.ROLLBACK, target_version="v1.4.0", by=by, reason="v1.5.0 misses pumps")
+    said = NewReport(MODEL, Severity.HIGH, IncidentType.PERFORMANCE_DEGRADATION, "go further back", "", by)
+    incident_id = open_or_join(world, said, wish)
+    assert carry(world, incident_id, "run-1") == "pending"
+    return incident_id
+
+
+def is_approved(world: World, incident_id: str) -> tuple[bool, str]:
+    with world.transaction() as conn:
+        found, why = valid_approval(conn, world.policy, proposed(world, incident_id), now=world.now())
+    return found is not None, why
+
+
+@pytest.mark.parametrize("as_typed", ["Ann", " ann", "ANN"])
+def test_where_two_must_approve_whoever_asked_for_the_path_is_neither_of_them(world: World, as_typed: str) -> None:
+    world = form_of_two(world)
+    incident_id = asked_by(world, as_typed)
+    say(world, incident_id, "approved", by="Ann")
+    say(world, incident_id, "approved", by="Bob")
+    ok, why = is_approved(world, incident_id)
+    assert not ok
+    assert "Ann asked for this plan, another person must approve it" in why
+    run = take(world, incident_id, "run-1")
+    assert run is not None
+    record_form(run, proposed(world, incident_id).digest, 1, FormAnswer("approved", "Somebody Else", ""))
+    assert not is_approved(world, incident_id)[0], "the path was asked for by the form's login"
+    say(world, incident_id, "approved", by="Cem")
+    assert is_approved(world, incident_id)[0]
+
+
+def test_where_one_is_enough_whoever_asked_may_approve_it_unless_policy_says_no(world: World) -> None:
+    incident_id = asked_by(world, "the lead")
+    approve(world, incident_id)
+    assert is_approved(world, incident_id)[0]
+    strict = ApprovalRule(roles=(Role.ML_TEAM_LEAD,), not_by_requester=True)
+    world = replace(world, policy=Policy(approvals=Approvals(resolution=strict)))
+    assert not is_approved(world, incident_id)[0]
+
+
+def test_where_two_must_approve_an_order_its_giver_is_neither_of_them(world: World, file_world: FileWorld, clock: Clock) -> None:
+    two = ApprovalRule(roles=(Role.ONCALL_ML_ENGINEER, Role.ML_TEAM_LEAD), count=2)
+    world = replace(world, policy=Policy(approvals=Approvals(emergency=two)))
+    incident_id = report(world)
+    with world.transaction() as conn:
+        by = emergency.Requester("Ann", "oncall_ml_engineer", "cli", "ann")
+        wanted = emergency.Requested(Order.STOP_SERVING, by, "it harms")
+        emergency.request(conn, world.policy, incidents.get(conn, incident_id, lock=True), wanted, now=world.now())
+    for who in ("Ann", "Bob"):
+        say(world, incident_id, "approved", PlanKind.EMERGENCY, by=who)
+        carry(world, incident_id, "run-1")
+        assert file_world.state["replicas"] == 1
+    say(world, incident_id, "approved", PlanKind.EMERGENCY, by="Cem")
+    carry(world, incident_id, "run-1")
+    assert file_world.state["replicas"] == 0

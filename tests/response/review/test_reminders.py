@@ -53,7 +53,7 @@ def test_a_reminder_comes_before_and_escalation_after_until_it_is_signed(
     assert sum("Overdue: the review" in text for text in told(world, closed, "review")) == 3
     with world.transaction() as conn:
         for part, who, role in (("reviewed", "the lead", "ml_team_lead"), ("approved", "the manager", "engineering_manager")):
-            reviews.sign(conn, world.policy, closed, part, by=who, role=role, now=clock())  # type: ignore[arg-type]
+            reviews.sign(conn, world.policy, closed, part, reviews.Signer(who, role), now=clock())  # type: ignore[arg-type]
     clock.advance(days=5)
     deliver(world)
     assert len(asked(notifier)) == 3

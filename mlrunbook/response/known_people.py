@@ -1,0 +1,25 @@
+"""Names of people that somebody types in: fit to be read, and nobody else's to the eye."""
+
+from __future__ import annotations
+
+from sqlalchemy import Connection
+
+from mlrunbook.base import tokens
+from mlrunbook.domain import people
+from mlrunbook.domain.errors import Invalid
+from mlrunbook.domain.policy.policy import UNNAMED, Policy
+from mlrunbook.domain.roles import Role
+
+
+def checked(conn: Connection, policy: Policy, name: str, field: str) -> str:
+    """The name as it is kept. Invalid where it holds what nobody sees, or could be taken for the name of somebody who is known here."""
+    kept = people.checked(name, field)
+    if other := people.looks_like(kept, _known(conn, policy)):
+        raise Invalid(f"{field}: {kept} can be mistaken for {other}: write it as {other} does, or add what tells them apart", field=field)
+    return kept
+
+
+def _known(conn: Connection, policy: Policy) -> list[str]:
+    """Whoever has a token, and whomever policy names for a role."""
+    named = [policy.escalation.of(role).name for role in Role]
+    return [*(token.name for token in tokens.in_force(conn)), *(name for name in named if name != UNNAMED)]

@@ -21,7 +21,7 @@ from typing import Any
 from sqlalchemy import Engine, NullPool, create_engine, text
 
 from benchmarks.promises.cluster import STAMP
-from benchmarks.promises.far import Far, Plan, far_side
+from benchmarks.promises.far import AWAY, Far, Plan, far_side
 from benchmarks.promises.near import Base, live
 from benchmarks.promises.stories import Story
 from benchmarks.promises.tally import Tally
@@ -60,7 +60,7 @@ class Arena:
         compiled statements and imports."""
         began_s = time.monotonic()
         folder = Path(tempfile.mkdtemp(dir=self.base.folder))
-        base = replace(self.base, folder=folder, store_away=plan.part == "store")
+        base = replace(self.base, folder=folder, store_away=plan.part == "store", by_people=plan.what == AWAY)
         empty_store(self.engine)
         story.prepare(FileWorld(folder / "world.json", Clock(started)))
         forgetful = base.plant == "sends again"

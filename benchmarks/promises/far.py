@@ -31,6 +31,7 @@ from benchmarks.promises.cluster import Cluster
 from mlrunbook.base import json_file
 from mlrunbook.domain.errors import RunbookError
 from mlrunbook.local.addresses import Ports
+from tests import fake_features
 from tests.fake_kubernetes import Answer, FakeKubernetes
 from tests.fakes import Clock, FileFeatures, FileTrainer, FileWorld
 
@@ -129,7 +130,7 @@ class FarSide:
         self.clear()
 
     def clear(self) -> None:
-        self.clock, self.plan, self.client, self.done = Clock(), Plan(), 0, False
+        self.clock, self.plan, self.client, self.done, self.repaired = Clock(), Plan(), 0, False, False
         self.prefect, self.counts = Prefect(), Counter[str]()
         self.calls: list[tuple[str, int, bool]] = []
         self.received: list[dict[str, Any]] = []
@@ -307,6 +308,12 @@ class FarSide:
     def do_take(self, incident_id: str | None = None) -> dict[str, Any] | None:
         return None if self._is_away("prefect") else self.prefect.take(incident_id)
 
+    def do_repair(self) -> None:
+        """As people do it, past the runbook: not counted."""
+        config = self.world.state["config"] | {"threshold": 0.5}
+        self.world.set(bad_versions={}, hung=False, features=fake_features.START, config=config, loaded_threshold=0.5, slipped_until=None)
+        self.repaired = True
+
     def do_registered(self, models: list[str]) -> None:
         self.world.registered = models
 
@@ -323,6 +330,7 @@ class FarSide:
             "calls": self.calls,
             "accepted": self.accepted,
             "done": self.done,
+            "repaired": self.repaired,
             "state": {k: self.world.state[k] for k in ("serving", "route", "replicas", "isolated", "config", "hung")},
             "now": self.clock.at.isoformat(),
         }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import sys
 import time
 
@@ -27,6 +28,7 @@ def main(arguments: list[str]) -> int:
     given = parser.parse_args(arguments)
     if wrong := set(given.parts) - set(PARTS):
         parser.error(f"there is no part {min(wrong)!r}: choose from {', '.join(PARTS)}")
+    logging.disable(logging.CRITICAL)  # what the product says of thousands of attacks and kills is not the result
     tally, begun_s = Tally(given.seed), time.monotonic()
     with arenas.store() as postgres:
         if given.at:

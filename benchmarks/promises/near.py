@@ -55,6 +55,7 @@ class Base:
     kubeconfig: Path
     folder: Path
     plant: str = ""
+    by_people: bool = False  # where the runbook hands the incident over, somebody puts the model right by hand
     store_away: bool = False  # every transaction asks the far side whether the store answers
 
 
@@ -229,7 +230,8 @@ class Life:
         self._trying(lambda: self._carry(incident_id))
         if self._is_over(incident_id):
             return True
-        self._trying(lambda: self.story.people(self.people, incident_id))
+        repair = (lambda: self.far.ask("repair")) if self.base.by_people else None
+        self._trying(lambda: self.story.people(self.people, incident_id, repair))
         return False
 
     def _opened(self) -> str:

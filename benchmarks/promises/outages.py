@@ -43,7 +43,7 @@ def judged(here: Arena, some: Sequence[Case], tally: Tally) -> None:
     for story, plan in some:
         outcome = here.run(story, plan)
         outcome.judge(tally, again=f"outages --at {story.name} '{plan.text}'", strict=False)
-        tally.add(outages=1, outages_not_reached=not outcome.seen["done"])
+        tally.add(outages=1, outages_not_reached=not outcome.seen["done"], outages_fixed_by_people=outcome.seen["repaired"])
 
 
 def run(postgres: EmbeddedPostgres, tally: Tally, *, most: int | None = None) -> None:

@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from mlrunbook.base.tokens import Identity, Scope
 from mlrunbook.domain.actions import PlanKind
 from mlrunbook.domain.incident import IncidentType, Severity, Subtype
 from mlrunbook.gateway.webhooks.ingest import ingest, received
@@ -18,6 +19,7 @@ from tests.response.containment import test_emergency
 from tests.response.resolution import test_serving_recovery
 
 Send = Callable[[World], str]
+FLEET = Identity("", "the fleet", None, frozenset({Scope.ALERTS}))
 
 
 def alert(model: str, fingerprint: str, *, severity: str = "warning", started_at: str = "2026-03-29T00:25:00Z") -> bytes:
@@ -30,7 +32,7 @@ def alert(model: str, fingerprint: str, *, severity: str = "warning", started_at
 def by_alert(world: World) -> str:
     """What the door does with a message once it knows the sender."""
     body = alert(MODEL, "f1")
-    return ingest(world, FORMATS["alertmanager"], received(body, {}, world), body, sender="the fleet").incidents[0]
+    return ingest(world, FORMATS["alertmanager"], received(body, {}, world), body, sender=FLEET).incidents[0]
 
 
 def breach(world: World) -> str:
@@ -62,8 +64,8 @@ class Story:
     bad_rollout: bool = False
     by_hand: bool = False  # people fix it themselves
 
-    def people(self, world: World, incident_id: str) -> None:
-        """Whoever is asked decides; whoever is called fixes it by hand, where that is the story or nothing else is left."""
+    def people(self, world: World, incident_id: str, repair: Callable[[], object] | None) -> None:
+        """Whoever is asked decides. Whoever is called fixes it: in this story by hand, or where a part was away and `repair` is given."""
         with world.transaction() as conn:
             lease, incident = leases.get(conn, incident_id), incidents.get(conn, incident_id)
         if not incident.status.is_open:
@@ -72,6 +74,9 @@ class Story:
             self._decide(world, incident_id)
         elif lease.state == "free" and self.by_hand:
             people.resolve(world, incident_id, "revoked the stolen token")
+        elif lease.state == "free" and repair:
+            repair()
+            people.resolve(world, incident_id, "put the last good state back by hand")
 
     def _decide(self, world: World, incident_id: str) -> None:
         who = {

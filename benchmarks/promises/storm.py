@@ -52,7 +52,7 @@ def run(postgres: EmbeddedPostgres, tally: Tally, *, distinct: int = DISTINCT, r
         here.far.reset(path, now, Plan(), bad_rollout=False)
         here.far.ask("registered", models=[MODEL, *(f"model_{n}" for n in range(MODELS))])
         with db.transaction(here.engine) as conn:
-            keys = [tokens.create(conn, name=f"alertmanager {n}", scopes=[tokens.Scope.INTAKE]) for n in range(SENDERS)]
+            keys = [tokens.create(conn, name=f"alertmanager {n}", scopes=[tokens.Scope.ALERTS]) for n in range(SENDERS)]
         with gateway(here) as port:
             _judge(here, port, keys, tally, distinct, repeats)
 
@@ -69,7 +69,8 @@ def _judge(here: Arena, port: int, keys: Sequence[str], tally: Tally, distinct: 
         tally.wrong("stuck", f"the incident that ran during the storm did not end ({incident.exitcode})", again=again)
     incident.kill()
     with db.transaction(here.engine) as conn:
-        stored = dict(conn.execute(text("SELECT fingerprint, count FROM alerts WHERE source = 'alertmanager'")).tuples())
+        rows = conn.execute(text("SELECT fingerprint, count AS seen FROM alerts WHERE source = 'alertmanager'")).all()
+    stored = {row.fingerprint: row.seen for row in rows}
     missing = [n for n in range(distinct) if f"storm-{n}" not in stored]
     if missing:
         tally.wrong("lost", f"{len(missing)} of {distinct} alerts answered with 202 are not in the store", again=again)

@@ -8,7 +8,7 @@ from typing import Any
 
 from fastapi import FastAPI
 
-from benchmarks.promises import attacks_artefacts, attacks_doors, attacks_rights
+from benchmarks.promises import attacks_content, attacks_doors, attacks_rights
 from benchmarks.promises.site import Site, site
 from benchmarks.promises.tally import Tally
 from mlrunbook.base.edge import Limits
@@ -19,7 +19,7 @@ from mlrunbook.local.serving import model_server
 from tests.fakes import MODEL
 
 Attack = Callable[[Site], bool]
-ATTACKS: tuple[Attack, ...] = (*attacks_doors.ATTACKS, *attacks_rights.ATTACKS, *attacks_artefacts.ATTACKS)
+ATTACKS: tuple[Attack, ...] = (*attacks_doors.ATTACKS, *attacks_rights.ATTACKS, *attacks_content.ATTACKS)
 EXAMPLES = 25  # of each operation
 UNLIMITED = 10**9
 OPEN = ("/", "/health", "/ready")  # everything else wants a token

@@ -1,4 +1,4 @@
-"""Run every benchmark, or the ones named: `make bench ARGS=intake`."""
+"""Run every benchmark, or the ones named: `make bench ARGS=intake`. The promises have options: `make bench ARGS="promises --help"`."""
 
 from __future__ import annotations
 
@@ -9,12 +9,16 @@ ALL = ("intake", "materialize", "candidates", "training", "decisions", "drift")
 
 
 def main(names: list[str]) -> int:
+    if names[:1] == ["promises"]:
+        from benchmarks.promises.main import main as promises
+
+        return promises(names[1:])
     if {"-h", "--help"} & set(names):
-        print(f"{(__doc__ or '').strip()}\nThere are {', '.join(ALL)}; each takes minutes.")
+        print(f"{(__doc__ or '').strip()}\nThere are {', '.join(ALL)} and promises; each takes minutes.")
         return 0
     unknown = [name for name in names if name not in ALL]
     if unknown:
-        print(f"there is no benchmark {unknown[0]!r}; choose from {', '.join(ALL)}", file=sys.stderr)
+        print(f"there is no benchmark {unknown[0]!r}; choose from {', '.join(ALL)} and promises", file=sys.stderr)
         return 2
     for name in names or ALL:
         importlib.import_module(f"benchmarks.{name}").main()

@@ -47,7 +47,7 @@ class AlertSignal:
 class Assessment:
     """`real` is None when the evidence does not say yet: look again. `insufficient` means no measurement backs the severity:
     nothing may be changed automatically on it, also when `real` is True. `may_be_worse`: the counts hint at danger that they are too
-    few to prove: real, but worth another look before the severity stands."""
+    few to prove, or the platform did not answer: real, but worth another look before the severity stands."""
 
     real: bool | None
     severity: Severity
@@ -126,7 +126,8 @@ def _unmeasurable(reported: Severity | None, kind: IncidentType | None) -> Asses
     severity = _worst([Severity.HIGH, reported])
     reason = f"the model platform cannot be reached, so nothing can be measured: treated as real, {severity}, until it answers"
     stays = kind in _BREACHES  # a breach is no outage, whatever answers
-    return Assessment(True, severity, kind if stays and kind else IncidentType.INFRASTRUCTURE, (reason,), insufficient=True)
+    judged = kind if stays and kind else IncidentType.INFRASTRUCTURE
+    return Assessment(True, severity, judged, (reason,), insufficient=True, may_be_worse=not stays)
 
 
 def _from_a_report(reported: Severity, kind: IncidentType, seen: _Seen, said: str) -> Assessment:

@@ -8,12 +8,14 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from itertools import islice
 from typing import Any, Literal
 
+from mlrunbook.base import tokens
 from mlrunbook.domain.detection.alerts import NormalisedAlert
 from mlrunbook.domain.observed import Change
 from mlrunbook.domain.policy.intake import MODEL_ID, MODEL_LABELS, OWN_KEY, IntakePolicy
@@ -21,6 +23,7 @@ from mlrunbook.gateway.text import clean
 
 LABEL_CHARS = 500
 MAX_LABELS = 1_000  # of one alert: whoever looks at its incident reads all of them
+MAX_NAME = 100
 MAX_TRUNCATED = 1_000_000_000
 MAX_PARTS = 10_000  # of one message are taken in, a whole storm in one Alertmanager group; the rest waits, so that others need not
 # A priority is the sender's urgency; what it means is measured.
@@ -123,6 +126,13 @@ def model_in(said: Mapping[str, str], policy: IntakePolicy, *, what: str = "labe
 def own_incident(key: str) -> str | None:
     """The incident of ours that a page elsewhere was made for, by the key we gave it."""
     return key.removeprefix(OWN_KEY) if key.startswith(OWN_KEY) else None
+
+
+def person_in(where: str, name: Any) -> str:
+    """Somebody as another system names them: one line, nothing invisible, and where the name is from, so that it is taken for nobody
+    here."""
+    seen = "".join(char for char in text(name) if unicodedata.category(char) not in tokens.INVISIBLE or char == "\n")
+    return f"{' '.join(seen.split())[:MAX_NAME] or 'somebody'} in {where}"
 
 
 def text(value: Any, limit: int = LABEL_CHARS) -> str:

@@ -309,8 +309,8 @@ def _unproven(letter: Letter, word: ExternalNote) -> str:
 def replay(world: World, form: Format, number: int) -> Receipt:
     """Read a quarantined message again, after the policy names its model for example. Refused, with the reason, while it cannot be used.
 
-    Stored in slices as a new message is. Cut off in between, the whole is replayed again: what was stored is known then. It counts as it was
-    proven when it was received, and as unproven where that no longer holds: see `proofs.sender_of`.
+    Stored in slices as a new message is. Cut off in between, the whole is replayed again: what was stored is known then. It counts as it
+    was proven when it was received, and as unproven where that no longer holds: see `proofs.sender_of`.
     """
     kept = _unreplayed(world, number)
     with world.transaction() as conn:

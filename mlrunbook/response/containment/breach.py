@@ -137,6 +137,7 @@ def alarm(run: Run) -> None:
         on_paper = breach.is_on_paper(kinds, incident.severity)
         said = f"{what}, {again.at if again else None}" + (", on paper" if on_paper else "")
         name = hashlib.sha256(said.encode()).hexdigest()[:12]
+        _contain_anew(run, conn, policy, incident, kinds, name)
         if records.recall(conn, run.incident_id, breach.Alarm, name):
             return
         run.keep(conn, breach.Alarm(tuple(sorted(kinds))), name)
@@ -151,17 +152,20 @@ def alarm(run: Run) -> None:
             run.note(conn, "breach", f"Taken as {what}, low: a ticket, and the compliance officer is told")
             return
         run.note(conn, "breach", f"Taken as {what}: security and the compliance officer are told")
-        _contain_anew(run, conn, policy, incident)
         todo = f"Evidence: mlrunbook incidents evidence {incident.id} --out bundle"
         for role in OFFICERS:
             page(conn, policy, incident, Page(role, what, f"{key}:{role}", todo), now=now)
         send_to_contact(conn, incident, policy.contacts.security, "security team", text, key=key, now=now)
 
 
-def _contain_anew(run: Run, conn: Connection, policy: Policy, incident: Incident) -> None:
-    """It turns out to be a kind that is isolated at once, after a containment that left that to a person."""
+def _contain_anew(run: Run, conn: Connection, policy: Policy, incident: Incident, kinds: frozenset[Subtype], name: str) -> None:
+    """It turns out to be a kind that is isolated at once, or somebody says so whom policy trusts, after a containment that left that to a
+    person. Once for what is known of the breach."""
     decided = records.recall(conn, run.incident_id, ContainmentDecided)
-    if decided and not decided.isolates and _isolation(conn, policy, incident).at_once:
+    if not _isolation(conn, policy, incident).at_once or records.recall(conn, run.incident_id, breach.Alarm, name, "isolates"):
+        return
+    run.keep(conn, breach.Alarm(tuple(sorted(kinds))), name, "isolates")
+    if decided and not decided.isolates:
         records.forget(conn, run.incident_id, Record.CONTAINMENT, Record.CONTAINED)
 
 

@@ -78,7 +78,8 @@ class Limits:
 
 @dataclass(frozen=True)
 class Identity:
-    """Who a valid token belongs to. `person` is told apart from others by it, never by `name`."""
+    """Who a valid token belongs to. `person` is told apart from others by it, never by `name`. `secret`: which secret of an alert format
+    proved it instead; then `token_id` is empty."""
 
     token_id: str
     name: str
@@ -86,6 +87,7 @@ class Identity:
     scopes: frozenset[Scope]
     person: str = ""
     limits: Limits = Limits()
+    secret: str = ""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "person", self.person or person_of(self.name))
@@ -98,6 +100,12 @@ class Identity:
         """NotApproved for a model that the token is not good for."""
         if not self.may_see(model):
             raise NotApproved(f"the token of {self.name} is limited to the models {', '.join(self.limits.models)}, not {model[:100]}")
+
+    def proven_as(self, sender: str) -> str:
+        """The sender that this proves what is posted to be of: by the secret of a format, a token that is limited to that sender, or one
+        that may change production anyway. Else "": whoever holds it may say anything."""
+        proves = bool(self.secret) or sender in self.limits.senders or Scope.OPERATE in self.scopes
+        return sender if proves else ""
 
     def may_post_as(self, sender: str) -> bool:
         return not self.limits.senders or sender in self.limits.senders

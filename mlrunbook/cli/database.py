@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 import typer
 
 from mlrunbook.cli import render, target
+from mlrunbook.domain.people import person_of
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine
@@ -108,13 +109,14 @@ def list_(json: Annotated[bool, typer.Option("--json", help="For scripts.")] = F
     if json:
         render.as_json(rows)
         return
-    listing = render.grid(8, *[None] * 8)
-    listing.add_row("Id", "Name", "Person", "Role", "Scopes", "Only for", "Created, UTC", "Expires", "Last used")
+    listing = render.grid(8, *[None] * 6)
+    listing.add_row("Id", "Name", "Role", "Scopes", "Created, UTC", "Expires", "Last used")
     for row in rows:
         expires = "revoked" if row["revoked_at"] else "expired" if row["id"] in over else render.clock(row["expires_at"], now)
         dates = (render.clock(row["created_at"], now), expires, render.clock(row["last_used_at"], now))
-        limits = ", ".join([*row["senders"], *row["models"]]) or "-"
-        words = (row["id"], row["name"], row["person"], row["role"] or "-", ", ".join(row["scopes"]), limits, *dates)
+        name = row["name"] if row["person"] == person_of(row["name"]) else f"{row['name']} ({row['person']})"
+        limits = f"; only {', '.join([*row['senders'], *row['models']])}" if row["senders"] or row["models"] else ""
+        words = (row["id"], name, row["role"] or "-", ", ".join(row["scopes"]) + limits, *dates)
         listing.add_row(*(render.styled(word, "dim" if row["id"] in over else "") for word in words))
     render.console().print(listing)
     if any("intake" in row["scopes"] for row in rows if row["id"] not in over):

@@ -52,6 +52,7 @@ def show_(number: Number, token_file: TokenFile = None, json: AsJson = False) ->
         render.as_json(kept)
         return
     typer.echo(f"{kept['source']}, sent by {render.plain(kept['sender'] or 'nobody who is noted')}, {kept['receivedAt']}")
+    typer.echo(f"proven {kept['proven']}; came {kept['times']} time{'s' if kept['times'] > 1 else ''}")
     typer.echo(f"not used because: {render.plain(kept['error'])}")
     for name, value in kept["headers"].items():
         typer.echo(f"{render.plain(name)}: {render.plain(value)}")

@@ -120,9 +120,8 @@ def _tokens(conn: Connection, ask: Ask) -> Iterator[Finding]:
         elif not secret.get_secret_value().startswith(tokens.PREFIX):
             yield ok(name, "of another system, which alone can tell what it may")
         elif (owner := tokens.verify(conn, secret.get_secret_value(), note_use=False)) is None:
-            yield fail(
-                name, "unknown to this database, revoked or expired", f"{CREATE} {' --scope '.join(sorted(wanted))}, and set {variable}"
-            )
+            said = tokens.why_invalid(conn, secret.get_secret_value()).partition(": ")[0]
+            yield fail(name, said, f"{CREATE} {' --scope '.join(sorted(wanted))}, and set {variable}")
         elif missing := wanted - owner.scopes:
             yield fail(name, f"lacks the scope {', '.join(missing)}", f"{CREATE} {' --scope '.join(sorted(wanted))}, and set {variable}")
         else:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, func, insert, select, update
+from sqlalchemy import Connection, func, select, update
+from sqlalchemy.dialects.postgresql import insert
 
 from mlrunbook.domain.errors import NotFound
 from mlrunbook.store.tables import quarantine
@@ -17,7 +20,8 @@ WAITING = quarantine.c.replayed_at.is_(None)
 
 @dataclass(frozen=True)
 class Listed:
-    """Without the message. `replayed_into` is the receipt of the replay."""
+    """Without the message. `replayed_into` is the receipt of the replay, `proof` how the sender was proven (None: not known), `times` how
+    often it came."""
 
     id: int
     source: str
@@ -27,6 +31,8 @@ class Listed:
     size_bytes: int
     replayed_at: datetime | None
     replayed_into: Mapping[str, Any] | None
+    times: int
+    proof: Mapping[str, Any] | None
 
 
 LISTED = [func.octet_length(quarantine.c.body) if f.name == "size_bytes" else quarantine.c[f.name] for f in fields(Listed)]
@@ -38,12 +44,29 @@ class Quarantined(Listed):
     headers: Mapping[str, str]
 
 
-def keep(
-    conn: Connection, *, source: str, body: bytes, error: str, now: datetime, sender: str = "", headers: Mapping[str, str] | None = None
-) -> int:
-    """Keep one message or part of one; returns the row's number."""
-    values = {"source": source, "body": body, "error": error, "received_at": now, "sender": sender, "headers": dict(headers or {})}
-    return int(conn.execute(insert(quarantine).values(**values).returning(quarantine.c.id)).scalar_one())
+@dataclass(frozen=True)
+class Message:
+    """One message or part of one, as it came."""
+
+    source: str
+    body: bytes
+    error: str
+    sender: str = ""
+    headers: Mapping[str, str] = field(default_factory=dict)
+    proof: Mapping[str, Any] | None = None
+
+    @property
+    def key(self) -> str:
+        about = json.dumps([self.source, self.sender, dict(self.headers), self.proof], sort_keys=True).encode()
+        return hashlib.sha256(hashlib.sha256(about).digest() + self.body).hexdigest()
+
+
+def keep(conn: Connection, message: Message, *, now: datetime) -> int:
+    """Keep it; returns the row's number. One that waits here already is counted, and is no second row."""
+    values = {f.name: getattr(message, f.name) for f in fields(message)}
+    row = insert(quarantine).values(**values | {"headers": dict(message.headers), "key": message.key, "received_at": now})
+    again = row.on_conflict_do_update(index_elements=[quarantine.c.key], index_where=WAITING, set_={"times": quarantine.c.times + 1})
+    return int(conn.execute(again.returning(quarantine.c.id)).scalar_one())
 
 
 def waiting(conn: Connection) -> int:
@@ -83,4 +106,5 @@ def mark_replayed(conn: Connection, number: int, receipt: Mapping[str, Any], *, 
 
 def _row(r: Any) -> Quarantined:
     body = bytes(r.body)
-    return Quarantined(r.id, r.source, r.sender, r.error, r.received_at, len(body), r.replayed_at, r.replayed_into, body, r.headers)
+    listed = {f.name: getattr(r, f.name) for f in fields(Listed) if f.name != "size_bytes"}
+    return Quarantined(**listed, size_bytes=len(body), body=body, headers=r.headers)

@@ -100,6 +100,10 @@ quarantine = Table(
     Column("sender", Text, nullable=False, server_default=""),
     _time("replayed_at"),
     Column("replayed_into", JSONB),  # the receipt
+    Column("proof", JSONB),  # how its sender was proven when it was received; None: not known
+    Column("key", Text),  # of the message and its sender: the same again, while it waits, is counted
+    Column("times", Integer, nullable=False, server_default="1"),
+    Index("one_row_per_waiting_message", "key", unique=True, postgresql_where=text("replayed_at IS NULL")),
 )
 
 # What a sender numbered itself, with what it was answered: the same delivery again is answered the same and changes nothing.

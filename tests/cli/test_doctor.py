@@ -277,7 +277,18 @@ def test_nobody_who_may_approve_is_a_warning_with_the_command(cli: Cli, postgres
     _, found = looked(cli, MLRUNBOOK_DATABASE_URL=postgres.url("doctor_bare"))
     assert found["approvers"]["level"] == "warn"
     assert found["approvers"]["fix"].startswith("mlrunbook token create")
-    assert (found["gateway token"]["level"], found["gateway token"]["said"]) == ("fail", "unknown to this database, or revoked")
+    assert (found["gateway token"]["level"], found["gateway token"]["said"]) == ("fail", "this token is unknown or revoked")
+
+
+def test_tokens_that_end_soon_and_those_of_the_old_scope_are_named(cli: Cli) -> None:
+    for name, days in (("ends soon", 13), ("lasts", 30)):
+        assert cli("token", "create", name, "--scope", "read", "--expires", f"{days}d").exit_code == 0
+    assert "deprecated" in cli("token", "create", "an old sender", "--scope", "intake").stderr
+    _, found = looked(cli)
+    ending, old = found["tokens that expire"], found["tokens with the scope intake"]
+    assert (ending["level"], "ends soon" in ending["said"], "lasts" in ending["said"]) == ("warn", True, False)
+    assert (old["level"], "an old sender" in old["said"], "alerts" in old["fix"]) == ("warn", True, True)
+    assert "deprecated" in cli("token", "list").stderr
 
 
 def test_channels_are_tried_and_nothing_is_sent(cli: Cli, dead_port: int) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from datetime import UTC, datetime, timedelta
 from importlib.metadata import version
 from pathlib import Path
 
@@ -94,7 +95,31 @@ def test_a_token_is_created_shown_once_listed_and_revoked(cli: Cli, engine: Engi
     assert "mlrunbook token list" in one_line(cli("token", "revoke", owner.token_id).stderr)
 
 
-@pytest.mark.parametrize(("option", "value", "known"), [("--scope", "aprove", "approve"), ("--role", "boss", "ml_team_lead")])
+def test_a_token_is_limited_in_time_to_senders_to_models_and_belongs_to_a_person(cli: Cli, engine: Engine) -> None:
+    limits = ("--expires", "90d", "--sender", "alertmanager", "--sender", "email", "--model", "pump_*", "--person", "Ann  LEE")
+    made = cli("token", "create", "Ann's laptop", "--scope", "alerts", *limits)
+    with transaction(engine) as conn:
+        owner = verify(conn, made.stdout.strip())
+    assert owner is not None
+    assert (owner.person, owner.limits.senders, owner.limits.models) == ("ann lee", ("alertmanager", "email"), ("pump_*",))
+    assert owner.limits.expires_at is not None
+    assert timedelta(days=89) < owner.limits.expires_at - datetime.now(UTC) <= timedelta(days=90)
+    row = next(row for row in json.loads(cli("token", "list", "--json").stdout) if row["id"] == owner.token_id)
+    assert (row["person"], row["senders"], row["models"]) == ("ann lee", ["alertmanager", "email"], ["pump_*"])
+    listed = cli("token", "list").stdout
+    assert all(len(line) <= 80 for line in listed.splitlines())
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "known"),
+    [
+        ("--scope", "aprove", "approve"),
+        ("--role", "boss", "ml_team_lead"),
+        ("--sender", "prometheus", "alertmanager"),
+        ("--expires", "soon", "90d"),
+        ("--expires", "0d", "90d"),
+    ],
+)
 def test_a_scope_or_role_that_is_none_is_wrong_usage(cli: Cli, option: str, value: str, known: str) -> None:
     scope = () if option == "--scope" else ("--scope", "read")
     done = cli("token", "create", "x", *scope, option, value)

@@ -79,13 +79,13 @@ def test_what_changes_something_is_not_asked_unless_it_is_allowed(ours: tuple[st
 
 
 def test_what_is_not_there_is_missing_and_what_is_off_says_how(ours: tuple[str, str, str]) -> None:
-    url, _, model = ours
+    url, token, model = ours
     logs, replay = "/api/v1/ml/predictions/logs", f"/api/v1/ml/models/{model}/replay"
 
     def broken(request: httpx.Request) -> httpx.Response:
         if request.url.path == replay:
             return httpx.Response(405)
-        answer = httpx.request(request.method, url + request.url.raw_path.decode(), headers={"accept": "*/*"})
+        answer = httpx.request(request.method, url + request.url.raw_path.decode(), headers={"Authorization": f"Bearer {token}"})
         body = answer.json()
         if request.url.path == logs:
             body["predictions"].reverse()

@@ -80,5 +80,5 @@ def test_what_is_quarantined_is_counted_by_source(client: TestClient, world: Wor
     series = ("mlrunbook_quarantine_waiting", "datadog")
     before = scraped(client).get(series, 0)
     with world.transaction() as conn:
-        quarantine.keep(conn, source="datadog", body=b"{}", error="no model", now=world.now())
+        quarantine.keep(conn, quarantine.Message("datadog", b"{}", "no model"), now=world.now())
     assert scraped(client)[series] == before + 1

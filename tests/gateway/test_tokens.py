@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import base64
+from datetime import UTC, datetime
 
 import pytest
 from fastapi.testclient import TestClient
+from hypothesis import given
+from hypothesis import strategies as st
 from sqlalchemy import Engine, text
 
 from mlrunbook.base import tokens
 from mlrunbook.base.db import transaction
 from mlrunbook.base.tokens import Scope
+from mlrunbook.domain.errors import Invalid
+from mlrunbook.domain.policy.intake import MAIL, OWN, SENDERS
+from mlrunbook.gateway.webhooks import registry
+from mlrunbook.gateway.webhooks.registry import FORMATS
 from tests.gateway.conftest import Keys
 
 DOORS = [
@@ -91,3 +98,45 @@ def test_an_unauthenticated_message_leaves_no_trace(anonymous: TestClient, engin
         assert anonymous.post("/webhooks/alertmanager", content=content).status_code == 401
     with transaction(engine) as conn:
         assert conn.execute(counts).one() == before
+
+
+SPELLINGS = ("Ann Lee", " ann  lee ", "ANN LEE", "\uff21nn Lee", "Ann\u00a0Lee", "ann\u2003lee")
+
+
+@pytest.mark.parametrize("name", SPELLINGS)
+def test_a_person_is_the_same_however_the_name_is_written(name: str) -> None:
+    assert tokens.person_of(name) == "ann lee"
+
+
+@given(st.text(max_size=40))
+def test_the_id_of_a_person_names_that_person_again(name: str) -> None:
+    assert tokens.person_of(tokens.person_of(name)) == tokens.person_of(name)
+
+
+@pytest.mark.parametrize("name", ["Ann\u200bLee", "Ann\u202eeeL", "Ann\x00", "\ufeffAnn", "Ann\nLee", " "])
+def test_a_name_that_looks_like_another_is_refused(engine: Engine, name: str) -> None:
+    with pytest.raises(Invalid), transaction(engine) as conn:
+        tokens.create(conn, name=name, scopes=[Scope.READ])
+
+
+def test_a_token_that_has_ended_or_is_for_no_model_is_refused(engine: Engine) -> None:
+    with pytest.raises(Invalid), transaction(engine) as conn:
+        tokens.create(conn, name="x", scopes=[Scope.READ], limits=tokens.Limits(expires_at=datetime.now(UTC)))
+    for pattern in ("", "pump[0-9]", "a b", "x" * 101):
+        with pytest.raises(Invalid):
+            tokens.Limits(models=(pattern,))
+
+
+@given(
+    st.lists(st.sampled_from(("pump", "pump_?", "pump*", "*", "?ump")), min_size=1),
+    st.sampled_from(("pump", "pump_1", "PUMP", "ump", "pumps")),
+)
+def test_a_model_is_in_its_limits_when_a_pattern_fits_it(patterns: list[str], model: str) -> None:
+    who = tokens.Identity("1", "x", None, frozenset(), limits=tokens.Limits(models=tuple(patterns)))
+    fits = {"pump": ("pump",), "pump_?": ("pump_1",), "pump*": ("pump", "pump_1", "pumps"), "?ump": ("pump",)}
+    assert who.may_see(model) == any(pattern == "*" or model in fits[pattern] for pattern in patterns)
+
+
+def test_policy_and_tokens_know_every_sender() -> None:
+    assert set(SENDERS) == {OWN, "report", MAIL, *FORMATS}
+    assert set(registry.SENDERS) == set(SENDERS) - {OWN} | {"changes"}

@@ -124,7 +124,8 @@ def raised(_: FileWorld) -> None:
 def raise_it(world: World, incident_id: str) -> None:
     assert carry(world, incident_id, "run-0") == "pending"
     with world.transaction() as conn:
-        severity_change.say(conn, world.policy, incident_id, Severity.CRITICAL, by="the lead", why="a gearbox broke", now=world.now())
+        said = severity_change.Said(Severity.CRITICAL, "the lead", "a gearbox broke")
+        severity_change.say(conn, world.policy, incident_id, said, now=world.now())
         leases.request_start(conn, incident_id, why="the suspended run is gone", now=world.now())
 
 

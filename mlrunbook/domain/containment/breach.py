@@ -5,11 +5,21 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from mlrunbook.domain.errors import Invalid
 from mlrunbook.domain.incident import IncidentType, Severity, Subtype
 from mlrunbook.domain.policy.changes import BreachPolicy
 from mlrunbook.domain.records import Record, Recorded
+
+
+class Verdict(NamedTuple):
+    """Whether the model server is cut off at once (else a person decides), and why. `is_trusted`: policy trusts somebody who calls it a
+    breach; without, nothing that anybody measures cuts the server off either."""
+
+    at_once: bool
+    why: str
+    is_trusted: bool = True
 
 
 @dataclass(frozen=True)
@@ -79,7 +89,14 @@ def is_on_paper(kinds: Collection[Subtype], severity: Severity) -> bool:
     return severity is Severity.LOW and set(kinds) == {Subtype.AUDIT_FAILURE}
 
 
-def isolation(type_: IncidentType, kinds: Collection[Subtype], severity: Severity, policy: BreachPolicy) -> tuple[bool, str]:
+def unproven(what: str, by: Collection[str]) -> Verdict:
+    """Nobody whom policy trusts for isolation says that it is a breach."""
+    who = ", ".join(sorted(by)) or "an unknown sender"
+    why = f"{who} calls it {what}, and policy does not isolate on that word (not proven, or not in intake.trusted_for.isolation)"
+    return Verdict(False, f"{why}: a person decides about isolating the model server", is_trusted=False)
+
+
+def isolation(type_: IncidentType, kinds: Collection[Subtype], severity: Severity, policy: BreachPolicy) -> Verdict:
     """Whether the model server is isolated at once (else a person decides), and why.
 
     A security incident of an unknown kind takes the most cautious course. A compliance incident of an unknown kind does not: most of them
@@ -87,9 +104,9 @@ def isolation(type_: IncidentType, kinds: Collection[Subtype], severity: Severit
     """
     what = in_words(kinds, type_)
     if severity is Severity.LOW:
-        return False, f"{what}, reported as low: a person decides about isolating the model server"
+        return Verdict(False, f"{what}, reported as low: a person decides about isolating the model server")
     if grave := sorted(k.words for k in kinds if k in policy.isolate_at_once):
-        return True, f"{' and '.join(grave)}: the model server is cut off, and runs on as evidence"
+        return Verdict(True, f"{' and '.join(grave)}: the model server is cut off, and runs on as evidence")
     if not kinds and type_ is IncidentType.SECURITY:
-        return True, f"{what}: the most cautious course, the model server is cut off, and runs on as evidence"
-    return False, f"{what}: stopping to serve undoes nothing, a person decides about isolating the model server"
+        return Verdict(True, f"{what}: the most cautious course, the model server is cut off, and runs on as evidence")
+    return Verdict(False, f"{what}: stopping to serve undoes nothing, a person decides about isolating the model server")

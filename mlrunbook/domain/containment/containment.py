@@ -18,7 +18,9 @@ from mlrunbook.domain.actions import (
     RouteTraffic,
     Scale,
 )
+from mlrunbook.domain.containment.breach import Verdict
 from mlrunbook.domain.detection.severity import Assessment
+from mlrunbook.domain.detection.triage import Backed
 from mlrunbook.domain.incident import IncidentType, Severity
 from mlrunbook.domain.observed import ServingState, ServingStatus
 from mlrunbook.domain.policy.changes import MAX_THRESHOLD, ContainmentPolicy, Rule
@@ -89,26 +91,30 @@ def plan_containment(
     seen: Situation,
     policy: ContainmentPolicy | None = None,
     *,
-    isolate: tuple[bool, str] | None = None,
+    isolate: Verdict | None = None,
+    backed: Backed | None = None,
 ) -> Containment:
     """Decide containment by severity and kind (runbook, Step 2).
 
     `isolate` is the verdict of `breach.isolation`, None where the incident is no breach. An isolated server predicts nothing, so beside
-    isolation nothing about the model is changed.
+    isolation nothing about the model is changed. `backed`: what holds without the word of senders that policy does not trust for
+    containment (None: all of it); a step that rests on their word alone waits for a person.
     """
     policy = policy or ContainmentPolicy()
     if assessment.real is not True:
         return Containment(None, None, ("not established as real: nothing is changed",))
     if isolate:
-        return _isolation(incident_id, model, assessment, isolate, seen.pending_work_orders, policy)
+        return _isolation(incident_id, model, Judged(assessment, backed), isolate, seen, policy)
     if why := _why_nothing(assessment):
         return Containment(None, None, (why,))
     steps, notes = _steps(incident_id, model, assessment, seen, policy)
-    automatic = [s for s in steps if s.rule in policy.automatic]
-    proposed = [s for s in steps if s.rule not in policy.automatic]
+    automatic = [s for s in steps if s.rule in policy.automatic and _is_backed(s.rule, backed)]
+    proposed = [s for s in steps if s not in automatic]
     back = _temporary_rollback(model, assessment, seen)
     proposals = [*(a for s in proposed for a in s.actions), *back]
-    reasons = [s.reason for s in proposed]
+    waits = _waits(backed, [s for s in proposed if s.rule in policy.automatic])
+    notes += waits
+    reasons = [*(s.reason for s in proposed), *waits]
     if back:
         reasons.append(
             f"temporary mitigation: {back[0].target_version} was the version before; it is not compared yet, rolling back buys time"
@@ -120,6 +126,40 @@ def plan_containment(
         else None,
         (*(s.reason for s in steps), *notes),
     )
+
+
+class Judged(NamedTuple):
+    assessment: Assessment
+    backed: Backed | None
+
+
+def _is_backed(rule: Rule, backed: Backed | None) -> bool:
+    """Whether the rule would apply also without the word of those who are not trusted."""
+    if backed is None:
+        return True
+    found = backed.assessment
+    if found.real is not True or _why_nothing(found):
+        return False
+    return rule in _rules(found)
+
+
+def _rules(found: Assessment) -> set[Rule]:
+    """Those that `_steps` may follow."""
+    if found.dangerous:
+        danger = {Rule.ROUTE_PREVIOUS, Rule.STOP_SERVING} if found.severity is Severity.CRITICAL else set[Rule]()
+        return danger | {Rule.HALT_WORK_ORDERS}
+    rules = {Rule.HUMAN_APPROVAL, Rule.DISABLE_AUTO_SCHEDULING}
+    rules |= {Rule.HALT_WORK_ORDERS} if found.safety_risk else set()
+    return rules | ({Rule.RAISE_THRESHOLD} if found.excessive_false_positives else set())
+
+
+def _waits(backed: Backed | None, steps: Sequence[_Step]) -> list[str]:
+    """Why steps that would be automatic wait for a person."""
+    if backed is None or not steps:
+        return []
+    who, what = ", ".join(backed.without), ", ".join(s.rule for s in steps)
+    why = f"rests on the word of {who} alone (not proven, or not in intake.trusted_for.containment), not on a measurement"
+    return [f"waits for a person: {what} {why}"]
 
 
 def _why_nothing(assessment: Assessment) -> str | None:
@@ -159,29 +199,39 @@ def _steps(
 def _isolation(
     incident_id: str,
     model: str,
-    assessment: Assessment,
-    isolate: tuple[bool, str],
-    pending_work_orders: int,
+    judged: Judged,
+    isolate: Verdict,
+    seen: Situation,
     policy: ContainmentPolicy,
 ) -> Containment:
-    at_once, why = isolate
-    if assessment.dangerous:
+    assessment, backed = judged
+    at_once, why, is_trusted = isolate
+    if assessment.dangerous and is_trusted:
         at_once, why = True, f"dangerous predictions: the model server is cut off; {why}"
     steps = [_Step(Rule.ISOLATE, (Isolate(model, True),), why)]
+    if assessment.dangerous and not is_trusted:  # the danger is measured, the breach is not: it is contained as any other danger is
+        steps.append(_stop_danger(model, seen))
     if assessment.safety_risk:
-        steps.append(_halt_work_orders(incident_id, model, pending_work_orders))
-    automatic = [s for s in steps if s.rule in policy.automatic and (at_once or s.rule is not Rule.ISOLATE)]
+        steps.append(_halt_work_orders(incident_id, model, seen.pending_work_orders))
+    by_itself = [s for s in steps if s.rule in policy.automatic and (at_once or s.rule is not Rule.ISOLATE)]
+    automatic = [s for s in by_itself if s.rule is Rule.ISOLATE or assessment.dangerous or _halts(judged)]
     proposed = [s for s in steps if s not in automatic]
+    waits = _waits(backed, [s for s in by_itself if s not in automatic])
     actions = tuple(action for s in proposed for action in s.actions)
     expected = "nobody reaches the model server but those who look into it; a named person decides how it goes on"
     mitigation = Plan(
-        incident_id, PlanKind.ISOLATION, model, actions, (*assessment.reasons, *(s.reason for s in proposed)), expected=expected
+        incident_id, PlanKind.ISOLATION, model, actions, (*assessment.reasons, *(s.reason for s in proposed), *waits), expected=expected
     )
     return Containment(
         _plan(incident_id, PlanKind.CONTAINMENT, model, automatic),
         mitigation if proposed else None,
-        tuple(s.reason for s in steps),
+        (*(s.reason for s in steps), *waits),
     )
+
+
+def _halts(judged: Judged) -> bool:
+    """Whether a safety risk is more than the word of somebody who is not trusted."""
+    return judged.backed is None or judged.backed.assessment.safety_risk
 
 
 def _halt_work_orders(incident_id: str, model: str, pending_work_orders: int) -> _Step:

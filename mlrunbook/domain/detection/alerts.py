@@ -10,10 +10,13 @@ from typing import Any
 from mlrunbook.domain.detection.reports import Origin, Report
 from mlrunbook.domain.incident import IncidentType, Severity
 from mlrunbook.domain.policy.alerting import MISSED_FAILURE_ALERT
+from mlrunbook.domain.policy.intake import OWN
 from mlrunbook.domain.policy.policy import Policy
 
 # An alert's level is not the incident's severity, only a first guess until triage has measured. Unknown: medium, so that it pages.
 FIRST_GUESS = {"critical": Severity.HIGH, "warning": Severity.MEDIUM, "info": Severity.LOW, "none": Severity.LOW}
+PROVEN_AS = "proven_as"  # in the body of an alert that came from outside
+INCIDENT_TYPE = "incident_type"  # in the body, or a label: the sender's word for it
 PLAUSIBLE_SINCE = datetime(2000, 1, 1, tzinfo=UTC)
 
 
@@ -54,6 +57,18 @@ class NormalisedAlert:
         return IncidentType.PERFORMANCE_DEGRADATION
 
 
+def type_of(policy: Policy, body: Mapping[str, Any]) -> IncidentType | None:
+    """What an alert is about, of what is kept of it: by its name, else by the sender's word; None: neither says."""
+    labels = body.get("labels", {})
+    said = str(body.get(INCIDENT_TYPE) or labels.get(INCIDENT_TYPE, ""))
+    return policy.type_of_alert(str(labels.get("alertname", ""))) or (IncidentType(said) if said in set(IncidentType) else None)
+
+
+def proven_as(body: Mapping[str, Any]) -> str:
+    """The sender that an alert was proven to come from, of what is kept of it; our own where nothing is noted."""
+    return str(body.get(PROVEN_AS, OWN))
+
+
 def report_of(policy: Policy, source: str, alerts: Sequence[NormalisedAlert], now: datetime) -> Report:
     """One report of several alerts of one model and family: the worst speaks for them."""
     worst = max(alerts, key=lambda a: a.severity.rank)
@@ -69,4 +84,5 @@ def report_of(policy: Policy, source: str, alerts: Sequence[NormalisedAlert], no
         model_version=next((a.model_version for a in [worst, *alerts] if a.model_version), None),
         started_at=min(starts, default=None),
         origin=Origin.ALERT,
+        proven_as=proven_as(worst.body),
     )

@@ -8,6 +8,7 @@ from enum import StrEnum
 
 from mlrunbook.domain.errors import Invalid
 from mlrunbook.domain.incident import IncidentType, Severity, Subtype
+from mlrunbook.domain.policy.intake import OWN
 from mlrunbook.domain.policy.owned import is_model_id
 from mlrunbook.domain.policy.policy import Policy
 from mlrunbook.domain.records import Record, Recorded, SpacedTime
@@ -23,7 +24,8 @@ class Origin(StrEnum):
 
 @dataclass(frozen=True)
 class Report:
-    """What somebody or something reports. `severity` is the reporter's; measuring may raise it."""
+    """What somebody or something reports. `severity` is the reporter's; measuring may raise it. `proven_as`: the sender (`SENDERS` of
+    `mlrunbook.domain.policy.intake`) that it was proven to come from; UNPROVEN where it was not."""
 
     model: str
     type: IncidentType
@@ -36,6 +38,7 @@ class Report:
     started_at: datetime | None = None
     subtype: Subtype | None = None
     origin: Origin = Origin.PERSON
+    proven_as: str = OWN
 
     @property
     def by_person(self) -> bool:
@@ -83,6 +86,8 @@ class FirstReport(Recorded, key=Record.REPORT):
     by_alert: bool
     severity: Severity
     type: IncidentType
+    proven_as: str = OWN
+    by: str = ""
 
 
 @dataclass(frozen=True)
@@ -94,11 +99,13 @@ class PersonsReport(Recorded, key=Record.REPORTED):
     severity: Severity
     type: IncidentType
     at: SpacedTime
+    proven_as: str = OWN
 
 
 @dataclass(frozen=True)
 class StatedSubtype(Recorded, key=Record.SUBTYPE):
-    """Who was the first to name this kind of breach."""
+    """Who was the first to name this kind of breach, and the first who was proven where that was another."""
 
     by: str
     at: SpacedTime
+    proven_as: str = OWN

@@ -14,6 +14,7 @@ from pydantic import Field
 from mlrunbook.domain.actions import Action, Configure, FlagWorkOrders
 from mlrunbook.domain.detection.severity import Assessment
 from mlrunbook.domain.incident import IncidentType, Severity
+from mlrunbook.domain.policy.intake import OWN
 from mlrunbook.domain.records import IsoTime, Record, Recorded, SpacedTime
 
 SWITCHES = frozenset({"human_approval", "auto_scheduling", "auto_work_orders"})
@@ -31,6 +32,7 @@ class SeveritySet(Recorded, key=Record.SEVERITY_SET):
     why: str
     by_person: bool = False
     moved_s: float = 0.0  # how far the clock had been set back by then
+    proven_as: str = OWN
 
     @property
     def lowered_from(self) -> Severity | None:

@@ -23,8 +23,17 @@ class Affected:
 
 
 @dataclass(frozen=True)
+class Backed:
+    """What triage finds without the word of those whom policy does not trust for containment, and who they are."""
+
+    assessment: Assessment
+    without: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class Triage(Recorded, key=Record.TRIAGE):
-    """`baseline`: how the model did before the incident; the platform's own baseline moves on, over the bad hours too."""
+    """`baseline`: how the model did before the incident; the platform's own baseline moves on, over the bad hours too. `backed`: what
+    containment by itself rests on; None: on all of it."""
 
     real: bool
     severity: Severity
@@ -35,6 +44,8 @@ class Triage(Recorded, key=Record.TRIAGE):
     baseline: Confusion | None = None
     baseline_by_type: Mapping[str, Confusion] = field(default_factory=dict)
     figures: Figures = field(default_factory=Figures)
+    backed: Backed | None = None
 
-    def judged_anew(self, found: Assessment) -> Triage:
-        return replace(self, severity=found.severity, type=found.type, assessment=found, summary="; ".join(found.reasons))
+    def judged_anew(self, found: Assessment, backed: Backed | None) -> Triage:
+        summary = "; ".join(found.reasons)
+        return replace(self, severity=found.severity, type=found.type, assessment=found, summary=summary, backed=backed)

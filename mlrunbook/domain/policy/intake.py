@@ -6,11 +6,45 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
+from typing import Literal
 
 MODEL_LABELS = ("model", "model_name", "modelId")
 CHANGE_KINDS = ("deployment", "rollback", "staging", "config", "feature_store", "infrastructure", "data_pipeline")
 OWN_KEY = "mlrunbook:"  # what our pages are known by elsewhere begins with it
 MODEL_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+
+
+# Who reports: mlrunbook itself (its monitor, its audits, the forms of Prefect), a person's report over HTTP, and the formats of alerts.
+OWN, UNPROVEN = "mlrunbook", ""
+MAIL = "email"
+SENDERS = (OWN, "report", "alertmanager", "grafana", "datadog", "pagerduty", "opsgenie", "cloudevents", "mlflow", "generic", MAIL)
+Trusted = Literal["containment", "isolation"]
+
+
+@dataclass(frozen=True)
+class Trust:
+    """Section `intake.trusted_for`: on whose word alone something is done at once. All others are heard, page and open incidents, and what
+    rests on their word alone waits for a person; what triage measures itself needs nobody's word.
+
+    A sender counts where it is proven: by the secret of its format, or by a token that is limited to it, or that may operate. `mlrunbook`
+    itself always is. Mail passes through the hands of others with its token in it, so it is not among the defaults.
+    """
+
+    containment: tuple[str, ...] = tuple(sender for sender in SENDERS if sender != MAIL)
+    isolation: tuple[str, ...] = tuple(sender for sender in SENDERS if sender != MAIL)
+
+    def __post_init__(self) -> None:
+        for sender in (*self.containment, *self.isolation):
+            if sender not in SENDERS:
+                raise ValueError(f"trusted_for: there is no sender {sender[:50]!r}; known are {', '.join(SENDERS)}")
+
+    def trusts(self, kind: Trusted, proven_as: str) -> bool:
+        """Whether policy does `kind` on the word of a sender that was proven to be `proven_as`.
+
+        >>> Trust(isolation=("alertmanager",)).trusts("isolation", "alertmanager"), Trust().trusts("isolation", UNPROVEN)
+        (True, False)
+        """
+        return proven_as in (self.containment if kind == "containment" else self.isolation)
 
 
 @dataclass(frozen=True)
@@ -46,6 +80,7 @@ class IntakePolicy:
     production_aliases    aliases of the MLflow registry whose move is a deployment
     unknown_models_per_hour  alerts on models that nobody knows open so many incidents an hour, all names together; the rest are
                           quarantined
+    trusted_for           on whose word containment and isolation are automatic: see Trust
     """
 
     models: Mapping[str, str] = field(default_factory=dict)
@@ -54,6 +89,7 @@ class IntakePolicy:
     cloudevents_per_min: int = 100
     production_aliases: tuple[str, ...] = ("champion", "production")
     unknown_models_per_hour: int = 5
+    trusted_for: Trust = Trust()
 
     def __post_init__(self) -> None:
         if self.replay_window_s <= 0 or self.cloudevents_per_min < 1:

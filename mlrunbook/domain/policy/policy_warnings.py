@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from mlrunbook.domain.people import person_of
 from mlrunbook.domain.policy.alerting import Silence
-from mlrunbook.domain.policy.intake import MODEL_ID, MODEL_LABELS
+from mlrunbook.domain.policy.intake import MAIL, MODEL_ID, MODEL_LABELS, OWN
 from mlrunbook.domain.policy.owned import is_pattern
 from mlrunbook.domain.policy.policy import UNNAMED, Policy, Responder
 from mlrunbook.domain.roles import Role
@@ -275,6 +275,13 @@ def _models(policy: Policy) -> Iterator[Doubt]:
 
 def _intake(policy: Policy) -> Iterator[Doubt]:
     """Each pattern is tried on what it says itself."""
+    trust = policy.intake.trusted_for
+    for kind, senders in (("containment", trust.containment), ("isolation", trust.isolation)):
+        at = ("intake", "trusted_for", kind)
+        if MAIL in senders:
+            yield Doubt(at, f"trusts {MAIL}: its token passes through other people's servers; leave it out, or know all of them")
+        if OWN not in senders:
+            yield Doubt(at, f"leaves out {OWN}: what its own monitor and platform find waits for a person then")
     for pattern, model in policy.intake.models.items():
         at, (label, _, value) = ("intake", "models", pattern), pattern.partition(":")
         if label in MODEL_LABELS:

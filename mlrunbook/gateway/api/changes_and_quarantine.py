@@ -17,7 +17,7 @@ from mlrunbook.domain.observed import Change
 from mlrunbook.domain.policy.intake import CHANGE_KINDS, MODEL_ID
 from mlrunbook.gateway.api.dependencies import NEXT_BEFORE, READER, Before, Limit, Operator
 from mlrunbook.gateway.text import clean
-from mlrunbook.gateway.webhooks import registry
+from mlrunbook.gateway.webhooks import proofs, registry
 from mlrunbook.gateway.webhooks.ingest import Receipt, replay, take_change
 from mlrunbook.gateway.webhooks.parsing import ReportedChange
 from mlrunbook.response.world import World
@@ -69,6 +69,8 @@ class QuarantinedOut(CamelModel):
     received_at: datetime
     size_bytes: int
     replayed_at: datetime | None
+    times: int = Field(description="How often it came while it waited")
+    proven: str = Field(description="How its sender was proven when it was received")
     incidents: list[str]
 
     @classmethod
@@ -81,6 +83,8 @@ class QuarantinedOut(CamelModel):
             received_at=kept.received_at,
             size_bytes=kept.size_bytes,
             replayed_at=kept.replayed_at,
+            times=kept.times,
+            proven=proofs.sentence(kept.proof),
             incidents=list((kept.replayed_into or {}).get("incidents", ())),
             **more,
         )
@@ -164,7 +168,8 @@ def _quarantine(routes: APIRouter, world: World) -> None:
 
     @routes.post("/api/v1/quarantine/{number}/replay", tags=["quarantine"])
     def replay_quarantined(number: Number, who: Operator) -> Receipt:
-        """Read it again, after the policy names its model for example. 409 with the reason while it still cannot be used."""
+        """Read it again, after the policy names its model for example. 409 with the reason while it still cannot be used. What comes of it
+        later than `intake.replay_window_s` opens incidents and pages; it answers no page, and nothing is contained on its word alone."""
         with world.transaction() as conn:
             source = quarantine.get(conn, number).source
         return replay(world, registry.of(source), number)

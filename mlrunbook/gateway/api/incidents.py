@@ -110,6 +110,7 @@ def _reporting(routes: APIRouter, world: World) -> None:
             impact=body.impact,
             reported_by=by,
             subtype=body.subtype,
+            proven_as=who.proven_as("report"),
         )
         with world.transaction() as conn:
             incident, is_new = take_in(conn, world.policy, report, now=world.now(), standing=standing)

@@ -92,7 +92,8 @@ def of_incident(routes: APIRouter, world: World) -> None:
         """Raise or lower the severity. A higher one begins containment again and voids what was approved for less and has not begun."""
         with world.transaction() as conn:
             still_open(conn, incident_id)
-            made = severity_change.say(conn, world.policy, incident_id, body.severity, by=named(who), why=body.reason, now=world.now())
+            said = severity_change.Said(body.severity, named(who), body.reason)
+            made = severity_change.say(conn, world.policy, incident_id, said, now=world.now())
         out: IncidentOut = IncidentOut.of(made)
         return out
 

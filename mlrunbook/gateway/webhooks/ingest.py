@@ -18,12 +18,13 @@ from sqlalchemy import Connection
 from mlrunbook.base.edge import json_pieces
 from mlrunbook.base.tokens import Identity
 from mlrunbook.base.web import CamelModel
-from mlrunbook.domain.detection.alerts import NormalisedAlert
+from mlrunbook.domain.detection.alerts import INCIDENT_TYPE, PROVEN_AS, NormalisedAlert
 from mlrunbook.domain.errors import NotApproved, NotFound, Refused, Unstorable
 from mlrunbook.domain.policy.owned import Standing
 from mlrunbook.domain.policy.policy import Policy
 from mlrunbook.domain.roles import Role
 from mlrunbook.gateway.text import clean
+from mlrunbook.gateway.webhooks import proofs
 from mlrunbook.gateway.webhooks.parsing import ExternalNote, Format, Reading, Received, ReportedChange, Unusable
 from mlrunbook.response.communication.escalation import acknowledge
 from mlrunbook.response.lifecycle.alert_intake import AlertBatch, Hold, homes_of, note_once
@@ -136,9 +137,8 @@ class Letter:
         kept = headers_kept(self.form, self.message.headers)
         for one in unusable:
             part, reason = _bytes(one, self.body), clean(one.reason, 500)
-            quarantine.keep(
-                conn, source=self.form.name, body=part, error=reason, now=self.message.at, sender=self.sender.name, headers=kept
-            )
+            message = quarantine.Message(self.form.name, part, reason, self.sender.name, kept, proofs.of(self.sender))
+            quarantine.keep(conn, message, now=self.message.at)
 
     def refuse(self, pieces: Sequence[Reading], why: str) -> Receipt:
         """By the database: these, and never what came with them."""
@@ -245,7 +245,7 @@ def store(conn: Connection, policy: Policy, letter: Letter, readings: Sequence[R
             held.add((id(alert.part), alert.fingerprint))
         hold(alert, why, is_new)
 
-    alerts = [alert for reading in readings for alert in reading.alerts]
+    alerts = [_kept(alert, letter.sender.proven_as(name)) for reading in readings for alert in reading.alerts]
     truncated = max((reading.truncated for reading in readings), default=0)
     batch = AlertBatch(name, alerts, truncated, letter.sender.name)
     homes = iter(homes_of(conn, policy, batch, standings=letter.standings, hold=note, now=now))
@@ -261,6 +261,10 @@ def store(conn: Connection, policy: Policy, letter: Letter, readings: Sequence[R
     return receipts
 
 
+def _kept(alert: NormalisedAlert, proven_as: str) -> NormalisedAlert:
+    return replace(alert, body={**alert.body, PROVEN_AS: proven_as, INCIDENT_TYPE: alert.incident_type})
+
+
 def take_change(conn: Connection, told: ReportedChange, *, source: str, now: datetime) -> bool:
     """Keep a change and note it on what is open about that model. False when it is known."""
     change = told.change
@@ -274,7 +278,8 @@ def take_change(conn: Connection, told: ReportedChange, *, source: str, now: dat
 
 
 def _take_word(conn: Connection, letter: Letter, word: ExternalNote, *, now: datetime) -> str | None:
-    """The incident that the word is about; None when nothing here is."""
+    """The incident that the word is about; None when nothing here is. A person's word counts where the format's own secret proves it: a
+    token lets alerts in, and whoever holds one could answer pages in anybody's name."""
     source, named = letter.form.name, word.fingerprint or ""
     incident_id = word.incident_id or known_alerts.incident_of(conn, source=source, fingerprint=named, sender=letter.sender.name)
     try:
@@ -283,26 +288,41 @@ def _take_word(conn: Connection, letter: Letter, word: ExternalNote, *, now: dat
         incident = None
     if incident is None or not letter.sender.may_see(incident.model):
         return None
-    if word.kind == "acknowledged" and incident.status.is_open:
-        acknowledge(conn, incident.id, by=word.by, role=Role.ONCALL_ML_ENGINEER, now=now)
-    else:
+    if word.kind == "acknowledged" and letter.sender.secret:
+        if incident.status.is_open:
+            acknowledge(conn, incident.id, by=word.by, role=Role.ONCALL_ML_ENGINEER, now=now)
+    elif letter.sender.secret:
         note_once(conn, incident.id, source, clean(word.text, 1000), word.key, now=now)
+    else:
+        note_once(conn, incident.id, source, _unproven(letter, word), f"unproven:{word.key}"[:300], now=now)
     return incident.id
+
+
+def _unproven(letter: Letter, word: ExternalNote) -> str:
+    if word.kind != "acknowledged":
+        return clean(f"Not proven, said by {letter.sender.name}: {word.text}", 1000)
+    said = f"{letter.sender.name} says that {word.by} acknowledged it. That does not count, and pages go on"
+    variable = f"MLRUNBOOK_WEBHOOK_SECRET_{letter.form.name.upper()}"
+    return f"{said}: only a fresh message that the secret of {letter.form.name} proves ends them (set {variable})"
 
 
 def replay(world: World, form: Format, number: int) -> Receipt:
     """Read a quarantined message again, after the policy names its model for example. Refused, with the reason, while it cannot be used.
 
-    Stored in slices as a new message is. Cut off in between, the whole is replayed again: what was stored is known then.
+    Stored in slices as a new message is. Cut off in between, the whole is replayed again: what was stored is known then. It counts as it
+    was proven when it was received, and as unproven where that no longer holds: see `proofs.sender_of`.
     """
     kept = _unreplayed(world, number)
+    with world.transaction() as conn:
+        sender = proofs.sender_of(conn, kept, now=world.now(), window_s=world.policy.intake.replay_window_s)
     message = received(kept.body, kept.headers, world)
     whole = Received(form.whole(message.payload), message.headers, kept.received_at, message.policy, message.problem)
-    readings = form.read(whole)
+    try:
+        readings = confined(form.read(whole), sender)
+    except NotApproved as error:
+        raise Refused(f"number {number} still cannot be used: {error}") from error
     models = {alert.model for reading in readings for alert in reading.alerts if alert.firing}
-    letter = Letter(
-        form, whole, kept.body, Identity("", kept.sender, None, frozenset()), world.known_models.of(world.policy, models, fresh=True)
-    )
+    letter = Letter(form, whole, kept.body, sender, world.known_models.of(world.policy, models, fresh=True))
     held: dict[tuple[int, str], Unusable] = {}
 
     def wait(alert: NormalisedAlert, why: str, _: bool) -> None:
@@ -322,8 +342,8 @@ def replay(world: World, form: Format, number: int) -> Receipt:
     total = total.model_copy(update={"quarantined": len(wrong)})
     with world.transaction() as conn:
         _demand_unreplayed(quarantine.get(conn, number, lock=True))
-        letter.keep(conn, wrong)  # the part of many that must wait on
         quarantine.mark_replayed(conn, number, total.model_dump(mode="json", by_alias=True), now=world.now())
+        letter.keep(conn, wrong)  # the part of many that must wait on
     return total
 
 

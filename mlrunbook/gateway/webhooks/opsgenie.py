@@ -17,6 +17,7 @@ from mlrunbook.gateway.webhooks.parsing import (
     nothing_of,
     own_incident,
     person,
+    person_in,
     strings,
     tags,
     text,
@@ -34,12 +35,12 @@ def read(received: Received) -> list[Reading]:
     identity = text(within(alert, "alertId"))
     if not isinstance(alert, dict) or not action or not identity:
         return nothing_of(received, "not an Opsgenie webhook: it has `action` and `alert.alertId`")
-    by = person(text(alert.get("username")), otherwise="Opsgenie")
+    by = person(alert.get("username"), otherwise="Opsgenie")
     key = f"{identity}:{action}:{text(alert.get('updatedAt'))}"
     own = own_incident(text(alert.get("alias")))
     words = []
     if action == "acknowledge":
-        words = [ExternalNote("acknowledged", by, "", key, own, identity)]
+        words = [ExternalNote("acknowledged", person_in("Opsgenie", alert.get("username")), "", key, own, identity)]
     elif action == "addnote":
         words = [ExternalNote("note", by, f"{by} noted in Opsgenie: {text(alert.get('note'), 1000)}", key, own, identity)]
     elif own and action in RESOLVED:

@@ -23,6 +23,7 @@ from mlrunbook.gateway.webhooks.parsing import (
     nothing_of,
     own_incident,
     person,
+    person_in,
     strings,
     text,
     time,
@@ -48,7 +49,7 @@ def _event(received: Received, event: dict[str, Any]) -> list[Reading]:
     data = event.get("data")
     if not kind or not isinstance(data, dict):
         return nothing_of(received, "a PagerDuty event has `event_type` and `data`")
-    by = person(text(within(event, "agent", "summary")), otherwise="PagerDuty")
+    by = person(within(event, "agent", "summary"), otherwise="PagerDuty")
     if kind == "incident.annotated":
         words = [
             ExternalNote("note", by, f"{by} noted in PagerDuty: {text(data.get('content'), 1000)}", f"pagerduty:{number}", None, _id(data))
@@ -59,7 +60,8 @@ def _event(received: Received, event: dict[str, Any]) -> list[Reading]:
     identity, own = text(data.get("id")), own_incident(text(data.get("incident_key")))
     words = []
     if kind == "incident.acknowledged":
-        words = [ExternalNote("acknowledged", by, "", f"pagerduty:{number}", own, identity)]
+        who = person_in("PagerDuty", within(event, "agent", "summary"))
+        words = [ExternalNote("acknowledged", who, "", f"pagerduty:{number}", own, identity)]
     elif own and kind in RESOLVES:
         words = [ExternalNote("note", by, f"{by} resolved the page in PagerDuty", f"pagerduty:{number}", own, identity)]
     if own:

@@ -23,6 +23,7 @@ from mlrunbook.gateway.text import clean
 
 LABEL_CHARS = 500
 MAX_LABELS = 1_000  # of one alert: whoever looks at its incident reads all of them
+MAX_NAME = 100
 MAX_TRUNCATED = 1_000_000_000
 MAX_PARTS = 10_000  # of one message are taken in, a whole storm in one Alertmanager group; the rest waits, so that others need not
 # A priority is the sender's urgency; what it means is measured.
@@ -136,12 +137,17 @@ def text(value: Any, limit: int = LABEL_CHARS) -> str:
     return ""
 
 
-def person(name: str, *, otherwise: str) -> str:
-    """Who acknowledged or wrote elsewhere. What they did holds whatever their name is; one that could deceive is not repeated."""
+def person(name: Any, *, otherwise: str = "somebody") -> str:
+    """Who did something elsewhere. What they did holds whatever their name is; one that could deceive is not repeated."""
     try:
-        return people.checked(name, "name") if name else otherwise
+        return people.checked(said, "name") if (said := text(name, MAX_NAME)) else otherwise
     except Invalid:
-        return f"somebody in {otherwise}"
+        return "somebody"
+
+
+def person_in(where: str, name: Any) -> str:
+    """And where the name is from, so that it is taken for nobody here."""
+    return f"{person(name)} in {where}"
 
 
 def strings(mapping: Any) -> dict[str, str]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from typing import Annotated, Any
 
 from anyio import CapacityLimiter, to_thread
@@ -16,7 +17,7 @@ from fastapi import APIRouter, Depends, HTTPException, Request
 
 from mlrunbook.base import web
 from mlrunbook.base.authentication import Door, authentication, edge_of, owner
-from mlrunbook.base.edge import NotProven
+from mlrunbook.base.edge import NotProven, meter_of
 from mlrunbook.base.rates import Rate
 from mlrunbook.base.settings import webhook_secrets
 from mlrunbook.base.tokens import Identity, Scope
@@ -50,34 +51,42 @@ def sender_of(world: World, form: Format) -> Callable[[Request], Awaitable[Ident
     What proves itself in the headers is asked first: a body is read for nobody but a sender who says that it is signed.
     """
 
-    def why_not(request: Request, names: tuple[str, ...], body: bytes = b"") -> str | None:
+    def signed(request: Request, body: bytes = b"") -> signatures.Signed:
         secrets, window_s = webhook_secrets(form.name), world.policy.intake.replay_window_s
-        return signatures.prove(names, signatures.Signed(request.headers, body, secrets, world.now(), window_s))
+        return signatures.Signed(request.headers, body, secrets, world.now(), window_s)
+
+    async def with_secret(request: Request, who: Identity, over_body: tuple[str, ...]) -> Identity:
+        """Let in by a token; what is signed beside it proves more, and what is signed wrongly takes nothing away."""
+        meter_of(request).prove()
+        message = signed(request, await request.body())
+        return replace(who, secret=signatures.proving(over_body, message))
 
     async def prove(request: Request) -> Identity:
         in_headers, over_body = signatures.proofs_of(form.name)
-        if why_not(request, in_headers) is None:
-            return _of_format(form)
+        if signatures.prove(in_headers, message := signed(request)) is None:
+            return _of_format(form, signatures.proving(in_headers, message))
+        claimed = [name for name in over_body if name in request.headers]
         try:
-            return await owner(_with_token(request, form), Scope.ALERTS, basic=True)
+            who = await owner(_with_token(request, form), Scope.ALERTS, basic=True)
+            return await with_secret(request, who, over_body) if claimed else who
         except HTTPException as error:
-            signed = [name for name in over_body if name in request.headers]
-            if error.status_code != 401 or not signed:
+            if error.status_code != 401 or not claimed:
                 raise
             challenge = error.headers
         edge_of(request).check_failures(request)
-        why = why_not(request, over_body, await request.body() if webhook_secrets(form.name) else b"")
+        message = signed(request, await request.body() if webhook_secrets(form.name) else b"")
+        why = signatures.prove(over_body, message)
         if why is None:
-            return _of_format(form)
+            return _of_format(form, signatures.proving(over_body, message))
         variable = f"MLRUNBOOK_WEBHOOK_SECRET_{form.name.upper()}"
-        said = f"{signed[0]} does not prove the sender: {variable} must be the sender's secret, and both clocks right"
+        said = f"{claimed[0]} does not prove the sender: {variable} must be the sender's secret, and both clocks right"
         raise NotProven(said, challenge, why=why)
 
     return authentication(prove, Door(Scope.ALERTS, sender=form.name, model_in_body=True))
 
 
-def _of_format(form: Format) -> Identity:
-    return Identity("", form.name, None, frozenset({Scope.ALERTS}))
+def _of_format(form: Format, secret: str) -> Identity:
+    return Identity("", form.name, None, frozenset({Scope.ALERTS}), secret=secret)
 
 
 def _with_token(request: Request, form: Format) -> Request:

@@ -24,7 +24,7 @@ BY_PERSON = "by_person"  # what marks its entry on the timeline
 def note(conn: Connection, incident_id: str, report: Report, *, now: datetime) -> int:
     """Keep a person's words; returns the number of the report."""
     number = len(records.of_kind(conn, incident_id, PersonsReport)) + 1
-    said = PersonsReport(report.reported_by, report.description, report.severity, report.type, now)
+    said = PersonsReport(report.reported_by, report.description, report.severity, report.type, now, report.proven_as)
     records.keep(conn, incident_id, said, number, now=now)
     return number
 

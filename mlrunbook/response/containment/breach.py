@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from functools import partial
+from typing import Any
 
 from sqlalchemy import Connection
 
@@ -12,7 +17,10 @@ from mlrunbook.domain.communication.regulatory import clocks_for
 from mlrunbook.domain.containment import breach
 from mlrunbook.domain.containment.containment import ContainmentDecided
 from mlrunbook.domain.containment.evidence import MANIFEST
+from mlrunbook.domain.detection.alerts import proven_as, type_of
 from mlrunbook.domain.detection.flapping import Reopened
+from mlrunbook.domain.detection.reports import FirstReport, PersonsReport
+from mlrunbook.domain.detection.triage import Triage
 from mlrunbook.domain.incident import Incident, Subtype
 from mlrunbook.domain.investigation.diagnosis import Diagnosed
 from mlrunbook.domain.policy.changes import BREACH_TYPES
@@ -20,7 +28,7 @@ from mlrunbook.domain.policy.policy import Policy
 from mlrunbook.domain.records import Record
 from mlrunbook.domain.resolution.fix import Applied, Fix, HumanResolution
 from mlrunbook.domain.roles import Role
-from mlrunbook.response.communication import regulatory_clocks
+from mlrunbook.response.communication import regulatory_clocks, reports
 from mlrunbook.response.communication.notifications import Page, page, send_message, send_to_contact, snapshot
 from mlrunbook.response.execution import dry_run
 from mlrunbook.response.execution.execute import execute
@@ -36,18 +44,70 @@ def is_breach(run: Run) -> bool:
     return run.incident().type in BREACH_TYPES
 
 
-def kinds_of(conn: Connection, policy: Policy, incident: Incident) -> frozenset[Subtype]:
-    """What kind of breach it is, as far as people, alerts or their words tell; empty: not known, or no breach."""
-    if incident.type not in BREACH_TYPES:
-        return frozenset()
+@dataclass(frozen=True)
+class _Words:
+    """What is said of a breach: everything, or by those alone whom policy trusts to isolate on their word. Where an alert has opened a
+    closed incident again, what was said before counts no more for that."""
+
+    first: FirstReport | None
+    people: Sequence[PersonsReport]
+    alerts: Sequence[Mapping[str, Any]]  # their bodies
+    stated: Collection[Subtype]
+    description: str
+
+
+def _words(conn: Connection, incident: Incident, trusts: Callable[[str], bool] | None = None) -> _Words:
+    again, first = records.recall(conn, incident.id, Reopened), records.recall(conn, incident.id, FirstReport)
+    begun = again.at if trusts and again and not again.measured else None
+    believed = trusts or (lambda _: True)
+
+    def counts(proven: str, at: datetime) -> bool:
+        return believed(proven) and (begun is None or at >= begun)
+
+    first_counts = begun is None and (first is None or believed(first.proven_as))
+    rows = alerts.of_incident(conn, incident.id)
+    return _Words(
+        first if first_counts else None,
+        [one for one in reports.of_incident(conn, incident.id) if counts(one.proven_as, one.at)],
+        [row["body"] for row in rows if counts(proven_as(row["body"]), row["last_seen_at"])],
+        [kind for kind, said in stated_subtypes(conn, incident.id).items() if counts(said.proven_as, said.at)],
+        incident.description if first_counts else "",
+    )
+
+
+def _kinds(words: _Words, policy: Policy) -> frozenset[Subtype]:
     signals = []
-    for body in (a["body"] for a in alerts.of_incident(conn, incident.id)):
+    for body in words.alerts:
         labels, annotations = body.get("labels", {}), body.get("annotations", {})
         signals.append((str(labels.get("alertname", "")), str(labels.get("subtype", "")), str(annotations.get("summary", ""))))
-    return breach.recognise(stated_subtypes(conn, incident.id), signals, incident.description, policy.breach)
+    return breach.recognise(words.stated, signals, words.description, policy.breach)
 
 
-def verdict(run: Run) -> tuple[bool, str] | None:
+def kinds_of(conn: Connection, policy: Policy, incident: Incident) -> frozenset[Subtype]:
+    """What kind of breach it is, as far as people, alerts or their words tell; empty: not known, or no breach."""
+    return _kinds(_words(conn, incident), policy) if incident.type in BREACH_TYPES else frozenset()
+
+
+def _isolation(conn: Connection, policy: Policy, incident: Incident) -> breach.Verdict:
+    """On the word of those alone whom policy trusts for it."""
+    trusts = partial(policy.intake.trusted_for.trusts, "isolation")
+    said = _words(conn, incident, trusts)
+    types = {one.type for one in said.people} | ({said.first.type} if said.first else set())
+    types |= {type_of(policy, body) or incident.type for body in said.alerts}  # of the same family, whatever it calls itself
+    if said.description and said.first is None:  # of a release that kept no first report
+        types.add(incident.type)
+    if not types & set(BREACH_TYPES):
+        everything = _words(conn, incident)
+        who = {one.by for one in everything.people if not trusts(one.proven_as)}
+        who |= {row["sender"] or row["source"] for row in alerts.of_incident(conn, incident.id) if not trusts(proven_as(row["body"]))}
+        return breach.unproven(breach.in_words(_kinds(everything, policy), incident.type), who)
+    type_ = incident.type if incident.type in types else min(types & set(BREACH_TYPES))
+    triage = records.recall(conn, incident.id, Triage)
+    severity = triage.backed.assessment.severity if triage and triage.backed else incident.severity
+    return breach.isolation(type_, _kinds(said, policy), severity, policy.breach)
+
+
+def verdict(run: Run) -> breach.Verdict | None:
     """Whether the model server is isolated at once, and why; None where this is no breach, or one on paper alone."""
     with run.world.transaction() as conn:
         incident = incidents.get(conn, run.incident_id)
@@ -56,7 +116,7 @@ def verdict(run: Run) -> tuple[bool, str] | None:
         kinds = kinds_of(conn, run.world.policy, incident)
         if breach.is_on_paper(kinds, incident.severity):
             return None
-        return breach.isolation(incident.type, kinds, incident.severity, run.world.policy.breach)
+        return _isolation(conn, run.world.policy, incident)
 
 
 def alarm(run: Run) -> None:
@@ -77,6 +137,7 @@ def alarm(run: Run) -> None:
         on_paper = breach.is_on_paper(kinds, incident.severity)
         said = f"{what}, {again.at if again else None}" + (", on paper" if on_paper else "")
         name = hashlib.sha256(said.encode()).hexdigest()[:12]
+        _contain_anew(run, conn, policy, incident, kinds, name)
         if records.recall(conn, run.incident_id, breach.Alarm, name):
             return
         run.keep(conn, breach.Alarm(tuple(sorted(kinds))), name)
@@ -91,17 +152,20 @@ def alarm(run: Run) -> None:
             run.note(conn, "breach", f"Taken as {what}, low: a ticket, and the compliance officer is told")
             return
         run.note(conn, "breach", f"Taken as {what}: security and the compliance officer are told")
-        _contain_anew(run, conn, policy, incident, kinds)
         todo = f"Evidence: mlrunbook incidents evidence {incident.id} --out bundle"
         for role in OFFICERS:
             page(conn, policy, incident, Page(role, what, f"{key}:{role}", todo), now=now)
         send_to_contact(conn, incident, policy.contacts.security, "security team", text, key=key, now=now)
 
 
-def _contain_anew(run: Run, conn: Connection, policy: Policy, incident: Incident, kinds: frozenset[Subtype]) -> None:
-    """It turns out to be a kind that is isolated at once, after a containment that left that to a person."""
+def _contain_anew(run: Run, conn: Connection, policy: Policy, incident: Incident, kinds: frozenset[Subtype], name: str) -> None:
+    """It turns out to be a kind that is isolated at once, or somebody says so whom policy trusts, after a containment that left that to a
+    person. Once for what is known of the breach."""
     decided = records.recall(conn, run.incident_id, ContainmentDecided)
-    if decided and not decided.isolates and breach.isolation(incident.type, kinds, incident.severity, policy.breach)[0]:
+    if not _isolation(conn, policy, incident).at_once or records.recall(conn, run.incident_id, breach.Alarm, name, "isolates"):
+        return
+    run.keep(conn, breach.Alarm(tuple(sorted(kinds))), name, "isolates")
+    if decided and not decided.isolates:
         records.forget(conn, run.incident_id, Record.CONTAINMENT, Record.CONTAINED)
 
 

@@ -8,11 +8,11 @@ from datetime import timedelta
 from mlrunbook.domain.action_state import ActionState
 from mlrunbook.domain.actions import Action, Isolate, PlanKind, RouteTraffic, lifts_isolation
 from mlrunbook.domain.communication.messages import initial_notification
+from mlrunbook.domain.containment.breach import Verdict
 from mlrunbook.domain.containment.containment import Contained, Containment, ContainmentDecided, Situation, plan_containment
 from mlrunbook.domain.containment.emergency import limits_damage
 from mlrunbook.domain.containment.orders import unspoken
 from mlrunbook.domain.detection.flapping import Reopened
-from mlrunbook.domain.detection.severity import Assessment
 from mlrunbook.domain.detection.severity_change import SeveritySet
 from mlrunbook.domain.detection.triage import Triage
 from mlrunbook.domain.errors import RunbookError
@@ -20,7 +20,6 @@ from mlrunbook.domain.evaluation.threshold import choose_threshold
 from mlrunbook.domain.incident import TRANSITIONS, IncidentType, Severity, Status
 from mlrunbook.domain.investigation.findings import State
 from mlrunbook.domain.observed import ServingState, ServingStatus
-from mlrunbook.domain.policy.changes import ContainmentPolicy
 from mlrunbook.response.communication.notifications import safety_notices, send_to_stakeholders, snapshot
 from mlrunbook.response.containment import breach, emergency
 from mlrunbook.response.execution import dry_run
@@ -44,14 +43,13 @@ def plan(run: Run) -> ContainmentDecided:
     _finish_what_began(run)
     triage, world = run.recall(Triage), run.world
     assert triage is not None  # step 1 comes first
-    assessment, pending, isolate = triage.assessment, triage.affected.pending_work_orders or 0, breach.verdict(run)
+    isolate = breach.verdict(run)
     with world.transaction() as conn:
         held = automation_held(conn, run.incident_id, now=world.now())
     by_itself = frozenset() if held else unspoken(world.policy.containment.automatic, emergency.ordered_things(run))
     rules = replace(world.policy.containment, automatic=by_itself)
-    decided = (
-        _contain_failure(run, assessment, pending, rules) if isolate is None else _contain_breach(run, assessment, pending, isolate, rules)
-    )
+    seen = _situation(run, triage, isolate)
+    decided = plan_containment(run.incident_id, run.incident().model, triage.assessment, seen, rules, isolate=isolate, backed=triage.backed)
     decided, left_out = _dry_run(run, decided)
     with run.write() as conn:
         if standing := records.recall(conn, run.incident_id, ContainmentDecided):
@@ -107,12 +105,15 @@ def _dry_run(run: Run, decided: Containment) -> tuple[Containment, list[tuple[Ac
     return decided, left_out
 
 
-def _contain_failure(run: Run, assessment: Assessment, pending_work_orders: int, rules: ContainmentPolicy) -> Containment:
+def _situation(run: Run, triage: Triage, isolate: Verdict | None) -> Situation:
+    assessment, pending_work_orders = triage.assessment, triage.affected.pending_work_orders or 0
+    if isolate and (isolate.is_trusted or not assessment.dangerous):
+        return Situation(pending_work_orders)  # without a look at the world: it could only delay
     if assessment.severity is Severity.HIGH:
         _check_first(run)
     status, state = _status(run), _state(run)
     previous = status.previous_version if status else None
-    seen = Situation(
+    return Situation(
         pending_work_orders,
         status,
         state,
@@ -122,20 +123,11 @@ def _contain_failure(run: Run, assessment: Assessment, pending_work_orders: int,
         blind=_blind(run) if assessment.dangerous else None,
         no_route=_no_route(run, previous) if assessment.dangerous and previous else None,
     )
-    return plan_containment(run.incident_id, run.incident().model, assessment, seen, rules)
 
 
 def _no_route(run: Run, version: str) -> str | None:
     model = run.incident().model
     return dry_run.dry_run(run, model, [RouteTraffic(model, version)]).refused.get(0)
-
-
-def _contain_breach(
-    run: Run, assessment: Assessment, pending_work_orders: int, isolate: tuple[bool, str], rules: ContainmentPolicy
-) -> Containment:
-    """Without a look at the world: it could only delay."""
-    model = run.incident().model
-    return plan_containment(run.incident_id, model, assessment, Situation(pending_work_orders), rules, isolate=isolate)
 
 
 def announce(run: Run) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
 from sqlalchemy import Connection
@@ -12,11 +14,12 @@ from mlrunbook.domain.communication import messages
 from mlrunbook.domain.communication.messages import Figures
 from mlrunbook.domain.containment.orders import OrderState
 from mlrunbook.domain.containment.taking_back import is_stopped
+from mlrunbook.domain.detection.alerts import proven_as, type_of
 from mlrunbook.domain.detection.flapping import Reopened
 from mlrunbook.domain.detection.reports import FirstReport, PersonsReport
 from mlrunbook.domain.detection.severity import AlertSignal, Assessment, Claims, Measurements, assess, on_a_persons_word
 from mlrunbook.domain.detection.severity_change import GradedAgain, SeverityDoubted, SeveritySet, is_measured_as_it_was, risen
-from mlrunbook.domain.detection.triage import Affected, Triage
+from mlrunbook.domain.detection.triage import Affected, Backed, Triage
 from mlrunbook.domain.errors import RunbookError, Transient
 from mlrunbook.domain.evaluation.performance import ModelMetrics
 from mlrunbook.domain.incident import Incident, Severity, Status
@@ -47,6 +50,7 @@ class Look:
     assessment: Assessment
     metrics: ModelMetrics | None
     status: ServingStatus | None
+    backed: Backed | None = None
 
 
 def triage(run: Run) -> Triage:
@@ -122,7 +126,7 @@ def reassess_severity(run: Run) -> bool:
         if to is incident.severity:
             return False
         words = f"measured again, it is {to} and no longer {incident.severity}: {'; '.join(seen.reasons)}"
-        change = SeverityChange(to, replace(seen, severity=to), words, ACTOR)
+        change = SeverityChange(to, replace(seen, severity=to), words, ACTOR, backed=now.backed)
         change_severity(conn, run.world.policy, incident, change, now=run.world.now())
     return True
 
@@ -138,7 +142,7 @@ def look(run: Run, *, final_look: bool = False) -> Look:
     """One assessment from what the store and the platform say right now."""
     with run.world.transaction() as conn:
         incident = incidents.get(conn, run.incident_id)
-        claims = _claims(run, conn, incident)
+        claims, believed, without = _claims(run, conn, incident), _believed(run, conn, incident), _unproven(run, conn, incident)
     metrics = status = None
     reachable = True
     try:
@@ -152,20 +156,48 @@ def look(run: Run, *, final_look: bool = False) -> Look:
         with run.write() as conn:
             run.note(conn, "triage", f"The model platform has no metrics for {incident.model}: {error}")
     policy, seen = run.world.policy, Measurements(metrics, status, platform_reachable=reachable)
-    return Look(assess(claims, seen, policy.severity, policy.fairness, final_look=final_look), metrics, status)
+    found = assess(claims, seen, policy.severity, policy.fairness, final_look=final_look)
+    alone = assess(believed, seen, policy.severity, policy.fairness, final_look=final_look) if without else None
+    return Look(found, metrics, status, Backed(alone, without) if alone else None)
 
 
-def _claims(run: Run, conn: Connection, incident: Incident) -> Claims:
-    """What people say it is, and the alerts since it was opened, or opened again by an alert."""
+def _claims(run: Run, conn: Connection, incident: Incident, trusts: Callable[[str], bool] = lambda _: True) -> Claims:
+    """What people say it is, and the alerts since it was opened, or opened again by an alert; of those alerts that are trusted."""
     first, again = records.recall(conn, incident.id, FirstReport), records.recall(conn, incident.id, Reopened)
     said = records.recall(conn, incident.id, SeveritySet)
     begun = again.at if again and not again.measured else incident.detected_at
-    fired = [_signal(run, a["body"]) for a in alerts.of_incident(conn, incident.id) if a["last_seen_at"] >= begun]
+    rows = [a["body"] for a in alerts.of_incident(conn, incident.id) if a["last_seen_at"] >= begun]
+    fired = [_signal(run, body) for body in rows if trusts(proven_as(body))]
     if first and first.by_alert and not (said and said.by_person):  # its severity is a guess: what people have reported since is none
         told = _told_since(conn, incident)
         severity = max((t.severity for t in told), key=lambda s: s.rank, default=None)
         return Claims(severity, told[0].type if told else None, fired)
     return Claims(incident.severity, incident.type, fired)
+
+
+def _believed(run: Run, conn: Connection, incident: Incident) -> Claims:
+    """The same, of those alone whom policy trusts for containment."""
+    trusts = partial(run.world.policy.intake.trusted_for.trusts, "containment")
+    first, said = records.recall(conn, incident.id, FirstReport), records.recall(conn, incident.id, SeveritySet)
+    claims, again = _claims(run, conn, incident, trusts), records.recall(conn, incident.id, Reopened)
+    by_an_alert = again is not None and not again.measured  # what people said before that was about something else
+    words_are_theirs = first is None or (not first.by_alert and trusts(first.proven_as)) or (said is not None and said.by_person)
+    if words_are_theirs and not by_an_alert and (said is None or not said.by_person or trusts(said.proven_as)):
+        return claims
+    told = [one for one in _told_since(conn, incident) if trusts(one.proven_as)]
+    severity = max((one.severity for one in told), key=lambda s: s.rank, default=None)
+    return Claims(severity, told[0].type if told else None, claims.alerts)
+
+
+def _unproven(run: Run, conn: Connection, incident: Incident) -> tuple[str, ...]:
+    """Whose word is heard, and nothing done by itself on it alone."""
+    trusts = partial(run.world.policy.intake.trusted_for.trusts, "containment")
+    first, said = records.recall(conn, incident.id, FirstReport), records.recall(conn, incident.id, SeveritySet)
+    heard = [(first.proven_as, first.by)] if first else []
+    heard += [(one.proven_as, one.by) for one in reports.of_incident(conn, incident.id)]
+    heard += [(said.proven_as, said.by)] if said else []
+    heard += [(proven_as(a["body"]), a["sender"] or a["source"]) for a in alerts.of_incident(conn, incident.id)]
+    return tuple(dict.fromkeys(name for proven, name in heard if not trusts(proven)))
 
 
 def _told_since(conn: Connection, incident: Incident) -> list[PersonsReport]:
@@ -178,7 +210,7 @@ def _signal(run: Run, body: dict[str, Any]) -> AlertSignal:
     labels, annotations = body.get("labels", {}), body.get("annotations", {})
     name = str(labels.get("alertname", "alert"))
     level, summary = str(labels.get("severity", "warning")), messages.line(str(annotations.get("summary", "")))
-    return AlertSignal(name, level, run.world.policy.type_of_alert(name), summary)
+    return AlertSignal(name, level, type_of(run.world.policy, body), summary)
 
 
 def _settle(run: Run, seen: Look) -> Triage:
@@ -228,6 +260,7 @@ def _triaged(found: Assessment, seen: Look, model: str, pending_work_orders: int
         baseline=metrics.baseline.confusion if metrics else None,
         baseline_by_type=metrics.baseline.by_asset_type if metrics else {},
         figures=figures_of(metrics, costs),
+        backed=seen.backed,
     )
 
 

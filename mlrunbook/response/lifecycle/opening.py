@@ -15,6 +15,7 @@ from mlrunbook.domain.detection.reports import FirstReport, NewReport, Origin, R
 from mlrunbook.domain.detection.severity_change import SeverityDoubted
 from mlrunbook.domain.errors import NotFound
 from mlrunbook.domain.incident import Incident, Subtype
+from mlrunbook.domain.policy.intake import UNPROVEN
 from mlrunbook.domain.policy.owned import Known, Standing
 from mlrunbook.domain.policy.policy import Policy
 from mlrunbook.domain.records import CANDIDATE_RECORDS, Record
@@ -52,7 +53,7 @@ def take_in(
     if not is_new:
         return _join(conn, policy, incident, report, start=start, standing=standing, now=now), False
     _keep_words(conn, incident.id, report, now=now)
-    records.keep(conn, incident.id, FirstReport(by_alert, report.severity, report.type), now=now)
+    records.keep(conn, incident.id, FirstReport(by_alert, report.severity, report.type, report.proven_as, report.reported_by), now=now)
     if standing.is_unknown:
         unknown_models.opened(conn, policy, incident, standing, by=report.reported_by, now=now)
     else:
@@ -72,7 +73,10 @@ def begin_response(conn: Connection, policy: Policy, incident: Incident, *, by: 
 def _keep_words(conn: Connection, incident_id: str, report: Report, *, now: datetime) -> int | None:
     """What a person has said outlives the report. Returns its number; None where no person reports."""
     if subtype := subtype_for(report.type, report.subtype):
-        records.keep(conn, incident_id, StatedSubtype(report.reported_by, now), subtype, now=now)
+        said = StatedSubtype(report.reported_by, now, report.proven_as)
+        standing = records.keep(conn, incident_id, said, subtype, now=now)
+        if standing.proven_as == UNPROVEN != said.proven_as:
+            records.replace(conn, incident_id, said, subtype, now=now)
     return reports.note(conn, incident_id, report, now=now) if report.by_person else None
 
 
@@ -99,7 +103,11 @@ def _join(
     if report.origin is Origin.ALERT:
         _doubt_severity(conn, policy, incident, report, now=now)
         return incident
-    return severity_change.say(conn, policy, incident.id, report.severity, by=report.reported_by, why=report.description, now=now)
+    return severity_change.say(conn, policy, incident.id, _said(report), now=now)
+
+
+def _said(report: Report) -> severity_change.Said:
+    return severity_change.Said(report.severity, report.reported_by, report.description, report.proven_as)
 
 
 def _doubt_severity(conn: Connection, policy: Policy, incident: Incident, report: Report, *, now: datetime) -> None:
@@ -116,7 +124,7 @@ def _heard(conn: Connection, policy: Policy, incident: Incident, report: Report,
     words = f"reported again by {report.reported_by}: {report.description}"
     halted = reports.halt_closing(conn, incident, why=words, now=now)
     if report.severity.rank > incident.severity.rank:  # a person's severity is a floor
-        return severity_change.say(conn, policy, incident.id, report.severity, by=report.reported_by, why=report.description, now=now)
+        return severity_change.say(conn, policy, incident.id, _said(report), now=now)
     why = f"{words}. Its recovery was being measured; it does not close by that any more" if halted else words
     todo = reports.how_to_end(incident.id) if halted else f"Look: mlrunbook incidents show {incident.id}"
     incident = incidents.get(conn, incident.id)
@@ -124,9 +132,9 @@ def _heard(conn: Connection, policy: Policy, incident: Incident, report: Report,
     return incident
 
 
-def stated_subtypes(conn: Connection, incident_id: str) -> frozenset[Subtype]:
-    """The kinds of breach that people have named in their reports."""
-    return frozenset(map(Subtype, records.of_kind(conn, incident_id, StatedSubtype)))
+def stated_subtypes(conn: Connection, incident_id: str) -> dict[Subtype, StatedSubtype]:
+    """The kinds of breach that people have named in their reports, and who has."""
+    return {Subtype(name): said for name, said in records.of_kind(conn, incident_id, StatedSubtype).items()}
 
 
 # --- a report that a run begins with

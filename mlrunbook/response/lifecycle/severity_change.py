@@ -6,7 +6,7 @@ the ladder and the response time start again, stakeholders are told, and the run
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from sqlalchemy import Connection
@@ -16,8 +16,9 @@ from mlrunbook.domain.communication import messages
 from mlrunbook.domain.detection.lifecycle import UnknownModel
 from mlrunbook.domain.detection.severity import Assessment
 from mlrunbook.domain.detection.severity_change import SeveritySet, by_word
-from mlrunbook.domain.detection.triage import Triage
+from mlrunbook.domain.detection.triage import Backed, Triage
 from mlrunbook.domain.incident import Incident, Severity
+from mlrunbook.domain.policy.intake import OWN
 from mlrunbook.domain.policy.policy import Policy
 from mlrunbook.domain.records import Record
 from mlrunbook.response.communication.escalation import escalate, schedule_update
@@ -26,17 +27,34 @@ from mlrunbook.store import incidents, journal, leases, plans, records
 from mlrunbook.store.incidents import Classification
 
 
-def say(conn: Connection, policy: Policy, incident_id: str, severity: Severity, *, by: str, why: str, now: datetime) -> Incident:
+@dataclass(frozen=True)
+class Said:
+    """A person's word. `proven_as` as in `Report`: who operates is known."""
+
+    severity: Severity
+    by: str
+    why: str
+    proven_as: str = OWN
+
+
+def say(conn: Connection, policy: Policy, incident_id: str, said: Said, *, now: datetime) -> Incident:
     """A person sets the severity. Repeated it changes nothing. The run that is at work is replaced where it rose: it must not
     finish what it began for less."""
-    incident = incidents.get(conn, incident_id, lock=True)
+    incident, severity = incidents.get(conn, incident_id, lock=True), said.severity
     if incident.severity is severity:
         return incident
     triage = records.recall(conn, incident_id, Triage)
     raised = severity.rank > incident.severity.rank
-    words = f"{by} {'raises' if raised else 'lowers'} it from {incident.severity} to {severity}: {why}"
+    words = f"{said.by} {'raises' if raised else 'lowers'} it from {incident.severity} to {severity}: {said.why}"
     found = by_word(triage.assessment, severity, words) if triage else None
-    made = change_severity(conn, policy, incident, SeverityChange(severity, found, words, by, by_person=True), now=now)
+    backed = triage.backed if triage else None
+    if triage and not policy.intake.trusted_for.trusts("containment", said.proven_as):
+        backed = backed or Backed(triage.assessment, ())
+        backed = replace(backed, without=tuple(dict.fromkeys((*backed.without, said.by))))
+    elif backed:
+        backed = replace(backed, assessment=by_word(backed.assessment, severity, words))
+    change = SeverityChange(severity, found, words, said.by, by_person=True, proven_as=said.proven_as, backed=backed)
+    made = change_severity(conn, policy, incident, change, now=now)
     if raised and not records.recall(conn, incident_id, UnknownModel):
         leases.preempt(conn, incident_id, why=words, now=now)
     return made
@@ -51,6 +69,8 @@ class SeverityChange:
     why: str
     by: str
     by_person: bool = False
+    proven_as: str = OWN
+    backed: Backed | None = None
 
 
 def change_severity(conn: Connection, policy: Policy, incident: Incident, change: SeverityChange, *, now: datetime) -> Incident:
@@ -60,11 +80,12 @@ def change_severity(conn: Connection, policy: Policy, incident: Incident, change
     earlier = records.recall(conn, incident.id, SeveritySet)
     number = earlier.number + 1 if earlier else 1
     moved_s = incidents.moved_s(conn, incident.id)
-    records.replace(conn, incident.id, SeveritySet(number, now, before, severity, change.by, why, change.by_person, moved_s), now=now)
+    noted = SeveritySet(number, now, before, severity, change.by, why, change.by_person, moved_s, change.proven_as)
+    records.replace(conn, incident.id, noted, now=now)
     judged = Classification(severity, found.type if found else incident.type)
     made = incidents.classify(conn, incident.id, judged, why=why, actor=change.by, now=now)
     if found and (triage := records.recall(conn, incident.id, Triage)):
-        records.replace(conn, incident.id, triage.judged_anew(found), now=now)
+        records.replace(conn, incident.id, triage.judged_anew(found, change.backed), now=now)
     if raised:
         records.forget(conn, incident.id, Record.CONTAINMENT, Record.CONTAINED)
         _void_what_has_not_begun(conn, incident.id, because=f"the severity rose from {before} to {severity}", now=now)

@@ -36,7 +36,7 @@ def test_the_kind_is_what_people_and_alerts_name_and_else_what_their_words_say(
 
 @pytest.mark.parametrize("kind", list(Subtype))
 def test_a_violation_and_a_failed_audit_are_for_people_to_isolate_and_the_rest_is_cut_off_at_once(kind: Subtype) -> None:
-    at_once, why = isolation(kind.type, {kind}, Severity.MEDIUM, POLICY)
+    at_once, why, _ = isolation(kind.type, {kind}, Severity.MEDIUM, POLICY)
     assert at_once is (kind not in (Subtype.REGULATORY_VIOLATION, Subtype.AUDIT_FAILURE))
     assert kind.words in why
 

@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mlrunbook.domain.actions import Configure, FlagWorkOrders, Isolate, Plan, PlanKind, Restart, RollBack, RouteTraffic, Scale
+from mlrunbook.domain.containment.breach import Verdict
 from mlrunbook.domain.containment.containment import Containment, Situation, plan_containment
 from mlrunbook.domain.containment.taking_back import Executed, undo_plan
 from mlrunbook.domain.detection.severity import Assessment
@@ -28,7 +29,7 @@ def contain(
     assessment: Assessment, *, policy: ContainmentPolicy | None = None, isolate: tuple[bool, str] | None = None, **changes: Any
 ) -> Containment:
     values: dict[str, Any] = {"status": status(), "state": serving(), "previous_is_dangerous": False, "pending_work_orders": 12}
-    return plan_containment(INC, MODEL, assessment, Situation(**(values | changes)), policy, isolate=isolate)
+    return plan_containment(INC, MODEL, assessment, Situation(**(values | changes)), policy, isolate=Verdict(*isolate) if isolate else None)
 
 
 def actions(plan: Plan | None) -> list[Any]:

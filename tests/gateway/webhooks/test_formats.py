@@ -20,6 +20,7 @@ from mlrunbook.domain.incident import Status
 from mlrunbook.domain.policy.intake import GenericFields, IntakePolicy
 from mlrunbook.domain.policy.policy import Policy
 from mlrunbook.gateway.app import create_app
+from mlrunbook.gateway.webhooks import samples
 from mlrunbook.gateway.webhooks.parsing import Received
 from mlrunbook.gateway.webhooks.registry import FORMATS
 from mlrunbook.response.world import World
@@ -38,9 +39,22 @@ def payload(name: str, model: str) -> Any:
     return json.loads(text)
 
 
+ON_CALL_TOOLS = ("pagerduty", "opsgenie")
+SECRET = "of our on-call tool"
+
+
+@pytest.fixture(autouse=True)
+def _secrets(monkeypatch: pytest.MonkeyPatch) -> None:
+    for form in ON_CALL_TOOLS:
+        monkeypatch.setenv(f"MLRUNBOOK_WEBHOOK_SECRET_{form.upper()}", SECRET)
+
+
 def send(client: TestClient, form: str, body: Any, **headers: str) -> dict[str, Any]:
-    content = "application/cloudevents+json" if form == "cloudevents" else "application/json"
-    answer = client.post(f"/webhooks/{form}", content=json.dumps(body), headers={"Content-Type": content} | headers)
+    """What an on-call tool sends is proven by the secret of its format, anything else by the client's token."""
+    kind = "application/cloudevents+json" if form == "cloudevents" else "application/json"
+    content = json.dumps(body)
+    proof = samples.proof(form, SECRET, content.encode(), datetime.now(UTC)) if form in ON_CALL_TOOLS else {}
+    answer = client.post(f"/webhooks/{form}", content=content, headers={"Content-Type": kind} | proof | headers)
     assert answer.status_code == 202, answer.text
     received: dict[str, Any] = answer.json()
     return received
@@ -125,11 +139,11 @@ def test_a_pagerduty_incident_is_taken_over_with_its_acknowledgement(pagerduty: 
     first = only(send(pagerduty, "pagerduty", payload("pagerduty_v3_incident_triggered", model)))
     assert (shown(pagerduty, first)["model"], shown(pagerduty, first)["severity"]) == (model, "high")
     assert only(send(pagerduty, "pagerduty", payload("pagerduty_v3_incident_acknowledged", model))) == first
-    assert shown(pagerduty, first)["acknowledgedBy"] == "On-call engineer"
+    assert shown(pagerduty, first)["acknowledgedBy"] == "On-call engineer in PagerDuty"
     assert only(send(pagerduty, "pagerduty", payload("pagerduty_v3_incident_annotated", model))) == first
     assert only(send(pagerduty, "pagerduty", payload("pagerduty_v3_incident_resolved", model))) == first
     told = texts(world, first)
-    assert "Acknowledged by On-call engineer" in told
+    assert "Acknowledged by On-call engineer in PagerDuty" in told
     assert "On-call engineer noted in PagerDuty: rolled back to v41" in told
     assert shown(pagerduty, first)["status"] == "detected"
     with world.transaction() as conn:
@@ -140,7 +154,7 @@ def test_a_pagerduty_incident_is_taken_over_with_its_acknowledgement(pagerduty: 
 
 def test_an_acknowledgement_that_overtakes_its_trigger_is_not_lost(pagerduty: TestClient, model: str) -> None:
     first = only(send(pagerduty, "pagerduty", payload("pagerduty_v3_incident_acknowledged", model)))
-    assert shown(pagerduty, first)["acknowledgedBy"] == "On-call engineer"
+    assert shown(pagerduty, first)["acknowledgedBy"] == "On-call engineer in PagerDuty"
     assert only(send(pagerduty, "pagerduty", payload("pagerduty_v3_incident_triggered", model))) == first
 
 
@@ -161,7 +175,7 @@ def test_a_page_of_our_own_that_comes_back_opens_nothing_and_acknowledges_its_in
         message = payload(f"pagerduty_v3_incident_{step}", model)
         message["event"]["data"]["incident_key"] = f"mlrunbook:{ours}"
         assert send(pagerduty, "pagerduty", message)["accepted"] == 0
-    assert shown(pagerduty, ours)["acknowledgedBy"] == "On-call engineer"
+    assert shown(pagerduty, ours)["acknowledgedBy"] == "On-call engineer in PagerDuty"
     assert "On-call engineer resolved the page in PagerDuty" in texts(world, ours)
     with world.transaction() as conn:
         assert [i.id for i in incidents.find(conn, model=model)] == [ours]
@@ -195,7 +209,7 @@ def test_an_opsgenie_alert_is_taken_over_with_its_acknowledgement_and_its_end(cl
     first = only(send(client, "opsgenie", payload("opsgenie_webhook_create", model)))
     assert (shown(client, first)["model"], shown(client, first)["severity"]) == (model, "high")
     assert only(send(client, "opsgenie", payload("opsgenie_webhook_acknowledge", model))) == first
-    assert shown(client, first)["acknowledgedBy"] == "oncall@example.com"
+    assert shown(client, first)["acknowledgedBy"] == "oncall@example.com in Opsgenie"
     for _ in range(2):
         assert only(send(client, "opsgenie", payload("opsgenie_webhook_close", model))) == first
     assert len([t for t in texts(world, first) if t.startswith("Alert resolved")]) == 1

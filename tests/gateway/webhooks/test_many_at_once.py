@@ -127,7 +127,7 @@ def test_what_is_over_the_limit_waits_in_the_quarantine_and_is_replayed(client: 
 def test_of_what_waits_together_a_replay_takes_what_can_be_used_and_the_rest_waits_on(client: TestClient, world: World, model: str) -> None:
     with world.transaction() as conn:
         body = json.dumps({"version": "4", "alerts": [alert(1, model), {"labels": {}}, alert(2, model)]}).encode()
-        number = quarantine.keep(conn, source="alertmanager", body=body, error="too many", now=world.now())
+        number = quarantine.keep(conn, quarantine.Message("alertmanager", body, "too many"), now=world.now())
     before = waiting(world)
     receipt = client.post(f"/api/v1/quarantine/{number}/replay").json()
     assert (receipt["accepted"], receipt["quarantined"], len(receipt["incidents"]), waiting(world)) == (2, 1, 1, before)

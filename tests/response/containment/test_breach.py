@@ -523,7 +523,8 @@ def test_what_an_audit_found_outdated_is_a_ticket_and_nobody_is_asked_about_isol
     assert plan(world, incident_id, PlanKind.ISOLATION) is None
     with world.transaction() as conn:
         assert clocks.of_incident(conn, incident_id) == []
-        severity_change.say(conn, world.policy, incident_id, Severity.HIGH, by="the lead", why="the authority asks", now=world.now())
+        said = severity_change.Said(Severity.HIGH, "the lead", "the authority asks")
+        severity_change.say(conn, world.policy, incident_id, said, now=world.now())
     carry(world, incident_id, "run-2")
     deliver(world)
     assert plan(world, incident_id, PlanKind.ISOLATION) is not None, "from medium on it is a breach like any other"

@@ -122,7 +122,8 @@ def test_a_severity_that_rises_voids_no_order(world: World, file_world: FileWorl
     incident_id = report(world)
     order(world, incident_id)
     with world.transaction() as conn:
-        severity_change.say(conn, world.policy, incident_id, Severity.CRITICAL, by="the lead", why="a gearbox broke", now=world.now())
+        said = severity_change.Said(Severity.CRITICAL, "the lead", "a gearbox broke")
+        severity_change.say(conn, world.policy, incident_id, said, now=world.now())
     carry(world, incident_id, "run-1")
     assert file_world.state["replicas"] == 0
 

@@ -243,8 +243,8 @@ class TestTheNewestOrderCounts:
         clock.advance(seconds=1)
         order(world, incident_id, Order.TAKE_BACK)
         with world.transaction() as conn:
-            severity_change.say(conn, world.policy, incident_id, Severity.HIGH, by="the lead", why="x", now=world.now())
-            severity_change.say(conn, world.policy, incident_id, Severity.CRITICAL, by="the lead", why="y", now=world.now())
+            severity_change.say(conn, world.policy, incident_id, severity_change.Said(Severity.HIGH, "the lead", "x"), now=world.now())
+            severity_change.say(conn, world.policy, incident_id, severity_change.Said(Severity.CRITICAL, "the lead", "y"), now=world.now())
         carry(world, incident_id, "run-1")
         assert file_world.state["route"] is None
 

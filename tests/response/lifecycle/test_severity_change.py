@@ -27,7 +27,7 @@ HALTED = {"config:auto_work_orders=False": 1}
 
 def say(world: World, incident_id: str, severity: Severity, why: str = "two gearboxes broke") -> None:
     with world.transaction() as conn:
-        severity_change.say(conn, world.policy, incident_id, severity, by="the lead", why=why, now=world.now())
+        severity_change.say(conn, world.policy, incident_id, severity_change.Said(severity, "the lead", why), now=world.now())
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ import unicodedata
 
 import sqlalchemy as sa
 from alembic import op
-from sqlalchemy.dialects.postgresql import ARRAY
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 
 revision = "0011_tokens"
 down_revision = "0010_clock_jumps"
@@ -24,3 +24,8 @@ def upgrade() -> None:
     for row in op.get_bind().execute(sa.select(tokens.c.id, tokens.c.name)).all():
         op.execute(tokens.update().where(tokens.c.id == row.id).values(person=_person_of(row.name)))
     op.alter_column("tokens", "person", nullable=False)
+    op.add_column("quarantine", sa.Column("proof", JSONB))
+    op.add_column("quarantine", sa.Column("key", sa.Text))
+    op.add_column("quarantine", sa.Column("times", sa.Integer, nullable=False, server_default="1"))
+    waiting = sa.text("replayed_at IS NULL")
+    op.create_index("one_row_per_waiting_message", "quarantine", ["key"], unique=True, postgresql_where=waiting)

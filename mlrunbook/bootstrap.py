@@ -12,6 +12,7 @@ from functools import cache
 from typing import TYPE_CHECKING
 
 from mlrunbook.base import db
+from mlrunbook.base.anchors import Anchors
 from mlrunbook.base.settings import Settings, channel_address, settings
 from mlrunbook.domain.errors import Transient
 from mlrunbook.domain.policy.policy import Policy
@@ -67,6 +68,7 @@ def _world() -> World:
         policy=policy(),
         lease_s=config.lease_s,
         now=utc_now,
+        anchors=Anchors(config.anchors_dir, config.chain_keys),
         trainer=TrainingProcess(policy().training, config.data / "training", home=config.home),
         features=FeastStore(config.feature_repo, policy().features) if config.feature_repo else None,
     )

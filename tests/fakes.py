@@ -53,6 +53,8 @@ ROWS, PAGE = 300, 10_000  # of the prediction log
 STORE_TABLES = frozenset(
     {
         "incidents",
+        "row_events",
+        "chain_heads",
         "alerts",
         "timeline",
         "records",

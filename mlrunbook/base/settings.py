@@ -37,6 +37,8 @@ class Settings(BaseSettings):
     smtp_port: int | None = Field(default=None, ge=0, le=65535, description="Port the gateway takes alerts by mail on; none: it takes none")
     smtp_host: str = Field(default="127.0.0.1", description="Address the gateway takes mail on")
 
+    chain_key: SecretStr | None = Field(default=None, description="Key(s) the gateway alone signs heads of incidents' chains with")
+
     heartbeat_url: SecretStr | None = Field(default=None, description="Outside watch that the gateway pings while pages go out")
     heartbeat_every_s: float = Field(default=60.0, gt=0, description="How often it is pinged")
 
@@ -79,6 +81,17 @@ class Settings(BaseSettings):
     def messages_dir(self) -> Path:
         """Where the file channel writes."""
         return self.data / "messages"
+
+    @property
+    def chain_keys(self) -> tuple[str, ...]:
+        """The first signs; the others still prove what they have signed."""
+        given = self.chain_key.get_secret_value() if self.chain_key else ""
+        return tuple(key.strip() for key in given.split(",") if key.strip())
+
+    @property
+    def anchors_dir(self) -> Path:
+        """Where the gateway keeps heads of the incidents' chains, outside of the database."""
+        return self.data / "anchors"
 
 
 def channel_address(name: str) -> str | None:

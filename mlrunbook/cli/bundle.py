@@ -12,11 +12,12 @@ from mlrunbook.domain.containment.evidence import MANIFEST
 from mlrunbook.domain.errors import Invalid, Refused
 
 SUMS = "SHA256SUMS"
+HEAD = "CHAIN_HEAD"  # for `mlrunbook incidents verify ID --head "$(cat CHAIN_HEAD)"`
 
 
-def write(out: Path, files: Sequence[Mapping[str, Any]], fetch: Callable[[str], bytes]) -> int:
+def write(out: Path, files: Sequence[Mapping[str, Any]], fetch: Callable[[str], bytes], *, head: str) -> int:
     """Write `files` ("name", "sha256") below `out`, which must be empty or new; returns how many. Refused when a file does not fit its
-    own SHA-256, or the one in the manifest."""
+    own SHA-256, or the one in the manifest. `head`: of the incident's chain, which binds these files; it is written beside them."""
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise Invalid(f"{out} is there already: give a new or empty folder", field="out")
     listed: dict[str, str] = {}
@@ -35,5 +36,7 @@ def write(out: Path, files: Sequence[Mapping[str, Any]], fetch: Callable[[str], 
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(content)
         sums.append(f"{digest}  {name}\n")
+    (out / HEAD).write_text(f"{head}\n")
+    sums.append(f"{hashlib.sha256((out / HEAD).read_bytes()).hexdigest()}  {HEAD}\n")
     (out / SUMS).write_text("".join(sums))
-    return len(sums)
+    return len(files)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -57,8 +57,21 @@ class Gateway:
         """All of it, or what came after that number."""
         return self._pages(f"{_one(incident_id)}/timeline", "entries", "after", after=after)
 
-    def verify(self, incident_id: str) -> dict[str, Any]:
-        return self._json("GET", f"{_one(incident_id)}/verify")
+    def verify(self, incident_id: str, head: str = "") -> Iterator[dict[str, Any]]:
+        """Page by page: a chain may be long."""
+        asked = {"head": head} if head else {}
+        while True:
+            page = self._json("GET", f"{_one(incident_id)}/verify", params=asked)
+            yield page
+            if page.get("after") is None:  # a gateway of before pages reads all of it
+                return
+            asked = {"after": str(page["after"])}
+
+    def chains(self, after: int = 0) -> dict[str, Any]:
+        return self._json("GET", "/api/v1/chains", params={"after": after})
+
+    def head(self, incident_id: str) -> str:
+        return str(self._json("GET", f"{_one(incident_id)}/head")["head"])
 
     def review(self, incident_id: str) -> str:
         return self._ask("GET", f"{_one(incident_id)}/review").text

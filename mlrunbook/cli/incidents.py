@@ -142,18 +142,20 @@ def sign_review(
 
 
 @app.command()
-def verify(incident_id: IncidentId) -> None:
-    """Check that nobody has edited the timeline or the evidence."""
+def verify(
+    incident_id: Annotated[str | None, typer.Argument(metavar="[ID]", help="The incident's id, e.g. incident_12.")] = None,
+    head: Annotated[str, typer.Option("--head", help="Also against the last line of a page: 'Chain 31/57 9f3a... a1b2c3-5d2e...'.")] = "",
+    every: Annotated[bool, typer.Option("--all", help="Every incident, and whether one was deleted.")] = False,
+) -> None:
+    """Check that nobody has changed an incident in the database: timeline, approvals, journal, plans, records, evidence."""
+    from mlrunbook.cli import verifying
+
+    if (incident_id is None) is not every:
+        raise Invalid("name one incident, or give --all", field="id")
+    if every and head:
+        raise Invalid("--head is of one incident: name it", field="head")
     with connect() as gateway:
-        chain = gateway.verify(incident_id)
-    if chain["brokenAt"] is not None:
-        raise Refused(
-            f"the timeline of {incident_id} was changed after it was written, from entry {chain['brokenAt']} on: compare with a backup"
-        )
-    if chain["evidenceFaults"]:
-        raise Refused(f"the evidence of {incident_id} was changed after it was written: {'; '.join(chain['evidenceFaults'])}")
-    kept = "no evidence was preserved" if chain["evidenceFaults"] is None else "the evidence fits its manifest"
-    typer.echo(f"intact: {chain['entries']} entries, each fits the hash chain; {kept}")
+        typer.echo(render.plain(verifying.one(gateway, incident_id, head) if incident_id else verifying.all_(gateway)))
 
 
 @app.command()
@@ -230,7 +232,7 @@ def evidence(
         if out is None:
             typer.echo("\n".join(render.plain(f"{file['sha256']}  {file['name']} ({file['bytes']} bytes)") for file in one["evidence"]))
             return
-        written = bundle.write(out, one["evidence"], lambda name: gateway.evidence(incident_id, name))
+        written = bundle.write(out, one["evidence"], lambda name: gateway.evidence(incident_id, name), head=gateway.head(incident_id))
     typer.echo(render.plain(f"{written} files in {out}, each fits its SHA-256; check again: cd {out} && sha256sum --check SHA256SUMS"))
 
 

@@ -161,6 +161,7 @@ def gateway(ask: Ask) -> Iterator[Finding]:
             yield ok("gateway", f"{url} is healthy, its dispatcher {health.json().get('dispatcher')}")
             yield from _clock("clock of the gateway", health, sent, received)
             yield _heartbeat(ask, health.json().get("heartbeat", "off"))
+            yield _chain(health.json().get("chain"))
             if token:
                 headers = {"Authorization": f"Bearer {token.get_secret_value()}"}
                 listed = http.get("/api/v1/incidents", params={"limit": 1}, headers=headers)
@@ -187,6 +188,14 @@ def _heartbeat(ask: Ask, state: str) -> Finding:
     if secret:
         return warn("heartbeat", "set here, but the running gateway does not have it", "restart it with MLRUNBOOK_HEARTBEAT_URL set")
     return warn("heartbeat", "not set: nobody outside notices when the gateway dies", "set MLRUNBOOK_HEARTBEAT_URL for the gateway")
+
+
+def _chain(state: str | None) -> Finding:
+    """Whether an edit of the database shows although the editor recomputes the hashes."""
+    if state == "signed":
+        return ok("chain", "the gateway signs the heads of the incidents' chains")
+    said = "heads go out unsigned: whoever can write to the database can rewrite an incident unseen"
+    return warn("chain", said, "set MLRUNBOOK_CHAIN_KEY for the gateway, to a long random text that the database does not hold")
 
 
 def model_server(ask: Ask) -> Iterator[Finding]:

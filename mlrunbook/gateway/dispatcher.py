@@ -20,7 +20,7 @@ from mlrunbook.domain.incident import Incident, Severity
 from mlrunbook.gateway import payloads
 from mlrunbook.gateway.lanes import Attempt, Lanes
 from mlrunbook.ports import Message
-from mlrunbook.response.communication import channel_fallback, escalation, regulatory_clocks, set_aside
+from mlrunbook.response.communication import chain, channel_fallback, escalation, regulatory_clocks, set_aside
 from mlrunbook.response.communication.notifications import page_text
 from mlrunbook.response.containment import emergency
 from mlrunbook.response.execution import approvals
@@ -78,6 +78,7 @@ class Dispatcher:
         self._stop, self._spares = threading.Event(), SpareDescriptors()
         self._more = {kinds: threading.Event() for kinds in (URGENT, ORDINARY)}  # a thread is free again
         self._stop_looking = threading.Event()
+        self._heads = chain.Keeping(world)
         self._urgent_done_at = self._revived_at = monotonic()
         self._lanes = {kinds: Lanes(self._try, self._failed, monotonic=monotonic, ended=more.set) for kinds, more in self._more.items()}
         self._deliver = {
@@ -95,6 +96,7 @@ class Dispatcher:
         loops = {
             "dispatcher-ordinary": lambda: self._loop(lambda: len(self._start_due(ORDINARY)), self._more[ORDINARY]),
             "dispatcher-runs": lambda: self._loop(self._look_after_runs, self._stop_looking),
+            "dispatcher-anchors": lambda: self._loop(self._heads.look, self._stop_looking),
         }
         beside = [threading.Thread(target=loop, name=name, daemon=True) for name, loop in loops.items()]
         for thread in beside:
@@ -151,7 +153,9 @@ class Dispatcher:
         """Deliver what is due, and revive what went silent; returns how much there was to do."""
         urgent = self._wait_for(self._start_due(URGENT))
         self._urgent_done_at = self._monotonic()
-        return urgent + self._look_after_runs() + self._wait_for(self._start_due(ORDINARY))
+        done = urgent + self._look_after_runs() + self._wait_for(self._start_due(ORDINARY))
+        self._heads.look()
+        return done
 
     @staticmethod
     def _wait_for(attempts: list[Attempt]) -> int:
@@ -220,13 +224,16 @@ class Dispatcher:
             text = self._text_of_page(p, incident)
             p |= {"subject": text.subject, "body": text.body}
             severity = str(incident.severity)
-        message = Message(item.dedup_key, incident_id, p["channel"], p["subject"], p["body"], page=is_page, severity=severity)
+        head = chain.sent(self._world, incident_id)
+        body = chain.with_head(p["body"], head)
+        message = Message(item.dedup_key, incident_id, p["channel"], p["subject"], body, page=is_page, severity=severity)
         self._world.notifier.send(message)
         with self._world.transaction() as conn:
             now = self._world.now()
             words = f"Paged {p['to']}: {p['reason']}" if is_page else f"Told {p['to']}: {p['subject']}"
             words += f" (attempt {item.attempts})" if item.attempts > 1 else ""
-            timeline.append(conn, incident_id, item.kind, words, actor="dispatcher", at=now, data={"channel": p["channel"], "to": p["to"]})
+            data = {"channel": p["channel"], "to": p["to"]} | chain.noted(head)
+            timeline.append(conn, incident_id, item.kind, words, actor="dispatcher", at=now, data=data)
             outbox.delivered(conn, item, now=now)  # after the incident: everybody locks it before rows of the outbox
 
     def _text_of_page(self, payload: dict[str, Any], incident: Incident) -> Rendered:

@@ -24,6 +24,7 @@ class Health(web.CamelModel):
     store: str
     dispatcher: str
     heartbeat: str = Field(description="Whether the outside watch is pinged: off (none is set), waiting (not yet), ok, failing")
+    chain: str = Field(description="Whether heads of the incidents' chains go out signed or unsigned")
     quarantined: int = Field(description="Messages of trusted senders that could not be used and wait for a person")
 
 
@@ -72,4 +73,5 @@ def expose(
             quarantined=await to_thread.run_sync(healthy, limiter=looking),
             dispatcher="alive" if dispatcher else "off",
             heartbeat=heartbeat.state if heartbeat else "off",
+            chain="signed" if world.anchors and world.anchors.keys else "unsigned",
         )

@@ -22,8 +22,10 @@ from typing import IO
 from sqlalchemy import Connection, Engine, NullPool, create_engine, func, select, text
 
 from mlrunbook.base import db, tokens
+from mlrunbook.base.anchors import Anchors
 from mlrunbook.domain.actions import PlanKind
 from mlrunbook.domain.approval import POLICY_RULE
+from mlrunbook.domain.chain import Length
 from mlrunbook.domain.errors import Invalid, Refused, Transient
 from mlrunbook.domain.policy.policy import Policy
 from mlrunbook.domain.roles import Role
@@ -32,7 +34,7 @@ from mlrunbook.local.backup_archive import FORMAT, Head, Writer, check, extract,
 from mlrunbook.local.postgres import SUPERUSER, EmbeddedPostgres, binaries
 from mlrunbook.local.stack import RESTORING, lock_home
 from mlrunbook.response.communication.notifications import Page, request_action
-from mlrunbook.store import incidents, journal, plans, tables, timeline
+from mlrunbook.store import chain_heads, incidents, integrity, journal, plans, tables, timeline
 
 STORE, FEATURES = "mlrunbook", "feast"
 DUMPS = "databases"
@@ -52,7 +54,7 @@ class Contents:
     open: int
     tokens: int
     files: int
-    altered: tuple[str, ...] = ()  # incidents whose timeline does not verify
+    altered: tuple[str, ...] = ()  # incidents that do not verify
 
     @property
     def words(self) -> str:
@@ -157,7 +159,10 @@ def restore(archive: Path, home: Path, policy: Policy, *, now: datetime) -> Cont
         with _server_of(staging) as server:
             for name in (STORE, FEATURES):
                 server.load(name, staging / DUMPS / f"{name}.dump")
-            contents = _settle(server.engine(STORE), policy, head, files, now=now)
+            engine = server.engine(STORE)
+            db.upgrade(engine)
+            _cut_anchors(engine, Anchors(staging / "anchors"))
+            contents = _settle(engine, policy, head, files, now=now)
         for leftover in (DUMPS, "run", "logs"):
             shutil.rmtree(staging / leftover, ignore_errors=True)
         for path in sorted(staging.iterdir()):
@@ -190,13 +195,20 @@ def _check_before(archive: Path) -> None:
 
 
 def _settle(engine: Engine, policy: Policy, head: Head, files: int, *, now: datetime) -> Contents:
-    """Bring the schema up to date, see whether all is whole, and let nothing be changed on what was approved before."""
-    db.upgrade(engine)
+    """See whether all is whole, and let nothing be changed on what was approved before."""
     with db.transaction(engine) as conn:
         ids = conn.execute(select(tables.incidents.c.id).order_by(tables.incidents.c.number)).scalars().all()
-        altered = tuple(one for one in ids if timeline.broken_at(conn, one) is not None)
+        altered = tuple(one for one in ids if integrity.altered(conn, one))
         hold(conn, policy, made_at=head.made_at, now=now)
         return Contents(head.made_at, *_counts(conn), files=files, altered=altered)
+
+
+def _cut_anchors(engine: Engine, anchors: Anchors) -> None:
+    """The files were copied after the databases were dumped: heads of what came between are of no chain that there is."""
+    with db.transaction(engine) as conn:
+        for incident_id in anchors.incidents():
+            head = chain_heads.get(conn, incident_id)
+            anchors.cut(incident_id, head.length if head else Length())
 
 
 def hold(conn: Connection, policy: Policy, *, made_at: datetime, now: datetime) -> None:

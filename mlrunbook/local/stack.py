@@ -135,6 +135,11 @@ class Stack:
             return os.environ.get("PREFECT_API_AUTH_STRING")
         return secret_file.kept(self.data / "secrets" / "prefect-auth", lambda: f"mlrunbook:{secrets.token_urlsafe(18)}")
 
+    @property
+    def chain_key(self) -> str:
+        """For the gateway alone: runs write the chains, and could rewrite what they can sign."""
+        return _given("MLRUNBOOK_CHAIN_KEY") or secret_file.kept(self.data / "secrets" / "chain-key", lambda: secrets.token_urlsafe(32))
+
     def token(self, name: str) -> str:
         return (self.data / "secrets" / f"{name}.token").read_text().strip()
 
@@ -342,7 +347,7 @@ class Stack:
             "gateway": Service(
                 "gateway",
                 [*python, "mlrunbook.gateway", "--port", str(at.gateway)],
-                env,
+                env | {"MLRUNBOOK_CHAIN_KEY": self.chain_key},
                 answers(f"http://{HOST}:{at.gateway}/ready"),
                 cwd=self.home,
             ),
@@ -393,6 +398,7 @@ class Stack:
         """The caller's environment, without its Prefect settings when the Prefect server is ours."""
         embedded = _given("PREFECT_API_URL") is None
         env = {key: value for key, value in os.environ.items() if not (embedded and key.startswith("PREFECT_"))}
+        env.pop("MLRUNBOOK_CHAIN_KEY", None)
         env |= {
             "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '/usr/bin:/bin')}",
             "PREFECT_HOME": str(self.data / "prefect"),

@@ -12,6 +12,7 @@ from sqlalchemy import Connection, Engine
 
 from mlrunbook.adapters.reports import drift
 from mlrunbook.base import db
+from mlrunbook.base.anchors import Anchors
 from mlrunbook.base.clocks import elapsed
 from mlrunbook.domain.elapsed import Elapsed
 from mlrunbook.domain.policy.policy import Policy
@@ -40,6 +41,7 @@ class World:
     elapsed: Callable[[], Elapsed] = elapsed  # how much time has passed, while `now` may be set by anybody
     clock_watch: ClockWatch = field(default_factory=ClockWatch, repr=False, compare=False)
     draw_drift_page: Callable[..., bytes] = drift.draw  # inputs before, inputs now, the verdict: an HTML page
+    anchors: Anchors | None = None  # None: heads of chains go out unsigned and are kept nowhere
     known_models: KnownModels = field(default=None, repr=False, compare=False)  # type: ignore[assignment]  # always that of `platform`
 
     def __post_init__(self) -> None:

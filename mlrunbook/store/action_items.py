@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import datetime
+from typing import Any
 
-from sqlalchemy import Connection, Row, select, tuple_, update
+from sqlalchemy import Connection, select, tuple_, update
 from sqlalchemy.dialects.postgresql import insert
 
 from mlrunbook.domain.errors import NotFound
 from mlrunbook.domain.incident import ItemStatus
 from mlrunbook.domain.review.action_items import Item
+from mlrunbook.store import row_events
 from mlrunbook.store.tables import action_items
 
 OPEN = action_items.c.status.in_([s.value for s in ItemStatus if s.is_open])
@@ -18,7 +21,7 @@ OPEN = action_items.c.status.in_([s.value for s in ItemStatus if s.is_open])
 def add(conn: Connection, incident_id: str, action: str, *, owner_role: str, due_at: datetime) -> Item | None:
     """The new item; None when this incident has that action already, which stays as it is."""
     row = insert(action_items).values(incident_id=incident_id, action=action, owner_role=owner_role, due_at=due_at)
-    made = conn.execute(row.on_conflict_do_nothing().returning(action_items)).one_or_none()
+    made = row_events.add(conn, incident_id, row.on_conflict_do_nothing())
     return _item(made) if made else None
 
 
@@ -27,18 +30,18 @@ def get(conn: Connection, item_id: int, *, lock: bool = False) -> Item:
     row = conn.execute(query.with_for_update() if lock else query).one_or_none()
     if row is None:
         raise NotFound(f"there is no action item {item_id}; list them with `mlrunbook actions list`")
-    return _item(row)
+    return _item(dict(row._mapping))
 
 
 def save(conn: Connection, item: Item) -> None:
     """Where the item stands now. What is to be done, by whom and until when does not change."""
     stands = {"status": item.status.value, "ended_at": item.ended_at, "ended_by": item.ended_by, "note": item.note}
-    conn.execute(update(action_items).where(action_items.c.id == item.id).values(**stands))
+    row_events.change(conn, update(action_items).where(action_items.c.id == item.id).values(**stands))
 
 
 def of_incident(conn: Connection, incident_id: str) -> list[Item]:
     rows = conn.execute(select(action_items).where(action_items.c.incident_id == incident_id).order_by(action_items.c.id))
-    return [_item(r) for r in rows]
+    return [_item(dict(r._mapping)) for r in rows]
 
 
 def find(
@@ -52,8 +55,8 @@ def find(
         query = query.where(action_items.c.due_at < due_before)
     if after is not None:
         query = query.where(tuple_(action_items.c.due_at, action_items.c.id) > (get(conn, after).due_at, after))
-    return [_item(r) for r in conn.execute(query)]
+    return [_item(dict(r._mapping)) for r in conn.execute(query)]
 
 
-def _item(row: Row) -> Item:  # type: ignore[type-arg]
-    return Item(**dict(row._mapping) | {"status": ItemStatus(row.status)})
+def _item(row: Mapping[str, Any]) -> Item:
+    return Item(**{**row, "status": ItemStatus(row["status"])})

@@ -9,6 +9,7 @@ from datetime import datetime
 from sqlalchemy import Connection, func, select
 from sqlalchemy.dialects.postgresql import insert
 
+from mlrunbook.store import row_events
 from mlrunbook.store.tables import evidence
 
 
@@ -23,7 +24,9 @@ class Item:
 
 def preserve(conn: Connection, incident_id: str, name: str, content: bytes, media_type: str, *, now: datetime) -> None:
     """Keep `content` under `name`. The first one stands: later calls do not overwrite evidence."""
-    conn.execute(
+    row_events.add(
+        conn,
+        incident_id,
         insert(evidence)
         .values(
             incident_id=incident_id,
@@ -33,7 +36,7 @@ def preserve(conn: Connection, incident_id: str, name: str, content: bytes, medi
             content=content,
             taken_at=now,
         )
-        .on_conflict_do_nothing()
+        .on_conflict_do_nothing(),
     )
 
 

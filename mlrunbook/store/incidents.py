@@ -14,7 +14,7 @@ from mlrunbook.domain.detection.flapping import Ending
 from mlrunbook.domain.detection.reports import Report
 from mlrunbook.domain.errors import NotFound
 from mlrunbook.domain.incident import Incident, IncidentType, Severity, Status, transition
-from mlrunbook.store import timeline
+from mlrunbook.store import row_events, timeline
 from mlrunbook.store.tables import ONE_OPEN, OPENING, incidents, leases
 from mlrunbook.store.tables import timeline as timeline_table
 
@@ -32,7 +32,9 @@ def open_or_join(conn: Connection, report: Report, *, now: datetime) -> tuple[In
     if existing:
         return existing, False
     number = conn.execute(NEXT_NUMBER).scalar_one()
-    made = conn.execute(
+    row = row_events.add(
+        conn,
+        f"incident_{number}",
         upsert(incidents)
         .values(
             number=number,
@@ -49,14 +51,14 @@ def open_or_join(conn: Connection, report: Report, *, now: datetime) -> tuple[In
             started_at=report.started_at,
             detected_at=now,
         )
-        .on_conflict_do_nothing(index_elements=["model", "family"], index_where=text(ONE_OPEN))
-        .returning(incidents.c.id)
-    ).scalar_one_or_none()
-    if made is None:
+        .on_conflict_do_nothing(index_elements=["model", "family"], index_where=text(ONE_OPEN)),
+    )
+    if row is None:
         joined = open_of(conn, report.model, report.family)
         if joined is None:  # it closed between our two looks
             return open_or_join(conn, report, now=now)
         return joined, False
+    made = str(row["id"])
     conn.execute(insert(leases).values(incident_id=made, generation=1, state="free"))
     timeline.append(conn, made, "detected", f"Incident detected: {report.description}", actor=report.reported_by, at=now)
     return get(conn, made), True
@@ -119,7 +121,7 @@ def set_status(conn: Connection, incident_id: str, to: Status, *, why: str, acto
             stamps[column] = now
     if to is Status.FALSE_ALARM:
         stamps["closed_at"] = now
-    conn.execute(update(incidents).where(incidents.c.id == incident_id).values(**stamps))
+    _set(conn, incident_id, **stamps)
     timeline.append(conn, incident_id, "status", f"Status {incident.status} -> {to}: {why}", actor=actor, at=now, data={"to": to.value})
     return get(conn, incident_id)
 
@@ -128,7 +130,7 @@ def close_again(conn: Connection, incident_id: str, ended: Ending, *, why: str, 
     """What was opened again by mistake ends when it had ended."""
     set_status(conn, incident_id, Status.RESOLVED, why=why, actor=actor, now=now)
     closed = set_status(conn, incident_id, Status.CLOSED, why=why, actor=actor, now=now)
-    conn.execute(update(incidents).where(incidents.c.id == incident_id).values(**asdict(ended)))
+    _set(conn, incident_id, **asdict(ended))
     return get(conn, closed.id)
 
 
@@ -146,7 +148,7 @@ def reopen(conn: Connection, incident_id: str, *, why: str, actor: str, now: dat
     """A closed incident that is not over: investigated again, and its times of resolution and closing are yet to come."""
     incident = get(conn, incident_id, lock=True)
     to = transition(incident.status, Status.INVESTIGATING)
-    conn.execute(update(incidents).where(incidents.c.id == incident_id).values(status=to.value, **asdict(Ending(None, None, None))))
+    _set(conn, incident_id, status=to.value, **asdict(Ending(None, None, None)))
     data = {"to": to.value, "reopened": True}
     timeline.append(conn, incident_id, "status", f"Status {incident.status} -> {to}: {why}", actor=actor, at=now, data=data)
     return get(conn, incident_id)
@@ -167,7 +169,7 @@ def classify(conn: Connection, incident_id: str, found: Classification, *, why: 
     changes: dict[str, Any] = {"severity": found.severity.value, "type": found.type.value}
     if found.model_version:
         changes["model_version"] = found.model_version
-    conn.execute(update(incidents).where(incidents.c.id == incident_id).values(**changes))
+    _set(conn, incident_id, **changes)
     words = f"Severity {found.severity.upper()}, type {found.type}: {why}"
     data = {"severity": found.severity.value, "from": incident.severity.value}
     timeline.append(conn, incident_id, "severity", words, actor=actor, at=now, data=data)
@@ -183,10 +185,18 @@ def acknowledge(conn: Connection, incident_id: str, *, by: str, now: datetime, r
         return incident
     first = incident.acknowledged_at is None
     changes: dict[str, Any] = {"acknowledged_by": by} | ({"acknowledged_at": now} if first else {})
-    conn.execute(update(incidents).where(incidents.c.id == incident_id).values(**changes))
+    _set(conn, incident_id, **changes)
     words = f"Handed over from {incident.acknowledged_by} to {by}" if said else f"Acknowledged by {by}"
     timeline.append(conn, incident_id, "acknowledged", words, actor=by, at=now, data={"role": role} if role else None)
     return get(conn, incident_id)
+
+
+def set_generation(conn: Connection, incident_id: str, generation: int) -> None:
+    _set(conn, incident_id, generation=generation)
+
+
+def _set(conn: Connection, incident_id: str, **values: Any) -> None:
+    row_events.change(conn, update(incidents).where(incidents.c.id == incident_id).values(**values))
 
 
 def count_alerts(conn: Connection, incident_id: str, times: int) -> None:
@@ -195,11 +205,11 @@ def count_alerts(conn: Connection, incident_id: str, times: int) -> None:
 
 def set_started(conn: Connection, incident_id: str, at: datetime) -> None:
     """When the failure began, as the diagnosis found it: an alert only knows when it fired."""
-    conn.execute(update(incidents).where(incidents.c.id == incident_id).values(started_at=at))
+    _set(conn, incident_id, started_at=at)
 
 
 def set_review_due(conn: Connection, incident_id: str, due_at: datetime) -> None:
-    conn.execute(update(incidents).where(incidents.c.id == incident_id).values(review_due_at=due_at))
+    _set(conn, incident_id, review_due_at=due_at)
 
 
 def open_of(conn: Connection, model: str, family: str) -> Incident | None:
@@ -211,8 +221,8 @@ def open_of(conn: Connection, model: str, family: str) -> Incident | None:
 
 def clock_set_back(conn: Connection, by_s: float) -> None:
     """What falls due so long after the opening of what is open still does."""
-    rows = select(incidents.c.id).where(OPEN).order_by(incidents.c.id).with_for_update()
-    conn.execute(update(incidents).where(incidents.c.id.in_(rows)).values(moved_s=incidents.c.moved_s - by_s))
+    rows = select(incidents.c.id).where(OPEN)
+    row_events.change(conn, update(incidents).where(incidents.c.id.in_(rows)).values(moved_s=incidents.c.moved_s - by_s))
 
 
 def moved_s(conn: Connection, incident_id: str) -> float:

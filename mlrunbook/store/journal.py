@@ -1,4 +1,7 @@
-"""The journal of changes to the world: one row a planned action. Written by `mlrunbook.response.execution.execute` alone."""
+"""The journal of changes to the world: one row a planned action, each step of it an event of the incident's chain.
+
+Written by `mlrunbook.response.execution.execute` alone.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +17,7 @@ from sqlalchemy.dialects.postgresql import insert
 from mlrunbook.domain.action_state import SENT, SETTLED, ActionState, may_have_happened
 from mlrunbook.domain.actions import Action, Isolate, Plan, Scale
 from mlrunbook.domain.incident import Status
+from mlrunbook.store import row_events
 from mlrunbook.store.tables import actions, approvals, incidents
 
 
@@ -81,7 +85,9 @@ def intend(conn: Connection, intent: Intent, *, now: datetime) -> Row:
     """Write the intent with the state before; return the row that stands (an earlier attempt's `before` is kept, and it is ours now)."""
     incident_id, digest, action = intent.plan.incident_id, intent.plan.digest, intent.action
     action_id = f"{incident_id}:{digest[:12]}:{intent.ordinal}"
-    conn.execute(
+    row_events.add(
+        conn,
+        incident_id,
         insert(actions)
         .values(
             id=action_id,
@@ -99,7 +105,9 @@ def intend(conn: Connection, intent: Intent, *, now: datetime) -> Row:
             undo_of=intent.undo_of,
             intended_at=now,
         )
-        .on_conflict_do_update(index_elements=["id"], set_={"generation": intent.generation}, where=actions.c.state == ActionState.INTENDED)
+        .on_conflict_do_update(
+            index_elements=["id"], set_={"generation": intent.generation}, where=actions.c.state == ActionState.INTENDED
+        ),
     )
     row = find(conn, incident_id, digest, intent.ordinal)
     if row is None:  # pragma: no cover - the insert above wrote it, or found it
@@ -117,7 +125,7 @@ def find(conn: Connection, incident_id: str, plan_digest: str, ordinal: int) -> 
 def mark(conn: Connection, row: Row, state: str, **values: Any) -> None:
     body = {k: _json(v) if k in ("before", "after") else v for k, v in values.items()}
     attempts = actions.c.attempts + 1 if state == ActionState.APPLYING else actions.c.attempts
-    conn.execute(update(actions).where(actions.c.id == row.id).values(state=state, attempts=attempts, **body))
+    row_events.change(conn, update(actions).where(actions.c.id == row.id).values(state=state, attempts=attempts, **body))
 
 
 def of_incident(conn: Connection, incident_id: str) -> list[Row]:
@@ -132,7 +140,7 @@ def of_model(conn: Connection, model: str, *, since: datetime) -> list[Row]:
 
 
 def set_undone(conn: Connection, action_id: str, by: str) -> None:
-    conn.execute(update(actions).where(actions.c.id == action_id).values(undone_by=by))
+    row_events.change(conn, update(actions).where(actions.c.id == action_id).values(undone_by=by))
 
 
 def taken_back_with(conn: Connection, undo: Row) -> list[Row]:
@@ -174,7 +182,7 @@ def last_replicas(conn: Connection, model: str) -> int | None:
 
 
 def set_kept(conn: Connection, action_id: str, because: str) -> None:
-    conn.execute(update(actions).where(actions.c.id == action_id).values(kept_because=because))
+    row_events.change(conn, update(actions).where(actions.c.id == action_id).values(kept_because=because))
 
 
 def other_incident_acting(conn: Connection, incident_id: str, model: str, *, kinds: Sequence[str] = ()) -> str | None:
@@ -211,7 +219,7 @@ def automatic_in_last_hour(conn: Connection, model: str, *, now: datetime) -> in
 def clock_set_forward(conn: Connection, by_s: float, *, now: datetime) -> None:
     """The last hour stays the last hour, for the limit of automatic changes."""
     recent = _done_on_this_clock() > now - timedelta(hours=1, seconds=by_s)
-    conn.execute(update(actions).where(recent).values(moved_s=actions.c.moved_s + by_s))
+    row_events.change(conn, update(actions).where(recent).values(moved_s=actions.c.moved_s + by_s))
 
 
 def _done_on_this_clock() -> ColumnElement[datetime]:

@@ -18,6 +18,7 @@ from sqlalchemy.dialects.postgresql import insert
 
 from mlrunbook.domain.elapsed import Elapsed
 from mlrunbook.domain.errors import Fenced, NotFound
+from mlrunbook.store import incidents as incident_rows
 from mlrunbook.store import outbox
 from mlrunbook.store.tables import incidents, lease_looks, leases
 
@@ -63,7 +64,7 @@ def take(conn: Connection, incident_id: str, holder: str, *, here: Elapsed, leas
         if lease.state == "waiting" or not silent(conn, here, incident_id):
             return None
         generation += 1
-        conn.execute(update(incidents).where(incidents.c.id == incident_id).values(generation=generation))
+        incident_rows.set_generation(conn, incident_id, generation)
     _set(conn, incident_id, generation=generation, holder=holder, state="running", silent_after_s=lease_s, again=False)
     look(conn, here, incident_id)
     return get(conn, incident_id)
@@ -118,7 +119,7 @@ def request_start(conn: Connection, incident_id: str, *, why: str, now: datetime
         at=at,
     ):
         generation += 1
-    conn.execute(update(incidents).where(incidents.c.id == incident_id).values(generation=generation))
+    incident_rows.set_generation(conn, incident_id, generation)
     # Not watched until Prefect has accepted the run: while Prefect is down the outbox row is what waits.
     _set(conn, incident_id, generation=generation, holder=None, state="starting", silent_after_s=None)
     return generation

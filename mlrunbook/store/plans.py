@@ -7,14 +7,14 @@ from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
-from sqlalchemy import ColumnElement, Connection, Row, case, false, func, insert, literal, select, update
+from sqlalchemy import ColumnElement, Connection, Row, case, false, func, select, update
 from sqlalchemy.dialects.postgresql import insert as upsert
 
 from mlrunbook.domain.actions import Plan, PlanKind
 from mlrunbook.domain.approval import CLOCKS_DIFFER, POLICY_RULE, Approval, Decision
 from mlrunbook.domain.errors import NotFound
 from mlrunbook.domain.incident import Status
-from mlrunbook.store import timeline
+from mlrunbook.store import row_events, timeline
 from mlrunbook.store.tables import approvals, incidents, plans
 
 NOBODY_KNOWS_S = 3650 * 86_400.0
@@ -40,7 +40,8 @@ def propose(conn: Connection, plan: Plan, *, now: datetime) -> str:
         return digest
     values = {"incident_id": plan.incident_id, "digest": digest, "kind": plan.kind.value, "body": plan.as_dict(), "proposed_at": now}
     stands = {"proposed_at": now, "moved_s": 0.0, "superseded_at": None}
-    conn.execute(upsert(plans).values(**values).on_conflict_do_update(index_elements=["incident_id", "digest"], set_=stands))
+    written = upsert(plans).values(**values).on_conflict_do_update(index_elements=["incident_id", "digest"], set_=stands)
+    row_events.add(conn, plan.incident_id, written)
     if plan.kind is not PlanKind.EMERGENCY:
         _replace_older(conn, plan, now=now)
     words = "; ".join(a.summary for a in plan.actions)
@@ -50,7 +51,8 @@ def propose(conn: Connection, plan: Plan, *, now: datetime) -> str:
 
 
 def _replace_older(conn: Connection, plan: Plan, *, now: datetime) -> None:
-    older = conn.execute(
+    older = row_events.change(
+        conn,
         update(plans)
         .where(
             plans.c.incident_id == plan.incident_id,
@@ -58,11 +60,10 @@ def _replace_older(conn: Connection, plan: Plan, *, now: datetime) -> None:
             plans.c.digest != plan.digest,
             plans.c.superseded_at.is_(None),
         )
-        .values(superseded_at=now)
-        .returning(plans.c.digest)
-    ).scalars()
+        .values(superseded_at=now),
+    )
     for stale in older:
-        void(conn, plan.incident_id, stale, because=f"a new {plan.kind} plan replaced it", now=now)
+        void(conn, plan.incident_id, stale["digest"], because=f"a new {plan.kind} plan replaced it", now=now)
 
 
 def get(conn: Connection, incident_id: str, digest: str) -> Plan:
@@ -141,15 +142,15 @@ def decide(
         stands = row.voided_at is None and not row.ran_out and (row.expires_at is None or row.expires_at > now)
         if stands and (row.counts_as, row.approver, row.decision, row.door) == (said.counts_as, said.approver, said.decision, said.door):
             return row
-    made = conn.execute(
-        insert(approvals)
-        .values(incident_id=incident_id, plan_digest=digest, at=now, expires_at=expires_at, **asdict(said) | {"person": said.counts_as})
-        .returning(approvals, literal(False).label("ran_out"))
-    ).one()
+    given = asdict(said) | {"person": said.counts_as}
+    new = upsert(approvals).values(incident_id=incident_id, plan_digest=digest, at=now, expires_at=expires_at, **given)
+    made = row_events.add(conn, incident_id, new)
+    if made is None:  # pragma: no cover - nothing conflicts with a new approval
+        raise AssertionError(f"the approval of {digest[:12]} vanished")
     text = f"Plan {digest[:12]} {said.decision} by {_who(said)}" + (f": {said.reason}" if said.reason else "")
     data = {"digest": digest, "decision": said.decision, "door": said.door}
     timeline.append(conn, incident_id, "approval", text, actor=said.approver, at=now, data=data)
-    return _approval(made)
+    return StoredApproval(**made)
 
 
 def _who(said: Decision) -> str:
@@ -163,13 +164,14 @@ def approvals_of(conn: Connection, incident_id: str, digest: str | None = None) 
 
 
 def void(conn: Connection, incident_id: str, digest: str, *, because: str, now: datetime) -> None:
-    voided = conn.execute(
+    voided = row_events.change(
+        conn,
         update(approvals)
         .where(approvals.c.incident_id == incident_id, approvals.c.plan_digest == digest, approvals.c.voided_at.is_(None))
-        .values(voided_at=now, voided_because=because)
-    ).rowcount
+        .values(voided_at=now, voided_because=because),
+    )
     if voided:
-        text = f"{voided} approval(s) of plan {digest[:12]} voided: {because}"
+        text = f"{len(voided)} approval(s) of plan {digest[:12]} voided: {because}"
         timeline.append(conn, incident_id, "approval", text, actor="mlrunbook", at=now, data={"digest": digest})
 
 
@@ -197,8 +199,9 @@ def clock_set_back(conn: Connection, by_s: float, *, is_known: bool) -> None:
     because the machine was off, so none counts."""
     of_open = select(incidents.c.id).where(incidents.c.status.not_in(OVER))
     undecided = approvals.c.voided_at.is_(None) & approvals.c.incident_id.in_(of_open)
-    conn.execute(update(approvals).where(undecided).values(moved_s=approvals.c.moved_s - (by_s if is_known else NOBODY_KNOWS_S)))
-    conn.execute(update(plans).where(plans.c.incident_id.in_(of_open)).values(moved_s=plans.c.moved_s - by_s))
+    moved_s = approvals.c.moved_s - (by_s if is_known else NOBODY_KNOWS_S)
+    row_events.change(conn, update(approvals).where(undecided).values(moved_s=moved_s))
+    row_events.change(conn, update(plans).where(plans.c.incident_id.in_(of_open)).values(moved_s=plans.c.moved_s - by_s))
 
 
 def _seconds(column: ColumnElement[float]) -> ColumnElement[Any]:

@@ -13,6 +13,7 @@ from sqlalchemy.dialects.postgresql import insert
 
 from mlrunbook.domain.errors import Unreadable
 from mlrunbook.domain.records import Recorded
+from mlrunbook.store import row_events
 from mlrunbook.store.tables import incidents, records
 
 log = logging.getLogger(__name__)
@@ -63,7 +64,9 @@ def get(conn: Connection, incident_id: str, step: str) -> dict[str, Any] | None:
 def put(conn: Connection, incident_id: str, step: str, data: Mapping[str, Any], *, now: datetime) -> dict[str, Any]:
     """Record `data` unless the step is recorded already; return what stands recorded."""
     body = dict(json.loads(json.dumps(data, default=str)))
-    conn.execute(insert(records).values(incident_id=incident_id, step=step, data=body, recorded_at=now).on_conflict_do_nothing())
+    new = insert(records).values(incident_id=incident_id, step=step, data=body, recorded_at=now).on_conflict_do_nothing()
+    if made := row_events.add(conn, incident_id, new):
+        return dict(made["data"])
     return get(conn, incident_id, step) or body
 
 
@@ -104,4 +107,4 @@ def of_family(conn: Connection, step: str, *, model: str, family: str) -> list[d
 
 def forget(conn: Connection, incident_id: str, *steps: str) -> None:
     """Make steps run again (a reopened investigation). What they found stays on the timeline."""
-    conn.execute(delete(records).where(records.c.incident_id == incident_id, records.c.step.in_(steps)))
+    row_events.change(conn, delete(records).where(records.c.incident_id == incident_id, records.c.step.in_(steps)))

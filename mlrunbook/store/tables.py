@@ -163,6 +163,34 @@ timeline = Table(
     Index("timeline_openings", "at", postgresql_where=text(OPENING)),
 )
 
+# One event for every row written of the incident's other tables (`mlrunbook.store.row_events`), chained like the timeline. Neither this nor
+# the head refers to the incident's row: who deletes that leaves these.
+row_events = Table(
+    "row_events",
+    metadata,
+    Column("incident_id", Text, primary_key=True),
+    Column("seq", Integer, primary_key=True, autoincrement=False),
+    _time("at", required=True),  # by the database's clock
+    Column("table_name", Text, nullable=False),
+    Column("key", Text, nullable=False),
+    Column("content", JSONB(none_as_null=True)),  # every column, as text or digest; NULL: the row was deleted
+    Column("prev_hash", Text, nullable=False),
+    Column("hash", Text, nullable=False),
+    Index("row_events_of_row", "incident_id", "table_name", text("md5(key)"), "seq"),
+)
+
+chain_heads = Table(
+    "chain_heads",
+    metadata,
+    Column("incident_id", Text, primary_key=True),
+    Column("entries", Integer, nullable=False, server_default="0"),
+    Column("entries_hash", Text, nullable=False, server_default="0" * 64),
+    Column("events", Integer, nullable=False, server_default="0"),
+    Column("events_hash", Text, nullable=False, server_default="0" * 64),
+    _time("changed_at", required=True),
+    Index("chain_heads_by_change", "changed_at", "incident_id"),
+)
+
 # What a step of the runbook found or decided, once a step and incident ("do what is not yet recorded").
 records = Table(
     "records",

@@ -1,11 +1,10 @@
-"""The incident's timeline: append-only, numbered, hash-chained, so that a quiet edit shows.
+"""The incident's timeline: append-only, numbered, hash-chained, so that a quiet edit shows. One strand of the incident's chain.
 
 hash = SHA-256 over the canonical JSON of (incident, seq, at, kind, actor, text, data, hash of the entry before).
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,11 +14,13 @@ from typing import Any
 from sqlalchemy import Connection, Row, cast, func, insert, or_, select
 from sqlalchemy.dialects.postgresql import JSONB
 
-from mlrunbook.domain.errors import NotFound
-from mlrunbook.store.tables import incidents, timeline
+from mlrunbook.domain.chain import GENESIS, link
+from mlrunbook.store import chain_heads
+from mlrunbook.store.chain_heads import Tip
+from mlrunbook.store.tables import timeline
 
-GENESIS = "0" * 64
 AT_ONCE = 1_000
+LINKED = ("incident_id", "seq", "at", "kind", "actor", "text", "data")
 
 
 @dataclass(frozen=True)
@@ -36,15 +37,13 @@ def append(
     conn: Connection, incident_id: str, kind: str, text: str, *, actor: str, at: datetime, data: Mapping[str, Any] | None = None
 ) -> None:
     """Add one entry. Locks the incident's row, which orders the chain."""
-    if conn.execute(select(incidents.c.id).where(incidents.c.id == incident_id).with_for_update()).one_or_none() is None:
-        raise NotFound(f"there is no incident {incident_id!r}; list them with `mlrunbook incidents list`")
-    last = conn.execute(
-        select(timeline.c.seq, timeline.c.hash).where(timeline.c.incident_id == incident_id).order_by(timeline.c.seq.desc()).limit(1)
-    ).one_or_none()
-    seq, prev = (last.seq + 1, last.hash) if last else (1, GENESIS)
+    chain_heads.lock(conn, incident_id)
+    last = chain_heads.last_entry(conn, incident_id)
     body = _as_stored(conn, data) if data else {}
-    values = {"incident_id": incident_id, "seq": seq, "at": at, "kind": kind, "actor": actor, "text": text, "data": body}
-    conn.execute(insert(timeline).values(**values, prev_hash=prev, hash=_hash(values, prev)))
+    values = {"incident_id": incident_id, "seq": last.number + 1, "at": at, "kind": kind, "actor": actor, "text": text, "data": body}
+    hash_ = link(values, last.hash)
+    conn.execute(insert(timeline).values(**values, prev_hash=last.hash, hash=hash_))
+    chain_heads.set_entry(conn, incident_id, Tip(last.number + 1, hash_))
 
 
 def read(conn: Connection, incident_id: str, *, after: int = 0, limit: int | None = None) -> list[Entry]:
@@ -91,8 +90,8 @@ def broken_at(conn: Connection, incident_id: str) -> int | None:
     prev, expected = GENESIS, 1
     query = select(timeline).where(timeline.c.incident_id == incident_id).order_by(timeline.c.seq)
     for row in conn.execute(query, execution_options={"yield_per": AT_ONCE}):
-        values = {k: getattr(row, k) for k in ("incident_id", "seq", "at", "kind", "actor", "text", "data")}
-        if row.seq != expected or row.prev_hash != prev or row.hash != _hash(values, prev):
+        values = {k: getattr(row, k) for k in LINKED}
+        if row.seq != expected or row.prev_hash != prev or row.hash != link(values, prev):
             return expected
         prev, expected = row.hash, expected + 1
     return None
@@ -102,8 +101,3 @@ def _as_stored(conn: Connection, data: Mapping[str, Any]) -> dict[str, Any]:
     """As PostgreSQL gives it back: JSONB turns 1e16 into 10000000000000000 and -0.0 into 0.0, and the hash must not see a difference."""
     plain = json.loads(json.dumps(data, default=str))
     return dict(conn.execute(select(cast(plain, JSONB))).scalar_one())
-
-
-def _hash(values: Mapping[str, Any], prev: str) -> str:
-    canonical = json.dumps({**values, "at": values["at"].isoformat(), "prev": prev}, sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(canonical.encode()).hexdigest()

@@ -41,6 +41,8 @@ def test_one_command_writes_the_bundle_and_anybody_can_check_it_again(cli: Cli, 
     done = cli("incidents", "evidence", leak, "--out", str(tmp_path / "bundle"))
     assert done.exit_code == 0, done.stderr
     assert "3 files" in done.stdout
+    head = (tmp_path / "bundle/CHAIN_HEAD").read_text()
+    assert "intact" in cli("incidents", "verify", leak, "--head", head).stdout
     assert (tmp_path / "bundle/runtime/logs/model-server.log").read_bytes() == b"INFO\n"
     checked = subprocess.run(["sha256sum", "--check", "--strict", "SHA256SUMS"], cwd=tmp_path / "bundle", capture_output=True, check=False)
     assert checked.returncode == 0, checked.stdout
@@ -58,7 +60,8 @@ def test_evidence_that_was_changed_is_not_written_and_verify_says_which(cli: Cli
         conn.execute(text("UPDATE evidence SET content = 'x', sha256 = :sha WHERE incident_id = :i AND name = 'metrics.json'"), changed)
     refused = cli("incidents", "evidence", leak, "--out", str(tmp_path / "bundle"))
     assert "metrics.json does not fit its SHA-256" in one_line(refused.stderr)
-    assert "metrics.json was changed" in one_line(cli("incidents", "verify", leak).stderr)
+    said = one_line(cli("incidents", "verify", leak).stderr)
+    assert "Evidence metrics.json was changed past mlrunbook: content was a text of SHA-256" in said
 
 
 def test_clock_and_notification_are_told_in_one_sentence_and_shown(cli: Cli, leak: str) -> None:
@@ -79,11 +82,11 @@ def entry(name: str, content: bytes) -> dict[str, Any]:
 
 def test_a_file_is_never_written_outside_of_the_folder(tmp_path: Path) -> None:
     with pytest.raises(Refused, match="outside"):
-        bundle.write(tmp_path / "bundle", [entry("../../evil", b"x")], lambda _: b"x")
+        bundle.write(tmp_path / "bundle", [entry("../../evil", b"x")], lambda _: b"x", head="0/0")
     assert not (tmp_path.parent / "evil").exists()
 
 
 def test_a_folder_that_holds_something_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "mine").write_text("keep")
     with pytest.raises(Invalid, match="is there already"):
-        bundle.write(tmp_path, [entry("a", b"x")], lambda _: b"x")
+        bundle.write(tmp_path, [entry("a", b"x")], lambda _: b"x", head="0/0")

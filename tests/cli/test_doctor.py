@@ -151,6 +151,20 @@ def test_whether_somebody_outside_would_notice_is_said(cli: Cli, gateway_says: s
     assert "heart-word" not in str(found)
 
 
+@pytest.mark.parametrize(("gateway_says", "level"), [("signed", "ok"), ("unsigned", "warn")])
+def test_whether_heads_of_the_chains_go_out_signed_is_said(cli: Cli, gateway_says: str, level: str) -> None:
+    app = FastAPI()
+
+    @app.get("/health")
+    def health() -> dict[str, str]:
+        return {"status": "ok", "dispatcher": "alive", "heartbeat": "ok", "chain": gateway_says}
+
+    with served(app) as gateway:
+        _, found = looked(cli, MLRUNBOOK_GATEWAY_URL=gateway)
+    assert found["chain"]["level"] == level
+    assert ("MLRUNBOOK_CHAIN_KEY" in found["chain"]["fix"]) == (level == "warn")
+
+
 def test_a_secret_in_an_error_is_taken_out() -> None:
     def leaking(_: Ask) -> Iterator[Any]:
         raise OSError("cannot reach https://hook.example/hook-word")

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
-from sqlalchemy import Engine, update
+from sqlalchemy import Engine, delete, func, insert, update
 
 from mlrunbook.base.db import transaction
 from mlrunbook.base.tokens import Scope
@@ -137,7 +137,28 @@ def test_an_edited_timeline_is_found_out(cli: Cli, incident: str, engine: Engine
         conn.execute(update(tables.timeline).where(tables.timeline.c.incident_id == incident).values(text="nothing happened"))
     done = cli("incidents", "verify", incident)
     assert done.exit_code == 1
-    assert "from entry 1" in one_line(done.stderr)
+    assert f"{incident} is not what was written of it. Entry 1 of the timeline was changed" in one_line(done.stderr)
+    assert "Compare with a backup" in one_line(done.stderr)
+
+
+def test_an_edited_approval_is_named_with_what_it_was(cli: Cli, incident: str, plan: Plan, engine: Engine) -> None:
+    assert cli("incidents", "approve", incident, "--plan", plan.digest, "--yes").exit_code == 0
+    with transaction(engine) as conn:
+        conn.execute(update(tables.approvals).where(tables.approvals.c.incident_id == incident).values(approver="the VP"))
+    done = cli("incidents", "verify", incident)
+    assert done.exit_code == 1
+    assert "and is 'the VP'" in one_line(done.stderr)
+
+
+def test_all_incidents_are_verified_at_once_and_a_deleted_one_is_named(cli: Cli, incident: str, engine: Engine) -> None:
+    with transaction(engine) as conn:
+        conn.execute(insert(tables.chain_heads).values(incident_id="incident_gone", entries=7, changed_at=func.now()))
+    done = cli("incidents", "verify", "--all")
+    with transaction(engine) as conn:
+        conn.execute(delete(tables.chain_heads).where(tables.chain_heads.c.incident_id == "incident_gone"))
+    assert done.exit_code == 1
+    assert "incident_gone was deleted from the database: its chain had 7 timeline entries" in one_line(done.stderr)
+    assert "name one incident, or give --all" in one_line(cli("incidents", "verify").stderr)
 
 
 def test_approving_shows_actions_reasons_numbers_and_sends_the_digest_shown(cli: Cli, incident: str, plan: Plan, engine: Engine) -> None:

@@ -25,6 +25,8 @@ DOORS = [
     ("GET", "/api/v1/incidents/incident_1", Scope.READ),
     ("GET", "/api/v1/incidents/incident_1/timeline", Scope.READ),
     ("GET", "/api/v1/incidents/incident_1/verify", Scope.READ),
+    ("GET", "/api/v1/incidents/incident_1/head", Scope.READ),
+    ("GET", "/api/v1/chains", Scope.READ),
     ("GET", "/api/v1/incidents/incident_1/review", Scope.READ),
     ("GET", "/api/v1/model-governance/pump/incidents", Scope.READ),
     ("POST", "/api/v1/model-governance/pump/incidents", Scope.REPORT),

@@ -28,7 +28,7 @@ from mlrunbook.local.stack import ALL_PARTS, Stack, stop_on_signals
 from tests.waiting import until
 
 PARTS = frozenset({"model-server"})
-SECRETS = ("postgres-password", "platform.token", "gateway-intake.token", "simulator.token", "operator.token")
+SECRETS = ("postgres-password", "platform.token", "gateway-intake.token", "simulator.token", "operator.token", "chain-key")
 
 
 def make(data: Path, **options: object) -> Stack:
@@ -126,6 +126,7 @@ def test_secrets_are_private_valid_kept_over_a_restart_and_on_no_command_line(sc
         assert all(stat.S_IMODE((data / "secrets" / name).stat().st_mode) == 0o600 for name in SECRETS)
         assert stat.S_IMODE((data / "env").stat().st_mode) == 0o600
         assert running_env(data) == stack.env()
+        assert stack.chain_key not in str(stack.env()), "runs write the chains: what signs them is the gateway's alone"
         assert not (data / "secrets" / "approver.token").exists()
         engine = db.engine(stack.database_url)
         with engine.begin() as conn:

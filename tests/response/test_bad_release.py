@@ -6,7 +6,7 @@ from datetime import timedelta
 
 from mlrunbook.domain.incident import Severity, Status
 from mlrunbook.response.world import World
-from mlrunbook.store import evidence, incidents, journal, outbox, timeline
+from mlrunbook.store import evidence, incidents, integrity, journal, outbox, timeline
 from tests.fakes import Clock, FileWorld, LedgerNotifier
 from tests.response.carrying import carry
 from tests.response.people import approve, deliver, incident_of, recorded, report, say
@@ -45,7 +45,7 @@ def test_a_bad_release_is_contained_rolled_back_verified_told_and_closed(world: 
         assert incident.status is Status.CLOSED
         assert incident.resolved_at is not None
         assert incident.review_due_at == incident.resolved_at + timedelta(hours=48)
-        assert timeline.broken_at(conn, incident_id) is None
+        assert integrity.altered(conn, incident_id) == []
         assert "# Post-Incident Review" in recorded(world, incident_id, "review")["markdown"]
         assert {item.name for item in evidence.manifest(conn, incident_id)} >= {"metrics.json", "predictions.json", "config.json"}
         assert all(row.settled for row in journal.of_incident(conn, incident_id))

@@ -23,7 +23,7 @@ from mlrunbook.domain.incident import Status
 from mlrunbook.domain.policy.policy import Policy
 from mlrunbook.local.postgres import EmbeddedPostgres
 from mlrunbook.response.world import World
-from mlrunbook.store import evidence, incidents, journal, outbox, plans, timeline
+from mlrunbook.store import evidence, incidents, integrity, journal, outbox, plans
 from tests.fakes import Clock, FileWorld, LedgerOrchestrator, world_of
 from tests.response.carrying import carry
 from tests.response.people import approve, deliver, recorded
@@ -119,7 +119,7 @@ def closed_as_approved(left: Left, digest: str) -> None:
         rollbacks = [row for row in journal.of_incident(conn, left.incident_id) if row.kind == "roll_back"]
         assert [row.plan_digest for row in rollbacks] == [digest], "the plan that was approved, and no other"
         assert all(row.settled for row in journal.of_incident(conn, left.incident_id))
-        assert timeline.broken_at(conn, left.incident_id) is None, "one chain from 0.1.0's first line to today's last"
+        assert integrity.altered(conn, left.incident_id) == [], "one chain from 0.1.0's first line to today's last"
         assert "# Post-Incident Review" in recorded(left.world, left.incident_id, "review")["markdown"]
         assert {item.name for item in evidence.manifest(conn, left.incident_id)} >= {"metrics.json", "predictions.json", "config.json"}
     deliver(left.world)
@@ -159,6 +159,18 @@ def test_a_plan_that_was_approved_before_the_upgrade_is_carried_out_once_after_i
     closed_as_approved(left, approved_digest(left))
 
 
+@pytest.mark.parametrize("name", ["waiting_for_approval", "approved", "waiting_to_recover", "under_investigation"])
+def test_what_was_there_before_the_upgrade_is_bound_into_the_chain_as_it_was_found(upgraded: Upgrade, name: str) -> None:
+    left = upgraded(name)
+    with left.world.transaction() as conn:
+        assert integrity.altered(conn, left.incident_id) == []
+        conn.execute(text("UPDATE approvals SET approver = 'the VP'"))
+        conn.execute(text("UPDATE incidents SET detected_at = detected_at - interval '1 day'"))
+        found = integrity.altered(conn, left.incident_id)
+    assert [said for said in found if "detected_at was" in said]
+    assert len(found) == 1 + len(left.rows["approvals"])
+
+
 def test_an_incident_that_waited_to_recover_is_not_rolled_back_again(upgraded: Upgrade) -> None:
     left = upgraded("waiting_to_recover")
     assert left.carry("run-1") == "too early to say", "no outcome is known yet"
@@ -189,7 +201,7 @@ def test_the_upgrade_loses_and_alters_no_row(upgraded: Upgrade, name: str) -> No
     left = upgraded(name)
     with left.world.transaction() as conn:
         assert kept(conn, left.rows)
-        assert timeline.broken_at(conn, left.incident_id) is None
+        assert integrity.altered(conn, left.incident_id) == []
 
 
 def test_rows_of_the_first_schema_survive_every_migration(database: Engine) -> None:

@@ -22,15 +22,14 @@ from mlrunbook.domain.incident import TRANSITIONS, ClockName, Incident, Severity
 from mlrunbook.domain.policy.intake import MODEL_ID
 from mlrunbook.domain.records import Record
 from mlrunbook.domain.resolution.fix import HumanResolution
+from mlrunbook.gateway.api import chain, reviews, schemas
 from mlrunbook.gateway.api import response as response_api
-from mlrunbook.gateway.api import reviews, schemas
 from mlrunbook.gateway.api.dependencies import OF_ALL, READER, Approver, Before, IncidentId, Limit, Operator, Reporter, named, still_open
 from mlrunbook.response import known_people
 from mlrunbook.response.communication import regulatory_clocks, reports
 from mlrunbook.response.communication.escalation import acknowledge
 from mlrunbook.response.communication.notifications import send_message, stop
 from mlrunbook.response.containment import emergency
-from mlrunbook.response.containment.evidence import check as check_evidence
 from mlrunbook.response.execution import approvals
 from mlrunbook.response.known_models import refusal
 from mlrunbook.response.lifecycle import unknown_models
@@ -68,6 +67,7 @@ def router(world: World) -> APIRouter:
     _reporting(routes, world)
     _lists(routes, world)
     reviews.of_all(routes, world)
+    chain.of_all(routes, world)
     response_api.of_all(routes, world)
 
     def of_this_model(model: ModelId, incident_id: IncidentId) -> None:
@@ -80,6 +80,7 @@ def router(world: World) -> APIRouter:
     _operating(one, world)
     _clocks(one, world)
     reviews.of_incident(one, world)
+    chain.of_incident(one, world)
     response_api.of_incident(one, world)
     routes.include_router(one, prefix=OF_ALL)
     routes.include_router(one, prefix=OF_MODEL, dependencies=[Depends(of_this_model)])
@@ -156,16 +157,6 @@ def _reading(routes: APIRouter, world: World) -> None:
             found = timeline.read(conn, incident_id, after=after, limit=limit)
         newer = found[-1].seq if len(found) == limit else None
         return schemas.TimelineOut(entries=[schemas.EntryOut.of(e) for e in found], after=newer)
-
-    @routes.get("/{id}/verify", dependencies=[READER])
-    def verify_timeline(incident_id: IncidentId) -> schemas.ChainOut:
-        """Whether the timeline and the evidence are as they were written."""
-        with world.transaction() as conn:
-            incidents.get(conn, incident_id)
-            broken_at = timeline.broken_at(conn, incident_id)
-            entries = timeline.length(conn, incident_id)
-        wrong = check_evidence(world, incident_id)
-        return schemas.ChainOut(intact=broken_at is None and not wrong, entries=entries, broken_at=broken_at, evidence_faults=wrong)
 
     @routes.get(
         "/{id}/evidence/{name:path}",

@@ -388,15 +388,6 @@ class TimelineOut(CamelModel):
     after: int | None = Field(description="Ask for the next page with `after` set to this; null: there is none")
 
 
-class ChainOut(CamelModel):
-    """Whether the timeline and the evidence are as they were written."""
-
-    intact: bool
-    entries: int
-    broken_at: int | None = Field(description="The first entry that does not fit the hash chain")
-    evidence_faults: list[str] | None = Field(description="What no longer fits the manifest; null: no evidence was preserved")
-
-
 def detail(conn: Connection, policy: Policy, incident: Incident, *, now: datetime) -> IncidentDetail:
     standing = plans.standing(conn, incident.id, *PlanKind)
     recorded = {step: records.get(conn, incident.id, step) for step in ("triage", "diagnosis", "recovery", "human_resolution")}

@@ -25,10 +25,10 @@ from mlrunbook.domain.investigation.diagnosis import Diagnosed
 from mlrunbook.domain.observed import Missing
 from mlrunbook.domain.policy.policy import Policy
 from mlrunbook.domain.review.review import Approved, Reviewed
+from mlrunbook.response.audits import chain
 from mlrunbook.response.audits.facts import MOST_INCIDENTS, history, incidents_of, items_of
-from mlrunbook.response.containment.evidence import check as check_evidence
 from mlrunbook.response.world import World
-from mlrunbook.store import audits, incidents, journal, plans, records, regulatory_clocks, timeline
+from mlrunbook.store import audits, incidents, journal, plans, records, regulatory_clocks
 
 PAGE = "docs/runbooks/ml-model-incident.md"
 MOST_DAYS = 731  # two years
@@ -179,12 +179,9 @@ def _cause(conn: Connection, incident_id: str) -> str | None:
 
 
 def _broken(world: World, touched: Iterable[Incident]) -> dict[str, str]:
-    """By incident: what of its timeline and evidence is not as it was written."""
+    """By incident: what of its chain, rows and evidence is not as it was written."""
     found = {}
     for one in touched:
-        with world.transaction() as conn:
-            at = timeline.broken_at(conn, one.id)
-        wrong = ([f"timeline entry {at}"] if at is not None else []) + list(check_evidence(world, one.id) or ())
-        if wrong:
+        if wrong := chain.check_all(world, one.id):
             found[one.id] = "; ".join(wrong)
     return found

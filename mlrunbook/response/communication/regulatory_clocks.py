@@ -16,6 +16,7 @@ from mlrunbook.domain.incident import ClockName, Incident
 from mlrunbook.domain.policy.policy import Policy
 from mlrunbook.domain.roles import Role
 from mlrunbook.ports import Message
+from mlrunbook.response.communication import chain
 from mlrunbook.response.world import World
 from mlrunbook.store import incidents, outbox, regulatory_clocks, timeline
 
@@ -64,14 +65,17 @@ def remind(world: World, item: outbox.Item) -> None:
     with world.transaction() as conn:
         incident = incidents.get(conn, incident_id)
         clock = _meant(conn, item)
+    head = chain.sent(world, incident_id)
     if clock is not None:
         text = messages.regulatory_reminder(incident, clock, now)
-        world.notifier.send(Message(item.dedup_key, incident_id, item.payload["channel"], text.subject, text.body, page=True))
+        body = chain.with_head(text.body, head)
+        world.notifier.send(Message(item.dedup_key, incident_id, item.payload["channel"], text.subject, body, page=True))
     with world.transaction() as conn:
         incident = incidents.get(conn, incident_id, lock=True)
         if clock is not None and clock == _meant(conn, item) and not outbox.is_delivered(conn, item.dedup_key):
             words = f"Reminded {Role.COMPLIANCE_OFFICER.words}: {clock.sentence(now)}"
-            timeline.append(conn, incident_id, "clock", words, actor="dispatcher", at=now, data={"channel": item.payload["channel"]})
+            data = {"channel": item.payload["channel"]} | chain.noted(head)
+            timeline.append(conn, incident_id, "clock", words, actor="dispatcher", at=now, data=data)
             _plan_next(conn, world.policy, incident, clock, item.payload["channel"], now=now)
         outbox.delivered(conn, item, now=now)
 

@@ -247,16 +247,40 @@ def test_the_timeline_is_read_from_an_entry_on_and_verified(client: TestClient, 
     assert [e["kind"] for e in entries] == ["detected", "reported"]
     assert client.get(f"/api/v1/incidents/{incident_id}/timeline?after=1").json()["entries"] == entries[1:]
     assert client.get(f"/api/v1/incidents/{incident_id}/timeline?after=-1").status_code == 422
-    intact = {"intact": True, "entries": 2, "brokenAt": None, "evidenceFaults": None}
-    assert client.get(f"/api/v1/incidents/{incident_id}/verify").json() == intact
+    sound = client.get(f"/api/v1/incidents/{incident_id}/verify").json()
+    assert sound == sound | {"intact": True, "entries": 2, "brokenAt": None, "faults": [], "evidenceFaults": None, "after": None}
     with world.transaction() as conn:
         conn.execute(text("UPDATE timeline SET text = 'all is well' WHERE incident_id = :i AND seq = 2"), {"i": incident_id})
-    assert client.get(f"/api/v1/incidents/{incident_id}/verify").json() == {
-        "intact": False,
-        "entries": 2,
-        "brokenAt": 2,
-        "evidenceFaults": None,
-    }
+    edited = client.get(f"/api/v1/incidents/{incident_id}/verify").json()
+    assert (edited["intact"], edited["brokenAt"], edited["evidenceFaults"]) == (False, 2, None)
+    assert edited["faults"] == ["Entry 2 of the timeline was changed after it was written"]
+
+
+def test_a_head_from_a_page_is_compared_with_the_chain(client: TestClient, world: World, model: str) -> None:
+    incident_id = opened(client, model)
+    at = f"/api/v1/incidents/{incident_id}"
+    head = client.get(f"{at}/head").json()["head"]
+    report(client, model, description="still bad")
+    sound = client.get(f"{at}/verify", params={"head": f"Chain {head}"}).json()
+    assert (sound["intact"], sound["heads"]) == (True, 1)
+    longer = "9/9 " + head.partition(" ")[2]
+    cut = client.get(f"{at}/verify", params={"head": longer}).json()
+    assert not cut["intact"]
+    assert "cut off" in cut["faults"][0]
+    assert client.get(f"{at}/verify", params={"head": "F1 fell"}).status_code == 422
+
+
+def test_what_there_is_to_verify_is_listed_with_what_was_deleted(client: TestClient, world: World, model: str) -> None:
+    incident_id = opened(client, model)
+    with world.transaction() as conn:
+        conn.execute(text("INSERT INTO chain_heads (incident_id, entries, changed_at) VALUES ('incident_gone', 7, now())"))
+        conn.execute(text("UPDATE incidents SET severity = 'none' WHERE id = :i"), {"i": incident_id})
+    chains = client.get("/api/v1/chains").json()
+    with world.transaction() as conn:
+        conn.execute(text("DELETE FROM chain_heads WHERE incident_id = 'incident_gone'"))
+        conn.execute(text("UPDATE incidents SET severity = 'low' WHERE id = :i"), {"i": incident_id})
+    assert incident_id in chains["incidents"], "also one whose row nobody can read"
+    assert [said for said in chains["deleted"] if "incident_gone" in said]
 
 
 def test_the_review_is_markdown_once_it_is_drafted(client: TestClient, world: World, model: str) -> None:

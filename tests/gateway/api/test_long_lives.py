@@ -104,6 +104,12 @@ def test_a_timeline_of_hundreds_of_thousands_of_entries_is_read_in_pages(client:
     last = asked(client, f"/api/v1/incidents/{long_one}/timeline", after=ENTRIES + 50)
     assert (last["entries"][-1]["seq"], last["after"]) == (ENTRIES + 99, None)
     asked(client, f"/api/v1/incidents/{long_one}")
+    after, pages = "0/0", 0
+    while after is not None:
+        page = asked(client, f"/api/v1/incidents/{long_one}/verify", after=after)
+        assert not page["intact"], "these rows are not ours"
+        after, pages = page["after"], pages + 1
+    assert pages > ENTRIES // 10_000, "a page is small"
     begun = time.monotonic()
     send(client, alert(model, status="resolved"), status="resolved")
     assert client.post(f"/api/v1/incidents/{long_one}/acknowledge").status_code == 200

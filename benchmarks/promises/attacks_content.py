@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 from collections.abc import Callable
@@ -15,6 +16,7 @@ import numpy as np
 from benchmarks.promises.site import Site
 from mlrunbook.adapters.channels.delivery import deliver
 from mlrunbook.base.tokens import Scope
+from mlrunbook.domain.errors import RunbookError
 from mlrunbook.local.platform import artefacts
 from mlrunbook.local.platform import columns as features
 from mlrunbook.ports import Message
@@ -131,13 +133,14 @@ def alert_text_pings_or_misleads_in_a_chat(site: Site) -> bool:
 
     hostile = "<!everyone> <!here|x> <@U024BE7LH> @everyone @here <https://evil.example|https://good.example> [good](https://evil.example)"
     worked = ("<!everyone>", "<!here", "<@U024BE7LH>", "@everyone", "@here", "<https://evil.example|", "](https://evil.example)")
-    known = requests.post
-    requests.post = take  # type: ignore[assignment]
+    known = requests.post, requests.request
+    requests.post = requests.request = take  # type: ignore[assignment]
     try:
         for address in CHATS:
-            deliver(Message("k", "incident_1", "page", hostile, hostile, page=True, severity="high"), address)
+            with contextlib.suppress(RunbookError):  # what this double answers is not what each service says
+                deliver(Message("k", "incident_1", "page", hostile, hostile, page=True, severity="high"), address)
     finally:
-        requests.post = known
+        requests.post, requests.request = known
     assert len(caught) >= len(CHATS), "a chat was not reached"
     return any(part in text for text in caught for part in worked)
 

@@ -254,8 +254,8 @@ class Orchestrator(Protocol):
         """Accepted, but no worker has begun it."""
         ...
 
-    def is_urgent(self, run_id: str) -> bool:
-        """Whether it was started as urgent."""
+    def is_held_up(self, run_id: str) -> bool:
+        """Not started as urgent, and no worker has claimed it: it waits for a place behind others."""
         ...
 
     def cancel(self, run_id: str, why: str) -> None:

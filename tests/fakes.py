@@ -470,6 +470,7 @@ class LedgerOrchestrator:
     resumed: list[str] = field(default_factory=list)
     suspended: set[str] = field(default_factory=set)
     queued: set[str] = field(default_factory=set)
+    claimed: set[str] = field(default_factory=set)  # of the queued: a worker is about to begin them
     urgent: set[str] = field(default_factory=set)
     cancelled: set[str] = field(default_factory=set)
 
@@ -493,9 +494,9 @@ class LedgerOrchestrator:
         self._check()
         return run_id in self.queued
 
-    def is_urgent(self, run_id: str) -> bool:
+    def is_held_up(self, run_id: str) -> bool:
         self._check()
-        return run_id in self.urgent
+        return run_id in self.queued - self.claimed - self.urgent
 
     def cancel(self, run_id: str, why: str) -> None:
         self._check()

@@ -368,7 +368,10 @@ class Dispatcher:
 
     def _expedite(self, lease: leases.Lease) -> None:
         """What is urgent and queues with the ordinary goes to the front: by a new run, since Prefect moves none between queues."""
-        if not self._is_urgent(lease.incident_id) or not (run_id := self._queued_run(lease)) or self._world.orchestrator.is_urgent(run_id):
+        if not self._is_urgent(lease.incident_id):
+            return
+        run_id = self._queued_run(lease)
+        if run_id is None or not self._world.orchestrator.is_held_up(run_id):
             return
         self._restart(lease, "its run waited for a free place; urgent incidents go first")
         self._give_place_free(run_id)

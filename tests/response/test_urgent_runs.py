@@ -60,6 +60,16 @@ def test_one_that_becomes_critical_while_its_run_queues_goes_to_the_front(
     assert orchestrator.started == before, "it waits its turn, and no other is started beside it"
 
 
+def test_one_whose_run_a_worker_has_claimed_is_left_to_it(world: World, orchestrator: LedgerOrchestrator) -> None:
+    incident_id = started(world, orchestrator, Severity.LOW)
+    queued = run_of(world, incident_id)
+    orchestrator.claimed.add(queued)
+    raise_it(world, incident_id)
+    deliver(world)
+    assert not orchestrator.cancelled
+    assert run_of(world, incident_id) == queued
+
+
 def test_one_whose_run_has_begun_meanwhile_is_left_to_it(world: World, orchestrator: LedgerOrchestrator) -> None:
     incident_id = started(world, orchestrator, Severity.LOW)
     queued = run_of(world, incident_id)

@@ -53,8 +53,9 @@ class PrefectApi:
     def is_queued(self, run_id: str) -> bool:
         return self._state(run_id) in ("SCHEDULED", "PENDING")
 
-    def is_urgent(self, run_id: str) -> bool:
-        return self._call("GET", f"/flow_runs/{run_id}").get("work_queue_name") == CRITICAL
+    def is_held_up(self, run_id: str) -> bool:
+        run = self._call("GET", f"/flow_runs/{run_id}")
+        return run.get("state_type") == "SCHEDULED" and run.get("work_queue_name") != CRITICAL
 
     def cancel(self, run_id: str, why: str) -> None:
         state = self._state(run_id)

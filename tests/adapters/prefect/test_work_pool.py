@@ -42,6 +42,10 @@ def test_fourteen_incidents_start_no_more_processes_than_there_are_places_and_a_
             ours.start("hold", name, urgent=True)
         wait_for("every place is taken", lambda: len(ours.at_work()) == 4, 20)
         assert stays(lambda: len(ours.at_work()) == 4, 4)
+        late = ours.start("hold", "critical-late", urgent=True)
+        assert ours.api.is_queued(late)
+        assert not ours.api.is_held_up(late), "nobody is before it but the critical"
+        more.append("critical-late")
         before = ours.began & set(names)
         ours.let_go(*before)
         wait_for("all critical ones are at work", lambda: set(more) <= ours.began, 20)
@@ -64,7 +68,7 @@ def test_a_run_that_waits_for_a_person_takes_no_place_and_goes_on_in_its_queue(o
         ours.api.resume(waiting[0], {})
         assert stays(lambda: "waits-0-again" not in ours.began, 4)
         assert ours.api.is_queued(waiting[0])
-        assert not ours.api.is_urgent(waiting[0])
+        assert ours.api.is_held_up(waiting[0])
         ours.let_go("beside-1", "beside-2")
         wait_for("it goes on", lambda: "waits-0-again" in ours.began, 20)
         for run_id in waiting[1:]:

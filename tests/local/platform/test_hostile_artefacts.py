@@ -150,7 +150,7 @@ def test_a_tree_that_leads_out_of_itself_is_refused(folder: Path, sound: bytes, 
         for func in (np.save, np.load, np.fromfile, os.path.exists, copy.copy, eval)
     ]
     + [DummyClassifier(), RandomForestClassifier(), KNeighborsClassifier(), PolynomialFeatures(degree=50)],
-    ids=str,
+    ids=lambda made: "+".join(made.named_steps) + made[0].func.__name__ if hasattr(made, "named_steps") else type(made).__name__,
 )
 def test_what_is_not_on_the_list_is_refused_though_skops_trusts_it(folder: Path, estimator: Any) -> None:
     assert "allow-list" in refusal(folder, skops.io.dumps(estimator)) or "skops" in refusal(folder, skops.io.dumps(estimator))

@@ -19,7 +19,10 @@ REFUSED = {
     "no JSON": ("SELECT cast(:v AS jsonb)", "NaN"),
     "a number of 400 digits": ("SELECT cast(:v AS bigint)", 10**400),
     "a year that Python does not know": ("SELECT cast(:v AS timestamptz) + interval '1 year'", datetime(9999, 12, 31, tzinfo=UTC)),
-    "an index row that is too long": ("INSERT INTO tokens (id, name, scopes, sha256, created_at) VALUES (:v, '', '{}', '', now())", LONG),
+    "an index row that is too long": (
+        "INSERT INTO tokens (id, name, person, scopes, sha256, created_at) VALUES (:v, '', '', '{}', '', now())",
+        LONG,
+    ),
 }
 
 

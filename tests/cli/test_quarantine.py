@@ -32,7 +32,7 @@ def test_what_could_not_be_used_is_listed_and_shown_without_what_a_terminal_obey
 
 
 def test_a_long_list_goes_on_where_it_says(cli: Cli) -> None:
-    numbers = [quarantine_one(cli) for _ in range(3)]
+    numbers = [quarantine_one(cli, f"odd {n}") for n in range(3)]
     first = cli("quarantine", "list", "--limit", "2")
     assert f"older ones: add --before {numbers[1]}" in first.stderr
     rest = json.loads(cli("quarantine", "list", "--before", str(numbers[1]), "--json").stdout)

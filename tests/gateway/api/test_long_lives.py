@@ -173,7 +173,7 @@ VALUES = {"{modelId}": "of_a_year", "{id}": "incident_old_19990", "{audit}": "1"
 
 def test_no_read_takes_long_or_much_memory_after_a_year(client: TestClient, world: World, year: str) -> None:
     with world.transaction() as conn:
-        kept = quarantine.keep(conn, source="generic", body=b"\x01" * (4 << 20), error="control characters", now=world.now())
+        kept = quarantine.keep(conn, quarantine.Message("generic", b"\x01" * (4 << 20), "control characters"), now=world.now())
     app = client.app
     assert isinstance(app, FastAPI)
     reads = [

@@ -241,7 +241,7 @@ def test_what_the_database_refuses_of_a_replay_waits_on_and_undoes_nothing_of_th
     members[place]["fingerprint"] = picky
     with world.transaction() as conn:
         body = json.dumps({"version": "4", "alerts": members}).encode()
-        number = quarantine.keep(conn, source="alertmanager", body=body, error="too many", now=world.now())
+        number = quarantine.keep(conn, quarantine.Message("alertmanager", body, "too many"), now=world.now())
     before = waiting(world)
     receipt = client.post(f"/api/v1/quarantine/{number}/replay").json()
     assert (receipt["accepted"], receipt["quarantined"], len(receipt["incidents"])) == (2_999, 1, 1)
@@ -255,7 +255,7 @@ def test_a_replay_that_the_store_cuts_off_keeps_what_it_has_and_is_replayed_agai
     members[2_500]["fingerprint"] = f"away-{model}"
     with world.transaction() as conn:
         body = json.dumps({"version": "4", "alerts": members}).encode()
-        number = quarantine.keep(conn, source="alertmanager", body=body, error="too many", now=world.now())
+        number = quarantine.keep(conn, quarantine.Message("alertmanager", body, "too many"), now=world.now())
         _refuse(conn, f"away-{model}", "57P03")  # it is starting up
     cut_off = client.post(f"/api/v1/quarantine/{number}/replay")
     assert cut_off.status_code == 503

@@ -92,8 +92,8 @@ def looks_like(name: str, others: Iterable[str]) -> str | None:
 
 
 def _looks(name: str) -> frozenset[str]:
-    """The skeletons of a name as it is written and in small letters: a capital I is an l to the eye, a capital A no 4."""
-    return frozenset({_skeleton(" ".join(name.split())), _skeleton(person_of(name))})
+    """The skeletons of a name in small letters, and as it is written, where a capital I is an l to the eye."""
+    return frozenset({_skeleton(person_of(name)), _skeleton(person_of(_skeleton(name)))})
 
 
 def _skeleton(text: str) -> str:

@@ -106,8 +106,8 @@ EDITS = {
         "UPDATE approvals SET voided_at = now(), voided_because = 'x' WHERE incident_id = :i",
     ],
     "an approval is put in": [
-        "INSERT INTO approvals (incident_id, plan_digest, decision, approver, door, verified, at)"
-        " SELECT incident_id, digest, 'approved', 'the VP', 'rest', true, now() FROM plans WHERE incident_id = :i LIMIT 1"
+        "INSERT INTO approvals (incident_id, plan_digest, decision, approver, person, door, verified, at)"
+        " SELECT incident_id, digest, 'approved', 'the VP', 'the vp', 'rest', true, now() FROM plans WHERE incident_id = :i LIMIT 1"
     ],
     "a plan's body": ["UPDATE plans SET body = jsonb_set(body, '{why}', '\"x\"') WHERE incident_id = :i"],
     "a plan stands again": ["UPDATE plans SET superseded_at = now() WHERE incident_id = :i"],

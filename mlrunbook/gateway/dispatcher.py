@@ -57,7 +57,7 @@ TIMERS = {
 """What the store alone decides. Each is `(conn, policy, row, *, now)`."""
 LOOK_AGAIN_S = 300.0  # how often a run that waits for a human is checked to be still there
 TRY_AGAIN_S = 30.0  # when it could not be checked
-EXPEDITE_AFTER = timedelta(seconds=5)  # a resumed run begins in 4 s where a place is free
+EXPEDITE_AFTER = timedelta(seconds=10)  # a resumed run is claimed in 1 s where a place is free, later on a busy machine
 STUCK_S = 120.0  # a round takes milliseconds, and a delivery ends at its deadline
 UNKNOWN_AFTER = timedelta(minutes=5)  # a kind that a newer gateway has put: it may be about to deliver it
 FINISH_S = 2.0  # what is under way at the end may end in this time; what is cut off goes out again

@@ -222,7 +222,7 @@ class Live:
         with self.store() as conn:
             return plans.current(conn, incident_id, kind)
 
-    def wait_until_said(self, incident_id: str, words: str, timeout_s: float = 25.0) -> None:
+    def wait_until_said(self, incident_id: str, words: str, timeout_s: float = 60.0) -> None:
         self.wait(incident_id, f"said {words!r}", lambda: self.said(incident_id, words), timeout_s)
 
     def wait_until_suspended(self, incident_id: str, timeout_s: float = 60.0) -> str:

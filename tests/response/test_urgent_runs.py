@@ -98,7 +98,7 @@ def test_a_resumed_run_that_is_urgent_by_now_goes_to_the_front_when_no_place_is_
     incident_id = resumed(world, orchestrator, Severity.LOW, raised=True)
     deliver(world)
     assert not orchestrator.cancelled, "it may be about to begin"
-    clock.at += timedelta(seconds=6)
+    clock.at += timedelta(seconds=11)
     deliver(world)
     deliver(world)
     assert f"run-{incident_id}:1" in orchestrator.cancelled

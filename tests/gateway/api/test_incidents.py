@@ -474,7 +474,13 @@ def test_a_human_who_fixed_it_lets_the_run_go_on(client: TestClient, world: Worl
     with world.transaction() as conn:
         said = records.get(conn, incident_id, "human_resolution")
         notes = [e.text for e in timeline.read(conn, incident_id) if e.kind == "human_resolution"]
-    assert said == {"by": "the lead", "what": body["what"], "root_cause": body["rootCause"], "at": world.now().isoformat()}
+    assert said is not None
+    assert (said["by"], said["what"], said["root_cause"], said["at"]) == (
+        "the lead",
+        body["what"],
+        body["rootCause"],
+        world.now().isoformat(),
+    )
     assert notes == ["Fixed by the lead: Restored the sensor feed"]
     assert len(due(world, incident_id, "resume_run")) == 1
 

@@ -6,7 +6,7 @@ from datetime import timedelta
 
 from mlrunbook.domain.errors import Transient
 from mlrunbook.domain.incident import Severity
-from mlrunbook.response.lifecycle.severity_change import say as set_severity
+from mlrunbook.response.lifecycle import severity_change
 from mlrunbook.response.world import World
 from mlrunbook.store import leases
 from tests.fakes import Clock, LedgerOrchestrator
@@ -20,7 +20,7 @@ def run_of(world: World, incident_id: str) -> str:
 
 def raise_it(world: World, incident_id: str, to: Severity = Severity.CRITICAL) -> None:
     with world.transaction() as conn:
-        set_severity(conn, world.policy, incident_id, to, by="a lead", why="pumps fail", now=world.now())
+        severity_change.say(conn, world.policy, incident_id, severity_change.Said(to, "a lead", "pumps fail"), now=world.now())
 
 
 def started(world: World, orchestrator: LedgerOrchestrator, severity: Severity) -> str:

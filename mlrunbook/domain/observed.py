@@ -238,6 +238,7 @@ class Instance:
     ready: bool
     restarts: int
     problem: str | None
+    owner: str | None = None  # the ReplicaSet that it belongs to, where the runtime says so
 
 
 @dataclass(frozen=True)
@@ -262,6 +263,7 @@ class Revision:
     current: bool
     ready: int = 0  # servers of it that answer
     spec: str = ""  # equal where the same runs: a restart gives a new revision, and changes nothing else
+    deployment: str = ""
 
     def has(self, number: int) -> bool:
         return number == self.number or number in self.former

@@ -18,6 +18,8 @@ class FeatureFault(StrEnum):
     ONLINE_UNREACHABLE = "online_unreachable"
     ONLINE_LOCKED = "online_locked"
     ONLINE_DROPPED = "online_dropped"
+    MATERIALIZING = "materializing"  # Feast serves nothing of a view while a job writes it, unless it is configured to
+    NOT_SERVED = "not_served"  # disabled, or in another state in which Feast serves nothing of it
     SOURCE_MISSING = "source_missing"
     SOURCE_CORRUPT = "source_corrupt"
     NO_ROWS_IN_WINDOW = "no_rows_in_window"

@@ -33,6 +33,7 @@ KINDS = {
     "events": "Event",
     "networkpolicies": "NetworkPolicy",
     "horizontalpodautoscalers": "HorizontalPodAutoscaler",
+    "scaledobjects": "ScaledObject",
     "namespaces": "Namespace",
     "nodes": "Node",
 }
@@ -203,7 +204,8 @@ class FakeKubernetes:
         if current not in owned:
             labels = {**template["metadata"]["labels"], "pod-template-hash": digest}
             spec = {"replicas": 0, "template": {**template, "metadata": {**template["metadata"], "labels": labels}}}
-            self._put(current, {"metadata": {"labels": labels, "annotations": {}, "ownerReferences": [_owned(uid)]}, "spec": spec})
+            owners = [_owned("Deployment", deployment)]
+            self._put(current, {"metadata": {"labels": labels, "annotations": {}, "ownerReferences": owners}, "spec": spec})
         notes = self.objects[current]["metadata"]["annotations"]
         newest = max(numbers, default=0)
         if not notes.get("deployment.kubernetes.io/revision") or int(notes["deployment.kubernetes.io/revision"]) < newest:
@@ -217,15 +219,21 @@ class FakeKubernetes:
     def _pods(self, ns: str, name: str, deployment: Object, digest: str) -> None:
         """New ones at once; the old ones go when the new ones are ready."""
         wanted, template = deployment["spec"].get("replicas", 1), deployment["spec"]["template"]
-        mine = {k: p for k, p in self.objects.items() if k[:2] == (ns, "pods") and _owner(p) == deployment["metadata"]["uid"]}
+        sets = {
+            o["metadata"]["uid"]: o
+            for k, o in self.objects.items()
+            if k[:2] == (ns, "replicasets") and _owner(o) == deployment["metadata"]["uid"]
+        }
+        mine = {k: p for k, p in self.objects.items() if k[:2] == (ns, "pods") and _owner(p) in sets}
+        current = self.objects[ns, "replicasets", f"{name}-{digest}"]
         new = {k: p for k, p in mine.items() if p["metadata"]["labels"]["pod-template-hash"] == digest}
         for i in range(wanted):
-            key = (ns, "pods", f"{name}-{digest}-{i}")
+            key = (ns, "pods", f"{name}-{digest}-"[:58] + str(i))  # cut as the API server cuts it
             if key not in new:
                 labels = {**template["metadata"]["labels"], "pod-template-hash": digest}
-                meta = {"labels": labels, "ownerReferences": [_owned(deployment["metadata"]["uid"])]}
+                meta = {"labels": labels, "ownerReferences": [_owned("ReplicaSet", current)]}
                 new[key] = self._put(key, {"metadata": meta, "spec": copy.deepcopy(template["spec"]), "status": {"phase": "Pending"}})
-        for key in [k for k in new if int(k[2].rsplit("-", 1)[1]) >= wanted]:
+        for key in [k for k in new if int(k[2][len(f"{name}-{digest}-"[:58]) :]) >= wanted]:
             del new[key]
             self.objects.pop(key)
         ready = sum(map(_ready, new.values()))
@@ -234,10 +242,9 @@ class FakeKubernetes:
             self.objects.pop(key)
             del old[key]
         available = ready + sum(map(_ready, old.values()))
-        for key, replica_set in self.objects.items():
-            if key[:2] == (ns, "replicasets") and _owner(replica_set) == deployment["metadata"]["uid"]:
-                serve = sum(_ready(p) and k[2].rsplit("-", 1)[0] == key[2] for k, p in {**new, **old}.items())
-                replica_set["status"] = {"readyReplicas": serve} if serve else {}
+        for set_uid, replica_set in sets.items():
+            serve = sum(_ready(p) and _owner(p) == set_uid for p in {**new, **old}.values())
+            replica_set["status"] = {"readyReplicas": serve} if serve else {}
         late = self.stuck and ready < wanted
         progressing = {
             "type": "Progressing",
@@ -256,8 +263,8 @@ class FakeKubernetes:
         return made
 
 
-def _owned(uid: str) -> Object:
-    return {"apiVersion": "apps/v1", "uid": uid, "controller": True, "kind": "Deployment", "name": "owner"}
+def _owned(kind: str, by: Object) -> Object:
+    return {"apiVersion": "apps/v1", "uid": by["metadata"]["uid"], "controller": True, "kind": kind, "name": by["metadata"]["name"]}
 
 
 def _owner(thing: Object) -> str | None:

@@ -14,6 +14,7 @@ from mlrunbook.adapters.feast.store import FeastStore
 from mlrunbook.adapters.kubernetes import cluster as kubernetes_cluster
 from mlrunbook.adapters.kubernetes.access import NEEDED, Access
 from mlrunbook.adapters.kubernetes.cluster import Cluster
+from mlrunbook.adapters.kubernetes.controllers import SCALED_OBJECT
 from mlrunbook.adapters.kubernetes.isolation import name_of
 from mlrunbook.adapters.local.serving_state import desired_state
 from mlrunbook.diagnostics.doctor import CALL_S, Ask, Finding, fail, ok, warn
@@ -95,16 +96,19 @@ def _unmapped(model: str, mapped: list[str]) -> Finding:
 
 def _names(model: str, objects: ClusterObjects, api: Any, namespace: str) -> dict[str, set[str]]:
     """The objects by name, where a Role may be limited to them."""
+    autoscalers = _autoscalers(api, namespace, objects)
+    owners = [owner for one in autoscalers for owner in one.metadata.owner_references or ()]
     return {
         "deployments": {objects.scaled_deployment, objects.restarted_deployment},
         "services": {objects.service},
         "configmaps": {objects.config_map},
-        "horizontalpodautoscalers": _autoscalers(api, namespace, objects) or {objects.scaled_deployment},
+        "horizontalpodautoscalers": {one.metadata.name for one in autoscalers} or {objects.scaled_deployment},
+        "scaledobjects": {owner.name for owner in owners if owner.kind == SCALED_OBJECT} or {objects.scaled_deployment},
         "networkpolicies": {name_of(model)},
     }
 
 
-def _autoscalers(api: Any, namespace: str, objects: ClusterObjects) -> set[str]:
+def _autoscalers(api: Any, namespace: str, objects: ClusterObjects) -> list[Any]:
     """Those of the model server; none where we may not look, which is told as what it is."""
     from kubernetes import client
     from kubernetes.client.exceptions import ApiException
@@ -112,8 +116,8 @@ def _autoscalers(api: Any, namespace: str, objects: ClusterObjects) -> set[str]:
     try:
         found: Any = client.AutoscalingV1Api(api).list_namespaced_horizontal_pod_autoscaler(namespace, _request_timeout=CALL_S)
     except ApiException:
-        return set()
-    return {one.metadata.name for one in found.items if one.spec.scale_target_ref.name == objects.scaled_deployment}
+        return []
+    return [one for one in found.items if one.spec.scale_target_ref.name == objects.scaled_deployment]
 
 
 def _allowed(api: Any, access: Access, namespace: str, named: dict[str, set[str]]) -> bool:

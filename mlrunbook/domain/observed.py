@@ -18,6 +18,8 @@ class FeatureFault(StrEnum):
     ONLINE_UNREACHABLE = "online_unreachable"
     ONLINE_LOCKED = "online_locked"
     ONLINE_DROPPED = "online_dropped"
+    MATERIALIZING = "materializing"  # Feast serves nothing of a view while a job writes it, unless it is configured to
+    NOT_SERVED = "not_served"  # disabled, or in another state in which Feast serves nothing of it
     SOURCE_MISSING = "source_missing"
     SOURCE_CORRUPT = "source_corrupt"
     NO_ROWS_IN_WINDOW = "no_rows_in_window"
@@ -238,6 +240,7 @@ class Instance:
     ready: bool
     restarts: int
     problem: str | None
+    owner: str | None = None  # the ReplicaSet that it belongs to, where the runtime says so
 
 
 @dataclass(frozen=True)
@@ -262,6 +265,7 @@ class Revision:
     current: bool
     ready: int = 0  # servers of it that answer
     spec: str = ""  # equal where the same runs: a restart gives a new revision, and changes nothing else
+    deployment: str = ""
 
     def has(self, number: int) -> bool:
         return number == self.number or number in self.former

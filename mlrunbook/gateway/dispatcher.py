@@ -21,7 +21,7 @@ from mlrunbook.gateway import payloads
 from mlrunbook.gateway.lanes import Attempt, Lanes
 from mlrunbook.ports import Message
 from mlrunbook.response.communication import chain, channel_fallback, escalation, regulatory_clocks, set_aside
-from mlrunbook.response.communication.notifications import page_text
+from mlrunbook.response.communication.notifications import page_text, settle_late
 from mlrunbook.response.containment import emergency
 from mlrunbook.response.execution import approvals
 from mlrunbook.response.lifecycle import alert_intake, flapping, post_close_check
@@ -235,6 +235,8 @@ class Dispatcher:
             data = {"channel": p["channel"], "to": p["to"]} | chain.noted(head)
             timeline.append(conn, incident_id, item.kind, words, actor="dispatcher", at=now, data=data)
             outbox.delivered(conn, item, now=now)  # after the incident: everybody locks it before rows of the outbox
+            if is_page:
+                settle_late(conn, incident_id, item.id, now=now)
 
     def _text_of_page(self, payload: dict[str, Any], incident: Incident) -> Rendered:
         """Whatever is wrong with what the incident has recorded, somebody is called."""

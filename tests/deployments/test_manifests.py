@@ -94,6 +94,7 @@ def test_the_role_names_the_objects_that_the_policy_names(tmp_path: Any) -> None
         "services": {objects.service},
         "configmaps": {objects.config_map},
         "horizontalpodautoscalers": {objects.scaled_deployment},
+        "scaledobjects": {objects.scaled_deployment},
         "networkpolicies": {name_of(DEFAULT_MODEL)},
     }
     anyones = {(rule["resources"][0], verb) for rule in rules if "resourceNames" not in rule for verb in rule["verbs"]}

@@ -11,11 +11,12 @@ from mlrunbook.domain.communication.messages import Rendered
 from mlrunbook.domain.errors import Refused
 from mlrunbook.domain.incident import Severity
 from mlrunbook.domain.policy.policy import Policy
+from mlrunbook.gateway.dispatcher import Dispatcher
 from mlrunbook.ports import Message
 from mlrunbook.response.communication.escalation import acknowledge
 from mlrunbook.response.communication.notifications import send_to_contact, stop, update_notice
 from mlrunbook.response.world import World
-from mlrunbook.store import incidents
+from mlrunbook.store import incidents, outbox
 from tests.fakes import Clock, FileWorld, LedgerNotifier, empty_store, world_of
 from tests.response.people import deliver, report, told
 
@@ -117,6 +118,61 @@ def test_of_a_notice_that_cannot_be_sent_somebody_is_paged(world: World, clock: 
         send_to_contact(conn, incident, world.policy.contacts.security, "security team", Rendered("look", "now"), key="x", now=clock())
     minutes(world, clock, 6)
     assert any("the channel security does not take messages; security team must be told by hand" in m.body for m in notifier.pages())
+
+
+@pytest.mark.parametrize("settled_first", [False, True], ids=["while the page is sent", "and the service is told before the page arrives"])
+@pytest.mark.parametrize("ends", ["acknowledge", "resolve"])
+def test_a_page_that_was_on_its_way_is_settled_once_it_has_arrived(
+    world: World, clock: Clock, notifier: Channels, ends: str, settled_first: bool
+) -> None:
+    incident_id = report(world, Severity.HIGH, by_alert=False)
+    minutes(world, clock, 0)
+    heard: list[str] = []
+    begun: list[str] = []
+    send, settle = notifier.send, notifier.settle
+
+    def slowly(message: Message) -> None:
+        if message.page and not begun:
+            begun.append(message.key)
+            with world.transaction() as conn:
+                incidents.get(conn, incident_id, lock=True)
+                if ends == "resolve":
+                    stop(conn, incident_id, now=clock())
+                else:
+                    acknowledge(conn, incident_id, by="an engineer", role="oncall_ml_engineer", now=clock())
+            if settled_first:
+                clock.advance(minutes=1)  # its claim has run out, and the try is given up
+                Dispatcher(world).turn()
+        if message.key in begun:
+            heard.append("page")
+        send(message)
+
+    def told_to(message: Message, action: str) -> bool:
+        heard.append(action)
+        return settle(message, action)
+
+    notifier.send, notifier.settle = slowly, told_to  # type: ignore[method-assign]
+    clock.advance(minutes=2)
+    deliver(world)
+    assert "page" in heard
+    assert heard[-1] == ends, "the paging service heard of the end after the page"
+
+
+def test_a_page_that_was_on_its_way_when_its_dispatcher_died_is_settled(world: World, clock: Clock, notifier: Channels) -> None:
+    """Nobody knows whether the service took it: it is told all the same."""
+    incident_id = report(world, Severity.HIGH, by_alert=False)
+    clock.advance(minutes=2)
+    with world.transaction() as conn:
+        assert outbox.claim(conn, now=clock(), kinds=("page",))
+    with world.transaction() as conn:
+        incidents.get(conn, incident_id, lock=True)
+        stop(conn, incident_id, now=clock())
+    deliver(world)
+    assert notifier.settled == [], "it may still be on its way"
+    clock.advance(minutes=1)
+    deliver(world)
+    assert set(notifier.settled) == {(incident_id, "page", "resolve")}
+    assert not notifier.pages()
 
 
 def test_who_acknowledges_and_the_end_are_told_to_the_service_that_was_called(world: World, clock: Clock, notifier: Channels) -> None:

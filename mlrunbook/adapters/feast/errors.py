@@ -13,6 +13,7 @@ from mlrunbook.domain.investigation.feature_store import PASSING
 from mlrunbook.domain.observed import FeatureFault, FeatureProblem
 
 _MISSING_FILE = re.compile(r"no files found|no such file|does not exist|cannot open file", re.I)
+_NOT_SERVED = re.compile(r"Feature view '(?P<view>[^']+)' is (?:in state '(?P<state>\w+)'|disabled)")
 _MISSING_COLUMN = re.compile(r"column|field|attribute", re.I)
 
 
@@ -69,10 +70,28 @@ def online_problem(
         return FeatureProblem(FeatureFault.ONLINE_DROPPED, sentence, view)
     if isinstance(error, psycopg.OperationalError | psycopg.InterfaceError | OSError):
         return FeatureProblem(FeatureFault.ONLINE_UNREACHABLE, f"the online store cannot be reached ({reason}); is its database up?", view)
+    if unserved := _NOT_SERVED.search(str(error)):
+        return _not_served(unserved["view"], unserved["state"])
     if join_keys:
         sentence = f"a read by {', '.join(join_keys)} fails ({type(error).__name__}: {reason}); compare the entity's join key with it"
         return FeatureProblem(FeatureFault.WRONG_ENTITY_KEY, sentence, view)
     return FeatureProblem(FeatureFault.ONLINE_UNREACHABLE, f"the online store cannot be used ({type(error).__name__}: {reason})", view)
+
+
+def _not_served(view: str, state: str | None) -> FeatureProblem:
+    """Feast has the rows, and serves them only in state AVAILABLE_ONLINE. `state` None: somebody has disabled the view."""
+    if state == "MATERIALIZING":
+        sentence = (
+            f"{view} is being materialized, and Feast refuses every read of it meanwhile. Wait for the job to end, or have features served "
+            "meanwhile (`serve_features_while_materializing: true` under `registry` in feature_store.yaml). Where no job runs, the last "
+            "one died: `feast materialize-incremental` ends that state"
+        )
+        return FeatureProblem(FeatureFault.MATERIALIZING, sentence, view)
+    if state is None:
+        sentence = f"{view} is disabled, and Feast refuses every read of it: `feast feature-views enable {view}`"
+    else:
+        sentence = f"{view} is in state {state}, and Feast refuses every read of it until it is materialized: `feast materialize`"
+    return FeatureProblem(FeatureFault.NOT_SERVED, sentence, view)
 
 
 def view_missing(view: str) -> FeatureProblem:

@@ -78,7 +78,7 @@ class FeastStore:
             sentence = f"the registry is empty: {expected} should be there; restore it, or apply the definitions again (feast apply)"
             return FeatureStoreState((), (FeatureProblem(FeatureFault.REGISTRY_MISSING, sentence),), read_ok=False)
         problems = [view_missing(name) for name in self._policy.views if name not in known]
-        problems += self._wrong_keys([known[name] for name in self._policy.views if name in known])
+        problems += self._wrong_keys(store, [known[name] for name in self._policy.views if name in known])
         read = self._synthetic_read(store)
         if read is not None and not (problems and read.fault is FeatureFault.WRONG_ENTITY_KEY):
             problems.append(read)
@@ -92,27 +92,45 @@ class FeastStore:
                     states.append(ViewState(name, job_end_at=known[name].most_recent_end_time))
         return FeatureStoreState(tuple(states), tuple(problems), read_ok=read is None)
 
-    def _wrong_keys(self, views: Sequence[FeatureView]) -> list[FeatureProblem]:
-        wanted = set(self._policy.join_keys)
+    def _wrong_keys(self, store: Any, views: Sequence[FeatureView]) -> list[FeatureProblem]:
+        """As callers ask: through the feature service, which may give a view's keys other names."""
+        wanted, aliases = set(self._policy.join_keys), self._aliases(store)
+        asked = [(view, keys) for view in views for keys in aliases.get(view.name, []) or [{}]]
         return [
             FeatureProblem(
                 FeatureFault.WRONG_ENTITY_KEY,
-                f"{view.name} is keyed by {', '.join(view.join_keys)}, but callers ask by {', '.join(sorted(wanted))}: every read fails; "
-                "apply the definition with the right entity again",
+                f"{view.name} is keyed by {', '.join(_asked_by(view, keys))}, but callers ask by {', '.join(sorted(wanted))}: "
+                "every read fails; apply the definition with the right entity again",
                 view.name,
             )
-            for view in views
-            if not wanted.issuperset(view.join_keys)
+            for view, keys in asked
+            if not wanted.issuperset(_asked_by(view, keys))
         ]
+
+    def _aliases(self, store: Any) -> dict[str, list[dict[str, str]]]:
+        """By view: the names that the feature service gives its keys, once for each time that it has the view."""
+        try:
+            service = store.get_feature_service(self._policy.service)
+        except Exception:  # the read through it says what is wrong
+            self._forget_transaction(store)
+            return {}
+        found: dict[str, list[dict[str, str]]] = {}
+        for projection in service.feature_view_projections:
+            found.setdefault(projection.name, []).append(dict(projection.join_key_map))
+        return found
 
     def _synthetic_read(self, store: Any) -> FeatureProblem | None:
         """Read as the model server does, for an entity that need not exist: the read costs the same and fails the same."""
         keys = self._policy.join_keys
         try:
             types = {e.join_key: e.value_type.name for e in store.list_entities()}
+            renamed = (keys for some in self._aliases(store).values() for keys in some)
+            types |= {alias: types[key] for keys in renamed for key, alias in keys.items() if key in types}
             store.refresh_registry()
             service = store.get_feature_service(self._policy.service)
-            store.get_online_features(features=service, entity_rows=[{k: 0 if "INT" in types.get(k, "") else "probe" for k in keys}])
+            rows = [{k: 0 if "INT" in types.get(k, "") else "probe" for k in keys}]
+            # Full names: a service may have one view twice, under two names, and short ones would then collide.
+            store.get_online_features(features=service, entity_rows=rows, full_feature_names=True)
         except Exception as error:
             self._forget_transaction(store)
             return online_problem(error, service=self._policy.service, join_keys=keys)
@@ -360,6 +378,13 @@ def _null_shares(rows: Sequence[Mapping[str, Any]], features: Sequence[str]) -> 
 def _origin(view: FeatureView) -> Any:
     """Where the view's rows come from: Feast calls it its batch source, and every view that we list has one."""
     return view.batch_source
+
+
+def _asked_by(view: FeatureView, aliases: Mapping[str, str]) -> list[str]:
+    """The keys by which callers ask for it; Feast fills in the one of a view without entities."""
+    from feast.feature_view import DUMMY_ENTITY_ID
+
+    return [aliases.get(key, key) for key in view.join_keys if key != DUMMY_ENTITY_ID]
 
 
 def _renamed(view: FeatureView, column: str) -> str:

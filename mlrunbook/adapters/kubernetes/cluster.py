@@ -26,12 +26,14 @@ THROTTLED_TRIES = 4
 LONGEST_WAIT_S = 10.0  # a server that asks for more is asked again by the task, not here
 _IN_POD = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 _METRICS = {"group": "metrics.k8s.io", "version": "v1beta1"}
+_CUSTOM = {"keda.sh": "v1alpha1"}  # API group of custom resources -> the version that we read and write
 
 # (API group, resource) -> the client's class, and the noun of its methods
 _CLIENT = {
     ("apps", "deployments"): ("AppsV1Api", "deployment"),
     ("apps", "replicasets"): ("AppsV1Api", "replica_set"),
     ("autoscaling", "horizontalpodautoscalers"): ("AutoscalingV1Api", "horizontal_pod_autoscaler"),
+    ("keda.sh", "scaledobjects"): ("CustomObjectsApi", "custom_object"),
     ("", "services"): ("CoreV1Api", "service"),
     ("", "configmaps"): ("CoreV1Api", "config_map"),
     ("", "pods"): ("CoreV1Api", "pod"),
@@ -134,12 +136,15 @@ class Cluster:
         access = _BY_NAME[group, resource, verb, ""]
         api_name, noun = _CLIENT[group, resource]
         method = f"{_VERBS.get(verb, verb)}_namespaced_{noun}"
-        named = (name,) if name is not None else ()
+        named: Object = {"name": name} if name is not None else {}
+        if version := _CUSTOM.get(group):
+            named |= {"group": group, "version": version, "plural": resource}
 
         def ask(api: Any) -> Any:
-            return getattr(api, method)(*named, self.namespace, **options, **self._raw())
+            return getattr(api, method)(**named, namespace=self.namespace, **options, **self._raw())
 
-        what = noun.replace("_", "") + (f"/{name}" if name is not None else "s")
+        singular = resource.removesuffix("s") if group in _CUSTOM else noun.replace("_", "")
+        what = singular + (f"/{name}" if name is not None else "s")
         return json.loads(self._asked(access, what, api_name, ask))
 
     def _raw(self) -> Object:

@@ -6,7 +6,8 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from mlrunbook.adapters.kubernetes.cluster import Cluster
+from mlrunbook.adapters.kubernetes import controllers
+from mlrunbook.adapters.kubernetes.cluster import Cluster, Object
 from mlrunbook.adapters.kubernetes.errors import Conflict
 from mlrunbook.adapters.local import serving_config
 from mlrunbook.domain.errors import Invalid, Transient
@@ -23,11 +24,12 @@ def write(
 ) -> ServingConfig:
     """Transient when the ConfigMap is no longer at `expected_revision` (its resourceVersion; None: whatever it is now)."""
     serving_config.check_changes(objects.config_map, changes)
-    stored, content = _read(cluster, objects)
+    stored, content, found = _read(cluster, objects)
     if expected_revision not in (None, stored.revision):
         raise Transient(f"configmap/{objects.config_map} is at {stored.revision}, not {expected_revision}: somebody changed it meanwhile")
     if all(content.get(key) == value for key, value in changes.items()):
         return stored
+    controllers.check("configmap", found, "data", objects.config_key)
     content |= dict(changes)
     if isinstance(content.get("revision"), int):  # the file's own count, which the model server shows
         content["revision"] += 1
@@ -39,7 +41,7 @@ def write(
     return serving_config.parsed(f"configmap/{objects.config_map}", content, revision=written["metadata"]["resourceVersion"])
 
 
-def _read(cluster: Cluster, objects: ClusterObjects) -> tuple[ServingConfig, dict[str, Any]]:
+def _read(cluster: Cluster, objects: ClusterObjects) -> tuple[ServingConfig, dict[str, Any], Object]:
     found = cluster.get("configmaps", objects.config_map)
     where = f"configmap/{objects.config_map}, key {objects.config_key}"
     text = (found.get("data") or {}).get(objects.config_key)
@@ -51,4 +53,4 @@ def _read(cluster: Cluster, objects: ClusterObjects) -> tuple[ServingConfig, dic
         raise Invalid(f"{where} is not valid JSON: {error}", field=objects.config_key) from error
     if not isinstance(content, dict):
         raise Invalid(f"{where} must hold a JSON object", field=objects.config_key)
-    return serving_config.parsed(where, content, revision=found["metadata"]["resourceVersion"]), content
+    return serving_config.parsed(where, content, revision=found["metadata"]["resourceVersion"]), content, found

@@ -63,7 +63,10 @@ def instance(pod: Object) -> Instance:
     status = pod.get("status") or {}
     containers = [*(status.get("initContainerStatuses") or ()), *(status.get("containerStatuses") or ())]
     restarts = sum(int(c.get("restartCount") or 0) for c in containers)
-    return Instance(pod["metadata"]["name"], is_ready(pod), restarts, _problem(pod, status, containers))
+    owner = controller_of(pod)
+    return Instance(
+        pod["metadata"]["name"], is_ready(pod), restarts, _problem(pod, status, containers), str(owner["name"]) if owner else None
+    )
 
 
 def is_ready(pod: Object) -> bool:
@@ -124,13 +127,19 @@ def revisions(deployment: Object, replica_sets: Sequence[Object]) -> list[Revisi
                 current=number == current,
                 ready=int((owned.get("status") or {}).get("readyReplicas") or 0),
                 spec=_digest(template_of(owned)),
+                deployment=deployment["metadata"]["name"],
             )
         )
     return sorted(found, key=lambda r: r.number, reverse=True)
 
 
+def controller_of(thing: Object) -> Object | None:
+    """The owner that reconciles it."""
+    return next((o for o in thing["metadata"].get("ownerReferences") or () if o.get("controller")), None)
+
+
 def owned_by(uid: str, things: Sequence[Object]) -> list[Object]:
-    return [t for t in things if any(o.get("uid") == uid and o.get("controller") for o in t["metadata"].get("ownerReferences") or ())]
+    return [thing for thing in things if (controller_of(thing) or {}).get("uid") == uid]
 
 
 def template_of(replica_set: Object) -> dict[str, Any]:

@@ -6,12 +6,14 @@ write needs to know of the time before is noted by the request that changes it. 
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
-from mlrunbook.adapters.kubernetes import autoscaler, config, evidence, isolation, reading
+from mlrunbook.adapters.kubernetes import autoscaler, config, controllers, evidence, isolation, reading
 from mlrunbook.adapters.kubernetes.cluster import JSON, Cluster, Object, matches
+from mlrunbook.adapters.kubernetes.cluster import selector as selector_words
 from mlrunbook.adapters.kubernetes.errors import Conflict
 from mlrunbook.domain.actions import Action, Configure, Isolate, Restart, RouteTraffic, Scale, UndoRollout, check_own
 from mlrunbook.domain.errors import Invalid, NotFound, Refused, Transient
@@ -141,6 +143,7 @@ class KubernetesRuntime:
         if isinstance(replicas, bool) or replicas < 0:
             raise Invalid(f"a number of replicas is 0 or more, not {replicas}", field="replicas")
         name = objects.scaled_deployment
+        controllers.check("deployment", self._cluster.get("deployments", name), "spec", "replicas")
         if replicas == 0:
             _undisturbed(lambda: autoscaler.suspend(self._cluster, name, dry_run=dry_run))
         _undisturbed(lambda: self._set_replicas(name, replicas, dry_run=dry_run))
@@ -157,18 +160,41 @@ class KubernetesRuntime:
         self._cluster.patch("deployments", name, body, dry_run=dry_run)
 
     def _route(self, objects: ClusterObjects, version: str | None, *, dry_run: bool) -> None:
-        """Refused when no ready pod has that version: the Service would lead nowhere."""
+        """Refused when no ready pod has that version, or when other pods than the model's would get its traffic."""
         service = self._cluster.get("services", objects.service)
         selector = service["spec"].get("selector") or {}
         if selector.get(objects.version_label) == version:
             return
+        self._check_selector(objects, service)
+        controllers.check("service", service, "spec", "selector", objects.version_label)
         if version is not None:
             wanted = {**selector, objects.version_label: version}
             pods = [p for p in self._cluster.find("pods", labels=wanted) if reading.is_ready(p)]
+            labels = selector_words(wanted)
             if not pods:
-                labels = ",".join(f"{k}={v}" for k, v in sorted(wanted.items()))
                 raise Refused(f"no ready pod has {labels}: service/{objects.service} would lead nowhere; start that version first")
+            if others := [p["metadata"]["name"] for p in pods if not matches(reading.labels(p), objects.pod_selector)]:
+                raise Refused(
+                    f"service/{objects.service} would send the model's traffic to pod {others[0]}: it has {labels}, but not the model's "
+                    f"{selector_words(objects.pod_selector)}. Add those labels to the Service's selector, then try again"
+                )
         self._cluster.patch("services", objects.service, {"spec": {"selector": {objects.version_label: version}}}, dry_run=dry_run)
+
+    def _check_selector(self, objects: ClusterObjects, service: Object) -> None:
+        """Refused where the version would be all that it selects by: that takes any pod of the namespace with such a label."""
+        name, spec = objects.service, service["spec"]
+        if spec.get("type") == "ExternalName":
+            raise Refused(
+                f"service/{name} is an ExternalName and selects no pod: it leads out of the cluster. Change what it names by hand"
+            )
+        if any(key != objects.version_label for key in spec.get("selector") or {}):
+            return
+        patch = json.dumps({"spec": {"selector": dict(objects.pod_selector)}})
+        raise Refused(
+            f"service/{name} has no selector but for the version: its traffic would go to any pod of the namespace with that label. "
+            f"Give it the model's labels first: `kubectl -n {self._cluster.namespace} patch service {name} -p '{patch}'`; where its "
+            "endpoints are kept by hand or by another controller, route traffic there"
+        )
 
     def _restart(self, objects: ClusterObjects, restart_id: str, *, dry_run: bool) -> None:
         name = objects.restarted_deployment
@@ -180,6 +206,7 @@ class KubernetesRuntime:
             noted = deployment["spec"]["template"].get("metadata", {}).get("annotations") or {}
             if noted.get(reading.RESTART_ID) == restart_id:
                 return
+            controllers.check_owner("deployment", deployment)  # a GitOps tool leaves annotations alone that its source does not have
             fresh = {reading.RESTART_ID: restart_id, reading.RESTARTED_AT: datetime.now(UTC).isoformat(timespec="seconds")}
             body = {"metadata": {"resourceVersion": _version(deployment)}, "spec": {"template": {"metadata": {"annotations": fresh}}}}
             self._cluster.patch("deployments", name, body, dry_run=dry_run)
@@ -201,6 +228,7 @@ class KubernetesRuntime:
             template = reading.template_of(next(r for r in owned if r["metadata"]["name"] == target.name))
             if target.current:
                 return
+            controllers.check("deployment", deployment, "spec", "template")
             body = [
                 {"op": "replace", "path": "/metadata/resourceVersion", "value": _version(deployment)},
                 {"op": "replace", "path": "/spec/template", "value": template},

@@ -38,10 +38,12 @@ OUTAGES = frozenset(
         FeatureFault.ONLINE_UNREACHABLE,
         FeatureFault.ONLINE_LOCKED,
         FeatureFault.ONLINE_DROPPED,
+        FeatureFault.MATERIALIZING,
+        FeatureFault.NOT_SERVED,
     }
 )
 # What may pass by itself: worth another try.
-PASSING = frozenset({FeatureFault.ONLINE_UNREACHABLE, FeatureFault.ONLINE_LOCKED})
+PASSING = frozenset({FeatureFault.ONLINE_UNREACHABLE, FeatureFault.ONLINE_LOCKED, FeatureFault.MATERIALIZING})
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from itertools import takewhile
+from itertools import accumulate, takewhile
 
 from mlrunbook.domain.observed import Instance, Revision, Rollout
 from mlrunbook.domain.policy.judging import RolloutPolicy
@@ -56,8 +56,9 @@ def judge_rollout(
     if not detected_at - timedelta(minutes=policy.suspect_for_min) <= first.at <= detected_at:
         return RolloutVerdict(False, f"{what} was rolled out at {first.at:%Y-%m-%d %H:%M} UTC, not shortly before the failure", current)
     rolled_out = f"{what} was rolled out at {first.at:%Y-%m-%d %H:%M} UTC" + (f" ({first.cause})" if first.cause else "")
-    pods = [i for i in instances if _owner(i.name) in {r.name for r in same}]
-    failed = rollout is not None and rollout.state == "failed" and rollout.deployment == _owner(current.name)
+    pods = [i for i in instances if any(_runs(i, r) for r in same)]
+    deployment = current.deployment or current.name.rpartition("-")[0]
+    failed = rollout is not None and rollout.state == "failed" and rollout.deployment == deployment
     starting = now - current.at <= timedelta(seconds=policy.starts_within_s)
     broken = [i for i in pods if not i.ready and i.problem != "terminating" and (not starting or _BROKEN.search(i.problem or ""))]
     if failed and rollout is not None:
@@ -72,20 +73,40 @@ def judge_rollout(
 
 
 def _last_that_served(history: Sequence[Revision], current: Revision, policy: RolloutPolicy) -> tuple[Revision | None, str]:
-    """Newest first: it still has a pod that serves, was put back once before, or was in place for long enough."""
-    newer = current
-    for revision in (r for r in history if r.number < current.number):
-        if revision.spec != current.spec:
-            if revision.ready:
-                return revision, f"{revision.ready} of its pods still serve"
-            if revision.former:
-                return revision, "which was put back once before"
-            if not newer.former and newer.at - revision.at >= timedelta(minutes=policy.proven_after_min):
-                return revision, f"in place from {revision.at:%Y-%m-%d %H:%M} UTC on"
-        newer = revision
+    """One that still has pods that serve: a rolling update keeps them until a later revision serves. Else the last one that was in place
+    for long enough. That one was put back says nothing: a broken one may have been tried twice."""
+    former = [r for r in history if r.number < current.number and r.spec != current.spec]
+    if serving := next((r for r in former if r.ready), None):
+        return serving, f"{serving.ready} of its pods still serve"
+    stood = _stood(history, current)
+    for revision in former:
+        if any(stood.get(n, timedelta(0)) >= timedelta(minutes=policy.proven_after_min) for n in (revision.number, *revision.former)):
+            return revision, f"in place from {revision.at:%Y-%m-%d %H:%M} UTC on"
     return None, "no earlier revision is known to have served"
 
 
-def _owner(name: str) -> str:
-    """A pod is named after its ReplicaSet, a ReplicaSet after its Deployment, each with one more part."""
-    return name.rpartition("-")[0]
+def _stood(history: Sequence[Revision], current: Revision) -> dict[int, timedelta]:
+    """For how long, at least, each number was in place. When a template was first in place is known; when it was put back is not, only
+    that it was between the first time of one before and the first time of one after."""
+    began = {min((r.number, *r.former)): r.at for r in history}
+    numbers = range(min(began), current.number + 1)
+    known = [began.get(n) for n in numbers]
+    earliest = list(accumulate(known, _known))
+    latest = list(accumulate(reversed(known), _known))[::-1]
+    return {
+        number: ended - start
+        for number, start, ended in zip(numbers, latest, earliest[1:], strict=False)
+        if start is not None and ended is not None
+    }
+
+
+def _known(before: datetime | None, at: datetime | None) -> datetime | None:
+    return at or before
+
+
+def _runs(instance: Instance, revision: Revision) -> bool:
+    """By its owner. Where that is not known by its name, which is the ReplicaSet's, cut to 58 characters, with five more."""
+    if instance.owner is not None:
+        return instance.owner == revision.name
+    stem = f"{revision.name}-"[:58]
+    return instance.name.startswith(stem) and "-" not in instance.name[len(stem) :]

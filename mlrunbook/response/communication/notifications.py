@@ -77,11 +77,28 @@ def page(conn: Connection, policy: Policy, incident: Incident, call: Page, *, no
 
 
 def sync_pages(conn: Connection, incident_id: str, action: Literal["acknowledge", "resolve"], *, now: datetime) -> None:
-    """A paging service that was called is told that somebody has it, or that it is over."""
+    """A paging service that was called is told that somebody has it, or that it is over. One that may be called this moment, by a page that
+    was cancelled too late, is told once that try has ended."""
     rows = outbox.of_incident(conn, incident_id, "page")
+    for row in rows:
+        if row["delivered_at"] is None and row["cancelled_at"] is not None and row["attempts"]:
+            key = f"{SETTLE}:{incident_id}:{action}{round_of(conn, incident_id)}:row-{row['id']}"
+            payload = {"channel": row["payload"]["channel"], "action": action, "page": row["id"]}
+            outbox.put(conn, SETTLE, key, payload, now=now, incident_id=incident_id, at=row["claimed_until"])
     for channel in sorted({str(r["payload"]["channel"]) for r in rows if r["delivered_at"] is not None}):
         key = f"{SETTLE}:{incident_id}:{action}{round_of(conn, incident_id)}:{channel}"
         outbox.put(conn, SETTLE, key, {"channel": channel, "action": action}, now=now, incident_id=incident_id)
+
+
+def settle_late(conn: Connection, incident_id: str, page_row: int, *, now: datetime) -> None:
+    """A page has gone out after it was cancelled: what was then to be told to the paging service is told now, again if it was told before
+    the page."""
+    settles = [row for row in outbox.of_incident(conn, incident_id, SETTLE) if row["payload"].get("page") == page_row]
+    if settles:
+        last = settles[-1]
+        outbox.reschedule(conn, last["dedup_key"], now, now=now)
+        if last["delivered_at"] is not None:
+            outbox.put(conn, SETTLE, f"{last['dedup_key']}:late", last["payload"], now=now, incident_id=incident_id)
 
 
 def request_action(conn: Connection, policy: Policy, incident: Incident, call: Page, *, now: datetime) -> None:

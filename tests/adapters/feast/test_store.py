@@ -394,6 +394,56 @@ class TestBroken:
         assert faults == {FeatureFault.WRONG_ENTITY_KEY}
         assert "keyed by asset_id, but callers ask by machine_id" in sentence
 
+    def test_a_service_that_gives_a_key_another_name_is_asked_by_that_name(self, scene: Scene) -> None:
+        """Also where it has the same views twice, for two machines of a pair."""
+        from mlrunbook.adapters.feast.api import load_feast
+        from mlrunbook.local.features import definitions
+
+        feast = load_feast()
+        scene.land()
+        views, others = (definitions.views(feast, readings_folder(scene.repo)) for _ in range(2))
+        first = [view.with_join_key_map({"asset_id": "machine_id"}) for view in views]
+        pair = [view.with_name(f"{view.name}_1").with_join_key_map({"asset_id": "machine_id"}) for view in views]
+        pair += [view.with_name(f"{view.name}_2").with_join_key_map({"asset_id": "spare_id"}) for view in others]
+        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+            for features, keys in ((first, ("machine_id",)), (pair, ("machine_id", "spare_id"))):
+                service = feast.FeatureService(name=POLICY.service, features=features)
+                scene.feast.apply([definitions.entity(feast), *definitions.views(feast, readings_folder(scene.repo)), service])
+                scene.natively(end_date=scene.now())
+                asked = Scene(scene.repo, scene.url, scene.feast, policy=FeatureStorePolicy(join_keys=keys))
+                assert asked.faults() == set(), asked.verdict().sentence
+        faults, sentence = self.broken(scene)
+        assert faults == {FeatureFault.WRONG_ENTITY_KEY}
+        assert "keyed by machine_id, but callers ask by asset_id" in sentence
+
+    @pytest.mark.parametrize(
+        ("state", "fault", "command"),
+        [
+            ("MATERIALIZING", FeatureFault.MATERIALIZING, "serve_features_while_materializing: true"),
+            ("GENERATED", FeatureFault.NOT_SERVED, "feast materialize"),
+            (None, FeatureFault.NOT_SERVED, "feast feature-views enable asset_sensors"),
+        ],
+    )
+    def test_a_view_that_feast_does_not_serve_is_no_wrong_key(
+        self, scene: Scene, state: str | None, fault: FeatureFault, command: str
+    ) -> None:
+        from feast.feature_view import FeatureViewState
+
+        scene.land()
+        scene.materialize()
+        view = scene.feast.registry.get_feature_view(SENSORS, scene.feast.project)
+        if state:
+            view.state = FeatureViewState[state]
+        else:
+            view.enabled = False
+        with psycopg.connect(scene.url, autocommit=True) as conn:  # Feast's own apply takes a view in another state for the same view
+            change = "UPDATE feature_views SET feature_view_proto = %s WHERE feature_view_name = %s"
+            assert conn.execute(change, (view.to_proto().SerializeToString(), SENSORS)).rowcount == 1
+        faults, sentence = self.broken(scene)
+        assert faults == {fault}
+        assert command in sentence
+        assert (scene.verdict().mendable, scene.verdict().outage) == (False, True)
+
     def test_values_lost_upstream_are_not_materialised_over(self, scene: Scene) -> None:
         scene.land(torque=None)
         scene.materialize()

@@ -126,6 +126,13 @@ def test_a_rollout_is_undone_to_a_revision_and_that_can_be_read_back(case: Case,
     assert _revisions(kit) == 3
 
 
+def test_a_pod_names_the_replicaset_that_it_belongs_to(case: Case) -> None:
+    case.serving()
+    current = next(r for r in case.runtime.revisions(MODEL) if r.current)
+    assert current.deployment == "model-server"
+    assert sum(i.owner == current.name for i in case.runtime.instances(MODEL)) == 2
+
+
 def test_an_image_that_cannot_be_pulled_fails_the_rollout_by_the_pods_reason(
     case: Case, kit: Kit, fake_url: tuple[FakeKubernetes, str]
 ) -> None:

@@ -239,11 +239,22 @@ def test_a_verb_that_the_role_lacks_is_named_as_the_rule_it_needs(scene: Scene, 
     """Every verb of NEEDED is one that the runtime uses: without it, something it does is refused, with the rule to add."""
     scene.fresh("stop")
     scene.fake.usage = {"cpu": "100m"}
+    _scaled_by_keda(scene)
     assert scene.fake.allowed is not None
     scene.fake.allowed -= {(access.api_group, access.rule_resource, access.verb)}
     with pytest.raises(Refused) as refused:
         _everything(scene.kit)
     assert access.rule in str(refused.value)
+
+
+def _scaled_by_keda(scene: Scene) -> None:
+    """As KEDA makes it, beside an autoscaler that is nobody's."""
+    fake, namespace = scene.fake, scene.kit.namespace
+    target = {"apiVersion": "apps/v1", "kind": "Deployment", "name": "model-server"}
+    fake.create(namespace, "scaledobjects", {"metadata": {"name": "model-server"}, "spec": {"scaleTargetRef": target}}, dry=False)
+    owner = {"apiVersion": "keda.sh/v1alpha1", "kind": "ScaledObject", "name": "model-server", "uid": "u-1", "controller": True}
+    meta = {"name": "keda-hpa-model-server", "ownerReferences": [owner]}
+    fake.create(namespace, "horizontalpodautoscalers", {"metadata": meta, "spec": {"scaleTargetRef": target}}, dry=False)
 
 
 def _everything(kit: Kit) -> None:
@@ -266,6 +277,7 @@ def _everything(kit: Kit) -> None:
 def test_with_the_role_alone_everything_works_and_each_of_its_verbs_is_called(scene: Scene) -> None:
     scene.fresh("stop")
     scene.fake.usage = {"cpu": "100m"}
+    _scaled_by_keda(scene)
     _everything(scene.kit)
     assert set(scene.fake.calls) == {(a.api_group, a.rule_resource, a.verb) for a in NEEDED}
 

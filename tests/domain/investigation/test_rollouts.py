@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import datetime, timedelta
 
 import pytest
@@ -64,6 +65,22 @@ class TestBad:
         assert (found.bad, found.target) == (True, OLD), "revision 2 runs the same as 3: putting it back would change nothing"
 
 
+class TestPodsOfALongName:
+    """Kubernetes cuts a pod's name: 58 characters of its ReplicaSet's, then five of its own."""
+
+    @pytest.mark.parametrize("length", [5, 45, 46, 47, 48, 53, 56, 57, 58, 63, 200])
+    def test_are_known_by_their_owner(self, length: int) -> None:
+        new, old = (replace(r, name=f"{'m' * length}-{part}") for r, part in ((NEW, "7d9c6b5f4d"), (OLD, "66f5d4c9b8")))
+        broken, well = (Instance(f"{r.name}-"[:58] + "x7k2p", r is old, 0, LOOPS if r is new else None, r.name) for r in (new, old))
+        assert (judge([new, old], broken).bad, judge([new, old], well).bad) == (True, False)
+
+    @pytest.mark.parametrize("length", [5, 46, 47, 53, 55])
+    def test_are_known_by_what_is_left_of_its_name_where_no_owner_is_given(self, length: int) -> None:
+        new, old = (replace(r, name=f"{'m' * length}-{part}") for r, part in ((NEW, "7d9c6b5f4d"), (OLD, "66f5d4c9b8")))
+        broken, well = (Instance(f"{r.name}-"[:58] + "x7k2p", r is old, 0, LOOPS if r is new else None) for r in (new, old))
+        assert (judge([new, old], broken).bad, judge([new, old], well).bad) == (True, False)
+
+
 class TestNotBad:
     @pytest.mark.parametrize(
         ("history", "pods"),
@@ -105,10 +122,24 @@ class TestTarget:
         history[1] = revision(2, timedelta(minutes=30))
         assert judge(history, pod(3, LOOPS)).target == history[1]
 
-    def test_one_that_was_put_back_before_had_served(self) -> None:
+    def test_one_that_was_put_back_and_had_stood_for_days(self) -> None:
         history = [revision(4, timedelta(minutes=5), current=True), revision(3, 9 * DAY, former=(1,)), revision(2, timedelta(minutes=40))]
         found = judge(history, pod(4, LOOPS))
-        assert (found.target, found.why) == (history[1], "which was put back once before")
+        assert found.target == history[1]
+
+    @pytest.mark.parametrize("tries", [1, 2, 3])
+    def test_one_that_was_tried_again_and_again_has_not_served(self, tries: int) -> None:
+        """Good and broken in turn: the good one is 1, 3, 5 ..., the broken one 2, 4, 6 ...; then comes the next broken one."""
+        last = 2 * tries
+        good = revision(last - 1, 30 * DAY, former=tuple(range(1, last - 1, 2)))
+        broken = revision(last, timedelta(minutes=40), former=tuple(range(2, last, 2)))
+        found = judge([revision(last + 1, timedelta(minutes=35), current=True), broken, good], pod(last + 1, LOOPS))
+        assert (found.bad, found.target) == (True, good)
+
+    def test_one_whose_pods_still_serve_goes_before_one_that_stood_for_long(self) -> None:
+        """A rolling update that never got anywhere leaves the old pods: those are what serves, however long the new template stood."""
+        history = [revision(3, timedelta(minutes=5), current=True), revision(2, timedelta(hours=9)), revision(1, 30 * DAY, ready=2)]
+        assert judge(history, pod(3, LOOPS)).target == history[2]
 
     def test_none_is_offered_where_none_is_known_to_have_served(self) -> None:
         verdict = judge([NEW, revision(1, timedelta(minutes=25))], pod(2, LOOPS))

@@ -139,7 +139,7 @@ class Prediction:
     label: bool
     version: str
     threshold: float
-    latency_ms: float
+    latency_ms: float | None
     outcome: bool | None = None
     shadow_version: str | None = None  # the version in staging scored the same request, and nobody acted on it
     shadow_score: float | None = None

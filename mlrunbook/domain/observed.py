@@ -81,9 +81,10 @@ class FeatureStoreState:
 
 @dataclass(frozen=True)
 class Missing:
-    """A source that is absent or could not be read, and why."""
+    """A source that is absent or could not be read, and why. `unexpected`: the kind of an error that nobody expected."""
 
     reason: str
+    unexpected: str = ""
 
 
 @dataclass(frozen=True)

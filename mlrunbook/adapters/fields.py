@@ -120,7 +120,7 @@ class Fields:
         if isinstance(value, float) and value.is_integer():  # what a data frame makes of a column of numbers with a gap
             value = int(value)
         if not isinstance(value, str) and not _is_whole(value):
-            raise self._misread(name, "text")
+            raise self.misread(name, "text")
         return _readable(str(value), _TEXT_CHARS)
 
     def id(self, name: str) -> str:
@@ -128,13 +128,13 @@ class Fields:
         value = self._given.get(name)
         text = str(value) if isinstance(value, str) or _is_whole(value) else ""
         if not text.strip() or len(text) > _ID_CHARS or not text.isprintable():
-            raise self._misread(name, f"a name or a whole number, 1 to {_ID_CHARS} printable characters")
+            raise self.misread(name, f"a name or a whole number, 1 to {_ID_CHARS} printable characters")
         return text
 
     def flag(self, name: str) -> bool:
         value = self._given.get(name)
         if not isinstance(value, bool) and not (_is_whole(value) and value in (0, 1)):  # how outcomes are often kept
-            raise self._misread(name, "true or false")
+            raise self.misread(name, "true or false")
         return bool(value)
 
     def count(self, name: str, most: int = MOST) -> int:
@@ -142,13 +142,13 @@ class Fields:
         if isinstance(value, float) and value.is_integer():
             value = int(value)
         if not _is_whole(value) or not 0 <= value <= most:
-            raise self._misread(name, f"a whole number from 0 to {most}")
+            raise self.misread(name, f"a whole number from 0 to {most}")
         return int(value)
 
     def number(self, name: str, low: float, high: float) -> float:
         value = self._given.get(name)
         if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:  # NaN is in no range
-            raise self._misread(name, f"a number from {low:g} to {high:g}")
+            raise self.misread(name, f"a number from {low:g} to {high:g}")
         return float(value)
 
     def share(self, name: str) -> float:
@@ -170,7 +170,7 @@ class Fields:
         except ValueError:
             at = None
         if at is None or at.year not in _YEARS:
-            raise self._misread(name, f"a time in ISO 8601, {_YEARS[0]} to {_YEARS[-1]}")
+            raise self.misread(name, f"a time in ISO 8601, {_YEARS[0]} to {_YEARS[-1]}")
         return at.astimezone(UTC) if at.tzinfo else at.replace(tzinfo=UTC)
 
     def day(self, name: str) -> date:
@@ -180,7 +180,7 @@ class Fields:
         except ValueError:
             day = None
         if day is None or day.year not in _YEARS:
-            raise self._misread(name, f"a day in ISO 8601, {_YEARS[0]} to {_YEARS[-1]}")
+            raise self.misread(name, f"a day in ISO 8601, {_YEARS[0]} to {_YEARS[-1]}")
         return day
 
     # ---
@@ -188,13 +188,14 @@ class Fields:
     def _list(self, name: str) -> list[Any]:
         value = self._given.get(name)
         if not isinstance(value, list):
-            raise self._misread(name, "a list")
+            raise self.misread(name, "a list")
         return value
 
     def _at(self, name: str) -> str:
         return f"{self._where}.{name}".lstrip(".").replace(".[", "[")
 
-    def _misread(self, name: str, kind: str) -> Misread:
+    def misread(self, name: str, kind: str) -> Misread:
+        """To raise where the value of `name` is not `kind`."""
         return Misread(f"{self._at(name)} must be {kind}, not {_shown(self._given.get(name))}")
 
 

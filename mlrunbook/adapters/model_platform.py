@@ -238,7 +238,7 @@ def _confusion(b: Fields, most: int = MOST) -> Confusion:
     m = b.part("confusionMatrix")
     counts = Confusion(tp=m.count("tp", most), fp=m.count("fp", most), fn=m.count("fn", most), tn=m.count("tn", most))
     if counts.n > most:
-        raise Misread(f"a confusionMatrix counts {counts.n} outcomes of {most} predictions")
+        raise b.misread("confusionMatrix", f"the counts of at most {most} predictions")
     return counts
 
 
@@ -261,7 +261,7 @@ def _rewritten(b: Fields, name: str) -> Rewritten | None:
 def _window(b: Fields) -> WindowMetrics:
     since, until, predictions = b.time("since"), b.time("until"), b.count("predictions")
     if until < since:
-        raise Misread(f"a window ends at {until}, before it begins at {since}")
+        raise b.misread("until", f"no earlier than since, {since}")
     return WindowMetrics(
         since=since,
         until=until,
@@ -292,7 +292,7 @@ def _versions(b: Fields) -> tuple[str, ...]:
 def _block(b: Fields, name: str) -> Confusion:
     counts = b.each(name, Fields.count)
     if len(counts) != 4:
-        raise Misread(f"a block holds the four counts tp, fp, fn and tn, not {len(counts)}")
+        raise b.misread(name, "the four counts tp, fp, fn and tn")
     return Confusion(*counts)
 
 

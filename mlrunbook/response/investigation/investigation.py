@@ -36,7 +36,6 @@ LOG_LINES = 500
 T = TypeVar("T")
 CHANGES = tuple(item.key for item in CHECKLIST if item.key.startswith("recent_changes."))
 PERFORMANCE = tuple(item.key for item in CHECKLIST if item.key.startswith("model_performance."))
-FEATURE_STORE = ("data_quality.feature_store_connectivity", "infrastructure.feature_store_availability")
 
 
 def check_recent_changes(run: Run) -> list[Finding]:
@@ -48,11 +47,14 @@ def check_recent_changes(run: Run) -> list[Finding]:
 
 def _rollouts(run: Run) -> list[Change]:
     """The rollout history of the runtime; a new pod template may be a release, a restart or another setting."""
-    history = or_none("the rollout history", lambda: run.world.runtime.revisions(_model(run))) or ()
-    return [
-        Change("infrastructure", f"rollout revision {r.number} ({', '.join(r.images)})", r.cause or "nobody who is noted", r.at)
-        for r in history
-    ]
+
+    def told() -> list[Change]:
+        return [
+            Change("infrastructure", f"rollout revision {r.number} ({', '.join(r.images)})", r.cause or "nobody who is noted", r.at)
+            for r in run.world.runtime.revisions(_model(run))
+        ]
+
+    return or_none("the rollout history", told) or []
 
 
 def check_model_performance(run: Run) -> list[Finding]:
@@ -99,9 +101,18 @@ CHECKS: dict[str, Callable[[Run], list[Finding]]] = {
     "recent_changes": check_recent_changes,
     "model_performance": check_model_performance,
     "data_quality": check_data_quality,
-    "feature_store": lambda run: _judged(FEATURE_STORE, lambda: feature_store.check(run)),
+    "feature_store": feature_store.check,
     "infrastructure": check_infrastructure,
     "ground_truth": check_ground_truth,
+}
+
+ITEMS: dict[str, tuple[str, ...]] = {  # what each of them answers
+    "recent_changes": CHANGES,
+    "model_performance": (*PERFORMANCE, "infrastructure.inference_latency", "ground_truth.affected_asset_types"),
+    "data_quality": ("data_quality.feature_distributions", "data_quality.missing_features", "data_quality.data_freshness"),
+    "feature_store": ("data_quality.feature_store_connectivity", "infrastructure.feature_store_availability"),
+    "infrastructure": ("infrastructure.server_logs", "infrastructure.resource_utilization"),
+    "ground_truth": ("ground_truth.predictions_vs_outcomes", "ground_truth.error_patterns"),
 }
 
 
@@ -110,7 +121,7 @@ def check(run: Run, name: str) -> list[str]:
     is on the timeline, and so in the review."""
     if standing := run.recall(Findings, name):
         return standing.sentences
-    found = Findings(tuple(CHECKS[name](run)))
+    found = Findings(tuple(_judged(ITEMS[name], lambda: CHECKS[name](run))))
     with run.write() as conn:
         for failed in found.failed:
             run.note(conn, "diagnosis", f"Check left out: {failed}")

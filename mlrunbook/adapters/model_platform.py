@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from datetime import UTC, date, datetime
+from datetime import UTC, datetime
 from typing import Any, TypeVar
 from urllib.parse import quote
 
 import httpx
 
+from mlrunbook.adapters.fields import DAY_MS, MOST, TEN_YEARS_S, WRONG_SHAPE, Fields, Misread, in_words, parsed
 from mlrunbook.domain.communication.messages import line
-from mlrunbook.domain.errors import NotFound, Refused, Transient, Unknown
+from mlrunbook.domain.errors import NotFound, Refused, RunbookError, Transient, Unknown
 from mlrunbook.domain.evaluation.history import DayFigures
 from mlrunbook.domain.evaluation.performance import Confusion, ModelMetrics, Rewritten, WindowMetrics
 from mlrunbook.domain.observed import Change, ModelVersion, Prediction, Replayed, ServingStatus, VersionReplay, ViewSchedule, WorkOrder
@@ -37,7 +38,7 @@ class HttpPlatform:
         self._http.close()
 
     def models(self) -> Sequence[str]:
-        return self._read("/api/v1/ml/models", lambda b: [str(m["model"]) for m in b["models"]])
+        return self._read("/api/v1/ml/models", lambda b: [m.id("model") for m in b.parts("models")])
 
     def status(self, model: str) -> ServingStatus:
         return self._read(f"{_model(model)}/status", _about(model, _status))
@@ -50,12 +51,12 @@ class HttpPlatform:
 
     def history(self, model: str, *, days: int, until: datetime | None = None) -> Sequence[DayFigures]:
         params = {"days": days, "until": _iso(until)}
-        parse = _about(model, lambda b: [_day(d) for d in b["days"]])
+        parse = _about(model, lambda b: [_day(d) for d in b.parts("days")])
         return self._read(f"/api/v1/model-performance/history/{quote(model, safe='')}", parse, params)
 
     def alerts(self, model: str | None = None) -> Sequence[Mapping[str, Any]]:
         return self._read(
-            "/api/v1/model-performance/alerts", lambda b: [dict(a) for a in b["alerts"] if _is_of(model, a)], {"model": model}
+            "/api/v1/model-performance/alerts", lambda b: [a for a in b.list_of_any("alerts") if _is_of(model, a)], {"model": model}
         )
 
     def prediction_log(
@@ -69,10 +70,10 @@ class HttpPlatform:
     ) -> Sequence[Prediction]:
         labelled = "true" if labelled_only else None
         params = {"model": model, "limit": limit, "since": _iso(since), "until": _iso(until), "labelledOnly": labelled}
-        return self._read("/api/v1/ml/predictions/logs", _about(model, lambda b: [_prediction(p) for p in b["predictions"]]), params)
+        return self._read("/api/v1/ml/predictions/logs", _about(model, lambda b: [_prediction(p) for p in b.parts("predictions")]), params)
 
     def changes(self, model: str, *, since: datetime) -> Sequence[Change]:
-        parse = _about(model, lambda b: [_change(c) for c in b["changes"]])
+        parse = _about(model, lambda b: [_change(c) for c in b.parts("changes")])
         return self._read(f"{_model(model)}/changes", parse, {"since": _iso(since)})
 
     def rollback(self, model: str, *, target_version: str, reason: str, rolled_back_by: str, idempotency_key: str) -> ServingStatus:
@@ -80,7 +81,7 @@ class HttpPlatform:
         return self._write(f"{_model(model)}/rollback", body, _about(model, _status), idempotency_key)
 
     def versions(self, model: str) -> Sequence[ModelVersion]:
-        return self._read(f"{_model(model)}/versions", _about(model, lambda b: [_version(v) for v in b["versions"]]))
+        return self._read(f"{_model(model)}/versions", _about(model, lambda b: [_version(v) for v in b.parts("versions")]))
 
     def register(self, model: str, *, version: str, registered_by: str, idempotency_key: str) -> ModelVersion:
         body = {"version": version, "registeredBy": registered_by}
@@ -112,15 +113,15 @@ class HttpPlatform:
     def flag_pending_work_orders(self, model: str, *, reason: str, idempotency_key: str) -> Sequence[WorkOrder]:
         return self._write(f"{_model(model)}/work-orders/flag", {"reason": reason}, _about(model, _work_orders), idempotency_key)
 
-    def _read(self, path: str, parse: Callable[[Any], T], params: Mapping[str, Any] | None = None) -> T:
+    def _read(self, path: str, parse: Callable[[Fields], T], params: Mapping[str, Any] | None = None) -> T:
         given = {k: v for k, v in (params or {}).items() if v is not None}
         try:
             response = self._http.get(path, params=given)
         except httpx.HTTPError as error:
             raise Transient(f"{self._url} does not answer ({_words(error)}): is the model platform up?") from error
-        return self._parsed(response, parse)
+        return self._parsed(response, parse, Refused)
 
-    def _write(self, path: str, body: Mapping[str, Any], parse: Callable[[Any], T], key: str) -> T:
+    def _write(self, path: str, body: Mapping[str, Any], parse: Callable[[Fields], T], key: str) -> T:
         try:
             response = self._http.post(path, json=dict(body), headers={"Idempotency-Key": key})
         except _NOT_SENT as error:
@@ -129,29 +130,30 @@ class HttpPlatform:
             raise Unknown(f"POST {path} was sent and got no answer ({_words(error)}): read back whether it happened") from error
         if response.status_code in _LOST_ANSWER:
             raise Unknown(f"POST {path} was answered {response.status_code} on the way: read back whether it happened")
-        return self._parsed(response, parse)
+        return self._parsed(response, parse, Unknown)
 
-    def _parsed(self, response: httpx.Response, parse: Callable[[Any], T]) -> T:
+    def _parsed(self, response: httpx.Response, parse: Callable[[Fields], T], misread: type[RunbookError]) -> T:
+        """`misread`: what an answer of another shape means. A change that was answered so may have happened."""
         where = f"{response.request.method} {response.request.url.path}"
         if not response.is_success:
             raise _refusal(where, response)
         try:
-            return parse(response.json())
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            what = f"{type(error).__name__}: {error}"
-            raise Refused(f"{where} answered something that is not the runbook's shape ({what}); check MLRUNBOOK_PLATFORM_URL") from error
+            return parse(Fields(parsed(response.content)))
+        except WRONG_SHAPE as error:
+            what = f"{where} answered something that is not the runbook's shape ({in_words(error)})"
+            raise misread(f"{what}; correct the platform (`mlrunbook platform-contract` tests it), or MLRUNBOOK_PLATFORM_URL") from error
 
 
 def _model(model: str) -> str:
     return f"/api/v1/ml/models/{quote(model, safe='')}"
 
 
-def _about(model: str, parse: Callable[[Any], T]) -> Callable[[Any], T]:
+def _about(model: str, parse: Callable[[Fields], T]) -> Callable[[Fields], T]:
     """`parse` for an answer about this model: one that names another, as a whole or in a row, is Refused. Leaving the name out is fine."""
 
-    def checked(b: Any) -> T:
-        rows = [row for part in b.values() if isinstance(part, list) for row in part if isinstance(row, dict)]
-        if other := next((part["model"] for part in (b, *rows) if part.get("model") not in (None, model)), None):
+    def checked(b: Fields) -> T:
+        named = (part.maybe("model", part.id) for part in (b, *b.rows()))
+        if other := next((name for name in named if name not in (None, model)), None):
             raise Refused(f"the platform was asked about {model} and answers about {other}: look at both models, then correct the platform")
         return parse(b)
 
@@ -159,7 +161,8 @@ def _about(model: str, parse: Callable[[Any], T]) -> Callable[[Any], T]:
 
 
 def _is_of(model: str | None, alert: Mapping[str, Any]) -> bool:
-    return model is None or (alert.get("labels") or {}).get("model") in (None, model)
+    labels = alert.get("labels")
+    return model is None or (labels.get("model") if isinstance(labels, Mapping) else None) in (None, model)
 
 
 def _refusal(where: str, response: httpx.Response) -> Exception:
@@ -193,175 +196,197 @@ def _iso(at: datetime | None) -> str | None:
     return at.astimezone(UTC).isoformat().replace("+00:00", "Z") if at else None
 
 
-def _time(value: Any) -> datetime:
-    at = datetime.fromisoformat(value)
-    return at if at.tzinfo else at.replace(tzinfo=UTC)
-
-
-def _status(b: Any) -> ServingStatus:
-    if b["servingVersion"] is None:
-        raise NotFound(f"no version of {b['model']} is in production: promote one first")
-    version, unloadable = _not_loaded(b.get("server"))
-    names_serving = version == b["servingVersion"]
+def _status(b: Fields) -> ServingStatus:
+    if b.is_null("servingVersion"):
+        raise NotFound(f"no version of {b.id('model')} is in production: promote one first")
+    serving, server = b.id("servingVersion"), b.part_if_any("server")
+    version, unloadable = _not_loaded(server)
+    names_serving = version == serving
     return ServingStatus(
-        model=b["model"],
-        serving_version=str(b["servingVersion"]),
-        previous_version=b.get("previousVersion"),
-        staging_version=b.get("stagingVersion"),
-        server_healthy=bool(b["serverHealthy"]),
-        server_version=b.get("serverVersion"),
-        deployed_at=_time(b["deployedAt"]) if b.get("deployedAt") else None,
-        features=_features_word(b.get("server")),
+        model=b.id("model"),
+        serving_version=serving,
+        previous_version=b.maybe("previousVersion", b.id),
+        staging_version=b.maybe("stagingVersion", b.id),
+        server_healthy=b.flag("serverHealthy"),
+        server_version=b.maybe("serverVersion", b.id),
+        deployed_at=b.maybe("deployedAt", b.time),
+        features=_features_word(server),
         not_loaded=unloadable if names_serving else None,
         unloadable_route=None if names_serving or unloadable is None else f"{version}: {unloadable}",
     )
 
 
-def _features_word(server: Any) -> str | None:
+def _features_word(server: Fields) -> str | None:
     """`server` is the model server's health as the platform passes it on; another platform may leave it out."""
-    said = server.get("features") if isinstance(server, dict) else None
-    features: dict[str, Any] = said if isinstance(said, dict) else {}
-    state = features.get("state")
+    features = server.part_if_any("features")
+    state = features.maybe("state", features.text)
     if state in (None, "loading", "not_configured"):
         return None
-    return "ok" if state == "ok" else str(features.get("error") or state)
+    return "ok" if state == "ok" else features.maybe("error", features.text) or state
 
 
-def _not_loaded(server: Any) -> tuple[str | None, str | None]:
+def _not_loaded(server: Fields) -> tuple[str | None, str | None]:
     """The version that the server cannot load, and why; another platform may leave it out. Where it is not what the registry names,
     traffic is routed to it, which is no deployment."""
-    said = server.get("notLoaded") if isinstance(server, dict) else None
-    if not isinstance(said, dict) or not said.get("version"):
-        return None, None
-    return str(said["version"]), str(said.get("error") or "no reason given")
+    said = server.part_if_any("notLoaded")
+    version = said.maybe("version", said.id)
+    return (version, said.maybe("error", said.text) or "no reason given") if version else (None, None)
 
 
-def _confusion(b: Any) -> Confusion:
-    m = b["confusionMatrix"]
-    return Confusion(tp=int(m["tp"]), fp=int(m["fp"]), fn=int(m["fn"]), tn=int(m["tn"]))
+def _confusion(b: Fields, most: int = MOST) -> Confusion:
+    """Of `most` predictions: there are no more outcomes than that."""
+    m = b.part("confusionMatrix")
+    counts = Confusion(tp=m.count("tp", most), fp=m.count("fp", most), fn=m.count("fn", most), tn=m.count("tn", most))
+    if counts.n > most:
+        raise b.misread("confusionMatrix", f"the counts of at most {most} predictions")
+    return counts
 
 
-def _rewritten(b: Any) -> Rewritten | None:
+def _rewritten(b: Fields, name: str) -> Rewritten | None:
     """Who keeps no authors of outcomes leaves it out."""
-    if not b:
+    if not b.has(name):
         return None
+    b = b.part(name)
     return Rewritten(
-        count=int(b["count"]),
-        of=int(b["of"]),
-        by={line(str(name), 200): int(count) for name, count in b["by"].items()},
-        first=_confusion(b["firstReported"]),
-        now=_confusion(b["current"]),
-        oldest=_time(b["oldest"]) if b.get("oldest") else None,
-        newest=_time(b["newest"]) if b.get("newest") else None,
+        count=b.count("count"),
+        of=b.count("of"),
+        by={line(who, 200): count for who, count in b.counts("by").items()},
+        first=_confusion(b.part("firstReported")),
+        now=_confusion(b.part("current")),
+        oldest=b.maybe("oldest", b.time),
+        newest=b.maybe("newest", b.time),
     )
 
 
-def _window(b: Any) -> WindowMetrics:
+def _window(b: Fields) -> WindowMetrics:
+    since, until, predictions = b.time("since"), b.time("until"), b.count("predictions")
+    if until < since:
+        raise b.misread("until", f"no earlier than since, {since}")
     return WindowMetrics(
-        since=_time(b["since"]),
-        until=_time(b["until"]),
-        predictions=int(b["predictions"]),
-        labelled=int(b["labelled"]),
-        confusion=_confusion(b),
-        flagged_share=b.get("flaggedShare"),
-        latency_p95_ms=b.get("latencyP95Ms"),
-        error_rate=b.get("errorRate"),
-        errors={str(kind): int(count) for kind, count in (b.get("errors") or {}).items()},
-        refused={str(kind): int(count) for kind, count in (b.get("refused") or {}).items()},
-        null_rate=b.get("nullRate"),
-        versions=tuple(b.get("versions", ())),
-        by_risk_level={name: _confusion(g) for name, g in b.get("byRiskLevel", {}).items()},
-        by_asset_type={name: _confusion(g) for name, g in b.get("byAssetType", {}).items()},
-        label_delay_s=b.get("labelDelayS"),
-        outcomes_due=b.get("outcomesDue"),
-        outcomes_missing=b.get("outcomesMissing"),
-        rewritten=_rewritten(b.get("rewritten")),
-        blocks=tuple(Confusion(*(int(count) for count in counts)) for counts in b.get("blocks") or ()),
+        since=since,
+        until=until,
+        predictions=predictions,
+        labelled=b.count("labelled", predictions),
+        confusion=_confusion(b, predictions),
+        flagged_share=b.figure("flaggedShare", 1),
+        latency_p95_ms=b.figure("latencyP95Ms", DAY_MS),
+        error_rate=b.figure("errorRate", 1),
+        errors=b.counts("errors"),
+        refused=b.counts("refused"),
+        null_rate=b.figure("nullRate", 1),
+        versions=_versions(b),
+        by_risk_level={name: _confusion(g, predictions) for name, g in b.parts_by_name("byRiskLevel").items()},
+        by_asset_type={name: _confusion(g, predictions) for name, g in b.parts_by_name("byAssetType").items()},
+        label_delay_s=b.figure("labelDelayS", TEN_YEARS_S),
+        outcomes_due=b.maybe("outcomesDue", b.count),
+        outcomes_missing=b.maybe("outcomesMissing", b.count),
+        rewritten=_rewritten(b, "rewritten"),
+        blocks=b.each("blocks", _block) if b.has("blocks") else (),
     )
 
 
-def _day(b: Any) -> DayFigures:
+def _versions(b: Fields) -> tuple[str, ...]:
+    return b.each("versions", Fields.id) if b.has("versions") else ()
+
+
+def _block(b: Fields, name: str) -> Confusion:
+    counts = b.each(name, Fields.count)
+    if len(counts) != 4:
+        raise b.misread(name, "the four counts tp, fp, fn and tn")
+    return Confusion(*counts)
+
+
+def _day(b: Fields) -> DayFigures:
+    predictions = b.count("predictions")
     return DayFigures(
-        day=date.fromisoformat(b["day"]),
-        predictions=int(b["predictions"]),
-        confusion=_confusion(b),
-        flagged_share=b.get("flaggedShare"),
-        latency_p95_ms=b.get("latencyP95Ms"),
-        error_rate=b.get("errorRate"),
-        null_rate=b.get("nullRate"),
-        versions=tuple(b.get("versions", ())),
+        day=b.day("day"),
+        predictions=predictions,
+        confusion=_confusion(b, predictions),
+        flagged_share=b.figure("flaggedShare", 1),
+        latency_p95_ms=b.figure("latencyP95Ms", DAY_MS),
+        error_rate=b.figure("errorRate", 1),
+        null_rate=b.figure("nullRate", 1),
+        versions=_versions(b),
     )
 
 
-def _metrics(b: Any) -> ModelMetrics:
+def _metrics(b: Fields) -> ModelMetrics:
     return ModelMetrics(
-        model=b["model"],
-        current=_window(b["current"]),
-        baseline=_window(b["baseline"]),
-        rewritten_lately=_rewritten(b.get("rewrittenLately")),
+        model=b.id("model"),
+        current=_window(b.part("current")),
+        baseline=_window(b.part("baseline")),
+        rewritten_lately=_rewritten(b, "rewrittenLately"),
     )
 
 
-def _prediction(b: Any) -> Prediction:
+def _prediction(b: Fields) -> Prediction:
+    number = b.count("predictionId")
     return Prediction(
-        id=int(b["predictionId"]),
-        at=_time(b["at"]),
-        asset_id=b["assetId"],
-        asset_type=b["assetType"],
-        features=dict(b["features"]),
-        score=float(b["score"]),
-        label=bool(b["label"]),
-        version=b["version"],
-        threshold=float(b["threshold"]),
-        latency_ms=float(b["latencyMs"]),
-        outcome=b.get("outcome"),
-        shadow_version=b.get("shadowVersion"),
-        shadow_score=b.get("shadowScore"),
+        id=number,
+        at=b.time("at"),
+        asset_id=b.maybe("assetId", b.text) or f"row {number}",  # a request that names no asset is one by itself
+        asset_type=b.maybe("assetType", b.text) or "unknown",
+        features=b.any_of("features"),
+        score=b.share("score"),
+        label=b.flag("label"),
+        version=b.id("version"),
+        threshold=b.share("threshold"),
+        latency_ms=b.figure("latencyMs", DAY_MS),
+        outcome=b.maybe("outcome", b.flag),
+        shadow_version=b.maybe("shadowVersion", b.id),
+        shadow_score=b.maybe("shadowScore", b.share),
     )
 
 
-def _version(b: Any) -> ModelVersion:
+def _version(b: Fields) -> ModelVersion:
     return ModelVersion(
-        version=b["version"],
-        registered_at=_time(b["registeredAt"]),
-        trained_from=_time(b["trainedFrom"]),
-        trained_to=_time(b["trainedTo"]),
-        features=tuple(b["features"]),
-        threshold=float(b["threshold"]),
-        asset_types=tuple(b["assetTypes"]) if b.get("assetTypes") is not None else None,
+        version=b.id("version"),
+        registered_at=b.time("registeredAt"),
+        trained_from=b.time("trainedFrom"),
+        trained_to=b.time("trainedTo"),
+        features=b.each("features", Fields.text),
+        threshold=b.share("threshold"),
+        asset_types=b.maybe("assetTypes", lambda name: b.each(name, Fields.text)),
     )
 
 
-def _replayed(b: Any) -> Replayed:
+def _replayed(b: Fields) -> Replayed:
     versions = tuple(
-        VersionReplay(v["version"], tuple(map(float, v["scores"])), v.get("problem"), v.get("sizeBytes"), v.get("latencyMs"))
-        for v in b["versions"]
+        VersionReplay(
+            v.id("version"),
+            v.each("scores", Fields.share),
+            v.maybe("problem", v.text),
+            v.maybe("sizeBytes", v.count),
+            v.figure("latencyMs", DAY_MS),
+        )
+        for v in b.parts("versions")
     )
-    rows = tuple(_prediction(p) for p in b["rows"])
+    rows = tuple(_prediction(p) for p in b.parts("rows"))
     if any(len(v.scores) != (0 if v.problem else len(rows)) for v in versions):
-        raise ValueError("a version has not one score a row")
+        raise Misread("a version has not one score a row")
     return Replayed(rows, versions)
 
 
-def _schedules(b: Any) -> list[ViewSchedule]:
+def _schedules(b: Fields) -> list[ViewSchedule]:
     return [
-        ViewSchedule(s["view"], bool(s["suspended"]), _time(s["lastRunAt"]) if s.get("lastRunAt") else None, s.get("error"))
-        for s in b["schedules"]
+        ViewSchedule(s.id("view"), s.flag("suspended"), s.maybe("lastRunAt", s.time), s.maybe("error", s.text))
+        for s in b.parts("schedules")
     ]
 
 
-def _change(b: Any) -> Change:
-    return Change(kind=b["kind"], ref=b["ref"], author=b["author"], at=_time(b["at"]), detail=b.get("detail") or {})
+def _change(b: Fields) -> Change:
+    author = b.maybe("author", b.text) or "unknown"
+    return Change(kind=b.text("kind"), ref=b.text("ref"), author=author, at=b.time("at"), detail=b.any_of("detail"))
 
 
-def _work_orders(b: Any) -> list[WorkOrder]:
+def _work_orders(b: Fields) -> list[WorkOrder]:
     return [
         WorkOrder(
-            id=int(w["id"]),
-            asset_id=w["assetId"],
-            state=w["state"],
-            flagged_for_review=bool(w["flaggedForReview"]),
-            created_at=_time(w["createdAt"]),
+            id=w.count("id"),
+            asset_id=w.text("assetId"),
+            state=w.text("state"),
+            flagged_for_review=w.flag("flaggedForReview"),
+            created_at=w.time("createdAt"),
         )
-        for w in b["workOrders"]
+        for w in b.parts("workOrders")
     ]

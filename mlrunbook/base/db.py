@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from functools import cache
+from typing import Any
 
 import psycopg
 from sqlalchemy import Connection, Engine, MetaData, create_engine, text
@@ -51,8 +53,17 @@ def own_engine(url: str | None = None, *, size: int = 5, overflow: int = 10) -> 
         pool_size=size,
         max_overflow=overflow,
         pool_pre_ping=True,
+        json_serializer=to_json,
         connect_args={"connect_timeout": 5, "options": "-c timezone=UTC -c lock_timeout=15s"},
     )
+
+
+def to_json(value: Any) -> str:
+    """JSON as PostgreSQL takes it: NaN and infinity, which it refuses, are null."""
+    try:
+        return json.dumps(value, allow_nan=False)
+    except ValueError:
+        return json.dumps(json.loads(json.dumps(value), parse_constant=lambda _: None))
 
 
 def warm(on: Engine) -> None:

@@ -394,7 +394,7 @@ class Plan:
         }
         if not self.requested_by:  # what was stored before plans named it keeps its digest
             del body["requested_by"]
-        return dict(json.loads(json.dumps(body, default=str)))
+        return dict(json.loads(json.dumps(body, default=str), parse_constant=lambda _: None))  # as the store gives it back
 
     @classmethod
     def from_dict(cls, body: Mapping[str, Any]) -> Plan:

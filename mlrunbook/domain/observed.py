@@ -83,9 +83,10 @@ class FeatureStoreState:
 
 @dataclass(frozen=True)
 class Missing:
-    """A source that is absent or could not be read, and why."""
+    """A source that is absent or could not be read, and why. `unexpected`: the kind of an error that nobody expected."""
 
     reason: str
+    unexpected: str = ""
 
 
 @dataclass(frozen=True)
@@ -141,7 +142,7 @@ class Prediction:
     label: bool
     version: str
     threshold: float
-    latency_ms: float
+    latency_ms: float | None
     outcome: bool | None = None
     shadow_version: str | None = None  # the version in staging scored the same request, and nobody acted on it
     shadow_score: float | None = None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -14,6 +13,7 @@ from sqlalchemy import ARRAY, Boolean, ColumnElement, Connection, DateTime, Inte
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.dialects.postgresql import insert as upsert
 
+from mlrunbook.base.db import to_json
 from mlrunbook.store.tables import alerts, incidents
 
 SILENCED = "silenced"  # in the body of an alert that came in a silence: why
@@ -85,7 +85,7 @@ def record_all(conn: Connection, told: Sequence[Told], *, now: datetime) -> None
         "starts_at": (DateTime(timezone=True), [one.identity.starts_at for one in ordered]),
         "status": (Text, [one.status for one in ordered]),
         "end_noted": (Boolean, [one.end_noted for one in ordered]),
-        "body": (Text, [json.dumps(dict(one.body)) for one in ordered]),
+        "body": (Text, [to_json(dict(one.body)) for one in ordered]),
         "count": (Integer, [one.times for one in ordered]),
     }
     given = func.unnest(*(cast(values, ARRAY(type_)) for type_, values in columns.values())).table_valued(*columns).render_derived("given")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from decimal import Decimal
@@ -20,6 +21,7 @@ _CAUSE = "kubernetes.io/change-cause"
 _HASH = "pod-template-hash"
 # The suffixes of a quantity ("Quantity" in the Kubernetes API reference).
 _SUFFIX = {"n": -9, "u": -6, "m": -3, "k": 3, "M": 6, "G": 9, "T": 12, "P": 15, "E": 18}
+_QUANTITY = re.compile(r"[+-]?(\d{1,30}(\.\d{0,30})?|\.\d{1,30})([numkMGTPE]|[KMGTPE]i|[eE][+-]?\d{1,2})?")
 _BINARY = {"Ki": 10, "Mi": 20, "Gi": 30, "Ti": 40, "Pi": 50, "Ei": 60}
 
 
@@ -112,13 +114,13 @@ def revisions(deployment: Object, replica_sets: Sequence[Object]) -> list[Revisi
     found = []
     for owned in owned_by(uid, replica_sets):
         noted, template = notes(owned), owned["spec"]["template"]
-        number = noted.get(_REVISION)
-        if number is None:
+        number = noted.get(_REVISION, "")
+        if not number.isdecimal():  # not the controller's
             continue
         found.append(
             Revision(
                 number=int(number),
-                former=tuple(int(n) for n in noted.get(_FORMER, "").split(",") if n),
+                former=tuple(int(n) for n in noted.get(_FORMER, "").split(",") if n.isdecimal()),
                 name=owned["metadata"]["name"],
                 images=tuple(c["image"] for c in template["spec"]["containers"]),
                 version=(template["metadata"].get("labels") or {}).get("version"),
@@ -163,8 +165,10 @@ def moment(text: str) -> datetime:
 
 
 def quantity(text: str | int | float) -> float:
-    """A Kubernetes quantity as a number: "250m" is 0.25, "1Gi" 1073741824."""
+    """A Kubernetes quantity as a number: "250m" is 0.25, "1Gi" 1073741824. ValueError for what is none."""
     text = str(text)
+    if not _QUANTITY.fullmatch(text):
+        raise ValueError(f"{text[:40]!r} is no quantity")
     if text[-2:] in _BINARY:
         return float(Decimal(text[:-2]) * 2 ** _BINARY[text[-2:]])
     if text[-1:] in _SUFFIX:
@@ -173,16 +177,17 @@ def quantity(text: str | int | float) -> float:
 
 
 def used_share(resource: str, pods: Sequence[Object], measured: Sequence[Object]) -> float | None:
-    """The fullest container: what it uses of its limit; None where no container has both a limit and a measurement."""
+    """The fullest container: what it uses of its limit; None where no container has both a limit and a measurement. A limit of 0 is none:
+    Kubernetes takes it, and does not enforce it."""
     limits = {
-        (pod["metadata"]["name"], c["name"]): ((c.get("resources") or {}).get("limits") or {}).get(resource)
+        (pod["metadata"]["name"], c["name"]): quantity(((c.get("resources") or {}).get("limits") or {}).get(resource) or 0)
         for pod in pods
         for c in pod["spec"]["containers"]
     }
     shares = [
-        quantity(container["usage"][resource]) / quantity(limit)
+        quantity(container["usage"][resource]) / limit
         for pod in measured
         for container in pod["containers"]
-        if resource in container["usage"] and (limit := limits.get((pod["metadata"]["name"], container["name"])))
+        if resource in container["usage"] and (limit := limits.get((pod["metadata"]["name"], container["name"]), 0)) > 0
     ]
     return max(shares, default=None)

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
+from mlrunbook.adapters.fields import understood
 from mlrunbook.adapters.kubernetes import autoscaler, config, controllers, evidence, isolation, reading
 from mlrunbook.adapters.kubernetes.cluster import JSON, Cluster, Object, matches
 from mlrunbook.adapters.kubernetes.cluster import selector as selector_words
@@ -24,6 +25,7 @@ from mlrunbook.ports import MISSING
 REPLICAS_BEFORE = "mlrunbook/replicas-before"  # annotation of a stopped Deployment, for people: the journal has it too
 _NO_DRY_RUN = "does not support dry run"  # what the API server answers where an admission webhook has side effects
 CONFLICTS = 5  # how often an object that others keep changing is read again before the task is asked to wait
+CLUSTER = "the cluster"  # whose answers these are
 Done = TypeVar("Done")
 
 
@@ -33,6 +35,7 @@ class KubernetesRuntime:
     def __init__(self, cluster: Cluster, policy: ClusterPolicy) -> None:
         self._cluster, self._policy = cluster, policy
 
+    @understood(CLUSTER)
     def observe(self, model: str) -> ServingState:
         """What the API server says runs. `config` is the ConfigMap's, which the servers follow: switches at once, the threshold from
         the next restart on."""
@@ -57,28 +60,36 @@ class KubernetesRuntime:
             caveats=(isolation.ENFORCED_BY, *isolation.gaps(policies, pods, model, objects)) if isolated else (),
         )
 
+    @understood(CLUSTER)
     def scale(self, model: str, *, replicas: int) -> None:
         """To 0: the autoscaler is suspended first. From 0: it gets the Deployment back last."""
         self._scale(self._policy.of(model), replicas, dry_run=False)
 
+    @understood(CLUSTER)
     def route(self, model: str, *, version: str | None) -> None:
         self._route(self._policy.of(model), version, dry_run=False)
 
+    @understood(CLUSTER)
     def read_config(self, model: str) -> ServingConfig:
         return config.read(self._cluster, self._policy.of(model))
 
+    @understood(CLUSTER)
     def write_config(self, model: str, changes: Mapping[str, Any], *, expected_revision: str) -> ServingConfig:
         return config.write(self._cluster, self._policy.of(model), changes, expected_revision=expected_revision)
 
+    @understood(CLUSTER)
     def restart(self, model: str, *, restart_id: str) -> None:
         self._restart(self._policy.of(model), restart_id, dry_run=False)
 
+    @understood(CLUSTER)
     def undo_rollout(self, model: str, *, revision: int) -> None:
         self._undo(self._policy.of(model), revision, dry_run=False)
 
+    @understood(CLUSTER)
     def isolate(self, model: str, *, isolated: bool) -> None:
         self._isolate(model, isolated, dry_run=False)
 
+    @understood(CLUSTER)
     def logs(self, model: str, *, tail: int = 500, since: datetime | None = None) -> str:
         """Each pod's model server container, under a line with its name, also of the one that ran before."""
         objects = self._policy.of(model)
@@ -87,9 +98,11 @@ class KubernetesRuntime:
             raise NotFound(f"no pod of {model} runs in namespace {self._cluster.namespace}: it has no log")
         return evidence.logs(self._cluster, pods, objects.container, tail=tail, since=since)
 
+    @understood(CLUSTER)
     def instances(self, model: str) -> list[Instance]:
         return [reading.instance(pod) for pod in self._cluster.find("pods", labels=self._policy.of(model).pod_selector)]
 
+    @understood(CLUSTER)
     def resources(self, model: str) -> Resources:
         selector = self._policy.of(model).pod_selector
         try:
@@ -99,6 +112,7 @@ class KubernetesRuntime:
         pods = self._cluster.find("pods", labels=selector)
         return Resources(cpu=reading.used_share("cpu", pods, measured), memory=reading.used_share("memory", pods, measured))
 
+    @understood(CLUSTER)
     def revisions(self, model: str) -> list[Revision]:
         deployment = self._cluster.get("deployments", self._policy.of(model).scaled_deployment)
         return reading.revisions(deployment, self._replica_sets(deployment))
@@ -110,6 +124,7 @@ class KubernetesRuntime:
             return {f"cluster{MISSING}": str(error).encode()}
         return evidence.collect(self._cluster, objects)
 
+    @understood(CLUSTER)
     def dry_run(self, model: str, actions: Sequence[Action]) -> list[str]:
         """A server-side dry run of each action: admission, validation and permissions as for the real one, and nothing is stored."""
         self._policy.of(model)

@@ -12,6 +12,7 @@ from typing import Any
 
 import httpx
 
+from mlrunbook.adapters.fields import Fields, parsed, understood
 from mlrunbook.adapters.local import evidence, serving_config
 from mlrunbook.adapters.local.serving_state import desired_of
 from mlrunbook.base import json_file
@@ -39,29 +40,22 @@ class LocalRuntime:
             trust_env=False,
         )
 
+    @understood("the model server")
     def observe(self, model: str) -> ServingState:
         """What runs now. A refused connection means none does; the route is then the one the next server will take. A server that
         hangs or is broken is Transient: we cannot tell."""
         wanted, health = self._ours(model), self._health(model)
         if health is None:
             return ServingState(int(wanted["replicas"]), 0, wanted["route_version"], None, None, None, wanted["isolated"])
-        config = health.get("config") or {}
+        b = Fields(health)
         return ServingState(
             replicas=int(wanted["replicas"]),
             ready_replicas=int(health.get("status") == "ok"),
-            route_version=health.get("routeVersion"),
-            restart_id=health.get("restartId"),
-            version=health.get("version"),
-            config=ServingConfig(
-                revision=str(health["configRevision"]),
-                threshold=float(config["threshold"]),
-                human_approval=config["humanApproval"],
-                auto_work_orders=config["autoWorkOrders"],
-                auto_scheduling=config["autoScheduling"],
-            )
-            if config
-            else None,
-            isolated=bool(health.get("isolated")),
+            route_version=b.maybe("routeVersion", b.id),
+            restart_id=b.maybe("restartId", b.id),
+            version=b.maybe("version", b.id),
+            config=_loaded(b) if health.get("config") else None,
+            isolated=bool(b.maybe("isolated", b.flag)),
         )
 
     def scale(self, model: str, *, replicas: int) -> None:
@@ -144,7 +138,7 @@ class LocalRuntime:
         """What the server says of itself; None: it refuses connections, so none runs."""
         try:
             answer = self._http.get("/health")
-            health = dict(answer.json())
+            health = dict(parsed(answer.content))
         except httpx.ConnectError:
             return None
         except (httpx.HTTPError, ValueError, TypeError) as error:
@@ -158,6 +152,17 @@ class LocalRuntime:
         current = self._ours(model)
         if any(current[key] != value for key, value in changes.items()):
             json_file.patch(self._config.serving_state_file, changes)
+
+
+def _loaded(health: Fields) -> ServingConfig:
+    config = health.part("config")
+    return ServingConfig(
+        revision=health.text("configRevision"),
+        threshold=config.share("threshold"),
+        human_approval=config.flag("humanApproval"),
+        auto_work_orders=config.flag("autoWorkOrders"),
+        auto_scheduling=config.flag("autoScheduling"),
+    )
 
 
 def _problem(health: Mapping[str, Any]) -> str | None:

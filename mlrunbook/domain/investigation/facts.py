@@ -172,7 +172,9 @@ def last_threshold_change(changes: Sequence[Change], until: datetime) -> Thresho
 
 def _threshold_of(settings: object) -> float | None:
     value = settings.get("threshold") if isinstance(settings, Mapping) else None
-    return float(value) if isinstance(value, (int, float)) else None
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
+        return None  # what is no threshold is nothing to go back to
+    return float(value)
 
 
 @dataclass(frozen=True)

@@ -80,6 +80,7 @@ CHECKLIST: tuple[ChecklistItem, ...] = tuple(
     for key, title in items.items()
 )
 KEYS = frozenset(item.key for item in CHECKLIST)
+UNEXPECTED = "unexpected"  # in the value of a finding: the kind of the error that stopped its check
 
 
 @dataclass(frozen=True)
@@ -107,6 +108,12 @@ class Findings(Recorded, key=Record.FINDINGS):
     def sentences(self) -> list[str]:
         return [f"{one.state}: {one.sentence}" for one in self.findings]
 
+    @property
+    def failed(self) -> list[str]:
+        """The checks that an error nobody expected has stopped, with their findings."""
+        broken = {one.key: one.sentence for one in self.findings if isinstance(one.value, dict) and UNEXPECTED in one.value}
+        return [f"{item.title} ({broken[item.key]})" for item in CHECKLIST if item.key in broken]
+
 
 def finding(key: str, source: str, suspect: bool | None, value: Any, sentence: str) -> Finding:
     """`suspect` None: the source answered, but not enough to say."""
@@ -115,7 +122,8 @@ def finding(key: str, source: str, suspect: bool | None, value: Any, sentence: s
 
 
 def unknown(key: str, source: str, missing: Missing) -> Finding:
-    return Finding(key, State.UNKNOWN, source, None, f"not known: {missing.reason}")
+    value = {UNEXPECTED: missing.unexpected} if missing.unexpected else None
+    return Finding(key, State.UNKNOWN, source, value, f"not known: {missing.reason}")
 
 
 # --- Recent Changes ---------------------------------------------------------------------------------------------------------

@@ -15,11 +15,10 @@ from mlrunbook.domain.containment.orders import unspoken
 from mlrunbook.domain.detection.flapping import Reopened
 from mlrunbook.domain.detection.severity_change import SeveritySet
 from mlrunbook.domain.detection.triage import Triage
-from mlrunbook.domain.errors import RunbookError
 from mlrunbook.domain.evaluation.threshold import choose_threshold
 from mlrunbook.domain.incident import TRANSITIONS, IncidentType, Severity, Status
 from mlrunbook.domain.investigation.findings import State
-from mlrunbook.domain.observed import ServingState, ServingStatus
+from mlrunbook.domain.observed import ServingConfig, ServingState, ServingStatus
 from mlrunbook.response.communication.notifications import safety_notices, send_to_stakeholders, snapshot
 from mlrunbook.response.containment import breach, emergency
 from mlrunbook.response.execution import dry_run
@@ -29,6 +28,7 @@ from mlrunbook.response.investigation import investigation
 from mlrunbook.response.lifecycle.flapping import automation_held
 from mlrunbook.response.measurement import feature_store, recent_changes
 from mlrunbook.response.measurement.metrics import is_dangerous, metrics
+from mlrunbook.response.measurement.tried import or_none
 from mlrunbook.response.plan_state import valid_approval
 from mlrunbook.response.run import ACTOR, Run
 from mlrunbook.store import incidents, journal, plans, records
@@ -183,43 +183,34 @@ def _blind(run: Run) -> str | None:
 
 
 def _status(run: Run) -> ServingStatus | None:
-    try:
-        return run.world.platform.status(run.incident().model)
-    except RunbookError:
-        return None
+    return or_none("the status", lambda: run.world.platform.status(run.incident().model))
 
 
 def _state(run: Run) -> ServingState | None:
-    try:
-        return run.world.runtime.observe(run.incident().model)
-    except RunbookError:
-        return None
+    return or_none("the look at the model server", lambda: run.world.runtime.observe(run.incident().model))
 
 
 def _deployed_within_a_day(run: Run) -> bool | None:
     """Runbook, Step 2, High: "Check recent deployments (last 24 hours)"."""
     incident = run.incident()
-    try:
-        since = incident.detected_at - timedelta(hours=24)
-        return any(c.kind == "deployment" for c in recent_changes.of_model(run.world, incident.model, since=since))
-    except RunbookError:
-        return None
+    since = incident.detected_at - timedelta(hours=24)
+    changes = or_none("the change history", lambda: recent_changes.of_model(run.world, incident.model, since=since))
+    return None if changes is None else any(c.kind == "deployment" for c in changes)
 
 
 def _threshold_to_raise_to(run: Run, state: ServingState | None) -> float | None:
     """The smallest threshold that brings precision back to its baseline on the newest known outcomes; None when none does."""
-    if state is None or state.config is None:
-        return None
-    incident = run.incident()
-    try:
-        floor = metrics(run).baseline.confusion.precision
-        known = run.world.platform.prediction_log(incident.model, limit=REPLAY_ROWS, labelled_only=True)
-    except RunbookError:
-        return None
+    config = state.config if state else None
+    return None if config is None else or_none("the search for a threshold", lambda: _best_threshold(run, config))
+
+
+def _best_threshold(run: Run, config: ServingConfig) -> float | None:
+    incident, limit = run.incident(), run.world.policy.severity.drops.precision
+    floor = metrics(run).baseline.confusion.precision
     if floor is None or incident.type is IncidentType.INFRASTRUCTURE:
         return None
-    limit = run.world.policy.severity.drops.precision
+    known = run.world.platform.prediction_log(incident.model, limit=REPLAY_ROWS, labelled_only=True)
     chosen = choose_threshold(
-        [p.score for p in known], [bool(p.outcome) for p in known], precision_floor=floor * (1 - limit), current=state.config.threshold
+        [p.score for p in known], [bool(p.outcome) for p in known], precision_floor=floor * (1 - limit), current=config.threshold
     )
     return chosen.threshold

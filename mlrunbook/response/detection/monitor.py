@@ -17,7 +17,7 @@ from sqlalchemy import Connection, text
 from mlrunbook.domain.detection import alert_rules
 from mlrunbook.domain.detection.alert_rules import Judged, Seen, ServerSeen
 from mlrunbook.domain.detection.alerts import NormalisedAlert
-from mlrunbook.domain.errors import RunbookError, Transient
+from mlrunbook.domain.errors import NotFound, RunbookError
 from mlrunbook.domain.evaluation.performance import ModelMetrics, WindowMetrics
 from mlrunbook.domain.evaluation.probing import Probing, judge_probing
 from mlrunbook.domain.investigation import findings as checks
@@ -26,6 +26,7 @@ from mlrunbook.domain.observed import FeatureServerAnswer, Missing, Prediction, 
 from mlrunbook.response.lifecycle.alert_intake import AlertBatch, take_in_alerts
 from mlrunbook.response.measurement import feature_store, recent_changes
 from mlrunbook.response.measurement import metrics as measured
+from mlrunbook.response.measurement.tried import tried
 from mlrunbook.response.world import World
 from mlrunbook.store import alerts as known_alerts
 from mlrunbook.store import rule_states
@@ -37,25 +38,33 @@ PROBING_WINDOW, PROBING_ROWS = timedelta(minutes=10), 2000
 
 
 def read_status(world: World, model: str) -> ServingStatus | Missing:
-    """`Missing` when the platform does not answer. NotFound, with what to do, for an unknown model."""
+    """`Missing` when the platform does not answer, or nothing that can be understood. NotFound, with what to do, for an unknown model."""
     world.known_models.demand(world.policy, model)
-    try:
-        return world.platform.status(model)
-    except Transient as error:
-        return Missing(str(error))
+
+    def read() -> ServingStatus | NotFound:
+        try:
+            return world.platform.status(model)
+        except NotFound as error:
+            return error
+
+    found = tried("the status", read)
+    if isinstance(found, NotFound):
+        raise found
+    return found
 
 
 def read_metrics(world: World, model: str, status: ServingStatus | Missing) -> ModelMetrics | Missing:
     """Of the version that serves, since the last change of the last hour: the time before it would dilute what it did."""
     if isinstance(status, Missing):
         return status
-    now = world.now()
-    try:
+    now, version = world.now(), status.server_version or status.serving_version
+
+    def read() -> ModelMetrics:
         changes = recent_changes.of_model(world, model, since=now - measured.WINDOW)
         since = max([now - measured.WINDOW, *(c.at for c in changes if c.kind in measured.CHANGES and c.at < now)])
-        return world.platform.metrics(model, since=since, version=status.server_version or status.serving_version)
-    except RunbookError as error:
-        return Missing(str(error))
+        return world.platform.metrics(model, since=since, version=version)
+
+    return tried("the metrics", read)
 
 
 def read_feature_store(world: World, model: str) -> FeatureServerAnswer | Missing:
@@ -79,13 +88,13 @@ def read_log(world: World, model: str, metrics: ModelMetrics | Missing) -> LogSe
     def sample(window: WindowMetrics) -> list[Prediction]:
         return alert_rules.spread(lambda a, b: log(model, limit=alert_rules.DRIFT_ROWS, since=a, until=b), window.since, window.until)
 
-    try:
+    def read() -> LogSeen:
         usual, current = sample(metrics.baseline), sample(metrics.current)
         newest = log(model, limit=PROBING_ROWS, since=world.now() - PROBING_WINDOW)
-    except RunbookError as error:
-        return Missing(str(error))
-    policy = alert_rules.drift_policy(world.policy.alerts)
-    return LogSeen(checks.feature_distributions(current, usual, policy), judge_probing(newest, usual))
+        policy = alert_rules.drift_policy(world.policy.alerts)
+        return LogSeen(checks.feature_distributions(current, usual, policy), judge_probing(newest, usual))
+
+    return tried("the prediction log", read)
 
 
 def seen(

@@ -23,7 +23,7 @@ from mlrunbook.domain.detection.triage import Affected, Backed, Triage
 from mlrunbook.domain.errors import RunbookError, Transient
 from mlrunbook.domain.evaluation.performance import ModelMetrics
 from mlrunbook.domain.incident import Incident, Severity, Status
-from mlrunbook.domain.observed import ServingStatus
+from mlrunbook.domain.observed import Missing, ServingStatus
 from mlrunbook.domain.policy.alerting import MISSED_FAILURE_ALERT
 from mlrunbook.domain.policy.policy import CostAssumptions
 from mlrunbook.domain.records import Record
@@ -38,6 +38,7 @@ from mlrunbook.response.execution.standing_orders import of_run, summary_of
 from mlrunbook.response.lifecycle.reopening import close_as_it_was, discard
 from mlrunbook.response.lifecycle.severity_change import SeverityChange, change_severity, lowered_from
 from mlrunbook.response.measurement import metrics as measured
+from mlrunbook.response.measurement.tried import or_none, tried, unexpected
 from mlrunbook.response.run import ACTOR, Run
 from mlrunbook.store import alerts, incidents, records
 from mlrunbook.store.incidents import Classification
@@ -143,22 +144,37 @@ def look(run: Run, *, final_look: bool = False) -> Look:
     with run.world.transaction() as conn:
         incident = incidents.get(conn, run.incident_id)
         claims, believed, without = _claims(run, conn, incident), _believed(run, conn, incident), _unproven(run, conn, incident)
+    policy = run.world.policy
+
+    def judged(of: Measurements) -> Look:
+        found = assess(claims, of, policy.severity, policy.fairness, final_look=final_look)
+        alone = assess(believed, of, policy.severity, policy.fairness, final_look=final_look) if without else None
+        return Look(found, of.metrics, of.status, Backed(alone, without) if alone else None)
+
+    seen = _measured(run, incident.model)
+    found = tried("the judgement of the measurements", lambda: judged(seen))
+    if isinstance(found, Missing):  # judged by the report: nothing is changed on figures that nobody understood
+        with run.write() as conn:
+            run.note(conn, "triage", f"The measurements do not count: {found.reason}")
+        return judged(Measurements(None, None))
+    return found
+
+
+def _measured(run: Run, model: str) -> Measurements:
+    """What the platform answers now; what cannot be read is on the timeline, and the report alone is judged then."""
     metrics = status = None
-    reachable = True
     try:
-        status = run.world.platform.status(incident.model)
+        status = run.world.platform.status(model)
         metrics = measured.metrics(run, version=status.server_version or status.serving_version)
         if is_stopped(executed_containment(run)):  # a server that was stopped on purpose is no outage
             status = replace(status, server_healthy=True)
     except Transient:
-        reachable = False
-    except RunbookError as error:  # it answers, but has nothing on this model: judge by the report
+        return Measurements(metrics, status, platform_reachable=False)
+    except Exception as error:  # it answers, but has nothing on this model, or what nobody understands
+        why = str(error) if isinstance(error, RunbookError) else unexpected("the look at the platform", error).reason
         with run.write() as conn:
-            run.note(conn, "triage", f"The model platform has no metrics for {incident.model}: {error}")
-    policy, seen = run.world.policy, Measurements(metrics, status, platform_reachable=reachable)
-    found = assess(claims, seen, policy.severity, policy.fairness, final_look=final_look)
-    alone = assess(believed, seen, policy.severity, policy.fairness, final_look=final_look) if without else None
-    return Look(found, metrics, status, Backed(alone, without) if alone else None)
+            run.note(conn, "triage", f"The model platform has no metrics for {model}: {why}")
+    return Measurements(metrics, status)
 
 
 def _claims(run: Run, conn: Connection, incident: Incident, trusts: Callable[[str], bool] = lambda _: True) -> Claims:
@@ -314,10 +330,8 @@ def figures_of(metrics: ModelMetrics | None, costs: CostAssumptions) -> Figures:
 
 
 def _pending_work_orders(run: Run) -> int | None:
-    try:
-        return len(run.world.platform.work_orders(run.incident().model, state="pending"))
-    except RunbookError:
-        return None
+    pending = or_none("the list of work orders", lambda: run.world.platform.work_orders(run.incident().model, state="pending"))
+    return None if pending is None else len(pending)
 
 
 def ordered(run: Run) -> str | None:

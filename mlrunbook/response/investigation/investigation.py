@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import TypeVar
 
@@ -10,12 +11,13 @@ from mlrunbook.domain.containment.taking_back import is_stopped
 from mlrunbook.domain.detection.alert_rules import spread
 from mlrunbook.domain.detection.triage import Triage
 from mlrunbook.domain.errors import RunbookError
+from mlrunbook.domain.evaluation.performance import ModelMetrics
 from mlrunbook.domain.evaluation.probing import judge_probing
 from mlrunbook.domain.investigation import findings as checks
 from mlrunbook.domain.investigation.diagnosis import Diagnosed, Diagnosis, diagnose
 from mlrunbook.domain.investigation.facts import About, Changed, DiagnosisFacts, Log, Versions, gather
 from mlrunbook.domain.investigation.feature_store import merged
-from mlrunbook.domain.investigation.findings import CHECKLIST, Finding, Findings
+from mlrunbook.domain.investigation.findings import CHECKLIST, Finding, Findings, unknown
 from mlrunbook.domain.investigation.rollouts import NO_HISTORY, RolloutVerdict, judge_rollout
 from mlrunbook.domain.investigation.upstream import courses
 from mlrunbook.domain.observed import Change, Missing, Prediction
@@ -24,69 +26,74 @@ from mlrunbook.response.execution.plans import executed_containment
 from mlrunbook.response.investigation import rollback_target
 from mlrunbook.response.measurement import feature_store, recent_changes
 from mlrunbook.response.measurement import metrics as measured
+from mlrunbook.response.measurement.tried import or_none, tried, unexpected
 from mlrunbook.response.run import Run
 from mlrunbook.store import incidents, records
 
 RECENT_ROWS = 4000  # of the prediction log: about 3 s of a busy model, and enough failures for an interval
 REFERENCE_ROWS, REFERENCE_PARTS = 4000, 8
 LOG_LINES = 500
-Read = TypeVar("Read")
+T = TypeVar("T")
+CHANGES = tuple(item.key for item in CHECKLIST if item.key.startswith("recent_changes."))
+PERFORMANCE = tuple(item.key for item in CHECKLIST if item.key.startswith("model_performance."))
 
 
 def check_recent_changes(run: Run) -> list[Finding]:
     now = run.world.now()
-    changes = _tried(lambda: recent_changes.of_model(run.world, _model(run), since=now - timedelta(days=7)))
-    return checks.recent_changes(changes if isinstance(changes, Missing) else [*changes, *_rollouts(run)], now)
+    changes = tried("the change history", lambda: recent_changes.of_model(run.world, _model(run), since=now - timedelta(days=7)))
+    everything = changes if isinstance(changes, Missing) else [*changes, *_rollouts(run)]
+    return _judged(CHANGES, lambda: checks.recent_changes(everything, now))
 
 
 def _rollouts(run: Run) -> list[Change]:
     """The rollout history of the runtime; a new pod template may be a release, a restart or another setting."""
-    history = _or_none(_tried(lambda: run.world.runtime.revisions(_model(run)))) or ()
-    return [
-        Change("infrastructure", f"rollout revision {r.number} ({', '.join(r.images)})", r.cause or "nobody who is noted", r.at)
-        for r in history
-    ]
+
+    def told() -> list[Change]:
+        return [
+            Change("infrastructure", f"rollout revision {r.number} ({', '.join(r.images)})", r.cause or "nobody who is noted", r.at)
+            for r in run.world.runtime.revisions(_model(run))
+        ]
+
+    return or_none("the rollout history", told) or []
 
 
 def check_model_performance(run: Run) -> list[Finding]:
-    metrics = _tried(lambda: measured.metrics(run))
-    policy = run.world.policy
+    metrics, policy = _metrics(run), run.world.policy.severity
     return [
-        *checks.model_performance(metrics, policy.severity.drops),
-        checks.inference_latency(metrics, limit_ms=policy.severity.latency_p95_ms),
-        checks.affected_asset_types(metrics, policy.severity.drops),
+        *_judged(PERFORMANCE, lambda: checks.model_performance(metrics, policy.drops)),
+        *_judged("infrastructure.inference_latency", lambda: checks.inference_latency(metrics, limit_ms=policy.latency_p95_ms)),
+        *_judged("ground_truth.affected_asset_types", lambda: checks.affected_asset_types(metrics, policy.drops)),
     ]
 
 
 def check_data_quality(run: Run) -> list[Finding]:
-    recent = _recent(run)
-    reference = _tried(lambda: _reference(run))
+    recent, policy = _recent(run), run.world.policy
+    reference = _reference(run)
     return [
-        checks.feature_distributions(recent, reference, run.world.policy.drift),
-        checks.missing_features(recent, limit=run.world.policy.severity.null_rate),
-        checks.data_freshness(recent, run.world.now()),
+        *_judged("data_quality.feature_distributions", lambda: checks.feature_distributions(recent, reference, policy.drift)),
+        *_judged("data_quality.missing_features", lambda: checks.missing_features(recent, limit=policy.severity.null_rate)),
+        *_judged("data_quality.data_freshness", lambda: checks.data_freshness(recent, run.world.now())),
     ]
 
 
 def check_infrastructure(run: Run) -> list[Finding]:
     """`kubectl logs -l app=model-server --tail=500` since the failure began, and what the server uses."""
     runtime, model, began = run.world.runtime, _model(run), measured.failing_since(run)
-    log = _tried(lambda: runtime.logs(model, tail=LOG_LINES, since=began))
+    log = tried("the model server's log", lambda: runtime.logs(model, tail=LOG_LINES, since=began))
+    instances = or_none("the list of servers", lambda: runtime.instances(model)) or ()
+    resources = tried("the use of CPU and memory", lambda: runtime.resources(model))
     return [
-        checks.server_logs(log, _or_none(_tried(lambda: runtime.instances(model))) or (), began),
-        checks.resource_utilization(_tried(lambda: runtime.resources(model))),
+        *_judged("infrastructure.server_logs", lambda: checks.server_logs(log, instances, began)),
+        *_judged("infrastructure.resource_utilization", lambda: checks.resource_utilization(resources)),
     ]
 
 
 def check_ground_truth(run: Run) -> list[Finding]:
-    labelled = _tried(
-        lambda: run.world.platform.prediction_log(_model(run), limit=RECENT_ROWS, since=measured.window_start(run), labelled_only=True)
-    )
-    metrics = _tried(lambda: measured.metrics(run))
+    labelled, metrics, drops = _recent(run, labelled_only=True), _metrics(run), run.world.policy.severity.drops
     baseline = metrics if isinstance(metrics, Missing) else metrics.baseline.confusion
     return [
-        checks.predictions_vs_outcomes(labelled, baseline, run.world.policy.severity.drops),
-        checks.error_patterns(labelled),
+        *_judged("ground_truth.predictions_vs_outcomes", lambda: checks.predictions_vs_outcomes(labelled, baseline, drops)),
+        *_judged("ground_truth.error_patterns", lambda: checks.error_patterns(labelled)),
     ]
 
 
@@ -99,14 +106,39 @@ CHECKS: dict[str, Callable[[Run], list[Finding]]] = {
     "ground_truth": check_ground_truth,
 }
 
+ITEMS: dict[str, tuple[str, ...]] = {  # what each of them answers
+    "recent_changes": CHANGES,
+    "model_performance": (*PERFORMANCE, "infrastructure.inference_latency", "ground_truth.affected_asset_types"),
+    "data_quality": ("data_quality.feature_distributions", "data_quality.missing_features", "data_quality.data_freshness"),
+    "feature_store": ("data_quality.feature_store_connectivity", "infrastructure.feature_store_availability"),
+    "infrastructure": ("infrastructure.server_logs", "infrastructure.resource_utilization"),
+    "ground_truth": ("ground_truth.predictions_vs_outcomes", "ground_truth.error_patterns"),
+}
+
 
 def check(run: Run, name: str) -> list[str]:
-    """One source's items of the checklist, recorded once; returns a sentence an item."""
+    """One source's items of the checklist, recorded once; returns a sentence an item. A check that an error nobody expected has stopped
+    is on the timeline, and so in the review."""
     if standing := run.recall(Findings, name):
         return standing.sentences
-    found = Findings(tuple(CHECKS[name](run)))
+    found = Findings(tuple(_judged(ITEMS[name], lambda: CHECKS[name](run))))
     with run.write() as conn:
+        for failed in found.failed:
+            run.note(conn, "diagnosis", f"Check left out: {failed}")
         return run.keep(conn, found, name).sentences
+
+
+def _judged(keys: str | Sequence[str], judge: Callable[[], Finding | list[Finding]]) -> list[Finding]:
+    """What a check finds. An error in it that nobody expected makes its own items unknown, and no others."""
+    try:
+        found = judge()
+    except RunbookError:
+        raise
+    except Exception as error:
+        keys = [keys] if isinstance(keys, str) else keys
+        missing = unexpected(f"the check {', '.join(keys)}", error)
+        return [unknown(key, "the check itself", missing) for key in keys]
+    return [found] if isinstance(found, Finding) else found
 
 
 def findings(run: Run) -> list[Finding]:
@@ -124,8 +156,7 @@ def conclude(run: Run) -> Diagnosed:
     """The ranked causes and the recommended path, from the findings and a replay of other thresholds."""
     if standing := run.recall(Diagnosed):
         return standing
-    facts = gathered_facts(run)
-    diagnosis = diagnose(findings(run), facts, run.world.now())
+    diagnosis, facts = rediagnosed(run)
     with run.write() as conn:
         recorded = run.keep(conn, Diagnosed.of(diagnosis, figures_of(facts.metrics, run.world.policy.costs)))
         if diagnosis.began_at:
@@ -134,86 +165,105 @@ def conclude(run: Run) -> Diagnosed:
     return recorded
 
 
+def rediagnosed(run: Run) -> tuple[Diagnosis, DiagnosisFacts]:
+    """The diagnosis as an object, with its facts: for the record, and again for the plan. Where it cannot be made a person decides: no
+    cause, no path, nothing measured."""
+    about, found, now = _about(run), findings(run), run.world.now()
+
+    def made() -> tuple[Diagnosis, DiagnosisFacts]:
+        facts = _gathered(run, about)
+        return diagnose(found, facts, now), facts
+
+    diagnosed = tried("the diagnosis", made)
+    if not isinstance(diagnosed, Missing):
+        return diagnosed
+    nothing = DiagnosisFacts(about.detected_at, model_version=about.version, policy=run.world.policy)
+    empty = diagnose((), nothing, now)
+    return replace(empty, sentence=f"{diagnosed.reason}. {empty.sentence}", headline=f"{empty.headline}; {diagnosed.reason}"), nothing
+
+
 def gathered_facts(run: Run) -> DiagnosisFacts:
-    incident, platform = run.incident(), run.world.platform
-    triage, week_ago = run.recall(Triage), incident.detected_at - timedelta(days=7)
-    recent, reference = _or_none(_recent(run)), _or_none(_tried(lambda: _reference(run)))
-    about = About(
+    return _gathered(run, _about(run))
+
+
+def _about(run: Run) -> About:
+    incident, triage = run.incident(), run.recall(Triage)
+    return About(
         incident.detected_at,
         incident.model_version,
         missed=missed_failure(run),
         dangerous=triage is not None and triage.assessment.dangerous,
         stopped=is_stopped(executed_containment(run)),
     )
-    changes = _or_none(_tried(lambda: recent_changes.of_model(run.world, incident.model, since=week_ago)))
-    status = _or_none(_tried(lambda: platform.status(incident.model)))
-    probing = judge_probing(recent, reference or ()) if recent is not None else None
+
+
+def _gathered(run: Run, about: About) -> DiagnosisFacts:
+    model, platform, week_ago = _model(run), run.world.platform, about.detected_at - timedelta(days=7)
+    recent, reference = _or_none(_recent(run)), _or_none(_reference(run)) or ()
+    changes = or_none("the change history", lambda: recent_changes.of_model(run.world, model, since=week_ago))
+    probing = or_none("the search for probing", lambda: judge_probing(recent, reference)) if recent is not None else None
+    inputs = or_none("the course of the features", lambda: courses(reference, recent or ())) or {}
     return gather(
         about,
         run.world.policy,
         changed=Changed(changes, _rollout(run)),
-        metrics=_or_none(_tried(lambda: measured.metrics(run))),
-        log=Log(_or_none(_recent(run, labelled_only=True)) or [], courses(reference or (), recent or ()), probing),
+        metrics=_or_none(_metrics(run)),
+        log=Log(_or_none(_recent(run, labelled_only=True)) or [], inputs, probing),
         features=feature_store.recorded_verdict(run),
-        versions=Versions(status, _trained_types(run), rollback_target.recorded(run)),
+        versions=Versions(or_none("the status", lambda: platform.status(model)), _trained_types(run), rollback_target.recorded(run)),
     )
 
 
 def _rollout(run: Run) -> RolloutVerdict:
+    judged = tried("the look at the rollouts", lambda: _judged_rollout(run))
+    return RolloutVerdict(None, f"the rollout history cannot be read: {judged.reason}") if isinstance(judged, Missing) else judged
+
+
+def _judged_rollout(run: Run) -> RolloutVerdict:
     runtime, incident = run.world.runtime, run.incident()
-    try:
-        if not (history := runtime.revisions(incident.model)):
-            return NO_HISTORY
-        rollout, pods = runtime.observe(incident.model).rollout, runtime.instances(incident.model)
-    except RunbookError as error:
-        return RolloutVerdict(None, f"the rollout history cannot be read: {error}")
+    if not (history := runtime.revisions(incident.model)):
+        return NO_HISTORY
+    rollout, pods = runtime.observe(incident.model).rollout, runtime.instances(incident.model)
     now, policy = run.world.now(), run.world.policy.rollouts
     return judge_rollout(history, rollout, pods, detected_at=incident.detected_at, now=now, policy=policy)
-
-
-def rediagnosed(run: Run) -> tuple[Diagnosis, DiagnosisFacts]:
-    """The diagnosis as an object again, for the plan: same findings, same facts."""
-    facts = gathered_facts(run)
-    return diagnose(findings(run), facts, run.world.now()), facts
 
 
 def _model(run: Run) -> str:
     return run.incident().model
 
 
+def _metrics(run: Run) -> ModelMetrics | Missing:
+    return tried("the metrics", lambda: measured.metrics(run))
+
+
 def _recent(run: Run, *, labelled_only: bool = False) -> Sequence[Prediction] | Missing:
-    return _tried(
-        lambda: run.world.platform.prediction_log(
-            _model(run), limit=RECENT_ROWS, since=measured.window_start(run), labelled_only=labelled_only
-        )
+    log = run.world.platform.prediction_log
+    return tried(
+        "the prediction log",
+        lambda: log(_model(run), limit=RECENT_ROWS, since=measured.window_start(run), labelled_only=labelled_only),
     )
 
 
-def _reference(run: Run) -> Sequence[Prediction]:
+def _reference(run: Run) -> Sequence[Prediction] | Missing:
     """A sample from all over the baseline's window: its newest rows alone would be one night, or one shift."""
-    baseline, platform = measured.metrics(run).baseline, run.world.platform
-    limit = REFERENCE_ROWS // REFERENCE_PARTS
+    platform, limit = run.world.platform, REFERENCE_ROWS // REFERENCE_PARTS
 
     def read(since: datetime, until: datetime) -> Sequence[Prediction]:
         return platform.prediction_log(_model(run), limit=limit, since=since, until=until)
 
-    return spread(read, baseline.since, baseline.until, REFERENCE_PARTS)
+    def sampled() -> Sequence[Prediction]:
+        baseline = measured.metrics(run).baseline
+        return spread(read, baseline.since, baseline.until, REFERENCE_PARTS)
+
+    return tried("the baseline's prediction log", sampled)
 
 
-def _tried(read: Callable[[], Read]) -> Read | Missing:
-    """A source that is absent or fails gives `Missing`: the finding is then unknown, never ok."""
-    try:
-        return read()
-    except RunbookError as error:
-        return Missing(str(error))
-
-
-def _or_none(value: Read | Missing) -> Read | None:
+def _or_none(value: T | Missing) -> T | None:
     return None if isinstance(value, Missing) else value
 
 
 def _trained_types(run: Run) -> Sequence[str] | None:
     """The asset types that the training of the incident's version saw; None where the platform does not say."""
     incident = run.incident()
-    versions = _or_none(_tried(lambda: run.world.platform.versions(incident.model))) or ()
+    versions = or_none("the versions", lambda: run.world.platform.versions(incident.model)) or ()
     return next((v.asset_types for v in versions if v.version == incident.model_version), None)

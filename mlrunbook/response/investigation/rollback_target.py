@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from mlrunbook.domain.containment.taking_back import before_containment
-from mlrunbook.domain.errors import Fenced, RunbookError, Transient
+from mlrunbook.domain.errors import Transient
 from mlrunbook.domain.evaluation.rollback_target import RollbackTargets, choose_target
+from mlrunbook.domain.observed import Missing
 from mlrunbook.response.execution.plans import executed_containment
 from mlrunbook.response.measurement import metrics
+from mlrunbook.response.measurement.tried import or_none, tried
 from mlrunbook.response.run import Run
 
 NEWEST = 8  # versions that are replayed besides the one the incident is about
@@ -16,12 +18,9 @@ def choose(run: Run) -> RollbackTargets:
     """Replay and judge once; a platform that cannot replay, or does not answer, gives "not enough evidence"."""
     if standing := recorded(run):
         return standing
-    try:
-        decided = _judged(run)
-    except Fenced:
-        raise
-    except RunbookError as error:
-        why = f"the versions could not be compared on the same requests: {error}"
+    decided = tried("the replay of other versions", lambda: _judged(run))
+    if isinstance(decided, Missing):
+        why = f"the versions could not be compared on the same requests: {decided.reason}"
         decided = RollbackTargets(None, (), why, not_enough_evidence=True, rows=0, positives=0)
     with run.write() as conn:
         run.note(conn, "diagnosis", f"Rollback targets: {decided.sentence}")
@@ -69,8 +68,6 @@ def serving_threshold(run: Run) -> float | None:
     if before is not None:
         return float(before)
     model = run.incident().model
-    try:
-        seen = run.world.runtime.observe(model).config or run.world.runtime.read_config(model)
-    except RunbookError:
-        return None
-    return seen.threshold
+    runtime = run.world.runtime
+    seen = or_none("the serving config", lambda: runtime.observe(model).config or runtime.read_config(model))
+    return seen.threshold if seen else None

@@ -10,17 +10,19 @@ import httpx
 from mlrunbook.base.settings import settings
 from mlrunbook.domain.actions import Path
 from mlrunbook.domain.communication.durations import utc
-from mlrunbook.domain.errors import Invalid, RunbookError
+from mlrunbook.domain.errors import Invalid
 from mlrunbook.domain.investigation import findings as checks
 from mlrunbook.domain.investigation.feature_store import FeatureCheck, FeatureVerdict, findings_of, judge
 from mlrunbook.domain.investigation.findings import Finding
 from mlrunbook.domain.observed import FeatureServerAnswer, Missing, ViewSchedule
 from mlrunbook.domain.resolution.existing import check_views
 from mlrunbook.domain.resolution.request import Request
+from mlrunbook.response.measurement.tried import or_none
 from mlrunbook.response.run import Run
 from mlrunbook.response.world import World
 
 ANSWER_WITHIN_S = 3.0
+DIGITS = 19  # of a 64-bit number: a longer one is a name
 
 
 def check(run: Run) -> list[Finding]:
@@ -103,10 +105,8 @@ def _read(run: Run) -> FeatureCheck | None:
 def schedules(run: Run) -> Sequence[ViewSchedule] | None:
     """Of the views that the incident's model reads."""
     own = run.world.policy.feature_views_of(run.incident().model)
-    try:
-        return [s for s in run.world.platform.feature_schedules() if s.view in own]
-    except RunbookError:  # not this platform's, or away: the rows speak for themselves
-        return None
+    known = or_none("the list of schedules", run.world.platform.feature_schedules)
+    return None if known is None else [s for s in known if s.view in own]  # not this platform's, or away: the rows speak for themselves
 
 
 def _server(run: Run) -> FeatureServerAnswer | Missing:
@@ -115,9 +115,6 @@ def _server(run: Run) -> FeatureServerAnswer | Missing:
 
 def _entity(world: World, model: str) -> str | int:
     """An entity to read: one that the model was asked about; any other costs and fails the same."""
-    try:
-        log = world.platform.prediction_log(model, limit=1)
-    except RunbookError:
-        log = []
+    log = or_none("the prediction log", lambda: world.platform.prediction_log(model, limit=1))
     name = log[0].asset_id if log else "probe"
-    return int(name) if name.isdecimal() else name
+    return int(name) if name.isdecimal() and len(name) < DIGITS else name

@@ -8,10 +8,10 @@ from datetime import datetime, timedelta
 
 from mlrunbook.domain.detection.flapping import Reopened
 from mlrunbook.domain.detection.triage import Triage
-from mlrunbook.domain.errors import RunbookError
 from mlrunbook.domain.evaluation.performance import Confusion, ModelMetrics
 from mlrunbook.domain.incident import Status
 from mlrunbook.response.measurement import recent_changes
+from mlrunbook.response.measurement.tried import or_none
 from mlrunbook.response.run import Run
 from mlrunbook.store import incidents, records
 
@@ -31,10 +31,8 @@ def window_start(run: Run) -> datetime:
         return again.since
     incident = run.incident()
     hour_ago = run.world.now() - WINDOW
-    try:
-        changes = recent_changes.of_model(run.world, incident.model, since=incident.detected_at - WINDOW)
-    except RunbookError:
-        return hour_ago
+    since = incident.detected_at - WINDOW
+    changes = or_none("the change history", lambda: recent_changes.of_model(run.world, incident.model, since=since)) or ()
     return max([hour_ago, *(c.at for c in changes if c.kind in CHANGES and c.at <= incident.detected_at)])
 
 
@@ -86,10 +84,9 @@ def baseline_by_type(run: Run) -> Mapping[str, Confusion]:
 def is_dangerous(run: Run, version: str) -> bool | None:
     """Did this version flag nearly everything when it served, in the last 30 days? None when that cannot be read."""
     policy = run.world.policy.severity
-    try:
-        then = run.world.platform.metrics(run.incident().model, since=run.world.now() - IN_PRODUCTION, version=version).current
-    except RunbookError:
-        return None
-    if then.flagged_share is None or then.predictions < policy.min_predictions:
+    platform, since = run.world.platform, run.world.now() - IN_PRODUCTION
+    found = or_none("the metrics", lambda: platform.metrics(run.incident().model, since=since, version=version))
+    then = found.current if found else None
+    if then is None or then.flagged_share is None or then.predictions < policy.min_predictions:
         return None
     return then.flagged_share >= policy.all_flagged

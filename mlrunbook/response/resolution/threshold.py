@@ -6,7 +6,6 @@ from dataclasses import replace
 
 from mlrunbook.domain.actions import Configure, PlanKind
 from mlrunbook.domain.containment.taking_back import before_containment
-from mlrunbook.domain.errors import RunbookError
 from mlrunbook.domain.evaluation.performance import Confusion, ModelMetrics
 from mlrunbook.domain.evaluation.threshold import ThresholdEffect, choose_threshold, counts_at, effect_of
 from mlrunbook.domain.investigation.diagnosis import Diagnosis
@@ -14,6 +13,7 @@ from mlrunbook.domain.observed import Prediction, ServingState
 from mlrunbook.domain.resolution.fix import Applied
 from mlrunbook.response.execution.plans import executed_containment
 from mlrunbook.response.measurement import metrics as measured
+from mlrunbook.response.measurement.tried import or_none
 from mlrunbook.response.run import Run
 from mlrunbook.store import plans
 
@@ -87,16 +87,15 @@ def _infeasible(diagnosis: Diagnosis, why: str) -> Diagnosis:
 def _known(run: Run) -> tuple[list[float], list[bool]] | None:
     """Scores and outcomes of the version the incident is about, since the last change before it."""
     incident = run.incident()
-    try:
-        rows = run.world.platform.prediction_log(incident.model, limit=REPLAY_ROWS, since=measured.window_start(run), labelled_only=True)
-    except RunbookError:
+    log = run.world.platform.prediction_log
+    rows = or_none(
+        "the prediction log", lambda: log(incident.model, limit=REPLAY_ROWS, since=measured.window_start(run), labelled_only=True)
+    )
+    if rows is None:
         return None
     of_version = [p for p in rows if p.outcome is not None and incident.model_version in (None, p.version)]
     return [p.score for p in of_version], [bool(p.outcome) for p in of_version]
 
 
 def _metrics(run: Run) -> ModelMetrics | None:
-    try:
-        return measured.metrics(run)
-    except RunbookError:
-        return None
+    return or_none("the metrics", lambda: measured.metrics(run))

@@ -8,8 +8,8 @@ from sqlalchemy import Connection
 
 from mlrunbook.domain.containment.emergency import limits_damage
 from mlrunbook.domain.containment.in_force import UNSEEN, Change, Outage, Seen, in_force, outages, over_since
-from mlrunbook.domain.errors import RunbookError
 from mlrunbook.domain.incident import Incident
+from mlrunbook.response.measurement.tried import or_none
 from mlrunbook.response.run import Run
 from mlrunbook.store import journal, plans
 
@@ -17,15 +17,9 @@ from mlrunbook.store import journal, plans
 def look(run: Run) -> Seen:
     """The model as it is now. What cannot be read is not seen: the journal alone then tells."""
     model = run.incident().model
-    try:
-        serving = run.world.runtime.observe(model)
-    except RunbookError:
-        serving = None
-    try:
-        flagged = sum(order.flagged_for_review for order in run.world.platform.work_orders(model, state="pending"))
-    except RunbookError:
-        flagged = None
-    return Seen(serving, flagged)
+    serving = or_none("the look at the model server", lambda: run.world.runtime.observe(model))
+    orders = or_none("the list of work orders", lambda: run.world.platform.work_orders(model, state="pending"))
+    return Seen(serving, None if orders is None else sum(order.flagged_for_review for order in orders))
 
 
 def outages_of(conn: Connection, incident: Incident, seen: Seen = UNSEEN) -> list[Outage]:

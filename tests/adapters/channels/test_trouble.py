@@ -29,7 +29,7 @@ from mlrunbook.ports import Message
 from tests.waiting import gone, until
 
 KEY = "R0UT1NGKEY0000000000000000000001"
-DEADLINE_S = 20.0  # a delivery process that is new imports for seconds on a busy machine
+DEADLINE_S = 9.0  # a new delivery process imports for seconds on a busy machine; less than the time-out of a request
 PAGE = Message("page:inc-7:lead:page", "inc-7", "page", "[HIGH] F1 fell", "act now", page=True, severity="high")
 OK = b'HTTP/1.1 202 Accepted\r\nContent-Length: 20\r\nConnection: close\r\n\r\n{"status":"success"}'
 

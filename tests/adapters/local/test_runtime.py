@@ -12,6 +12,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+from pydantic import SecretStr
 
 from mlrunbook.adapters.local import serving_config
 from mlrunbook.adapters.local.evidence import tail_of
@@ -40,7 +41,8 @@ def small(scratch: Path) -> Iterator[Stack]:
 
 @pytest.fixture(scope="module")
 def config(small: Stack) -> Settings:
-    return Settings(data_dir=small.data, model_server_url=f"http://127.0.0.1:{small.ports.model_server}")
+    url = f"http://127.0.0.1:{small.ports.model_server}"
+    return Settings(data_dir=small.data, model_server_url=url, platform_token=SecretStr(small.token("platform")))
 
 
 @pytest.fixture(scope="module")
@@ -193,7 +195,8 @@ def test_an_isolated_server_predicts_for_nobody_keeps_its_process_and_can_still_
     until_observed(runtime, lambda state: state.isolated)
     refused = httpx.post(predict, json={"assets": []}, headers={"Authorization": f"Bearer {small.token('operator')}"})
     assert (refused.status_code, refused.json()["title"]) == (503, "Isolated")
-    assert httpx.get(f"{config.model_server_url}/metrics").status_code == 200
+    reads = {"Authorization": f"Bearer {small.token('platform')}"}
+    assert httpx.get(f"{config.model_server_url}/metrics", headers=reads).status_code == 200
 
     runtime.restart(MODEL, restart_id="restart-while-isolated")
     runtime.scale(MODEL, replicas=0)

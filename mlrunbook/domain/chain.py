@@ -134,8 +134,10 @@ class Fault:
 
 ENTRY_GONE = "Entry {} of the timeline is gone"
 ENTRY_CHANGED = "Entry {} of the timeline was changed after it was written"
+ENTRY_PUT_IN = "Entry {} of the timeline was put into the database past mlrunbook: entries are numbered from 1"
 EVENT_GONE = "Row event {} is gone"
 EVENT_CHANGED = "Row event {} was changed after it was written"
+EVENT_PUT_IN = "Row event {} was put into the database past mlrunbook: events are numbered from 1"
 
 
 def unlike(witness: Witness, proved: Proof, stands: Length, hash_now: str | None) -> Fault | None:

@@ -65,12 +65,21 @@ class _Budget:
 def read(conn: Connection, incident_id: str, after: Length, *, links: int = PAGE_LINKS) -> Page:
     """The links after `after`: first the timeline's, then the row events."""
     page, budget = Page(after), _Budget(links)
+    if after == Length():
+        page.faults += _before_first(conn, timeline, incident_id, chain.ENTRY_PUT_IN)
+        page.faults += _before_first(conn, events, incident_id, chain.EVENT_PUT_IN)
     entries = _walk(conn, incident_id, page, budget, after.entries)
     page.upto = Length(entries, after.events)
     if not budget.is_spent:
         page.upto = Length(entries, _walk_events(conn, incident_id, page, budget, after.events))
     page.more = budget.is_spent and page.upto != length(conn, incident_id)
     return page
+
+
+def _before_first(conn: Connection, strand: Any, incident_id: str, words: str) -> list[Fault]:
+    """Links are numbered from 1: what stands before is in no hash, and whoever looks for an entry of its kind would find it."""
+    query = select(strand.c.seq).where(strand.c.incident_id == incident_id, strand.c.seq < 1).order_by(strand.c.seq).limit(MOST_FAULTS)
+    return [Fault(words.format(seq)) for seq in conn.execute(query).scalars()]
 
 
 def length(conn: Connection, incident_id: str) -> Length:

@@ -127,6 +127,14 @@ EDITS = {
     "a head on the timeline": [
         "UPDATE timeline SET data = data || '{\"chain_head\": \"nonsense\"}' WHERE incident_id = :i AND data ? 'chain_head'"
     ],
+    "an entry is put in before the first": [
+        "INSERT INTO timeline SELECT incident_id, 0, at, 'human_resolution', 'the VP', 'fixed', '{}', prev_hash, hash FROM timeline"
+        " WHERE incident_id = :i AND seq = 1"
+    ],
+    "a record is put in with an event before the first": [
+        "INSERT INTO records VALUES (:i, 'human_resolution', '{\"by\": \"nobody\"}', now())",
+        "INSERT INTO row_events VALUES (:i, -1, now(), 'records', 'human_resolution', '{}', 'x', 'x')",
+    ],
     "a time without end": ["UPDATE timeline SET at = 'infinity' WHERE incident_id = :i AND seq = 2"],
 }
 

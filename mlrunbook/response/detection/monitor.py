@@ -156,7 +156,8 @@ def _stopped_on_purpose(world: World, model: str) -> bool:
 def _to_tell(conn: Connection, what: Seen, judged: list[Judged], now: datetime) -> Iterable[NormalisedAlert]:
     standing = {}
     for name, one in alert_rules.firing(judged).items():
-        if not known_alerts.told_by_others(conn, name=name, model=what.model, source=SOURCE, since=now - TOLD_LATELY):
+        begun = one.state.firing_since or now
+        if not known_alerts.told_by_others(conn, name=name, model=what.model, source=SOURCE, since=now - TOLD_LATELY, begun=begun):
             alert = _alert(what, one)
             standing[alert.fingerprint, alert.starts_at] = alert
     yield from standing.values()

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import ast
 import json
+import resource
 from collections.abc import Iterator
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +35,7 @@ from tests.response.carrying import carry
 from tests.response.people import approve, deliver, report
 from tests.store.conftest import report as reported
 
+NOW = datetime(2026, 3, 29, tzinfo=UTC)
 KEY, OLDER_KEY, FOREIGN_KEY = "a key of the gateway", "the key before it", "a key of somebody else"
 
 
@@ -333,6 +336,28 @@ def test_what_was_anchored_is_one_line_a_head_and_survives_a_torn_one(world: Wor
     with open(file, "a") as out:
         out.write('{"entries": 9, "hea')
     assert check_all(world, closed) == []
+    before = anchors.newest(closed)
+    assert before is not None
+    longer = Head(Length(before.head.length.entries + 1, before.head.length.events), "0" * chain.SHORT)
+    anchors.add(closed, longer, now=world.now())
+    after = anchors.newest(closed)
+    assert after is not None
+    assert after.head.length == longer.length, "the next one is not lost with it"
+
+
+def test_an_anchor_that_a_full_disk_cuts_short_is_not_kept(tmp_path: Path) -> None:
+    anchors, head = Anchors(tmp_path, (KEY,)), Head(Length(1, 1), "0" * chain.SHORT)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (40, hard))
+    try:
+        with pytest.raises(OSError, match="No space left"):
+            anchors.add("incident_1", head, now=NOW)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    anchors.add("incident_1", head, now=NOW)
+    kept = anchors.newest("incident_1")
+    assert kept is not None
+    assert kept.head.length == head.length
 
 
 def test_approvals_of_many_incidents_change_at_once_each_in_its_own_chain(world: World) -> None:

@@ -88,9 +88,11 @@ class Changed:
 
 
 def changed_after(conn: Connection, at: datetime, incident_id: str = "", *, limit: int) -> list[Changed]:
-    """The chains that grew after that moment of the database's clock, oldest first; `incident_id` goes on among those of one moment."""
+    """The chains that grew after that moment of the database's clock, oldest first; `incident_id` goes on among those of one moment. A
+    time to come is none that we wrote, or the clock was set back: whoever went on from there would see nothing for as long."""
     here = tuple_(chain_heads.c.changed_at, chain_heads.c.incident_id)
-    rows = conn.execute(select(chain_heads).where(here > tuple_(literal(at), literal(incident_id))).order_by(here).limit(limit))
+    grew = (here > tuple_(literal(at), literal(incident_id))) & (chain_heads.c.changed_at <= func.clock_timestamp())
+    rows = conn.execute(select(chain_heads).where(grew).order_by(here).limit(limit))
     return [Changed(r.incident_id, head_of(Length(r.entries, r.events), r.entries_hash, r.events_hash), r.changed_at) for r in rows]
 
 

@@ -414,6 +414,28 @@ def test_every_head_is_kept_once_also_when_thousands_change_in_one_transaction(w
     assert len((anchors.folder / "incident_7.jsonl").read_text().splitlines()) == 2
 
 
+@pytest.mark.parametrize(
+    "edit",
+    [
+        "INSERT INTO chain_heads (incident_id, entries, changed_at) VALUES ('../elsewhere', 1, now())",
+        "INSERT INTO chain_heads (incident_id, entries, changed_at) VALUES ('incident_77', 1, '2999-01-01')",
+        "UPDATE chain_heads SET changed_at = '2999-01-01'",
+        "UPDATE chain_heads SET changed_at = 'infinity'",
+    ],
+)
+def test_no_edit_of_one_head_keeps_the_others_from_being_anchored(world: World, closed: str, anchors: Anchors, edit: str) -> None:
+    running = Keeping(world)
+    running.look()
+    with world.transaction() as conn:
+        conn.execute(text(edit))
+    running.look()
+    for keeping, model in ((running, "pump"), (Keeping(world), "valve")):
+        with world.transaction() as conn:
+            one = incidents.open_or_join(conn, reported(model=model), now=world.now())[0].id
+        keeping.look()
+        assert anchors.newest(one) is not None
+
+
 def test_after_a_restore_only_what_the_chain_still_has_is_anchored(world: World, closed: str, anchors: Anchors) -> None:
     newest = anchors.newest(closed)
     assert newest is not None

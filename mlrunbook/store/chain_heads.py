@@ -63,7 +63,9 @@ def _set(conn: Connection, incident_id: str, **values: object) -> None:
 
 
 def get(conn: Connection, incident_id: str) -> Head | None:
-    row = conn.execute(select(chain_heads).where(chain_heads.c.incident_id == incident_id)).one_or_none()
+    # Not when it changed: a time that Python cannot read is none that we wrote, and must not hide the rest.
+    noted = (chain_heads.c[name] for name in ("entries", "entries_hash", "events", "events_hash"))
+    row = conn.execute(select(*noted).where(chain_heads.c.incident_id == incident_id)).one_or_none()
     return head_of(Length(row.entries, row.events), row.entries_hash, row.events_hash) if row else None
 
 

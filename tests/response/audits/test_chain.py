@@ -138,6 +138,20 @@ EDITS = {
         "INSERT INTO records VALUES (:i, 'human_resolution', '{\"by\": \"nobody\"}', now())",
         "INSERT INTO row_events VALUES (:i, -1, now(), 'records', 'human_resolution', '{}', 'x', 'x')",
     ],
+    "an event holds a number": ["UPDATE row_events SET content = '3' WHERE incident_id = :i AND seq = 1"],
+    "an event holds a list": [
+        "UPDATE row_events SET content = '[]' WHERE incident_id = :i AND seq = (SELECT max(seq) FROM row_events WHERE incident_id = :i)"
+    ],
+    "the last event of a row holds an object": [
+        'UPDATE row_events SET content = \'{"id": {"a": 1}}\' WHERE incident_id = :i'
+        " AND seq = (SELECT max(seq) FROM row_events WHERE incident_id = :i AND table_name = 'incidents')"
+    ],
+    "an event nested too deep to be read": [
+        "UPDATE row_events SET content = (repeat('[', 5000) || repeat(']', 5000))::jsonb WHERE incident_id = :i AND seq = 1"
+    ],
+    "an entry nested too deep to be read": [
+        "UPDATE timeline SET data = (repeat('[', 5000) || repeat(']', 5000))::jsonb WHERE incident_id = :i AND seq = 1"
+    ],
     "a time without end": ["UPDATE timeline SET at = 'infinity' WHERE incident_id = :i AND seq = 2"],
 }
 
@@ -167,6 +181,16 @@ def test_an_edit_of_the_database_is_found(written: tuple[Connection, str], edit:
         assert integrity.altered(conn, incident_id), edit
         undo.rollback()
     assert integrity.altered(conn, incident_id) == []
+
+
+def test_a_head_whose_time_nobody_can_read_hides_nothing(written: tuple[Connection, str]) -> None:
+    conn, incident_id = written
+    with conn.begin_nested() as undo:
+        conn.execute(text("UPDATE chain_heads SET changed_at = 'infinity'"))
+        assert integrity.altered(conn, incident_id) == []
+        conn.execute(text("UPDATE timeline SET text = 'x' WHERE incident_id = :i AND seq = 3"), {"i": incident_id})
+        assert integrity.altered(conn, incident_id) == [chain.ENTRY_CHANGED.format(3)]
+        undo.rollback()
 
 
 CHAINED = [tables.timeline, tables.row_events]

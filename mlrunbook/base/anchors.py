@@ -5,6 +5,7 @@ Whoever can edit the database finds here what it said before. The file is read b
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
@@ -39,9 +40,11 @@ class Anchors:
         head = signed(incident_id, head, self.keys)
         entry = {"entries": head.length.entries, "head": str(head), "at": now.isoformat()}
         self.folder.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(self._file(incident_id), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        descriptor = os.open(self._file(incident_id), os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
         try:
-            os.write(descriptor, json.dumps(entry).encode() + b"\n")  # one write: lines of two processes do not mix
+            line = _after_a_torn_one(descriptor) + json.dumps(entry).encode() + b"\n"
+            if os.write(descriptor, line) < len(line):  # one write: lines of two processes do not mix
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
@@ -93,6 +96,12 @@ class Anchors:
         if not self.folder.is_dir():
             return []
         return sorted(path.stem for path in self.folder.glob("*.jsonl") if _NAME.fullmatch(path.stem))
+
+
+def _after_a_torn_one(descriptor: int) -> bytes:
+    """What ends a line that a crash or a full disk cut short, or the next one would be lost with it."""
+    size = os.fstat(descriptor).st_size
+    return b"" if size == 0 or os.pread(descriptor, 1, size - 1) == b"\n" else b"\n"
 
 
 def _begin(lines: IO[bytes], size: int, above: int) -> int:

@@ -144,9 +144,11 @@ def granted(approvals: Sequence[Approval], plan_digest: str, now: datetime, rule
 
 
 def _people(yes: Sequence[tuple[Approval, str]]) -> dict[str, str]:
-    """One entry a person. A name typed at a door that proves nothing adds nobody when its owner has said yes with a token."""
+    """One entry a person. A name typed at a door that proves nothing adds nobody when its owner, by person id or by name, has said yes
+    with a token."""
     people = {row.counts_as: sentence for row, sentence in yes if row.verified}
-    typed = {row.counts_as: sentence for row, sentence in yes if not row.verified and person_of(row.approver) not in people}
+    proven = frozenset[str]().union(*(row.persons for row, _ in yes if row.verified))
+    typed = {row.counts_as: sentence for row, sentence in yes if not row.verified and person_of(row.approver) not in proven}
     return people | typed
 
 

@@ -134,8 +134,11 @@ class Fault:
 
 ENTRY_GONE = "Entry {} of the timeline is gone"
 ENTRY_CHANGED = "Entry {} of the timeline was changed after it was written"
+ENTRY_PUT_IN = "Entry {} of the timeline was put into the database past mlrunbook: entries are numbered from 1"
 EVENT_GONE = "Row event {} is gone"
 EVENT_CHANGED = "Row event {} was changed after it was written"
+TOO_DEEP = "The chain holds a value that is nested deeper than mlrunbook writes any: it was changed, and what is after it was not read"
+EVENT_PUT_IN = "Row event {} was put into the database past mlrunbook: events are numbered from 1"
 
 
 def unlike(witness: Witness, proved: Proof, stands: Length, hash_now: str | None) -> Fault | None:
@@ -161,6 +164,11 @@ def unlike(witness: Witness, proved: Proof, stands: Length, hash_now: str | None
             head.length.entries or None,
         )
     return None
+
+
+def foreign_event(table: str, key: str) -> str:
+    row = f"{_NAMES.get(table, table)} {key}"
+    return f"{row[:1].upper()}{row[1:]} cannot be compared: its last event is none that mlrunbook wrote"
 
 
 def changed_row(table: str, key: str, written: Mapping[str, str | None] | None, found: Mapping[str, str | None] | None) -> str:

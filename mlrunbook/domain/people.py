@@ -28,6 +28,7 @@ _WRITTEN_TOGETHER = (  # UTS 39, section 5.2
 )
 _ANY_SCRIPT = frozenset({"COMMON", "INHERITED"})
 _LTR = "\u200e"
+_SECOND_DOT = re.compile("([ij\u0131\u0237])\u0307")  # drawn as the letter with the dot it has anyway
 
 
 def person_of(name: str) -> str:
@@ -98,7 +99,7 @@ def _looks(name: str) -> frozenset[str]:
 
 def _skeleton(text: str) -> str:
     """UTS 39, section 4: every character by the one that stands for all that look like it."""
-    spelt = "".join(_prototype(c) for c in unicodedata.normalize("NFD", text))
+    spelt = "".join(_prototype(c) for c in _SECOND_DOT.sub(r"\1", unicodedata.normalize("NFD", text)))
     return unicodedata.normalize("NFD", spelt)
 
 

@@ -9,11 +9,13 @@ from datetime import datetime
 from functools import cached_property
 from typing import Any
 
-from sqlalchemy import ARRAY, Boolean, ColumnElement, Connection, DateTime, Integer, Text, case, cast, exists, func, select
+from sqlalchemy import ARRAY, Boolean, ColumnElement, Connection, DateTime, Integer, Text, case, cast, exists, func, or_, select
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.dialects.postgresql import insert as upsert
 
 from mlrunbook.base.db import to_json
+from mlrunbook.domain.detection.alerts import PROVEN_AS
+from mlrunbook.domain.policy.intake import UNPROVEN
 from mlrunbook.store.tables import alerts, incidents
 
 SILENCED = "silenced"  # in the body of an alert that came in a silence: why
@@ -179,15 +181,18 @@ def firing(conn: Connection, *, source: str, model: str) -> list[dict[str, Any]]
     return [dict(r._mapping) for r in rows]
 
 
-def told_by_others(conn: Connection, *, name: str, model: str, source: str, since: datetime) -> bool:
-    """Has anybody but `source` told that this alert fires, and told it again since then?"""
+def told_by_others(conn: Connection, *, name: str, model: str, source: str, since: datetime, begun: datetime) -> bool:
+    """Has anybody but `source`, who is proven, told that this alert fires, and told it again since then? For what began at `begun`: an
+    incident that was over by then is about something else, however long its alert is repeated."""
     return bool(
         conn.execute(
             select(
                 exists().where(
                     alerts.c.incident_id == incidents.c.id,
                     incidents.c.model == model,
+                    or_(incidents.c.closed_at.is_(None), incidents.c.closed_at >= begun),
                     alerts.c.source != source,
+                    alerts.c.body[PROVEN_AS].astext.is_distinct_from(UNPROVEN),
                     alerts.c.status == "firing",
                     alerts.c.body["labels"]["alertname"].astext == name,
                     alerts.c.last_seen_at >= since,

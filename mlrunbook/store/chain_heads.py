@@ -63,7 +63,9 @@ def _set(conn: Connection, incident_id: str, **values: object) -> None:
 
 
 def get(conn: Connection, incident_id: str) -> Head | None:
-    row = conn.execute(select(chain_heads).where(chain_heads.c.incident_id == incident_id)).one_or_none()
+    # Not when it changed: a time that Python cannot read is none that we wrote, and must not hide the rest.
+    noted = (chain_heads.c[name] for name in ("entries", "entries_hash", "events", "events_hash"))
+    row = conn.execute(select(*noted).where(chain_heads.c.incident_id == incident_id)).one_or_none()
     return head_of(Length(row.entries, row.events), row.entries_hash, row.events_hash) if row else None
 
 
@@ -88,9 +90,11 @@ class Changed:
 
 
 def changed_after(conn: Connection, at: datetime, incident_id: str = "", *, limit: int) -> list[Changed]:
-    """The chains that grew after that moment of the database's clock, oldest first; `incident_id` goes on among those of one moment."""
+    """The chains that grew after that moment of the database's clock, oldest first; `incident_id` goes on among those of one moment. A
+    time to come is none that we wrote, or the clock was set back: whoever went on from there would see nothing for as long."""
     here = tuple_(chain_heads.c.changed_at, chain_heads.c.incident_id)
-    rows = conn.execute(select(chain_heads).where(here > tuple_(literal(at), literal(incident_id))).order_by(here).limit(limit))
+    grew = (here > tuple_(literal(at), literal(incident_id))) & (chain_heads.c.changed_at <= func.clock_timestamp())
+    rows = conn.execute(select(chain_heads).where(grew).order_by(here).limit(limit))
     return [Changed(r.incident_id, head_of(Length(r.entries, r.events), r.entries_hash, r.events_hash), r.changed_at) for r in rows]
 
 

@@ -13,11 +13,10 @@ from typing import Any, NamedTuple
 from sqlalchemy import Connection, case, func, select, text, true
 
 from mlrunbook.domain import chain
-from mlrunbook.domain.chain import GENESIS, Fault, Head, Length, Proof, Witness, head_of
+from mlrunbook.domain.chain import GENESIS, Fault, Head, Length, Proof, Witness
 from mlrunbook.domain.errors import Invalid
 from mlrunbook.store import chain_heads
 from mlrunbook.store.row_events import COVERED, content, key_of, of_incident
-from mlrunbook.store.tables import chain_heads as heads
 from mlrunbook.store.tables import row_events as events
 from mlrunbook.store.tables import timeline
 from mlrunbook.store.timeline import LINKED
@@ -52,10 +51,13 @@ class _Budget:
 
     def fits(self, row: Any, names: Sequence[str]) -> bool:
         """Whether the row has its own hash; what it weighs is spent."""
-        body = chain.canonical({name: getattr(row, name) for name in names}, row.prev_hash) if row.at is not None else b""
+        try:
+            body = chain.canonical({name: getattr(row, name) for name in names}, row.prev_hash) if row.at is not None else b""
+        except RecursionError:
+            body = b""
         self.links -= 1
         self.bytes -= len(body)
-        return bool(row.hash == hashlib.sha256(body).hexdigest())
+        return bool(body and row.hash == hashlib.sha256(body).hexdigest())
 
     @property
     def is_spent(self) -> bool:
@@ -65,12 +67,21 @@ class _Budget:
 def read(conn: Connection, incident_id: str, after: Length, *, links: int = PAGE_LINKS) -> Page:
     """The links after `after`: first the timeline's, then the row events."""
     page, budget = Page(after), _Budget(links)
+    if after == Length():
+        page.faults += _before_first(conn, timeline, incident_id, chain.ENTRY_PUT_IN)
+        page.faults += _before_first(conn, events, incident_id, chain.EVENT_PUT_IN)
     entries = _walk(conn, incident_id, page, budget, after.entries)
     page.upto = Length(entries, after.events)
     if not budget.is_spent:
         page.upto = Length(entries, _walk_events(conn, incident_id, page, budget, after.events))
     page.more = budget.is_spent and page.upto != length(conn, incident_id)
     return page
+
+
+def _before_first(conn: Connection, strand: Any, incident_id: str, words: str) -> list[Fault]:
+    """Links are numbered from 1: what stands before is in no hash, and whoever looks for an entry of its kind would find it."""
+    query = select(strand.c.seq).where(strand.c.incident_id == incident_id, strand.c.seq < 1).order_by(strand.c.seq).limit(MOST_FAULTS)
+    return [Fault(words.format(seq)) for seq in conn.execute(query).scalars()]
 
 
 def length(conn: Connection, incident_id: str) -> Length:
@@ -82,7 +93,7 @@ def length(conn: Connection, incident_id: str) -> Length:
 
 def _walk(conn: Connection, incident_id: str, page: Page, budget: _Budget, after: int) -> int:
     prev, seq = _hash_at(conn, timeline, incident_id, after), after
-    for row in _rows(conn, timeline, incident_id, after, budget):
+    for row in _rows(conn, timeline, incident_id, after, page, budget):
         for gone in range(seq + 1, min(row.seq, seq + 1 + MOST_FAULTS)):
             _note(page, Fault(chain.ENTRY_GONE.format(gone), gone))
         fits = budget.fits(row, LINKED)
@@ -96,7 +107,7 @@ def _walk(conn: Connection, incident_id: str, page: Page, budget: _Budget, after
 
 def _walk_events(conn: Connection, incident_id: str, page: Page, budget: _Budget, after: int) -> int:
     prev, seq = _hash_at(conn, events, incident_id, after), after
-    for row in _rows(conn, events, incident_id, after, budget):
+    for row in _rows(conn, events, incident_id, after, page, budget):
         for gone in range(seq + 1, min(row.seq, seq + 1 + MOST_FAULTS)):
             _note(page, Fault(chain.EVENT_GONE.format(gone)))
         fits = budget.fits(row, EVENT_LINKED)
@@ -126,16 +137,19 @@ def _hash_at(conn: Connection, strand: Any, incident_id: str, seq: int) -> str:
     return GENESIS if seq == 0 else str(conn.execute(query).scalar_one_or_none())
 
 
-def _rows(conn: Connection, strand: Any, incident_id: str, after: int, budget: _Budget) -> Iterator[Any]:
+def _rows(conn: Connection, strand: Any, incident_id: str, after: int, page: Page, budget: _Budget) -> Iterator[Any]:
     # A time that Python cannot read is none that we wrote.
     at = case((strand.c.at.between(func.timestamptz("0001-01-02 00:00:00+00"), func.timestamptz("9999-12-30 00:00:00+00")), strand.c.at))
     query = select(*(c for c in strand.c if c.name != "at"), at.label("at"))
     query = query.where(strand.c.incident_id == incident_id, strand.c.seq > after).order_by(strand.c.seq)
-    with conn.execute(query, execution_options={"yield_per": AT_ONCE}) as rows:
-        for row in rows:
-            yield row
-            if budget.is_spent:
-                return
+    try:
+        with conn.execute(query, execution_options={"yield_per": AT_ONCE}) as rows:
+            for row in rows:
+                yield row
+                if budget.is_spent:
+                    return
+    except RecursionError:
+        _note(page, Fault(chain.TOO_DEEP))
 
 
 def of_rows(conn: Connection, incident_id: str) -> list[Fault]:
@@ -143,7 +157,10 @@ def of_rows(conn: Connection, incident_id: str) -> list[Fault]:
     found: list[Fault] = []
     for table in COVERED:
         if len(found) < MOST_FAULTS:
-            found += _of_table(conn, incident_id, table)
+            try:
+                found += _of_table(conn, incident_id, table)
+            except RecursionError:
+                found.append(Fault(chain.TOO_DEEP))
     return found[:MOST_FAULTS]
 
 
@@ -172,6 +189,8 @@ def _of_table(conn: Connection, incident_id: str, table: Any) -> list[Fault]:
 
 def _of_row(table: str, row: Any, known: set[str]) -> Fault | None:
     """None where only a column is missing that this release does not have any more."""
+    if not _is_written_by_us(row.written):
+        return Fault(chain.foreign_event(table, row.key))
     written = None if row.written is None else {k: v for k, v in row.written.items() if k.removesuffix(chain.DIGEST) in known}
     found = row.found
     if written is not None and found is not None:
@@ -181,6 +200,12 @@ def _of_row(table: str, row: Any, known: set[str]) -> Fault | None:
         return None
     said = chain.changed_row(table, row.key, written, found)
     return Fault(said[:1].upper() + said[1:])
+
+
+def _is_written_by_us(content: Any) -> bool:
+    """By its form alone: its hash is checked where the events are."""
+    values = content.values() if isinstance(content, dict) else ()
+    return content is None or (isinstance(content, dict) and all(value is None or isinstance(value, str) for value in values))
 
 
 class Heard(NamedTuple):
@@ -201,10 +226,9 @@ def hear(conn: Connection, incident_id: str, witnesses: Sequence[Witness], keys:
 
 def of_head(conn: Connection, incident_id: str) -> list[Fault]:
     """The head that the store keeps of the chain against its last links."""
-    row = conn.execute(select(heads).where(heads.c.incident_id == incident_id)).one_or_none()
-    if row is None:
+    kept = chain_heads.get(conn, incident_id)
+    if kept is None:
         return [Fault("The store's own note of where the chain stands is gone")]
-    kept = Head(Length(row.entries, row.events), head_of(Length(row.entries, row.events), row.entries_hash, row.events_hash).hash)
     return hear(conn, incident_id, [Witness(kept, "the store's own note")], ()).faults
 
 

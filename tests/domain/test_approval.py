@@ -93,6 +93,13 @@ def test_a_yes_by_token_and_by_form_of_one_person_is_one(typed: str) -> None:
     assert not granted([YES, replace(FORM, approver=typed)], DIGEST, NOW, WITH_FORM)[0]
 
 
+def test_a_name_typed_into_the_form_adds_nobody_who_has_said_yes_with_a_token_under_a_person_id() -> None:
+    kim = replace(YES, approver="Kim Lee", person="kim")
+    for typed in ("Kim Lee", "kim", " KIM  lee"):
+        assert not granted([kim, replace(FORM, approver=typed)], DIGEST, NOW, WITH_FORM)[0]
+    assert granted([kim, replace(FORM, approver="Lead-2")], DIGEST, NOW, WITH_FORM)[0]
+
+
 def test_whoever_asked_for_the_plan_is_not_among_those_who_approve_it() -> None:
     asked = replace(LEADS, requesters=frozenset({"lead-1"}))
     ok, sentence = valid(YES, DIGEST, NOW, asked)

@@ -85,7 +85,7 @@ def test_a_letter_of_another_script_is_refused_in_a_word_and_recognised_in_a_nam
 @pytest.mark.parametrize(
     ("name", "other"),
     [("1ead", "lead"), ("Iead", "lead"), ("THE IEAD", "the lead"), ("rnarie", "Marie".lower()), ("аре", "ape"), ("ВОВ", "BOB"),
-     ("O’Brien", "O'Brien")],
+     ("O’Brien", "O'Brien"), ("Bi\u0307ll", "Bill"), ("Anj\u0307a", "Anja"), ("Jean‐Luc", "Jean-Luc"), ("Jean–Luc", "Jean-Luc")],
 )  # fmt: skip
 def test_a_name_that_a_reader_would_take_for_another_is_recognised(name: str, other: str) -> None:
     assert looks_like(name, ["somebody", other]) == other

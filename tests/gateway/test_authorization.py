@@ -16,11 +16,15 @@ from mlrunbook.base.authentication import AuthenticatedRoute
 from mlrunbook.base.db import transaction
 from mlrunbook.base.edge import Limits
 from mlrunbook.base.tokens import OF_INTAKE, Scope
+from mlrunbook.domain.cause import Cause
+from mlrunbook.domain.incident import Status
+from mlrunbook.domain.investigation.diagnosis import Diagnosed
 from mlrunbook.gateway.app import create_app
 from mlrunbook.gateway.webhooks.registry import FORMATS
 from mlrunbook.local.platform import api as platform_api
 from mlrunbook.local.serving import model_server
 from mlrunbook.response.world import World
+from mlrunbook.store import incidents, records
 from tests.local.platform.kit import log, new_model, settings_for
 
 with warnings.catch_warnings():
@@ -222,6 +226,24 @@ def test_a_limited_token_learns_nothing_of_other_incidents(clients: dict[str, Te
     assert [one.status_code for one in others] == [403, 403]
     assert others[0].json()["detail"] == others[1].json()["detail"]
     assert get("/api/v1/model-governance/mine_1/incidents", headers=limited).status_code == 200
+
+
+def test_a_limited_token_reads_no_precedent_of_another_model(clients: dict[str, TestClient], engine: Engine, world: World) -> None:
+    unlimited, limited = made(engine, *ALL), made(engine, *ALL, models=("ours_*",))
+    told, now = {"severity": "low", "type": "performance_degradation", "description": "x"}, world.now()
+    ids = {}
+    for model in ("ours_1", "foreign"):
+        opened = clients["gateway"].post(f"/api/v1/model-governance/{model}/incidents?unknownModel=true", json=told, headers=unlimited)
+        ids[model] = opened.json()["id"]
+        with transaction(engine) as conn:
+            records.keep(conn, ids[model], Diagnosed(Cause.BAD_ROLLOUT), now=now)
+    with transaction(engine) as conn:
+        for status in (Status.RESOLVED, Status.CLOSED):
+            incidents.set_status(conn, ids["foreign"], status, why="x", actor="x", now=now)
+    precedents = [
+        clients["gateway"].get(f"/api/v1/incidents/{ids['ours_1']}", headers=h).json()["precedents"] for h in (unlimited, limited)
+    ]
+    assert [len(some) for some in precedents] == [1, 0]
 
 
 @pytest.mark.parametrize("form", sorted(FORMATS))

@@ -18,6 +18,7 @@ from mlrunbook.domain.actions import (
     lifts_isolation,
 )
 from mlrunbook.domain.errors import Invalid
+from mlrunbook.domain.people import person_of
 
 ORDERED_AT = "ordered_at"  # of a plan's facts: to the microsecond, so that the same order given again is another plan
 UNDOES = "undoes"  # of a plan's facts: the id of the journaled action that each of its actions takes back, None where it completes one
@@ -32,6 +33,7 @@ class Word:
     why: str
     at: datetime
     person: str = ""
+    name: str = ""  # without the role
 
     @property
     def sentence(self) -> str:
@@ -43,7 +45,8 @@ class Word:
 
     @property
     def requested_by(self) -> tuple[str, ...]:
-        return (self.person,) if self.person else ()
+        """The person id, and whoever the name says: a form asks for a name alone."""
+        return tuple(dict.fromkeys(filter(None, (self.person, person_of(self.name)))))
 
 
 def emergency_plan(incident_id: str, model: str, order: Order, word: Word, *, version: str | None = None) -> Plan:

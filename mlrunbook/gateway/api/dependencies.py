@@ -28,6 +28,7 @@ Before = Annotated[int | None, Query(ge=1, lt=2**63, description="Only what is o
 Limit = Annotated[int, Query(ge=1, le=1000)]
 NEXT_BEFORE = "Ask for the next page with `before` set to this; null: there is none"
 READER = Depends(require(Scope.READ))
+Reader = Annotated[Identity, READER]
 
 
 def models_of(world: World) -> dict[str, ModelOf]:

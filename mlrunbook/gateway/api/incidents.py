@@ -24,7 +24,19 @@ from mlrunbook.domain.records import Record
 from mlrunbook.domain.resolution.fix import HumanResolution
 from mlrunbook.gateway.api import chain, reviews, schemas
 from mlrunbook.gateway.api import response as response_api
-from mlrunbook.gateway.api.dependencies import OF_ALL, READER, Approver, Before, IncidentId, Limit, Operator, Reporter, named, still_open
+from mlrunbook.gateway.api.dependencies import (
+    OF_ALL,
+    READER,
+    Approver,
+    Before,
+    IncidentId,
+    Limit,
+    Operator,
+    Reader,
+    Reporter,
+    named,
+    still_open,
+)
 from mlrunbook.response import known_people
 from mlrunbook.response.communication import regulatory_clocks, reports
 from mlrunbook.response.communication.escalation import acknowledge
@@ -143,11 +155,11 @@ def _lists(routes: APIRouter, world: World) -> None:
 
 
 def _reading(routes: APIRouter, world: World) -> None:
-    @routes.get("/{id}", dependencies=[READER])
-    def show_incident(incident_id: IncidentId) -> schemas.IncidentDetail:
+    @routes.get("/{id}")
+    def show_incident(incident_id: IncidentId, who: Reader) -> schemas.IncidentDetail:
         """The whole incident: what was reported, found, planned, decided and done."""
         with world.transaction() as conn:
-            return schemas.detail(conn, world.policy, incidents.get(conn, incident_id), now=world.now())
+            return schemas.detail(conn, world.policy, incidents.get(conn, incident_id), now=world.now(), who=who)
 
     @routes.get("/{id}/timeline", dependencies=[READER])
     def show_timeline(incident_id: IncidentId, after: After = 0, limit: Limit = 1000) -> schemas.TimelineOut:

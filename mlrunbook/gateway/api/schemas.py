@@ -12,6 +12,7 @@ from pydantic import AfterValidator, Field, StringConstraints
 from pydantic.alias_generators import to_camel
 from sqlalchemy import Connection
 
+from mlrunbook.base.tokens import Identity
 from mlrunbook.base.web import CamelModel, Moment
 from mlrunbook.domain.actions import Plan, PlanKind, digest_prefix
 from mlrunbook.domain.communication.durations import times
@@ -388,7 +389,8 @@ class TimelineOut(CamelModel):
     after: int | None = Field(description="Ask for the next page with `after` set to this; null: there is none")
 
 
-def detail(conn: Connection, policy: Policy, incident: Incident, *, now: datetime) -> IncidentDetail:
+def detail(conn: Connection, policy: Policy, incident: Incident, *, now: datetime, who: Identity) -> IncidentDetail:
+    """As `who` may read it: a token that is limited to models learns nothing of precedents of others."""
     standing = plans.standing(conn, incident.id, *PlanKind)
     recorded = {step: records.get(conn, incident.id, step) for step in ("triage", "diagnosis", "recovery", "human_resolution")}
     found = records.with_prefix(conn, incident.id, Record.FINDINGS).values()  # as they stand, like the records above
@@ -408,7 +410,7 @@ def detail(conn: Connection, policy: Policy, incident: Incident, *, now: datetim
         duties=[DutyOut(**vars(one)) for one in assigned(conn, policy, incident)],
         subtypes=sorted(kinds_of(conn, policy, incident)),
         clocks=[ClockOut.of(clock, now) for clock in regulatory_clocks.of_incident(conn, incident.id)],
-        precedents=[case.sentence for case in similar_incidents.of(conn, incident)],
+        precedents=[case.sentence for case in similar_incidents.of(conn, incident) if who.may_see(case.model)],
         **{step: camel(data) for step, data in recorded.items()},
     )
     return whole

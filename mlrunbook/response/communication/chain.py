@@ -8,7 +8,9 @@ from datetime import datetime, timedelta
 
 from sqlalchemy import func, select
 
+from mlrunbook.base.anchors import Anchors
 from mlrunbook.domain.chain import Head, signed
+from mlrunbook.domain.errors import Invalid
 from mlrunbook.response.world import World
 from mlrunbook.store import chain_heads, integrity
 from mlrunbook.store.chain_heads import Changed
@@ -56,12 +58,14 @@ class Keeping:
         if anchors is None:
             return 0
         with self._world.transaction() as conn:
-            begin = self._from or (conn.execute(select(func.now())).scalar_one() - LOOK_BACK, "")
+            now = conn.execute(select(func.now())).scalar_one()
+            begin = self._from if self._from and self._from[0] <= now else (now - LOOK_BACK, "")
+            self._kept = {name: one for name, one in self._kept.items() if one.at <= now}
             changed = chain_heads.changed_after(conn, *begin, limit=AT_ONCE)
         new = [one for one in changed if self._kept.get(one.incident_id) != one]
         try:
             for one in new:
-                anchors.add(one.incident_id, one.head, now=self._world.now())
+                self._add(anchors, one)
         except OSError as error:
             if not self._failed:
                 log.error("heads of chains cannot be kept in %s: %s", anchors.folder, error.strerror or error)
@@ -70,6 +74,12 @@ class Keeping:
         self._failed = False
         self._go_on(changed)
         return len(new)
+
+    def _add(self, anchors: Anchors, one: Changed) -> None:
+        try:
+            anchors.add(one.incident_id, one.head, now=self._world.now())
+        except Invalid as error:  # it holds up no other
+            log.error("somebody has put a head into the database past mlrunbook: %s", error)
 
     def _go_on(self, changed: Sequence[Changed]) -> None:
         """After a full batch from its end; else a little before it, for what commits late with an earlier time."""

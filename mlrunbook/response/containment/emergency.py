@@ -65,7 +65,7 @@ class Requested:
     version: str | None = None
 
     def word(self, at: datetime) -> Word:
-        return Word(self.by.words, self.why, at, self.by.person or person_of(self.by.name))
+        return Word(self.by.words, self.why, at, self.by.person or person_of(self.by.name), self.by.name)
 
 
 def request(

@@ -54,14 +54,14 @@ def read_status(world: World, model: str) -> ServingStatus | Missing:
 
 
 def read_metrics(world: World, model: str, status: ServingStatus | Missing) -> ModelMetrics | Missing:
-    """Of the version that serves, since the last change of the last hour: the time before it would dilute what it did."""
+    """Of the version that serves, since the platform's last change of the last hour: the time before it would dilute what it did."""
     if isinstance(status, Missing):
         return status
     now, version = world.now(), status.server_version or status.serving_version
 
     def read() -> ModelMetrics:
-        changes = recent_changes.of_model(world, model, since=now - measured.WINDOW)
-        since = max([now - measured.WINDOW, *(c.at for c in changes if c.kind in measured.CHANGES and c.at < now)])
+        changes = recent_changes.that_bound_windows(world, model, since=now - measured.WINDOW)
+        since = max([now - measured.WINDOW, *(c.at for c in changes if c.at < now)])
         return world.platform.metrics(model, since=since, version=version)
 
     return tried("the metrics", read)
@@ -156,7 +156,8 @@ def _stopped_on_purpose(world: World, model: str) -> bool:
 def _to_tell(conn: Connection, what: Seen, judged: list[Judged], now: datetime) -> Iterable[NormalisedAlert]:
     standing = {}
     for name, one in alert_rules.firing(judged).items():
-        if not known_alerts.told_by_others(conn, name=name, model=what.model, source=SOURCE, since=now - TOLD_LATELY):
+        begun = one.state.firing_since or now
+        if not known_alerts.told_by_others(conn, name=name, model=what.model, source=SOURCE, since=now - TOLD_LATELY, begun=begun):
             alert = _alert(what, one)
             standing[alert.fingerprint, alert.starts_at] = alert
     yield from standing.values()

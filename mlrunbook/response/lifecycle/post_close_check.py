@@ -26,7 +26,6 @@ from mlrunbook.response.communication.escalation import escalate
 from mlrunbook.response.communication.notifications import send_to_stakeholders
 from mlrunbook.response.lifecycle.reopening import discard
 from mlrunbook.response.measurement import recent_changes
-from mlrunbook.response.measurement.metrics import CHANGES
 from mlrunbook.response.run import ACTOR
 from mlrunbook.response.world import World
 from mlrunbook.store import incidents, leases, outbox, records, timeline
@@ -74,7 +73,7 @@ def _measure(world: World, incident: Incident, item: outbox.Item, closed_at: dat
     """Predictions made since the fix, up to whatever came over them: another release or setting, or another incident."""
     since = datetime.fromisoformat(str(item.payload["since"]))
     try:
-        changed = [c.at for c in recent_changes.of_model(world, incident.model, since=closed_at) if c.kind in CHANGES and c.at > closed_at]
+        changed = [c.at for c in recent_changes.that_bound_windows(world, incident.model, since=closed_at) if c.at > closed_at]
         with world.transaction() as conn:
             later = [i for i in incidents.find(conn, model=incident.model, limit=50) if i.detected_at > closed_at]
         until = min([world.now(), *changed, *(min(i.started_at or i.detected_at, i.detected_at) for i in later)])

@@ -18,11 +18,10 @@ from mlrunbook.store import incidents, records
 WINDOW = timedelta(hours=1)
 BASELINE = timedelta(days=7)
 IN_PRODUCTION = timedelta(days=30)  # how far back a version's time in production is looked at
-CHANGES = frozenset({"deployment", "rollback", "config", "feature_store"})
 
 
 def window_start(run: Run) -> datetime:
-    """An hour ago, or the last release, configuration or feature store change before the incident if that is later.
+    """An hour ago, or the platform's last release, configuration or feature store change before the incident if that is later.
 
     Predictions made before the change would dilute what it did: ten bad minutes after fifty good ones look like chance. Of an
     incident that outcomes reopened: since the fix that did not hold, because the outcomes of the last hour may not be known yet.
@@ -32,8 +31,8 @@ def window_start(run: Run) -> datetime:
     incident = run.incident()
     hour_ago = run.world.now() - WINDOW
     since = incident.detected_at - WINDOW
-    changes = or_none("the change history", lambda: recent_changes.of_model(run.world, incident.model, since=since)) or ()
-    return max([hour_ago, *(c.at for c in changes if c.kind in CHANGES and c.at <= incident.detected_at)])
+    changes = or_none("the change history", lambda: recent_changes.that_bound_windows(run.world, incident.model, since=since)) or ()
+    return max([hour_ago, *(c.at for c in changes if c.at <= incident.detected_at)])
 
 
 def failing_since(run: Run) -> datetime:

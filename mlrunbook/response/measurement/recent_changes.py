@@ -8,7 +8,14 @@ from mlrunbook.domain.observed import Change
 from mlrunbook.response.world import World
 from mlrunbook.store import recent_changes
 
+BOUNDS = frozenset({"deployment", "rollback", "config", "feature_store"})
 SAME = timedelta(hours=1)  # a registry and the platform tell of one deployment at their own moments
+
+
+def that_bound_windows(world: World, model: str, *, since: datetime) -> list[Change]:
+    """Those that what is measured begins or ends at, newest first: of the platform's record alone. Anybody who may report could tell of a
+    change a minute, and nothing would ever be measured. Raises what the platform raises."""
+    return [change for change in world.platform.changes(model, since=since) if change.kind in BOUNDS]
 
 
 def of_model(world: World, model: str, *, since: datetime) -> list[Change]:

@@ -124,3 +124,8 @@ def test_a_plan_stored_before_there_was_a_number_of_servers_to_answer_keeps_its_
     stored = {"kind": "scale", "model": MODEL, "replicas": 1}
     plan = Plan.from_dict({"incident_id": "incident_1", "kind": "undo", "model": MODEL, "actions": [stored], "reasons": []})
     assert plan.as_dict()["actions"] == [stored]
+
+
+def test_whoever_gives_an_order_asked_for_it_by_person_id_and_by_name() -> None:
+    word = Word("Kim Lee (ML team lead)", "pumps fail", NOW, "kim", "Kim Lee")
+    assert set(emergency_plan("incident_1", MODEL, Order.STOP_SERVING, word).requested_by) == {"kim", "kim lee"}, "a form asks for a name"

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import ast
 import json
+import resource
 from collections.abc import Iterator
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +35,7 @@ from tests.response.carrying import carry
 from tests.response.people import approve, deliver, report
 from tests.store.conftest import report as reported
 
+NOW = datetime(2026, 3, 29, tzinfo=UTC)
 KEY, OLDER_KEY, FOREIGN_KEY = "a key of the gateway", "the key before it", "a key of somebody else"
 
 
@@ -127,6 +130,28 @@ EDITS = {
     "a head on the timeline": [
         "UPDATE timeline SET data = data || '{\"chain_head\": \"nonsense\"}' WHERE incident_id = :i AND data ? 'chain_head'"
     ],
+    "an entry is put in before the first": [
+        "INSERT INTO timeline SELECT incident_id, 0, at, 'human_resolution', 'the VP', 'fixed', '{}', prev_hash, hash FROM timeline"
+        " WHERE incident_id = :i AND seq = 1"
+    ],
+    "a record is put in with an event before the first": [
+        "INSERT INTO records VALUES (:i, 'human_resolution', '{\"by\": \"nobody\"}', now())",
+        "INSERT INTO row_events VALUES (:i, -1, now(), 'records', 'human_resolution', '{}', 'x', 'x')",
+    ],
+    "an event holds a number": ["UPDATE row_events SET content = '3' WHERE incident_id = :i AND seq = 1"],
+    "an event holds a list": [
+        "UPDATE row_events SET content = '[]' WHERE incident_id = :i AND seq = (SELECT max(seq) FROM row_events WHERE incident_id = :i)"
+    ],
+    "the last event of a row holds an object": [
+        'UPDATE row_events SET content = \'{"id": {"a": 1}}\' WHERE incident_id = :i'
+        " AND seq = (SELECT max(seq) FROM row_events WHERE incident_id = :i AND table_name = 'incidents')"
+    ],
+    "an event nested too deep to be read": [
+        "UPDATE row_events SET content = (repeat('[', 5000) || repeat(']', 5000))::jsonb WHERE incident_id = :i AND seq = 1"
+    ],
+    "an entry nested too deep to be read": [
+        "UPDATE timeline SET data = (repeat('[', 5000) || repeat(']', 5000))::jsonb WHERE incident_id = :i AND seq = 1"
+    ],
     "a time without end": ["UPDATE timeline SET at = 'infinity' WHERE incident_id = :i AND seq = 2"],
 }
 
@@ -156,6 +181,16 @@ def test_an_edit_of_the_database_is_found(written: tuple[Connection, str], edit:
         assert integrity.altered(conn, incident_id), edit
         undo.rollback()
     assert integrity.altered(conn, incident_id) == []
+
+
+def test_a_head_whose_time_nobody_can_read_hides_nothing(written: tuple[Connection, str]) -> None:
+    conn, incident_id = written
+    with conn.begin_nested() as undo:
+        conn.execute(text("UPDATE chain_heads SET changed_at = 'infinity'"))
+        assert integrity.altered(conn, incident_id) == []
+        conn.execute(text("UPDATE timeline SET text = 'x' WHERE incident_id = :i AND seq = 3"), {"i": incident_id})
+        assert integrity.altered(conn, incident_id) == [chain.ENTRY_CHANGED.format(3)]
+        undo.rollback()
 
 
 CHAINED = [tables.timeline, tables.row_events]
@@ -325,6 +360,28 @@ def test_what_was_anchored_is_one_line_a_head_and_survives_a_torn_one(world: Wor
     with open(file, "a") as out:
         out.write('{"entries": 9, "hea')
     assert check_all(world, closed) == []
+    before = anchors.newest(closed)
+    assert before is not None
+    longer = Head(Length(before.head.length.entries + 1, before.head.length.events), "0" * chain.SHORT)
+    anchors.add(closed, longer, now=world.now())
+    after = anchors.newest(closed)
+    assert after is not None
+    assert after.head.length == longer.length, "the next one is not lost with it"
+
+
+def test_an_anchor_that_a_full_disk_cuts_short_is_not_kept(tmp_path: Path) -> None:
+    anchors, head = Anchors(tmp_path, (KEY,)), Head(Length(1, 1), "0" * chain.SHORT)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (40, hard))
+    try:
+        with pytest.raises(OSError, match="No space left"):
+            anchors.add("incident_1", head, now=NOW)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    anchors.add("incident_1", head, now=NOW)
+    kept = anchors.newest("incident_1")
+    assert kept is not None
+    assert kept.head.length == head.length
 
 
 def test_approvals_of_many_incidents_change_at_once_each_in_its_own_chain(world: World) -> None:
@@ -379,6 +436,28 @@ def test_every_head_is_kept_once_also_when_thousands_change_in_one_transaction(w
         conn.execute(text("UPDATE chain_heads SET entries = 2, changed_at = clock_timestamp() WHERE incident_id = 'incident_7'"))
     keeping.look()
     assert len((anchors.folder / "incident_7.jsonl").read_text().splitlines()) == 2
+
+
+@pytest.mark.parametrize(
+    "edit",
+    [
+        "INSERT INTO chain_heads (incident_id, entries, changed_at) VALUES ('../elsewhere', 1, now())",
+        "INSERT INTO chain_heads (incident_id, entries, changed_at) VALUES ('incident_77', 1, '2999-01-01')",
+        "UPDATE chain_heads SET changed_at = '2999-01-01'",
+        "UPDATE chain_heads SET changed_at = 'infinity'",
+    ],
+)
+def test_no_edit_of_one_head_keeps_the_others_from_being_anchored(world: World, closed: str, anchors: Anchors, edit: str) -> None:
+    running = Keeping(world)
+    running.look()
+    with world.transaction() as conn:
+        conn.execute(text(edit))
+    running.look()
+    for keeping, model in ((running, "pump"), (Keeping(world), "valve")):
+        with world.transaction() as conn:
+            one = incidents.open_or_join(conn, reported(model=model), now=world.now())[0].id
+        keeping.look()
+        assert anchors.newest(one) is not None
 
 
 def test_after_a_restore_only_what_the_chain_still_has_is_anchored(world: World, closed: str, anchors: Anchors) -> None:

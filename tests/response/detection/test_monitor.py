@@ -10,10 +10,11 @@ from datetime import timedelta
 import pytest
 from sqlalchemy import Connection
 
-from mlrunbook.domain.detection.alerts import NormalisedAlert
+from mlrunbook.domain.detection.alerts import PROVEN_AS, NormalisedAlert
 from mlrunbook.domain.errors import NotFound
-from mlrunbook.domain.incident import Incident, IncidentType
+from mlrunbook.domain.incident import Incident, IncidentType, Status
 from mlrunbook.domain.observed import FeatureServerAnswer, Missing, ServingStatus
+from mlrunbook.domain.policy.intake import UNPROVEN
 from mlrunbook.response.detection import monitor
 from mlrunbook.response.lifecycle.alert_intake import AlertBatch, take_in_alerts
 from mlrunbook.response.world import World
@@ -102,6 +103,42 @@ def test_what_another_source_tells_is_left_to_it_until_it_falls_silent(
     with world.transaction() as conn:
         sources = [a["source"] for a in alerts.of_incident(conn, incident.id) if a["body"]["labels"]["alertname"] == "ModelF1Drop"]
     assert sources == (["alertmanager"] if left_to_them else ["alertmanager", "monitor"])
+
+
+def told(world: World, clock: Clock, proven_as: str) -> None:
+    """Another source tells, as unimportant as can be, of every drop that the monitor would tell of; always of the same start."""
+    at, names = clock().replace(hour=0, minute=0), ("ModelF1Drop", "ModelPrecisionDrop", "ModelRecallDrop")
+    bodies = [{"labels": {"alertname": name, "severity": "info"}, "annotations": {}, PROVEN_AS: proven_as} for name in names]
+    theirs = [NormalisedAlert(n, True, n, MODEL, None, "info", None, "x", at, b) for n, b in zip(names, bodies, strict=True)]
+    with world.transaction() as conn:
+        take_in_alerts(conn, world.policy, AlertBatch("alertmanager", theirs, sender="somebody"), now=clock())
+
+
+def test_nobody_unproven_keeps_the_monitor_quiet(world: World, clock: Clock) -> None:
+    told(world, clock, UNPROVEN)
+    look(world)
+    (incident,) = opened(world)
+    with world.transaction() as conn:
+        assert "monitor" in {a["source"] for a in alerts.of_incident(conn, incident.id)}
+
+
+@pytest.mark.parametrize("ending", [Status.CLOSED, Status.FALSE_ALARM])
+@pytest.mark.parametrize("proven_as", [UNPROVEN, "alertmanager"])
+def test_what_is_repeated_of_an_incident_that_is_over_hides_no_new_failure(
+    world: World, file_world: FileWorld, clock: Clock, proven_as: str, ending: Status
+) -> None:
+    file_world.set(serving="v1.5.0")
+    told(world, clock, proven_as)
+    (incident,) = opened(world)
+    with world.transaction() as conn:
+        for status in (Status.RESOLVED, ending) if ending is Status.CLOSED else (ending,):
+            incidents.set_status(conn, incident.id, status, why="x", actor="x", now=clock())
+    clock.advance(minutes=5)
+    file_world.set(serving="v2.0.0")
+    told(world, clock, proven_as)
+    look(world)
+    with world.transaction() as conn:
+        assert incidents.find(conn, model=MODEL, only_open=True), "the new failure has its incident"
 
 
 def test_a_server_is_down_at_the_second_look_and_one_stopped_on_purpose_never(world: World, file_world: FileWorld, clock: Clock) -> None:

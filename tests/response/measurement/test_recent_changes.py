@@ -34,3 +34,12 @@ def test_newest_first_and_what_both_tell_of_is_told_once(world: World, clock: Cl
     tell(world, Change("config", "long ago", "somebody", clock() - timedelta(days=8)))
     found = recent_changes.of_model(world, MODEL, since=clock() - timedelta(days=7))
     assert [(c.kind, c.author) for c in found] == [("feature_store", "the feature team"), (own.kind, own.author)]
+
+
+def test_what_others_tell_cuts_no_measurement_short(world: World, clock: Clock) -> None:
+    """Told once a minute, it would leave the monitor, triage and the look after the closing nothing to measure."""
+    since = clock() - timedelta(days=7)
+    (own,) = recent_changes.that_bound_windows(world, MODEL, since=since)
+    for kind in ("deployment", "rollback", "config", "feature_store"):
+        tell(world, Change(kind, "a thing", "anybody", clock() - timedelta(seconds=1)))
+    assert recent_changes.that_bound_windows(world, MODEL, since=since) == [own]

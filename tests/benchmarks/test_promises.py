@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 from fastapi import FastAPI
 
-from benchmarks.promises import attacks_content, attacks_doors, attacks_rights, hostile, kills, outages
+from benchmarks.promises import attacks_rights, hostile, kills, outages
 from benchmarks.promises.arena import Arena, arena
 from benchmarks.promises.far import AFTER, AWAY, BEFORE, LOST, Plan
 from benchmarks.promises.main import main
@@ -43,13 +43,9 @@ def attacked(postgres: EmbeddedPostgres) -> Iterator[Site]:
 
 # What still gets through: each is taken from here with its fix.
 KNOWN = {
-    attacks_doors.a_jump_of_the_clock_delays_a_page,
     attacks_rights.an_alert_sender_ends_paging,
     attacks_rights.an_alert_or_report_changes_a_healthy_model,
-    attacks_rights.one_person_counts_as_two,
-    attacks_rights.who_asks_for_a_change_approves_it_alone,
     attacks_rights.what_was_kept_is_edited_unseen,
-    attacks_content.alert_text_pings_or_misleads_in_a_chat,
     attacks_rights.prefect_runs_the_command_of_whoever_logs_in,
 }
 TRIED = [pytest.param(a, marks=pytest.mark.xfail(reason="gets through") if a in KNOWN else ()) for a in hostile.ATTACKS]

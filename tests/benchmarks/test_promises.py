@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 from fastapi import FastAPI
 
-from benchmarks.promises import attacks_rights, hostile, kills, outages
+from benchmarks.promises import hostile, kills, outages
 from benchmarks.promises.arena import Arena, arena
 from benchmarks.promises.far import AFTER, AWAY, BEFORE, LOST, Plan
 from benchmarks.promises.main import main
@@ -41,17 +41,7 @@ def attacked(postgres: EmbeddedPostgres) -> Iterator[Site]:
         yield here
 
 
-# What still gets through: each is taken from here with its fix.
-KNOWN = {
-    attacks_rights.an_alert_sender_ends_paging,
-    attacks_rights.an_alert_or_report_changes_a_healthy_model,
-    attacks_rights.what_was_kept_is_edited_unseen,
-    attacks_rights.prefect_runs_the_command_of_whoever_logs_in,
-}
-TRIED = [pytest.param(a, marks=pytest.mark.xfail(reason="gets through") if a in KNOWN else ()) for a in hostile.ATTACKS]
-
-
-@pytest.mark.parametrize("attack", TRIED, ids=lambda a: a.__name__.replace("_", " "))
+@pytest.mark.parametrize("attack", hostile.ATTACKS, ids=lambda a: a.__name__.replace("_", " "))
 def test_no_attack_gets_through(attacked: Site, attack: hostile.Attack) -> None:
     assert attack(attacked.fresh()) is False, attack.__doc__
 

@@ -112,6 +112,7 @@ def test_a_plan_is_read_back_from_the_line_that_a_failure_prints() -> None:
         assert Plan.parsed(plan.text) == plan
 
 
-def test_what_is_no_part_of_it_is_refused() -> None:
+@pytest.mark.parametrize("given", [["earthquakes"], ["--kills", "-1"], ["--outages", "many"]])
+def test_what_makes_no_sense_is_refused(given: list[str]) -> None:
     with pytest.raises(SystemExit, match="2"):
-        main(["earthquakes"])
+        main(given)

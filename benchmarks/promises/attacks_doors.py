@@ -14,10 +14,11 @@ from mlrunbook.base.tokens import Scope
 from mlrunbook.gateway import dispatcher as dispatching
 from mlrunbook.gateway.dispatcher import Dispatcher
 from mlrunbook.ports import Message
+from mlrunbook.store import outbox
 from tests.fakes import MODEL, LedgerNotifier
 
 EVENTS = {"Content-Type": "application/cloudevents+json"}
-MANY, WITHIN_S = 3_000, 30.0
+MANY, WITHIN_S, USELESS = 3_000, 30.0, 60
 
 
 def _event(source: str, number: str, kind: str) -> dict[str, Any]:
@@ -92,16 +93,14 @@ def useless_parts_fill_the_quarantine(site: Site) -> bool:
 
 
 def useless_rows_of_the_outbox_hold_up_a_page(site: Site) -> bool:
-    """200 rows of every kind with a payload nobody can read, all due before a critical page."""
-    incident_id = site.critical()
-    for kind in (*dispatching.URGENT, *dispatching.ORDINARY, "unheard_of"):
-        site.sql(
-            "INSERT INTO outbox (incident_id, kind, dedup_key, payload, not_before, created_at) SELECT :i, :k, :k || g || 'bad',"
-            " CAST(CASE g % 3 WHEN 0 THEN '{}' WHEN 1 THEN 'null' ELSE '[]' END AS jsonb), :t, :t FROM generate_series(1, 200) g",
-            i=incident_id,
-            k=kind,
-            t=site.clock() - timedelta(hours=1),
-        )
+    """Rows of every kind by the dozen with a payload nobody can read, all due before a critical page."""
+    incident_id, due = site.critical(), site.clock() - timedelta(hours=1)
+    useless: tuple[Any, ...] = ({}, None, [])
+    with site.world.transaction() as conn:
+        for kind in (*dispatching.URGENT, *dispatching.ORDINARY, "unheard_of"):
+            for n in range(USELESS):
+                key = f"{kind}-{n}-bad"
+                outbox.put(conn, kind, key, useless[n % len(useless)], now=due, incident_id=incident_id)
     dispatcher = Dispatcher(site.world)
     for _ in range(60):
         dispatcher.turn()

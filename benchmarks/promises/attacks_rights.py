@@ -198,9 +198,9 @@ def what_was_kept_is_edited_unseen(site: Site) -> bool:
 
 
 def prefect_runs_the_command_of_whoever_logs_in(site: Site) -> bool:
-    """The work pool's template takes a command or an environment from whoever starts a run."""
-    template = json.dumps(deployments._BASE_JOB_TEMPLATE["job_configuration"])
-    return "{{ command }}" in template or "{{ env }}" in template
+    """The work pool takes a command or an environment from whoever starts a run: a variable of its template, or any the server lets by."""
+    template = deployments.BASE_JOB_TEMPLATE
+    return "{{" in json.dumps(template["job_configuration"]) or template["variables"].get("additionalProperties") is not False
 
 
 ATTACKS = (

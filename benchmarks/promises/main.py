@@ -20,8 +20,8 @@ KILLS = 400
 def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks promises", description=__doc__)
     parser.add_argument("parts", nargs="*", metavar="part", help=f"which of {', '.join(PARTS)}; none: all")
-    parser.add_argument("--kills", type=int, default=KILLS, help="how many processes are killed (default %(default)s)")
-    parser.add_argument("--outages", type=int, default=None, help="how many outages (default: all)")
+    parser.add_argument("--kills", type=_count, default=KILLS, help="how many processes are killed (default %(default)s)")
+    parser.add_argument("--outages", type=_count, default=None, help="how many outages (default: all)")
     parser.add_argument("--seed", type=int, default=1, help="chooses among what could be tried")
     parser.add_argument("--at", nargs=2, metavar=("STORY", "PLAN"), help="one kill or outage again, as a failure's line names it")
     parser.add_argument("--only", action="append", default=[], metavar="ATTACK", help="this attack alone, as a failure's line names it")
@@ -32,7 +32,8 @@ def main(arguments: list[str]) -> int:
     tally, begun_s = Tally(given.seed), time.monotonic()
     with arenas.store() as postgres:
         if given.at:
-            story = next((s for s in STORIES if s.name == given.at[0]), None) or parser.error(f"there is no story {given.at[0]!r}")
+            names = ", ".join(s.name for s in STORIES)
+            story = next((s for s in STORIES if s.name == given.at[0]), None) or parser.error(f"there is no story {given.at[0]!r}: {names}")
             judged = outages.judged if given.parts == ["outages"] else kills.judged
             with arenas.arena(postgres) as here:
                 judged(here, [(story, Plan.parsed(given.at[1]))], tally)
@@ -41,6 +42,12 @@ def main(arguments: list[str]) -> int:
     tally.note(seconds=round(time.monotonic() - begun_s))
     print(tally.as_json(), flush=True)
     return 0 if tally.held else 1
+
+
+def _count(text: str) -> int:
+    if (n := int(text)) < 0:
+        raise argparse.ArgumentTypeError(f"{text} is less than 0")
+    return n
 
 
 def _run(postgres: arenas.EmbeddedPostgres, given: argparse.Namespace, tally: Tally) -> None:

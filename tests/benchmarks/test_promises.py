@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 from fastapi import FastAPI
 
-from benchmarks.promises import attacks_content, attacks_doors, attacks_rights, hostile, kills, outages
+from benchmarks.promises import hostile, kills, outages
 from benchmarks.promises.arena import Arena, arena
 from benchmarks.promises.far import AFTER, AWAY, BEFORE, LOST, Plan
 from benchmarks.promises.main import main
@@ -41,21 +41,7 @@ def attacked(postgres: EmbeddedPostgres) -> Iterator[Site]:
         yield here
 
 
-# What still gets through: each is taken from here with its fix.
-KNOWN = {
-    attacks_doors.a_jump_of_the_clock_delays_a_page,
-    attacks_rights.an_alert_sender_ends_paging,
-    attacks_rights.an_alert_or_report_changes_a_healthy_model,
-    attacks_rights.one_person_counts_as_two,
-    attacks_rights.who_asks_for_a_change_approves_it_alone,
-    attacks_rights.what_was_kept_is_edited_unseen,
-    attacks_content.alert_text_pings_or_misleads_in_a_chat,
-    attacks_rights.prefect_runs_the_command_of_whoever_logs_in,
-}
-TRIED = [pytest.param(a, marks=pytest.mark.xfail(reason="gets through") if a in KNOWN else ()) for a in hostile.ATTACKS]
-
-
-@pytest.mark.parametrize("attack", TRIED, ids=lambda a: a.__name__.replace("_", " "))
+@pytest.mark.parametrize("attack", hostile.ATTACKS, ids=lambda a: a.__name__.replace("_", " "))
 def test_no_attack_gets_through(attacked: Site, attack: hostile.Attack) -> None:
     assert attack(attacked.fresh()) is False, attack.__doc__
 
@@ -126,6 +112,7 @@ def test_a_plan_is_read_back_from_the_line_that_a_failure_prints() -> None:
         assert Plan.parsed(plan.text) == plan
 
 
-def test_what_is_no_part_of_it_is_refused() -> None:
+@pytest.mark.parametrize("given", [["earthquakes"], ["--kills", "-1"], ["--outages", "many"]])
+def test_what_makes_no_sense_is_refused(given: list[str]) -> None:
     with pytest.raises(SystemExit, match="2"):
-        main(["earthquakes"])
+        main(given)

@@ -20,6 +20,7 @@ from tests.fakes import MODEL
 
 Attack = Callable[[Site], bool]
 ATTACKS: tuple[Attack, ...] = (*attacks_doors.ATTACKS, *attacks_rights.ATTACKS, *attacks_content.ATTACKS)
+NAMES = frozenset(attack.__name__ for attack in ATTACKS)
 EXAMPLES = 25  # of each operation
 UNLIMITED = 10**9
 OPEN = ("/", "/health", "/ready")  # everything else wants a token

@@ -28,6 +28,8 @@ def main(arguments: list[str]) -> int:
     given = parser.parse_args(arguments)
     if wrong := set(given.parts) - set(PARTS):
         parser.error(f"there is no part {min(wrong)!r}: choose from {', '.join(PARTS)}")
+    if wrong := set(given.only) - hostile.NAMES:
+        parser.error(f"there is no attack {min(wrong)!r}: choose from {', '.join(sorted(hostile.NAMES))}")
     logging.disable(logging.CRITICAL)  # what the product says of thousands of attacks and kills is not the result
     tally, begun_s = Tally(given.seed), time.monotonic()
     with arenas.store() as postgres:

@@ -19,9 +19,9 @@ def read(path: Path) -> dict[str, Any]:
     except FileNotFoundError as error:
         raise NotFound(f"{path} does not exist; `mlrunbook up` creates it") from error
     except json.JSONDecodeError as error:
-        raise Invalid(f"{path} is not valid JSON: {error}; mend or delete it") from error
+        raise Invalid(f"{path} is not valid JSON: {error}; correct or delete it") from error
     if not isinstance(content, dict):
-        raise Invalid(f"{path} must hold a JSON object; mend or delete it")
+        raise Invalid(f"{path} must hold a JSON object; correct or delete it")
     return content
 
 

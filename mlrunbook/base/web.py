@@ -114,7 +114,7 @@ def problem_of(error: RunbookError) -> JSONResponse:
         case Invalid():
             return problem(422, "Invalid request", str(error), error.field)
         case NotApproved():
-            return problem(403, "Not approved", str(error))
+            return problem(403, "Forbidden", str(error))
         case Fenced() | Refused():
             return problem(409, "Refused", str(error))
         case _:  # Unknown: nobody can tell, so nobody may retry blindly

@@ -65,9 +65,11 @@ def create(
         made = tokens.create(conn, name=name, scopes=scopes, role=str(roles[0]) if roles else None, person=person or "", limits=limits)
     token_id = made.removeprefix(tokens.PREFIX).partition("_")[0]
     until = f", until {limits.expires_at:%Y-%m-%d %H:%M} UTC" if limits.expires_at else ""
-    typer.echo(f"token {token_id} of {render.plain(name)} ({', '.join(scopes)}{until}); it is shown this once, so keep it safe:", err=True)
+    typer.echo(f"token {token_id} of {render.plain(name)} ({', '.join(scopes)}{until}); shown only now, so keep it safe:", err=True)
     if tokens.Scope.INTAKE in scopes:
         typer.echo(f"note: {tokens.DEPRECATION}", err=True)
+    if tokens.Scope.APPROVE in scopes and not roles:
+        typer.echo("note: it decides no plan, because it has no role: create one with --role, such as --role ml_team_lead", err=True)
     with suppress(OSError):  # a file system, or an output, without modes
         if stat.S_ISREG(os.fstat(sys.stdout.fileno()).st_mode):
             os.fchmod(sys.stdout.fileno(), 0o600)
@@ -87,7 +89,7 @@ def _senders(given: Sequence[str]) -> tuple[str, ...]:
 def _span(words: str) -> timedelta:
     found = SPAN.fullmatch(words.strip())
     if found is None:
-        raise typer.BadParameter(f"{words!r} is no time span: write 12h or 90d", param_hint="--expires")
+        raise typer.BadParameter(f"{words!r} is no time span: write 12h or 90d, with at most 5 digits", param_hint="--expires")
     return timedelta(**{{"h": "hours", "d": "days"}[found[2]]: int(found[1])})
 
 

@@ -105,9 +105,9 @@ def _run(check: Check, ask: Ask, into: list[Finding]) -> None:
         for finding in check.ask(ask):
             into.append(finding)
     except RunbookError as error:
-        into.append(fail(check.name, str(error), "mend what it names"))
+        into.append(fail(check.name, str(error), "correct what it names"))
     except Exception as error:
-        into.append(fail(check.name, f"{type(error).__name__}: {_first_line(error)}", "mend what it names, then ask again"))
+        into.append(fail(check.name, f"{type(error).__name__}: {_first_line(error)}", "correct what it names, then run it again"))
 
 
 def _first_line(error: Exception) -> str:

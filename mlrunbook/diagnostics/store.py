@@ -12,6 +12,7 @@ from mlrunbook.base import db, tokens
 from mlrunbook.base.tokens import Scope
 from mlrunbook.diagnostics.doctor import Ask, Finding, fail, ok, skew, warn
 from mlrunbook.domain.actions import PlanKind
+from mlrunbook.domain.roles import Role
 from mlrunbook.store import tables
 
 OLDEST = 14  # PostgreSQL's oldest supported release
@@ -144,14 +145,16 @@ def _old_tokens(held: Sequence[tokens.Held], now: datetime) -> Iterator[Finding]
 
 def _approvers(held: Sequence[tokens.Held], ask: Ask) -> Iterator[Finding]:
     people = {(one.person, one.role) for one in held if Scope.APPROVE in one.scopes}
-    short = []
+    short: list[PlanKind] = []
     for kind in PlanKind:
         rule = ask.policy.approvals.of(kind)
         can = {person for person, role in people if role in {r.value for r in rule.roles}}
         if len(can) < rule.count:
-            short.append(kind.value)
+            short.append(kind)
     if short:
-        fix = f"{CREATE} approve --scope read --role ml_team_lead"
-        yield warn("approvers", f"nobody holds a token to decide plans of kind {', '.join(short)}", fix)
+        able = [role for kind in short for role in ask.policy.approvals.of(kind).roles]
+        role = Role.ML_TEAM_LEAD if Role.ML_TEAM_LEAD in able else max(able, key=able.count)
+        fix = f"{CREATE} approve --scope read --role {role}"
+        yield warn("approvers", f"too few people hold a token to decide plans of kind {', '.join(short)}", fix)
     else:
         yield ok("approvers", f"{len(people)} people can decide every kind of plan")

@@ -74,6 +74,8 @@ class Head:
                 f"{text[:80]!r} is no head: copy the last line of a page, such as 'Chain 31/57 9f3a... a1b2c3-5d2e...'", field="head"
             )
         entries, events, hash_, signature = found.groups()
+        if signature is None and (rest := found.string[found.end() :].partition("\n")[0].strip()):
+            raise Invalid(f"{rest[:80]!r} is no signature: copy the whole last line of the page, to its end", field="head")
         signed = None if signature is None or signature.lower() == UNSIGNED else signature.lower()
         return cls(Length(int(entries), int(events)), hash_.lower(), signed)
 

@@ -134,7 +134,7 @@ class Demo:
                 self._console.print(f"[bold red]Wrong:[/] {escape(line)}")
             self._console.print(f"[bold red]The outcome is not the known truth of {self._fault.name}.[/] {total:.1f} s in all.")
             return 1
-        self._console.print(f"[bold green]As it should be:[/] {escape(scoring.in_words(facts))} {total:.1f} s in all.")
+        self._console.print(f"[bold green]As expected:[/] {escape(scoring.in_words(facts))} {total:.1f} s in all.")
         return 0
 
 

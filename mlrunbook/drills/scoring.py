@@ -151,7 +151,7 @@ def in_words(facts: dict[str, Any]) -> str:
     if facts["status"] == Status.FALSE_ALARM:
         return "a false alarm, recognised; nothing was changed."
     if facts["applied_path"] is None:
-        return f"{facts['severity']}, no safe automatic path, mended by people, recovered and closed."
+        return f"{facts['severity']}, no safe automatic path, fixed by people, recovered and closed."
     return f"{facts['severity']}, path {facts['applied_path']}, recovered and closed."
 
 

@@ -112,7 +112,7 @@ def test_a_plan_is_read_back_from_the_line_that_a_failure_prints() -> None:
         assert Plan.parsed(plan.text) == plan
 
 
-@pytest.mark.parametrize("given", [["earthquakes"], ["--kills", "-1"], ["--outages", "many"]])
+@pytest.mark.parametrize("given", [["earthquakes"], ["--kills", "-1"], ["--outages", "many"], ["hostile", "--only", "no_such_attack"]])
 def test_what_makes_no_sense_is_refused(given: list[str]) -> None:
     with pytest.raises(SystemExit, match="2"):
         main(given)

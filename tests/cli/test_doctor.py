@@ -290,8 +290,13 @@ def test_nobody_who_may_approve_is_a_warning_with_the_command(cli: Cli, postgres
     db.upgrade(create_engine(db.normalise_url(postgres.url("doctor_bare"))))
     _, found = looked(cli, MLRUNBOOK_DATABASE_URL=postgres.url("doctor_bare"))
     assert found["approvers"]["level"] == "warn"
-    assert found["approvers"]["fix"].startswith("mlrunbook token create")
+    assert found["approvers"]["fix"].endswith("--role ml_team_lead")
     assert (found["gateway token"]["level"], found["gateway token"]["said"]) == ("fail", "this token is unknown or revoked")
+    lead = {"MLRUNBOOK_DATABASE_URL": postgres.url("doctor_bare")}
+    assert cli("token", "create", "Kim", "--scope", "approve", "--role", "ml_team_lead", **lead).exit_code == 0
+    _, found = looked(cli, MLRUNBOOK_DATABASE_URL=postgres.url("doctor_bare"))
+    assert "isolation" in found["approvers"]["said"], "whom the lead cannot stand in for"
+    assert not found["approvers"]["fix"].endswith("--role ml_team_lead"), "another one would change nothing"
 
 
 def test_tokens_that_end_soon_and_those_of_the_old_scope_are_named(cli: Cli) -> None:

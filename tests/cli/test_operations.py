@@ -95,6 +95,13 @@ def test_a_token_is_created_shown_once_listed_and_revoked(cli: Cli, engine: Engi
     assert "mlrunbook token list" in one_line(cli("token", "revoke", owner.token_id).stderr)
 
 
+def test_a_token_that_approves_without_a_role_says_that_it_decides_nothing(cli: Cli, engine: Engine) -> None:
+    made = cli("token", "create", "nobody in particular", "--scope", "approve")
+    assert made.exit_code == 0
+    assert "--role ml_team_lead" in made.stderr
+    assert "--role" not in cli("token", "create", "a reader", "--scope", "read").stderr
+
+
 def test_a_token_is_limited_in_time_to_senders_to_models_and_belongs_to_a_person(cli: Cli, engine: Engine) -> None:
     limits = ("--expires", "90d", "--sender", "alertmanager", "--sender", "email", "--model", "pump_*", "--person", "Ann  LEE")
     made = cli("token", "create", "Ann's laptop", "--scope", "alerts", *limits)

@@ -68,7 +68,7 @@ def open_store(repo: Path) -> FeatureStore:
     except SQLAlchemyError as error:
         raise Transient(f"the registry of the feature store does not answer: {first_line(error)}; is its database up?") from error
     except (FeastError, FeastConfigError, ValidationError, YAMLError, OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise Invalid(f"{file} cannot be used: {first_line(error)}; mend it", field="feature_repo") from error
+        raise Invalid(f"{file} cannot be used: {first_line(error)}; correct it", field="feature_repo") from error
 
 
 def forget_dead_connections(store: FeatureStore) -> None:

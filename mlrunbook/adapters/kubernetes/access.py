@@ -46,7 +46,7 @@ NEEDED: tuple[Access, ...] = (
     Access("", "events", "list", why="what the cluster said about the pods"),
     Access("networking.k8s.io", "networkpolicies", "list", why="whether the model is isolated, and what else lets traffic through"),
     Access("networking.k8s.io", "networkpolicies", "create", why="isolate"),
-    Access("networking.k8s.io", "networkpolicies", "patch", why="mend an isolation that somebody has edited"),
+    Access("networking.k8s.io", "networkpolicies", "patch", why="restore an isolation that somebody has edited"),
     Access("networking.k8s.io", "networkpolicies", "delete", why="lift an isolation"),
     Access("metrics.k8s.io", "pods", "list", why="CPU and memory use, where the cluster measures it"),
 )

@@ -194,8 +194,8 @@ def _sentence(
     if mendable:
         back = f" from {_at(since)} on" if since else ""
         again = f", after resuming the schedule of {', '.join(resume)}" if resume else ""
-        return f"{said}. Materializing {', '.join(views)}{back} mends it{again}"
-    return f"{said}. Materializing alone does not mend it"
+        return f"{said}. Materializing {', '.join(views)}{back} fixes it{again}"
+    return f"{said}. Materializing alone does not fix it"
 
 
 # --- The checklist's items ---------------------------------------------------------------------------------------------------

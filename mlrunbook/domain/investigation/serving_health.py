@@ -51,7 +51,7 @@ _WORDS = {
 }
 LOOK = {
     Trouble.STORAGE: "look at the database of the prediction log: its locks, its disk, its connections; a restart would not help",
-    Trouble.REFUSING: "the server is right to refuse them: find the caller by the model server's log and mend what it sends",
+    Trouble.REFUSING: "the server is right to refuse them: find the caller by the model server's log and fix what it sends",
     Trouble.MISROUTED: "route traffic to a registered version, or take the route back: `mlrunbook incidents contain INCIDENT --take-back`; "
     "a restart loads no other version",
     Trouble.UNEXPLAINED: "look at the model server's log for why requests fail",

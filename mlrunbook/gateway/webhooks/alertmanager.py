@@ -51,7 +51,7 @@ def members(payload: Mapping[str, Any], policy: IntakePolicy, together: Together
 def _alert(part: Any, policy: IntakePolicy) -> NormalisedAlert | str:
     """The alert, or the sentence that says why it is none."""
     if not isinstance(part, dict):
-        return "an alert must be an object"
+        return "an alert must be a JSON object"
     labels, annotations = strings(part.get("labels")), strings(part.get("annotations"))
     model, problem = model_in(labels, policy)
     if problem:

@@ -37,7 +37,7 @@ def read(received: Received) -> list[Reading]:
 
 def _alert(part: Any, received: Received) -> NormalisedAlert | str:
     if not isinstance(part, dict | list):
-        return "an alert must be an object"
+        return "an alert must be a JSON object"
     paths, policy = received.policy.generic, received.policy
 
     def at(path: str) -> Any:

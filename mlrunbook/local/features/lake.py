@@ -135,7 +135,7 @@ def read_footer(file: Path) -> Footer | None:
         return None
     except (pa.ArrowException, OSError, ValueError) as error:
         reason = str(error).strip().splitlines()[0]
-        raise Invalid(f"{file} is no usable Parquet file of readings ({reason}); mend it or move it away", field="source") from error
+        raise Invalid(f"{file} is no usable Parquet file of readings ({reason}); restore it or move it away", field="source") from error
     covered = (metadata.metadata or {}).get(STANDS_FOR)
     return Footer(
         oldest_at=min((low for low, _ in extremes), default=None),

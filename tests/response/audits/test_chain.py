@@ -23,7 +23,7 @@ from mlrunbook.domain import chain
 from mlrunbook.domain.actions import Plan, PlanKind, RollBack
 from mlrunbook.domain.approval import Decision
 from mlrunbook.domain.chain import Head, Length
-from mlrunbook.domain.errors import NotFound
+from mlrunbook.domain.errors import Invalid, NotFound
 from mlrunbook.domain.incident import Severity
 from mlrunbook.response.audits.chain import check, check_all, deleted
 from mlrunbook.response.communication.chain import AT_ONCE, Keeping
@@ -325,6 +325,13 @@ def test_a_head_reads_back_as_it_is_shown(entries_: int, events: int, hash_: str
     assert Head.parse(f"Chain {head}") == head
     assert Head.parse(str(head)) == head
     assert len(f"Chain {head}") <= 100
+
+
+@pytest.mark.parametrize("cut", [1, 23, 28])
+def test_a_head_whose_signature_was_cut_short_is_refused_and_not_read_as_unsigned(cut: int) -> None:
+    head = chain.signed("incident_1", Head(Length(31, 57), "9f3a" * 6), [KEY])
+    with pytest.raises(Invalid, match="copy the whole last line"):
+        Head.parse(f"Chain {head}"[:-cut])
 
 
 def test_pages_of_a_chain_find_the_same_as_the_whole(world: World, closed: str) -> None:

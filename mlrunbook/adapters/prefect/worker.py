@@ -39,6 +39,9 @@ class _NoHooks:
         pass
 
 
+MODULE = "mlrunbook.adapters.prefect.worker"
+
+
 class Worker(ProcessWorker):
     async def run(
         self,
@@ -93,7 +96,15 @@ async def serve(name: str, *, with_healthcheck: bool) -> None:
         await worker.start(with_healthcheck=with_healthcheck)
 
 
+def _shed_what_no_run_may_have() -> None:
+    """Begin again with a run's environment: Prefect gives a run all that its worker has, and a run can read what its worker was given."""
+    env = run_environment.kept(os.environ)
+    if os.environ.keys() - env.keys():
+        os.execve(sys.executable, [sys.executable, "-m", MODULE, *sys.argv[1:]], env)  # noqa: S606 - no shell is wanted
+
+
 def main() -> None:
+    _shed_what_no_run_may_have()
     options = argparse.ArgumentParser(description="Run the flows of this checkout.")
     options.add_argument("--name", default=platform.node())
     options.add_argument("--with-healthcheck", action="store_true")

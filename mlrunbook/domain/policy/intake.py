@@ -115,6 +115,45 @@ class GenericFields:
 
 
 @dataclass(frozen=True)
+class EventTypes:
+    """What a CloudEvent is, by patterns of its type (any case, without the version it may end in); the first list that fits counts: alerts,
+    changes, ignored. Any other type is an alert, and so is one whose data has an `alertname` or a state that fires.
+    """
+
+    alerts: tuple[str, ...] = ("*drift*", "*violation*", "*alarm*", "*alert*", "*incident*", "*anomaly*", "*fail*", "*error*")
+    changes: Mapping[str, str] = field(
+        default_factory=lambda: {
+            "*.deployed": "deployment",
+            "*.upgraded": "deployment",
+            "*.promoted": "deployment",
+            "*.rolledback": "rollback",
+            "*.rolled_back": "rollback",
+            "*.modelversion*registered": "staging",
+        }
+    )
+    ignored: tuple[str, ...] = (
+        *("*.created", "*.published", "*.packaged", "*.signed", "*.queued", "*.started", "*.finished", "*.completed", "*.succeeded"),
+        *("*.requested", "*.inference.request", "*.inference.response", "*.request", "*.response", "*.logged", "*.log", "*.report"),
+        *("*.removed", "*.deleted", "*.merged", "*.heartbeat", "*.ping"),
+    )
+
+    def __post_init__(self) -> None:
+        for pattern, kind in self.changes.items():
+            if kind not in CHANGE_KINDS:
+                raise ValueError(f"cloudevents.changes: {pattern!r} is no kind of change {kind!r}; there are {', '.join(CHANGE_KINDS)}")
+
+    def kind_of(self, type_: str) -> str | None:
+        """ "alert", "ignored", a kind of change; None where nothing fits.
+
+        >>> EventTypes().kind_of("dev.cdevents.service.deployed"), EventTypes().kind_of("com.example.Drift.detected")
+        ('deployment', 'alert')
+        """
+        lists = [dict.fromkeys(self.alerts, "alert"), self.changes, dict.fromkeys(self.ignored, "ignored")]
+        named = type_.casefold()
+        return next((kind for one in lists for pattern, kind in one.items() if fits(named, pattern.casefold())), None)
+
+
+@dataclass(frozen=True)
 class IntakePolicy:
     """Section `intake`.
 
@@ -124,6 +163,7 @@ class IntakePolicy:
     states                words for an alert that fires, one that is over, and one that nobody has to hear of
     levels                how bad -> the senders' words for it; spelling does not matter ("SEV-1" is "sev1")
     replay_window_s       a signature with a timestamp further away than this is refused (Slack's and Stripe's schemes use 300)
+    cloudevents           which types of CloudEvents are alerts, changes, or nothing that anybody has to hear of
     cloudevents_per_min   events a minute that one sender of CloudEvents is granted; above it is told to wait (429)
     production_aliases    aliases of the MLflow registry whose move is a deployment
     unknown_models_per_hour  alerts on models that nobody knows open so many incidents an hour, all names together; the rest are
@@ -135,6 +175,7 @@ class IntakePolicy:
     levels: Mapping[str, tuple[str, ...]] = field(default_factory=lambda: dict(WORDS_OF_LEVEL))
     states: StateWords = StateWords()
     generic: GenericFields = GenericFields()
+    cloudevents: EventTypes = EventTypes()
     replay_window_s: float = 300.0
     cloudevents_per_min: int = 100
     production_aliases: tuple[str, ...] = ("champion", "production")

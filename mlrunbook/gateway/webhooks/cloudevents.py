@@ -17,7 +17,7 @@ from urllib.parse import unquote
 
 from mlrunbook.domain.detection.alerts import fingerprint
 from mlrunbook.domain.intake.facts import Facts, State
-from mlrunbook.domain.intake.words import meaning
+from mlrunbook.domain.intake.words import meaning, plain
 from mlrunbook.domain.observed import Change
 from mlrunbook.domain.policy.intake import CHANGE_KINDS, IntakePolicy
 from mlrunbook.gateway.webhooks.parsing import (
@@ -39,6 +39,7 @@ MAX_EVENTS = 1_000  # of one batch: each is a delivery of its own, and the order
 REQUIRED = ("id", "source", "type")
 VERSION_OF_TYPE = re.compile(r"[./]v?\d+(\.\d+)*$")  # CDEvents and many others end the type in its version
 OVER = re.compile(r"[._-](resolved|recovered|cleared|closed|ended)$", re.IGNORECASE)
+FINDINGS = ("drift", "driftdetected", "isdrift", "datadrift", "datadriftdetected", "violations", "violationcount", "anomaly", "anomalies")
 BEGINS = re.compile(r"[._-](detected|reported|triggered|raised|opened|firing|started)$", re.IGNORECASE)  # what OVER is the other end of
 OF_SUBJECT = re.compile(r"\bmodels/(?P<model>[^/:@]+)(?:(?:/versions/|[:@])(?P<model_version>[^/:@]+))?")
 
@@ -67,13 +68,27 @@ def _event(event: Any, received: Received) -> Reading:
     said, named = _said(event, _data(event)), _of_subject(event)
     delivery = f"{text(event['source'])} {text(event['id'])}"
     facts = replace(_facts(event, said, received), model=named)
-    if facts.state is State.IGNORED:
+    kind = _kind(event, said, received.policy)
+    if facts.state is State.IGNORED or kind == "ignored":
         return Reading(delivery_id=delivery)
-    if said.get("kind") in CHANGE_KINDS and said.get("ref"):
+    if kind in CHANGE_KINDS:
+        ref = said.get("ref") or said.get("version") or named[1] or said.get("artifactId") or text(event["id"])
         at = facts.seen_at or received.at
-        change = Change(said["kind"], said["ref"], said.get("author") or text(event["source"]), at, said)
+        change = Change(kind, ref, said.get("author") or text(event["source"]), at, said)
         return Reading(changes=[ReportedChange(facts, change)], delivery_id=delivery)
     return Reading([facts], delivery_id=delivery)
+
+
+def _kind(event: dict[str, Any], said: dict[str, str], policy: IntakePolicy) -> str:
+    """What the sender says itself counts first; of one that says it fires, no type makes nothing."""
+    if said.get("kind") in CHANGE_KINDS and said.get("ref"):
+        return said["kind"]
+    if any(plain(name) in FINDINGS and value.casefold() in ("false", "0", "no", "none") for name, value in said.items()):
+        return "ignored"  # a report that found nothing
+    fires = any(meaning(said[name], words_of_state(policy)) == State.FIRING for name in ("status", "state") if said.get(name))
+    if fires or said.get("alertname"):
+        return "alert"
+    return policy.cloudevents.kind_of(VERSION_OF_TYPE.sub("", text(event["type"]))) or "alert"
 
 
 def _facts(event: dict[str, Any], said: dict[str, str], received: Received) -> Facts:

@@ -20,9 +20,13 @@ from mlrunbook.gateway.webhooks.parsing import (
     words_of_state,
 )
 
+HANDSHAKES = ("SubscriptionConfirmation", "UnsubscribeConfirmation")
+
 
 def read(received: Received) -> list[Reading]:
     where = received.policy.generic.alerts
+    if text(within(received.payload, "Type")) in HANDSHAKES and within(received.payload, "SubscribeURL"):
+        return nothing_of(received, f"Amazon SNS asks whether it may send: open {text(within(received.payload, 'SubscribeURL'))} yourself")
     if not isinstance(received.payload, dict | list):
         return nothing_of(received, "not a JSON object")
     parts = within(received.payload, *where.split(".")) if where else None

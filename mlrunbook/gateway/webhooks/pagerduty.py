@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from mlrunbook.domain.detection.alerts import fingerprint
 from mlrunbook.domain.intake.facts import Facts, State
 from mlrunbook.domain.observed import Change
 from mlrunbook.domain.policy.intake import CHANGE_KINDS
@@ -29,6 +30,7 @@ from mlrunbook.gateway.webhooks.parsing import (
 
 OPENS = ("incident.triggered", "incident.acknowledged", "incident.reopened", "incident.escalated", "incident.unacknowledged")
 RESOLVES = ("incident.resolved",)
+STATES_OF_ACTION = {"trigger": State.FIRING, "acknowledge": State.FIRING, "resolve": State.RESOLVED}
 FIELDS_COME = "incident.custom_field_values.updated"
 
 
@@ -37,9 +39,31 @@ def read(received: Received) -> list[Reading]:
     event = within(payload, "event")
     if isinstance(event, dict):
         return _event(received, event)
-    if isinstance(within(payload, "payload"), dict) and within(payload, "event_action") is None:
+    if isinstance(payload, dict) and payload.get("event_action") is not None:
+        return _alert_event(received, payload)
+    if isinstance(within(payload, "payload"), dict):
         return _change(received, payload["payload"])
-    return nothing_of(received, "neither a PagerDuty V3 webhook (`event`) nor a change event (`payload`)")
+    return nothing_of(received, "neither a PagerDuty V3 webhook (`event`) nor an event of its Events API (`payload`)")
+
+
+def _alert_event(received: Received, sent: dict[str, Any]) -> list[Reading]:
+    """Events API v2: what anything that pages PagerDuty sends."""
+    action, said = text(sent.get("event_action")), sent.get("payload")
+    state = STATES_OF_ACTION.get(action)
+    identity = text(sent.get("dedup_key"))
+    if state is None or not (isinstance(said, dict) or identity):
+        return nothing_of(received, "an event of PagerDuty's Events API has `event_action` (trigger, acknowledge, resolve) and `payload`")
+    fields = {name: value for name, value in strings(said).items() if value} | strings(within(said, "custom_details"))
+    facts = Facts(
+        identity=identity or (fingerprint(fields.get("source", ""), fields.get("summary", "")) if fields else ""),
+        state=state,
+        title=fields.get("class") or fields.get("summary", ""),
+        said=fields,
+        summary=fields.get("summary", ""),
+        levels=(fields.get("severity", ""),),
+        seen_at=time(within(said, "timestamp")),
+    )
+    return [Reading([facts])]
 
 
 def _event(received: Received, event: dict[str, Any]) -> list[Reading]:

@@ -73,7 +73,7 @@ def judge(facts: Facts, policy: Policy, standings: Mapping[str, Standing], *, re
     named = identify(facts, policy.intake, standings, about_a_model=type_.is_known)
     if isinstance(named, Unnamed):
         if facts.firing or not facts.identity:
-            return f"the alert cannot be used: {named.reason}"
+            return f"the alert {named.reason}"
         named = Named("", None, "an end is known by the alert's own number")
     read = {"model": named.because, "type": type_.because, "level": level.because}
     labels = dict(facts.said) | {"alertname": name}

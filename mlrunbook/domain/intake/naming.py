@@ -34,7 +34,7 @@ class Named:
 
 @dataclass(frozen=True)
 class Unnamed:
-    """The sentence that says why there is no model, and what to do."""
+    """Why there is no model, and what to do: said of an alert or of a change."""
 
     reason: str
 
@@ -119,11 +119,9 @@ def _why_none(names: Sequence[_Name], standings: Mapping[str, Standing]) -> str:
     for name in names:
         if name.model and not name.is_part:
             hint = _standing(name, standings).hint
-            said = (
-                f"its {name.field} is {name.said[:100]!r}, which neither the registry nor policy knows, and nothing else says that it is "
-            )
-            return f"{said}about a model" + (f" ({hint})" if hint else "") + f": register it under `models:`, or {todo}"
+            told = f"says {name.field} {name.said[:100]!r}, which neither the registry nor policy knows, and nothing else in it is about a model"
+            return told + (f" ({hint})" if hint else "") + f": register it under `models:`, or {todo}"
     if names:
         first = names[0]
-        return f"its {first.field} {first.said[:100]!r} is no model id (letters, digits, '.', '_' and '-', 100 at most): {todo}"
-    return f"it names no model: give it a label or field `model`, or {todo}"
+        return f"says {first.field} {first.said[:100]!r}, which is no model id (letters, digits, '.', '_' and '-', 100 at most): {todo}"
+    return f"names no model: give it a label or field `model`, or {todo}"

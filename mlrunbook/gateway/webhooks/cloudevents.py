@@ -54,7 +54,8 @@ def read(received: Received) -> list[Reading]:
     """One reading an event, each with the event's own number."""
     if "ce-specversion" in received.headers:
         attributes = {name[3:]: unquote(value) for name, value in received.headers.items() if name.startswith("ce-")}
-        return [_event(attributes | {"data": received.payload}, received)]
+        event = attributes | {"data": received.payload}
+        return [replace(_event(event, received), part=event)]
     if received.problem:
         return nothing_of(received, received.problem)
     events = received.payload if isinstance(received.payload, list) else [received.payload]

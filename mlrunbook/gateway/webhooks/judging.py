@@ -55,7 +55,7 @@ def _judgement(reading: Reading, policy: Policy, standings: Mapping[str, Standin
     for told in reading.changes:
         named = identify(told.facts, policy.intake, standings, about_a_model=True)
         if isinstance(named, Unnamed):
-            unusable.append(Unusable(reading.part, f"the change cannot be used: {named.reason}"))
+            unusable.append(Unusable(reading.part, f"the change {named.reason}"))
         else:
             changes.append(ModelChange(named.model, told.change))
     nothing = bool(unusable) and not (alerts or changes or reading.words)

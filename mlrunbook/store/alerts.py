@@ -64,6 +64,7 @@ class Stored:
     status: str
     incident_id: str | None
     end_noted: bool = False
+    level: str = ""  # as it was last read
 
 
 def record(
@@ -74,7 +75,8 @@ def record(
 
 
 def record_all(conn: Connection, told: Sequence[Told], *, now: datetime) -> None:
-    """Each identity once. What is kept of a known one is its first body, until it is silenced: the end of the silence goes by that."""
+    """Each identity once. What is kept of a known one is its first body, with the level it has now, until it is silenced: the end of the
+    silence goes by that."""
     if not told:
         return
     ordered = sorted(told, key=lambda one: one.identity.at)  # two at once wait for each other, and never both
@@ -93,6 +95,7 @@ def record_all(conn: Connection, told: Sequence[Told], *, now: datetime) -> None
     given = func.unnest(*(cast(values, ARRAY(type_)) for type_, values in columns.values())).table_valued(*columns).render_derived("given")
     read = [cast(given.c[name], JSONB) if name == "body" else given.c[name] for name in columns]
     row = upsert(alerts).from_select([*columns, "received_at", "last_seen_at"], select(*read, _at(now), _at(now)))
+    now_called = func.jsonb_strip_nulls(func.jsonb_build_object("level", row.excluded.body["level"].astext))
     conn.execute(
         row.on_conflict_do_update(
             constraint="alert_identity",
@@ -102,7 +105,7 @@ def record_all(conn: Connection, told: Sequence[Told], *, now: datetime) -> None
                 "count": alerts.c.count + row.excluded.count,
                 "incident_id": func.coalesce(row.excluded.incident_id, alerts.c.incident_id),
                 "end_noted": alerts.c.end_noted | row.excluded.end_noted,
-                "body": case((row.excluded.body.has_key(SILENCED), row.excluded.body), else_=alerts.c.body),
+                "body": case((row.excluded.body.has_key(SILENCED), row.excluded.body), else_=alerts.c.body) + now_called,
             },
         )
     )
@@ -121,10 +124,11 @@ def known(conn: Connection, wanted: Iterable[Identity]) -> dict[tuple[str, datet
     at = list({one.at for one in wanted})
     given = func.unnest(cast([key for key, _ in at], ARRAY(Text)), cast([start for _, start in at], ARRAY(DateTime(timezone=True))))
     asked = given.table_valued("key", "starts_at").render_derived("asked")
-    query = select(alerts.c.key, alerts.c.starts_at, alerts.c.status, alerts.c.incident_id, alerts.c.end_noted).join(
+    level = alerts.c.body["level"].astext.label("level")
+    query = select(alerts.c.key, alerts.c.starts_at, alerts.c.status, alerts.c.incident_id, alerts.c.end_noted, level).join(
         asked, (alerts.c.key == asked.c.key) & (alerts.c.starts_at == asked.c.starts_at)
     )
-    return {(r.key, r.starts_at): Stored(r.status, r.incident_id, r.end_noted) for r in conn.execute(query)}
+    return {(r.key, r.starts_at): Stored(r.status, r.incident_id, r.end_noted, r.level or "") for r in conn.execute(query)}
 
 
 def of_key(conn: Connection, key: str) -> list[Stored]:

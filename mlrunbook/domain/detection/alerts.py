@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -9,25 +11,32 @@ from typing import Any
 
 from mlrunbook.domain.detection.reports import Origin, Report
 from mlrunbook.domain.incident import IncidentType, Severity
+from mlrunbook.domain.intake.classification import classify, line_for
+from mlrunbook.domain.intake.facts import Facts
+from mlrunbook.domain.intake.level import grade
+from mlrunbook.domain.intake.naming import Named, Unnamed, identify
 from mlrunbook.domain.policy.alerting import MISSED_FAILURE_ALERT
 from mlrunbook.domain.policy.intake import OWN
+from mlrunbook.domain.policy.owned import Standing
+from mlrunbook.domain.policy.patterns import is_pattern
 from mlrunbook.domain.policy.policy import Policy
 
 # An alert's level is not the incident's severity, only a first guess until triage has measured. Unknown: medium, so that it pages.
-FIRST_GUESS = {"critical": Severity.HIGH, "warning": Severity.MEDIUM, "info": Severity.LOW, "none": Severity.LOW}
+FIRST_GUESS = {"critical": Severity.HIGH, "warning": Severity.MEDIUM, "info": Severity.LOW}
 PROVEN_AS = "proven_as"  # in the body of an alert that came from outside
-INCIDENT_TYPE = "incident_type"  # in the body, or a label: the sender's word for it
+INCIDENT_TYPE = "incident_type"  # in the body, or a label: what it is about, where anything says it
 PLAUSIBLE_SINCE = datetime(2000, 1, 1, tzinfo=UTC)
 
 
 @dataclass(frozen=True)
 class NormalisedAlert:
-    """One alert of any format. (fingerprint, starts_at) is its identity; `level` and `incident_type` are the sender's words.
+    """One alert of any format, judged. (fingerprint, starts_at) is its identity. `level` is one of `LEVELS`, "" where nothing says it;
+    `incident_type` None: what its name says. `model` "": the end of an alert that is known by its fingerprint.
 
     `start_is_stated` False: the sender names no start that stays the same. Then what fires goes on with the alert of this fingerprint that
     has not been resolved, and `starts_at` is only the start of a new one.
 
-    `body` holds what is kept of it: at least "labels" and "annotations", each string to string.
+    `body` holds what is kept of it: at least "labels" and "annotations", each string to string, and under "read" how it was read.
     """
 
     fingerprint: str
@@ -50,18 +59,53 @@ class NormalisedAlert:
         return FIRST_GUESS.get(self.level, Severity.MEDIUM)
 
     def type(self, policy: Policy) -> IncidentType:
-        if known := policy.type_of_alert(self.name):
-            return known
         if self.incident_type in {t.value for t in IncidentType}:
             return IncidentType(self.incident_type)
-        return IncidentType.PERFORMANCE_DEGRADATION
+        return classify(self.name, {}, policy.alert_types).value
+
+
+def judge(facts: Facts, policy: Policy, standings: Mapping[str, Standing], *, received_at: datetime) -> NormalisedAlert | str:
+    """The alert, or the sentence that says why it cannot be used. `standings`: of the names of `asked_about`."""
+    line = line_for(facts.title, policy.alert_types)
+    name = line if line and not is_pattern(line) else facts.title or "alert"
+    type_ = classify(facts.title, facts.said, policy.alert_types, unanswered=facts.unanswered)
+    level = grade(facts, policy.intake)
+    named = identify(facts, policy.intake, standings, about_a_model=type_.is_known)
+    if isinstance(named, Unnamed):
+        if facts.firing or not facts.identity:
+            return f"the alert {named.reason}"
+        named = Named("", None, "an end is known by the alert's own number")
+    read = {"model": named.because, "type": type_.because, "level": level.because}
+    labels = dict(facts.said) | {"alertname": name}
+    kept = {"annotations": {}} | dict(facts.kept) | {"labels": labels, "level": level.value, "read": read}
+    return NormalisedAlert(
+        fingerprint=facts.identity or fingerprint(named.model, facts.title),
+        firing=facts.firing,
+        name=name,
+        model=named.model,
+        model_version=facts.model_version or named.version or labels.get("model_version") or labels.get("version"),
+        level=level.value,
+        incident_type=type_.value.value if type_.is_known else None,
+        summary=facts.summary or f"{facts.title or name} on {named.model}",
+        starts_at=facts.starts_at or facts.seen_at or received_at,
+        body=kept,
+        start_is_stated=facts.starts_at is not None,
+        part=facts.part,
+    )
+
+
+def fingerprint(*parts: Any) -> str:
+    """The same for the same parts, for senders that give none."""
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def type_of(policy: Policy, body: Mapping[str, Any]) -> IncidentType | None:
-    """What an alert is about, of what is kept of it: by its name, else by the sender's word; None: neither says."""
-    labels = body.get("labels", {})
-    said = str(body.get(INCIDENT_TYPE) or labels.get(INCIDENT_TYPE, ""))
-    return policy.type_of_alert(str(labels.get("alertname", ""))) or (IncidentType(said) if said in set(IncidentType) else None)
+    """What an alert is about, of what is kept of it; None where nothing says it."""
+    if body.get(INCIDENT_TYPE) in {t.value for t in IncidentType}:
+        return IncidentType(body[INCIDENT_TYPE])
+    labels = {str(name): str(value) for name, value in body.get("labels", {}).items()}
+    read = classify(labels.get("alertname", ""), labels, policy.alert_types)
+    return read.value if read.is_known else None
 
 
 def proven_as(body: Mapping[str, Any]) -> str:

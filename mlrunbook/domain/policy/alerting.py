@@ -9,7 +9,7 @@ from typing import Annotated, Self
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
 from mlrunbook.domain.incident import IncidentType
-from mlrunbook.domain.policy.owned import fits
+from mlrunbook.domain.policy.patterns import fits
 from mlrunbook.domain.roles import Role
 
 Minutes = Annotated[int, Field(ge=1)]

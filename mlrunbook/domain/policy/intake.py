@@ -5,13 +5,57 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from fnmatch import fnmatchcase
 from typing import Literal
 
-MODEL_LABELS = ("model", "model_name", "modelId")
+from mlrunbook.domain.policy.patterns import fits
+
+MODEL_LABELS = ("model", "model_name", "modelname", "model_id", "modelid")  # in any case; the plainest counts first
 CHANGE_KINDS = ("deployment", "rollback", "staging", "config", "feature_store", "infrastructure", "data_pipeline")
 OWN_KEY = "mlrunbook:"  # what our pages are known by elsewhere begins with it
 MODEL_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+
+LEVELS = ("critical", "warning", "info")  # the worst first
+# Of Prometheus' documentation, syslog, PagerDuty, Opsgenie, Datadog, Azure Monitor, Zabbix, Sentry, ServiceNow and incident levels in use.
+WORDS_OF_LEVEL = {
+    "critical": (
+        *("critical", "crit", "page", "emergency", "emerg", "panic", "fatal", "disaster", "blocker", "severe", "urgent", "alert"),
+        *("high", "highest", "major", "error", "err", "sev0", "sev1", "sev2", "s0", "s1", "s2", "p0", "p1", "p2", "red"),
+    ),
+    "warning": ("warning", "warn", "medium", "moderate", "average", "minor", "sev3", "s3", "p3", "degraded", "yellow", "amber", "orange"),
+    "info": (
+        *("info", "information", "informational", "notice", "low", "lowest", "trivial", "debug", "verbose", "none", "ok", "okay", "normal"),
+        *("sev4", "sev5", "s4", "s5", "p4", "p5", "success", "green", "not classified"),
+    ),
+}
+
+
+@dataclass(frozen=True)
+class StateWords:
+    """How an alert stands, in senders' words; spelling does not matter. A message without such a word fires."""
+
+    firing: tuple[str, ...] = (
+        *("firing", "triggered", "trigger", "alerting", "alert", "alarm", "open", "opened", "active", "activated", "problem", "down"),
+        *("failed", "failing", "critical", "warning", "unhealthy", "started", "new", "created", "reopened", "error"),
+    )
+    resolved: tuple[str, ...] = (
+        *(
+            "resolved",
+            "resolve",
+            "recovered",
+            "recovery",
+            "ok",
+            "okay",
+            "closed",
+            "close",
+            "normal",
+            "up",
+            "cleared",
+            "inactive",
+            "deactivated",
+        ),
+        *("healthy", "ended", "fixed", "done", "solved", "back to normal"),
+    )
+    ignored: tuple[str, ...] = ()
 
 
 # Who reports: mlrunbook itself (its monitor, its audits, the forms of Prefect), a person's report over HTTP, and the formats of alerts.
@@ -51,8 +95,8 @@ class Trust:
 class GenericFields:
     """Dotted paths into a message of `/webhooks/generic`; a number picks from a list, as in `alerts.0.name`.
 
-    `alerts` is where a list of alerts stands; None: the message is one alert, and all other paths start at its top. `firing` and
-    `resolved` are the words of the field `status`, in small letters; a message without a status fires.
+    `alerts` is where a list of alerts stands; None: the message is one alert, or a list of them, and all other paths start at its top.
+    `firing`, `resolved` and `ignored` are the words of the field `status`, where they are other ones than those of `intake.states`.
     """
 
     alerts: str | None = None
@@ -65,17 +109,61 @@ class GenericFields:
     started_at: str = "started_at"
     fingerprint: str = "dedup_key"
     incident_type: str = "incident_type"
-    firing: tuple[str, ...] = ("firing", "triggered", "alerting", "open", "active")
-    resolved: tuple[str, ...] = ("resolved", "recovered", "ok", "closed", "normal")
+    firing: tuple[str, ...] = ()
+    resolved: tuple[str, ...] = ()
+    ignored: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class EventTypes:
+    """What a CloudEvent is, by patterns of its type (any case, without the version it may end in); the first list that fits counts: alerts,
+    changes, ignored. Any other type is an alert, and so is one whose data has an `alertname` or a state that fires.
+    """
+
+    alerts: tuple[str, ...] = ("*drift*", "*violation*", "*alarm*", "*alert*", "*incident*", "*anomaly*", "*fail*", "*error*")
+    changes: Mapping[str, str] = field(
+        default_factory=lambda: {
+            "*.deployed": "deployment",
+            "*.upgraded": "deployment",
+            "*.promoted": "deployment",
+            "*.rolledback": "rollback",
+            "*.rolled_back": "rollback",
+            "*.modelversion*registered": "staging",
+        }
+    )
+    ignored: tuple[str, ...] = (
+        *("*.created", "*.published", "*.packaged", "*.signed", "*.queued", "*.started", "*.finished", "*.completed", "*.succeeded"),
+        *("*.requested", "*.inference.request", "*.inference.response", "*.request", "*.response", "*.logged", "*.log", "*.report"),
+        *("*.removed", "*.deleted", "*.merged", "*.heartbeat", "*.ping"),
+    )
+
+    def __post_init__(self) -> None:
+        for pattern, kind in self.changes.items():
+            if kind not in CHANGE_KINDS:
+                raise ValueError(f"cloudevents.changes: {pattern!r} is no kind of change {kind!r}; there are {', '.join(CHANGE_KINDS)}")
+
+    def kind_of(self, type_: str) -> str | None:
+        """ "alert", "ignored", a kind of change; None where nothing fits.
+
+        >>> EventTypes().kind_of("dev.cdevents.service.deployed"), EventTypes().kind_of("com.example.Drift.detected")
+        ('deployment', 'alert')
+        """
+        lists = [dict.fromkeys(self.alerts, "alert"), self.changes, dict.fromkeys(self.ignored, "ignored")]
+        named = type_.casefold()
+        return next((kind for one in lists for pattern, kind in one.items() if fits(named, pattern.casefold())), None)
 
 
 @dataclass(frozen=True)
 class IntakePolicy:
     """Section `intake`.
 
-    models                what an alert says -> model id: "service:Pump API" is the label or field `service` with that value, for alerts
-                          without a label `model`; "model:Pump API" says what is meant by that label; `*` and `?` stand for any text
+    models                what an alert says -> model id: "service:Pump API" is the label or field `service` with that value; the first
+                          line that fits counts, and `*` and `?` stand for any text. Lines about the name that an alert gives its model
+                          ("model:Pump API") are asked first, then a name that is known, then the other lines
+    states                words for an alert that fires, one that is over, and one that nobody has to hear of
+    levels                how bad -> the senders' words for it; spelling does not matter ("SEV-1" is "sev1")
     replay_window_s       a signature with a timestamp further away than this is refused (Slack's and Stripe's schemes use 300)
+    cloudevents           which types of CloudEvents are alerts, changes, or nothing that anybody has to hear of
     cloudevents_per_min   events a minute that one sender of CloudEvents is granted; above it is told to wait (429)
     production_aliases    aliases of the MLflow registry whose move is a deployment
     unknown_models_per_hour  alerts on models that nobody knows open so many incidents an hour, all names together; the rest are
@@ -84,7 +172,10 @@ class IntakePolicy:
     """
 
     models: Mapping[str, str] = field(default_factory=dict)
+    levels: Mapping[str, tuple[str, ...]] = field(default_factory=lambda: dict(WORDS_OF_LEVEL))
+    states: StateWords = StateWords()
     generic: GenericFields = GenericFields()
+    cloudevents: EventTypes = EventTypes()
     replay_window_s: float = 300.0
     cloudevents_per_min: int = 100
     production_aliases: tuple[str, ...] = ("champion", "production")
@@ -96,25 +187,19 @@ class IntakePolicy:
             raise ValueError("replay_window_s must be over 0 and cloudevents_per_min at least 1")
         if self.unknown_models_per_hour < 1:
             raise ValueError("unknown_models_per_hour must be at least 1: an alert must be able to page somebody")
+        if strange := sorted(set(self.levels) - set(LEVELS)):
+            raise ValueError(f"levels: {strange[0]!r} is no level; there are {', '.join(LEVELS)}")
         for pattern, model in self.models.items():
             if ":" not in pattern:
                 raise ValueError(f"models: {pattern!r} must be a label and its value, as in 'service:Pump API'")
             if not MODEL_ID.fullmatch(model):
                 raise ValueError(f"models: {model!r} is no model id: letters, digits, '.', '_' and '-', 100 at most")
 
-    def model_of(self, said: Mapping[str, str]) -> str | None:
-        """The model an alert is about: what the team says of its label, the label, the first pattern that fits; None when nothing
-        names one.
+    def line_for(self, said: Mapping[str, str]) -> str | None:
+        """The first line of `models` that fits something of what was said; only `*` and `?` are wild.
 
-        >>> IntakePolicy(models={"service:Pump*": "pump_failure"}).model_of({"service": "Pump API"})
-        'pump_failure'
+        >>> IntakePolicy(models={"service:Pump*": "pump_failure"}).line_for({"service": "Pump API"})
+        'service:Pump*'
         """
-        named = next((label for label in MODEL_LABELS if said.get(label)), None)
-        # A label that names the model is believed, unless the team says what is meant by just that: "model:Pump API".
-        pairs = [f"{name}:{value}" for name, value in said.items() if named in (None, name)]
-        mapped = (model for pattern, model in self.models.items() if any(_fits(pair, pattern, named) for pair in pairs))
-        return next(mapped, said[named] if named else None)
-
-
-def _fits(pair: str, pattern: str, named: str | None) -> bool:
-    return (named is None or pattern.startswith(f"{named}:")) and fnmatchcase(pair, pattern)
+        pairs = [f"{name}:{value}" for name, value in said.items()]
+        return next((line for line in self.models if any(fits(pair, line) for pair in pairs)), None)

@@ -10,12 +10,12 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 from enum import StrEnum
-from functools import lru_cache
 from itertools import combinations
 
 from mlrunbook.domain.errors import Refused
 from mlrunbook.domain.policy.cluster import ClusterObjects
 from mlrunbook.domain.policy.intake import MODEL_ID
+from mlrunbook.domain.policy.patterns import is_pattern
 
 _PATTERN = re.compile(r"[A-Za-z0-9*?][A-Za-z0-9._*?-]{0,99}")
 
@@ -52,30 +52,6 @@ class Standing:
     @property
     def is_unknown(self) -> bool:
         return self.known is Known.UNKNOWN
-
-
-def is_pattern(name: str) -> bool:
-    return "*" in name or "?" in name
-
-
-@lru_cache(maxsize=1024)
-def _compiled(pattern: str) -> re.Pattern[str]:
-    return re.compile("".join(".*" if c == "*" else "." if c == "?" else re.escape(c) for c in pattern), re.DOTALL)
-
-
-def fits(name: str, pattern: str) -> bool:
-    """Whether the name fits the pattern; only `*` and `?` are special.
-
-    >>> fits("churn_eu", "churn_*"), fits("churn[1]", "churn[1]"), fits("churn1", "churn[1]")
-    (True, True, False)
-    """
-    return _compiled(pattern).fullmatch(name) is not None
-
-
-def most_specific(name: str, patterns: Iterable[str]) -> str | None:
-    """The exact name, else the fitting pattern with the most letters that are not wild; None where none fits."""
-    fitting = [p for p in patterns if p == name or (is_pattern(p) and fits(name, p))]
-    return max(fitting, key=lambda p: (p == name, len(p) - p.count("*") - p.count("?"), p), default=None)
 
 
 def check_models(models: Mapping[str, ModelRules]) -> None:

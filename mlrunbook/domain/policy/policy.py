@@ -23,7 +23,8 @@ from mlrunbook.domain.policy.cluster import ClusterPolicy
 from mlrunbook.domain.policy.compliance import RegulatoryPolicy
 from mlrunbook.domain.policy.intake import IntakePolicy
 from mlrunbook.domain.policy.judging import DriftPolicy, FairnessPolicy, FeatureStorePolicy, RecoveryPolicy, RolloutPolicy, SeverityPolicy
-from mlrunbook.domain.policy.owned import ModelRules, check_models, check_objects, most_specific
+from mlrunbook.domain.policy.owned import ModelRules, check_models, check_objects
+from mlrunbook.domain.policy.patterns import most_specific
 from mlrunbook.domain.roles import Duty, Role, RolesPolicy
 
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -429,9 +430,6 @@ class Policy(Section):
     def family_of(self, type_: IncidentType) -> str:
         """The failure family of an incident type: one incident may be open per model and family."""
         return next((family for family, types in self.families.items() if type_ in types), type_.value)
-
-    def type_of_alert(self, alert_name: str) -> IncidentType | None:
-        return self.alert_types.get(alert_name)
 
     def freeze_at(self, at: datetime) -> FreezeWindow | None:
         """The freeze window that holds at `at`, if any."""

@@ -14,8 +14,8 @@ from typing import Any, NamedTuple
 
 from mlrunbook.domain.people import person_of
 from mlrunbook.domain.policy.alerting import Silence
-from mlrunbook.domain.policy.intake import MAIL, MODEL_ID, MODEL_LABELS, OWN
-from mlrunbook.domain.policy.owned import is_pattern
+from mlrunbook.domain.policy.intake import MAIL, MODEL_ID, OWN
+from mlrunbook.domain.policy.patterns import is_pattern
 from mlrunbook.domain.policy.policy import UNNAMED, Policy, Responder
 from mlrunbook.domain.roles import Role
 
@@ -274,7 +274,7 @@ def _models(policy: Policy) -> Iterator[Doubt]:
 
 
 def _intake(policy: Policy) -> Iterator[Doubt]:
-    """Each pattern is tried on what it says itself."""
+    """Each line is tried on what it says itself."""
     trust = policy.intake.trusted_for
     for kind, senders in (("containment", trust.containment), ("isolation", trust.isolation)):
         at = ("intake", "trusted_for", kind)
@@ -282,14 +282,12 @@ def _intake(policy: Policy) -> Iterator[Doubt]:
             yield Doubt(at, f"trusts {MAIL}: its token passes through other people's servers; leave it out, or know all of them")
         if OWN not in senders:
             yield Doubt(at, f"leaves out {OWN}: what its own monitor and platform find waits for a person then")
-    for pattern, model in policy.intake.models.items():
-        at, (label, _, value) = ("intake", "models", pattern), pattern.partition(":")
-        if label in MODEL_LABELS:
-            yield Doubt(at, f"never counts: an alert with a label {label} is about the model that the label names")
-        elif not label.strip() or not value.strip() or label != label.strip() or value != value.strip():
+    for line in policy.intake.models:
+        at, (label, _, value) = ("intake", "models", line), line.partition(":")
+        if not label.strip() or not value.strip() or label != label.strip() or value != value.strip():
             yield Doubt(at, "never fits: write the label and its value without spaces around the colon, as in 'service:Pump API'")
-        elif (found := policy.intake.model_of({_sample(label): _sample(value)})) != model:
-            why = f"an earlier one takes what it says to {found}; put it first" if found else "it does not even fit what it says itself"
+        elif (first := policy.intake.line_for({_sample(label): _sample(value)})) != line:
+            why = f"the line {first!r} above it takes what it says; put it first" if first else "it does not even fit what it says itself"
             yield Doubt(at, f"never counts: {why}")
 
 

@@ -19,7 +19,7 @@ from mlrunbook.gateway.api.dependencies import NEXT_BEFORE, READER, Before, Limi
 from mlrunbook.gateway.text import clean
 from mlrunbook.gateway.webhooks import proofs, registry
 from mlrunbook.gateway.webhooks.ingest import Receipt, replay, take_change
-from mlrunbook.gateway.webhooks.parsing import ReportedChange
+from mlrunbook.gateway.webhooks.judging import ModelChange
 from mlrunbook.response.world import World
 from mlrunbook.store import quarantine, recent_changes
 from mlrunbook.store.quarantine import Listed
@@ -122,7 +122,7 @@ def _changes(routes: APIRouter, world: World) -> None:
         if not change.ref or not change.author:
             raise Invalid("ref and author must hold more than control characters", field="author" if change.ref else "ref")
         with world.transaction() as conn:
-            is_new = take_change(conn, ReportedChange(body.model, change), source=clean(who.name, 200), now=world.now())
+            is_new = take_change(conn, ModelChange(body.model, change), source=clean(who.name, 200), now=world.now())
         response.status_code = 201 if is_new else 200
         return _out(body.model, change)
 

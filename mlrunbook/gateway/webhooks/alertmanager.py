@@ -9,25 +9,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from mlrunbook.domain.detection.alerts import NormalisedAlert
-from mlrunbook.domain.policy.intake import IntakePolicy
-from mlrunbook.gateway.webhooks.parsing import (
-    Format,
-    Reading,
-    Received,
-    Together,
-    body,
-    collect,
-    fingerprint,
-    model_in,
-    nothing_of,
-    strings,
-    text,
-    time,
-    truncated,
-)
+from mlrunbook.domain.detection.alerts import fingerprint
+from mlrunbook.domain.intake.facts import Facts, State
+from mlrunbook.gateway.webhooks.parsing import Format, Reading, Received, Together, collect, nothing_of, strings, text, time, truncated
 
 VERSION = "4"
+SUMMARIES = ("summary", "description", "message")  # the last one was kube-prometheus' for years and is OpenShift's
+UNANSWERED = ("DatasourceError", "DatasourceNoData")
 
 
 def read(received: Received) -> list[Reading]:
@@ -39,42 +27,49 @@ def read(received: Received) -> list[Reading]:
         return nothing_of(received, 'not an Alertmanager message of version 4: `version` must be "4"')
     if not isinstance(payload.get("alerts"), list):
         return nothing_of(received, "not an Alertmanager message of version 4: `alerts` must be a list")
-    return [members(payload, received.policy, together)]
+    return [members(payload, together)]
 
 
-def members(payload: Mapping[str, Any], policy: IntakePolicy, together: Together) -> Reading:
+def members(payload: Mapping[str, Any], together: Together) -> Reading:
     """The members of `alerts`, as Alertmanager and Grafana send them."""
-    usable, unusable = collect(payload["alerts"], lambda part: _alert(part, policy), together)
+    usable, unusable = collect(payload["alerts"], _alert, together)
     return Reading(usable, unusable, truncated(payload.get("truncatedAlerts")))
 
 
-def _alert(part: Any, policy: IntakePolicy) -> NormalisedAlert | str:
-    """The alert, or the sentence that says why it is none."""
+def _alert(part: Any) -> Facts | str:
+    """What the alert says, or the sentence that says why it is none."""
     if not isinstance(part, dict):
         return "an alert must be a JSON object"
     labels, annotations = strings(part.get("labels")), strings(part.get("annotations"))
-    model, problem = model_in(labels, policy)
-    if problem:
-        return problem
     status = part.get("status")
     if status not in ("firing", "resolved"):
         return "status must be firing or resolved"
     starts_at = time(part.get("startsAt")) if isinstance(part.get("startsAt"), str) else None
     if starts_at is None:
         return "startsAt must be a time as in 2026-01-31T09:00:00Z"
-    name = labels.get("alertname") or "alert"
-    return NormalisedAlert(
-        fingerprint=text(part.get("fingerprint")) or fingerprint(labels),
-        firing=status == "firing",
-        name=name,
-        model=model,
-        model_version=labels.get("model_version") or None,
-        level=labels.get("severity", "").lower(),
-        incident_type=labels.get("incident_type") or None,
-        summary=annotations.get("summary") or annotations.get("description") or f"{name} on {model}",
+    title = labels.get("alertname", "")
+    unanswered = _unanswered(title, annotations)
+    summary = next((annotations[name] for name in SUMMARIES if annotations.get(name)), "")
+    if unanswered:
+        summary = f"Grafana cannot evaluate the rule {labels.get('rulename') or title}: {unanswered}. What it says of the model: nothing"
+    return Facts(
+        identity=text(part.get("fingerprint")) or fingerprint(labels),
+        state=State(status),
+        title=title,
+        said=labels,
+        summary=summary,
+        unanswered=unanswered,
         starts_at=starts_at,
-        body=body(labels, annotations, startsAt=starts_at.isoformat(), generatorURL=text(part.get("generatorURL"))),
+        kept={"annotations": annotations, "startsAt": starts_at.isoformat(), "generatorURL": text(part.get("generatorURL"))},
     )
+
+
+def _unanswered(title: str, annotations: Mapping[str, str]) -> str:
+    """Grafana's own alerts about a rule whose data source does not answer, or answers nothing."""
+    if title not in UNANSWERED:
+        return ""
+    why = annotations.get("Error") or annotations.get("error")
+    return f"{title}: {why}" if why else title
 
 
 def whole(part: Any, version: str = VERSION) -> Any:

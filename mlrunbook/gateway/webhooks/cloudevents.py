@@ -15,30 +15,33 @@ from dataclasses import replace
 from typing import Any
 from urllib.parse import unquote
 
-from mlrunbook.domain.detection.alerts import NormalisedAlert
+from mlrunbook.domain.detection.alerts import fingerprint
+from mlrunbook.domain.intake.facts import Facts, State
+from mlrunbook.domain.intake.words import meaning, plain
 from mlrunbook.domain.observed import Change
-from mlrunbook.domain.policy.intake import CHANGE_KINDS
+from mlrunbook.domain.policy.intake import CHANGE_KINDS, IntakePolicy
 from mlrunbook.gateway.webhooks.parsing import (
     Format,
     Reading,
     Received,
     ReportedChange,
     Unusable,
-    body,
-    fingerprint,
-    model_in,
     nothing_of,
     over_limit,
     strings,
     text,
     time,
+    words_of_state,
 )
 
 STRUCTURED, BATCH = "application/cloudevents+json", "application/cloudevents-batch+json"
 MAX_EVENTS = 1_000  # of one batch: each is a delivery of its own, and the order in which they come counts
 REQUIRED = ("id", "source", "type")
-OVER = re.compile(r"[._-](resolved|recovered|cleared)$")
-OF_SUBJECT = re.compile(r"\bmodels/(?P<model>[^/]+)(/versions/(?P<model_version>[^/]+))?")
+VERSION_OF_TYPE = re.compile(r"[./]v?\d+(\.\d+)*$")  # CDEvents and many others end the type in its version
+OVER = re.compile(r"[._-](resolved|recovered|cleared|closed|ended)$", re.IGNORECASE)
+FINDINGS = ("drift", "driftdetected", "isdrift", "datadrift", "datadriftdetected", "violations", "violationcount", "anomaly", "anomalies")
+BEGINS = re.compile(r"[._-](detected|reported|triggered|raised|opened|firing|started)$", re.IGNORECASE)  # what OVER is the other end of
+OF_SUBJECT = re.compile(r"\bmodels/(?P<model>[^/:@]+)(?:(?:/versions/|[:@])(?P<model_version>[^/:@]+))?")
 
 
 def accepts(headers: Mapping[str, str]) -> bool:
@@ -51,7 +54,8 @@ def read(received: Received) -> list[Reading]:
     """One reading an event, each with the event's own number."""
     if "ce-specversion" in received.headers:
         attributes = {name[3:]: unquote(value) for name, value in received.headers.items() if name.startswith("ce-")}
-        return [_event(attributes | {"data": received.payload}, received)]
+        event = attributes | {"data": received.payload}
+        return [replace(_event(event, received), part=event)]
     if received.problem:
         return nothing_of(received, received.problem)
     events = received.payload if isinstance(received.payload, list) else [received.payload]
@@ -62,47 +66,62 @@ def read(received: Received) -> list[Reading]:
 def _event(event: Any, received: Received) -> Reading:
     if not isinstance(event, dict) or event.get("specversion") != "1.0" or not all(text(event.get(name)) for name in REQUIRED):
         return Reading(unusable=[Unusable(event, 'not a CloudEvent: it has `specversion` "1.0", `id`, `source` and `type`')])
-    data = _data(event)
-    said = _said(event, data)
+    said, named = _said(event, _data(event)), _of_subject(event)
     delivery = f"{text(event['source'])} {text(event['id'])}"
-    model, problem = model_in(said, received.policy, what="field of its data")
-    if problem:
-        return Reading(unusable=[Unusable(event, problem)])
-    at = time(event.get("time")) or received.at
+    facts = replace(_facts(event, said, received), model=named)
+    kind = _kind(event, said, received.policy)
+    if facts.state is State.IGNORED or kind == "ignored":
+        return Reading(delivery_id=delivery)
+    if kind in CHANGE_KINDS:
+        ref = said.get("ref") or said.get("version") or named[1] or said.get("artifactId") or text(event["id"])
+        at = facts.seen_at or received.at
+        change = Change(kind, ref, said.get("author") or text(event["source"]), at, said)
+        return Reading(changes=[ReportedChange(facts, change)], delivery_id=delivery)
+    return Reading([facts], delivery_id=delivery)
+
+
+def _kind(event: dict[str, Any], said: dict[str, str], policy: IntakePolicy) -> str:
+    """What the sender says itself counts first; of one that says it fires, no type makes nothing."""
     if said.get("kind") in CHANGE_KINDS and said.get("ref"):
-        change = Change(said["kind"], said["ref"], said.get("author") or text(event["source"]), at, said)
-        return Reading(changes=[ReportedChange(model, change)], delivery_id=delivery)
-    return Reading([_alert(event, said, model, at)], delivery_id=delivery)
+        return said["kind"]
+    if any(plain(name) in FINDINGS and value.casefold() in ("false", "0", "no", "none") for name, value in said.items()):
+        return "ignored"  # a report that found nothing
+    fires = any(meaning(said[name], words_of_state(policy)) == State.FIRING for name in ("status", "state") if said.get(name))
+    if fires or said.get("alertname"):
+        return "alert"
+    return policy.cloudevents.kind_of(VERSION_OF_TYPE.sub("", text(event["type"]))) or "alert"
 
 
-def _alert(event: dict[str, Any], said: dict[str, str], model: str, at: Any) -> NormalisedAlert:
-    type_ = text(event["type"])
+def _facts(event: dict[str, Any], said: dict[str, str], received: Received) -> Facts:
+    type_ = VERSION_OF_TYPE.sub("", text(event["type"]))
     plain = OVER.sub("", type_)
-    name = said.get("alertname") or plain
     measured = " ".join(filter(None, (said.get("metric"), said.get("feature"), said.get("value"))))
     limit = f" against {said['threshold']}" if said.get("threshold") else ""
-    return NormalisedAlert(
-        fingerprint=fingerprint(text(event["source"]), plain, text(event.get("subject")), said.get("dedup_key", "")),
-        firing=type_ == plain and said.get("status", "").lower() not in ("resolved", "recovered", "ok"),
-        name=name,
-        model=model,
-        model_version=said.get("model_version") or said.get("version"),
-        level=said.get("severity", "").lower(),
-        incident_type=said.get("incident_type"),
-        summary=said.get("summary") or said.get("message") or f"{name} on {model}" + (f": {measured}{limit}" if measured else ""),
-        starts_at=at,
-        body=body(said | {"alertname": name}, {}),
-        start_is_stated=False,
-        part=event,
+    title = said.get("alertname") or plain
+    return Facts(
+        identity=fingerprint(text(event["source"]), BEGINS.sub("", plain), text(event.get("subject")), said.get("dedup_key", "")),
+        state=State.RESOLVED if type_ != plain else _state(said, received.policy),
+        title=title,
+        said=said,
+        summary=said.get("summary") or said.get("message") or (f"{title}: {measured}{limit}" if measured else ""),
+        seen_at=time(event.get("time")),
     )
 
 
+def _state(said: Mapping[str, str], policy: IntakePolicy) -> State:
+    found = (meaning(said[name], words_of_state(policy)) for name in ("status", "state") if said.get(name))
+    return State(next(filter(None, found), State.FIRING))
+
+
 def _said(event: dict[str, Any], data: Any) -> dict[str, str]:
-    """Attributes, then what the subject names, then the data: the later ones know better."""
+    """Attributes, then the data: it knows better."""
     attributes = {name: value for name, value in strings(event).items() if value and name not in ("data", "data_base64")}
-    of_subject = OF_SUBJECT.search(text(event.get("subject")))
-    found = {k: v for k, v in of_subject.groupdict().items() if v} if of_subject else {}
-    return attributes | found | {name: value for name, value in strings(data).items() if value}
+    return attributes | {name: value for name, value in strings(data).items() if value}
+
+
+def _of_subject(event: dict[str, Any]) -> tuple[str, str]:
+    found = OF_SUBJECT.search(text(event.get("subject")))
+    return (found["model"], found["model_version"] or "") if found else ("", "")
 
 
 def _data(event: dict[str, Any]) -> Any:

@@ -20,7 +20,7 @@ def read(received: Received) -> list[Reading]:
         return nothing_of(received, 'not a Grafana alerting message: `version` must be "1"')
     if not isinstance(payload.get("alerts"), list):
         return nothing_of(received, "not a Grafana alerting message: `alerts` must be a list")
-    return [alertmanager.members(payload, received.policy, together)]
+    return [alertmanager.members(payload, together)]
 
 
 together = partial(alertmanager.together, version=VERSION)

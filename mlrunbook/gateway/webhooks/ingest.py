@@ -25,7 +25,8 @@ from mlrunbook.domain.policy.policy import Policy
 from mlrunbook.domain.roles import Role
 from mlrunbook.gateway.text import clean
 from mlrunbook.gateway.webhooks import proofs
-from mlrunbook.gateway.webhooks.parsing import ExternalNote, Format, Reading, Received, ReportedChange, Unusable
+from mlrunbook.gateway.webhooks.judging import Judgement, ModelChange, judge_all, names_in
+from mlrunbook.gateway.webhooks.parsing import ExternalNote, Format, Received, Unusable
 from mlrunbook.response.communication.escalation import acknowledge
 from mlrunbook.response.lifecycle.alert_intake import AlertBatch, Hold, homes_of, note_once
 from mlrunbook.response.world import World
@@ -78,10 +79,12 @@ def ingest(world: World, form: Format, message: Received, body: bytes, *, sender
 
     A long message is stored in slices, each a transaction, so that nobody waits for the whole of it. What cannot be used comes last.
     """
-    readings = confined(form.read(message), sender)
-    letter, total = Letter(form, message, body, sender, _standings(world, readings)), Receipt()
+    read = form.read(message)
+    standings = world.known_models.of(world.policy, names_in(read))  # before any transaction: a registry that hangs must hold none open
+    readings = confined(judge_all(read, world.policy, standings, received_at=message.at), sender)
+    letter, total = Letter(form, message, body, sender, standings), Receipt()
 
-    def take(conn: Connection, pieces: Sequence[Reading]) -> Receipt:
+    def take(conn: Connection, pieces: Sequence[Judgement]) -> Receipt:
         return _take(conn, world.policy, letter, pieces)
 
     for some in slices(readings):
@@ -95,16 +98,16 @@ def ingest(world: World, form: Format, message: Received, body: bytes, *, sender
     return total + Receipt(quarantined=len(unusable))
 
 
-def confined(readings: Sequence[Reading], sender: Identity) -> list[Reading]:
+def confined(readings: Sequence[Judgement], sender: Identity) -> list[Judgement]:
     """What the sender may say. NotApproved when none of it is about a model that its token is good for."""
     if not sender.limits.models:
         return list(readings)
-    found, refused, allowed = list[Reading](), 0, 0
+    found, refused, allowed = list[Judgement](), 0, 0
     for reading in readings:
-        alerts = [alert for alert in reading.alerts if sender.may_see(alert.model)]
+        alerts = [alert for alert in reading.alerts if not alert.model or sender.may_see(alert.model)]
         changes = [told for told in reading.changes if sender.may_see(told.model)]
         why = f"the token of {sender.name} is limited to the models {', '.join(sender.limits.models)}"
-        others = [Unusable(alert.part or reading.part, why) for alert in reading.alerts if not sender.may_see(alert.model)]
+        others = [Unusable(alert.part or reading.part, why) for alert in reading.alerts if alert.model and not sender.may_see(alert.model)]
         others += [Unusable(reading.part, why)] * (len(changes) < len(reading.changes))
         refused, allowed = refused + len(others), allowed + len(alerts) + len(changes)
         found.append(replace(reading, alerts=alerts, changes=changes, unusable=[*reading.unusable, *others]))
@@ -140,24 +143,19 @@ class Letter:
             message = quarantine.Message(self.form.name, part, reason, self.sender.name, kept, proofs.of(self.sender))
             quarantine.keep(conn, message, now=self.message.at)
 
-    def refuse(self, pieces: Sequence[Reading], why: str) -> Receipt:
+    def refuse(self, pieces: Sequence[Judgement], why: str) -> Receipt:
         """By the database: these, and never what came with them."""
         self.refused += [Unusable(_part(piece), why) for piece in pieces]
         return Receipt()
 
 
-def _part(piece: Reading) -> Any:
+def _part(piece: Judgement) -> Any:
     return piece.alerts[0].part if piece.alerts and piece.alerts[0].part is not None else piece.part
 
 
-def _standings(world: World, readings: Iterable[Reading]) -> dict[str, Standing]:
-    """Asked before the store's transaction begins: a registry that hangs must not hold it open."""
-    return world.known_models.of(world.policy, {alert.model for reading in readings for alert in reading.alerts if alert.firing})
-
-
-def slices(readings: Iterable[Reading]) -> Iterator[list[Reading]]:
+def slices(readings: Iterable[Judgement]) -> Iterator[list[Judgement]]:
     """What is stored at once: a part of the message each, but for one that its sender numbered as a whole."""
-    some: list[Reading] = []
+    some: list[Judgement] = []
     models, ended = set[str](), set[str]()
     for piece in _pieces(readings):
         begins_again = any(alert.firing and alert.fingerprint in ended for alert in piece.alerts)  # what ends is stored after what fires
@@ -171,18 +169,18 @@ def slices(readings: Iterable[Reading]) -> Iterator[list[Reading]]:
         yield some
 
 
-def _pieces(readings: Iterable[Reading]) -> Iterator[Reading]:
+def _pieces(readings: Iterable[Judgement]) -> Iterator[Judgement]:
     for reading in readings:
         if reading.delivery_id is None and len(reading.alerts) > 1:
             for alert in sorted(reading.alerts, key=lambda a: (not a.firing, a.model)):
-                yield Reading([alert], truncated=reading.truncated)
+                yield Judgement([alert], truncated=reading.truncated)
             reading = replace(reading, alerts=())
         if reading.alerts or reading.changes or reading.words or reading.delivery_id is not None:
             yield replace(reading, unusable=())
 
 
 def _store_slice(
-    world: World, letter: Letter, pieces: Sequence[Reading], take: Callable[[Connection, Sequence[Reading]], Receipt]
+    world: World, letter: Letter, pieces: Sequence[Judgement], take: Callable[[Connection, Sequence[Judgement]], Receipt]
 ) -> Receipt:
     """One transaction. What the database refuses is found by halves and put aside alone."""
     try:
@@ -196,12 +194,12 @@ def _store_slice(
     return _store_slice(world, letter, pieces[:half], take) + _store_slice(world, letter, pieces[half:], take)
 
 
-def _take(conn: Connection, policy: Policy, letter: Letter, pieces: Sequence[Reading]) -> Receipt:
+def _take(conn: Connection, policy: Policy, letter: Letter, pieces: Sequence[Judgement]) -> Receipt:
     name, now = letter.form.name, letter.message.at
     keys = [webhook_deliveries.key_of(name, p.delivery_id, letter.sender.name) if p.delivery_id else None for p in pieces]
     said = webhook_deliveries.begin_all(conn, name, filter(None, keys), now=now) if any(keys) else {}
     said |= _answered_by_number(conn, name, {key: piece for key, piece in zip(keys, pieces, strict=True) if key and key not in said})
-    fresh, again, seen = list[tuple[str | None, Reading]](), list[str](), set(said)
+    fresh, again, seen = list[tuple[str | None, Judgement]](), list[str](), set(said)
     for key, piece in zip(keys, pieces, strict=True):
         if key is not None and key in seen:
             again.append(key)
@@ -222,7 +220,7 @@ def _take(conn: Connection, policy: Policy, letter: Letter, pieces: Sequence[Rea
     return sum([*receipts, *repeats], Receipt())
 
 
-def _answered_by_number(conn: Connection, source: str, begun: Mapping[str, Reading]) -> dict[str, Any]:
+def _answered_by_number(conn: Connection, source: str, begun: Mapping[str, Judgement]) -> dict[str, Any]:
     """What was answered before senders were told apart, when the plain number was kept, for 14 days. The number alone proves nothing then:
     it may be another sender's. An alert that is not known here is taken in."""
     numbers = {key: clean(piece.delivery_id or "", 300) for key, piece in begun.items()}
@@ -236,7 +234,7 @@ def _was_told(conn: Connection, source: str, alert: NormalisedAlert) -> bool:
     return any(one.incident_id is not None or one.status == "firing" if alert.firing else one.status == "resolved" for one in told)
 
 
-def store(conn: Connection, policy: Policy, letter: Letter, readings: Sequence[Reading], *, hold: Hold, now: datetime) -> list[Receipt]:
+def store(conn: Connection, policy: Policy, letter: Letter, readings: Sequence[Judgement], *, hold: Hold, now: datetime) -> list[Receipt]:
     """What can be used of each reading; what must wait goes to `hold`."""
     name, held = letter.form.name, set[tuple[int, str]]()
 
@@ -265,7 +263,7 @@ def _kept(alert: NormalisedAlert, proven_as: str) -> NormalisedAlert:
     return replace(alert, body={**alert.body, PROVEN_AS: proven_as, INCIDENT_TYPE: alert.incident_type})
 
 
-def take_change(conn: Connection, told: ReportedChange, *, source: str, now: datetime) -> bool:
+def take_change(conn: Connection, told: ModelChange, *, source: str, now: datetime) -> bool:
     """Keep a change and note it on what is open about that model. False when it is known."""
     change = told.change
     if not recent_changes.put(conn, told.model, change, source=source, now=now):
@@ -317,18 +315,19 @@ def replay(world: World, form: Format, number: int) -> Receipt:
         sender = proofs.sender_of(conn, kept, now=world.now(), window_s=world.policy.intake.replay_window_s)
     message = received(kept.body, kept.headers, world)
     whole = Received(form.whole(message.payload), message.headers, kept.received_at, message.policy, message.problem)
+    read = form.read(whole)
+    standings = world.known_models.of(world.policy, names_in(read), fresh=True)
     try:
-        readings = confined(form.read(whole), sender)
+        readings = confined(judge_all(read, world.policy, standings, received_at=whole.at), sender)
     except NotApproved as error:
         raise Refused(f"number {number} still cannot be used: {error}") from error
-    models = {alert.model for reading in readings for alert in reading.alerts if alert.firing}
-    letter = Letter(form, whole, kept.body, sender, world.known_models.of(world.policy, models, fresh=True))
+    letter = Letter(form, whole, kept.body, sender, standings)
     held: dict[tuple[int, str], Unusable] = {}
 
     def wait(alert: NormalisedAlert, why: str, _: bool) -> None:
         held[id(alert.part), alert.fingerprint] = Unusable(alert.part, why)
 
-    def take(conn: Connection, pieces: Sequence[Reading]) -> Receipt:
+    def take(conn: Connection, pieces: Sequence[Judgement]) -> Receipt:
         return sum(store(conn, world.policy, letter, pieces, hold=wait, now=world.now()), Receipt())
 
     total, parts = Receipt(), 0

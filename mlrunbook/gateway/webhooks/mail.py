@@ -20,11 +20,13 @@ from aiosmtpd.smtp import SMTP, Envelope, Session
 from mlrunbook.base import tokens
 from mlrunbook.base.edge import Edge, Limits, address_of
 from mlrunbook.base.tokens import Identity, Scope
-from mlrunbook.domain.detection.alerts import NormalisedAlert
 from mlrunbook.domain.errors import Invalid, NotApproved, RunbookError
+from mlrunbook.domain.intake.facts import Facts, State
+from mlrunbook.domain.intake.words import meaning
+from mlrunbook.domain.policy.intake import IntakePolicy
 from mlrunbook.gateway.webhooks import mail_parsing
 from mlrunbook.gateway.webhooks.ingest import ingest, received
-from mlrunbook.gateway.webhooks.parsing import Format, Reading, Received, body, fingerprint, model_in, nothing_of, text, time
+from mlrunbook.gateway.webhooks.parsing import Format, Reading, Received, nothing_of, text, time, words_of_state
 from mlrunbook.response.world import World
 
 log = logging.getLogger(__name__)
@@ -43,8 +45,13 @@ END_OF_HEADER = re.compile(rb"\r?\n\r?\n")
 SUBJECT = re.compile(rb"^subject:(.*(?:\n[ \t].*)*)", re.IGNORECASE | re.MULTILINE)
 TOKEN = mail_parsing.TOKEN
 FIELD = re.compile(r"^\s*([A-Za-z][A-Za-z _-]{0,30}?)\s*[:=]\s*(\S.*)$")
-STATUS = re.compile(r"\b(firing|triggered|alerting|resolved|recovered|ok|closed)\b(:\d+)?", re.IGNORECASE)
-OVER = ("resolved", "recovered", "ok", "closed")
+STATUS_PLACES = (
+    re.compile(
+        r"^\W*(?:(?:re|fwd?|aw|wg)\s*:\s*)*(?P<word>[A-Za-z]+(?:[ _-][A-Za-z]+)?)\s*(?::\d*|\s-\s|\|)", re.IGNORECASE
+    ),  # "ALARM: ..."
+    re.compile(r"[\[(]\s*(?P<word>[A-Za-z]+(?:[ _-][A-Za-z]+)?)(?::\d+)?\s*[\])]"),  # "[FIRING:1] ..."
+    re.compile(r"\b(?:is|are|now)\s+(?P<word>[A-Za-z]+)\b"),  # "Monitor is DOWN: ..."
+)
 
 
 def read(received: Received) -> list[Reading]:
@@ -52,28 +59,34 @@ def read(received: Received) -> list[Reading]:
     payload = received.payload
     if not isinstance(payload, dict) or not isinstance(payload.get("text"), str):
         return nothing_of(received, "not a mail")
-    subject, said = text(payload.get("subject")), _fields(payload["text"])
-    delivery = text(payload.get("message_id")) or None
-    model, problem = model_in({"subject": subject, "from": text(payload.get("from"))} | said, received.policy, what="line `Model: ...` or")
-    if problem:
-        return nothing_of(received, problem)
-    found = STATUS.search(subject)
-    status = said.get("status", found[1] if found else "firing").lower()
-    name = said.get("alertname") or said.get("alert") or re.sub(r"\W+", " ", STATUS.sub("", subject)).strip() or "alert"
-    alert = NormalisedAlert(
-        fingerprint=fingerprint(model, name),
-        firing=status not in OVER,
-        name=name,
-        model=model,
-        model_version=said.get("model_version") or said.get("version") or None,
-        level=said.get("severity", "").lower(),
-        incident_type=said.get("incident_type") or None,
-        summary=said.get("summary") or subject or f"{name} on {model}",
-        starts_at=time(said.get("started_at")) or received.at,
-        body=body(said | {"alertname": name}, {"subject": subject, "from": text(payload.get("from"))}),
-        start_is_stated=False,
+    subject, fields = text(payload.get("subject")), _fields(payload["text"])
+    origin = {"subject": subject, "from": text(payload.get("from"))}
+    title, state = titled(subject, received.policy)
+    if fields.get("status"):
+        state = meaning(fields["status"], words_of_state(received.policy)) or state
+    title = fields.get("alertname") or fields.get("alert") or re.sub(r"\W+", " ", title).strip() or "alert"
+    facts = Facts(
+        identity="",
+        state=State(state),
+        title=title,
+        said=origin | fields,
+        summary=fields.get("summary") or subject,
+        model_version=fields.get("model_version") or fields.get("version") or "",
+        seen_at=time(fields.get("started_at")),
+        kept={"annotations": origin},
     )
-    return [Reading([alert], delivery_id=delivery)]
+    delivery = text(payload.get("message_id")) or None
+    return [Reading([facts] if facts.state is not State.IGNORED else [], delivery_id=delivery)]
+
+
+def titled(subject: str, policy: IntakePolicy) -> tuple[str, str]:
+    """(the subject without the word that says how it stands, firing or resolved). Only a word in brackets, at the beginning or after
+    "is" counts: "check of pumps NOT OK" is no end."""
+    for place in STATUS_PLACES:
+        for match in place.finditer(subject):
+            if (state := meaning(match["word"], words_of_state(policy))) is not None:
+                return f"{subject[: match.start()]} {subject[match.end() :]}", state
+    return subject, State.FIRING
 
 
 def _fields(lines: str) -> dict[str, str]:

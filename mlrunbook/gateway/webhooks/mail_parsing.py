@@ -80,8 +80,10 @@ class _Text(HTMLParser):
 
     def handle_starttag(self, tag: str, attrs: Any) -> None:
         self._hidden += tag in ("script", "style")
-        if tag in ("br", "p", "div", "tr", "li", "h1", "h2", "h3"):
+        if tag in ("br", "p", "div", "tr", "li", "dt", "h1", "h2", "h3"):
             self.words.append("\n")
+        if tag in ("td", "th", "dd") and "".join(self.words[-3:]).strip(" \t\r").endswith("\n") is False:
+            self.words.append(": ")  # a label and its value in two columns
 
     def handle_endtag(self, tag: str) -> None:
         self._hidden -= tag in ("script", "style") and self._hidden > 0

@@ -5,8 +5,9 @@ Fields: mlflow/mlflow mlflow/webhooks (entity, action, timestamp, data). Deliver
 
 from __future__ import annotations
 
+from mlrunbook.domain.intake.facts import Facts, State
 from mlrunbook.domain.observed import Change
-from mlrunbook.gateway.webhooks.parsing import Format, Reading, Received, ReportedChange, model_in, nothing_of, strings, text, time, within
+from mlrunbook.gateway.webhooks.parsing import Format, Reading, Received, ReportedChange, nothing_of, strings, text, time, within
 
 
 def read(received: Received) -> list[Reading]:
@@ -19,12 +20,11 @@ def read(received: Received) -> list[Reading]:
     if kind is None:
         return [Reading(delivery_id=delivery)]  # prompts, experiments and the like change no model that serves
     said = strings(data)
-    model, problem = model_in({"registered_model": said.get("name", ""), "model": said.get("name", "")}, received.policy, what="name")
-    if problem:
-        return nothing_of(received, problem)
-    ref = said.get("version") or said.get("alias") or said.get("key") or said.get("name", "")
-    told = Change(kind, ref, "MLflow registry", time(within(payload, "timestamp")) or received.at, said | {"event": f"{entity}.{action}"})
-    return [Reading(changes=[ReportedChange(model, told)], delivery_id=delivery)]
+    name = said.get("name", "")
+    ref = said.get("version") or said.get("alias") or said.get("key") or name
+    change = Change(kind, ref, "MLflow registry", time(within(payload, "timestamp")) or received.at, said | {"event": f"{entity}.{action}"})
+    facts = Facts(name, State.FIRING, f"{entity}.{action}", {"registered_model": name}, model_fields=("registered_model",))
+    return [Reading(changes=[ReportedChange(facts, change)], delivery_id=delivery)]
 
 
 def _kind(entity: str, action: str, alias: str, production_aliases: tuple[str, ...]) -> str | None:

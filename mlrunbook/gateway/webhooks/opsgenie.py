@@ -5,15 +5,12 @@ Fields: docs.opsgenie.com, webhook integration and alert action data. Opsgenie s
 
 from __future__ import annotations
 
-from mlrunbook.domain.detection.alerts import NormalisedAlert
+from mlrunbook.domain.intake.facts import Facts, State
 from mlrunbook.gateway.webhooks.parsing import (
-    LEVEL_OF_PRIORITY,
     ExternalNote,
     Format,
     Reading,
     Received,
-    body,
-    model_in,
     nothing_of,
     own_incident,
     person,
@@ -25,7 +22,7 @@ from mlrunbook.gateway.webhooks.parsing import (
     within,
 )
 
-FIRING = ("create", "acknowledge", "unacknowledge", "escalate")
+FIRING = ("create", "acknowledge", "unacknowledge", "escalate", "addtags", "updatedetails", "updatepriority", "updatemessage")
 RESOLVED = ("close", "delete")
 
 
@@ -49,24 +46,16 @@ def read(received: Received) -> list[Reading]:
         return [Reading(words=words)]
     said = tags(alert.get("tags")) | strings(alert.get("details"))
     fields = {name: value for name, value in strings(alert).items() if value and name not in said}
-    model, problem = model_in(fields | said, received.policy, what="tag or detail")
-    if problem:
-        return nothing_of(received, problem)
-    name = said.get("alertname") or text(alert.get("message")) or "alert"
-    found = NormalisedAlert(
-        fingerprint=identity,
-        firing=action in FIRING,
-        name=name,
-        model=model,
-        model_version=said.get("model_version") or said.get("version") or None,
-        level=LEVEL_OF_PRIORITY.get(fields.get("priority", ""), ""),
-        incident_type=said.get("incident_type") or None,
-        summary=text(alert.get("message")) or f"{name} on {model}",
-        starts_at=time(alert.get("createdAt")) or received.at,
-        body=body(said | {"alertname": name}, fields),
-        start_is_stated=time(alert.get("createdAt")) is not None,
+    facts = Facts(
+        identity=identity,
+        state=State.RESOLVED if action in RESOLVED else State.FIRING,
+        title=said.get("alertname") or text(alert.get("message")),
+        said=fields | said,
+        summary=text(alert.get("message")),
+        starts_at=time(alert.get("createdAt")),
+        kept={"annotations": fields},
     )
-    return [Reading([found], words=words)]
+    return [Reading([facts], words=words)]
 
 
 FORMAT = Format("opsgenie", read)

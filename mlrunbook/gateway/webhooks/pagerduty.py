@@ -8,18 +8,16 @@ from __future__ import annotations
 
 from typing import Any
 
-from mlrunbook.domain.detection.alerts import NormalisedAlert
+from mlrunbook.domain.detection.alerts import fingerprint
+from mlrunbook.domain.intake.facts import Facts, State
 from mlrunbook.domain.observed import Change
 from mlrunbook.domain.policy.intake import CHANGE_KINDS
 from mlrunbook.gateway.webhooks.parsing import (
-    LEVEL_OF_PRIORITY,
     ExternalNote,
     Format,
     Reading,
     Received,
     ReportedChange,
-    body,
-    model_in,
     nothing_of,
     own_incident,
     person,
@@ -32,6 +30,8 @@ from mlrunbook.gateway.webhooks.parsing import (
 
 OPENS = ("incident.triggered", "incident.acknowledged", "incident.reopened", "incident.escalated", "incident.unacknowledged")
 RESOLVES = ("incident.resolved",)
+STATES_OF_ACTION = {"trigger": State.FIRING, "acknowledge": State.FIRING, "resolve": State.RESOLVED}
+FIELDS_COME = "incident.custom_field_values.updated"
 
 
 def read(received: Received) -> list[Reading]:
@@ -39,9 +39,31 @@ def read(received: Received) -> list[Reading]:
     event = within(payload, "event")
     if isinstance(event, dict):
         return _event(received, event)
-    if isinstance(within(payload, "payload"), dict) and within(payload, "event_action") is None:
+    if isinstance(payload, dict) and payload.get("event_action") is not None:
+        return _alert_event(received, payload)
+    if isinstance(within(payload, "payload"), dict):
         return _change(received, payload["payload"])
-    return nothing_of(received, "neither a PagerDuty V3 webhook (`event`) nor a change event (`payload`)")
+    return nothing_of(received, "neither a PagerDuty V3 webhook (`event`) nor an event of its Events API (`payload`)")
+
+
+def _alert_event(received: Received, sent: dict[str, Any]) -> list[Reading]:
+    """Events API v2: what anything that pages PagerDuty sends."""
+    action, said = text(sent.get("event_action")), sent.get("payload")
+    state = STATES_OF_ACTION.get(action)
+    identity = text(sent.get("dedup_key"))
+    if state is None or not (isinstance(said, dict) or identity):
+        return nothing_of(received, "an event of PagerDuty's Events API has `event_action` (trigger, acknowledge, resolve) and `payload`")
+    fields = {name: value for name, value in strings(said).items() if value} | strings(within(said, "custom_details"))
+    facts = Facts(
+        identity=identity or (fingerprint(fields.get("source", ""), fields.get("summary", "")) if fields else ""),
+        state=state,
+        title=fields.get("class") or fields.get("summary", ""),
+        said=fields,
+        summary=fields.get("summary", ""),
+        levels=(fields.get("severity", ""),),
+        seen_at=time(within(said, "timestamp")),
+    )
+    return [Reading([facts])]
 
 
 def _event(received: Received, event: dict[str, Any]) -> list[Reading]:
@@ -55,7 +77,12 @@ def _event(received: Received, event: dict[str, Any]) -> list[Reading]:
             ExternalNote("note", by, f"{by} noted in PagerDuty: {text(data.get('content'), 1000)}", f"pagerduty:{number}", None, _id(data))
         ]
         return [Reading(words=words, delivery_id=number)]
-    if kind not in OPENS + RESOLVES:  # a ping, a new priority, a status update: nothing to do here
+    if kind == FIELDS_COME and _id(data):  # of an incident that came without them
+        facts = Facts(
+            _id(data), State.FIRING, "", _custom_fields(data), summary="a PagerDuty incident", seen_at=time(event.get("occurred_at"))
+        )
+        return [Reading([facts], delivery_id=number)]
+    if kind not in OPENS + RESOLVES or _is_merge(data):  # a ping, a new priority, a status update: nothing to do here
         return [Reading(delivery_id=number)]
     identity, own = text(data.get("id")), own_incident(text(data.get("incident_key")))
     words = []
@@ -66,13 +93,23 @@ def _event(received: Received, event: dict[str, Any]) -> list[Reading]:
         words = [ExternalNote("note", by, f"{by} resolved the page in PagerDuty", f"pagerduty:{number}", own, identity)]
     if own:
         return [Reading(words=words, delivery_id=number)]
-    alert = _alert(received, data, firing=kind in OPENS)
-    if isinstance(alert, str):
-        return nothing_of(received, alert)  # without the delivery's number: sent again after the policy is mended, it is read
-    return [Reading([alert], words=words, delivery_id=number)]
+    if not identity:
+        return nothing_of(received, "the incident has no `id`")
+    return [Reading([_facts(data, kind, identity)], words=words, delivery_id=number)]
 
 
-def _alert(received: Received, data: dict[str, Any], *, firing: bool) -> NormalisedAlert | str:
+def _is_merge(data: dict[str, Any]) -> bool:
+    """It goes on as another incident, and has not ended."""
+    return text(within(data, "resolve_reason", "type")) == "merge_resolve_reason"
+
+
+def _custom_fields(data: dict[str, Any]) -> dict[str, str]:
+    given = data.get("custom_fields")
+    fields = [one for one in given if isinstance(one, dict)] if isinstance(given, list) else []
+    return {text(one.get("name")): text(one.get("value")) for one in fields if text(one.get("name")) and text(one.get("value"))}
+
+
+def _facts(data: dict[str, Any], kind: str, identity: str) -> Facts:
     """The PagerDuty incident as an alert. It has no labels: what the policy maps is its service, title, key, team and custom fields."""
     said = {
         "service": text(within(data, "service", "summary")),
@@ -82,50 +119,33 @@ def _alert(received: Received, data: dict[str, Any], *, firing: bool) -> Normali
         "team": text(within(data, "teams", "0", "summary")),
         "priority": text(within(data, "priority", "summary")),
         "urgency": text(data.get("urgency")),
-    }
-    custom = data.get("custom_fields")
-    if isinstance(custom, list):
-        said |= {text(f.get("name")): text(f.get("value")) for f in custom if isinstance(f, dict) and text(f.get("name"))}
+    } | _custom_fields(data)
     said = {name: value for name, value in said.items() if value}
-    model, problem = model_in(said, received.policy, what="custom field")
-    if problem:
-        return problem
-    starts_at = time(data.get("created_at"))
-    identity = text(data.get("id"))
-    if not identity:
-        return "the incident has no `id`"
-    return NormalisedAlert(
-        fingerprint=identity,
-        firing=firing,
-        name=said.get("title", "alert"),
-        model=model,
-        model_version=said.get("model_version"),
-        level=LEVEL_OF_PRIORITY.get(said.get("priority", "")) or {"high": "critical", "low": "info"}.get(said.get("urgency", ""), ""),
-        incident_type=said.get("incident_type"),
-        summary=said.get("title") or f"PagerDuty incident on {model}",
-        starts_at=starts_at or received.at,
-        body=body(said, {"url": text(data.get("html_url"))}),
-        start_is_stated=starts_at is not None,
+    return Facts(
+        identity=identity,
+        state=State.FIRING if kind in OPENS else State.RESOLVED,
+        title=said.get("title", ""),
+        said=said,
+        summary=said.get("title") or "a PagerDuty incident",
+        starts_at=None if kind == "incident.reopened" else time(data.get("created_at")),
+        kept={"annotations": {"url": text(data.get("html_url"))}},
     )
 
 
 def _change(received: Received, change: dict[str, Any]) -> list[Reading]:
     said = {name: value for name, value in strings(change).items() if value} | strings(change.get("custom_details"))
-    model, problem = model_in(said, received.policy, what="custom detail")
-    if problem:
-        return nothing_of(received, problem)
     kind = said.get("kind", "")
     version = said.get("version") or said.get("model_version") or ""
     if kind not in CHANGE_KINDS:
         kind = "deployment" if version else "infrastructure"
-    told = Change(
+    made = Change(
         kind=kind,
         ref=version or said.get("summary") or "a change",
         author=said.get("author") or said.get("source") or "PagerDuty change event",
         at=time(change.get("timestamp")) or received.at,
         detail=said,
     )
-    return [Reading(changes=[ReportedChange(model, told)])]
+    return [Reading(changes=[ReportedChange(Facts("", State.FIRING, said.get("summary", ""), said), made)])]
 
 
 def _id(data: dict[str, Any]) -> str:

@@ -6,7 +6,6 @@ A normaliser is `read(received)`. It never raises, whatever it is given: what it
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -15,19 +14,18 @@ from itertools import islice
 from typing import Any, Literal
 
 from mlrunbook.domain import people
-from mlrunbook.domain.detection.alerts import NormalisedAlert
 from mlrunbook.domain.errors import Invalid
+from mlrunbook.domain.intake.facts import Facts, State
 from mlrunbook.domain.observed import Change
-from mlrunbook.domain.policy.intake import MODEL_ID, MODEL_LABELS, OWN_KEY, IntakePolicy
+from mlrunbook.domain.policy.intake import OWN_KEY, IntakePolicy
 from mlrunbook.gateway.text import clean
 
 LABEL_CHARS = 500
+MAX_TEXT_JSON = 256 << 10  # of one field
 MAX_LABELS = 1_000  # of one alert: whoever looks at its incident reads all of them
 MAX_NAME = 100
 MAX_TRUNCATED = 1_000_000_000
 MAX_PARTS = 10_000  # of one message are taken in, a whole storm in one Alertmanager group; the rest waits, so that others need not
-# A priority is the sender's urgency; what it means is measured.
-LEVEL_OF_PRIORITY = {"P1": "critical", "P2": "critical", "P3": "warning", "P4": "info", "P5": "info"}
 
 
 @dataclass(frozen=True)
@@ -51,7 +49,9 @@ class Unusable:
 
 @dataclass(frozen=True)
 class ReportedChange:
-    model: str
+    """A change, and what was said of it: which model it is about is not judged yet."""
+
+    facts: Facts
     change: Change
 
 
@@ -71,7 +71,7 @@ class ExternalNote:
 class Reading:
     """All that one message says. A `delivery_id` that was seen before changes nothing; None: the sender numbers nothing."""
 
-    alerts: Sequence[NormalisedAlert] = ()
+    alerts: Sequence[Facts] = ()
     unusable: Sequence[Unusable] = ()
     truncated: int = 0
     changes: Sequence[ReportedChange] = ()
@@ -89,18 +89,17 @@ def nothing_of(received: Received, reason: str, part: Any = None) -> list[Readin
     return [Reading(unusable=[Unusable(part, received.problem or reason)])]
 
 
-def collect(
-    parts: Sequence[Any], read: Callable[[Any], NormalisedAlert | str], together: Together
-) -> tuple[list[NormalisedAlert], list[Unusable]]:
-    """Each part in exactly one of the two lists; those over the limit as one, which is a message again."""
-    usable: list[NormalisedAlert] = []
+def collect(parts: Sequence[Any], read: Callable[[Any], Facts | str], together: Together) -> tuple[list[Facts], list[Unusable]]:
+    """Each part in exactly one of the two lists; those over the limit as one, which is a message again. What nobody has to hear of is in
+    neither."""
+    usable: list[Facts] = []
     unusable: list[Unusable] = over_limit(parts, together)
     for part in parts[:MAX_PARTS]:
         found = read(part)
-        if isinstance(found, NormalisedAlert):
-            usable.append(replace(found, part=part))
-        else:
+        if isinstance(found, str):
             unusable.append(Unusable(part, found))
+        elif found.state is not State.IGNORED:
+            usable.append(replace(found, part=part))
     return usable, unusable
 
 
@@ -110,17 +109,6 @@ def over_limit(parts: Sequence[Any], together: Together, limit: int = MAX_PARTS)
         return []
     reason = f"the message has {len(parts)} parts: the first {limit} were read, these {len(parts) - limit} were not; replay them"
     return [Unusable(together(parts[limit:]), reason)]
-
-
-def model_in(said: Mapping[str, str], policy: IntakePolicy, *, what: str = "label") -> tuple[str, str]:
-    """(model, "") or ("", the sentence that says why there is none)."""
-    model = policy.model_of(said)
-    if model is None:
-        names = ", ".join(MODEL_LABELS)
-        return "", f"the alert names no model: give it a {what} {names}, or say in `intake.models` of the policy what it is about"
-    if not MODEL_ID.fullmatch(model):
-        return "", f"{model[:100]!r} is no model id: letters, digits, '.', '_' and '-', 100 at most"
-    return model, ""
 
 
 def own_incident(key: str) -> str | None:
@@ -159,15 +147,42 @@ def strings(mapping: Any) -> dict[str, str]:
 
 
 def within(value: Any, *path: str) -> Any:
-    """`value[path[0]][path[1]]...`, a digit picking from a list; None where there is no such thing."""
+    """`value[path[0]][path[1]]...`; None where there is no such thing.
+
+    A digit picks from a list, a name from a list of {name, value}, in whatever order the sender writes it; JSON within a text is read.
+
+    >>> within({"dims": [{"name": "Variant", "value": "all"}, {"name": "Endpoint", "value": "pumps"}]}, "dims", "Endpoint")
+    'pumps'
+    >>> within({"Message": '{"AlarmName": "pumps-5xx"}'}, "Message", "AlarmName")
+    'pumps-5xx'
+    """
     for step in path:
+        if isinstance(value, str):
+            value = _json_in(value)
         if isinstance(value, dict):
             value = value.get(step)
-        elif isinstance(value, list) and step.isascii() and step.isdigit() and len(step) < 6 and int(step) < len(value):
-            value = value[int(step)]
+        elif isinstance(value, list) and step.isascii() and step.isdigit() and len(step) < 6:
+            value = value[int(step)] if int(step) < len(value) else None
+        elif isinstance(value, list):
+            value = _named_in(value, step)
         else:
             return None
     return value
+
+
+def _json_in(said: str) -> Any:
+    if len(said) > MAX_TEXT_JSON or not said.lstrip().startswith(("{", "[")):
+        return None
+    with contextlib.suppress(ValueError, RecursionError):
+        return json.loads(said)
+    return None
+
+
+def _named_in(pairs: Sequence[Any], wanted: str) -> Any:
+    for one in pairs[:MAX_LABELS]:
+        if isinstance(one, dict) and wanted in (one.get("name"), one.get("key"), one.get("Name"), one.get("Key")):
+            return one.get("value", one.get("Value"))
+    return None
 
 
 def tags(value: Any) -> dict[str, str]:
@@ -194,18 +209,14 @@ def time(value: Any) -> datetime | None:
     return None
 
 
+def words_of_state(policy: IntakePolicy) -> dict[str, tuple[str, ...]]:
+    """By the value of the state."""
+    states = policy.states
+    return {State.FIRING.value: states.firing, State.RESOLVED.value: states.resolved, State.IGNORED.value: states.ignored}
+
+
 def truncated(value: Any) -> int:
     return min(value, MAX_TRUNCATED) if isinstance(value, int) and not isinstance(value, bool) and value > 0 else 0
-
-
-def fingerprint(*parts: Any) -> str:
-    """The same for the same parts, for senders that give none."""
-    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
-
-
-def body(said: Mapping[str, str], annotations: Mapping[str, str], **more: str) -> dict[str, Any]:
-    """What is kept of an alert; `NormalisedAlert` wants labels and annotations."""
-    return {"labels": dict(said), "annotations": dict(annotations)} | more
 
 
 @dataclass(frozen=True)

@@ -225,7 +225,8 @@ def _told_since(conn: Connection, incident: Incident) -> list[PersonsReport]:
 def _signal(run: Run, body: dict[str, Any]) -> AlertSignal:
     labels, annotations = body.get("labels", {}), body.get("annotations", {})
     name = str(labels.get("alertname", "alert"))
-    level, summary = str(labels.get("severity", "warning")), messages.line(str(annotations.get("summary", "")))
+    level = str(body.get("level") or labels.get("severity", "warning"))
+    summary = messages.line(str(annotations.get("summary", "")))
     return AlertSignal(name, level, type_of(run.world.policy, body), summary)
 
 

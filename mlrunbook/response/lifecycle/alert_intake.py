@@ -15,7 +15,7 @@ from sqlalchemy import Connection, text
 
 from mlrunbook.domain.detection.alerts import NormalisedAlert, report_of
 from mlrunbook.domain.errors import Transient
-from mlrunbook.domain.incident import Incident, Status
+from mlrunbook.domain.incident import Incident, IncidentType, Status
 from mlrunbook.domain.policy.alerting import MISSED_FAILURE_ALERT
 from mlrunbook.domain.policy.owned import Known, Standing
 from mlrunbook.domain.policy.policy import Policy
@@ -83,7 +83,9 @@ def homes_of(
     hold: Hold | None = None,
 ) -> list[str | None]:
     """The same; the incident of each alert of the batch, None: of none."""
-    source, known = batch.source, KnownAlerts(batch.source, batch.sender)
+    source = batch.source
+    families = sorted({policy.family_of(type_) for type_ in IncidentType})
+    known = KnownAlerts(source, batch.sender, lambda alert: policy.family_of(alert.type(policy)), families)
     _one_at_a_time(conn, {alert.model for alert in batch.alerts})
     told = known.going_on(conn, batch.alerts)
     homes: dict[int, str] = {}  # by the place in the batch
@@ -161,6 +163,9 @@ def _take_in_group(
         joined, is_new = take_in(conn, policy, report_of(policy, group.source, alerts, now), now=now, standing=group.standing)
     for incident in {one.incident.id: one.incident for _, one in heard if one.incident}.values():
         _recognised(conn, policy, incident, group.standing, by=group.source, now=now)
+        worse = [one.alert for _, one in heard if one.incident is incident and _got_worse(one)]
+        if worse and incident.status.is_open:
+            take_in(conn, policy, report_of(policy, group.source, worse, now), now=now, standing=group.standing)
     homes = {}
     for place, one in heard:
         home = one.incident or joined
@@ -172,6 +177,13 @@ def _take_in_group(
     if joined and not is_new:
         _wake_for_a_missed_failure(conn, joined, fresh, now=now)
     return homes
+
+
+def _got_worse(one: Recalled) -> bool:
+    """A repeat whose sender now calls it worse than when it came last, and than the incident is handled as."""
+    assert one.incident is not None
+    assert one.stored is not None
+    return one.alert.severity.rank > one.incident.severity.rank and one.alert.level != one.stored.level
 
 
 def _wake_for_a_missed_failure(conn: Connection, incident: Incident, fresh: Sequence[Recalled], *, now: datetime) -> None:
@@ -189,13 +201,13 @@ def _note_resolved(
     homes: dict[int, str] = {}
     ended: dict[str, list[NormalisedAlert]] = defaultdict(list)
     for place, alert in told:
-        one = known.recall(alert)
-        known.tell(one, one.incident, end_noted=one.incident is not None)
-        if one.incident is None:
-            continue
-        homes[place] = one.incident.id
-        if one.stored and not one.stored.end_noted:
-            ended[one.incident.id].append(one.alert)
+        for one in known.ended(alert):
+            known.tell(one, one.incident, end_noted=one.incident is not None)
+            if one.incident is None:
+                continue
+            homes.setdefault(place, one.incident.id)
+            if one.stored and not one.stored.end_noted:
+                ended[one.incident.id].append(one.alert)
     for incident_id, alerts in ended.items():
         for words in _ended(alerts):
             timeline.append(conn, incident_id, "alert", words, actor=source, at=now)

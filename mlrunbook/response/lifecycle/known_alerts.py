@@ -5,7 +5,7 @@ A batch may hold thousands: what it costs is a handful of statements, not some f
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 
@@ -33,31 +33,55 @@ class KnownAlerts:
 
     source: str
     sender: str
+    family_of: Callable[[NormalisedAlert], str]
+    families: Sequence[str]
     _stored: dict[tuple[str, datetime], Stored] = field(default_factory=dict)
     _incidents: dict[str, Incident] = field(default_factory=dict)
     _told: dict[tuple[str, datetime], Told] = field(default_factory=dict)
     _names: dict[tuple[str, datetime], list[Identity]] = field(default_factory=dict)
 
     def going_on(self, conn: Connection, told: Sequence[NormalisedAlert]) -> list[NormalisedAlert]:
-        """Each with its start: one whose sender names none that stays the same goes on with what still fires. Then all are known here."""
+        """Each with its start: one whose sender names none that stays the same goes on with what still fires, and an end belongs to what
+        fires of that name, whatever start it carries (Grafana writes the end there). Then all are known here."""
         self._look_up(conn, told)
-        open_ended = [a for a in told if not a.start_is_stated and not any(i.at in self._stored for i in self._named(a.fingerprint, a))]
-        keys = {identity.key for alert in open_ended for identity in self._named(alert.fingerprint, alert)}
+        searching = [a for a in told if not (a.start_is_stated and a.firing) and not self._stored_as(a)]
+        keys = {i.key for a in searching for fingerprint in self._fingerprints(a) for i in self._named(fingerprint, a)}
         since = alerts.firing_since(conn, keys) if keys else {}
-        starts = {a.fingerprint: next((since[i.key] for i in self._named(a.fingerprint, a) if i.key in since), None) for a in open_ended}
-        moved = [replace(a, starts_at=starts[a.fingerprint] or a.starts_at) if a.fingerprint in starts else a for a in told]
+        moved = [self._started(a, since) if any(a is one for one in searching) else a for a in told] if since else list(told)
         self._look_up(conn, [alert for alert, before in zip(moved, told, strict=True) if alert is not before])
         return moved
 
+    def _stored_as(self, alert: NormalisedAlert) -> list[Identity]:
+        names = (identity for fingerprint in self._fingerprints(alert) for identity in self._named(fingerprint, alert))
+        return [identity for identity in names if identity.at in self._stored]
+
+    def _started(self, alert: NormalisedAlert, since: Mapping[str, datetime]) -> NormalisedAlert:
+        names = (identity for fingerprint in self._fingerprints(alert) for identity in self._named(fingerprint, alert))
+        starts_at = next((since[identity.key] for identity in names if identity.key in since), alert.starts_at)
+        return replace(alert, starts_at=starts_at) if starts_at != alert.starts_at else alert
+
     def recall(self, alert: NormalisedAlert) -> Recalled:
-        """A sender that gives alerts on two models one fingerprint must not hide the second."""
+        """What fires. A sender that gives alerts on two models, or of two kinds of failure, one fingerprint must not hide the second; and
+        one that fires again after its end is no repeat."""
         found = None
-        for fingerprint in _fingerprints(alert):
+        for fingerprint in self._fingerprints(alert):
             found = self._found(fingerprint, alert)
-            if found.incident is None or found.incident.model == alert.model:
-                return found
+            if found.incident is None or self._is_about(found.incident, alert):
+                break
         assert found is not None
-        return replace(found, incident=None)
+        again = found.stored is not None and found.stored.status == "resolved"
+        mine = found.incident is not None and self._is_about(found.incident, alert) and not again
+        return found if mine or found.incident is None else replace(found, incident=None)
+
+    def ended(self, alert: NormalisedAlert) -> list[Recalled]:
+        """All that ends with it: what is about the same, else what has its name at all."""
+        found = [self._found(fingerprint, alert) for fingerprint in self._fingerprints(alert)]
+        known = [one for one in found if one.stored is not None]
+        mine = [one for one in known if one.incident is not None and (not alert.model or one.incident.model == alert.model)]
+        return mine or known[:1] or found[:1]
+
+    def _is_about(self, incident: Incident, alert: NormalisedAlert) -> bool:
+        return incident.model == alert.model and incident.family == self.family_of(alert)
 
     def tell(self, recalled: Recalled, home: Incident | None, *, end_noted: bool = False) -> None:
         """To be stored at the end."""
@@ -68,7 +92,7 @@ class KnownAlerts:
         before = self._stored.get(identity.at)
         incident_id = home.id if home else before.incident_id if before else None
         noted = end_noted or (before is not None and before.end_noted)
-        self._stored[identity.at] = Stored(status, incident_id, noted)
+        self._stored[identity.at] = Stored(status, incident_id, noted, alert.level)
         body, times = (earlier.body, earlier.times + 1) if earlier else (alert.body, 1)
         self._told[identity.at] = Told(identity, status, body, incident_id, times, noted)
 
@@ -77,7 +101,7 @@ class KnownAlerts:
         self._told.clear()
 
     def _look_up(self, conn: Connection, told: Iterable[NormalisedAlert]) -> None:
-        named = [identity for alert in told for fingerprint in _fingerprints(alert) for identity in self._named(fingerprint, alert)]
+        named = [identity for alert in told for fingerprint in self._fingerprints(alert) for identity in self._named(fingerprint, alert)]
         if not named:
             return
         found = alerts.known(conn, named)
@@ -100,6 +124,8 @@ class KnownAlerts:
             self._names[fingerprint, alert.starts_at] = named
         return named
 
-
-def _fingerprints(alert: NormalisedAlert) -> tuple[str, str]:
-    return alert.fingerprint, f"{alert.fingerprint}@{alert.model}"
+    def _fingerprints(self, alert: NormalisedAlert) -> tuple[str, ...]:
+        """What it may be stored under: its own, and that with what told it from another of the same name. An end is of every kind."""
+        families = [self.family_of(alert)] if alert.firing else self.families
+        mine = f"{alert.fingerprint}@{alert.model}"
+        return alert.fingerprint, mine, *(f"{mine}@{family}" for family in families)

@@ -10,7 +10,8 @@ import pytest
 from mlrunbook.base.policy_file import parse
 from mlrunbook.domain.errors import Invalid, Refused
 from mlrunbook.domain.policy.cluster import ClusterObjects, ClusterPolicy
-from mlrunbook.domain.policy.owned import ModelRules, did_you_mean, fits, most_specific, unknown_words
+from mlrunbook.domain.policy.owned import ModelRules, did_you_mean, unknown_words
+from mlrunbook.domain.policy.patterns import fits, most_specific
 from mlrunbook.domain.policy.policy import Policy
 from mlrunbook.response.known_models import refusal
 

@@ -49,11 +49,6 @@ def test_prediction_error_and_performance_degradation_are_one_family_and_the_oth
     assert len(set(families.values())) == len(IncidentType) - 1
 
 
-def test_an_alert_nobody_mapped_has_no_type() -> None:
-    assert Policy().type_of_alert("AllAssetsHighRisk") is IncidentType.PREDICTION_ERROR
-    assert Policy().type_of_alert("DiskFull") is None
-
-
 def test_the_resolution_is_approved_by_the_lead_or_above_and_never_through_the_form_unless_policy_says_so() -> None:
     for kind in PlanKind:
         assert not Policy().approvals.of(kind).accept_prefect_form

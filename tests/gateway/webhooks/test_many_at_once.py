@@ -17,6 +17,7 @@ from sqlalchemy import Connection, text
 from mlrunbook.domain.policy.intake import GenericFields, IntakePolicy
 from mlrunbook.gateway.app import create_app
 from mlrunbook.gateway.webhooks import cloudevents, ingest
+from mlrunbook.gateway.webhooks.judging import judge_all
 from mlrunbook.gateway.webhooks.parsing import MAX_LABELS, MAX_PARTS, Reading, Received
 from mlrunbook.gateway.webhooks.registry import FORMATS
 from mlrunbook.response.world import World
@@ -147,7 +148,7 @@ def test_a_thousand_models_in_one_message_never_hold_many_locks_at_once(client: 
     received, _ = post(client, "alertmanager", {"version": "4", "alerts": parts})
     assert (received["accepted"], len(received["incidents"])) == (120, 60)
     readings = FORMATS["alertmanager"].read(Received({"version": "4", "alerts": parts}, {}, world.now(), IntakePolicy()))
-    for some in ingest.slices(readings):
+    for some in ingest.slices(judge_all(readings, world.policy, {}, received_at=world.now())):
         assert len({one.model for piece in some for one in piece.alerts}) <= ingest.SLICE_MODELS
 
 

@@ -1,0 +1,42 @@
+"""Words of many senders, compared so that spelling does not matter: "SEV-1", "Sev 1" and "sev1" are one."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from itertools import pairwise
+
+_SEPARATORS = re.compile(r"[\W_]+")
+_NOT = frozenset({"not", "non", "no", "none", "un"})
+
+
+def plain(word: str) -> str:
+    """Small letters and digits alone.
+
+    >>> plain("SEV-1"), plain("In Service")
+    ('sev1', 'inservice')
+    """
+    return _SEPARATORS.sub("", word.casefold())
+
+
+@lru_cache(maxsize=64)
+def _table(words: tuple[tuple[str, tuple[str, ...]], ...]) -> dict[str, str]:
+    return {plain(word): meaning for meaning, listed in words for word in listed}
+
+
+def meaning(said: str, words: Mapping[str, Sequence[str]]) -> str | None:
+    """Which of the meanings lists the word, whole or as a part of what was said; None where none does, or several do, or it is denied.
+
+    >>> meaning("P1 - Urgent", {"critical": ["p1", "urgent"], "info": ["p5"]})
+    'critical'
+    >>> meaning("not critical", {"critical": ["critical"]}) is None
+    True
+    """
+    table = _table(tuple((key, tuple(listed)) for key, listed in words.items()))
+    if (whole := table.get(plain(said))) is not None:
+        return whole
+    parts = [part for part in _SEPARATORS.split(said.casefold()) if part]
+    pairs = [first + second for first, second in pairwise(parts)]  # "sev 1 outage"
+    found = {table[part] for part in (*pairs, *parts) if part in table}
+    return found.pop() if len(found) == 1 and not _NOT.intersection(parts) else None

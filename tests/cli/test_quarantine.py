@@ -15,7 +15,7 @@ HOSTILE = "\x1b[31mred\x1b[0m\u202e [bold]x[/bold]"
 
 def quarantine_one(cli: Cli, text: str = "odd") -> int:
     headers = {"Authorization": f"Bearer {cli.env['MLRUNBOOK_GATEWAY_TOKEN']}"}
-    message = {"version": "1", "alerts": [{"labels": {"alertname": text}, "status": "firing"}]}
+    message = {"version": "1", "alerts": [{"labels": {"alertname": text}, "status": "firing", "startsAt": "2026-03-02T09:00:00Z"}]}
     answer = httpx.post(f"{cli.env['MLRUNBOOK_GATEWAY_URL']}/webhooks/grafana", json=message, headers=headers)
     assert answer.json()["quarantined"] == 1
     listed = json.loads(cli("quarantine", "list", "--source", "grafana", "--json").stdout)

@@ -156,7 +156,8 @@ def test_the_commands_of_the_operating_page_work(shell: Shell) -> None:
         "Restore"
     ):  # typed in tests/flows/test_restore.py, on a second stack
         commands.remove(command)
-    typed = {command: shell.type(command) for command in commands if command not in NOT_TYPED}
+    heads = [command for command in commands if "--head" in command]  # of an incident that is not here
+    typed = {command: shell.type(command) for command in commands if command not in (*NOT_TYPED, *heads)}
     health = next(said for command, said in typed.items() if command.startswith("curl "))
     assert json.loads(health)["status"] == "ok"
     assert "On-Call" in typed["mlrunbook token list"]
@@ -180,7 +181,7 @@ def test_the_reads_of_the_quick_reference_answer(shell: Shell) -> None:
     answers = {command: json.loads(shell.type(command)) for command in commands if command.startswith("curl ")}
     assert len(answers) == 3
     for command, answer in answers.items():  # nobody serves this model: its status and its figures still have its name
-        assert answer == {"alerts": []} if command.endswith('/alerts"') else answer["model"] == MODEL
+        assert answer == {"alerts": []} if '/alerts"' in command else answer["model"] == MODEL
     assert shell.type(next(c for c in commands if c.startswith("tail "))) is not None
     assert shell.type("mlrunbook incidents list --open") is not None
 

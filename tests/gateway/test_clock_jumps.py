@@ -193,7 +193,9 @@ class TestPages:
         clock.jump(hours=hours)
         deliver(world)
         with world.transaction() as conn:
-            severity_change.say(conn, world.policy, incident_id, Severity.HIGH, by="the lead", why="it is worse", now=world.now())
+            severity_change.say(
+                conn, world.policy, incident_id, severity_change.Said(Severity.HIGH, "the lead", "it is worse"), now=world.now()
+            )
         clock.advance(minutes=51)
         deliver(world)
         assert any("Engineering Manager" in m.body.split(":")[0] for m in notifier.pages())

@@ -301,7 +301,9 @@ class TestTheLadder:
         jump(world, clock, [-1])
         clock.advance(minutes=1)
         with world.transaction() as conn:
-            severity_change.say(conn, world.policy, incident_id, Severity.HIGH, by="the lead", why="it is worse", now=world.now())
+            severity_change.say(
+                conn, world.policy, incident_id, severity_change.Said(Severity.HIGH, "the lead", "it is worse"), now=world.now()
+            )
             asked_by = [r for r in escalation.outbox.of_incident(conn, incident_id, escalation.RESPONSE) if r["cancelled_at"] is None][-1]
         assert asked_by["not_before"] > world.now()
 

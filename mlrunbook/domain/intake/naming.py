@@ -119,7 +119,7 @@ def _why_none(names: Sequence[_Name], standings: Mapping[str, Standing]) -> str:
     for name in names:
         if name.model and not name.is_part:
             hint = _standing(name, standings).hint
-            told = f"says {name.field} {name.said[:100]!r}, which neither the registry nor policy knows, and nothing else in it is about a model"
+            told = f"says {name.field} {name.said[:100]!r}, which neither the registry nor policy knows, and nothing else is about a model"
             return told + (f" ({hint})" if hint else "") + f": register it under `models:`, or {todo}"
     if names:
         first = names[0]

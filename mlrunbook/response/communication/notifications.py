@@ -93,7 +93,8 @@ def sync_pages(conn: Connection, incident_id: str, action: Literal["acknowledge"
 def settle_late(conn: Connection, incident_id: str, page_row: int, *, now: datetime) -> None:
     """A page has gone out after it was cancelled: what was then to be told to the paging service is told now, again if it was told before
     the page."""
-    settles = [row for row in outbox.of_incident(conn, incident_id, SETTLE) if row["payload"].get("page") == page_row]
+    rows = [row for row in outbox.of_incident(conn, incident_id, SETTLE) if isinstance(row["payload"], dict)]  # one nobody can read is none
+    settles = [row for row in rows if row["payload"].get("page") == page_row]
     if settles:
         last = settles[-1]
         outbox.reschedule(conn, last["dedup_key"], now, now=now)

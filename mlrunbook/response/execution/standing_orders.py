@@ -5,6 +5,7 @@ counts.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
 
 from sqlalchemy import Connection
@@ -155,6 +156,7 @@ def _given(conn: Connection, policy: Policy, plan: Plan, at: datetime, changes: 
     digest, rules = plan.digest, rules_for(policy, plan)
     rows = plans.approvals_of(conn, plan.incident_id, digest)
     yes = grant(rows, digest, rules)
+    asked = replace(rules, requesters=frozenset())  # whoever gave it waits for another person, whether their own yes counts or not
     stands, why = valid_approval(conn, policy, plan, now=now)
     failures = {
         i: found.error for i in range(len(plan.actions)) if (found := records.recall(conn, plan.incident_id, Failed, digest[:12], i))
@@ -166,7 +168,7 @@ def _given(conn: Connection, policy: Policy, plan: Plan, at: datetime, changes: 
         yes.at if yes else None,
         stands is not None,
         why,
-        has_a_yes=any(valid(row, digest, now, rules)[0] for row in rows),
+        has_a_yes=any(valid(row, digest, now, asked)[0] for row in rows),
         rejected=is_rejected(conn, policy, plan),
         changes=tuple(c for c in changes if c.digest == digest),
         failures=failures,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from typing import Any
 
@@ -12,11 +13,11 @@ from mlrunbook.base import tokens
 from mlrunbook.base.tokens import Scope
 from mlrunbook.domain.errors import Invalid
 from mlrunbook.domain.incident import Status
-from mlrunbook.gateway.webhooks.parsing import person
 from mlrunbook.response.world import World
 from mlrunbook.store import incidents
 from tests.gateway.api.test_incidents import opened, say
-from tests.gateway.conftest import Keys
+from tests.gateway.conftest import Clock, Keys
+from tests.gateway.webhooks.test_proofs import SECRET, acknowledgement, signed
 
 UNSEEN = ("Ann\u200b", "Ann\u202e", "\u3164", "Ann\ufe0f", "A\u034fnn", "Ann\U000e0041", "An\u00adn")
 DECEPTIVE = (*UNSEEN, "\u0410nn", "-", "the 1ead", "The lеаd")
@@ -53,11 +54,16 @@ def test_no_token_is_made_for_a_name_that_could_be_taken_for_another(client: Tes
         keys.token(name, Scope.APPROVE)
 
 
-@pytest.mark.parametrize("name", UNSEEN)
-def test_whoever_acknowledges_elsewhere_is_heard_whatever_their_name_is(name: str) -> None:
-    assert person(name, otherwise="PagerDuty") == "somebody in PagerDuty"
-    assert person("Kim Lee", otherwise="PagerDuty") == "Kim Lee"
-    assert person("", otherwise="PagerDuty") == "PagerDuty"
+@pytest.mark.parametrize(("name", "booked"), [*((name, "somebody") for name in UNSEEN), ("", "somebody"), ("Kim Lee", "Kim Lee")])
+def test_whoever_acknowledges_elsewhere_is_heard_whatever_their_name_is(
+    client: TestClient, clock: Clock, model: str, monkeypatch: pytest.MonkeyPatch, name: str, booked: str
+) -> None:
+    monkeypatch.setenv("MLRUNBOOK_WEBHOOK_SECRET_PAGERDUTY", SECRET)
+    incident_id = opened(client, model)
+    body = acknowledgement("pagerduty", incident_id, by=name)
+    told = client.post("/webhooks/pagerduty", content=json.dumps(body), headers=signed("pagerduty", body, clock))
+    assert told.status_code == 202, told.text
+    assert client.get(f"/api/v1/incidents/{incident_id}").json()["acknowledgedBy"] == f"{booked} in PagerDuty"
 
 
 def test_nobody_approves_their_own_review_with_a_second_token(client: TestClient, world: World, keys: Keys, model: str) -> None:

@@ -75,15 +75,10 @@ def test_whoever_holds_a_token_answers_no_page_in_the_name_of_another(
 def test_what_the_secret_proves_is_booked_under_the_name_it_gives(
     anonymous: TestClient, keys: Keys, world: World, clock: Clock, ours: str, form: str, beside: tuple[Scope, ...]
 ) -> None:
-    body = acknowledgement(form, ours, by="Ann\u202e \n\x00 Lee" + "!" * 400)
+    body = acknowledgement(form, ours, by="Ann Lee")
     headers = signed(form, body, clock) | (keys.of("a proxy", *beside) if beside else {})
     assert anonymous.post(f"/webhooks/{form}", content=json.dumps(body), headers=headers).status_code == 202
-    by, ended = answered(world, ours)
-    assert ended
-    assert by is not None
-    assert by.startswith("Ann Lee!!")
-    assert by.endswith({"opsgenie": " in Opsgenie", "pagerduty": " in PagerDuty"}[form])
-    assert len(by) < 120
+    assert answered(world, ours) == ("Ann Lee" + {"opsgenie": " in Opsgenie", "pagerduty": " in PagerDuty"}[form], True)
 
 
 # The quarantine

@@ -206,7 +206,7 @@ def test_a_test_message_meets_the_deadline_that_a_page_meets(serve: Callable[...
         *failed, taken = pool.map(tried, addresses)
         assert time.monotonic() - began_s < DEADLINE_S + 6
     assert all(said.startswith("not delivered: ") for said in failed), failed
-    assert "did not answer in" in failed[0]
+    assert scheme == "json" or "did not answer in" in failed[0]  # the other's own time-out is shorter than this deadline
     assert not taken.startswith("not delivered")
 
 

@@ -168,7 +168,7 @@ async def test_a_step_belongs_to_the_incident_of_the_run_in_subflows_too(run_flo
     async def outer() -> str:
         with pytest.raises(Refused, match="inside `respond`"):
             await whose("incident_7", "plan")
-        with on_behalf_of(Run(cast(World, None), Lease("incident_7", 1, "a run", "running", None))):
+        with on_behalf_of(Run(cast(World, None), Lease("incident_7", 1, "a run", "running", 1, None))):
             return await inner()
 
     assert await run_flow(outer) == "plan of incident_7"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from mlrunbook.domain.people import person_of
@@ -61,7 +61,9 @@ class Approval:
     expires_at: datetime | None = None
     voided_at: datetime | None = None
     voided_because: str | None = None
-    ran_out: bool | None = None  # its minutes are over by the store's own clock; None: the store did not note when it was given
+    ran_out: bool | None = field(
+        default=None, compare=False
+    )  # its minutes are over by the store's own clock; None: the store did not note when it was given
     person: str = ""  # the person id behind the token; empty: as the name says
 
     @property

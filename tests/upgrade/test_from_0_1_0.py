@@ -252,7 +252,9 @@ def revisions() -> list[str]:
 def test_the_policy_file_of_0_1_0_is_read_as_it_was_meant() -> None:
     """It named cluster objects and no owner of them: they belong to nobody until somebody says whose they are, and the check says so."""
     read, today = load(POLICY_FILE), Policy()
-    assert replace_owner(read, "predictive_maintenance") == today
+    as_today = replace_owner(read, "predictive_maintenance").model_copy(update={"intake": today.intake})
+    assert as_today == today
+    assert (read.intake.generic.firing[0], read.intake.generic.resolved[0]) == ("firing", "resolved"), "its own words go on counting"
     assert read.cluster.default_model is None
     (said,) = warnings(POLICY_FILE)
     assert "cluster.default_model" in said, said

@@ -60,7 +60,7 @@ class Base:
 
 
 class FarClock(Clock):
-    """The world's clock: the far side is told whenever it moves."""
+    """The world's clock: the far side moves with it."""
 
     def __init__(self, at: datetime, far: Far) -> None:
         super().__init__(at)

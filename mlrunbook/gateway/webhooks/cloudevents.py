@@ -86,8 +86,7 @@ def _kind(event: dict[str, Any], said: dict[str, str], policy: IntakePolicy) -> 
         return said["kind"]
     if any(plain(name) in FINDINGS and value.casefold() in ("false", "0", "no", "none") for name, value in said.items()):
         return "ignored"  # a report that found nothing
-    fires = any(meaning(said[name], words_of_state(policy)) == State.FIRING for name in ("status", "state") if said.get(name))
-    if fires or said.get("alertname"):
+    if State.FIRING in _states(said, policy) or said.get("alertname"):
         return "alert"
     return policy.cloudevents.kind_of(VERSION_OF_TYPE.sub("", text(event["type"]))) or "alert"
 
@@ -109,8 +108,14 @@ def _facts(event: dict[str, Any], said: dict[str, str], received: Received) -> F
 
 
 def _state(said: Mapping[str, str], policy: IntakePolicy) -> State:
-    found = (meaning(said[name], words_of_state(policy)) for name in ("status", "state") if said.get(name))
-    return State(next(filter(None, found), State.FIRING))
+    return next(iter(_states(said, policy)), State.FIRING)
+
+
+def _states(said: Mapping[str, str], policy: IntakePolicy) -> list[State]:
+    """What its fields say about how it stands, as far as policy knows the words."""
+    words = words_of_state(policy)
+    found = (meaning(said[name], words) for name in ("status", "state") if said.get(name))
+    return [State(state) for state in found if state is not None]
 
 
 def _said(event: dict[str, Any], data: Any) -> dict[str, str]:

@@ -82,7 +82,8 @@ class _Text(HTMLParser):
         self._hidden += tag in ("script", "style")
         if tag in ("br", "p", "div", "tr", "li", "dt", "h1", "h2", "h3"):
             self.words.append("\n")
-        if tag in ("td", "th", "dd") and "".join(self.words[-3:]).strip(" \t\r").endswith("\n") is False:
+        begins_line = "".join(self.words[-3:]).strip(" \t\r").endswith("\n")
+        if tag in ("td", "th", "dd") and not begins_line:
             self.words.append(": ")  # a label and its value in two columns
 
     def handle_endtag(self, tag: str) -> None:

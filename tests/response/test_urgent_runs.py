@@ -126,7 +126,7 @@ def resumed(world: World, orchestrator: LedgerOrchestrator, severity: Severity, 
     run_id = run_of(world, incident_id)
     orchestrator.queued.clear()
     with world.transaction() as conn:
-        lease = leases.take(conn, incident_id, run_id, now=world.now(), lease_s=30)
+        lease = leases.take(conn, incident_id, run_id, here=world.elapsed(), lease_s=30)
         assert lease
         leases.release(conn, lease, "waiting", now=world.now(), look_again_s=300)
     orchestrator.suspended.add(run_id)

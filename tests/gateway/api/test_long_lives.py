@@ -53,10 +53,11 @@ SELECT CASE WHEN n % 5 = 0 THEN NULL ELSE 'incident_old_' || (n % 20000 + 1) END
        'annotations', '{}'::jsonb, 'model', CAST(:model AS text), 'until', to_jsonb(now()))
        || CASE WHEN n % 5 = 0 THEN '{"silenced": "new sensors"}'::jsonb ELSE '{}'::jsonb END, now(), now()
 FROM generate_series(1, 100000) AS n;
-INSERT INTO outbox (incident_id, kind, dedup_key, payload, not_before, delivered_at, attempts, created_at)
+INSERT INTO outbox (incident_id, kind, dedup_key, payload, not_before, set_at, delivered_at, attempts, created_at)
 SELECT 'incident_old_' || (n % 20000 + 1), 'page', 'year-' || n,
        jsonb_build_object('role', 'ml_team_lead', 'to', 'ML Team Lead', 'reason', 'x', 'channel', 'page'),
-       now() - interval '1 min', CASE WHEN n <= 2000 THEN NULL ELSE now() END, 1, now() FROM generate_series(1, 200000) AS n;
+       now() - interval '1 min', now() - interval '1 min',
+       CASE WHEN n <= 2000 THEN NULL ELSE now() END, 1, now() FROM generate_series(1, 200000) AS n;
 INSERT INTO changes (model, kind, ref, author, at, source, detail, received_at)
 SELECT :model, 'config', n::text, 'ci', now() - n * interval '25 min', 'ci', '{}', now() FROM generate_series(1, 20000) AS n;
 INSERT INTO audits (model, kind, period, since, until, at, verdict, sections, report, sha256)

@@ -16,7 +16,7 @@ from benchmarks.promises.stories import STORIES
 from benchmarks.promises.tally import Tally
 from mlrunbook.local.postgres import EmbeddedPostgres
 
-pytestmark = pytest.mark.timeout(900)
+pytestmark = pytest.mark.timeout(2400)  # the kills take 5 minutes on a quiet machine; each process has its own limit
 KILLS, OUTAGES = 40, 8
 BAD_RELEASE = STORIES[0]
 ROLLBACK = "platform:POST rollback"

@@ -14,7 +14,7 @@ from mlrunbook.cli import target
 from mlrunbook.domain.errors import Invalid, NotApproved, NotFound, Refused, Transient
 
 TIMEOUT_S = 15.0
-MOST_A_PAGE = 1_000
+MOST_A_PAGE, MOST_MESSAGES = 1_000, 100
 OF_ALL = "/api/v1/incidents"
 QUARANTINE = "/api/v1/quarantine"
 ACTIONS = "/api/v1/actions"
@@ -56,6 +56,9 @@ class Gateway:
     def timeline(self, incident_id: str, after: int = 0) -> list[dict[str, Any]]:
         """All of it, or what came after that number."""
         return self._pages(f"{_one(incident_id)}/timeline", "entries", "after", after=after)
+
+    def messages(self, incident_id: str) -> list[dict[str, Any]]:
+        return self._pages(f"{_one(incident_id)}/messages", "messages", "after", most=MOST_MESSAGES)
 
     def verify(self, incident_id: str, head: str = "") -> Iterator[dict[str, Any]]:
         """Page by page: a chain may be long."""
@@ -145,12 +148,14 @@ class Gateway:
         without_token = {"Authorization": ""} if signed else {}
         return self._json("POST", f"/webhooks/{form}", content=body, headers=without_token | dict(headers))
 
-    def _pages(self, path: str, rows: str, cursor: str, *, limit: int | None = None, **query: Any) -> list[dict[str, Any]]:
+    def _pages(
+        self, path: str, rows: str, cursor: str, *, limit: int | None = None, most: int = MOST_A_PAGE, **query: Any
+    ) -> list[dict[str, Any]]:
         """The rows of as many pages as it takes; `limit` None: of all."""
         asked = {key: value for key, value in query.items() if value is not None}
         found: list[dict[str, Any]] = []
         while limit is None or len(found) < limit:
-            at_most = MOST_A_PAGE if limit is None else min(MOST_A_PAGE, limit - len(found))
+            at_most = most if limit is None else min(most, limit - len(found))
             page = self._json("GET", path, params=asked | {"limit": at_most})
             found += page[rows]
             if page.get(cursor) is None:

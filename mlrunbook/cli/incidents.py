@@ -88,15 +88,22 @@ def list_(
 
 
 @app.command("show")
-def show_(incident_id: IncidentId, json: AsJson = False) -> None:
+def show_(
+    incident_id: IncidentId,
+    messages: Annotated[bool, typer.Option("--messages", help="Also the alerts' messages as they came, and how each was read.")] = False,
+    json: AsJson = False,
+) -> None:
     """Show one incident: what was reported, found, planned, decided and done."""
+    from mlrunbook.cli import messages as of_alerts
+
     with connect() as gateway:
         one = gateway.incident(incident_id)
+        came = gateway.messages(incident_id) if messages else []
     if json:
-        render.as_json(one)
+        render.as_json(one | ({"messages": came} if messages else {}))
         return
     console = render.console()
-    for part in render.incident_page(one, _now()):
+    for part in (*render.incident_page(one, _now()), *(of_alerts.page(came, _now()) if messages else ())):
         console.print(part)
 
 

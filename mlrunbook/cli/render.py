@@ -30,6 +30,7 @@ KIND_STYLES = {
     "status": "bold",
 }
 DECISION_STYLES = {"pending": "bold yellow", "approved": "green", "rejected": "red"}
+OUTCOME_STYLES = {"open": "bold red", "end": "green", "quarantine": "bold yellow", "change": "cyan"}
 SHORT_DIGEST = 12
 PRECEDENTS = "Incidents like it, and what fixed them"
 UNKNOWN_SHOWN = 3
@@ -81,6 +82,13 @@ def receipt(got: Mapping[str, Any]) -> str:
     if got["duplicate"]:
         parts.append("it came before")
     return plain("; ".join([*parts, f"incidents: {', '.join(got['incidents'])}" if got["incidents"] else "no incident"]))
+
+
+def verdict_row(outcome: str, happens: str) -> Table:
+    """What a message, or a part of it, would do."""
+    table = grid(10, None)
+    table.add_row(styled(outcome.capitalize(), OUTCOME_STYLES.get(outcome, "")), styled(happens))
+    return table
 
 
 def parsed(at: str) -> datetime:

@@ -173,6 +173,12 @@ def of_incident(conn: Connection, incident_id: str) -> list[dict[str, Any]]:
     return [dict(r._mapping) for r in rows]
 
 
+def messages(conn: Connection, incident_id: str, *, after: int, limit: int) -> list[dict[str, Any]]:
+    """A page of its alerts, above the number `after`, the first that came first."""
+    query = select(alerts).where(alerts.c.incident_id == incident_id, alerts.c.id > after).order_by(alerts.c.id).limit(limit)
+    return [dict(r._mapping) for r in conn.execute(query)]
+
+
 def firing(conn: Connection, *, source: str, model: str) -> list[dict[str, Any]]:
     """What `source` told of `model` and has not told as resolved."""
     of_model = alerts.c.incident_id == incidents.c.id

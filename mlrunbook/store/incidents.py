@@ -60,7 +60,10 @@ def open_or_join(conn: Connection, report: Report, *, now: datetime) -> tuple[In
         return joined, False
     made = str(row["id"])
     conn.execute(insert(leases).values(incident_id=made, generation=1, state="free"))
-    timeline.append(conn, made, "detected", f"Incident detected: {report.description}", actor=report.reported_by, at=now)
+    words = (
+        f"Incident detected: {report.description.rstrip('.')}. {report.read}" if report.read else f"Incident detected: {report.description}"
+    )
+    timeline.append(conn, made, "detected", words, actor=report.reported_by, at=now)
     return get(conn, made), True
 
 

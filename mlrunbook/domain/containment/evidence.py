@@ -4,27 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
 MANIFEST = "manifest.json"
-BLACKED_OUT = "[secret removed]"
-
-_KEY = r"(?:password|passwd|secret|token|api[_-]?key|access[_-]?key|credentials?|authorization)"
-# (what a secret looks like, what stays of it)
-_SECRETS: tuple[tuple[re.Pattern[bytes], bytes], ...] = tuple(
-    (re.compile(pattern.encode(), re.IGNORECASE | re.DOTALL), kept.encode())
-    for pattern, kept in (
-        (r"mlrb_[0-9a-f]{8}_[\w-]{20,}", BLACKED_OUT),
-        (r"\b(Bearer|Basic) +[\w.~+/=-]{8,}", rf"\1 {BLACKED_OUT}"),
-        (r"(\b[a-z][a-z0-9+.-]*://[^\s:/@\"]*):[^\s/@\"]+@", rf"\1:{BLACKED_OUT}@"),
-        (rf"(\b[\w-]*{_KEY}[\w-]*\\?[\"']?\s*[:=]\s*\\?[\"'])[^\"'\\]{{4,}}", rf"\1{BLACKED_OUT}"),
-        (rf"(\b[\w-]*{_KEY}=)[^\s\"'&;,\[]{{4,}}", rf"\1{BLACKED_OUT}"),
-        (r"-----BEGIN [A-Z ]*PRIVATE KEY-----.*?-----END [A-Z ]*PRIVATE KEY-----", BLACKED_OUT),
-    )
-)
 
 
 @dataclass(frozen=True)
@@ -47,15 +31,6 @@ class Bundle:
 
     files: Sequence[File]
     missing: Mapping[str, str] = field(default_factory=dict)
-
-
-def without_secrets(content: bytes) -> tuple[bytes, int]:
-    """The content with what looks like a secret blacked out, and how many there were."""
-    removed = 0
-    for pattern, kept in _SECRETS:
-        content, count = pattern.subn(kept, content)
-        removed += count
-    return content, removed
 
 
 def manifest(incident_id: str, bundle: Bundle, *, taken_at: datetime) -> bytes:

@@ -25,6 +25,8 @@ from mlrunbook.domain.policy.policy import Policy
 FIRST_GUESS = {"critical": Severity.HIGH, "warning": Severity.MEDIUM, "info": Severity.LOW}
 PROVEN_AS = "proven_as"  # in the body of an alert that came from outside
 INCIDENT_TYPE = "incident_type"  # in the body, or a label: what it is about, where anything says it
+MESSAGE = "message"  # in the body: the alert's part of the message as it came, of a long one the beginning
+READ = "read"  # in the body: step -> the sentence that says what decided it
 PLAUSIBLE_SINCE = datetime(2000, 1, 1, tzinfo=UTC)
 
 
@@ -75,9 +77,17 @@ def judge(facts: Facts, policy: Policy, standings: Mapping[str, Standing], *, re
         if facts.firing or not facts.identity:
             return f"the alert {named.reason}"
         named = Named("", None, "an end is known by the alert's own number")
-    read = {"model": named.because, "type": type_.because, "level": level.because}
+    read = {
+        "model": named.because,
+        "type": type_.because,
+        "level": level.because,
+        "state": facts.state_because or f"its sender says {facts.state}",
+        "identity": f"by its {facts.identified_by or 'number at its sender'}"
+        if facts.identity
+        else "by its model and title: its sender numbers nothing",
+    }
     labels = dict(facts.said) | {"alertname": name}
-    kept = {"annotations": {}} | dict(facts.kept) | {"labels": labels, "level": level.value, "read": read}
+    kept = {"annotations": {}} | dict(facts.kept) | {"labels": labels, "level": level.value, READ: read}
     return NormalisedAlert(
         fingerprint=facts.identity or fingerprint(named.model, facts.title),
         firing=facts.firing,
@@ -108,6 +118,17 @@ def type_of(policy: Policy, body: Mapping[str, Any]) -> IncidentType | None:
     return read.value if read.is_known else None
 
 
+def how_read(policy: Policy, alert: NormalisedAlert) -> str:
+    """Model, type and level with what decided each, as one sentence; "" for an alert of our own monitor, which nobody had to read."""
+    because = alert.body.get(READ)
+    if not isinstance(because, Mapping):
+        return ""
+    type_ = alert.type(policy).value.replace("_", " ")
+    values = {"model": alert.model or "no model", "type": type_, "level": alert.level or "no level"}
+    said = ", ".join(f"{value} ({because.get(step, 'not noted why')})" for step, value in values.items())
+    return " ".join(f"Read as {said}".split())  # a sender's word may have lines
+
+
 def proven_as(body: Mapping[str, Any]) -> str:
     """The sender that an alert was proven to come from, of what is kept of it; our own where nothing is noted."""
     return str(body.get(PROVEN_AS, OWN))
@@ -128,5 +149,6 @@ def report_of(policy: Policy, source: str, alerts: Sequence[NormalisedAlert], no
         model_version=next((a.model_version for a in [worst, *alerts] if a.model_version), None),
         started_at=min(starts, default=None),
         origin=Origin.ALERT,
+        read=how_read(policy, worst),
         proven_as=proven_as(worst.body),
     )

@@ -25,7 +25,8 @@ class Origin(StrEnum):
 @dataclass(frozen=True)
 class Report:
     """What somebody or something reports. `severity` is the reporter's; measuring may raise it. `proven_as`: the sender (`SENDERS` of
-    `mlrunbook.domain.policy.intake`) that it was proven to come from; UNPROVEN where it was not."""
+    `mlrunbook.domain.policy.intake`) that it was proven to come from; UNPROVEN where it was not. `read`: how the alert was read, one
+    sentence; "" where nothing had to be."""
 
     model: str
     type: IncidentType
@@ -39,6 +40,7 @@ class Report:
     subtype: Subtype | None = None
     origin: Origin = Origin.PERSON
     proven_as: str = OWN
+    read: str = ""
 
     @property
     def by_person(self) -> bool:

@@ -44,11 +44,11 @@ def _by_label(said: Mapping[str, str]) -> Judged[IncidentType] | None:
     for label in TYPE_LABELS:
         name, value = named.get(label, ("", ""))
         if (word := _code(value)) in {one.value for one in IncidentType}:
-            return Judged(IncidentType(word), f"its label {name} says {value[:50]}")
+            return Judged(IncidentType(word), f"its label {name} says {value[:50]!r}")
     for label in SUBTYPE_LABELS:
         name, value = named.get(label, ("", ""))
         if (word := _code(value)) in {one.value for one in Subtype}:
-            return Judged(Subtype(word).type, f"its label {name} says {value[:50]}")
+            return Judged(Subtype(word).type, f"its label {name} says {value[:50]!r}")
     return None
 
 

@@ -22,6 +22,8 @@ class Facts:
     """One alert as its sender gave it.
 
     identity     what the sender knows it by, the same as long as it goes on; "" where it names nothing
+    identified_by  where that stands in the message: "fingerprint", "labels"
+    state_because  the sentence that says what decided `state`, or that this is a change
     title        the alert's name, or whatever the sender puts in its place
     said         labels, tags and fields by name: what `intake.models` is asked about
     model_fields the names in `said` under which this format puts a model, besides the labels that any alert may have
@@ -36,6 +38,8 @@ class Facts:
     state: State
     title: str
     said: Mapping[str, str]
+    state_because: str = ""
+    identified_by: str = ""
     summary: str = ""
     model_fields: tuple[str, ...] = ()
     model: tuple[str, str] = ("", "")

@@ -29,4 +29,4 @@ def grade(facts: Facts, policy: IntakePolicy) -> Judged[str]:
 
 
 def _said(how: str, word: str, level: str) -> Judged[str]:
-    return Judged(level, f"{how} {word[:50]!r}, which intake.levels calls {level}")
+    return Judged(level, f"{how} {word[:50]!r}, which intake.levels.{level} lists")

@@ -65,7 +65,7 @@ def identify(facts: Facts, policy: IntakePolicy, standings: Mapping[str, Standin
     if mapped := _mapped({field: value for field, value in facts.said.items() if field in own}, policy):
         return mapped
     if known := next((name for name in names if name.model and _standing(name, standings).known is Known.KNOWN), None):
-        return _named(known, "which is known here")
+        return _named(known, "which the registry or policy knows")
     if mapped := _mapped({field: value for field, value in facts.said.items() if field not in own}, policy):
         return mapped
     for name in names:
@@ -73,7 +73,7 @@ def identify(facts: Facts, policy: IntakePolicy, standings: Mapping[str, Standin
             continue
         standing = _standing(name, standings)
         if not standing.is_unknown:
-            return _named(name, "the registry cannot be asked whether it knows it")
+            return _named(name, "which is taken as it is: no registry answered")
         if about_a_model or standing.hint.startswith("did you mean"):
             return _named(name, "which nobody knows here")
     return Unnamed(_why_none(names, standings))
@@ -111,7 +111,7 @@ def _mapped(said: Mapping[str, str], policy: IntakePolicy) -> Named | None:
 
 
 def _named(name: _Name, why: str) -> Named:
-    return Named(name.model, name.version, f"its {name.field} is {name.said[:100]!r}; {why}")
+    return Named(name.model, name.version, f"its {name.field} is {name.said[:100]!r}, {why}")
 
 
 def _why_none(names: Sequence[_Name], standings: Mapping[str, Standing]) -> str:

@@ -142,15 +142,15 @@ class EventTypes:
             if kind not in CHANGE_KINDS:
                 raise ValueError(f"cloudevents.changes: {pattern!r} is no kind of change {kind!r}; there are {', '.join(CHANGE_KINDS)}")
 
-    def kind_of(self, type_: str) -> str | None:
-        """ "alert", "ignored", a kind of change; None where nothing fits.
+    def kind_of(self, type_: str) -> tuple[str, str] | None:
+        """("alert", "ignored" or a kind of change, and the pattern that says so); None where nothing fits.
 
         >>> EventTypes().kind_of("dev.cdevents.service.deployed"), EventTypes().kind_of("com.example.Drift.detected")
-        ('deployment', 'alert')
+        (('deployment', '*.deployed'), ('alert', '*drift*'))
         """
         lists = [dict.fromkeys(self.alerts, "alert"), self.changes, dict.fromkeys(self.ignored, "ignored")]
         named = type_.casefold()
-        return next((kind for one in lists for pattern, kind in one.items() if fits(named, pattern.casefold())), None)
+        return next(((kind, pattern) for one in lists for pattern, kind in one.items() if fits(named, pattern.casefold())), None)
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,7 @@ from mlrunbook.domain.policy.intake import MODEL_ID
 from mlrunbook.domain.records import Record
 from mlrunbook.domain.resolution.fix import HumanResolution
 from mlrunbook.gateway.api import chain, reviews, schemas
+from mlrunbook.gateway.api import messages as messages_api
 from mlrunbook.gateway.api import response as response_api
 from mlrunbook.gateway.api.dependencies import (
     OF_ALL,
@@ -94,6 +95,7 @@ def router(world: World) -> APIRouter:
     reviews.of_incident(one, world)
     chain.of_incident(one, world)
     response_api.of_incident(one, world)
+    messages_api.of_incident(one, world)
     routes.include_router(one, prefix=OF_ALL)
     routes.include_router(one, prefix=OF_MODEL, dependencies=[Depends(of_this_model)])
     return routes

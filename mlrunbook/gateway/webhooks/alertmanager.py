@@ -55,6 +55,8 @@ def _alert(part: Any) -> Facts | str:
     return Facts(
         identity=text(part.get("fingerprint")) or fingerprint(labels),
         state=State(status),
+        state_because=f"its status is {status}",
+        identified_by="fingerprint" if text(part.get("fingerprint")) else "labels",
         title=title,
         said=labels,
         summary=summary,

@@ -69,10 +69,11 @@ def _event(event: Any, received: Received) -> Reading:
     said, named = _said(event, _data(event)), _of_subject(event)
     delivery = f"{text(event['source'])} {text(event['id'])}"
     facts = replace(_facts(event, said, received), model=named)
-    kind = _kind(event, said, received.policy)
-    if facts.state is State.IGNORED or kind == "ignored":
-        return Reading(delivery_id=delivery)
-    if kind in CHANGE_KINDS:
+    kind, why = _kind(event, said, received.policy)
+    if kind == "ignored":
+        facts = replace(facts, state=State.IGNORED, state_because=why)
+    if kind in CHANGE_KINDS and facts.state is not State.IGNORED:
+        facts = replace(facts, state_because=why)
         ref = said.get("ref") or said.get("version") or named[1] or said.get("artifactId") or text(event["id"])
         at = facts.seen_at or received.at
         change = Change(kind, ref, said.get("author") or text(event["source"]), at, said)
@@ -80,15 +81,19 @@ def _event(event: Any, received: Received) -> Reading:
     return Reading([facts], delivery_id=delivery)
 
 
-def _kind(event: dict[str, Any], said: dict[str, str], policy: IntakePolicy) -> str:
-    """What the sender says itself counts first; of one that says it fires, no type makes nothing."""
+def _kind(event: dict[str, Any], said: dict[str, str], policy: IntakePolicy) -> tuple[str, str]:
+    """("alert", "ignored" or a kind of change, and what decided that). What the sender says itself counts first; of one that says it
+    fires, no type makes nothing."""
     if said.get("kind") in CHANGE_KINDS and said.get("ref"):
-        return said["kind"]
-    if any(plain(name) in FINDINGS and value.casefold() in ("false", "0", "no", "none") for name, value in said.items()):
-        return "ignored"  # a report that found nothing
-    if State.FIRING in _states(said, policy) or said.get("alertname"):
-        return "alert"
-    return policy.cloudevents.kind_of(VERSION_OF_TYPE.sub("", text(event["type"]))) or "alert"
+        return said["kind"], f"its data says kind {said['kind']}"
+    found = next((name for name in said if plain(name) in FINDINGS and said[name].casefold() in ("false", "0", "no", "none")), None)
+    if found is not None:
+        return "ignored", f"a report that found nothing: its {found[:50]!r} is {said[found]!r}"
+    if any(state is State.FIRING for state, _ in _states(said, policy)) or said.get("alertname"):
+        return "alert", ""
+    kind, pattern = policy.cloudevents.kind_of(VERSION_OF_TYPE.sub("", text(event["type"]))) or ("alert", "")
+    where = kind if kind == "ignored" else "changes"
+    return kind, f"its type fits intake.cloudevents.{where} {pattern!r}"
 
 
 def _facts(event: dict[str, Any], said: dict[str, str], received: Received) -> Facts:
@@ -97,9 +102,13 @@ def _facts(event: dict[str, Any], said: dict[str, str], received: Received) -> F
     measured = " ".join(filter(None, (said.get("metric"), said.get("feature"), said.get("value"))))
     limit = f" against {said['threshold']}" if said.get("threshold") else ""
     title = said.get("alertname") or plain
+    ended = (State.RESOLVED, f"its type ends in {type_.removeprefix(plain)!r}")
+    state, because = ended if type_ != plain else next(iter(_states(said, received.policy)), (State.FIRING, "nothing says that it is over"))
     return Facts(
         identity=fingerprint(text(event["source"]), BEGINS.sub("", plain), text(event.get("subject")), said.get("dedup_key", "")),
-        state=State.RESOLVED if type_ != plain else _state(said, received.policy),
+        identified_by="source, type and subject",
+        state=state,
+        state_because=because,
         title=title,
         said=said,
         summary=said.get("summary") or said.get("message") or (f"{title}: {measured}{limit}" if measured else ""),
@@ -107,15 +116,11 @@ def _facts(event: dict[str, Any], said: dict[str, str], received: Received) -> F
     )
 
 
-def _state(said: Mapping[str, str], policy: IntakePolicy) -> State:
-    return next(iter(_states(said, policy)), State.FIRING)
-
-
-def _states(said: Mapping[str, str], policy: IntakePolicy) -> list[State]:
-    """What its fields say about how it stands, as far as policy knows the words."""
+def _states(said: Mapping[str, str], policy: IntakePolicy) -> list[tuple[State, str]]:
+    """What its fields say about how it stands, as far as policy knows the words, and how they say it."""
     words = words_of_state(policy)
-    found = (meaning(said[name], words) for name in ("status", "state") if said.get(name))
-    return [State(state) for state in found if state is not None]
+    found = [(name, said[name], meaning(said[name], words)) for name in ("status", "state") if said.get(name)]
+    return [(State(state), f"its {name} is {word[:50]!r}, which intake.states.{state} lists") for name, word, state in found if state]
 
 
 def _said(event: dict[str, Any], data: Any) -> dict[str, str]:

@@ -29,6 +29,8 @@ def read(received: Received) -> list[Reading]:
     facts = Facts(
         identity=text(payload.get("alert_cycle_key")) or fingerprint(text(payload.get("alert_id")), said),
         state=State.RESOLVED if transition in RESOLVED else State.FIRING,
+        state_because=f"its alert_transition is {transition!r}",
+        identified_by="alert_cycle_key" if text(payload.get("alert_cycle_key")) else "alert_id and tags",
         title=said.get("alertname") or title,
         said=fields | said,
         summary=f"{title} has no data" if missing else fields.get("alert_status") or title,

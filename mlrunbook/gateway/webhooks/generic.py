@@ -59,6 +59,7 @@ def _alert(part: Any, policy: IntakePolicy) -> Facts | str:
     return Facts(
         identity=at(paths.fingerprint),
         state=State(state),
+        state_because=f"its status is {status[:50]!r}" if status else "it has no status",
         title=at(paths.name),
         said=said,
         summary=at(paths.summary),

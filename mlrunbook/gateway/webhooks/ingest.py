@@ -15,10 +15,10 @@ from typing import Any
 from pydantic import Field
 from sqlalchemy import Connection
 
-from mlrunbook.base.edge import json_pieces
 from mlrunbook.base.tokens import Identity
 from mlrunbook.base.web import CamelModel
-from mlrunbook.domain.detection.alerts import INCIDENT_TYPE, PROVEN_AS, NormalisedAlert
+from mlrunbook.domain.detection.alerts import INCIDENT_TYPE, MESSAGE, PROVEN_AS, NormalisedAlert
+from mlrunbook.domain.detection.verdicts import Outcome
 from mlrunbook.domain.errors import NotApproved, NotFound, Refused, Unstorable
 from mlrunbook.domain.policy.owned import Standing
 from mlrunbook.domain.policy.policy import Policy
@@ -26,7 +26,7 @@ from mlrunbook.domain.roles import Role
 from mlrunbook.gateway.text import clean
 from mlrunbook.gateway.webhooks import proofs
 from mlrunbook.gateway.webhooks.judging import Judgement, ModelChange, judge_all, names_in
-from mlrunbook.gateway.webhooks.parsing import ExternalNote, Format, Received, Unusable
+from mlrunbook.gateway.webhooks.parsing import ExternalNote, Format, Received, Unusable, as_it_came, read_json
 from mlrunbook.response.communication.escalation import acknowledge
 from mlrunbook.response.lifecycle.alert_intake import AlertBatch, Hold, homes_of, note_once
 from mlrunbook.response.world import World
@@ -37,9 +37,15 @@ log = logging.getLogger(__name__)
 
 # One transaction: others wait for the locks of its models, and for one of the few connections.
 SLICE_PARTS, SLICE_MODELS = 1_000, 25
-MAX_PIECES = 400_000  # of one message; the most alerts that one may hold have 120,000
 MAX_REFUSALS = 50  # transactions of one message that the database refused; then the slice is put aside as it is
 MAX_ALONE = 100  # unusable parts of one message that are each a row of the quarantine
+
+
+class Tried(CamelModel):
+    """One part of a test."""
+
+    outcome: Outcome
+    happens: str | None = Field(description="What it would do, and why; null for a token that may not read, or is limited to models")
 
 
 class Receipt(CamelModel):
@@ -50,6 +56,7 @@ class Receipt(CamelModel):
     changes: int = Field(default=0, description="Changes near a model that were taken in")
     incidents: list[str] = Field(default_factory=list, description="Ids of the incidents the message belongs to")
     duplicate: bool = Field(default=False, description="This delivery came before; it is answered as it was then")
+    test: list[Tried] | None = Field(default=None, description="Only of a test: nothing was stored, and this is what it would have done")
 
     def __add__(self, other: Receipt) -> Receipt:
         return Receipt(
@@ -63,14 +70,7 @@ class Receipt(CamelModel):
 
 def received(body: bytes, headers: Mapping[str, str], world: World) -> Received:
     """The message with its JSON read, if it is any."""
-    if (pieces := json_pieces(body)) > MAX_PIECES:
-        too_many = f"it has {pieces} lists, objects and values, more than {MAX_PIECES}: nothing of it was read"
-        return Received(None, headers, world.now(), world.policy.intake, too_many)
-    try:
-        payload, problem = json.loads(body), None
-    except (ValueError, RecursionError) as error:
-        payload, problem = None, f"not JSON: {error}"
-    return Received(payload, headers, world.now(), world.policy.intake, problem)
+    return read_json(body, headers, world.policy.intake, world.now())
 
 
 def ingest(world: World, form: Format, message: Received, body: bytes, *, sender: Identity) -> Receipt:
@@ -243,7 +243,7 @@ def store(conn: Connection, policy: Policy, letter: Letter, readings: Sequence[J
             held.add((id(alert.part), alert.fingerprint))
         hold(alert, why, is_new)
 
-    alerts = [_kept(alert, letter.sender.proven_as(name)) for reading in readings for alert in reading.alerts]
+    alerts = [_kept(alert, reading, letter) for reading in readings for alert in reading.alerts]
     truncated = max((reading.truncated for reading in readings), default=0)
     batch = AlertBatch(name, alerts, truncated, letter.sender.name)
     homes = iter(homes_of(conn, policy, batch, standings=letter.standings, hold=note, now=now))
@@ -259,8 +259,11 @@ def store(conn: Connection, policy: Policy, letter: Letter, readings: Sequence[J
     return receipts
 
 
-def _kept(alert: NormalisedAlert, proven_as: str) -> NormalisedAlert:
-    return replace(alert, body={**alert.body, PROVEN_AS: proven_as, INCIDENT_TYPE: alert.incident_type})
+def _kept(alert: NormalisedAlert, reading: Judgement, letter: Letter) -> NormalisedAlert:
+    part = next((part for part in (alert.part, reading.part) if part is not None), letter.message.payload)
+    proven_as = letter.sender.proven_as(letter.form.name)
+    more = {PROVEN_AS: proven_as, INCIDENT_TYPE: alert.incident_type, MESSAGE: as_it_came(part)}
+    return replace(alert, body={**alert.body, **more})
 
 
 def take_change(conn: Connection, told: ModelChange, *, source: str, now: datetime) -> bool:

@@ -61,13 +61,14 @@ def read(received: Received) -> list[Reading]:
         return nothing_of(received, "not a mail")
     subject, fields = text(payload.get("subject")), _fields(payload["text"])
     origin = {"subject": subject, "from": text(payload.get("from"))}
-    title, state = titled(subject, received.policy)
-    if fields.get("status"):
-        state = meaning(fields["status"], words_of_state(received.policy)) or state
+    title, state, because = titled(subject, received.policy)
+    if (word := fields.get("status")) and (told := meaning(word, words_of_state(received.policy))):
+        state, because = told, f"its line Status is {word[:50]!r}, which intake.states.{told} lists"
     title = fields.get("alertname") or fields.get("alert") or re.sub(r"\W+", " ", title).strip() or "alert"
     facts = Facts(
         identity="",
         state=State(state),
+        state_because=because,
         title=title,
         said=origin | fields,
         summary=fields.get("summary") or subject,
@@ -76,17 +77,18 @@ def read(received: Received) -> list[Reading]:
         kept={"annotations": origin},
     )
     delivery = text(payload.get("message_id")) or None
-    return [Reading([facts] if facts.state is not State.IGNORED else [], delivery_id=delivery)]
+    return [Reading([facts], delivery_id=delivery)]
 
 
-def titled(subject: str, policy: IntakePolicy) -> tuple[str, str]:
-    """(the subject without the word that says how it stands, firing or resolved). Only a word in brackets, at the beginning or after
-    "is" counts: "check of pumps NOT OK" is no end."""
+def titled(subject: str, policy: IntakePolicy) -> tuple[str, str, str]:
+    """(the subject without the word that says how it stands, firing or resolved, what decided that). Only a word in brackets, at the
+    beginning or after "is" counts: "check of pumps NOT OK" is no end."""
     for place in STATUS_PLACES:
         for match in place.finditer(subject):
             if (state := meaning(match["word"], words_of_state(policy))) is not None:
-                return f"{subject[: match.start()]} {subject[match.end() :]}", state
-    return subject, State.FIRING
+                because = f"its subject says {match['word']!r}, which intake.states.{state} lists"
+                return f"{subject[: match.start()]} {subject[match.end() :]}", state, because
+    return subject, State.FIRING, "nothing in its subject says that it is over"
 
 
 def _fields(lines: str) -> dict[str, str]:

@@ -17,8 +17,8 @@ def read(received: Received) -> list[Reading]:
         return nothing_of(received, "not an MLflow webhook: it has `entity`, `action` and `data`")
     delivery = received.headers.get("x-mlflow-delivery-id")
     kind = _kind(entity, action, text(data.get("alias")), received.policy.production_aliases)
-    if kind is None:
-        return [Reading(delivery_id=delivery)]  # prompts, experiments and the like change no model that serves
+    if kind is None:  # prompts, experiments and the like
+        return [Reading(passed_over=f"{entity}.{action} changes no model that serves", delivery_id=delivery)]
     said = strings(data)
     name = said.get("name", "")
     ref = said.get("version") or said.get("alias") or said.get("key") or name

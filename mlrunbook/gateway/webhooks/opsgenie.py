@@ -43,12 +43,15 @@ def read(received: Received) -> list[Reading]:
     elif own and action in RESOLVED:
         words = [ExternalNote("note", by, f"{by} closed the alert in Opsgenie", key, own, identity)]
     if own or action not in FIRING + RESOLVED:  # an alert that we sent ourselves opens nothing
-        return [Reading(words=words)]
+        why = "it is about a page of ours" if own else f"Opsgenie's action {action} neither opens nor ends anything"
+        return [Reading(words=words, passed_over=why)]
     said = tags(alert.get("tags")) | strings(alert.get("details"))
     fields = {name: value for name, value in strings(alert).items() if value and name not in said}
     facts = Facts(
         identity=identity,
         state=State.RESOLVED if action in RESOLVED else State.FIRING,
+        state_because=f"its action is {action!r}",
+        identified_by="alertId",
         title=said.get("alertname") or text(alert.get("message")),
         said=fields | said,
         summary=text(alert.get("message")),

@@ -57,6 +57,8 @@ def _alert_event(received: Received, sent: dict[str, Any]) -> list[Reading]:
     facts = Facts(
         identity=identity or (fingerprint(fields.get("source", ""), fields.get("summary", "")) if fields else ""),
         state=state,
+        state_because=f"its event_action is {action!r}",
+        identified_by="dedup_key" if identity else "source and summary",
         title=fields.get("class") or fields.get("summary", ""),
         said=fields,
         summary=fields.get("summary", ""),
@@ -79,11 +81,19 @@ def _event(received: Received, event: dict[str, Any]) -> list[Reading]:
         return [Reading(words=words, delivery_id=number)]
     if kind == FIELDS_COME and _id(data):  # of an incident that came without them
         facts = Facts(
-            _id(data), State.FIRING, "", _custom_fields(data), summary="a PagerDuty incident", seen_at=time(event.get("occurred_at"))
+            identity=_id(data),
+            state=State.FIRING,
+            state_because=f"its event_type is {kind}",
+            identified_by="incident.id",
+            title="",
+            said=_custom_fields(data),
+            summary="a PagerDuty incident",
+            seen_at=time(event.get("occurred_at")),
         )
         return [Reading([facts], delivery_id=number)]
     if kind not in OPENS + RESOLVES or _is_merge(data):  # a ping, a new priority, a status update: nothing to do here
-        return [Reading(delivery_id=number)]
+        why = "a merged incident goes on as another" if _is_merge(data) else f"PagerDuty's {kind} neither opens nor ends anything"
+        return [Reading(passed_over=why, delivery_id=number)]
     identity, own = text(data.get("id")), own_incident(text(data.get("incident_key")))
     words = []
     if kind == "incident.acknowledged":
@@ -92,7 +102,7 @@ def _event(received: Received, event: dict[str, Any]) -> list[Reading]:
     elif own and kind in RESOLVES:
         words = [ExternalNote("note", by, f"{by} resolved the page in PagerDuty", f"pagerduty:{number}", own, identity)]
     if own:
-        return [Reading(words=words, delivery_id=number)]
+        return [Reading(words=words, passed_over="it is about a page of ours", delivery_id=number)]
     if not identity:
         return nothing_of(received, "the incident has no `id`")
     return [Reading([_facts(data, kind, identity)], words=words, delivery_id=number)]
@@ -124,6 +134,8 @@ def _facts(data: dict[str, Any], kind: str, identity: str) -> Facts:
     return Facts(
         identity=identity,
         state=State.FIRING if kind in OPENS else State.RESOLVED,
+        state_because=f"its event_type is {kind}",
+        identified_by="id",
         title=said.get("title", ""),
         said=said,
         summary=said.get("title") or "a PagerDuty incident",

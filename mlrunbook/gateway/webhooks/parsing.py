@@ -13,13 +13,15 @@ from datetime import UTC, datetime
 from itertools import islice
 from typing import Any, Literal
 
+from mlrunbook.base.edge import json_pieces
 from mlrunbook.domain import people
 from mlrunbook.domain.errors import Invalid
 from mlrunbook.domain.intake.facts import Facts, State
 from mlrunbook.domain.observed import Change
 from mlrunbook.domain.policy.intake import OWN_KEY, IntakePolicy
-from mlrunbook.gateway.text import clean
+from mlrunbook.gateway.text import MAX_TEXT, clean
 
+MAX_PIECES = 400_000  # of one message; the most alerts that one may hold have 120,000
 LABEL_CHARS = 500
 MAX_TEXT_JSON = 256 << 10  # of one field
 MAX_LABELS = 1_000  # of one alert: whoever looks at its incident reads all of them
@@ -37,6 +39,18 @@ class Received:
     at: datetime
     policy: IntakePolicy
     problem: str | None = None
+
+
+def read_json(body: bytes, headers: Mapping[str, str], policy: IntakePolicy, at: datetime) -> Received:
+    """The message, its JSON read if it is any."""
+    if (pieces := json_pieces(body)) > MAX_PIECES:
+        too_many = f"it has {pieces} lists, objects and values, more than {MAX_PIECES}: nothing of it was read"
+        return Received(None, headers, at, policy, too_many)
+    try:
+        payload, problem = json.loads(body), None
+    except (ValueError, RecursionError) as error:
+        payload, problem = None, f"not JSON: {error}"
+    return Received(payload, headers, at, policy, problem)
 
 
 @dataclass(frozen=True)
@@ -76,6 +90,7 @@ class Reading:
     truncated: int = 0
     changes: Sequence[ReportedChange] = ()
     words: Sequence[ExternalNote] = ()
+    passed_over: str = ""  # why nothing of it has to be heard of, where nothing of it has
     delivery_id: str | None = None
     part: Any = None  # of the message that this is; None: the message is all about it, or each alert has its own
 
@@ -90,15 +105,14 @@ def nothing_of(received: Received, reason: str, part: Any = None) -> list[Readin
 
 
 def collect(parts: Sequence[Any], read: Callable[[Any], Facts | str], together: Together) -> tuple[list[Facts], list[Unusable]]:
-    """Each part in exactly one of the two lists; those over the limit as one, which is a message again. What nobody has to hear of is in
-    neither."""
+    """Each part in exactly one of the two lists; those over the limit as one, which is a message again."""
     usable: list[Facts] = []
     unusable: list[Unusable] = over_limit(parts, together)
     for part in parts[:MAX_PARTS]:
         found = read(part)
         if isinstance(found, str):
             unusable.append(Unusable(part, found))
-        elif found.state is not State.IGNORED:
+        else:
             usable.append(replace(found, part=part))
     return usable, unusable
 
@@ -109,6 +123,15 @@ def over_limit(parts: Sequence[Any], together: Together, limit: int = MAX_PARTS)
         return []
     reason = f"the message has {len(parts)} parts: the first {limit} were read, these {len(parts) - limit} were not; replay them"
     return [Unusable(together(parts[limit:]), reason)]
+
+
+def as_it_came(part: Any) -> str:
+    """A part of a message as JSON, to be kept beside what was read of it; of a long one the beginning."""
+    try:
+        whole = json.dumps(part, ensure_ascii=False)
+    except (ValueError, RecursionError):
+        return "(nested too deep to be kept)"
+    return clean(whole[: MAX_TEXT + 1])
 
 
 def own_incident(key: str) -> str | None:

@@ -1,6 +1,6 @@
 """A message of each format, signed as its sender would: for `mlrunbook webhook test` and for tests.
 
-Resolved unless asked otherwise, so that a try opens no incident and pages nobody.
+Resolved unless asked otherwise: a gateway that knows no tests opens nothing for it either.
 """
 
 from __future__ import annotations

@@ -10,7 +10,8 @@ from datetime import timedelta
 from typing import Any
 
 from mlrunbook.base.concurrent_reads import read_all
-from mlrunbook.domain.containment.evidence import MANIFEST, Bundle, File, faults, manifest, without_secrets
+from mlrunbook.domain.blackout import without_secrets
+from mlrunbook.domain.containment.evidence import MANIFEST, Bundle, File, faults, manifest
 from mlrunbook.domain.detection.reports import FirstReport
 from mlrunbook.domain.errors import RunbookError
 from mlrunbook.ports import MISSING

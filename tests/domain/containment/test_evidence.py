@@ -8,7 +8,8 @@ from datetime import UTC, datetime
 
 import pytest
 
-from mlrunbook.domain.containment.evidence import BLACKED_OUT, Bundle, File, faults, manifest, without_secrets
+from mlrunbook.domain.blackout import BLACKED_OUT, without_secrets
+from mlrunbook.domain.containment.evidence import Bundle, File, faults, manifest
 
 T0 = datetime(2026, 3, 29, 0, 30, tzinfo=UTC)
 BUNDLE = Bundle((File("b.log", b"two", "text/plain"), File("a.json", b"{}", "application/json", 1)), {"runtime": "nothing answers"})

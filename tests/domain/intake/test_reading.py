@@ -190,7 +190,7 @@ class TestAnAlert:
         alert = self.judged(facts({"model": "pumps", "priority": "P1"}, "[FIRING:1] FeatureDrift"))
         assert isinstance(alert, NormalisedAlert)
         assert (alert.name, alert.model, alert.severity) == ("FeatureDrift", "pumps", Severity.HIGH)
-        assert set(alert.body["read"]) == {"model", "type", "level"}
+        assert set(alert.body["read"]) == {"model", "type", "level", "state", "identity"}
         assert all(alert.body["read"].values())
 
     def test_an_end_needs_no_model(self) -> None:

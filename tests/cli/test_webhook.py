@@ -1,0 +1,185 @@
+"""`mlrunbook webhook explain` without anything running, and beside a real gateway that reads the same message."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from email.message import EmailMessage
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from typer.testing import CliRunner, Result
+
+from mlrunbook.cli.main import app
+from mlrunbook.cli.webhook import AnyFormat, FormatName
+from mlrunbook.gateway.webhooks import samples
+from mlrunbook.gateway.webhooks.registry import FORMATS
+from tests.cli.conftest import Cli, now, one_line
+
+PAYLOADS = Path(__file__).parents[1] / "gateway" / "payloads"
+POLICY = """
+models:
+  "pump_failure_*": {owner: the tests}
+intake:
+  models:
+    "title:*on the pumps*": pumps
+  levels:
+    critical: [p1, page, bad]
+  states:
+    ignored: [suppressed]
+alert_types:
+  "*drift*": data_drift
+"""
+Explain = Callable[..., Result]
+
+
+@pytest.fixture
+def explain(tmp_path: Path) -> Explain:
+    """With a policy, and with no gateway, no store and no registry."""
+    policy = tmp_path / "policy.yaml"
+    policy.write_text(POLICY)
+    env = {key: None for key in os.environ if key.startswith(("MLRUNBOOK_", "PREFECT_"))}
+
+    def run(message: Any, form: str, *args: str) -> Result:
+        given = message if isinstance(message, bytes) else json.dumps(message).encode()
+        ours = {"MLRUNBOOK_POLICY": str(policy), "MLRUNBOOK_DATA_DIR": str(tmp_path), "COLUMNS": "80"}
+        return CliRunner().invoke(app, ["webhook", "explain", "-", "--format", form, *args], input=given, env={**env, **ours})
+
+    return run
+
+
+def parts(result: Result) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = json.loads(result.stdout)["parts"]
+    return found
+
+
+def grafana(*alerts: dict[str, Any]) -> dict[str, Any]:
+    common = {"status": "firing", "startsAt": "2026-03-02T09:00:00Z"}
+    return {"version": "1", "alerts": [common | one for one in alerts]}
+
+
+def labelled(**labels: str) -> dict[str, Any]:
+    return {"labels": labels}
+
+
+def test_every_format_can_be_explained() -> None:
+    assert {str(one) for one in AnyFormat} == {*FORMATS, "email", "mail"}
+
+
+def test_it_names_the_line_of_policy_that_decided_each_step(explain: Explain) -> None:
+    done = explain(grafana(labelled(alertname="Covariate drift", title="x on the pumps", priority="P1")), "grafana", "--json")
+    assert done.exit_code == 0
+    (one,) = parts(done)
+    assert one["outcome"] == "open"
+    assert {step: said["value"] for step, said in one["read"].items() if step != "identity"} == {
+        "model": "pumps",
+        "type": "data drift",
+        "level": "critical",
+        "state": "firing",
+    }
+    for step, line in {"model": "'title:*on the pumps*'", "type": "*drift*", "level": "intake.levels.critical"}.items():
+        assert line in one["read"][step]["because"]
+
+
+def test_each_part_of_a_list_has_its_own_outcome(explain: Explain) -> None:
+    done = explain(
+        grafana(
+            labelled(alertname="ModelF1Drop", model="pump_failure_1"),
+            labelled(alertname="ModelF1Drop", model="pump_failure_1") | {"status": "resolved"},
+            labelled(alertname="DiskFull"),
+        ),
+        "grafana",
+        "--json",
+    )
+    assert [one["outcome"] for one in parts(done)] == ["open", "end", "quarantine"]
+    assert done.exit_code == 1, "a part of it would wait in the quarantine"
+
+
+@pytest.mark.parametrize(
+    ("form", "message", "outcome"),
+    [
+        ("cloudevents", {"specversion": "1.0", "id": "1", "source": "/a", "type": "com.example.model.created"}, "pass over"),
+        ("cloudevents", {"specversion": "1.0", "id": "1", "source": "/a", "type": "x.deployed", "data": {"model": "pumps"}}, "change"),
+        ("generic", {"model": "pumps", "kind": "ModelF1Drop", "status": "suppressed"}, "pass over"),
+        ("mlflow", {"entity": "prompt", "action": "created", "data": {"name": "pumps"}}, "pass over"),
+        ("mlflow", {"entity": "model_version", "action": "created", "data": {"name": "pumps", "version": "3"}}, "change"),
+        ("pagerduty", {"event": {"id": "1", "event_type": "pagey.ping", "data": {"id": "P1"}}}, "pass over"),
+        ("opsgenie", {"action": "AddNote", "alert": {"alertId": "1", "note": "look"}}, "note"),
+    ],
+)
+def test_what_opens_nothing_says_what_happens_instead(explain: Explain, form: str, message: dict[str, Any], outcome: str) -> None:
+    done = explain(message, form, "--json")
+    assert outcome in [one["outcome"] for one in parts(done)]
+    assert "open" not in [one["outcome"] for one in parts(done)]
+    assert done.exit_code == 0
+
+
+def test_a_binary_event_is_read_with_its_headers(explain: Explain) -> None:
+    attributes = {"ce-specversion": "1.0", "ce-id": "1", "ce-source": "/a", "ce-type": "com.example.drift.detected"}
+    headers = [arg for name, value in attributes.items() for arg in ("-H", f"{name}: {value}")]
+    (one,) = parts(explain({"model": "pumps"}, "cloudevents", *headers, "--json"))
+    assert (one["outcome"], one["read"]["type"]["value"]) == ("open", "data drift")
+
+
+def test_a_mail_is_read_from_its_header_on(explain: Explain) -> None:
+    mail = EmailMessage()
+    mail["Subject"], mail["From"], mail["To"] = "[RESOLVED] ModelF1Drop", "a@example.com", "b@example.com"
+    mail.set_content("Model: pump_failure_1\nPriority: P1\n")
+    (one,) = parts(explain(mail.as_bytes(), "mail", "--json"))
+    assert (one["outcome"], one["read"]["model"]["value"], one["read"]["level"]["value"]) == ("end", "pump_failure_1", "critical")
+
+
+@pytest.mark.parametrize("form", sorted({*FORMATS, "mail"}))
+@pytest.mark.parametrize("content", [b"", b"\x00\xff", b"[]", b"{}", b"nonsense", b"[" * 100_000, b"null", b'"\\ud800"', b"1e999"])
+def test_what_is_no_message_gets_the_sentence_of_the_quarantine_and_exit_code_1(explain: Explain, form: str, content: bytes) -> None:
+    done = explain(content, form)
+    assert not (done.exception and not isinstance(done.exception, SystemExit)), done.exception
+    assert "Traceback" not in done.output
+    if content not in (b"[]",) and form != "mail":
+        assert done.exit_code == 1
+        assert "It waits in the quarantine" in done.stdout
+
+
+def test_a_file_that_is_not_there_is_one_line(cli: Cli) -> None:
+    done = cli("webhook", "explain", "/nowhere/at-all.json", "--format", "grafana")
+    assert "/nowhere/at-all.json" in one_line(done.stderr)
+    assert done.exit_code == 1
+
+
+def test_the_page_fits_80_columns_and_obeys_nothing(explain: Explain) -> None:
+    hostile = "\x1b[31mred\u202e [bold]x[/bold] " + "long " * 200
+    shown = explain(grafana(labelled(alertname=hostile, model="pump_failure_1", severity=hostile), labelled(x=hostile)), "grafana").stdout
+    assert max(len(line) for line in shown.splitlines()) <= 80
+    assert not {"\x1b", "\u202e"} & set(shown)
+    assert "[bold]" in shown
+
+
+@pytest.mark.parametrize("form", sorted(set(FormatName) - {FormatName.MLFLOW}))
+def test_it_says_what_the_gateway_stores_word_for_word(cli: Cli, explain: Explain, model: str, form: str) -> None:
+    message = samples.sample(form, model, now=now(), firing=True)
+    (told,) = parts(explain(message, form, "--json"))
+    headers = {"Authorization": f"Bearer {cli.env['MLRUNBOOK_GATEWAY_TOKEN']}", "Content-Type": samples.content_type(form)}
+    receipt = httpx.post(f"{cli.env['MLRUNBOOK_GATEWAY_URL']}/webhooks/{form}", content=json.dumps(message), headers=headers).json()
+    shown = json.loads(cli("incidents", "show", receipt["incidents"][0], "--messages", "--json").stdout)
+    assert shown["messages"][0]["read"] == {step: said["because"] for step, said in told["read"].items()}
+
+
+def test_show_has_the_messages_as_they_came(cli: Cli, model: str) -> None:
+    done = cli("webhook", "test", "--format", "grafana", "--firing", "--model", model)
+    assert "for real" in done.stdout
+    incident_id = done.stdout.rpartition("incidents: ")[2].strip()
+    shown = cli("incidents", "show", incident_id, "--messages", COLUMNS="80").stdout
+    assert "As it came" in shown
+    assert samples.SUMMARY in " ".join(shown.split())
+    assert max(len(line) for line in shown.splitlines()) <= 80
+    assert "As it came" not in cli("incidents", "show", incident_id).stdout
+
+
+@pytest.mark.parametrize("form", list(FormatName))
+def test_a_test_says_that_it_opened_nothing(cli: Cli, form: FormatName, model: str) -> None:
+    done = cli("webhook", "test", "--format", form, "--model", model)
+    assert "test: nothing was opened" in done.stdout
+    assert json.loads(cli("incidents", "list", "--model", model, "--json").stdout) == []

@@ -31,7 +31,7 @@ intake:
   states:
     ignored: [suppressed]
 alert_types:
-  "*drift*": data_drift
+  "*drift*": compliance
 """
 Explain = Callable[..., Result]
 
@@ -43,10 +43,10 @@ def explain(tmp_path: Path) -> Explain:
     policy.write_text(POLICY)
     env = {key: None for key in os.environ if key.startswith(("MLRUNBOOK_", "PREFECT_"))}
 
-    def run(message: Any, form: str, *args: str) -> Result:
+    def run(message: Any, form: str, *args: str, **more: str) -> Result:
         given = message if isinstance(message, bytes) else json.dumps(message).encode()
         ours = {"MLRUNBOOK_POLICY": str(policy), "MLRUNBOOK_DATA_DIR": str(tmp_path), "COLUMNS": "80"}
-        return CliRunner().invoke(app, ["webhook", "explain", "-", "--format", form, *args], input=given, env={**env, **ours})
+        return CliRunner().invoke(app, ["webhook", "explain", "-", "--format", form, *args], input=given, env={**env, **ours, **more})
 
     return run
 
@@ -76,7 +76,7 @@ def test_it_names_the_line_of_policy_that_decided_each_step(explain: Explain) ->
     assert one["outcome"] == "open"
     assert {step: said["value"] for step, said in one["read"].items() if step != "identity"} == {
         "model": "pumps",
-        "type": "data drift",
+        "type": "compliance",
         "level": "critical",
         "state": "firing",
     }
@@ -121,7 +121,7 @@ def test_a_binary_event_is_read_with_its_headers(explain: Explain) -> None:
     attributes = {"ce-specversion": "1.0", "ce-id": "1", "ce-source": "/a", "ce-type": "com.example.drift.detected"}
     headers = [arg for name, value in attributes.items() for arg in ("-H", f"{name}: {value}")]
     (one,) = parts(explain({"model": "pumps"}, "cloudevents", *headers, "--json"))
-    assert (one["outcome"], one["read"]["type"]["value"]) == ("open", "data drift")
+    assert (one["outcome"], one["read"]["type"]["value"]) == ("open", "compliance")
 
 
 def test_a_mail_is_read_from_its_header_on(explain: Explain) -> None:
@@ -130,6 +130,20 @@ def test_a_mail_is_read_from_its_header_on(explain: Explain) -> None:
     mail.set_content("Model: pump_failure_1\nPriority: P1\n")
     (one,) = parts(explain(mail.as_bytes(), "mail", "--json"))
     assert (one["outcome"], one["read"]["model"]["value"], one["read"]["level"]["value"]) == ("end", "pump_failure_1", "critical")
+
+
+def test_it_asks_the_registry_where_one_is_set_and_says_where_none_was_asked(
+    explain: Explain, platform: tuple[str, str], token: Callable[..., str]
+) -> None:
+    url, registered = platform
+    env = {"MLRUNBOOK_PLATFORM_URL": url, "MLRUNBOOK_PLATFORM_TOKEN": token("who explains")}
+    disk, ours = (grafana(labelled(alertname="Full", model=name)) for name in ("ssd970", registered))
+    asked = [explain(message, "grafana", "--json", **env) for message in (disk, ours)]
+    assert [parts(done)[0]["outcome"] for done in asked] == ["quarantine", "open"]
+    assert [json.loads(done.stdout)["notes"] for done in asked] == [[], []]
+    alone = explain(disk, "grafana", "--json")
+    assert parts(alone)[0]["outcome"] == "open"
+    assert "ssd970" in json.loads(alone.stdout)["notes"][0]
 
 
 @pytest.mark.parametrize("form", sorted({*FORMATS, "mail"}))

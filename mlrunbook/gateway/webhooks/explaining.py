@@ -12,6 +12,7 @@ from mlrunbook.base.tokens import Identity, Scope
 from mlrunbook.domain.detection.alerts import READ, NormalisedAlert
 from mlrunbook.domain.detection.verdicts import Outcome, Verdict, verdict
 from mlrunbook.domain.policy.policy import Policy
+from mlrunbook.gateway.text import clean
 from mlrunbook.gateway.webhooks.ingest import Receipt, Tried, confined
 from mlrunbook.gateway.webhooks.judging import Judgement, ModelChange, judge_all, names_in
 from mlrunbook.gateway.webhooks.parsing import ExternalNote, Format, Reading, Received, as_it_came
@@ -60,7 +61,7 @@ def explained(judged: Sequence[Judgement], policy: Policy, *, now: datetime) -> 
             yield Explained(Verdict(Outcome.IGNORE, f"opens and ends nothing: {passed.because}"), passed.title or WHOLE)
     for one in judged:
         for unusable in one.unusable:
-            title = as_it_came(unusable.part)[:MAX_TITLE] if unusable.part is not None else WHOLE
+            title = clean(as_it_came(unusable.part), MAX_TITLE) if unusable.part is not None else WHOLE
             yield Explained(Verdict(Outcome.QUARANTINE, f"waits in the quarantine: {unusable.reason}"), title)
 
 

@@ -23,7 +23,17 @@ def read(received: Received) -> list[Reading]:
     name = said.get("name", "")
     ref = said.get("version") or said.get("alias") or said.get("key") or name
     change = Change(kind, ref, "MLflow registry", time(within(payload, "timestamp")) or received.at, said | {"event": f"{entity}.{action}"})
-    facts = Facts(name, State.FIRING, f"{entity}.{action}", {"registered_model": name}, model_fields=("registered_model",))
+    because = (
+        f"its alias {text(data.get('alias'))!r} is in intake.production_aliases" if kind == "deployment" else "by its entity and action"
+    )
+    facts = Facts(
+        identity=name,
+        state=State.FIRING,
+        state_because=because,
+        title=f"{entity}.{action}",
+        said={"registered_model": name},
+        model_fields=("registered_model",),
+    )
     return [Reading(changes=[ReportedChange(facts, change)], delivery_id=delivery)]
 
 

@@ -53,7 +53,7 @@ def mark(clock: Clock, *, ago_s: float = 0) -> dict[str, str]:
 @pytest.mark.parametrize("policy", HOSTILE.values(), ids=HOSTILE)
 def test_a_test_of_any_format_stores_nothing_under_any_policy(engine: Engine, keys: Keys, model: str, policy: IntakePolicy) -> None:
     clock = Clock()
-    world = world_on(engine, clock, Policy(intake=policy, alert_types={"*": IncidentType.SECURITY_INCIDENT}))
+    world = world_on(engine, clock, Policy(intake=policy, alert_types={"*": IncidentType.SECURITY}))
     with TestClient(create_app(world), headers=keys.of("a person who tries the way")) as client:
         before = rows(world)
         for form in FORMATS:

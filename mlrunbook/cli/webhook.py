@@ -66,7 +66,12 @@ def try_(
     else:
         typer.echo("test: nothing was opened, ended or recorded")
         for told in receipt["test"]:
-            why = told.get("happens") or "your token may not see why: `mlrunbook webhook explain` shows it for a file"
+            happens = told.get("happens")
+            why = (
+                f"for real it {happens}"
+                if happens
+                else "only a token of scope read sees why; `mlrunbook webhook explain` shows it for a file"
+            )
             render.console().print(render.verdict_row(told["outcome"], why))
 
 

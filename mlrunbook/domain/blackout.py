@@ -44,4 +44,6 @@ def shown(value: Any, name: str = "") -> Any:
         return {shown(str(key)): shown(inner, str(key)) for key, inner in value.items()}
     if isinstance(value, list):
         return [shown(inner) for inner in value]
-    return without_secrets(value.encode(errors="replace"))[0].decode(errors="replace") if isinstance(value, str) else value
+    if isinstance(value, str) and len(value) > 3:
+        return without_secrets(value.encode(errors="replace"))[0].decode(errors="replace")
+    return value

@@ -5,6 +5,7 @@ All of it is others' text. It is cut, secrets are blacked out, and the page runs
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from datetime import datetime
 from typing import Annotated, Any
@@ -77,7 +78,7 @@ class MessageOut(web.CamelModel):
             labels=_fields(labels),
             annotations=_fields(annotations),
             left_out=sum(max(0, len(one) - MAX_FIELDS) for one in (labels, annotations)),
-            message=shown(body[MESSAGE]) if isinstance(body.get(MESSAGE), str) else None,
+            message=_message(body.get(MESSAGE)),
         )
 
     @property
@@ -115,6 +116,15 @@ def of_incident(routes: APIRouter, world: World) -> None:
         page = found(incident_id, after, limit)
         html = pages.render("mlrunbook.gateway", "messages.html.j2", incident_id=incident_id, page=page)
         return HTMLResponse(html, headers=HEADERS)
+
+
+def _message(kept: Any) -> str | None:
+    if not isinstance(kept, str):
+        return None
+    try:
+        return json.dumps(shown(json.loads(kept)), ensure_ascii=False)
+    except (ValueError, RecursionError):  # the beginning of a long one, without secrets since it was kept
+        return str(shown(kept))
 
 
 def _named(value: Any) -> Mapping[str, Any]:

@@ -15,6 +15,7 @@ from typing import Any, Literal
 
 from mlrunbook.base.edge import json_pieces
 from mlrunbook.domain import people
+from mlrunbook.domain.blackout import shown
 from mlrunbook.domain.errors import Invalid
 from mlrunbook.domain.intake.facts import Facts, State
 from mlrunbook.domain.observed import Change
@@ -129,6 +130,8 @@ def as_it_came(part: Any) -> str:
     """A part of a message as JSON, to be kept beside what was read of it; of a long one the beginning."""
     try:
         whole = json.dumps(part, ensure_ascii=False)
+        if len(whole) > MAX_TEXT:  # what is cut is no JSON any more, in which a secret could be told by its name
+            whole = json.dumps(shown(part), ensure_ascii=False)
     except (ValueError, RecursionError):
         return "(nested too deep to be kept)"
     return clean(whole[: MAX_TEXT + 1])

@@ -78,12 +78,15 @@ def test_hostile_text_is_shown_as_text(client: TestClient, model: str) -> None:
     assert "\x1b" not in messages(client, incident_id)["messages"][0]["message"]
 
 
-def test_no_secret_of_a_message_is_shown(client: TestClient, keys: Keys, model: str) -> None:
+@pytest.mark.parametrize("more", [0, 3_000, 30_000], ids=["short", "long", "cut"])
+def test_no_secret_of_a_message_is_shown(client: TestClient, keys: Keys, model: str, more: int) -> None:
     token = keys.token("somebody", Scope.ALERTS)
     url = f"https://ann:{SECRET}@example.com/?access_token={SECRET}"
     labels = {"api_key": SECRET, "note": f"Bearer {SECRET}", "runbook": url}
     said = {"summary": f"post with {token}", "Authorization": f"Basic {SECRET}", "settings": json.dumps({"password": SECRET})}
-    incident_id = take(client, "alertmanager", fired(model, labels=labels, annotations=said, generatorURL=url, secrets={"a": [SECRET]}))
+    nested = {"credentials": {"a": [SECRET]}, "list": [{"cookie": SECRET}]}
+    sent = fired(model, labels=labels, annotations=said | {"more": "x" * more}, generatorURL=url, nested=nested)
+    incident_id = take(client, "alertmanager", sent)
     shown = json.dumps(messages(client, incident_id)) + page(client, incident_id)
     assert SECRET not in shown
     assert token not in shown

@@ -80,10 +80,9 @@ def test_the_same_message_without_the_mark_is_taken_in_for_real(
     assert receipt["accepted"] + receipt["changes"] == 1
 
 
-@pytest.mark.parametrize("said", ["1", "true", "", "nan", "inf", "-inf", "1e400", "٣", "0x10"])
+@pytest.mark.parametrize("said", ["1", "true", "", "nan", "inf", "-inf", "1e400", "0x10"])
 def test_a_header_that_is_set_for_good_hides_no_alert(client: TestClient, world: World, clock: Clock, model: str, said: str) -> None:
-    given_ = said.encode().decode("latin-1")
-    assert "test" not in post(client, "generic", samples.sample("generic", model, now=clock(), firing=True), **{TEST_HEADER: given_}).json()
+    assert "test" not in post(client, "generic", samples.sample("generic", model, now=clock(), firing=True), **{TEST_HEADER: said}).json()
     with world.transaction() as conn:
         assert incidents.find(conn, model=model)
 

@@ -17,6 +17,7 @@ from mlrunbook.domain.policy.owned import Known, Standing
 if TYPE_CHECKING:
     from mlrunbook.domain.policy.policy import Policy
     from mlrunbook.gateway.webhooks.explaining import Explained
+    from mlrunbook.gateway.webhooks.parsing import Format
 
 MAX_BYTES = 4 << 20  # what the gateway takes
 MAX_SHOWN = 50  # parts; --json has all
@@ -37,6 +38,15 @@ def message_in(file: str) -> bytes:
     return content
 
 
+def format_named(name: str, mapping: str) -> Format:
+    """Invalid for a mapping of a format that has none."""
+    from mlrunbook.gateway.webhooks import registry
+
+    if mapping and name != "generic":
+        raise Invalid(f"only --format generic is read by a mapping, not {name}", field="mapping")
+    return registry.of(f"{name}/{mapping}" if mapping else {"mail": "email"}.get(name, name))
+
+
 def headers_of(given: Iterable[str]) -> dict[str, str]:
     """Invalid for what is no header."""
     found = {}
@@ -48,13 +58,13 @@ def headers_of(given: Iterable[str]) -> dict[str, str]:
     return found
 
 
-def explain(format_: str, body: bytes, headers: Mapping[str, str]) -> dict[str, Any]:
+def explain(form: Format, body: bytes, headers: Mapping[str, str]) -> dict[str, Any]:
     """All of it as data: by which policy, each part, and what could not be asked."""
-    from mlrunbook.gateway.webhooks import explaining, mail_parsing, registry
+    from mlrunbook.gateway.webhooks import explaining, mail_parsing
     from mlrunbook.gateway.webhooks.judging import judge_all, names_in
     from mlrunbook.gateway.webhooks.parsing import read_json
 
-    form, policy, now, path = registry.of("email" if format_ == "mail" else format_), in_force(), datetime.now(UTC), path_in_force(None)
+    policy, now, path = in_force(), datetime.now(UTC), path_in_force(None)
     if form.name == "email" and not body.lstrip().startswith(b"{"):  # else it is a mail as the quarantine keeps it
         body = mail_parsing.limited(body)
     if headers.get("content-type") and not form.accepts(headers):

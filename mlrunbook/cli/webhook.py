@@ -79,6 +79,7 @@ def try_(
 def explain(
     file: Annotated[str, typer.Argument(metavar="FILE", help="The message as its sender writes it; '-' reads standard input.")],
     format: Annotated[AnyFormat, typer.Option("--format", help="Whose message it is; mail: with its header.")],
+    mapping: Annotated[str, typer.Option("--mapping", metavar="NAME", help="Of `intake.generic`, with --format generic.")] = "",
     header: Annotated[list[str] | None, typer.Option("--header", "-H", metavar="'NAME: VALUE'", help="As the sender sends it.")] = None,
     json: AsJson = False,
 ) -> None:
@@ -88,7 +89,8 @@ def explain(
     """
     from mlrunbook.cli import explaining
 
-    found = explaining.explain(str(format), explaining.message_in(file), explaining.headers_of(header or []))
+    read_as = explaining.format_named(str(format), mapping)
+    found = explaining.explain(read_as, explaining.message_in(file), explaining.headers_of(header or []))
     if json:
         render.as_json(found)
     else:

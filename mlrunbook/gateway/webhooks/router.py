@@ -107,6 +107,16 @@ def _workers(body: bytes) -> CapacityLimiter:
         return limiter
 
 
+async def _taken_in(world: World, form: Format, request: Request, body: bytes, sender: Identity) -> Receipt:
+    def take_in() -> Receipt:
+        message = received(body, request.headers, world)
+        if is_test(request.headers, message.at, world.policy.intake.replay_window_s):
+            return try_out(world, form, message, sender=sender)
+        return ingest(world, form, message, body, sender=sender)
+
+    return await to_thread.run_sync(take_in, limiter=_workers(body))
+
+
 def router(world: World, form: Format) -> APIRouter:
     """The endpoint of one format."""
     routes = web.router(tags=["webhooks"])
@@ -133,13 +143,7 @@ def router(world: World, form: Format) -> APIRouter:
         if pace and (wait_s := pace.wait_s(sender.name)) is not None:
             raise HTTPException(429, "too many messages a minute", {"Retry-After": str(math.ceil(wait_s))})
 
-        def take_in() -> Receipt:
-            message = received(body, request.headers, world)
-            if is_test(request.headers, message.at, world.policy.intake.replay_window_s):
-                return try_out(world, form, message, sender=sender)
-            return ingest(world, form, message, body, sender=sender)
-
-        return await to_thread.run_sync(take_in, limiter=_workers(body))
+        return await _taken_in(world, form, request, body, sender)
 
     if form.is_paced:
         routes.include_router(cloudevents_handshake.handshake(f"/webhooks/{form.name}", world.policy.intake.cloudevents_per_min))

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from contextlib import suppress
 from datetime import datetime
+from textwrap import wrap
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Query
@@ -25,6 +27,7 @@ from mlrunbook.response.world import World
 from mlrunbook.store import alerts, incidents
 
 MAX_FIELDS, MAX_NAME, MAX_VALUE = 50, 100, 500  # of labels, and of annotations
+MAX_LINES, LINE = 500, 400  # of a message on the page
 HEADERS = {
     "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
     "X-Content-Type-Options": "nosniff",
@@ -80,6 +83,15 @@ class MessageOut(web.CamelModel):
             left_out=sum(max(0, len(one) - MAX_FIELDS) for one in (labels, annotations)),
             message=_message(body.get(MESSAGE)),
         )
+
+    @property
+    def lines(self) -> list[tuple[int, str]]:
+        """The message for a page, no line too long for one: how far each is indented, and what it says."""
+        said = self.message or ""
+        with suppress(ValueError, RecursionError):
+            said = json.dumps(json.loads(said), ensure_ascii=False, indent=2)
+        parted = ((len(line) - len(line.lstrip()), wrap(line.lstrip(), LINE)) for line in said.splitlines()[:MAX_LINES])
+        return [(indent, part) for indent, parts in parted for part in parts]
 
     @property
     def proof(self) -> str:

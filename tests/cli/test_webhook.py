@@ -157,6 +157,16 @@ def test_what_is_no_message_gets_the_sentence_of_the_quarantine_and_exit_code_1(
         assert "It waits in the quarantine" in done.stdout
 
 
+@pytest.mark.parametrize("file", sorted(PAYLOADS.glob("*.json")), ids=lambda path: path.stem)
+def test_every_sample_of_a_sender_says_what_it_does(explain: Explain, file: Path) -> None:
+    form = file.stem.partition("_")[0]
+    if form in FORMATS:
+        found = parts(explain(file.read_bytes(), form, "--json"))
+        assert found
+        assert all(one["happens"] for one in found)
+        assert all(said["because"] for one in found for said in one["read"].values())
+
+
 def test_a_file_that_is_not_there_is_one_line(cli: Cli) -> None:
     done = cli("webhook", "explain", "/nowhere/at-all.json", "--format", "grafana")
     assert "/nowhere/at-all.json" in one_line(done.stderr)

@@ -80,7 +80,7 @@ def _alert(alert: NormalisedAlert, policy: Policy, now: datetime) -> Explained:
 def _change(told: ModelChange) -> Explained:
     change, kind = told.change, told.change.kind.replace("_", " ")
     happens = f"is recorded as a change of {told.model} ({kind} {change.ref} by {change.author}); opens nothing"
-    read = {"model": Said(told.model, told.because), "change": Said(kind, told.kind_because or "the format says so")}
+    read = {"model": Said(told.model, told.because), "kind": Said(kind, told.kind_because)}
     return Explained(Verdict(Outcome.CHANGE, happens), f"{kind} {change.ref}", read)
 
 

@@ -157,7 +157,9 @@ def _change(received: Received, change: dict[str, Any]) -> list[Reading]:
         at=time(change.get("timestamp")) or received.at,
         detail=said,
     )
-    return [Reading(changes=[ReportedChange(Facts("", State.FIRING, said.get("summary", ""), said), made)])]
+    because = "its custom details say which kind" if said.get("kind") == kind else f"it names {'a' if version else 'no'} version"
+    facts = Facts("", State.FIRING, said.get("summary", ""), said, state_because=because)
+    return [Reading(changes=[ReportedChange(facts, made)])]
 
 
 def _id(data: dict[str, Any]) -> str:

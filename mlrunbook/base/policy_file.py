@@ -16,8 +16,9 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from mlrunbook.domain.errors import Invalid, NotFound
+from mlrunbook.domain.policy.intake import unnamed_fields
 from mlrunbook.domain.policy.policy import Policy
-from mlrunbook.domain.policy.policy_warnings import KeyPath, doubts
+from mlrunbook.domain.policy.policy_warnings import Doubt, KeyPath, doubts
 
 
 def load(path: Path) -> Policy:
@@ -37,8 +38,17 @@ def warnings(path: Path) -> list[str]:
 
 def warnings_of(text: str, name: str = "runbook.yaml") -> list[str]:
     policy, lines = _checked(text, name)
-    found = sorted((_line(doubt.at, lines), f"{_dotted(doubt.at)}: {doubt.said}") for doubt in doubts(policy))
+    found = sorted((_line(doubt.at, lines), f"{_dotted(doubt.at)}: {doubt.said}") for doubt in [*doubts(policy), *_old_forms(lines)])
     return [f"{name}:{line}: {said}" for line, said in dict.fromkeys(found)]
+
+
+def _old_forms(lines: Mapping[KeyPath, int]) -> Iterator[Doubt]:
+    """What is still read, and is written otherwise today."""
+    generic = {at[2]: ... for at in lines if at[:2] == ("intake", "generic") and len(at) == 3}
+    inside = {at[2] for at in lines if at[:2] == ("intake", "generic") and len(at) > 3 and isinstance(at[3], str)}
+    if unnamed := unnamed_fields({str(key): one for key, one in generic.items() if key not in inside}):
+        words = "put them under `default:`, which is the mapping that /webhooks/generic uses; without that they will not be read one day"
+        yield Doubt(("intake", "generic"), f"{', '.join(unnamed)}: a mapping has a name now; {words}")
 
 
 def _read(path: Path) -> str:

@@ -6,6 +6,7 @@ PREFECT_API_AUTH_STRING are read under Prefect's own names.
 
 from __future__ import annotations
 
+import contextlib
 import os
 from functools import cache
 from pathlib import Path
@@ -36,6 +37,8 @@ class Settings(BaseSettings):
 
     smtp_port: int | None = Field(default=None, ge=0, le=65535, description="Port the gateway takes alerts by mail on; none: it takes none")
     smtp_host: str = Field(default="127.0.0.1", description="Address the gateway takes mail on")
+
+    sns_certificates: Path | None = Field(default=None, description="PEM file, or folder of them, that Amazon SNS signs with")
 
     chain_key: SecretStr | None = Field(default=None, description="Key(s) the gateway alone signs heads of incidents' chains with")
 
@@ -99,11 +102,33 @@ def channel_address(name: str) -> str | None:
     return os.environ.get("MLRUNBOOK_CHANNEL_" + name.upper().replace("-", "_")) or None
 
 
-def webhook_secrets(format_name: str) -> tuple[str, ...]:
+def webhook_secrets(source: str) -> tuple[str, ...]:
     """What senders of an alert format prove themselves with: environment MLRUNBOOK_WEBHOOK_SECRET_<FORMAT>, several by commas while
-    one replaces another. A secret itself holds no comma."""
-    given = os.environ.get("MLRUNBOOK_WEBHOOK_SECRET_" + format_name.upper(), "")
+    one replaces another. A secret itself holds no comma. A mapping, as in `generic/sentry`, may have its own."""
+    given = os.environ.get(webhook_secret_name(source), "")
+    if not given.strip() and "/" in source:
+        return webhook_secrets(source.partition("/")[0])
     return tuple(secret.strip() for secret in given.split(",") if secret.strip())
+
+
+def webhook_secret_name(source: str) -> str:
+    """
+    >>> webhook_secret_name("generic/azure-monitor")
+    'MLRUNBOOK_WEBHOOK_SECRET_GENERIC_AZURE_MONITOR'
+    """
+    return "MLRUNBOOK_WEBHOOK_SECRET_" + source.upper().replace("/", "_").replace("-", "_")
+
+
+def sns_certificates() -> tuple[str, ...]:
+    """The certificates that Amazon SNS signs with, as PEM texts; read anew each time, for Amazon renews them. A file that cannot be read
+    is none."""
+    path = settings().sns_certificates
+    found = sorted(path.expanduser().glob("*.pem")) if path and path.expanduser().is_dir() else [path.expanduser()] if path else []
+    texts = []
+    for file in found:
+        with contextlib.suppress(OSError, UnicodeDecodeError):
+            texts.append(file.read_text(encoding="ascii"))
+    return tuple(texts)
 
 
 @cache

@@ -75,7 +75,7 @@ def explain(form: Format, body: bytes, headers: Mapping[str, str]) -> dict[str, 
     parts = [_as_data(one) for one in explaining.explained(judged, policy, now=now)]
     cut_off = max((one.truncated for one in judged), default=0)
     notes = [*_notes(standings), *([f"its sender cut {cut_off} further alert(s) off"] if cut_off else [])]
-    return {"format": form.name, "policy": str(path) if path else None, "parts": parts, "notes": notes}
+    return {"format": form.source, "policy": str(path) if path else None, "parts": parts, "notes": notes}
 
 
 def _as_data(one: Explained) -> dict[str, Any]:

@@ -228,7 +228,7 @@ WINDOW = "start: 2026-03-01T00:00:00Z, end: 2026-03-02T00:00:00Z, reason: new se
         ("safety: {critical_assets: ['press_*']}", "1: safety.critical_assets[0]", "* and ? are not wild here"),
         ("alert_types:\n  'Model*': security", "2: alert_types.Model*", "* and ? are not wild here"),
         ("breach: {alert_subtypes: {'Probe?': adversarial_attack}}", "1: breach.alert_subtypes.Probe?", "* and ? are not wild here"),
-        ("intake: {generic: {firing: [firing, Alarm]}}", "1: intake.generic.firing[1]", "write alarm"),
+        ("intake: {generic: {model: name}}", "1: intake.generic", "put them under `default:`"),
         ("cluster:\n  default: {scaled_deployment: churn-server}", "2: cluster.default", "belong to no model"),
         ("intake: {production_aliases: ['prod*']}", "1: intake.production_aliases[0]", "* and ? are not wild here"),
     ],

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Literal
+from dataclasses import dataclass, field, fields
+from typing import Annotated, Any, Literal
 
+from pydantic import AfterValidator, BeforeValidator
+
+from mlrunbook.domain.policy.expressions import compiled, path_of
 from mlrunbook.domain.policy.patterns import fits
 
 MODEL_LABELS = ("model", "model_name", "modelname", "model_id", "modelid")  # in any case; the plainest counts first
@@ -91,27 +94,72 @@ class Trust:
         return proven_as in (self.containment if kind == "containment" else self.isolation)
 
 
-@dataclass(frozen=True)
-class GenericFields:
-    """Dotted paths into a message of `/webhooks/generic`; a number picks from a list, as in `alerts.0.name`.
+def _as_tuple(given: Any) -> Any:
+    """What comes out of `_by_name` is no JSON any more, and strict validation takes no list for a tuple then."""
+    return tuple(given) if isinstance(given, list) else given
 
-    `alerts` is where a list of alerts stands; None: the message is one alert, or a list of them, and all other paths start at its top.
-    `firing`, `resolved` and `ignored` are the words of the field `status`, where they are other ones than those of `intake.states`.
+
+def _expression(given: str) -> str:
+    if given:
+        compiled(given)
+    return given
+
+
+def _path(given: str) -> str:
+    path_of(given)
+    return given
+
+
+_Texts = Annotated[tuple[str, ...], BeforeValidator(_as_tuple)]
+_Paths = Annotated[tuple[Annotated[str, AfterValidator(_path)], ...], BeforeValidator(_as_tuple)]
+_Expression = Annotated[str, AfterValidator(_expression)]
+
+
+@dataclass(frozen=True)
+class GenericMapping:
+    """Where a sender's own JSON keeps what an alert needs: JMESPath expressions, each into one alert; "" where it keeps no such thing.
+
+    `json_in` names the fields whose text is itself JSON, the outer ones first, from the top of the message or of an alert; they are read
+    before anything else. `alerts` is where a list of alerts stands; None: the message is one alert, or a list of them. `labels` is an
+    object whose fields `intake.models` and the steps after it may ask about, beside those at the top of the alert. `firing`, `resolved`
+    and `ignored` are the words of `status`, where they are other ones than those of `intake.states`.
     """
 
-    alerts: str | None = None
-    model: str = "model"
-    model_version: str = "model_version"
-    name: str = "kind"
-    level: str = "severity"
-    status: str = "status"
-    summary: str = "summary"
-    started_at: str = "started_at"
-    fingerprint: str = "dedup_key"
-    incident_type: str = "incident_type"
-    firing: tuple[str, ...] = ()
-    resolved: tuple[str, ...] = ()
-    ignored: tuple[str, ...] = ()
+    json_in: _Paths = ()
+    alerts: _Expression | None = None
+    labels: _Expression = ""
+    model: _Expression = "model"
+    model_version: _Expression = "model_version"
+    name: _Expression = "kind"
+    level: _Expression = "severity"
+    status: _Expression = "status"
+    summary: _Expression = "summary"
+    started_at: _Expression = "started_at"
+    fingerprint: _Expression = "dedup_key"
+    incident_type: _Expression = "incident_type"
+    firing: _Texts = ()
+    resolved: _Texts = ()
+    ignored: _Texts = ()
+
+
+EXPRESSIONS = tuple(f.name for f in fields(GenericMapping) if f.name not in ("json_in", "firing", "resolved", "ignored"))
+DEFAULT_MAPPING = "default"  # of `/webhooks/generic` without a name
+MAPPING_NAME = re.compile(r"[a-z][a-z0-9-]{0,39}")
+
+
+def unnamed_fields(given: Mapping[str, Any]) -> list[str]:
+    """The keys of `intake.generic` that are fields of a mapping and no mappings: as policies had it when there was one, without a name."""
+    return [key for key, value in given.items() if key in GenericMapping.__dataclass_fields__ and not isinstance(value, Mapping)]
+
+
+def _by_name(given: Any) -> Any:
+    """With a mapping named `default`, which is also that of a policy whose one mapping has no name."""
+    if not isinstance(given, Mapping):
+        return given
+    unnamed, default = unnamed_fields(given), given.get(DEFAULT_MAPPING, {})
+    if unnamed and isinstance(default, Mapping):
+        default = {**default, **{key: given[key] for key in unnamed}}
+    return {DEFAULT_MAPPING: default} | {key: one for key, one in given.items() if key not in (DEFAULT_MAPPING, *unnamed)}
 
 
 @dataclass(frozen=True)
@@ -162,6 +210,10 @@ class IntakePolicy:
                           ("model:Pump API") are asked first, then a name that is known, then the other lines
     states                words for an alert that fires, one that is over, and one that nobody has to hear of
     levels                how bad -> the senders' words for it; spelling does not matter ("SEV-1" is "sev1")
+    generic               how the JSON of a sender without a format of its own is read: `/webhooks/generic/<name>` uses the mapping of that
+                          name, `/webhooks/generic` the one named `default`
+    sns_topics            patterns of the ARNs of topics of Amazon SNS that are heard on Amazon's signature: that alone anybody has who
+                          sends from a topic of their own
     replay_window_s       a signature with a timestamp further away than this is refused (Slack's and Stripe's schemes use 300)
     cloudevents           which types of CloudEvents are alerts, changes, or nothing that anybody has to hear of
     cloudevents_per_min   events a minute that one sender of CloudEvents is granted; above it is told to wait (429)
@@ -174,7 +226,10 @@ class IntakePolicy:
     models: Mapping[str, str] = field(default_factory=dict)
     levels: Mapping[str, tuple[str, ...]] = field(default_factory=lambda: dict(WORDS_OF_LEVEL))
     states: StateWords = StateWords()
-    generic: GenericFields = GenericFields()
+    generic: Annotated[Mapping[str, GenericMapping], BeforeValidator(_by_name)] = field(
+        default_factory=lambda: {DEFAULT_MAPPING: GenericMapping()}
+    )
+    sns_topics: tuple[str, ...] = ()
     cloudevents: EventTypes = EventTypes()
     replay_window_s: float = 300.0
     cloudevents_per_min: int = 100
@@ -189,6 +244,9 @@ class IntakePolicy:
             raise ValueError("unknown_models_per_hour must be at least 1: an alert must be able to page somebody")
         if strange := sorted(set(self.levels) - set(LEVELS)):
             raise ValueError(f"levels: {strange[0]!r} is no level; there are {', '.join(LEVELS)}")
+        for name in self.generic:
+            if not MAPPING_NAME.fullmatch(name):
+                raise ValueError(f"generic: {name[:50]!r} is no name for a mapping: small letters, digits and '-', 40 at most")
         for pattern, model in self.models.items():
             if ":" not in pattern:
                 raise ValueError(f"models: {pattern!r} must be a label and its value, as in 'service:Pump API'")

@@ -1,84 +1,138 @@
-"""A team's own JSON: dotted paths in the policy (`intake.generic`) say where it keeps what an alert needs."""
+"""A sender's own JSON: expressions in the policy (`intake.generic`) say where it keeps what an alert needs."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from mlrunbook.domain.intake.facts import Facts, State
 from mlrunbook.domain.intake.words import meaning, plain
-from mlrunbook.domain.policy.intake import IntakePolicy
-from mlrunbook.gateway.webhooks.parsing import (
-    Format,
-    Reading,
-    Received,
-    collect,
-    nothing_of,
-    strings,
-    text,
-    time,
-    within,
-    words_of_state,
-)
+from mlrunbook.domain.policy.expressions import Steps, TooMuch, Unreadable, search
+from mlrunbook.domain.policy.intake import DEFAULT_MAPPING, EXPRESSIONS, GenericMapping, IntakePolicy
+from mlrunbook.gateway.webhooks import sns
+from mlrunbook.gateway.webhooks.json_in_text import opened
+from mlrunbook.gateway.webhooks.parsing import Format, Reading, Received, collect, nothing_of, strings, text, time, words_of_state
 
-HANDSHAKES = ("SubscriptionConfirmation", "UnsubscribeConfirmation")
+PARTS = "mlrunbook:alerts"  # under this name alerts that were in a list are kept, so that a replay reads them and no list around them
+STEPS, STEPS_OF_MESSAGE = 100_000, 3_000_000
+FIELDS = tuple(name for name in EXPRESSIONS if name != "alerts")
+DECIDING = ("model", "name", "status", "fingerprint")  # of the others an alert can do without
 
 
-def read(received: Received) -> list[Reading]:
-    where = received.policy.generic.alerts
-    if text(within(received.payload, "Type")) in HANDSHAKES and within(received.payload, "SubscribeURL"):
-        return nothing_of(received, f"Amazon SNS asks whether it may send: open {text(within(received.payload, 'SubscribeURL'))} yourself")
-    if not isinstance(received.payload, dict | list):
+def read(mapping: str, received: Received) -> list[Reading]:
+    fields, payload = received.policy.generic.get(mapping), received.payload
+    if fields is None:
+        return nothing_of(received, f"intake.generic has no mapping named {mapping!r}; there are {', '.join(received.policy.generic)}")
+    if asked := sns.handshake(payload, received.policy):
+        return nothing_of(received, asked)
+    if not isinstance(payload, dict | list):
         return nothing_of(received, "not a JSON object")
-    parts = within(received.payload, *where.split(".")) if where else None
-    if parts is None:  # one alert alone, or a list of them
-        parts = received.payload if isinstance(received.payload, list) else [received.payload]
-    if not isinstance(parts, list):
-        return nothing_of(received, f"`{where}` must be a list of alerts")
-    usable, unusable = collect(parts, lambda part: _alert(part, received.policy), list)
-    return [Reading(usable, unusable)]
+    steps = Steps(STEPS_OF_MESSAGE)
+    try:
+        parts, is_list = _parts(payload, fields, steps)
+    except Unreadable as error:
+        return nothing_of(received, f"the expression `alerts` of the mapping {mapping}: {error}")
+    if parts is None:
+        return nothing_of(received, f"`alerts` of the mapping {mapping} must pick out a list of alerts: {fields.alerts}")
+    words = _words(fields, received.policy)
+    usable, unusable = collect(parts, lambda part: _alert(part, mapping, fields, words, steps), _together)
+    if is_list:
+        usable = [replace(one, part=_together([one.part])) for one in usable]
+        unusable = [replace(one, part=_together([one.part])) for one in unusable]
+    return [Reading(usable, unusable, delivery_id=sns.message_id(payload))]
 
 
-def _alert(part: Any, policy: IntakePolicy) -> Facts | str:
+def _parts(payload: Any, fields: GenericMapping, steps: Steps) -> tuple[list[Any] | None, bool]:
+    """The alerts, and whether they stood in a list that `alerts` names; None where that is no list."""
+    if isinstance(payload, dict) and isinstance(kept := payload.get(PARTS), list):
+        return kept, True
+    found = search(fields.alerts, opened(payload, fields.json_in), steps) if fields.alerts else None
+    if found is not None:
+        return (found if isinstance(found, list) else None), True
+    return (payload if isinstance(payload, list) else [payload]), False  # one alert alone, or a list of them
+
+
+def _alert(part: Any, mapping: str, fields: GenericMapping, words: Mapping[str, Sequence[str]], of_message: Steps) -> Facts | str:
     if not isinstance(part, dict | list):
         return "an alert must be a JSON object"
-    paths = policy.generic
+    if of_message.left <= 0:
+        return "the message takes too long to read: what came before this was read, this was not; replay it"
+    steps = Steps(min(STEPS, of_message.left))
+    of_message.left -= steps.left
+    try:
+        return _facts(opened(part, fields.json_in), mapping, fields, words, steps)
+    except Unreadable as error:
+        return f"the expression {error}"
+    finally:
+        of_message.left += max(steps.left, 0)
 
-    def at(path: str) -> str:
-        return text(within(part, *path.split(".")))
 
-    said = strings(part)
-    if named := at(paths.model):
-        said |= {"model": named}
-    if kind := at(paths.incident_type):
-        said |= {"incident_type": kind}
-    status = at(paths.status)
-    words = _words(policy)
+def _facts(part: Any, mapping: str, fields: GenericMapping, words: Mapping[str, Sequence[str]], steps: Steps) -> Facts | str:
+    found, unread = dict[str, Any](), dict[str, str]()
+    for name in FIELDS:
+        try:
+            found[name] = _one(search(expression, part, steps)) if (expression := getattr(fields, name)) else None
+        except Unreadable as error:
+            if name in DECIDING or isinstance(error, TooMuch):
+                raise Unreadable(f"`{name}`: {error}") from error
+            found[name], unread[name] = None, str(error)
+    status = text(found["status"])
     state = meaning(status, words) if status else State.FIRING
     if state is None:
         return f"the status {status[:50]!r} is no word of intake.generic or intake.states: list it as firing, resolved or ignored"
     return Facts(
-        identity=at(paths.fingerprint),
+        identity=text(found["fingerprint"]),
         state=State(state),
-        state_because=f"its status is {status[:50]!r}" if status else "it has no status",
-        title=at(paths.name),
-        said=said,
-        summary=at(paths.summary),
-        model_version=at(paths.model_version),
-        levels=(at(paths.level),),
-        seen_at=time(within(part, *paths.started_at.split("."))),
+        state_because=_because(status, state, fields, mapping),
+        identified_by=f"{fields.fingerprint} (intake.generic.{mapping}.fingerprint)",
+        title=text(found["name"]),
+        said=_said(part, found),
+        summary=text(found["summary"], 1_000),
+        model_version=text(found["model_version"]),
+        levels=(text(found["level"]),),
+        seen_at=time(found["started_at"]),
+        kept={"unread": unread} if unread else {},
     )
 
 
-def _words(policy: IntakePolicy) -> dict[str, tuple[str, ...]]:
+def _said(part: Any, found: Mapping[str, Any]) -> dict[str, str]:
+    said = strings(part) | strings(found["labels"])
+    if title := text(found["name"]):
+        said.setdefault("alertname", title)
+    return said | {name: value for name in ("model", "incident_type") if (value := text(found[name]))}
+
+
+def _because(status: str, state: str, fields: GenericMapping, mapping: str) -> str:
+    if not status:
+        return "it has no status"
+    listed = f"intake.generic.{mapping}.{state}" if getattr(fields, state) else f"intake.states.{state}"
+    return f"its status is {status[:50]!r}, which {listed} lists"
+
+
+def _one(found: Any) -> Any:
+    """What a filter picks is a list: of one thing, that is meant."""
+    return found[0] if isinstance(found, list) and len(found) == 1 else found
+
+
+def _words(fields: GenericMapping, policy: IntakePolicy) -> dict[str, tuple[str, ...]]:
     """Of the mapping; where it has none of its own, those of all senders that it does not use for another state."""
-    own = {
-        State.FIRING.value: policy.generic.firing,
-        State.RESOLVED.value: policy.generic.resolved,
-        State.IGNORED.value: policy.generic.ignored,
-    }
+    own = {State.FIRING.value: fields.firing, State.RESOLVED.value: fields.resolved, State.IGNORED.value: fields.ignored}
     used = {plain(word) for words in own.values() for word in words}
     general = words_of_state(policy)
     return {state: words or tuple(w for w in general[state] if plain(w) not in used) for state, words in own.items()}
 
 
-FORMAT = Format("generic", read, together=list)
+def _together(parts: Sequence[Any]) -> Any:
+    return {PARTS: [one for part in parts for one in (part[PARTS] if isinstance(part, dict) and PARTS in part else [part])]}
+
+
+def format_of(mapping: str = DEFAULT_MAPPING) -> Format:
+    """How `/webhooks/generic/<mapping>` is read; whether policy has such a mapping is seen when a message comes."""
+    return Format(
+        "generic", partial(read, mapping), together=_together, token_in_query=True, mapping="" if mapping == DEFAULT_MAPPING else mapping
+    )
+
+
+FORMAT = format_of()

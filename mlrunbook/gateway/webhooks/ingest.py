@@ -38,6 +38,7 @@ log = logging.getLogger(__name__)
 # One transaction: others wait for the locks of its models, and for one of the few connections.
 SLICE_PARTS, SLICE_MODELS = 1_000, 25
 MAX_REFUSALS = 50  # transactions of one message that the database refused; then the slice is put aside as it is
+REASON_CHARS = 1_500  # of one quarantined part; an address to open must be in it whole
 MAX_ALONE = 100  # unusable parts of one message that are each a row of the quarantine
 
 
@@ -94,7 +95,7 @@ def ingest(world: World, form: Format, message: Received, body: bytes, *, sender
         with world.transaction() as conn:
             letter.keep(conn, unusable)
         reason = clean(unusable[0].reason, 300).replace("\n", " ")
-        log.warning("quarantined %d part(s) of a %s message of %s: %s", len(unusable), form.name, sender.name, reason)
+        log.warning("quarantined %d part(s) of a %s message of %s: %s", len(unusable), form.source, sender.name, reason)
     return total + Receipt(quarantined=len(unusable))
 
 
@@ -139,8 +140,8 @@ class Letter:
         self.kept += len(unusable)
         kept = headers_kept(self.form, self.message.headers)
         for one in unusable:
-            part, reason = _bytes(one, self.body), clean(one.reason, 500)
-            message = quarantine.Message(self.form.name, part, reason, self.sender.name, kept, proofs.of(self.sender))
+            part, reason = _bytes(one, self.body), clean(one.reason, REASON_CHARS)
+            message = quarantine.Message(self.form.source, part, reason, self.sender.name, kept, proofs.of(self.sender))
             quarantine.keep(conn, message, now=self.message.at)
 
     def refuse(self, pieces: Sequence[Judgement], why: str) -> Receipt:
@@ -195,7 +196,7 @@ def _store_slice(
 
 
 def _take(conn: Connection, policy: Policy, letter: Letter, pieces: Sequence[Judgement]) -> Receipt:
-    name, now = letter.form.name, letter.message.at
+    name, now = letter.form.source, letter.message.at
     keys = [webhook_deliveries.key_of(name, p.delivery_id, letter.sender.name) if p.delivery_id else None for p in pieces]
     said = webhook_deliveries.begin_all(conn, name, filter(None, keys), now=now) if any(keys) else {}
     said |= _answered_by_number(conn, name, {key: piece for key, piece in zip(keys, pieces, strict=True) if key and key not in said})
@@ -236,7 +237,7 @@ def _was_told(conn: Connection, source: str, alert: NormalisedAlert) -> bool:
 
 def store(conn: Connection, policy: Policy, letter: Letter, readings: Sequence[Judgement], *, hold: Hold, now: datetime) -> list[Receipt]:
     """What can be used of each reading; what must wait goes to `hold`."""
-    name, held = letter.form.name, set[tuple[int, str]]()
+    name, held = letter.form.source, set[tuple[int, str]]()
 
     def note(alert: NormalisedAlert, why: str, is_new: bool) -> None:
         if is_new:
@@ -281,7 +282,7 @@ def take_change(conn: Connection, told: ModelChange, *, source: str, now: dateti
 def _take_word(conn: Connection, letter: Letter, word: ExternalNote, *, now: datetime) -> str | None:
     """The incident that the word is about; None when nothing here is. A person's word counts where the format's own secret proves it: a
     token lets alerts in, and whoever holds one could answer pages in anybody's name."""
-    source, named = letter.form.name, word.fingerprint or ""
+    source, named = letter.form.source, word.fingerprint or ""
     incident_id = word.incident_id or known_alerts.incident_of(conn, source=source, fingerprint=named, sender=letter.sender.name)
     try:
         incident = incidents.get(conn, incident_id, lock=True) if incident_id else None

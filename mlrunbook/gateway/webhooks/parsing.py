@@ -24,7 +24,6 @@ from mlrunbook.gateway.text import MAX_TEXT, clean
 
 MAX_PIECES = 400_000  # of one message; the most alerts that one may hold have 120,000
 LABEL_CHARS = 500
-MAX_TEXT_JSON = 256 << 10  # of one field
 MAX_LABELS = 1_000  # of one alert: whoever looks at its incident reads all of them
 MAX_NAME = 100
 MAX_TRUNCATED = 1_000_000_000
@@ -173,42 +172,19 @@ def strings(mapping: Any) -> dict[str, str]:
 
 
 def within(value: Any, *path: str) -> Any:
-    """`value[path[0]][path[1]]...`; None where there is no such thing.
+    """`value[path[0]][path[1]]...`, a digit picks from a list; None where there is no such thing.
 
-    A digit picks from a list, a name from a list of {name, value}, in whatever order the sender writes it; JSON within a text is read.
-
-    >>> within({"dims": [{"name": "Variant", "value": "all"}, {"name": "Endpoint", "value": "pumps"}]}, "dims", "Endpoint")
-    'pumps'
-    >>> within({"Message": '{"AlarmName": "pumps-5xx"}'}, "Message", "AlarmName")
-    'pumps-5xx'
+    >>> within({"teams": [{"summary": "ML"}]}, "teams", "0", "summary")
+    'ML'
     """
     for step in path:
-        if isinstance(value, str):
-            value = _json_in(value)
         if isinstance(value, dict):
             value = value.get(step)
         elif isinstance(value, list) and step.isascii() and step.isdigit() and len(step) < 6:
             value = value[int(step)] if int(step) < len(value) else None
-        elif isinstance(value, list):
-            value = _named_in(value, step)
         else:
             return None
     return value
-
-
-def _json_in(said: str) -> Any:
-    if len(said) > MAX_TEXT_JSON or not said.lstrip().startswith(("{", "[")):
-        return None
-    with contextlib.suppress(ValueError, RecursionError):
-        return json.loads(said)
-    return None
-
-
-def _named_in(pairs: Sequence[Any], wanted: str) -> Any:
-    for one in pairs[:MAX_LABELS]:
-        if isinstance(one, dict) and wanted in (one.get("name"), one.get("key"), one.get("Name"), one.get("Key")):
-            return one.get("value", one.get("Value"))
-    return None
 
 
 def tags(value: Any) -> dict[str, str]:
@@ -264,3 +240,9 @@ class Format:
     accepts: Callable[[Mapping[str, str]], bool] = field(default=lambda _: True)
     is_paced: bool = False
     token_in_query: bool = False
+    mapping: str = ""  # of `intake.generic`; "": the one without a name, or a format that needs none
+
+    @property
+    def source(self) -> str:
+        """What its messages are known by: what two mappings number alike is not the same."""
+        return f"{self.name}/{self.mapping}" if self.mapping else self.name

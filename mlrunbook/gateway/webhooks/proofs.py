@@ -10,9 +10,9 @@ from typing import Any
 from sqlalchemy import Connection
 
 from mlrunbook.base import tokens
-from mlrunbook.base.settings import webhook_secrets
+from mlrunbook.base.settings import sns_certificates, webhook_secrets
 from mlrunbook.base.tokens import Identity, Limits, Scope
-from mlrunbook.gateway.webhooks.signatures import mark_of
+from mlrunbook.gateway.webhooks.signatures import SNS_HEADER, mark_of
 from mlrunbook.store.quarantine import Quarantined
 
 
@@ -29,6 +29,8 @@ def of(sender: Identity) -> dict[str, Any]:
 
 def sentence(proof: Mapping[str, Any] | None) -> str:
     """For people: how the sender was proven."""
+    if proof and str(proof.get("secret", "")).startswith(SNS_HEADER):
+        return "by the signature of Amazon SNS"
     if proof and proof.get("secret"):
         return f"by the secret of its format ({str(proof['secret']).partition('#')[0]})"
     return f"by token {proof['token']}" if proof and proof.get("token") else "not known"
@@ -48,5 +50,6 @@ def sender_of(conn: Connection, kept: Quarantined, *, now: datetime, window_s: f
 
 def _is_valid(conn: Connection, source: str, proof: Mapping[str, Any], now: datetime) -> bool:
     if secret := str(proof.get("secret", "")):
-        return secret.rpartition("#")[2] in map(mark_of, webhook_secrets(source))
+        of_today = sns_certificates() if secret.startswith(SNS_HEADER) else webhook_secrets(source)
+        return secret.rpartition("#")[2] in map(mark_of, of_today)
     return any(held.id == proof.get("token") for held in tokens.in_force(conn, now=now))

@@ -13,7 +13,9 @@ SENDERS = (*FORMATS, mail.FORMAT.name, "report", "changes")
 
 
 def of(name: str) -> Format:
-    """Also mail, which has a door of its own."""
+    """Also mail, which has a door of its own, and `generic/<mapping>`."""
+    if name.startswith("generic/"):
+        return generic.format_of(name.removeprefix("generic/"))
     known = FORMATS | {mail.FORMAT.name: mail.FORMAT}
     if name not in known:
         raise NotFound(f"there is no format {name[:50]}; known are {', '.join(known)}")

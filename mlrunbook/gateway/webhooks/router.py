@@ -19,9 +19,9 @@ from mlrunbook.base import web
 from mlrunbook.base.authentication import Door, authentication, edge_of, owner
 from mlrunbook.base.edge import NotProven, meter_of
 from mlrunbook.base.rates import Rate
-from mlrunbook.base.settings import webhook_secrets
+from mlrunbook.base.settings import sns_certificates, webhook_secret_name, webhook_secrets
 from mlrunbook.base.tokens import Identity, Scope
-from mlrunbook.gateway.webhooks import cloudevents_handshake, signatures
+from mlrunbook.gateway.webhooks import cloudevents_handshake, generic, signatures
 from mlrunbook.gateway.webhooks.explaining import is_test, try_out
 from mlrunbook.gateway.webhooks.ingest import Receipt, ingest, received
 from mlrunbook.gateway.webhooks.parsing import Format
@@ -53,8 +53,9 @@ def sender_of(world: World, form: Format) -> Callable[[Request], Awaitable[Ident
     """
 
     def signed(request: Request, body: bytes = b"") -> signatures.Signed:
-        secrets, window_s = webhook_secrets(form.name), world.policy.intake.replay_window_s
-        return signatures.Signed(request.headers, body, secrets, world.now(), window_s)
+        secrets, intake = webhook_secrets(_named(form, request).source), world.policy.intake
+        certificates = sns_certificates() if signatures.SNS_HEADER in request.headers else ()
+        return signatures.Signed(request.headers, body, secrets, world.now(), intake.replay_window_s, certificates, intake.sns_topics)
 
     async def with_secret(request: Request, who: Identity, over_body: tuple[str, ...]) -> Identity:
         """Let in by a token; what is signed beside it proves more, and what is signed wrongly takes nothing away."""
@@ -65,7 +66,7 @@ def sender_of(world: World, form: Format) -> Callable[[Request], Awaitable[Ident
     async def prove(request: Request) -> Identity:
         in_headers, over_body = signatures.proofs_of(form.name)
         if signatures.prove(in_headers, message := signed(request)) is None:
-            return _of_format(form, signatures.proving(in_headers, message))
+            return _of_format(_named(form, request), signatures.proving(in_headers, message))
         claimed = [name for name in over_body if name in request.headers]
         try:
             who = await owner(_with_token(request, form), Scope.ALERTS, basic=True)
@@ -75,19 +76,25 @@ def sender_of(world: World, form: Format) -> Callable[[Request], Awaitable[Ident
                 raise
             challenge = error.headers
         edge_of(request).check_failures(request)
-        message = signed(request, await request.body() if webhook_secrets(form.name) else b"")
+        known = signed(request)
+        message = replace(known, body=await request.body()) if any(signatures.keys(name, known) for name in claimed) else known
         why = signatures.prove(over_body, message)
         if why is None:
-            return _of_format(form, signatures.proving(over_body, message))
-        variable = f"MLRUNBOOK_WEBHOOK_SECRET_{form.name.upper()}"
-        said = f"{claimed[0]} does not prove the sender: {variable} must be the sender's secret, and both clocks right"
-        raise NotProven(said, challenge, why=why)
+            return _of_format(_named(form, request), signatures.proving(over_body, message))
+        needed = signatures.needed(claimed[0], webhook_secret_name(_named(form, request).source))
+        raise NotProven(f"{claimed[0]} does not prove the sender: {needed}, and both clocks right", challenge, why=why)
 
     return authentication(prove, Door(Scope.ALERTS, sender=form.name, model_in_body=True))
 
 
+def _named(form: Format, request: Request) -> Format:
+    """The mapping that the address names, where it does."""
+    mapping = request.path_params.get("name")
+    return generic.format_of(mapping) if mapping else form
+
+
 def _of_format(form: Format, secret: str) -> Identity:
-    return Identity("", form.name, None, frozenset({Scope.ALERTS}), secret=secret)
+    return Identity("", form.source, None, frozenset({Scope.ALERTS}), secret=secret)
 
 
 def _with_token(request: Request, form: Format) -> Request:
@@ -144,6 +151,22 @@ def router(world: World, form: Format) -> APIRouter:
             raise HTTPException(429, "too many messages a minute", {"Retry-After": str(math.ceil(wait_s))})
 
         return await _taken_in(world, form, request, body, sender)
+
+    if form.name == generic.FORMAT.name:
+
+        @routes.post(
+            "/webhooks/generic/{name}",
+            status_code=202,
+            operation_id="receive_generic_by_mapping",
+            openapi_extra={"requestBody": {"required": True, "content": content}},
+            responses=PROBLEMS | {404: {"description": "Policy has no mapping of this name"}},
+        )
+        async def receive_by_mapping(name: str, request: Request, body: Body, sender: Identity = proven) -> Receipt:
+            """Take in one message that is read by the mapping of this name in `intake.generic` of the policy."""
+            if name not in world.policy.intake.generic:
+                known = ", ".join(world.policy.intake.generic)
+                raise HTTPException(404, f"intake.generic of the policy has no mapping {name[:50]!r}; there are {known}")
+            return await _taken_in(world, generic.format_of(name), request, body, sender)
 
     if form.is_paced:
         routes.include_router(cloudevents_handshake.handshake(f"/webhooks/{form.name}", world.policy.intake.cloudevents_per_min))

@@ -14,6 +14,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 
+from mlrunbook.gateway.webhooks import sns_signature
+
+SNS_HEADER = "x-amz-sns-message-type"
 TOKEN_HEADER = "x-mlir-token"  # noqa: S105  for senders that sign nothing but can set a header
 
 
@@ -26,6 +29,8 @@ class Signed:
     secrets: Sequence[str]
     now: datetime
     window_s: float
+    certificates: Sequence[str] = ()  # of Amazon SNS, as PEM
+    sns_topics: Sequence[str] = ()  # patterns of those that are heard on its signature
 
 
 Check = Callable[[Signed], str | None]
@@ -49,6 +54,11 @@ def grafana(m: Signed) -> str | None:
 def github(m: Signed) -> str | None:
     """`sha256=<hex>` of the body (GitHub docs, "Validating webhook deliveries"). No protection against replay of its own."""
     return _any([m.headers["x-hub-signature-256"].removeprefix("sha256=")], (_hex(secret, m.body) for secret in m.secrets))
+
+
+def sentry(m: Signed) -> str | None:
+    """Bare hex of the body, by the integration's client secret (docs.sentry.io, integration platform webhooks)."""
+    return _any([m.headers["sentry-hook-signature"]], (_hex(secret, m.body) for secret in m.secrets))
 
 
 def slack(m: Signed) -> str | None:
@@ -90,10 +100,12 @@ def authorization(m: Signed) -> str | None:
 
 
 SIGNATURES: dict[str, Check] = {
+    SNS_HEADER: lambda m: sns_signature.check(m.body, m.certificates, m.sns_topics, m.now, m.window_s),
     "x-pagerduty-signature": pagerduty,
     "x-grafana-alerting-signature": grafana,
     "x-hub-signature-256": github,
     "x-slack-signature": slack,
+    "sentry-hook-signature": sentry,
     "x-mlflow-signature": mlflow,
     TOKEN_HEADER: shared_header,
     "authorization": authorization,
@@ -105,7 +117,7 @@ OF_FORMAT = {
     "grafana": ("x-grafana-alerting-signature",),
     "pagerduty": ("x-pagerduty-signature",),
     "mlflow": ("x-mlflow-signature",),
-    "generic": ("x-hub-signature-256", "x-slack-signature"),
+    "generic": ("x-hub-signature-256", "x-slack-signature", "sentry-hook-signature", SNS_HEADER),
     "opsgenie": (TOKEN_HEADER, "authorization"),
     "datadog": (TOKEN_HEADER, "authorization"),
     "cloudevents": ("authorization",),
@@ -121,19 +133,35 @@ def proofs_of(format_name: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
 def prove(names: Sequence[str], m: Signed) -> str | None:
     """None when one of the proofs (by its header) proves that the message comes from who knows a secret; else why none does."""
     present = [header for header in names if header in m.headers]
-    if not m.secrets or not present:
+    usable = [header for header in present if keys(header, m)]
+    if not usable:
+        if present == [SNS_HEADER]:
+            return "MLRUNBOOK_SNS_CERTIFICATES names no certificate of Amazon SNS that can be read"
         return "it proves nothing" if m.secrets else "no secret is set for its format"
-    said = [SIGNATURES[header](m) for header in present]
+    said = [SIGNATURES[header](m) for header in usable]
     return None if None in said else said[0]
 
 
 def proving(names: Sequence[str], m: Signed) -> str:
-    """Which proof and which secret: "x-pagerduty-signature#1f2e". The last part tells secrets of one format apart, and nothing of them."""
-    for secret in m.secrets:
-        for name in names:
-            if name in m.headers and SIGNATURES[name](replace(m, secrets=[secret])) is None:
-                return f"{name}#{mark_of(secret)}"
+    """Which proof and which key: "x-pagerduty-signature#1f2e". The last part tells secrets of one format apart, and nothing of them."""
+    for name in names:
+        for key in keys(name, m) if name in m.headers else ():
+            alone = replace(m, certificates=[key]) if name == SNS_HEADER else replace(m, secrets=[key])
+            if SIGNATURES[name](alone) is None:
+                return f"{name}#{mark_of(key)}"
     return ""
+
+
+def keys(header: str, m: Signed) -> Sequence[str]:
+    """What the proof in this header is checked with: a certificate is public, so it must never pass for a secret."""
+    return m.certificates if header == SNS_HEADER else m.secrets
+
+
+def needed(header: str, variable: str) -> str:
+    """What the proof in this header takes: a part of a sentence for whoever sets up the sender."""
+    if header == SNS_HEADER:
+        return "MLRUNBOOK_SNS_CERTIFICATES must hold the certificate of Amazon SNS, and intake.sns_topics the topic"
+    return f"{variable} must be the sender's secret"
 
 
 def mark_of(secret: str) -> str:

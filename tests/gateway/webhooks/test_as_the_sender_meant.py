@@ -222,7 +222,9 @@ class TestWhatIsNoAlert:
 
     def test_a_state_that_policy_ignores(self, desk: Desk) -> None:
         before = desk.waiting
-        desk.under(generic={"ignored": ["updating"]}).take("generic", {"model": desk.model, "kind": "Endpoint", "status": "Updating"})
+        desk.under(generic={"default": {"ignored": ["updating"]}}).take(
+            "generic", {"model": desk.model, "kind": "Endpoint", "status": "Updating"}
+        )
         assert (desk.incidents, desk.waiting) == ([], before)
 
     def test_a_subscription_that_asks_to_be_confirmed_waits_for_a_person(self, desk: Desk) -> None:
@@ -234,7 +236,8 @@ class TestWhatIsNoAlert:
 class TestWhereItStands:
     def test_in_a_text_that_is_json(self, desk: Desk) -> None:
         paths = {"name": "Message.AlarmName", "status": "Message.NewStateValue", "fingerprint": "Message.AlarmName"}
-        mapped = desk.under(models={"TopicArn:*:ml": desk.model}, generic=paths | {"firing": ["alarm"], "resolved": ["ok"]})
+        mapping = paths | {"json_in": ["Message"], "firing": ["alarm"], "resolved": ["ok"]}
+        mapped = desk.under(models={"TopicArn:*:ml": desk.model}, generic={"default": mapping})
         for state in ("ALARM", "OK"):
             alarm = json.dumps({"AlarmName": "scorer-5xx", "NewStateValue": state})
             mapped.take("generic", {"Type": "Notification", "TopicArn": "arn:aws:sns:eu:0:ml", "Message": alarm})
@@ -242,7 +245,8 @@ class TestWhereItStands:
 
     def test_in_a_list_of_names_and_values_in_any_order(self, desk: Desk) -> None:
         dimensions = [{"name": "Variant", "value": "all"}, {"name": "Endpoint", "value": desk.model}]
-        desk.under(generic={"model": "dims.Endpoint"}).take("generic", {"kind": "Invocation5XX", "dims": dimensions})
+        mapped = desk.under(generic={"default": {"model": "pairs(dims, 'name', 'value').Endpoint"}})
+        mapped.take("generic", {"kind": "Invocation5XX", "dims": dimensions})
         assert desk.only
 
     def test_in_a_body_that_is_a_list(self, desk: Desk) -> None:

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from sqlalchemy import Engine
 
 from mlrunbook.domain.incident import Status
-from mlrunbook.domain.policy.intake import GenericFields, IntakePolicy
+from mlrunbook.domain.policy.intake import GenericMapping, IntakePolicy
 from mlrunbook.domain.policy.policy import Policy
 from mlrunbook.gateway.app import create_app
 from mlrunbook.gateway.webhooks import samples
@@ -338,14 +338,14 @@ def test_a_message_of_a_team_s_own_is_read_as_the_policy_says(client: TestClient
 
 
 def test_paths_may_lead_anywhere_into_the_message() -> None:
-    fields = GenericFields(alerts="body.items", model="tags.0.model", name="rule.name", status="state", fingerprint="rule.id")
+    fields = GenericMapping(alerts="body.items", model="tags[0].model", name="rule.name", status="state", fingerprint="rule.id")
     item = {"tags": [{"model": "pump"}], "rule": {"name": "AUC low", "id": 7}, "state": "CLOSED"}
     (reading,) = FORMATS["generic"].read(
-        Received({"body": {"items": [item, "no alert"]}}, {}, datetime(2026, 3, 2, tzinfo=UTC), IntakePolicy(generic=fields))
+        Received({"body": {"items": [item, "no alert"]}}, {}, datetime(2026, 3, 2, tzinfo=UTC), IntakePolicy(generic={"default": fields}))
     )
     (alert,) = reading.alerts
     assert (alert.said["model"], alert.title, alert.firing, alert.identity) == ("pump", "AUC low", False, "7")
-    assert [one.part for one in reading.unusable] == ["no alert"]
+    assert [one.part["mlrunbook:alerts"] for one in reading.unusable] == [["no alert"]]
 
 
 # Which model an alert is about

@@ -14,7 +14,7 @@ import pytest
 from fastapi.testclient import TestClient
 from sqlalchemy import Connection, text
 
-from mlrunbook.domain.policy.intake import GenericFields, IntakePolicy
+from mlrunbook.domain.policy.intake import GenericMapping, IntakePolicy
 from mlrunbook.gateway.app import create_app
 from mlrunbook.gateway.webhooks import cloudevents, ingest
 from mlrunbook.gateway.webhooks.judging import judge_all
@@ -105,7 +105,7 @@ def test_what_ends_at_once_is_said_once_and_four_times_as_much_takes_no_more_tha
 @pytest.mark.parametrize("form", sorted(MANY))
 def test_no_format_reads_more_parts_than_its_limit_and_the_rest_is_a_message_again(form: str) -> None:
     write, part, limit = MANY[form]
-    policy = IntakePolicy(generic=GenericFields(alerts="all"))
+    policy = IntakePolicy(generic={"default": GenericMapping(alerts="all")})
 
     def read(payload: Any) -> list[Reading]:
         return FORMATS[form].read(Received(payload, {}, datetime(2026, 3, 2, 9, tzinfo=UTC), policy))

@@ -120,12 +120,16 @@ def webhook_secret_name(source: str) -> str:
 
 
 def sns_certificates() -> tuple[str, ...]:
-    """The certificates that Amazon SNS signs with, as PEM texts; read anew each time, for Amazon renews them. A file that cannot be read
-    is none."""
+    """The certificates that Amazon SNS signs with, as PEM texts; read anew each time, for Amazon renews them."""
     path = settings().sns_certificates
-    found = sorted(path.expanduser().glob("*.pem")) if path and path.expanduser().is_dir() else [path.expanduser()] if path else []
+    return pem_texts(path) if path else ()
+
+
+def pem_texts(path: Path) -> tuple[str, ...]:
+    """Of the file, or of the files *.pem of the folder; what cannot be read is left out."""
+    path = path.expanduser()
     texts = []
-    for file in found:
+    for file in sorted(path.glob("*.pem")) if path.is_dir() else [path]:
         with contextlib.suppress(OSError, UnicodeDecodeError):
             texts.append(file.read_text(encoding="ascii"))
     return tuple(texts)

@@ -29,10 +29,11 @@ from mlrunbook.gateway.webhooks.signatures import OF_FORMAT, TOKEN_HEADER, Signe
 ROOT = Path(__file__).resolve().parents[2]
 RECEIVERS = ROOT / "deployments/receivers"
 PAYLOADS = ROOT / "tests/gateway/payloads"
+OTHERS = ("alertmanager-watchdog", "change", "jira-service-management", "mappings", "newrelic", "postfix-transport")
 
 
 def test_every_format_has_a_file_a_proof_and_a_name_on_the_command_line() -> None:
-    assert {path.stem for path in RECEIVERS.iterdir()} == {*FORMATS, "alertmanager-watchdog", "change", "postfix-transport"}
+    assert {path.stem for path in RECEIVERS.iterdir()} == {*FORMATS, *OTHERS}
     assert set(OF_FORMAT) == set(FORMATS) == {str(name) for name in FormatName}
     for name in FORMATS:
         (file,) = RECEIVERS.glob(f"{name}.*")
@@ -60,7 +61,8 @@ def test_datadog_s_payload_has_the_fields_that_are_read() -> None:
     webhook = json.loads((RECEIVERS / "datadog.json").read_text())
     assert json.loads(webhook["payload"]) == json.loads((PAYLOADS / "datadog_webhook_template.json").read_text())
     assert [name.lower() for name in json.loads(webhook["custom_headers"])] == [TOKEN_HEADER]
-    assert [name.lower() for name in json.loads((RECEIVERS / "opsgenie.json").read_text())["headers"]] == [TOKEN_HEADER]
+    for sender in ("opsgenie", "jira-service-management"):
+        assert [name.lower() for name in json.loads((RECEIVERS / f"{sender}.json").read_text())["headers"]] == [TOKEN_HEADER]
 
 
 def test_pagerduty_is_asked_for_the_events_that_are_read() -> None:

@@ -88,7 +88,7 @@ def _facts(part: Any, mapping: str, fields: GenericMapping, words: Mapping[str, 
         state_because=_because(status, state, fields, mapping),
         identified_by=f"{fields.fingerprint} (intake.generic.{mapping}.fingerprint)",
         title=text(found["name"]),
-        said=_said(part, found),
+        said=_said(part, fields, found),
         summary=text(found["summary"], 1_000),
         model_version=text(found["model_version"]),
         levels=(text(found["level"]),),
@@ -97,8 +97,11 @@ def _facts(part: Any, mapping: str, fields: GenericMapping, words: Mapping[str, 
     )
 
 
-def _said(part: Any, found: Mapping[str, Any]) -> dict[str, str]:
-    said = strings(part) | strings(found["labels"])
+def _said(part: Any, fields: GenericMapping, found: Mapping[str, Any]) -> dict[str, str]:
+    said = strings(part)
+    if fields.model_version != GenericMapping.model_version:  # then a `version` at the top is that of the message's form
+        said.pop("version", None)
+    said |= strings(found["labels"])
     if title := text(found["name"]):
         said.setdefault("alertname", title)
     return said | {name: value for name in ("model", "incident_type") if (value := text(found[name]))}

@@ -13,7 +13,7 @@ from sqlalchemy import Engine, func, select
 
 from mlrunbook.base.tokens import Scope
 from mlrunbook.domain.incident import IncidentType
-from mlrunbook.domain.policy.intake import EventTypes, GenericFields, IntakePolicy, StateWords
+from mlrunbook.domain.policy.intake import EventTypes, GenericMapping, IntakePolicy, StateWords
 from mlrunbook.domain.policy.policy import Policy
 from mlrunbook.gateway.app import create_app
 from mlrunbook.gateway.webhooks import samples
@@ -26,9 +26,9 @@ from tests.gateway.conftest import Clock, Keys, world_on
 
 HOSTILE = {
     "the default": IntakePolicy(),
-    "the status is elsewhere": IntakePolicy(generic=GenericFields(status="state.now", fingerprint="kind")),
+    "the status is elsewhere": IntakePolicy(generic={"default": GenericMapping(status="state.now", fingerprint="kind")}),
     "what is resolved fires": IntakePolicy(states=StateWords(firing=("resolved", "recovered", "close"), resolved=("firing",))),
-    "resolved fires in our own JSON": IntakePolicy(generic=GenericFields(firing=("resolved",), resolved=("firing",))),
+    "resolved fires in our own JSON": IntakePolicy(generic={"default": GenericMapping(firing=("resolved",), resolved=("firing",))}),
     "every event is a deployment": IntakePolicy(
         cloudevents=EventTypes(alerts=(), changes={"*": "deployment"}), production_aliases=(samples.NAME,)
     ),

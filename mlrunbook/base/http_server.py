@@ -6,19 +6,25 @@ server = uvicorn.Server(uvicorn.Config(app, **http_server.options()))
 from __future__ import annotations
 
 import asyncio
+import logging
 import resource
 from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from mlrunbook.base.rates import Rate
+
 HEADERS_S = 10.0  # from the connection, or the first byte of a further request, to the end of its headers
 BODY_S = 30.0
 MAX_HEADER_BYTES = 64 << 10
 MAX_CONNECTIONS = 1_000
+MOST_PIPELINED = 8  # requests of one connection that wait for their turn; clients of today send none before the answer
+WARNINGS_A_MIN = 6  # of each kind
 
 
 def options() -> dict[str, Any]:
     """For `uvicorn.Config`."""
+    logging.getLogger("uvicorn.error").addFilter(_few)
     return {"http": Protocol, "ws": "none", "limit_concurrency": _most_connections() + 1}
 
 
@@ -28,9 +34,35 @@ def _most_connections() -> int:
     return MAX_CONNECTIONS if soft == resource.RLIM_INFINITY else max(10, min(MAX_CONNECTIONS, soft // 2))
 
 
+class _FewWarnings(logging.Filter):
+    """uvicorn warns of each request that is none, from whomever: a flood of them must not fill the disk. Errors all pass."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._lines, self._left_out = Rate(WARNINGS_A_MIN), 0
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if record.levelno != logging.WARNING:
+            return True
+        if self._lines.wait_s(str(record.msg)) is not None:
+            self._left_out += 1
+            return False
+        if self._left_out:
+            record.msg, record.args = f"{record.getMessage()} ({self._left_out} more warnings were not logged)", ()
+            self._left_out = 0
+        return True
+
+
+_few = _FewWarnings()
+
+
+class TooManyAtOnce(Exception):
+    """Requests that wait on one connection for the answers of those before them."""
+
+
 class Protocol(HttpToolsProtocol):
-    """A deadline for headers and one for the body, a cap on headers, and room for newcomers: the connection that has waited longest for
-    the rest of a request makes place for them."""
+    """A deadline for headers and one for the body, a cap on headers and on what waits, and room for newcomers: the connection that has
+    waited longest for the rest of a request makes place for them."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -64,6 +96,10 @@ class Protocol(HttpToolsProtocol):
             self._arm(HEADERS_S)  # blank lines between requests begin none, and would keep the connection for ever
 
     def on_message_begin(self) -> None:
+        if len(self.pipeline) >= MOST_PIPELINED:  # a quarter of a MiB holds thousands, and each costs a place in memory and a turn
+            self._disarm()
+            self.transport.abort()
+            raise TooManyAtOnce  # so that the parser reads no further
         super().on_message_begin()
         if not self._in_headers:
             self._in_headers, self._header_bytes = True, 0

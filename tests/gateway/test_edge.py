@@ -350,3 +350,42 @@ def test_a_storm_of_a_thousand_alerts_is_within_the_default_rates() -> None:
 )
 def test_a_host_that_may_pick_its_address_is_one(one: str, other: str, same: bool) -> None:
     assert (address_of({"client": (one, 1)}) == address_of({"client": (other, 2)})) is same
+
+
+# Many requests on one connection
+
+
+def test_thousands_of_requests_that_are_sent_at_once_on_one_connection_keep_nobody_waiting(world: World) -> None:
+    flood = b"GET / HTTP/1.1\r\n\r\n" * 10_000
+    with gateway(world) as (app, http):
+        assert http.get("/health").status_code == 200
+        floods = [connect(http) for _ in range(20)]
+        for one in floods:
+            with contextlib.suppress(ConnectionError):
+                one.sendall(flood)
+        begun_s = time.monotonic()
+        assert http.get("/health", timeout=10).status_code == 200
+        assert time.monotonic() - begun_s < 2
+        for one in floods:
+            until(lambda one=one: is_closed(one))  # type: ignore[misc]
+        assert app.state.edge.refused.labels("rate")._value.get() == 0
+
+
+def test_a_client_that_sends_a_few_requests_ahead_gets_all_answers(world: World) -> None:
+    with gateway(world) as (_, http), connect(http) as one:
+        one.sendall(b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n" * http_server.MOST_PIPELINED)
+        answers = b""
+        while answers.count(b"HTTP/1.1 200") < http_server.MOST_PIPELINED:
+            assert (more := one.recv(65536))
+            answers += more
+
+
+@pytest.mark.parametrize("sent", [b"\x16\x03\x01\r\n\r\n", b"GET / HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n"])
+def test_who_sends_what_is_no_request_fills_no_disk_with_our_log(world: World, caplog: pytest.LogCaptureFixture, sent: bytes) -> None:
+    with gateway(world) as (_, http):
+        for _ in range(100):
+            with connect(http) as one:
+                one.sendall(sent)
+                with contextlib.suppress(ConnectionError):
+                    one.recv(100)
+    assert len([r for r in caplog.records if r.levelno == logging.WARNING and r.name == "uvicorn.error"]) <= 4 * http_server.WARNINGS_A_MIN

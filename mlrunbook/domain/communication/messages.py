@@ -233,11 +233,16 @@ def ticket(s: IncidentSnapshot) -> Rendered:
     )
 
 
-def supervisors_notice(s: IncidentSnapshot, pending: Sequence[PendingWorkOrder]) -> Rendered:
-    """Step 2, safety risk: supervisors review all pending predictive work orders. Lists every one."""
-    listed = [f"WO {o.id}: asset {o.asset_id}, created {o.created_at.astimezone(UTC):%Y-%m-%d %H:%M} UTC" for o in pending]
+def supervisors_notice(s: IncidentSnapshot, pending: Sequence[PendingWorkOrder] | None) -> Rendered:
+    """Step 2, safety risk: supervisors review all pending predictive work orders. Lists every one. None: they cannot be read."""
+    listed = [f"WO {o.id}: asset {o.asset_id}, created {o.created_at.astimezone(UTC):%Y-%m-%d %H:%M} UTC" for o in pending or ()]
+    if pending is None:
+        listed = ["The list cannot be read: look at every predictive work order in the maintenance system"]
+        count = "all"
+    else:
+        count = str(len(pending))
     return Rendered(
-        f"[SAFETY] {s.title} - review {len(pending)} pending predictive work order{'' if len(pending) == 1 else 's'}",
+        f"[SAFETY] {s.title} - review {count} pending predictive work order{'' if count == '1' else 's'}",
         _text(
             _head(s),
             _paragraph("Reason:", *s.summary_lines),

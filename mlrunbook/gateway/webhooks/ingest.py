@@ -197,7 +197,8 @@ def _store_slice(
 
 def _take(conn: Connection, policy: Policy, letter: Letter, pieces: Sequence[Judgement]) -> Receipt:
     name, now = letter.form.source, letter.message.at
-    keys = [webhook_deliveries.key_of(name, p.delivery_id, letter.sender.name) if p.delivery_id else None for p in pieces]
+    who = name if letter.sender.secret else letter.sender.name  # what the secret proves is the sender's, whoever hands it on
+    keys = [webhook_deliveries.key_of(name, p.delivery_id, who) if p.delivery_id else None for p in pieces]
     said = webhook_deliveries.begin_all(conn, name, filter(None, keys), now=now) if any(keys) else {}
     said |= _answered_by_number(conn, name, {key: piece for key, piece in zip(keys, pieces, strict=True) if key and key not in said})
     fresh, again, seen = list[tuple[str | None, Judgement]](), list[str](), set(said)
@@ -290,10 +291,11 @@ def _take_word(conn: Connection, letter: Letter, word: ExternalNote, *, now: dat
         incident = None
     if incident is None or not letter.sender.may_see(incident.model):
         return None
-    if word.kind == "acknowledged" and letter.sender.secret:
+    is_fresh = word.at is None or now - word.at <= webhook_deliveries.KEPT  # of an older one nobody knows any more whether it came before
+    if word.kind == "acknowledged" and letter.sender.secret and is_fresh:
         if incident.status.is_open:
             acknowledge(conn, incident.id, by=word.by, role=Role.ONCALL_ML_ENGINEER, now=now)
-    elif letter.sender.secret:
+    elif letter.sender.secret and word.kind != "acknowledged":
         note_once(conn, incident.id, source, clean(word.text, 1000), word.key, now=now)
     else:
         note_once(conn, incident.id, source, _unproven(letter, word), f"unproven:{word.key}"[:300], now=now)

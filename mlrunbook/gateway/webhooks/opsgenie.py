@@ -37,7 +37,8 @@ def read(received: Received) -> list[Reading]:
     own = own_incident(text(alert.get("alias")))
     words = []
     if action == "acknowledge":
-        words = [ExternalNote("acknowledged", person_in("Opsgenie", alert.get("username")), "", key, own, identity)]
+        who, at = person_in("Opsgenie", alert.get("username")), time(alert.get("updatedAt"))
+        words = [ExternalNote("acknowledged", who, "", key, own, identity, at)]
     elif action == "addnote":
         words = [ExternalNote("note", by, f"{by} noted in Opsgenie: {text(alert.get('note'), 1000)}", key, own, identity)]
     elif own and action in RESOLVED:

@@ -5,7 +5,7 @@ A page's text is written when it goes out, not when it is planned: a page two ho
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from statistics import median_high
@@ -25,7 +25,6 @@ from mlrunbook.domain.detection.severity_change import SeveritySet
 from mlrunbook.domain.detection.triage import Triage
 from mlrunbook.domain.incident import Incident, Severity, Status
 from mlrunbook.domain.investigation.diagnosis import Diagnosed
-from mlrunbook.domain.observed import WorkOrder
 from mlrunbook.domain.policy.policy import UNNAMED, Contact, Policy, role_of
 from mlrunbook.domain.roles import Assigned, Duty, Role
 from mlrunbook.response.communication import reports
@@ -142,12 +141,13 @@ def update_notice(conn: Connection, policy: Policy, incident: Incident, *, numbe
     send_to_stakeholders(conn, incident, message, key=f"update-{number}", now=now)
 
 
-def safety_notices(conn: Connection, policy: Policy, incident: Incident, pending: Iterable[WorkOrder], *, now: datetime) -> None:
-    """Step 2, safety risk: the supervisors get the list of pending work orders, maintenance the emergency alert."""
+def safety_notices(
+    conn: Connection, policy: Policy, incident: Incident, pending: Sequence[messages.PendingWorkOrder] | None, *, now: datetime
+) -> None:
+    """Step 2, safety risk: the supervisors get the list of pending work orders (None: not readable), maintenance the emergency alert."""
     state = snapshot(conn, policy, incident, now=now)
-    orders = [messages.PendingWorkOrder(w.id, w.asset_id, w.created_at) for w in pending]
     contacts = policy.contacts
-    send_to_contact(conn, incident, contacts.supervisors, "supervisors", messages.supervisors_notice(state, orders), key="safety", now=now)
+    send_to_contact(conn, incident, contacts.supervisors, "supervisors", messages.supervisors_notice(state, pending), key="safety", now=now)
     send_to_contact(conn, incident, contacts.maintenance, "maintenance team", messages.emergency_alert(state), key="emergency", now=now)
 
 

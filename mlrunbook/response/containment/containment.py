@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import timedelta
 
 from mlrunbook.domain.action_state import ActionState
 from mlrunbook.domain.actions import Action, Isolate, PlanKind, RouteTraffic, lifts_isolation
-from mlrunbook.domain.communication.messages import initial_notification
+from mlrunbook.domain.communication.messages import PendingWorkOrder, initial_notification
 from mlrunbook.domain.containment.breach import Verdict
 from mlrunbook.domain.containment.containment import Contained, Containment, ContainmentDecided, Situation, plan_containment
 from mlrunbook.domain.containment.emergency import limits_damage
@@ -136,7 +137,7 @@ def announce(run: Run) -> None:
     if run.recall(Contained):
         return
     safety_risk = triage is not None and triage.assessment.safety_risk
-    pending = run.world.platform.work_orders(run.incident().model, state="pending") if safety_risk else []
+    pending = _pending(run) if safety_risk else None
     is_contained = decided is not None and decided.automatic is not None and is_carried_out(run, plan_of(run, decided.automatic))
     with run.write() as conn:
         policy, now = run.world.policy, run.world.now()
@@ -150,6 +151,15 @@ def announce(run: Run) -> None:
             message = initial_notification(snapshot(conn, policy, incident, now=now))
             send_to_stakeholders(conn, incident, message, key="initial", now=now)
         run.keep(conn, Contained(now))
+
+
+def _pending(run: Run) -> Sequence[PendingWorkOrder] | None:
+    """None: they cannot be read; people are told so at once and look themselves."""
+
+    def read() -> list[PendingWorkOrder]:
+        return [PendingWorkOrder(w.id, w.asset_id, w.created_at) for w in run.world.platform.work_orders(run.incident().model, state="pending")]
+
+    return or_none("the list of work orders", read)
 
 
 def approved_mitigation(run: Run) -> str | None:

@@ -17,7 +17,7 @@ from mlrunbook.domain.communication import messages
 from mlrunbook.domain.containment.emergency import KEPT, Word, emergency_plan, undoes_of
 from mlrunbook.domain.containment.orders import Ordered, OrderEnded, OrderState, OrderWaits, Thing, newest_about, things_of
 from mlrunbook.domain.containment.taking_back import Seen, reverse, stays
-from mlrunbook.domain.errors import Refused, RunbookError, Transient, Unknown
+from mlrunbook.domain.errors import Refused, Transient, Unknown
 from mlrunbook.domain.incident import Incident, Status
 from mlrunbook.domain.observed import ServingState
 from mlrunbook.domain.people import person_of
@@ -29,6 +29,7 @@ from mlrunbook.response.execution import approvals, existing, standing_orders
 from mlrunbook.response.execution.execute import execute
 from mlrunbook.response.execution.plans import apply_or_page, executed_of
 from mlrunbook.response.execution.standing_orders import of_run, summary_of, watch
+from mlrunbook.response.measurement.tried import or_none
 from mlrunbook.response.plan_state import valid_approval
 from mlrunbook.response.run import ACTOR, Run
 from mlrunbook.response.world import World
@@ -109,10 +110,7 @@ def look(world: World, incident_id: str, order: Order, *, version: str | None) -
             raise Transient(f"{error}. `--stop-serving` needs no registry") from error
     if order is not Order.TAKE_BACK:
         return None
-    try:
-        return world.runtime.observe(model)
-    except RunbookError:
-        return None
+    return or_none("the look at the model server", lambda: world.runtime.observe(model))
 
 
 def _same_again(known: Sequence[Ordered], plan: Plan) -> Plan | None:
@@ -194,7 +192,7 @@ def carry_out(run: Run, digest: str, ordinal: int) -> str:
         return apply_or_page(run, digest, ordinal, undoes[ordinal] if undoes else None)
     try:
         done = execute(run.world, run.lease, one.plan, ordinal, undo_of=row.undo_of)
-    except Unknown:
+    except (Unknown, Refused):
         return apply_or_page(run, digest, ordinal, row.undo_of)  # says it, where it was not said yet
     with run.write() as conn:
         records.forget(conn, run.incident_id, Record.FAILED.of(digest[:12], ordinal), Record.ORDER_ENDED.of(digest))

@@ -5,11 +5,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 from mlrunbook.domain.actions import Action, Configure, Isolate, Plan, Restart, RouteTraffic, Scale, UndoRollout
 from mlrunbook.domain.containment.containment import feasible
-from mlrunbook.domain.errors import Refused, RunbookError
+from mlrunbook.domain.errors import Refused
+from mlrunbook.domain.observed import Missing
 from mlrunbook.response.execution import existing
+from mlrunbook.response.measurement.tried import tried
 from mlrunbook.response.run import Run
 
 # What the runtime does; the other actions are the platform's and the feature store's.
@@ -38,15 +41,23 @@ def dry_run(run: Run, model: str, actions: Sequence[Action]) -> DryRun:
             continue
         said = silent
         if not silent:
-            try:
-                said = "; ".join(run.world.runtime.dry_run(model, [action])) or "nothing speaks against it"
-            except Refused as error:
-                refused[i] = str(error)
-                said = f"would be refused: {error}"
-            except RunbookError as error:
-                said = silent = f"could not be tried: {error}"
+            rehearsed = tried("the dry run", partial(_rehearsed, run, model, action))
+            if isinstance(rehearsed, Missing):
+                said = silent = f"could not be tried: {rehearsed.reason}"
+            else:
+                is_refused, said = rehearsed
+                if is_refused:
+                    refused[i], said = said, f"would be refused: {said}"
         found.append(f"{action.summary}: {said}")
     return DryRun(refused, tuple(found))
+
+
+def _rehearsed(run: Run, model: str, action: Action) -> tuple[bool, str]:
+    """Whether the runtime would refuse it, and its words."""
+    try:
+        return False, "; ".join(run.world.runtime.dry_run(model, [action])) or "nothing speaks against it"
+    except Refused as error:
+        return True, str(error)
 
 
 def left_out(actions: Sequence[Action], rehearsal: DryRun) -> tuple[list[int], list[tuple[Action, str]]]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import NoReturn
+from typing import NoReturn, TypeVar
 
 from sqlalchemy import Connection
 
@@ -20,11 +20,13 @@ from mlrunbook.domain.containment.emergency import limits_damage
 from mlrunbook.domain.errors import Refused, RunbookError, Transient, Unknown
 from mlrunbook.response.execution import permission
 from mlrunbook.response.execution.handlers import HANDLERS, ActionHandler, State
+from mlrunbook.response.measurement.tried import unexpected
 from mlrunbook.response.run import Run
 from mlrunbook.response.world import World
 from mlrunbook.store import incidents, journal, leases, plans, timeline
 from mlrunbook.store.plans import StoredApproval
 
+T = TypeVar("T")
 LOOK_EVERY_S = 0.2
 WHAT_SERVES = (RollBack, RouteTraffic, Promote, Stage)
 
@@ -96,7 +98,7 @@ class Attempt:
     def look_once_more(self) -> journal.Row:
         """For a change that may have been applied and must not be applied now: settled if the target holds, else Unknown."""
         assert self.found is not None  # what has not begun is NotApproved without an approval
-        state = self.effect.read(self.run.world, self.action)
+        state = self._read_back(self.found, self._seen)
         if self.is_satisfied(state):
             return self.settle(self.found, state)
         why = self.found.error or "nobody's approval covers it any more, and it may or may not have been applied"
@@ -107,9 +109,9 @@ class Attempt:
     def observe(self, approval: StoredApproval) -> State:
         """The state before the change. An action that must happen even if nothing answers starts from its `unseen` state."""
         if self.found is None and approval.door == POLICY_RULE and isinstance(self.action, WHAT_SERVES):
-            permission.check_not_isolated(self.run.world, self.action)
+            self._understood(lambda: permission.check_not_isolated(self.run.world, self.action))
         try:
-            return self._read_back(self.found, lambda: self.effect.read(self.run.world, self.action))
+            return self._read_back(self.found, self._seen)
         except Transient:
             if self.found is not None or (unseen := self.effect.unseen(self.action)) is None:
                 raise
@@ -146,6 +148,10 @@ class Attempt:
             pass  # reading it back decides
         except Refused as error:
             self._give_up(row, ActionState.REFUSED, str(error), cause=error)
+        except RunbookError:
+            raise
+        except Exception as error:  # whether it was made or not: reading it back decides
+            unexpected(self.action.summary, error)
 
     def wait(self, row: journal.Row) -> State:
         """The state in which the target holds."""
@@ -174,18 +180,30 @@ class Attempt:
     def _read_back(self, row: journal.Row | None, read: Callable[[], State], *, applied: bool = False) -> State:
         """A change that may have been applied and can no longer be read (expired token, object gone) is unknown: a person looks."""
         try:
-            return read()
+            return self._understood(read)
         except Refused as error:
             if row is None or not (applied or row.state == ActionState.APPLYING):
                 raise
             self._give_up(row, ActionState.UNKNOWN, f"cannot be read back: {error}", cause=error)
+
+    def _seen(self) -> State:
+        return self.effect.read(self.run.world, self.action)
+
+    def _understood(self, read: Callable[[], T]) -> T:
+        """An answer that nobody understands is a definite no: asking again does not help, and nothing behind this change waits for it."""
+        try:
+            return read()
+        except RunbookError:
+            raise
+        except Exception as error:
+            raise Refused(unexpected(f"the look before or after {self.action.summary}", error).reason) from error
 
     def _wait(self, settle_s: float) -> State:
         """Read back until the target holds or time is up. Raises Transient if it cannot be read by then: that is no outcome yet."""
         deadline = time.monotonic() + settle_s
         while True:
             try:
-                state = self.effect.read(self.run.world, self.action)
+                state = self._seen()
                 if self.is_satisfied(state) or self.effect.failed(state) or time.monotonic() > deadline:
                     return state
             except Transient:

@@ -18,9 +18,10 @@ from mlrunbook.domain.actions import (
     RouteTraffic,
     Stage,
 )
-from mlrunbook.domain.errors import Invalid, NotFound, Refused, Transient, Unknown
+from mlrunbook.domain.errors import Invalid, NotFound, Refused, RunbookError, Transient
 from mlrunbook.domain.resolution import existing
 from mlrunbook.domain.resolution.request import Request
+from mlrunbook.response.measurement.tried import unexpected
 from mlrunbook.response.world import World
 
 
@@ -32,8 +33,11 @@ def check_version(world: World, model: str, version: str, *, field: str = "versi
         registered = [v.version for v in world.platform.versions(model)]
     except NotFound as error:
         raise Invalid(f"the model registry knows no model {model}: register it, or correct the name", field="model") from error
-    except (Transient, Unknown) as error:
-        raise Transient(f"whether {version} is registered for {model} cannot be checked, so nothing was planned: {error}") from error
+    except Refused:
+        raise
+    except Exception as error:  # away, or an answer that nobody understands
+        why = str(error) if isinstance(error, RunbookError) else unexpected("the list of versions", error).reason
+        raise Transient(f"whether {version} is registered for {model} cannot be checked, so nothing was planned: {why}") from error
     existing.check_registered(model, version, registered, field=field)
 
 

@@ -11,6 +11,7 @@ from mlrunbook.domain.actions import Action, Path, Plan, PlanKind, Promote, Roll
 from mlrunbook.domain.errors import Refused
 from mlrunbook.domain.evaluation.rewritten import judge_rewrites
 from mlrunbook.domain.evaluation.version_comparison import Decision, promotion_fell
+from mlrunbook.domain.observed import Missing
 from mlrunbook.domain.records import Record
 from mlrunbook.domain.resolution.candidate import Candidate, Shadow, Validation
 from mlrunbook.domain.resolution.fix import Applied
@@ -18,6 +19,7 @@ from mlrunbook.domain.resolution.plan import ReturnPlan
 from mlrunbook.domain.resolution.recovery import PromotionWatch, Recovery, RecoveryOutlook
 from mlrunbook.response.execution.approvals import approve_by_rule
 from mlrunbook.response.execution.plans import apply_action
+from mlrunbook.response.measurement.tried import tried
 from mlrunbook.response.resolution.since_fix import fixed_at, since_fix
 from mlrunbook.response.run import Run
 from mlrunbook.store import plans, records
@@ -46,7 +48,12 @@ def watched(run: Run, recovery: Recovery) -> RecoveryOutlook:
         return standing
     now = run.world.now()
     left_s = run.world.policy.retraining.watch_s - since_fix(run, applied).total_seconds()
-    fell, sentence = _fell(run, since=fixed_at(run, applied))
+    found = _fell(run, since=fixed_at(run, applied))
+    if isinstance(found, Missing):  # the watch does not end unseen
+        overdue = left_s < -60 * run.world.policy.recovery_watch.give_up_after_min
+        why = f"the promoted version cannot be watched: {found.reason}"
+        return RecoveryOutlook(None, why, give_up=overdue, look_again_s=LOOK_EVERY_S)
+    fell, sentence = found
     if fell:
         with run.write() as conn:
             run.note(conn, "recovery", f"Promotion watch: {sentence}")
@@ -62,16 +69,21 @@ def watched(run: Run, recovery: Recovery) -> RecoveryOutlook:
     return standing
 
 
-def _fell(run: Run, *, since: datetime) -> tuple[bool | None, str]:
+def _fell(run: Run, *, since: datetime) -> tuple[bool | None, str] | Missing:
     """Live predictions of the promoted version against what it was promoted on."""
     validation = run.recall(Validation)
     if validation is None or validation.version is None:
         raise Refused(f"the validation of what {run.incident_id} has promoted is not on record: nothing says what to compare it with")
-    seen = run.world.platform.metrics(run.incident().model, since=since, version=validation.version)
-    rewritten = judge_rewrites(seen, run.world.policy.severity.outcomes)
-    if rewritten.beyond:
-        return None, f"nobody can say whether {validation.version} holds: {rewritten.sentence}"
-    return promotion_fell(validation.candidate, seen.current.confusion, run.world.policy.severity.drops, version=validation.version)
+    version, compared, policy = validation.version, validation.candidate, run.world.policy.severity
+
+    def judged() -> tuple[bool | None, str] | Missing:
+        seen = run.world.platform.metrics(run.incident().model, since=since, version=version)
+        rewritten = judge_rewrites(seen, policy.outcomes)
+        if rewritten.beyond:
+            return Missing(f"nobody can say whether {version} holds: {rewritten.sentence}")
+        return promotion_fell(compared, seen.current.confusion, policy.drops, version=version)
+
+    return tried("the watch over the promoted version", judged)
 
 
 def return_to_previous(run: Run) -> str | None:

@@ -5,32 +5,37 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import datetime
 
-from mlrunbook.domain.errors import NotFound, RunbookError
+from mlrunbook.domain.errors import NotFound
 from mlrunbook.domain.evaluation.performance import Confusion, ModelMetrics
 from mlrunbook.domain.evaluation.rewritten import judge_rewrites
 from mlrunbook.domain.incident import IncidentType
+from mlrunbook.domain.observed import Missing
 from mlrunbook.domain.resolution.fix import HumanResolution
 from mlrunbook.domain.resolution.recovery import Recovery, RecoveryVerdict, judge_recovery, judge_types
 from mlrunbook.response.detection.triage import figures_of
 from mlrunbook.response.measurement import metrics
+from mlrunbook.response.measurement.tried import tried
 from mlrunbook.response.resolution import serving_recovery, threshold
 from mlrunbook.response.run import Run
 
 
 def judge(run: Run, since: datetime) -> Recovery:
-    """Has the model recovered? A person's word counts where nothing measures it."""
-    by_word = run.recall(HumanResolution)
+    """Has the model recovered? A person's word counts where nothing measures it. What cannot be measured, for whatever reason, is not
+    known yet."""
+    found = tried("the check of the recovery", lambda: _judged(run, since))
+    return Recovery(None, f"the recovery cannot be measured: {found.reason}") if isinstance(found, Missing) else found
+
+
+def _judged(run: Run, since: datetime) -> Recovery:
+    by_word, comes_back = run.recall(HumanResolution), threshold.coming_back(run)
     try:
         seen = run.world.platform.metrics(run.incident().model, since=since)
-        comes_back = threshold.coming_back(run)
         if comes_back is not None:  # at the raised one a sound model looks worse than it is
             seen = threshold.counted_at(run, seen, comes_back)
     except NotFound as error:
         if by_word:
             return Recovery(True, f"resolved on the word of {by_word.by}: nothing measures {run.incident().model} ({error})")
         return Recovery(None, str(error))
-    except RunbookError as error:
-        return Recovery(None, f"the recovery cannot be measured: {error}")
     if by_word and not seen.baseline.confusion.f1:
         return Recovery(True, f"resolved on the word of {by_word.by}: there is no baseline to measure against")
     before = metrics.baseline(run) or seen.baseline.confusion

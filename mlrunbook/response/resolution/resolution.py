@@ -9,7 +9,7 @@ from datetime import timedelta
 from mlrunbook.domain.actions import Action, Configure, Path, Plan, PlanKind, Promote, RollBack
 from mlrunbook.domain.containment.taking_back import Undo, undo_plan
 from mlrunbook.domain.detection.flapping import Reopened
-from mlrunbook.domain.errors import Refused, RunbookError, Transient
+from mlrunbook.domain.errors import Refused, Transient
 from mlrunbook.domain.evaluation.outcomes import next_look_s
 from mlrunbook.domain.incident import Status
 from mlrunbook.domain.observed import ServingState
@@ -26,6 +26,7 @@ from mlrunbook.response.containment import emergency
 from mlrunbook.response.execution import dry_run
 from mlrunbook.response.execution.approvals import approve_by_rule
 from mlrunbook.response.execution.plans import executed_containment, plan_of, report_left_out
+from mlrunbook.response.measurement.tried import or_none
 from mlrunbook.response.resolution import path, promotion, recovery, threshold
 from mlrunbook.response.resolution.since_fix import fixed_at, since_fix
 from mlrunbook.response.run import ACTOR, Run
@@ -255,7 +256,4 @@ def reopen(run: Run) -> None:
 
 
 def _observed(run: Run) -> ServingState | None:
-    try:
-        return run.world.runtime.observe(run.incident().model)
-    except RunbookError:
-        return None
+    return or_none("the look at the model server", lambda: run.world.runtime.observe(run.incident().model))

@@ -81,6 +81,28 @@ def test_what_the_secret_proves_is_booked_under_the_name_it_gives(
     assert answered(world, ours) == ("Ann Lee" + {"opsgenie": " in Opsgenie", "pagerduty": " in PagerDuty"}[form], True)
 
 
+def opened_again(engine: Engine, incident_id: str) -> None:
+    """As far as paging is concerned: nobody has it."""
+    with engine.begin() as conn:
+        conn.execute(text("UPDATE incidents SET acknowledged_at = NULL, acknowledged_by = NULL WHERE id = :i"), {"i": incident_id})
+
+
+def test_a_copy_of_what_the_secret_proves_counts_no_second_time_whoever_sends_it(
+    anonymous: TestClient, keys: Keys, world: World, clock: Clock, engine: Engine, ours: str
+) -> None:
+    body = acknowledgement("pagerduty", ours)
+    body["event"]["occurred_at"] = clock().isoformat()
+    headers = signed("pagerduty", body, clock)
+    anonymous.post("/webhooks/pagerduty", content=json.dumps(body), headers=headers)
+    opened_again(engine, ours)
+    for beside in ({}, keys.of("an intruder", Scope.ALERTS), keys.of("another", Scope.ALERTS)):
+        told = anonymous.post("/webhooks/pagerduty", content=json.dumps(body), headers=headers | beside)
+        assert told.json()["duplicate"]
+    clock.pass_(days=15)  # by now nobody knows the number any more
+    assert anonymous.post("/webhooks/pagerduty", content=json.dumps(body), headers=headers).status_code == 202
+    assert answered(world, ours)[0] is None
+
+
 # The quarantine
 
 

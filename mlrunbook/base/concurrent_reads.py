@@ -15,9 +15,8 @@ AT_ONCE = 8  # the connections that a client of a cluster keeps open
 
 
 def read_all(sources: Mapping[str, Callable[[], Any]], *, within_s: float) -> dict[str, Any]:
-    """By name, in the order of `sources`: what each gave, or the RunbookError that it raised; any other error is
-    Refused. One that has not answered `within_s`
-    seconds is Transient; its thread ends with its own time-out, and nobody waits for it."""
+    """By name, in the order of `sources`: what each gave, or the RunbookError that it raised; any other error is Refused.
+    One that has not answered `within_s` seconds is Transient; its thread ends with its own time-out, and nobody waits for it."""
     pool = ThreadPoolExecutor(max_workers=AT_ONCE, thread_name_prefix="read")
     try:
         asked = {name: pool.submit(read) for name, read in sources.items()}

@@ -10,7 +10,7 @@ import logging
 import resource
 from typing import Any
 
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from mlrunbook.base.rates import Rate
 
@@ -70,6 +70,7 @@ class Protocol(HttpToolsProtocol):
         self._deadline: asyncio.TimerHandle | None = None
         self._since = self.loop.time()
         self._in_headers, self._header_bytes = True, 0
+        self._cycles: list[RequestResponseCycle] = []  # not answered; uvicorn itself knows the newest alone
 
     @property
     def awaits_request(self) -> bool:
@@ -83,6 +84,7 @@ class Protocol(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._disarm()
+        self._end_cycles()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -98,6 +100,7 @@ class Protocol(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         if len(self.pipeline) >= MOST_PIPELINED:  # a quarter of a MiB holds thousands, and each costs a place in memory and a turn
             self._disarm()
+            self._end_cycles()
             self.transport.abort()
             raise TooManyAtOnce  # so that the parser reads no further
         super().on_message_begin()
@@ -115,6 +118,11 @@ class Protocol(HttpToolsProtocol):
         self._in_headers, self._header_bytes = False, 0
         self._arm(BODY_S)
         super().on_headers_complete()
+        self._cycles = [*(one for one in self._cycles if not one.response_complete), self.cycle]
+
+    def send_400_response(self, msg: str) -> None:
+        if not self.transport.is_closing():
+            super().send_400_response(msg)
 
     def on_message_complete(self) -> None:
         self._disarm()
@@ -123,6 +131,13 @@ class Protocol(HttpToolsProtocol):
     @property
     def _in_trailers(self) -> bool:
         return not self._in_headers and self._deadline is not None
+
+    def _end_cycles(self) -> None:
+        """Whoever still answers one must not write to a connection that is gone: that would be a traceback in the log for each."""
+        for one in self._cycles:
+            one.disconnected = True
+            one.message_event.set()
+        self._cycles = []
 
     def _make_room(self) -> None:
         if len(self.connections) <= self._most:

@@ -120,7 +120,8 @@ def _excluded(approval: Approval, rules: ApprovalRules) -> str | None:
         return f"does not count: role {approval.role or 'none'} may not approve this, {_any_of(rules.roles)} may"
     if rules.requesters & approval.persons:
         asked = approval.approver if approval.verified else f"{approval.door} or {approval.approver}"
-        return f"does not count: {asked} asked for this plan, another person must approve it (not_by_requester)"
+        others = "another person" if rules.count == 1 else f"{rules.count} other people"
+        return f"does not count: {asked} asked for this plan, {others} must approve it (not_by_requester)"
     return None
 
 

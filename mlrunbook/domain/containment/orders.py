@@ -38,7 +38,7 @@ class Thing(StrEnum):
 
 
 class OrderState(StrEnum):
-    WAITING = "waiting"  # for the yes of another person
+    WAITING = "waiting"  # for the yes of as many others as policy wants
     REQUESTED = "requested"  # the next run carries it out
     IN_PROGRESS = "in_progress"  # begun: seen through, also past the time that its approval ran
     IN_FORCE = "in_force"  # every change is read back

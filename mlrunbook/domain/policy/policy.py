@@ -150,8 +150,8 @@ class ApprovalRule(Section):
     """Who may approve a kind of plan, how many of them, for how long the request stands, and what follows.
 
     `accept_prefect_form`: count a yes typed into Prefect's form, which cannot prove who typed it: one for all who share its login.
-    `not_by_requester`: the yes of whoever asked for the plan does not count. null: so where `count` is 2 or more, so that one person on
-    call can act where one is enough.
+    `not_by_requester`: the yes of whoever asked for the plan does not count, so that `count` others must agree. null: so where `count` is
+    2 or more, so that one person on call can act where one is enough. false: who asked is one of the `count`.
     """
 
     roles: Annotated[tuple[Role, ...], Field(min_length=1)]

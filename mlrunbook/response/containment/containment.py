@@ -29,9 +29,9 @@ from mlrunbook.response.investigation import investigation
 from mlrunbook.response.lifecycle.flapping import automation_held
 from mlrunbook.response.measurement import feature_store, recent_changes
 from mlrunbook.response.measurement.metrics import is_dangerous, metrics
-from mlrunbook.response.measurement.tried import or_none
 from mlrunbook.response.plan_state import valid_approval
 from mlrunbook.response.run import ACTOR, Run
+from mlrunbook.response.tried import or_none
 from mlrunbook.store import incidents, journal, plans, records
 
 REPLAY_ROWS = 5000
@@ -157,7 +157,8 @@ def _pending(run: Run) -> Sequence[PendingWorkOrder] | None:
     """None: they cannot be read; people are told so at once and look themselves."""
 
     def read() -> list[PendingWorkOrder]:
-        return [PendingWorkOrder(w.id, w.asset_id, w.created_at) for w in run.world.platform.work_orders(run.incident().model, state="pending")]
+        pending = run.world.platform.work_orders(run.incident().model, state="pending")
+        return [PendingWorkOrder(one.id, one.asset_id, one.created_at) for one in pending]
 
     return or_none("the list of work orders", read)
 

@@ -29,9 +29,9 @@ from mlrunbook.response.execution import approvals, existing, standing_orders
 from mlrunbook.response.execution.execute import execute
 from mlrunbook.response.execution.plans import apply_or_page, executed_of
 from mlrunbook.response.execution.standing_orders import of_run, summary_of, watch
-from mlrunbook.response.measurement.tried import or_none
 from mlrunbook.response.plan_state import valid_approval
 from mlrunbook.response.run import ACTOR, Run
+from mlrunbook.response.tried import or_none
 from mlrunbook.response.world import World
 from mlrunbook.store import incidents, journal, leases, outbox, plans, records, timeline
 from mlrunbook.store.outbox import ORDER_OVERDUE
@@ -291,7 +291,7 @@ def _page(conn: Connection, policy: Policy, incident: Incident, one: Ordered, *,
     what = summary_of(one.plan)
     match one.state:
         case OrderState.WAITING:
-            words, todo = f"ordered, and it waits for another person's yes: {what}; {one.sentence}", "Decide: " + _by_command(one)
+            words, todo = f"ordered, and it waits until enough others say yes: {what}; {one.sentence}", "Decide: " + _by_command(one)
             roles = list(policy.approvals.emergency.roles[:2])
         case OrderState.FAILED:
             words, todo, roles = (

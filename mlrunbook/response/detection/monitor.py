@@ -26,7 +26,7 @@ from mlrunbook.domain.observed import FeatureServerAnswer, Missing, Prediction, 
 from mlrunbook.response.lifecycle.alert_intake import AlertBatch, take_in_alerts
 from mlrunbook.response.measurement import feature_store, recent_changes
 from mlrunbook.response.measurement import metrics as measured
-from mlrunbook.response.measurement.tried import tried
+from mlrunbook.response.tried import tried
 from mlrunbook.response.world import World
 from mlrunbook.store import alerts as known_alerts
 from mlrunbook.store import rule_states

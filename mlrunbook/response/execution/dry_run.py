@@ -12,8 +12,8 @@ from mlrunbook.domain.containment.containment import feasible
 from mlrunbook.domain.errors import Refused
 from mlrunbook.domain.observed import Missing
 from mlrunbook.response.execution import existing
-from mlrunbook.response.measurement.tried import tried
 from mlrunbook.response.run import Run
+from mlrunbook.response.tried import tried
 
 # What the runtime does; the other actions are the platform's and the feature store's.
 OF_THE_RUNTIME = (Scale, RouteTraffic, Configure, Restart, UndoRollout, Isolate)

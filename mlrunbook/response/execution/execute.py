@@ -20,8 +20,8 @@ from mlrunbook.domain.containment.emergency import limits_damage
 from mlrunbook.domain.errors import Refused, RunbookError, Transient, Unknown
 from mlrunbook.response.execution import permission
 from mlrunbook.response.execution.handlers import HANDLERS, ActionHandler, State
-from mlrunbook.response.measurement.tried import unexpected
 from mlrunbook.response.run import Run
+from mlrunbook.response.tried import unexpected
 from mlrunbook.response.world import World
 from mlrunbook.store import incidents, journal, leases, plans, timeline
 from mlrunbook.store.plans import StoredApproval

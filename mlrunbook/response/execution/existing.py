@@ -21,7 +21,7 @@ from mlrunbook.domain.actions import (
 from mlrunbook.domain.errors import Invalid, NotFound, Refused, RunbookError, Transient
 from mlrunbook.domain.resolution import existing
 from mlrunbook.domain.resolution.request import Request
-from mlrunbook.response.measurement.tried import unexpected
+from mlrunbook.response.tried import unexpected
 from mlrunbook.response.world import World
 
 

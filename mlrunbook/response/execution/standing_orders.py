@@ -156,7 +156,7 @@ def _given(conn: Connection, policy: Policy, plan: Plan, at: datetime, changes: 
     digest, rules = plan.digest, rules_for(policy, plan)
     rows = plans.approvals_of(conn, plan.incident_id, digest)
     yes = grant(rows, digest, rules)
-    asked = replace(rules, requesters=frozenset())  # whoever gave it waits for another person, whether their own yes counts or not
+    asked = replace(rules, requesters=frozenset())  # it waits for others while its giver stands by it, whether that yes counts or not
     stands, why = valid_approval(conn, policy, plan, now=now)
     failures = {
         i: found.error for i in range(len(plan.actions)) if (found := records.recall(conn, plan.incident_id, Failed, digest[:12], i))

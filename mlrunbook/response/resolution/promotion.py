@@ -19,9 +19,9 @@ from mlrunbook.domain.resolution.plan import ReturnPlan
 from mlrunbook.domain.resolution.recovery import PromotionWatch, Recovery, RecoveryOutlook
 from mlrunbook.response.execution.approvals import approve_by_rule
 from mlrunbook.response.execution.plans import apply_action
-from mlrunbook.response.measurement.tried import tried
 from mlrunbook.response.resolution.since_fix import fixed_at, since_fix
 from mlrunbook.response.run import Run
+from mlrunbook.response.tried import tried
 from mlrunbook.store import plans, records
 
 RETURN_RULE = "retrain.return_on_regression"

@@ -14,9 +14,9 @@ from mlrunbook.domain.resolution.fix import HumanResolution
 from mlrunbook.domain.resolution.recovery import Recovery, RecoveryVerdict, judge_recovery, judge_types
 from mlrunbook.response.detection.triage import figures_of
 from mlrunbook.response.measurement import metrics
-from mlrunbook.response.measurement.tried import tried
 from mlrunbook.response.resolution import serving_recovery, threshold
 from mlrunbook.response.run import Run
+from mlrunbook.response.tried import tried
 
 
 def judge(run: Run, since: datetime) -> Recovery:

@@ -26,10 +26,10 @@ from mlrunbook.response.containment import emergency
 from mlrunbook.response.execution import dry_run
 from mlrunbook.response.execution.approvals import approve_by_rule
 from mlrunbook.response.execution.plans import executed_containment, plan_of, report_left_out
-from mlrunbook.response.measurement.tried import or_none
 from mlrunbook.response.resolution import path, promotion, recovery, threshold
 from mlrunbook.response.resolution.since_fix import fixed_at, since_fix
 from mlrunbook.response.run import ACTOR, Run
+from mlrunbook.response.tried import or_none
 from mlrunbook.store import incidents, journal, plans, records
 
 UNDO_RULE = "containment.undo_on_verified_recovery"

@@ -9,8 +9,8 @@ from mlrunbook.domain.incident import IncidentType
 from mlrunbook.domain.investigation.diagnosis import Diagnosed
 from mlrunbook.domain.investigation.serving_health import is_over, trouble_of
 from mlrunbook.domain.observed import Missing
-from mlrunbook.response.measurement.tried import tried
 from mlrunbook.response.run import Run
+from mlrunbook.response.tried import tried
 
 MINUTE = timedelta(minutes=1)
 

@@ -8,16 +8,18 @@ from datetime import timedelta
 import pytest
 
 from mlrunbook.domain.actions import Isolate, Order, PlanKind
+from mlrunbook.domain.containment.orders import OrderState
 from mlrunbook.domain.errors import Refused, Transient
 from mlrunbook.domain.incident import IncidentType, Severity, Status, Subtype
 from mlrunbook.domain.policy.policy import ApprovalRule, Approvals, FreezeWindow, Guardrails, Policy
 from mlrunbook.domain.roles import Role
 from mlrunbook.response.containment.emergency import BY_HAND, Requested, Requester, request
+from mlrunbook.response.execution import standing_orders
 from mlrunbook.response.lifecycle import runs, severity_change
 from mlrunbook.response.review.closing import unexplained
 from mlrunbook.response.world import World
 from mlrunbook.store import incidents, journal, leases, plans
-from tests.fakes import BUSY_FOR_A_RUN, Clock, FileWorld, LedgerNotifier
+from tests.fakes import BUSY_FOR_A_RUN, MODEL, Clock, FileWorld, LedgerNotifier
 from tests.response.carrying import carry
 from tests.response.people import approve, deliver, incident_of, plan, recorded, report, say, told
 
@@ -157,14 +159,21 @@ def test_who_may_not_contain_may_not_order_it(world: World) -> None:
     assert plan(world, incident_id, PlanKind.EMERGENCY) is None
 
 
-def test_where_policy_wants_two_people_the_first_order_waits_for_the_second(world: World, file_world: FileWorld) -> None:
-    two = ApprovalRule(roles=(Role.ONCALL_ML_ENGINEER, Role.ML_TEAM_LEAD), count=2, not_by_requester=False)
-    world = replace(world, policy=Policy(approvals=Approvals(emergency=two)))
+@pytest.mark.parametrize(
+    ("count", "giver_is_left_out", "others"), [(1, None, 0), (1, True, 1), (2, None, 2), (2, True, 2), (2, False, 1), (3, None, 3)]
+)
+def test_an_order_waits_for_as_many_others_as_policy_wants(
+    world: World, file_world: FileWorld, count: int, giver_is_left_out: bool | None, others: int
+) -> None:
+    rule = ApprovalRule(roles=(Role.ONCALL_ML_ENGINEER, Role.ML_TEAM_LEAD), count=count, not_by_requester=giver_is_left_out)
+    world = replace(world, policy=Policy(approvals=Approvals(emergency=rule)))
     incident_id = report(world)
     order(world, incident_id)
-    carry(world, incident_id, "run-1")
-    assert file_world.state["replicas"] == 1
-    order(world, incident_id, by=Requester("the lead", "ml_team_lead", "cli"))
+    for name in ("Ann", "Bob", "Cem")[:others]:
+        with world.transaction() as conn:
+            [one] = standing_orders.of_incident(conn, world.policy, incident_id, MODEL, now=world.now())
+        assert one.state is OrderState.WAITING
+        order(world, incident_id, by=Requester(name, "ml_team_lead", "cli"))
     carry(world, incident_id, "run-1")
     assert file_world.state["replicas"] == 0
 

@@ -9,16 +9,17 @@ BLACKED_OUT = "[secret removed]"
 
 _KEY = r"(?:password|passwd|passphrase|secret|token|api[ _-]?key|access[_-]?key|private[_-]?key|credentials?|authorization|cookie)"
 _NAMED = re.compile(_KEY, re.IGNORECASE)
-# (what a secret looks like, what stays of it)
+# (what a secret looks like, what stays of it). Whoever sends alerts or asks for predictions writes some of the text, and containment waits
+# for the evidence: every repetition has a limit, or ends where the next match could begin.
 _SECRETS: tuple[tuple[re.Pattern[bytes], bytes], ...] = tuple(
     (re.compile(pattern.encode(), re.IGNORECASE | re.DOTALL), kept.encode())
     for pattern, kept in (
         (r"mlrb_[0-9a-f]{8}_[\w-]{20,}", BLACKED_OUT),
-        (r"\b(Bearer|Basic) +[\w.~+/=-]{8,}", rf"\1 {BLACKED_OUT}"),
+        (r"\b(Bearer|Basic) {1,20}[\w.~+/=-]{8,}", rf"\1 {BLACKED_OUT}"),
         (r"(\b[a-z][a-z0-9+.-]{0,30}://[^\s:/@\"]{0,200}):[^\s/@\"]{1,500}@", rf"\1:{BLACKED_OUT}@"),
         (rf"({_KEY}[\w-]{{0,60}}\\?[\"']?\s{{0,20}}[:=]\s{{0,20}}\\?[\"'])[^\"'\\]{{4,}}", rf"\1{BLACKED_OUT}"),
         (rf"({_KEY}[\w-]{{0,60}}=)[^\s\"'&;,\[]{{4,}}", rf"\1{BLACKED_OUT}"),
-        (r"-----BEGIN [A-Z ]{0,40}PRIVATE KEY-----.*?-----END [A-Z ]{0,40}PRIVATE KEY-----", BLACKED_OUT),
+        (r"-----BEGIN [A-Z ]{0,40}PRIVATE KEY-----[^-]*(?:-(?!----)[^-]*)*(?:-----END [A-Z ]{0,40}PRIVATE KEY-----)?", BLACKED_OUT),
     )
 )
 

@@ -24,10 +24,10 @@ _ACTIVE = re.compile(
     r"|&(?=#?\w+;)"  # an entity
     r"|\](?=[(\[:]))"  # a link with a text of its own
 )
-_EMOJI = re.compile(r":(?=[\w+-]*[A-Za-z+][\w+-]*:)")
+_EMOJI = re.compile(r":(?=[\w+-]{1,100}:)(?![\d_-]{1,100}:)")  # a name of it, and no time of day
 # An underscore inside a word marks nothing, nor one that begins a part of an address: snake_case and addresses stay as they are.
 _MARKDOWN = re.compile(r"[\\`*\[\]~]|\|(?=\|)|(?<=\|)\||(?<![^\W_])(?<!/)_|_(?![^\W_])")
-_LINE_START = re.compile(r"^(?=\s*(?:[#>+=|-]|:-|\d+[.)]))", re.M)
+_LINE_START = re.compile(r"^(?=[^\S\n]*(?:[#>+=|-]|:-|\d+[.)]))", re.M)
 
 
 class Format(Enum):

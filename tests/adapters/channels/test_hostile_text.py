@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import smtplib
+import time
 import unicodedata
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -21,6 +22,7 @@ from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
 from mlrunbook.adapters.channels.delivery import deliver
+from mlrunbook.adapters.channels.rendering import Format, rendered
 from mlrunbook.domain.communication.messages import line
 from mlrunbook.ports import Message
 
@@ -233,3 +235,11 @@ def test_a_mail_address_a_command_and_an_address_of_a_page_can_be_copied() -> No
         with far_side() as sent:
             deliver(message(kept), address)
         assert any(kept in text for one in sent for text in texts_of(one)), address
+
+
+@pytest.mark.parametrize("text", ["\n" * 40_000, ":" + "a" * 40_000, ":a " * 13_000, "a@" * 20_000, "&" + "a" * 40_000, "<" * 40_000])
+def test_text_that_is_made_to_keep_the_rendering_busy_holds_up_no_page(text: str) -> None:
+    begun_s = time.process_time()
+    for form in Format:
+        rendered(text, form)
+    assert time.process_time() - begun_s < 5

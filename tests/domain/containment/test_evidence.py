@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import time
 from datetime import UTC, datetime
 
 import pytest
@@ -68,3 +69,21 @@ def test_what_looks_like_a_secret_is_blacked_out_and_counted(text: str) -> None:
 )
 def test_what_is_no_secret_stays_as_it_was(text: str) -> None:
     assert without_secrets(text.encode()) == (text.encode(), 0)
+
+
+@pytest.mark.parametrize(
+    "piece",
+    ["eyJa.", "token-", "token-:", "password ", "-----BEGIN X PRIVATE KEY-----\n", "-----BEGIN ", "a://u:", "Bearer ", 'secret\\"', "a.a@"],
+)
+def test_text_that_is_made_to_keep_the_search_for_secrets_busy_is_searched_in_no_time(piece: str) -> None:
+    """Nothing may be altered before the evidence is kept: containment would wait for it."""
+    begun_s = time.process_time()
+    without_secrets((piece * (200_000 // len(piece))).encode())
+    assert time.process_time() - begun_s < 5
+
+
+@pytest.mark.parametrize(
+    "key", ["-----BEGIN RSA PRIVATE KEY-----\nMII/x\n-----END RSA PRIVATE KEY-----", "-----BEGIN PRIVATE KEY-----\nMIIEcut"]
+)
+def test_a_private_key_is_blacked_out_also_where_its_end_was_cut_off(key: str) -> None:
+    assert without_secrets(f"log {key}".encode()) == (f"log {BLACKED_OUT}".encode(), 1)

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Callable
+from fnmatch import fnmatchcase
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from mlrunbook.base.policy_file import parse
 from mlrunbook.domain.errors import Invalid, Refused
@@ -67,6 +71,18 @@ def test_the_exact_name_counts_before_a_pattern_and_the_longer_pattern_before_th
 def test_only_star_and_question_mark_are_special() -> None:
     assert not fits("churn1", "churn[1]")
     assert fits("churn.1", "churn.?")
+
+
+@given(name=st.text("ab:", max_size=12), pattern=st.text("ab:*?", max_size=8))
+def test_a_pattern_fits_what_a_shell_says_it_fits(name: str, pattern: str) -> None:
+    assert fits(name, pattern) == fnmatchcase(name, pattern)
+
+
+@pytest.mark.parametrize(("name", "pattern"), [("ab" * 2000, "*a*b*c*"), ("a" * 4000, "?*?*?*x"), (":" * 4000, "*:*pump*eu*")])
+def test_a_text_that_is_made_for_a_pattern_keeps_nobody_waiting(name: str, pattern: str) -> None:
+    begun_s = time.process_time()
+    assert not any(fits(name, pattern) for _ in range(20))
+    assert time.process_time() - begun_s < 2
 
 
 def test_policy_knows_the_models_it_speaks_of() -> None:

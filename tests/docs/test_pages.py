@@ -14,7 +14,7 @@ import typer
 import yaml
 from sqlalchemy import create_engine
 
-from mlrunbook.base.settings import Settings
+from mlrunbook.base.settings import Settings, webhook_secret_name
 from mlrunbook.base.tokens import Scope
 from mlrunbook.cli.main import app
 from mlrunbook.domain.policy.policy import Policy, channel_variable
@@ -137,6 +137,8 @@ def test_every_variable_is_a_setting(page: Page) -> None:
     settings = {f"MLRUNBOOK_{name.upper()}" for name, field in Settings.model_fields.items() if not field.validation_alias}
     channels = {channel_variable(name) for name in Policy().channels} | {"MLRUNBOOK_CHANNEL_"}
     channels |= {f"MLRUNBOOK_WEBHOOK_SECRET_{name.upper()}" for name in (*FORMATS, "")}
+    mappings = {path.stem for path in (ROOT / "deployments/receivers/mappings").iterdir()} | {"watch"}  # the one that the page makes up
+    channels |= {webhook_secret_name(f"generic/{name}") for name in mappings}
     named = set(re.findall(r"MLRUNBOOK_[A-Z_]+", page.text))
     assert not named - settings - channels - OTHER_VARIABLES
 

@@ -205,13 +205,7 @@ class TestWhatAPersonHasToDo:
     @pytest.mark.parametrize("kind", ["SubscriptionConfirmation", "UnsubscribeConfirmation"])
     def test_is_shown_with_the_whole_address(self, http: TestClient, sns_world: World, amazon: Signer, keys: Keys, kind: str) -> None:
         asked = notification(sns_world, "x", Type=kind, Token="t", SubscribeURL=CONFIRM, MessageId=f"m-{kind}")
-        assert post(http, amazon.signed(asked)).json() == {
-            "accepted": 0,
-            "quarantined": 1,
-            "changes": 0,
-            "incidents": [],
-            "duplicate": False,
-        }
+        assert post(http, amazon.signed(asked)).json()["quarantined"] == 1
         (kept,) = http.get("/api/v1/quarantine", params={"limit": 1}, headers=keys.of("a person")).json()["quarantined"]
         assert CONFIRM in kept["error"]
         assert TOPIC in kept["error"]

@@ -76,7 +76,10 @@ class Arena:
                 break
             if base.plant == "nobody takes over":
                 break
-            now = datetime.fromisoformat(self.far.seen()["now"]) + AFTER_A_KILL
+            seen = self.far.seen()
+            if seen["broken"]:
+                raise RuntimeError(f"the far side of {story.name} failed, {plan.text}:\n{seen['broken']}")
+            now = datetime.fromisoformat(seen["now"]) + AFTER_A_KILL
         outcome = Outcome(story, plan, self.far.seen(), killed, ended, time.monotonic() - began_s, self.engine, self._error(folder))
         shutil.rmtree(folder)
         return outcome

@@ -14,6 +14,7 @@ import pickle
 import signal
 import sys
 import threading
+import traceback
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -32,7 +33,7 @@ from mlrunbook.base import json_file
 from mlrunbook.domain.errors import RunbookError
 from mlrunbook.local.addresses import Ports
 from tests import fake_features
-from tests.fake_kubernetes import Answer, FakeKubernetes
+from tests.fake_kubernetes import PATH, Answer, FakeKubernetes
 from tests.fakes import Clock, FileFeatures, FileTrainer, FileWorld
 
 BEFORE, AFTER, LOST, AWAY = "before", "after", "lost", "away"
@@ -136,6 +137,7 @@ class FarSide:
         self.received: list[dict[str, Any]] = []
         self.away: dict[str, datetime] = {}
         self.accepted: list[str] = []
+        self.broken = ""
 
     # -- calls
 
@@ -219,7 +221,7 @@ class FarSide:
             return 404, {"detail": "there is no such part"}
         if headers.get("Authorization") == "Bearer admin":
             return self._cluster(method, rest, headers, body)
-        resource = next(p for p in reversed(urlsplit(rest).path.split("/")) if p in _RESOURCES)
+        resource = _resource(rest)
         dry = "dry run of " if "dryRun" in rest else ""
         act = lambda: self._cluster(method, rest, headers, body)  # noqa: E731
         return self.call(f"cluster:{dry}{method} {resource}", act, writes=method != "GET" and not dry)
@@ -333,20 +335,14 @@ class FarSide:
             "repaired": self.repaired,
             "state": {k: self.world.state[k] for k in ("serving", "route", "replicas", "isolated", "config", "hung")},
             "now": self.clock.at.isoformat(),
+            "broken": self.broken,
         }
 
 
-_RESOURCES = {
-    "deployments",
-    "replicasets",
-    "pods",
-    "services",
-    "configmaps",
-    "events",
-    "networkpolicies",
-    "horizontalpodautoscalers",
-    "log",
-}
+def _resource(url: str) -> str:
+    """What of a cluster is asked for; a subresource stands for itself: "pods", "log"."""
+    found = PATH.fullmatch(urlsplit(url).path)
+    return (found["sub"] or found["res"]) if found else "discovery"
 
 
 def _serve(far: FarSide, ready: Any) -> None:
@@ -362,6 +358,9 @@ def _serve(far: FarSide, ready: Any) -> None:
             except Dropped:
                 self.close_connection = True
                 return
+            except Exception:
+                far.broken = traceback.format_exc()  # the harness itself is wrong: what follows says nothing of the product
+                code, content = 500, {"detail": "the far side failed"}
             body = content if isinstance(content, bytes) else (content if isinstance(content, str) else wire.as_json(content)).encode()
             kind = "application/octet-stream" if isinstance(content, bytes) else "application/json"
             head = f"HTTP/1.1 {code} -\r\nContent-Type: {kind}\r\nContent-Length: {len(body)}\r\n\r\n"

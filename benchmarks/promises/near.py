@@ -194,6 +194,7 @@ def world_of(base: Base, far: Far, engine: Engine, clock: FarClock) -> World:
         policy=POLICY,
         lease_s=30.0,
         now=clock,
+        elapsed=clock.elapsed,
         settle_s=0.06,
         patience_s=0.0,
         sleep=lambda s: clock.advance(seconds=s),

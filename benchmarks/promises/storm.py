@@ -23,7 +23,8 @@ from benchmarks.promises.far import Far, Plan
 from benchmarks.promises.near import POLICY, FarClock, Life, address_of, world_of
 from benchmarks.promises.stories import STORIES, alert
 from benchmarks.promises.tally import Tally
-from mlrunbook.base import db, tokens
+from mlrunbook.base import clocks, db, tokens
+from mlrunbook.domain.elapsed import Elapsed
 from mlrunbook.local.addresses import Ports
 from mlrunbook.local.postgres import EmbeddedPostgres
 from mlrunbook.response.world import World
@@ -181,6 +182,9 @@ class RealClock(FarClock):
 
     def __call__(self) -> datetime:
         return datetime.now(UTC)
+
+    def elapsed(self) -> Elapsed:
+        return clocks.elapsed()
 
     def advance(self, **span: float) -> None:
         time.sleep(min(1.0, span.get("seconds", 1.0)))

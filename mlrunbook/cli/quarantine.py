@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from mlrunbook.cli import render
-from mlrunbook.cli.incidents import AsJson, TokenFile, connect
+from mlrunbook.cli.incidents import AsJson, Before, TokenFile, connect
 
 app = typer.Typer(no_args_is_help=True, help="Messages that came in and could not be used.")
 
@@ -19,7 +19,7 @@ Number = Annotated[int, typer.Argument(metavar="NUMBER", help="As `mlrunbook qua
 def list_(
     all_: Annotated[bool, typer.Option("--all", help="Those that were replayed too.")] = False,
     source: Annotated[str | None, typer.Option("--source", help="Only of this format, such as grafana.")] = None,
-    before: Annotated[int | None, typer.Option("--before", metavar="NUMBER", help="Only those older than this one.")] = None,
+    before: Before = None,
     limit: Annotated[int, typer.Option("--limit", min=1, max=1000, help="List this many at most.")] = 100,
     token_file: TokenFile = None,
     json: AsJson = False,
@@ -39,8 +39,7 @@ def list_(
             words = (str(row["number"]), row["source"], render.clock(row["receivedAt"], now), why)
             listing.add_row(*(render.styled(word, "dim" if row["replayedAt"] else "") for word in words))
         render.console().print(listing)
-        if found["before"]:
-            typer.echo(f"older ones: add --before {found['before']}", err=True)
+    render.note_older(found["before"])
 
 
 @app.command("show")

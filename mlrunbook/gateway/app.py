@@ -18,7 +18,7 @@ from mlrunbook.gateway.api import audits, changes_and_quarantine, incidents
 from mlrunbook.gateway.api.dependencies import models_of
 from mlrunbook.gateway.dispatcher import Dispatcher
 from mlrunbook.gateway.heartbeat import Heartbeat
-from mlrunbook.gateway.webhooks import router
+from mlrunbook.gateway.webhooks import pagerduty_door, router
 from mlrunbook.gateway.webhooks.registry import FORMATS
 from mlrunbook.response.world import World
 
@@ -76,6 +76,7 @@ def create_app(
     app.include_router(changes_and_quarantine.router(world))
     for form in FORMATS.values():
         app.include_router(router.router(world, form))
+    app.include_router(pagerduty_door.router(world))
     return app
 
 

@@ -104,7 +104,7 @@ def _with_token(request: Request, form: Format) -> Request:
     return request
 
 
-def _workers(body: bytes) -> CapacityLimiter:
+def workers(body: bytes) -> CapacityLimiter:
     """Whoever sends much at once waits for others that do, and not in a thread: the other requests keep theirs."""
     kind, most = (_OF_LONG, LONG_AT_ONCE) if len(body) > LONG_BYTES else (_OF_SHORT, SHORT_AT_ONCE)
     try:
@@ -121,7 +121,7 @@ async def _taken_in(world: World, form: Format, request: Request, body: bytes, s
             return try_out(world, form, message, sender=sender)
         return ingest(world, form, message, body, sender=sender)
 
-    return await to_thread.run_sync(take_in, limiter=_workers(body))
+    return await to_thread.run_sync(take_in, limiter=workers(body))
 
 
 def router(world: World, form: Format) -> APIRouter:
@@ -147,7 +147,7 @@ def router(world: World, form: Format) -> APIRouter:
         """Take in one message. The format's own proof, a bearer token, or HTTP basic with the token as password."""
         if not form.accepts(request.headers):
             raise HTTPException(415, f"send Content-Type {' or '.join(form.media_types[:2])}, or the event's attributes as ce- headers")
-        if pace and (wait_s := pace.wait_s(sender.name)) is not None:
+        if pace and (wait_s := pace.wait_s(sender.key)) is not None:
             raise HTTPException(429, "too many messages a minute", {"Retry-After": str(math.ceil(wait_s))})
 
         return await _taken_in(world, form, request, body, sender)

@@ -56,7 +56,7 @@ def take_in(
     _keep_words(conn, incident.id, report, now=now)
     records.keep(conn, incident.id, FirstReport(by_alert, report.severity, report.type, report.proven_as, report.reported_by), now=now)
     if standing.is_unknown:
-        unknown_models.opened(conn, policy, incident, standing, by=report.reported_by, now=now)
+        unknown_models.opened(conn, policy, incident, standing, by=report.reported_by, sender=report.budget, now=now)
     else:
         unknown_models.begin(conn, policy, incident, now=now)
         begin_response(conn, policy, incident, by=report.reported_by, start=start, now=now)
@@ -94,6 +94,8 @@ def _join(
         if standing.known is not Known.KNOWN:
             if report.by_person:
                 unknown_models.reported_again(conn, policy, incident, words, now=now)
+            else:
+                unknown_models.vouched_for(conn, policy, incident, report, now=now)
             return incident
         unknown_models.recognise(conn, policy, incident, why=f"{report.reported_by} reports on it", now=now)
         begin_response(conn, policy, incident, by=report.reported_by, start=start, now=now)

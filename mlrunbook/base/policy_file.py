@@ -17,6 +17,7 @@ from pydantic_core import ErrorDetails
 
 from mlrunbook.base.wording import plainly, shown
 from mlrunbook.domain.errors import Invalid, NotFound
+from mlrunbook.domain.intake import policy_warnings
 from mlrunbook.domain.policy.intake import unnamed_fields
 from mlrunbook.domain.policy.policy import Policy
 from mlrunbook.domain.policy.policy_warnings import Doubt, KeyPath, doubts
@@ -39,7 +40,8 @@ def warnings(path: Path) -> list[str]:
 
 def warnings_of(text: str, name: str = "runbook.yaml") -> list[str]:
     policy, lines = _checked(text, name)
-    found = sorted((_line(doubt.at, lines), f"{_dotted(doubt.at)}: {doubt.said}") for doubt in [*doubts(policy), *_old_forms(lines)])
+    all_ = [*doubts(policy), *policy_warnings.doubts(policy), *_old_forms(lines)]
+    found = sorted((_line(doubt.at, lines), f"{_dotted(doubt.at)}: {doubt.said}") for doubt in all_)
     return [f"{name}:{line}: {said}" for line, said in dict.fromkeys(found)]
 
 

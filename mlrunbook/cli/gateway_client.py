@@ -157,6 +157,9 @@ class Gateway:
     def replay(self, number: int) -> dict[str, Any]:
         return self._json("POST", f"{QUARANTINE}/{number}/replay")
 
+    def discard(self, number: int, reason: str) -> dict[str, Any]:
+        return self._json("POST", f"{QUARANTINE}/{number}/discard", json={"reason": reason})
+
     def webhook(self, form: str, body: bytes, headers: Mapping[str, str], *, signed: bool) -> dict[str, Any]:
         """Post as a sender would; `signed`: by `headers` alone, without the token."""
         without_token = {"Authorization": ""} if signed else {}

@@ -17,6 +17,8 @@ CHANGE_KINDS = ("deployment", "rollback", "staging", "config", "feature_store", 
 OWN_KEY = "mlrunbook:"  # what our pages are known by elsewhere begins with it
 MODEL_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
+VERSION_OF_TYPE = re.compile(r"[./]v?\d+(\.\d+)*$")  # CDEvents and many others end the type in its version
+
 LEVELS = ("critical", "warning", "info")  # the worst first
 # Of Prometheus' documentation, syslog, PagerDuty, Opsgenie, Datadog, Azure Monitor, Zabbix, Sentry, ServiceNow and incident levels in use.
 WORDS_OF_LEVEL = {

@@ -353,6 +353,16 @@ def replay(world: World, form: Format, number: int) -> Receipt:
     return total
 
 
+def discard(world: World, number: int, *, by: str, reason: str) -> quarantine.Listed:
+    """A person needs it no more. Refused where something became of it already."""
+    with world.transaction() as conn:
+        _demand_unreplayed(quarantine.get(conn, number, lock=True))
+        quarantine.discard(conn, number, by=by, reason=reason, now=world.now())
+        kept = quarantine.get(conn, number)
+    log.info("number %d of the quarantine (%s, sent by %s) was discarded by %s: %s", number, kept.source, kept.sender, by, reason)
+    return kept
+
+
 def _unreplayed(world: World, number: int) -> quarantine.Quarantined:
     with world.transaction() as conn:
         kept = quarantine.get(conn, number)
@@ -361,8 +371,10 @@ def _unreplayed(world: World, number: int) -> quarantine.Quarantined:
 
 
 def _demand_unreplayed(kept: quarantine.Quarantined) -> None:
+    if gone := kept.discarded:
+        raise Refused(f"number {kept.id} was discarded by {gone.by} at {gone.at:%Y-%m-%d %H:%M} UTC: {gone.reason}")
     if kept.replayed_at is not None:
-        raise Refused(f"number {kept.id} was replayed at {kept.replayed_at.isoformat()}")
+        raise Refused(f"number {kept.id} was replayed at {kept.replayed_at:%Y-%m-%d %H:%M} UTC")
 
 
 def headers_kept(form: Format, headers: Mapping[str, str]) -> dict[str, str]:

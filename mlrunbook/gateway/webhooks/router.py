@@ -68,12 +68,15 @@ def sender_of(world: World, form: Format) -> Callable[[Request], Awaitable[Ident
         if signatures.prove(in_headers, message := signed(request)) is None:
             return _of_format(_named(form, request), signatures.proving(in_headers, message))
         claimed = [name for name in over_body if name in request.headers]
+        variable = webhook_secret_name(_named(form, request).source)
         try:
             who = await owner(_with_token(request, form), Scope.ALERTS, basic=True)
             return await with_secret(request, who, over_body) if claimed else who
         except HTTPException as error:
-            if error.status_code != 401 or not claimed:
+            if error.status_code != 401:
                 raise
+            if not claimed:
+                raise HTTPException(401, f"{error.detail}. {signatures.takes(form.name, variable)}", error.headers) from error
             challenge = error.headers
         edge_of(request).check_failures(request)
         known = signed(request)
@@ -81,8 +84,8 @@ def sender_of(world: World, form: Format) -> Callable[[Request], Awaitable[Ident
         why = signatures.prove(over_body, message)
         if why is None:
             return _of_format(_named(form, request), signatures.proving(over_body, message))
-        needed = signatures.needed(claimed[0], webhook_secret_name(_named(form, request).source))
-        raise NotProven(f"{claimed[0]} does not prove the sender: {needed}, and both clocks right", challenge, why=why)
+        said = f"{claimed[0]} does not prove the sender: {signatures.needed(claimed[0], variable)}, and both clocks right"
+        raise NotProven(f"{said}. {signatures.takes(form.name, variable)}", challenge, why=why)
 
     return authentication(prove, Door(Scope.ALERTS, sender=form.name, model_in_body=True))
 

@@ -41,7 +41,7 @@ def plainly(error: Mapping[str, Any]) -> str:
         "timezone_aware": "needs a time zone, as in 2026-12-24T00:00:00Z",
         "value_error": str(error["msg"]).removeprefix("Value error, "),
         "finite_number": "must be a finite number",
-        "enum": f"must be one of {str(context.get('expected', '')).replace(chr(39), '').replace(' or ', ', ')}",
+        "enum": f"must be {context.get('expected')}",
     }.get(kind)
     if wanted:
         return wanted

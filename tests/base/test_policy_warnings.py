@@ -232,7 +232,7 @@ WINDOW = "start: 2026-03-01T00:00:00Z, end: 2026-03-02T00:00:00Z, reason: new se
         ("intake: {models: {'service:pump$': pump}}", "1: intake.models.service:pump$", "no regular expression"),
         ("intake: {models: {'service:(pump|press)': pump}}", "1: intake.models.service:(pump|press)", "no regular expression"),
         ("intake: {models: {'service:{pump,press}': pump}}", "1: intake.models.service:{pump,press}", "no regular expression"),
-        ("intake: {models: {'service:pump-\\\\d': pump}}", "1: intake.models.service:pump-", "no regular expression"),
+        (r"intake: {models: {'service:pump-\d': pump}}", r"1: intake.models.service:pump-\d", "no regular expression"),
         ("intake:\n  models:\n    'a:?*': all\n    'a:x*': pump", "4: intake.models.a:x*", "put it first"),
         (
             "models: {pump_wear: {owner: A}}\nintake: {models: {'service:Pump': pump_waer}}",
@@ -244,7 +244,7 @@ WINDOW = "start: 2026-03-01T00:00:00Z, end: 2026-03-02T00:00:00Z, reason: new se
         ("intake: {levels: {info: [nothing, '--']}}", "1: intake.levels.info[1]", "neither a letter nor a digit"),
         ("intake: {levels: {info: [calm, CALM]}}", "1: intake.levels.info[1]", "keep one"),
         ("intake: {levels: {critical: [sev-1, howling], warning: [SEV1]}}", "1: intake.levels.critical[0]", "warning lists 'SEV1' too"),
-        ("intake: {states: {firing: [on, 'up'], resolved: ['UP!']}}", "1: intake.states.firing[1]", "resolved lists 'UP!' too"),
+        ("intake: {states: {firing: [lit, 'up'], resolved: ['UP!']}}", "1: intake.states.firing[1]", "resolved lists 'UP!' too"),
         ("intake: {states: {ignored: ['']}}", "1: intake.states.ignored[0]", "never fits"),
         ("alert_types: {'*odd*': security, '*Odd*': security}", "1: alert_types.*Odd*", "never counts: *odd*"),
         ("alert_types: {'* ModelF1Drop *': security}", "1: alert_types.* ModelF1Drop *", "never counts: ModelF1Drop"),

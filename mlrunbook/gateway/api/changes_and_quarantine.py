@@ -187,9 +187,9 @@ def _quarantine(routes: APIRouter, world: World, policy_now: Callable[[], Policy
 
     @routes.post("/api/v1/quarantine/{number}/replay", tags=["quarantine"])
     def replay_quarantined(number: Number, who: Operator) -> Receipt:
-        """Read it again by the policy file as it is now, once that names its model for example. 409 with the reason while it still cannot be
-        used. What comes of it later than `intake.replay_window_s` opens incidents and pages; it answers no page, and nothing is contained
-        on its word alone."""
+        """Read it again by the policy file as it is now, once that names its model for example. 409 with the reason while it still cannot
+        be used. What comes of it later than `intake.replay_window_s` opens incidents and pages; it answers no page, and nothing is
+        contained on its word alone."""
         with world.transaction() as conn:
             source = quarantine.get(conn, number).source
         return replay(replace(world, policy=policy_now()), registry.of(source), number)

@@ -69,7 +69,7 @@ def test_what_nobody_needs_is_discarded_with_a_reason_and_leaves_the_list(cli: C
     assert not {"\x1b", "\u202e"} & set(done.stdout)
     waiting = json.loads(cli("quarantine", "list", "--json").stdout)["quarantined"]
     assert number not in [one["number"] for one in waiting]
-    assert "discarded by" in one_line(cli("quarantine", "list", "--all").stdout)
-    assert "a test" in one_line(cli("quarantine", "show", str(number)).stdout)
+    assert "discarded by" in " ".join(cli("quarantine", "list", "--all").stdout.split())
+    assert "a test" in cli("quarantine", "show", str(number)).stdout
     again = cli("quarantine", "replay", str(number))
     assert (again.exit_code, "was discarded by" in one_line(again.stderr)) == (1, True)

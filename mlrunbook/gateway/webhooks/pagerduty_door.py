@@ -25,8 +25,7 @@ from mlrunbook.base.edge import RETRY_AFTER_S, json_pieces, meter_of
 from mlrunbook.base.tokens import Identity, Scope
 from mlrunbook.domain.errors import NotApproved, RunbookError, Transient
 from mlrunbook.gateway.webhooks import pagerduty, pagerduty_events
-from mlrunbook.gateway.webhooks.ingest import Receipt, ingest, received
-from mlrunbook.gateway.webhooks.router import workers
+from mlrunbook.gateway.webhooks.router import taken_in, workers
 from mlrunbook.response.world import World
 
 PATH = "/webhooks/pagerduty-events"
@@ -162,14 +161,13 @@ def router(world: World) -> APIRouter:
         if found := kind.faults(event.sent):
             return _refused(400, *found)
         key = event.key or request.headers.get("authorization", "").partition(" ")[2]
-
-        def take_in() -> Receipt:
-            kept = _without(event.sent, key)
-            return ingest(world, pagerduty.FORMAT, received(kept, request.headers, world), kept, sender=sender)
-
-        receipt = await to_thread.run_sync(take_in, limiter=workers(await request.body()))
-        held = ". It cannot be used yet and waits: mlrunbook quarantine list" if receipt.quarantined else ""
-        return Answer(status="success", message=f"{kind.done}{held}", dedup_key=kind.key_of(event.sent) or None)
+        receipt = await taken_in(world, pagerduty.FORMAT, request, _without(event.sent, key), sender)
+        said = kind.done
+        if receipt.quarantined:
+            said += ". It cannot be used yet and waits: mlrunbook quarantine list"
+        elif receipt.test is not None:
+            said += ". It was only a test: nothing of it is kept"
+        return Answer(status="success", message=said, dedup_key=kind.key_of(event.sent) or None)
 
     how: dict[str, Any] = {"status_code": 202, "response_model": Answer, "response_model_exclude_none": True, "responses": REFUSALS}
 

@@ -117,7 +117,7 @@ def workers(body: bytes) -> CapacityLimiter:
         return limiter
 
 
-async def _taken_in(world: World, form: Format, request: Request, body: bytes, sender: Identity) -> Receipt:
+async def taken_in(world: World, form: Format, request: Request, body: bytes, sender: Identity) -> Receipt:
     def take_in() -> Receipt:
         message = received(body, request.headers, world)
         if is_test(request.headers, message.at, world.policy.intake.replay_window_s):
@@ -153,7 +153,7 @@ def router(world: World, form: Format) -> APIRouter:
         if pace and (wait_s := pace.wait_s(sender.key)) is not None:
             raise HTTPException(429, "too many messages a minute", {"Retry-After": str(math.ceil(wait_s))})
 
-        return await _taken_in(world, form, request, body, sender)
+        return await taken_in(world, form, request, body, sender)
 
     if form.name == generic.FORMAT.name:
 
@@ -169,7 +169,7 @@ def router(world: World, form: Format) -> APIRouter:
             if name not in world.policy.intake.generic:
                 known = ", ".join(world.policy.intake.generic)
                 raise HTTPException(404, f"intake.generic of the policy has no mapping {name[:50]!r}; there are {known}")
-            return await _taken_in(world, generic.format_of(name), request, body, sender)
+            return await taken_in(world, generic.format_of(name), request, body, sender)
 
     if form.is_paced:
         routes.include_router(cloudevents_handshake.handshake(f"/webhooks/{form.name}", world.policy.intake.cloudevents_per_min))

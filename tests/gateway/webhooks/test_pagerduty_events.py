@@ -166,6 +166,13 @@ def test_a_token_in_the_header_does_as_well(anonymous: TestClient, world: World,
     assert len(of_model(world, model)) == 1
 
 
+def test_what_is_marked_as_a_test_opens_nothing(anonymous: TestClient, world: World, clock: Clock, model: str, key: str) -> None:
+    headers = {"X-Mlrunbook-Test": str(clock().timestamp())}
+    answer = anonymous.post(PATH, json=event(key, model), headers=headers)
+    assert (answer.status_code, "only a test" in answer.json()["message"]) == (202, True)
+    assert of_model(world, model) == []
+
+
 @pytest.mark.parametrize("in_header", [True, False])
 def test_what_is_larger_than_pagerduty_takes_is_refused(anonymous: TestClient, model: str, key: str, in_header: bool) -> None:
     headers = {"Authorization": f"Bearer {key}"} if in_header else {}

@@ -106,6 +106,11 @@ def runtime(config: Settings, policy: Policy) -> ServingRuntime:
 
 @cache
 def policy() -> Policy:
+    """What this process follows: the policy as it was at its start."""
+    return policy_now()
+
+
+def policy_now() -> Policy:
     """The policy file of the checkout, or the runbook's defaults where there is none."""
     from mlrunbook.base.policy_file import load
 

@@ -180,6 +180,11 @@ class Meter:
         self._budget, self._limit = self._edge.proven, self._edge.limits.body_bytes
         self._take(taken)
 
+    def confine(self, limit: int) -> None:
+        """No more than that, whoever sends it."""
+        self._limit = min(self._limit, limit)
+        self.check_declared()
+
     def note(self, message: Message) -> None:
         """413 or 503 as soon as this is more than there is room for."""
         if message["type"] == "http.request":
@@ -204,7 +209,8 @@ class Meter:
 
     def _too_large(self) -> HTTPException:
         self._edge.refused.labels("size").inc()
-        signed = "" if self._limit == self._edge.limits.body_bytes else "; a message that carries a token in its header may be larger"
+        is_small = self._limit == min(self._edge.limits.unproven_body_bytes, self._edge.limits.body_bytes) < self._edge.limits.body_bytes
+        signed = "; a message that carries a token in its header may be larger" if is_small else ""
         return HTTPException(413, f"the body is larger than {self._limit} bytes: send less at a time{signed}")
 
 

@@ -15,7 +15,9 @@ import yaml
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
+from mlrunbook.base.wording import plainly, shown
 from mlrunbook.domain.errors import Invalid, NotFound
+from mlrunbook.domain.intake import policy_warnings
 from mlrunbook.domain.policy.intake import unnamed_fields
 from mlrunbook.domain.policy.policy import Policy
 from mlrunbook.domain.policy.policy_warnings import Doubt, KeyPath, doubts
@@ -38,7 +40,8 @@ def warnings(path: Path) -> list[str]:
 
 def warnings_of(text: str, name: str = "runbook.yaml") -> list[str]:
     policy, lines = _checked(text, name)
-    found = sorted((_line(doubt.at, lines), f"{_dotted(doubt.at)}: {doubt.said}") for doubt in [*doubts(policy), *_old_forms(lines)])
+    all_ = [*doubts(policy), *policy_warnings.doubts(policy), *_old_forms(lines)]
+    found = sorted((_line(doubt.at, lines), f"{_dotted(doubt.at)}: {doubt.said}") for doubt in all_)
     return [f"{name}:{line}: {said}" for line, said in dict.fromkeys(found)]
 
 
@@ -152,7 +155,7 @@ def _explained(detail: ErrorDetails, lines: Mapping[KeyPath, int], defaults: Any
 
 
 def _said(detail: ErrorDetails, path: KeyPath, defaults: Any) -> str:
-    context, kind, given = detail.get("ctx", {}), detail["type"], _shown(detail["input"])
+    context, kind, given = detail.get("ctx", {}), detail["type"], shown(detail["input"])
     if kind in ("extra_forbidden", "unexpected_keyword_argument"):
         known = _keys_beside(path, defaults)
         close = get_close_matches(str(path[-1]), known, n=1)
@@ -162,38 +165,9 @@ def _said(detail: ErrorDetails, path: KeyPath, defaults: Any) -> str:
         choices = [word.strip(" '") for word in str(context.get("expected", "")).replace(" or ", ", ").split(",")]
         close = get_close_matches(str(detail["input"]), choices, n=1)
         return f"must be one of {', '.join(choices)}, not {given}" + (f"; did you mean {close[0]}?" if close else "")
-    wanted = {
-        "greater_than_equal": f"must be at least {context.get('ge', 0):g}",
-        "greater_than": f"must be more than {context.get('gt', 0):g}",
-        "less_than_equal": f"must be at most {context.get('le', 0):g}",
-        "less_than": f"must be less than {context.get('lt', 0):g}",
-        "missing": "is required",
-        "too_short": f"needs at least {context.get('min_length')} item(s)",
-        "string_too_short": "must not be empty",
-        "string_pattern_mismatch": "must start with a small letter and hold only small letters, digits, - and _",
-        "timezone_aware": "needs a time zone, as in 2026-12-24T00:00:00Z",
-        "value_error": detail["msg"].removeprefix("Value error, "),
-        "finite_number": "must be a finite number",
-    }.get(kind)
-    if wanted:
-        return wanted
-    for prefix, noun in _NOUNS.items():
-        if kind.startswith(prefix):
-            return f"must be {noun}, not {given}"
-    return detail["msg"]
-
-
-_NOUNS = {
-    "int_": "a whole number",
-    "float_": "a number",
-    "bool_": "true or false",
-    "string_": "text",
-    "tuple_": "a list",
-    "datetime_": "a date and time, as in 2026-12-24T00:00:00Z",
-    "model_": "a section of keys and values",
-    "dataclass_": "a section of keys and values",
-    "dict_": "a section of keys and values",
-}
+    if kind == "string_pattern_mismatch":
+        return "must start with a small letter and hold only small letters, digits, - and _"
+    return plainly(detail)
 
 
 def _keys_beside(path: KeyPath, defaults: Any) -> list[str]:
@@ -216,11 +190,6 @@ def _line(path: KeyPath, lines: Mapping[KeyPath, int]) -> int:
 def _dotted(path: KeyPath) -> str:
     words = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path)
     return words.removeprefix(".") or "the file"
-
-
-def _shown(value: Any) -> str:
-    text = json.dumps(value, default=str, ensure_ascii=False)
-    return text if len(text) <= 60 else text[:59] + "…"
 
 
 def _json(value: Any) -> str:

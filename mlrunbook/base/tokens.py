@@ -19,8 +19,10 @@ from mlrunbook.base.db import metadata
 from mlrunbook.domain import people
 from mlrunbook.domain.errors import Invalid, NotApproved, NotFound
 from mlrunbook.domain.people import person_of
+from mlrunbook.domain.policy.intake import SENDERS
 
 PREFIX = "mlrb_"
+OF_TOKEN = "token:"  # noqa: S105  begins the key of a token that is named like a format
 TOKEN_ID = re.compile("[0-9a-f]{8}")
 USED_WITHIN = timedelta(hours=1)  # how exactly the last use is kept: not a write a request
 MODEL_PATTERN = re.compile(r"[A-Za-z0-9._*?-]{1,100}")
@@ -79,7 +81,7 @@ class Limits:
 @dataclass(frozen=True)
 class Identity:
     """Who a valid token belongs to. `person` is told apart from others by it, never by `name`. `secret`: which secret of an alert format
-    proved it instead; then `token_id` is empty."""
+    proved it instead; then `token_id` is empty. `key`: under which what it numbers is kept, apart from what all others number."""
 
     token_id: str
     name: str
@@ -88,9 +90,11 @@ class Identity:
     person: str = ""
     limits: Limits = Limits()
     secret: str = ""
+    key: str = ""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "person", self.person or person_of(self.name))
+        object.__setattr__(self, "key", self.key or (self.name if self.secret else key_of_token(self.name)))
 
     def may_see(self, model: str) -> bool:
         """Post, read and order for that model."""
@@ -109,6 +113,15 @@ class Identity:
 
     def may_post_as(self, sender: str) -> bool:
         return not self.limits.senders or sender in self.limits.senders
+
+
+def key_of_token(name: str) -> str:
+    """The token's name, but for a name under which the secret of a format counts.
+
+    >>> key_of_token("grafana"), key_of_token("the plant"), key_of_token("token:grafana")
+    ('token:grafana', 'the plant', 'token:token:grafana')
+    """
+    return f"{OF_TOKEN}{name}" if name.partition("/")[0] in SENDERS or name.startswith(OF_TOKEN) else name
 
 
 def create(

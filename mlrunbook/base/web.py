@@ -28,6 +28,7 @@ from starlette.exceptions import HTTPException as StarletteHTTPException
 
 from mlrunbook.base.authentication import AuthenticatedRoute, ModelOf, require, router
 from mlrunbook.base.edge import RETRY_AFTER_S, Edge, EdgeMiddleware, Limits
+from mlrunbook.base.wording import plainly
 from mlrunbook.domain.errors import Fenced, Invalid, NotApproved, NotFound, Refused, RunbookError, Transient
 
 log = logging.getLogger(__name__)
@@ -165,8 +166,8 @@ def _on_validation_error(_: Request, error: Exception) -> JSONResponse:
     if first["type"] == "json_invalid" or (tuple(first["loc"]) == ("body",) and first["type"] in _NOT_AN_OBJECT):
         why = first.get("ctx", {}).get("error", first["msg"]) if first["type"] == "json_invalid" else first["msg"]
         return problem(400, "Not a JSON object", f"send a JSON object with Content-Type: application/json ({why})")
-    errors = [{"field": _path(e["loc"]), "detail": e["msg"]} for e in found[:20]]
-    detail = "; ".join(f"{e['field']}: {e['detail']}" for e in errors[:3])
+    errors = [{"field": _path(e["loc"]), "detail": plainly(e)} for e in found[:20]]
+    detail = "; ".join(f"{e['field']} {e['detail']}" for e in errors[:3])
     return problem(422, "Invalid request", detail, errors[0]["field"], errors=errors)
 
 

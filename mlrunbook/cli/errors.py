@@ -40,12 +40,20 @@ def complain(said: str) -> None:
     typer.echo(plain(said), err=True)
 
 
+def _plain_value(error: Any) -> str:
+    from mlrunbook.base.wording import plainly
+
+    return plainly(error.errors()[0])
+
+
 def explained(error: Exception) -> tuple[str, int]:
     """What to tell the user, and the exit code. Nothing to tell: it has been told (the help of a bare `mlrunbook incidents`)."""
     if isinstance(error, RunbookError):
         return "; ".join(str(error).splitlines()), 1
     if hasattr(error, "format_message"):  # wrong usage, found by typer
         said, ctx = error.format_message().strip().replace("Value error, ", ""), getattr(error, "ctx", None)
+        if hasattr(error.__cause__, "errors"):  # pydantic's, of the value of an option
+            said = said.replace(str(getattr(error, "message", "")).strip(), _plain_value(error.__cause__))
         where = f"; see `{ctx.command_path} --help`" if ctx and said else ""
         return said.rstrip(".") + where, getattr(error, "exit_code", 2)
     if isinstance(error, ImportError):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import quote
 
 import httpx
@@ -15,6 +15,7 @@ from mlrunbook.domain.errors import Invalid, NotApproved, NotFound, Refused, Tra
 
 TIMEOUT_S = 15.0
 MOST_A_PAGE, MOST_MESSAGES = 1_000, 100
+LAST_ENTRY = 2**31 - 1
 OF_ALL = "/api/v1/incidents"
 QUARANTINE = "/api/v1/quarantine"
 ACTIONS = "/api/v1/actions"
@@ -25,6 +26,13 @@ HOW_TO = {
     "report": '`mlrunbook token create "Your Name" --scope report`',
     "read": '`mlrunbook token create "Your Name" --scope read`',
 }
+
+
+class Page(NamedTuple):
+    """`goes_on`: where the next one begins; None: there is none."""
+
+    rows: list[dict[str, Any]]
+    goes_on: int | str | None
 
 
 class Gateway:
@@ -47,8 +55,8 @@ class Gateway:
     def report(self, model: str, body: Mapping[str, Any]) -> dict[str, Any]:
         return self._json("POST", f"{_of_model(model)}", json=body)
 
-    def incidents(self, model: str | None, *, limit: int, **query: Any) -> list[dict[str, Any]]:
-        return self._pages(_of_model(model) if model else OF_ALL, "incidents", "before", limit=limit, **query)
+    def incidents(self, model: str | None, *, limit: int, **query: Any) -> Page:
+        return self._paged(_of_model(model) if model else OF_ALL, "incidents", "before", limit=limit, **query)
 
     def incident(self, incident_id: str) -> dict[str, Any]:
         return self._json("GET", _one(incident_id))
@@ -59,6 +67,12 @@ class Gateway:
 
     def messages(self, incident_id: str) -> list[dict[str, Any]]:
         return self._pages(f"{_one(incident_id)}/messages", "messages", "after", most=MOST_MESSAGES)
+
+    def end_of_timeline(self, incident_id: str, *, before: int | None, limit: int) -> Page:
+        """The newest entries, or the newest below that number; oldest first."""
+        asked = {"before": before or LAST_ENTRY, "limit": min(limit, MOST_A_PAGE)}
+        page = self._json("GET", f"{_one(incident_id)}/timeline", params=asked)
+        return Page(page["entries"], page.get("before"))
 
     def verify(self, incident_id: str, head: str = "") -> Iterator[dict[str, Any]]:
         """Page by page: a chain may be long."""
@@ -126,8 +140,8 @@ class Gateway:
     def resume_automation(self, incident_id: str, note: str) -> dict[str, Any]:
         return self._json("POST", f"{_one(incident_id)}/go-on", json={"note": note})
 
-    def silenced(self, limit: int) -> list[dict[str, Any]]:
-        return self._pages("/api/v1/alerts/silenced", "alerts", "before", limit=limit)
+    def silenced(self, *, limit: int, before: int | None) -> Page:
+        return self._paged("/api/v1/alerts/silenced", "alerts", "before", limit=limit, before=before)
 
     def close(self, incident_id: str, reason: str, *, keep_containment: bool, false_alarm: bool) -> dict[str, Any]:
         body = {"reason": reason, "keepContainment": keep_containment, "falseAlarm": false_alarm}
@@ -143,6 +157,9 @@ class Gateway:
     def replay(self, number: int) -> dict[str, Any]:
         return self._json("POST", f"{QUARANTINE}/{number}/replay")
 
+    def discard(self, number: int, reason: str) -> dict[str, Any]:
+        return self._json("POST", f"{QUARANTINE}/{number}/discard", json={"reason": reason})
+
     def webhook(self, form: str, body: bytes, headers: Mapping[str, str], *, signed: bool) -> dict[str, Any]:
         """Post as a sender would; `signed`: by `headers` alone, without the token."""
         without_token = {"Authorization": ""} if signed else {}
@@ -152,16 +169,20 @@ class Gateway:
         self, path: str, rows: str, cursor: str, *, limit: int | None = None, most: int = MOST_A_PAGE, **query: Any
     ) -> list[dict[str, Any]]:
         """The rows of as many pages as it takes; `limit` None: of all."""
+        return self._paged(path, rows, cursor, limit=limit, most=most, **query).rows
+
+    def _paged(self, path: str, rows: str, cursor: str, *, limit: int | None = None, most: int = MOST_A_PAGE, **query: Any) -> Page:
+        """The same, and where the list goes on."""
         asked = {key: value for key, value in query.items() if value is not None}
         found: list[dict[str, Any]] = []
         while limit is None or len(found) < limit:
             at_most = most if limit is None else min(most, limit - len(found))
             page = self._json("GET", path, params=asked | {"limit": at_most})
             found += page[rows]
-            if page.get(cursor) is None:
-                break
-            asked[cursor] = page[cursor]
-        return found
+            if (goes_on := page.get(cursor)) is None:
+                return Page(found, None)
+            asked[cursor] = goes_on
+        return Page(found, asked.get(cursor))
 
     def _json(self, method: str, path: str, **how: Any) -> dict[str, Any]:
         try:

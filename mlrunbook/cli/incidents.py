@@ -37,6 +37,12 @@ IncidentId = Annotated[str, typer.Argument(metavar="ID", help="The incident's id
 TokenFile = Annotated[Path | None, typer.Option("--token-file", help="File that holds your token; default MLRUNBOOK_GATEWAY_TOKEN.")]
 AsJson = Annotated[bool, typer.Option("--json", help="For scripts.")]
 Limit = Annotated[int, typer.Option("--limit", min=1, help="List this many at most.")]
+Before = Annotated[
+    int | None,
+    typer.Option(
+        "--before", metavar="NUMBER", min=1, max=2**31 - 1, help="Only what is older: the number that the list before ended with."
+    ),
+]
 Reason = Annotated[str, typer.Option("--reason", help="Why; it goes on the timeline.")]
 
 
@@ -72,19 +78,21 @@ def list_(
     model: Annotated[str | None, typer.Option("--model")] = None,
     status: Annotated[Status | None, typer.Option("--status")] = None,
     only_open: Annotated[bool, typer.Option("--open", help="Only those that are not over.")] = False,
+    before: Before = None,
     limit: Limit = 20,
     json: AsJson = False,
 ) -> None:
     """List incidents, newest first."""
     with connect() as gateway:
-        found = gateway.incidents(model, status=status.value if status else None, open=only_open or None, limit=limit)
+        asked = {"status": status.value if status else None, "open": only_open or None, "before": before}
+        found, goes_on = gateway.incidents(model, **asked, limit=limit)
     if json:
         render.as_json(found)
     elif found:
         render.console().print(render.incident_table(found, _now()))
-        render.note_limit(found, limit)
     else:
         typer.echo("no incidents")
+    render.note_older(goes_on)
 
 
 @app.command("show")
@@ -112,16 +120,23 @@ def timeline(
     incident_id: IncidentId,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Live, until the incident is over or you press Ctrl-C.")] = False,
     every: Annotated[float, typer.Option("--every", min=0.01, help="Seconds between two looks of --follow.")] = 1.0,
+    before: Before = None,
+    limit: Annotated[int, typer.Option("--limit", min=1, max=1000, help="Show this many entries at most, the newest.")] = 1000,
     json: Annotated[bool, typer.Option("--json", help="For scripts; with --follow one object a line.")] = False,
 ) -> None:
-    """Show the timeline, times in UTC."""
+    """Show the timeline, times in UTC; of a long one the newest entries."""
+    if follow and before is not None:
+        raise Invalid("--before is of what has been, --follow of what comes: give one of them", field="before")
     with connect() as gateway:
         if follow:
             _follow(gateway, incident_id, every, as_lines=json)
-        elif json:
-            render.as_json(gateway.timeline(incident_id))
-        else:
-            _print_entries(gateway.timeline(incident_id), None)
+            return
+        entries, goes_on = gateway.end_of_timeline(incident_id, before=before, limit=limit)
+    if json:
+        render.as_json(entries)
+    else:
+        _print_entries(entries, None)
+    render.note_older(goes_on)
 
 
 @app.command()

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from mlrunbook.domain.plural import counted
+
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
@@ -56,6 +58,12 @@ def note_limit(found: Sequence[object], limit: int) -> None:
         typer.echo(f"{limit} listed; there may be more: --limit lists more", err=True)
 
 
+def note_older(goes_on: object) -> None:
+    """The same, with how it goes on."""
+    if goes_on is not None:
+        typer.echo(f"older ones: add --before {goes_on}", err=True)
+
+
 def styled(value: object, style: str = "") -> Text:
     from rich.text import Text
 
@@ -76,7 +84,7 @@ def as_json(value: Any) -> None:
 
 def receipt(got: Mapping[str, Any]) -> str:
     """What the gateway made of a message."""
-    parts = [f"{got['accepted']} alert(s) taken in", f"{got['changes']} change(s)", f"{got['quarantined']} quarantined"]
+    parts = [f"{counted(got['accepted'], 'alert')} taken in", counted(got["changes"], "change"), f"{got['quarantined']} quarantined"]
     if got["quarantined"]:
         parts.append("see `mlrunbook quarantine list`")
     if got["duplicate"]:
@@ -180,7 +188,7 @@ def _reported(one: Mapping[str, Any]) -> Iterable[Text]:
 
     yield Text("  ").join([styled(one["id"], "bold"), severity(one["severity"]), status(one["status"])])
     version = f" {one['modelVersion']}" if one["modelVersion"] else ""
-    alerts = f", {one['alertCount']} alert(s)" if one["alertCount"] else ""
+    alerts = f", {counted(one['alertCount'], 'alert')}" if one["alertCount"] else ""
     kinds = f" ({', '.join(k.replace('_', ' ') for k in one['subtypes'])})" if one["subtypes"] else ""
     yield styled(f"{one['model']}{version}, {one['type']}{kinds}, reported by {one['reportedBy']}{alerts}")
     yield Text()

@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from mlrunbook.cli import render
-from mlrunbook.cli.incidents import AsJson, IncidentId, Limit, TokenFile, connect
+from mlrunbook.cli.incidents import AsJson, Before, IncidentId, Limit, TokenFile, connect
 from mlrunbook.domain.actions import Order
 from mlrunbook.domain.errors import Invalid, Refused, Transient
 from mlrunbook.domain.incident import Severity
+from mlrunbook.domain.plural import counted
 from mlrunbook.domain.roles import Duty, Role
 
 if TYPE_CHECKING:
@@ -121,16 +122,17 @@ def resume_automation(incident_id: IncidentId, note: Note = "", token_file: Toke
     typer.echo(render.plain(f"{one['id']}: automation goes on"))
 
 
-def silenced(limit: Limit = 100, json: AsJson = False) -> None:
+def silenced(before: Before = None, limit: Limit = 100, json: AsJson = False) -> None:
     """List alerts that nobody was told of, because of a silence or maintenance; those that came last first."""
     with connect() as gateway:
-        found = gateway.silenced(limit)
+        found, goes_on = gateway.silenced(limit=limit, before=before)
     if json:
         render.as_json(found)
+        render.note_older(goes_on)
         return
     for one in found:
-        seen = f"{one['status']}, {one['count']} time(s), last {one['lastSeenAt'][:16].replace('T', ' ')} UTC"
+        seen = f"{one['status']}, {counted(one['count'], 'time')}, last {one['lastSeenAt'][:16].replace('T', ' ')} UTC"
         typer.echo(render.plain(f"{one['model']} {one['alert']} from {one['source']}: {seen}; {one['why']}, until {one['until'][:16]}"))
     if not found:
         typer.echo("no silenced alerts")
-    render.note_limit(found, limit)
+    render.note_older(goes_on)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from mlrunbook.domain.chain import advice
 from mlrunbook.domain.errors import NotFound, Refused
+from mlrunbook.domain.plural import counted
 
 if TYPE_CHECKING:
     from mlrunbook.cli.gateway_client import Gateway
@@ -61,7 +62,7 @@ def all_(gateway: Gateway) -> str:
     if faults:
         raise Refused(f"Not everything is what was written. {_listed(faults)}. {advice('ID')}")
     signed = f"heads are signed by key {key}" if key else "heads go out unsigned: set MLRUNBOOK_CHAIN_KEY"
-    return f"intact: {checked} incidents, and none was deleted; {signed}"
+    return f"intact: {counted(checked, 'incident')}, and none was deleted; {signed}"
 
 
 def _faults(gateway: Gateway, incident_id: str) -> list[str]:

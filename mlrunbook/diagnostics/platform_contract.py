@@ -17,6 +17,7 @@ from datetime import date, datetime, timedelta
 from mlrunbook.domain.errors import NotFound, Refused, RunbookError
 from mlrunbook.domain.evaluation.performance import Rewritten, WindowMetrics
 from mlrunbook.domain.observed import Change, Prediction, ViewSchedule
+from mlrunbook.domain.plural import counted
 from mlrunbook.ports import ModelPlatform
 
 NOBODY = "mlrunbook-contract-no-such-model"
@@ -81,7 +82,7 @@ def _models(platform: ModelPlatform, on: Subject) -> str:
         platform.status(on.model)  # NotFound: nobody has registered it, and the list is right
         raise Differs(f"{on.model} among them", list(found)[:ROWS])
     expect(NOBODY not in found, "no model that is not there", NOBODY)
-    return f"{len(found)} models"
+    return counted(len(found), "model")
 
 
 def _status(platform: ModelPlatform, on: Subject) -> str:
@@ -176,7 +177,7 @@ def _prediction_log(platform: ModelPlatform, on: Subject) -> str:
     expect(not outside, f"rows from {oldest} to {newest} when that is asked for", [_shown(row) for row in outside])
     labelled = platform.prediction_log(on.model, limit=ROWS, labelled_only=True)
     expect(all(row.outcome is not None for row in labelled), "an outcome on every row for labelledOnly=true", [_shown(r) for r in labelled])
-    return f"{len(rows)} rows, {len(labelled)} with an outcome"
+    return f"{counted(len(rows), 'row')}, {len(labelled)} with an outcome"
 
 
 def _changes(platform: ModelPlatform, on: Subject) -> str:
@@ -188,7 +189,7 @@ def _changes(platform: ModelPlatform, on: Subject) -> str:
         later = platform.changes(on.model, since=found[0].at + timedelta(hours=1))
         expect(found[0] not in later, f"none from before `since` ({found[0].at + timedelta(hours=1)})", found[0])
     _unknown_is_not_found(lambda: platform.changes(NOBODY, since=on.now), "a model that is not there")
-    return f"{len(found)} changes in a year"
+    return f"{counted(len(found), 'change')} in a year"
 
 
 def _versions(platform: ModelPlatform, on: Subject) -> str:
@@ -214,7 +215,7 @@ def _replay(platform: ModelPlatform, on: Subject) -> str:
     asked, unknown = found.versions
     expect(bool(unknown.problem) and not unknown.scores, "a `problem` and no scores for a version that is not there", unknown)
     expect(all(0 <= score <= 1 for score in asked.scores), "scores from 0 to 1", asked.scores)
-    return f"{len(found.rows)} rows scored by {serving}" + (f": {asked.problem}" if asked.problem else "")
+    return f"{counted(len(found.rows), 'row')} scored by {serving}" + (f": {asked.problem}" if asked.problem else "")
 
 
 def _feature_schedules(platform: ModelPlatform, on: Subject) -> str:

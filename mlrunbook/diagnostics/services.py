@@ -199,17 +199,22 @@ def _chain(state: str | None) -> Finding:
 
 
 def model_server(ask: Ask) -> Iterator[Finding]:
-    url = ask.settings.model_server_url.rstrip("/")
+    url, token = ask.settings.model_server_url.rstrip("/"), ask.settings.platform_token
+    headers = {"Authorization": f"Bearer {token.get_secret_value()}"} if token else {}
     try:
-        answer = httpx.get(f"{url}/health", timeout=CALL_S, trust_env=False)
+        answer = httpx.get(f"{url}/health", headers=headers, timeout=CALL_S, trust_env=False)
         said = answer.json() if answer.is_success else None
     except (httpx.HTTPError, ValueError) as error:
         yield warn("model server", f"{url}/health does not answer ({type(error).__name__})", "was it stopped on purpose? Else start it")
         return
-    if not isinstance(said, dict):
+    if answer.status_code in (401, 403):
+        yield warn("model server", f"{url} refuses MLRUNBOOK_PLATFORM_TOKEN", "give it the scope read: `mlrunbook token create`")
+    elif not isinstance(said, dict):
         yield warn("model server", f"{url}/health answers {answer.status_code}", "correct MLRUNBOOK_MODEL_SERVER_URL")
     elif said.get("status") != "ok":
         yield warn("model server", f"has nothing to serve: {said.get('error') or said.get('status')}", "promote a version")
+    elif not said.get("version"):
+        yield ok("model server", "serves; it tells which version only to a token (MLRUNBOOK_PLATFORM_TOKEN)")
     else:
         yield ok("model server", f"serves {said.get('model')} {said.get('version')}")
 

@@ -35,7 +35,7 @@ def serve(host: str = "127.0.0.1", port: int = 8090, *, dispatch: bool = True) -
 def _application(dispatch: bool) -> FastAPI:
     from mlrunbook.base import web
     from mlrunbook.base.settings import settings
-    from mlrunbook.bootstrap import dispatching, world
+    from mlrunbook.bootstrap import dispatching, policy_now, world
     from mlrunbook.gateway.app import MAX_BODY_BYTES, MAX_JSON_PIECES, create_app
     from mlrunbook.gateway.dispatcher import Dispatcher
     from mlrunbook.gateway.heartbeat import Heartbeat
@@ -53,6 +53,7 @@ def _application(dispatch: bool) -> FastAPI:
         else None,
         prefect_ui_url=config.prefect_api_url.removesuffix("/").removesuffix("/api") if config.prefect_api_url else None,
         limits=web.Limits.of(config, body_bytes=MAX_BODY_BYTES, json_pieces=MAX_JSON_PIECES),
+        policy_now=policy_now,
     )
 
 

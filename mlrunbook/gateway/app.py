@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from difflib import get_close_matches
 
-from fastapi import FastAPI
-from fastapi.responses import HTMLResponse
+from fastapi import FastAPI, Request
+from fastapi.responses import HTMLResponse, JSONResponse
 from starlette.concurrency import run_in_threadpool
 
 from mlrunbook import __version__
 from mlrunbook.base import pages, web
+from mlrunbook.domain.errors import RunbookError
+from mlrunbook.domain.policy.policy import Policy
 from mlrunbook.gateway import health, metrics
 from mlrunbook.gateway.api import audits, changes_and_quarantine, incidents
 from mlrunbook.gateway.api.dependencies import models_of
 from mlrunbook.gateway.dispatcher import Dispatcher
 from mlrunbook.gateway.heartbeat import Heartbeat
-from mlrunbook.gateway.webhooks import router
+from mlrunbook.gateway.webhooks import pagerduty_door, router
 from mlrunbook.gateway.webhooks.registry import FORMATS
 from mlrunbook.response.world import World
 
@@ -37,9 +40,10 @@ def create_app(
     heartbeat: Heartbeat | None = None,
     prefect_ui_url: str | None = None,
     limits: web.Limits | None = None,
+    policy_now: Callable[[], Policy] | None = None,
 ) -> FastAPI:
     """The application on `world`. `dispatcher` and `heartbeat` run in threads of their own from startup to shutdown; without a dispatcher
-    another process dispatches."""
+    another process dispatches. `policy_now` reads the policy file anew, for what is read again after it was changed."""
     keeper = _Keeper(dispatcher) if dispatcher else None
 
     @asynccontextmanager
@@ -73,10 +77,26 @@ def create_app(
 
     app.include_router(incidents.router(world))
     app.include_router(audits.router(world))
-    app.include_router(changes_and_quarantine.router(world))
+    app.include_router(changes_and_quarantine.router(world, policy_now or (lambda: world.policy)))
     for form in FORMATS.values():
         app.include_router(router.router(world, form))
+    app.include_router(pagerduty_door.router(world))
+    app.add_exception_handler(404, _on_no_such_path)
     return app
+
+
+def _on_no_such_path(request: Request, error: Exception) -> JSONResponse:
+    """Of a webhook, with those that there are."""
+    if isinstance(error, RunbookError):
+        return web.problem_of(error)
+    said, path = str(getattr(error, "detail", "Not Found")), request.url.path
+    if path.startswith("/webhooks"):
+        known = [*FORMATS, pagerduty_door.PATH.rpartition("/")[2]]
+        asked = path.removeprefix("/webhooks").strip("/")[:100]
+        meant = get_close_matches(asked.casefold(), known, n=1)
+        said = f"there is no webhook {asked!r}" + (f"; did you mean /webhooks/{meant[0]}?" if meant else ".")
+        said += f" There are {', '.join(f'/webhooks/{one}' for one in known)}"
+    return web.problem(404, "Not Found", said)
 
 
 class _Keeper:

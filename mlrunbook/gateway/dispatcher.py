@@ -10,7 +10,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from mlrunbook.base.spare_descriptors import SpareDescriptors
@@ -60,6 +60,7 @@ TRY_AGAIN_S = 30.0  # when it could not be checked
 EXPEDITE_AFTER = timedelta(seconds=10)  # a resumed run is claimed in 1 s where a place is free, later on a busy machine
 STUCK_S = 120.0  # a round takes milliseconds, and a delivery ends at its deadline
 UNKNOWN_AFTER = timedelta(minutes=5)  # a kind that a newer gateway has put: it may be about to deliver it
+LOOK_FOR_UNKNOWN_EVERY = timedelta(seconds=30)
 FINISH_S = 2.0  # what is under way at the end may end in this time; what is cut off goes out again
 WORKERS = 4  # for each lane
 
@@ -80,6 +81,7 @@ class Dispatcher:
         self._stop_looking = threading.Event()
         self._heads = chain.Keeping(world)
         self._urgent_done_at = self._revived_at = monotonic()
+        self._looked_for_unknown: datetime | None = None
         self._lanes = {kinds: Lanes(self._try, self._failed, monotonic=monotonic, ended=more.set) for kinds, more in self._more.items()}
         self._deliver = {
             "page": self._send,
@@ -125,7 +127,9 @@ class Dispatcher:
 
     def _look_after_runs(self) -> int:
         busy = self._revive()
-        self._report_unknown()
+        if self._looked_for_unknown is None or abs(self._world.now() - self._looked_for_unknown) >= LOOK_FOR_UNKNOWN_EVERY:
+            self._report_unknown()  # such rows come with another version of the gateway: seldom
+            self._looked_for_unknown = self._world.now()
         self._revived_at = self._monotonic()
         return busy
 

@@ -29,6 +29,13 @@ ASK_AGAIN_AFTER_S = 5.0
 GIVEN_UP_AFTER_S = 30.0  # a question without an answer for so long no longer keeps another from being asked
 
 
+MaySee = Callable[[str], bool]
+
+
+def _everything(_: str) -> bool:
+    return True
+
+
 @dataclass
 class _Question:
     """One round of reads about these names. `done` also when it failed."""
@@ -50,26 +57,21 @@ class KnownModels:
         self._answers: dict[str, tuple[bool, datetime]] = {}
         self._listed: frozenset[str] = frozenset()
 
-    def of(self, policy: Policy, models: Iterable[str], *, fresh: bool = False) -> dict[str, Standing]:
-        """What is known of each name. `fresh`: do not trust an earlier "unknown"; a person may just have registered it."""
+    def of(self, policy: Policy, models: Iterable[str], *, fresh: bool = False, may_see: MaySee = _everything) -> dict[str, Standing]:
+        """What is known of each name. `fresh`: do not trust an earlier "unknown"; a person may just have registered it. `may_see`: which
+        models whoever asks may hear of."""
         wanted = set(models)
         asked = {model for model in wanted if not policy.names(model)}
         found = self._registered(asked, fresh=fresh)
         hints = sum(not found.get(model, True) for model in asked) <= MOST_HINTS
-        return {model: self._standing(policy, model, found.get(model) if model in asked else True, hints) for model in wanted}
+        named = [name for name in {*self._listed, *policy.named_models} if may_see(name)] if hints else []
+        return {model: _standing(model, found.get(model) if model in asked else True, named) for model in wanted}
 
     def demand(self, policy: Policy, model: str) -> None:
         """NotFound, with what to do, for a name that nobody knows."""
         standing = self.of(policy, [model], fresh=True)[model]
         if standing.is_unknown:
             raise NotFound(refusal(model, standing.hint))
-
-    def _standing(self, policy: Policy, model: str, registered: bool | None, hints: bool) -> Standing:
-        if registered is None:
-            return Standing(Known.UNREACHABLE)
-        if registered:
-            return Standing(Known.KNOWN)
-        return Standing(Known.UNKNOWN, did_you_mean(model, {*self._listed, *policy.named_models}) if hints else "")
 
     def _registered(self, models: set[str], *, fresh: bool) -> Mapping[str, bool]:
         """What the registry says of each; a name without an answer is left out."""
@@ -146,6 +148,13 @@ class KnownModels:
             self._answers |= {model: (is_there, now) for model, is_there in answers.items()}
             if listed is not None:
                 self._listed = listed
+
+
+def _standing(model: str, registered: bool | None, named: Iterable[str]) -> Standing:
+    """`named`: what may have been meant."""
+    if registered is None:
+        return Standing(Known.UNREACHABLE)
+    return Standing(Known.KNOWN) if registered else Standing(Known.UNKNOWN, did_you_mean(model, named))
 
 
 def refusal(model: str, hint: str) -> str:

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import ARRAY, Connection, Row, Text, cast, func, insert, select, text, update
+from sqlalchemy import ARRAY, Connection, Row, Text, cast, exists, func, insert, or_, select, text, update
 from sqlalchemy.dialects.postgresql import insert as upsert
 
 from mlrunbook.domain.detection.flapping import Ending
@@ -20,11 +20,16 @@ from mlrunbook.store.tables import timeline as timeline_table
 
 OPEN = incidents.c.status.not_in([s.value for s in Status if not s.is_open])
 NEXT_NUMBER = text("SELECT nextval(pg_get_serial_sequence('incidents', 'number'))")
+IS_OPENING = text(f"(timeline.{OPENING.replace(' OR ', ' OR timeline.')})")
+# In the data of entries: an opening that rests on an unproven sender's word alone; what vouches for one, by the opening's number.
+UNPROVEN, PROVES_OPENING = "unproven", "proves_opening"
+PROVING = ("reported", "severity")
 FIELDS = [c for c in incidents.c if c.name not in ("number", "moved_s")]
 
 
-def open_or_join(conn: Connection, report: Report, *, now: datetime) -> tuple[Incident, bool]:
-    """The open incident of this model and family, made when there is none. The second value says whether it is new.
+def open_or_join(conn: Connection, report: Report, *, now: datetime, unproven: bool = False) -> tuple[Incident, bool]:
+    """The open incident of this model and family, made when there is none. The second value says whether it is new. `unproven`: see
+    `openings`.
 
     Two reporters at once get the same incident: the unique index decides, the loser joins.
     """
@@ -56,14 +61,14 @@ def open_or_join(conn: Connection, report: Report, *, now: datetime) -> tuple[In
     if row is None:
         joined = open_of(conn, report.model, report.family)
         if joined is None:  # it closed between our two looks
-            return open_or_join(conn, report, now=now)
+            return open_or_join(conn, report, now=now, unproven=unproven)
         return joined, False
     made = str(row["id"])
     conn.execute(insert(leases).values(incident_id=made, generation=1, state="free"))
     words = (
         f"Incident detected: {report.description.rstrip('.')}. {report.read}" if report.read else f"Incident detected: {report.description}"
     )
-    timeline.append(conn, made, "detected", words, actor=report.reported_by, at=now)
+    timeline.append(conn, made, "detected", words, actor=report.reported_by, at=now, data={UNPROVEN: True} if unproven else None)
     return get(conn, made), True
 
 
@@ -138,32 +143,53 @@ def close_again(conn: Connection, incident_id: str, ended: Ending, *, why: str, 
 
 
 def openings(conn: Connection, model: str, family: str, *, since: datetime) -> list[datetime]:
-    """When incidents of this model and family were opened, and opened again, after `since`; oldest first."""
-    query = (
-        select(timeline_table.c.at)
-        .join(incidents, timeline_table.c.incident_id == incidents.c.id)
-        .where(incidents.c.model == model, incidents.c.family == family, timeline_table.c.at > since, text(f"({OPENING})"))
+    """When incidents of this model and family were opened, and opened again, after `since`; oldest first. Without those that rest on the
+    word of an unproven sender alone."""
+    entry, proof = timeline_table, timeline_table.alias()
+    proven = exists().where(
+        proof.c.incident_id == entry.c.incident_id,
+        proof.c.kind.in_(PROVING),
+        proof.c.data[PROVES_OPENING].astext == cast(entry.c.seq, Text),
     )
-    return list(conn.execute(query.order_by(timeline_table.c.at)).scalars())
+    query = (
+        select(entry.c.at)
+        .join(incidents, entry.c.incident_id == incidents.c.id)
+        .where(incidents.c.model == model, incidents.c.family == family, entry.c.at > since, IS_OPENING)
+        .where(or_(entry.c.data[UNPROVEN].astext.is_(None), proven))
+    )
+    return list(conn.execute(query.order_by(entry.c.at)).scalars())
 
 
-def reopen(conn: Connection, incident_id: str, *, why: str, actor: str, now: datetime) -> Incident:
+def unproven_opening(conn: Connection, incident_id: str) -> int | None:
+    """The number of the timeline's entry with which the incident was opened last, where nobody but unproven senders has vouched for it."""
+    t = timeline_table.c
+    mine = (t.incident_id == incident_id) & t.kind.in_(("detected", "status"))
+    last = conn.execute(select(t.seq, t.data).where(mine, IS_OPENING).order_by(t.seq.desc()).limit(1)).first()
+    if last is None or UNPROVEN not in last.data:
+        return None
+    vouched = (t.incident_id == incident_id) & t.kind.in_(PROVING) & (t.data[PROVES_OPENING].astext == str(last.seq))
+    return None if conn.execute(select(t.seq).where(vouched).limit(1)).first() else int(last.seq)
+
+
+def reopen(conn: Connection, incident_id: str, *, why: str, actor: str, now: datetime, unproven: bool = False) -> Incident:
     """A closed incident that is not over: investigated again, and its times of resolution and closing are yet to come."""
     incident = get(conn, incident_id, lock=True)
     to = transition(incident.status, Status.INVESTIGATING)
     _set(conn, incident_id, status=to.value, **asdict(Ending(None, None, None)))
-    data = {"to": to.value, "reopened": True}
+    data = {"to": to.value, "reopened": True} | ({UNPROVEN: True} if unproven else {})
     timeline.append(conn, incident_id, "status", f"Status {incident.status} -> {to}: {why}", actor=actor, at=now, data=data)
     return get(conn, incident_id)
 
 
 @dataclass(frozen=True)
 class Classification:
-    """What triage found: the judgement is `domain.detection.severity.assess`, which knows a person's severity from an alert's."""
+    """What triage found: the judgement is `domain.detection.severity.assess`, which knows a person's severity from an alert's.
+    `proves_opening`: the opening that was measured to be real, see `unproven_opening`."""
 
     severity: Severity
     type: IncidentType
     model_version: str | None = None
+    proves_opening: int | None = None
 
 
 def classify(conn: Connection, incident_id: str, found: Classification, *, why: str, actor: str, now: datetime) -> Incident:
@@ -174,7 +200,9 @@ def classify(conn: Connection, incident_id: str, found: Classification, *, why: 
         changes["model_version"] = found.model_version
     _set(conn, incident_id, **changes)
     words = f"Severity {found.severity.upper()}, type {found.type}: {why}"
-    data = {"severity": found.severity.value, "from": incident.severity.value}
+    data: dict[str, Any] = {"severity": found.severity.value, "from": incident.severity.value}
+    if found.proves_opening is not None:
+        data[PROVES_OPENING] = found.proves_opening
     timeline.append(conn, incident_id, "severity", words, actor=actor, at=now, data=data)
     return get(conn, incident_id)
 

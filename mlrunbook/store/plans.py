@@ -14,6 +14,7 @@ from mlrunbook.domain.actions import Plan, PlanKind
 from mlrunbook.domain.approval import CLOCKS_DIFFER, POLICY_RULE, Approval, Decision
 from mlrunbook.domain.errors import NotFound
 from mlrunbook.domain.incident import Status
+from mlrunbook.domain.plural import counted
 from mlrunbook.store import row_events, timeline
 from mlrunbook.store.tables import approvals, incidents, plans
 
@@ -171,7 +172,7 @@ def void(conn: Connection, incident_id: str, digest: str, *, because: str, now: 
         .values(voided_at=now, voided_because=because),
     )
     if voided:
-        text = f"{len(voided)} approval(s) of plan {digest[:12]} voided: {because}"
+        text = f"{counted(len(voided), 'approval')} of plan {digest[:12]} voided: {because}"
         timeline.append(conn, incident_id, "approval", text, actor="mlrunbook", at=now, data={"digest": digest})
 
 

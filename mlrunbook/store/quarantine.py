@@ -15,13 +15,23 @@ from sqlalchemy.dialects.postgresql import insert
 from mlrunbook.domain.errors import NotFound
 from mlrunbook.store.tables import quarantine
 
+DISCARDED = "discarded"
 WAITING = quarantine.c.replayed_at.is_(None)
 
 
 @dataclass(frozen=True)
+class Discarded:
+    """A person has looked at it: nobody needs it."""
+
+    by: str
+    reason: str
+    at: datetime
+
+
+@dataclass(frozen=True)
 class Listed:
-    """Without the message. `replayed_into` is the receipt of the replay, `proof` how the sender was proven (None: not known), `times` how
-    often it came."""
+    """Without the message. `replayed_into` is what became of it at `replayed_at`: the receipt of the replay, or who has discarded it and
+    why. `proof`: how the sender was proven (None: not known), `times`: how often it came."""
 
     id: int
     source: str
@@ -33,6 +43,11 @@ class Listed:
     replayed_into: Mapping[str, Any] | None
     times: int
     proof: Mapping[str, Any] | None
+
+    @property
+    def discarded(self) -> Discarded | None:
+        said = (self.replayed_into or {}).get(DISCARDED)
+        return Discarded(str(said["by"]), str(said["reason"]), self.replayed_at) if said and self.replayed_at else None
 
 
 LISTED = [func.octet_length(quarantine.c.body) if f.name == "size_bytes" else quarantine.c[f.name] for f in fields(Listed)]
@@ -102,6 +117,11 @@ def get(conn: Connection, number: int, *, lock: bool = False) -> Quarantined:
 
 def mark_replayed(conn: Connection, number: int, receipt: Mapping[str, Any], *, now: datetime) -> None:
     conn.execute(update(quarantine).where(quarantine.c.id == number).values(replayed_at=now, replayed_into=dict(receipt)))
+
+
+def discard(conn: Connection, number: int, *, by: str, reason: str, now: datetime) -> None:
+    """The message stays, with who needs it no more and why."""
+    mark_replayed(conn, number, {DISCARDED: {"by": by, "reason": reason}}, now=now)
 
 
 def _row(r: Any) -> Quarantined:

@@ -6,7 +6,7 @@ import json
 import logging
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from sqlalchemy import Connection, delete, select
 from sqlalchemy.dialects.postgresql import insert
@@ -87,10 +87,18 @@ def of_incidents(conn: Connection, kind: type[R], incident_ids: Sequence[str]) -
     return {r.incident_id: found for r in rows if (found := _if_readable(r.incident_id, kind, r.data))}
 
 
-def times_of(conn: Connection, step: str, *, since: datetime) -> list[datetime]:
-    """When `step` was recorded, by whatever incidents, after `since`; oldest first."""
-    query = select(records.c.recorded_at).where(records.c.step == step, records.c.recorded_at > since)
-    return list(conn.execute(query.order_by(records.c.recorded_at)).scalars())
+class Made(NamedTuple):
+    """When an incident has recorded a step."""
+
+    at: datetime
+    incident_id: str
+
+
+def made(conn: Connection, step: str, *, since: datetime, sender: str) -> list[Made]:
+    """Where `step` was recorded with this sender after `since`, by whatever incidents; oldest first."""
+    query = select(records.c.recorded_at, records.c.incident_id).where(records.c.step == step, records.c.recorded_at > since)
+    rows = conn.execute(query.where(records.c.data["sender"].astext == sender).order_by(records.c.recorded_at, records.c.incident_id))
+    return [Made(*row) for row in rows]
 
 
 def incident_with(conn: Connection, step: str) -> str | None:

@@ -52,6 +52,12 @@ def read(conn: Connection, incident_id: str, *, after: int = 0, limit: int | Non
     return [_entry(r) for r in conn.execute(query.limit(limit))]
 
 
+def last(conn: Connection, incident_id: str, *, before: int, limit: int) -> list[Entry]:
+    """The newest below that number, oldest first."""
+    query = select(timeline).where(timeline.c.incident_id == incident_id, timeline.c.seq < before).order_by(timeline.c.seq.desc())
+    return [_entry(r) for r in conn.execute(query.limit(limit))][::-1]
+
+
 def of_kind(conn: Connection, incident_id: str, *kinds: str, after: int = 0) -> list[Entry]:
     """The entries of these kinds alone: the others may be hundreds of thousands."""
     mine = (timeline.c.incident_id == incident_id) & (timeline.c.seq > after)

@@ -334,3 +334,33 @@ def test_a_false_alarm_needs_a_reason(cli: Cli, incident: str) -> None:
     assert "reason" in one_line(cli("incidents", "close", incident, "--false-alarm").stderr)
     done = cli("incidents", "close", incident, "--false-alarm", "--reason", "the planner had the wrong week")
     assert done.stdout == f"{incident} is false alarm\n"
+
+
+def test_long_lists_go_on_where_they_say(cli: Cli, model: str) -> None:
+    kinds = ("performance_degradation", "security", "infrastructure")
+    ids = [report(cli, model, type=kind).split()[0] for kind in kinds]
+    shown = cli("incidents", "list", "--model", model, "--limit", "2", "--json")
+    assert [one["id"] for one in json.loads(shown.stdout)] == ids[:0:-1]
+    before = shown.stderr.split("--before ")[1].split()[0]
+    rest = cli("incidents", "list", "--model", model, "--before", before, "--json")
+    assert [one["id"] for one in json.loads(rest.stdout)] == ids[:1]
+
+    whole, seen, goes_on = json.loads(cli("incidents", "timeline", ids[0], "--json").stdout), [], []
+    while True:
+        page = cli("incidents", "timeline", ids[0], "--json", "--limit", "1", *goes_on)
+        seen = json.loads(page.stdout) + seen
+        if "--before" not in page.stderr:
+            break
+        goes_on = ["--before", page.stderr.split("--before ")[1].split()[0]]
+    assert seen == whole
+
+
+@pytest.mark.parametrize("value", ["x", "0", "-3", "1.5", str(2**70), ""])
+@pytest.mark.parametrize(
+    "command", [("quarantine", "list"), ("incidents", "list"), ("incidents", "timeline", "incident_1"), ("incidents", "silenced")]
+)
+def test_a_page_that_cannot_be_is_refused_in_plain_words(cli: Cli, command: tuple[str, ...], value: str) -> None:
+    done = cli(*command, "--before", value)
+    assert done.exit_code == 2
+    assert "--before" in done.stderr
+    assert "Input should" not in done.stderr

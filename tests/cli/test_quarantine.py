@@ -59,3 +59,17 @@ def test_a_sample_is_signed_where_the_secret_is_set(cli: Cli) -> None:
     """The gateway of this test runs in the same process, so both know the secret."""
     done = cli("webhook", "test", "--format", "pagerduty", MLRUNBOOK_WEBHOOK_SECRET_PAGERDUTY="a secret")
     assert (done.exit_code, "proven by the secret" in done.stdout) == (0, True)
+
+
+def test_what_nobody_needs_is_discarded_with_a_reason_and_leaves_the_list(cli: Cli) -> None:
+    number = quarantine_one(cli, "nothing")
+    assert cli("quarantine", "discard", str(number)).exit_code == 2, "without a reason"
+    done = cli("quarantine", "discard", str(number), "--reason", f"a test {HOSTILE}")
+    assert (done.exit_code, f"number {number}: discarded by" in done.stdout) == (0, True)
+    assert not {"\x1b", "\u202e"} & set(done.stdout)
+    waiting = json.loads(cli("quarantine", "list", "--json").stdout)["quarantined"]
+    assert number not in [one["number"] for one in waiting]
+    assert "discarded by" in " ".join(cli("quarantine", "list", "--all").stdout.split())
+    assert "a test" in cli("quarantine", "show", str(number)).stdout
+    again = cli("quarantine", "replay", str(number))
+    assert (again.exit_code, "was discarded by" in one_line(again.stderr)) == (1, True)

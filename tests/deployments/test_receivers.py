@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 import yaml
@@ -21,7 +22,7 @@ from mlrunbook.cli.webhook import FormatName
 from mlrunbook.domain.policy.intake import IntakePolicy
 from mlrunbook.gateway import webhooks
 from mlrunbook.gateway.api.changes_and_quarantine import ChangeIn
-from mlrunbook.gateway.webhooks import mail, pagerduty
+from mlrunbook.gateway.webhooks import mail, pagerduty, pagerduty_door, pagerduty_events
 from mlrunbook.gateway.webhooks.parsing import Format, Received
 from mlrunbook.gateway.webhooks.registry import FORMATS
 from mlrunbook.gateway.webhooks.signatures import OF_FORMAT, TOKEN_HEADER, Signed, proofs_of, prove
@@ -29,7 +30,7 @@ from mlrunbook.gateway.webhooks.signatures import OF_FORMAT, TOKEN_HEADER, Signe
 ROOT = Path(__file__).resolve().parents[2]
 RECEIVERS = ROOT / "deployments/receivers"
 PAYLOADS = ROOT / "tests/gateway/payloads"
-OTHERS = ("alertmanager-watchdog", "change", "jira-service-management", "mappings", "newrelic", "postfix-transport")
+OTHERS = ("alertmanager-watchdog", "pagerduty-events", "change", "jira-service-management", "mappings", "newrelic", "postfix-transport")
 
 
 def test_every_format_has_a_file_a_proof_and_a_name_on_the_command_line() -> None:
@@ -124,3 +125,13 @@ def test_the_pipelines_step_tells_a_change_that_is_taken(door: tuple[str, list[t
     assert (path, headers["authorization"]) == ("/api/v1/changes", "Bearer mlrb_x")
     change = ChangeIn.model_validate_json(body)
     assert (change.kind, change.ref) == ("data_pipeline", "etl-7")
+
+
+def test_the_receiver_that_pages_leads_to_the_door_of_events_and_is_read() -> None:
+    (hook,) = yaml.safe_load((RECEIVERS / "pagerduty-events.yml").read_text())["receivers"][0]["pagerduty_configs"]
+    assert urlsplit(hook["url"]).path == pagerduty_door.PATH
+    details = {name: f"of {name}" for name in hook["details"]}
+    sent = {"event_action": "trigger", "payload": {"summary": "x", "source": "y", "severity": "error", "custom_details": details}}
+    assert pagerduty_events.faults(sent) == []
+    [reading] = FORMATS["pagerduty"].read(Received(sent, {}, datetime.now(UTC), IntakePolicy()))
+    assert reading.alerts[0].said["model"] == "of model"

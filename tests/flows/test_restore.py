@@ -142,7 +142,8 @@ def test_a_restored_stack_has_the_incident_the_tokens_the_model_and_the_features
     assert kinds[: past.entries].count("page") >= 1
     assert "restored" in kinds[past.entries :]
 
-    server = httpx.Client(base_url=f"http://127.0.0.1:{ports.model_server}", trust_env=False, timeout=10)
+    sign = {"Authorization": f"Bearer {past.token}"}
+    server = httpx.Client(base_url=f"http://127.0.0.1:{ports.model_server}", headers=sign, trust_env=False, timeout=10)
     wait_for("the model serves", lambda: server.get("/health").json()["version"] == past.served["version"], 30)
     assert (restored / "serving/model-config.json").read_bytes() == past.config
 

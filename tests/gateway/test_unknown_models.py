@@ -13,13 +13,16 @@ import pytest
 from fastapi.testclient import TestClient
 from sqlalchemy import Engine
 
+from mlrunbook.base import tokens
+from mlrunbook.base.db import transaction
+from mlrunbook.base.tokens import Scope
 from mlrunbook.domain.policy.intake import IntakePolicy
 from mlrunbook.domain.policy.owned import ModelRules
 from mlrunbook.domain.policy.policy import Policy
 from mlrunbook.gateway.app import create_app
 from mlrunbook.response.known_models import KnownModels
 from mlrunbook.response.world import World
-from mlrunbook.store import incidents, outbox
+from mlrunbook.store import incidents, outbox, timeline
 from mlrunbook.store.tables import quarantine
 from tests.fakes import empty_store
 from tests.gateway.conftest import Absent, Clock, Keys, world_on
@@ -167,3 +170,25 @@ def test_policy_may_name_a_model_that_no_registry_knows(world: World, keys: Keys
     named = replace(world, policy=Policy(models={"ghost_*": ModelRules(owner="Hall B")}))
     with TestClient(create_app(named), headers=keys.of("the lead")) as client:
         assert report(client, "ghost_7").status_code == 201
+
+
+@pytest.mark.parametrize("unknown", ["ours_2", "ours_churm", "ours_wear", "ours_pump_waer"])
+@pytest.mark.parametrize("query", ["", "?unknownModel=true"])
+def test_a_token_limited_to_models_hears_of_no_other(
+    client: TestClient, world: World, engine: Engine, registry: Registry, unknown: str, query: str
+) -> None:
+    registry.registered = ["ours_churn", "pump_wear", "theirs_wear", "2_ours"]
+    with transaction(engine) as conn:
+        held = tokens.create(conn, name="the plant", scopes=tuple(Scope), limits=tokens.Limits(models=("ours_*",)))
+    limited = {"Authorization": f"Bearer {held}"}
+    answer = client.post(f"/api/v1/model-governance/{unknown}/incidents{query}", json=REPORT, headers=limited)
+    assert answer.status_code == (201 if query else 404)
+    for other in ("pump_wear", "theirs_wear", "2_ours"):
+        assert other not in answer.text
+    assert "ours_churn" in answer.text, "what it may see is named"
+    sent = client.post("/webhooks/alertmanager", content=json.dumps(message(alert(unknown))), headers=limited)
+    assert sent.status_code == 202
+    with world.transaction() as conn:
+        said = " ".join(one.text for made in incidents.find(conn, model=unknown) for one in timeline.read(conn, made.id))
+    assert said
+    assert "pump_wear" not in said

@@ -86,7 +86,8 @@ def test_an_older_data_folder_learns_which_model_the_machine_serves_and_keeps_it
     json_file.patch(state, {"replicas": 1, "route_version": None, "restart_id": None})
 
     def serves() -> str:
-        return str(httpx.get(f"http://127.0.0.1:{ports.model_server}/health").json()["model"])
+        sign = {"Authorization": f"Bearer {(data / 'secrets' / 'platform.token').read_text().strip()}"}
+        return str(httpx.get(f"http://127.0.0.1:{ports.model_server}/health", headers=sign).json()["model"])
 
     with make(data, ports=ports):
         assert (desired_state(state)["model"], serves()) == ("predictive_maintenance", "predictive_maintenance")

@@ -139,6 +139,8 @@ class LocalRuntime:
         try:
             answer = self._http.get("/health")
             health = dict(parsed(answer.content))
+            if answer.status_code in (401, 403):
+                raise Refused(f"the model server of {model} refuses MLRUNBOOK_PLATFORM_TOKEN: {health.get('detail')}")
         except httpx.ConnectError:
             return None
         except (httpx.HTTPError, ValueError, TypeError) as error:

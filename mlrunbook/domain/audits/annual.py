@@ -28,7 +28,7 @@ from mlrunbook.domain.audits.quarterly import (
 )
 from mlrunbook.domain.audits.records import is_late
 from mlrunbook.domain.audits.runbook_page import Upkeep
-from mlrunbook.domain.audits.section import Bars, Estimate, Intervals, Lines, Section, Table, Verdict, counted, listed, share
+from mlrunbook.domain.audits.section import Bars, Estimate, Intervals, Lines, Section, Table, Verdict, listed, share
 from mlrunbook.domain.communication.durations import Times, in_words, times
 from mlrunbook.domain.communication.regulatory import Clock
 from mlrunbook.domain.evaluation.history import DayFigures
@@ -36,6 +36,7 @@ from mlrunbook.domain.evaluation.performance import percent, wilson, z_value
 from mlrunbook.domain.incident import Incident, ItemStatus, Severity, Status
 from mlrunbook.domain.observed import Missing
 from mlrunbook.domain.people import person_of
+from mlrunbook.domain.plural import counted
 from mlrunbook.domain.policy.policy import Policy
 from mlrunbook.domain.review.action_items import Item
 from mlrunbook.domain.roles import Role

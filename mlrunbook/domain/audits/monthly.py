@@ -14,7 +14,6 @@ from mlrunbook.domain.audits.section import (
     Section,
     Table,
     Verdict,
-    counted,
     difference,
     figure,
     listed,
@@ -25,6 +24,7 @@ from mlrunbook.domain.evaluation.fairness import Fairness, FairnessVerdict, figu
 from mlrunbook.domain.evaluation.performance import Confusion, percent, wilson, z_value
 from mlrunbook.domain.incident import IncidentType, Severity
 from mlrunbook.domain.observed import Missing
+from mlrunbook.domain.plural import counted
 from mlrunbook.domain.policy.policy import Policy
 
 BIAS = Opens(IncidentType.BIAS_FAIRNESS, Severity.MEDIUM)

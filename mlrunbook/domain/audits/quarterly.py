@@ -11,13 +11,14 @@ from itertools import takewhile
 from mlrunbook.domain.audits.period import Kind, Period, complete
 from mlrunbook.domain.audits.records import action_items
 from mlrunbook.domain.audits.runbook_page import Upkeep
-from mlrunbook.domain.audits.section import Lines, Matrix, Opens, Section, Table, Verdict, counted, figure, listed, missing, share
+from mlrunbook.domain.audits.section import Lines, Matrix, Opens, Section, Table, Verdict, figure, listed, missing, share
 from mlrunbook.domain.communication.durations import in_words
 from mlrunbook.domain.communication.regulatory import Clock
 from mlrunbook.domain.evaluation.history import DayFigures, between, total
 from mlrunbook.domain.evaluation.performance import Evidence, f1_interval, grade_drop, percent
 from mlrunbook.domain.incident import IncidentType, Severity, Subtype
 from mlrunbook.domain.observed import Missing
+from mlrunbook.domain.plural import counted
 from mlrunbook.domain.policy.policy import Policy
 from mlrunbook.domain.review.action_items import Item
 from mlrunbook.domain.roles import Role

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 
-from mlrunbook.domain.audits.section import Bars, Section, Table, Verdict, counted, listed
+from mlrunbook.domain.audits.section import Bars, Section, Table, Verdict, listed
 from mlrunbook.domain.communication.durations import in_words, response_deadline, times
 from mlrunbook.domain.incident import Incident, Status
+from mlrunbook.domain.plural import counted
 from mlrunbook.domain.policy.policy import Policy
 from mlrunbook.domain.review.action_items import Item
 from mlrunbook.domain.roles import Role

@@ -12,6 +12,7 @@ from mlrunbook.domain.audits.period import Period
 from mlrunbook.domain.evaluation.performance import Confusion, wilson, z_value
 from mlrunbook.domain.incident import IncidentType, Severity, Subtype
 from mlrunbook.domain.observed import Missing
+from mlrunbook.domain.plural import counted
 
 
 class Verdict(StrEnum):
@@ -196,8 +197,3 @@ def listed(names: Sequence[str], most: int = 5) -> str:
     """'a, b and 3 more'."""
     shown = ", ".join(names[:most])
     return shown if len(names) <= most else f"{shown} and {len(names) - most} more"
-
-
-def counted(n: int, noun: str) -> str:
-    """'1 incident', '2 incidents'."""
-    return f"{n} {noun}{'' if n == 1 else 's'}"

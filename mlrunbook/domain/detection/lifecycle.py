@@ -30,11 +30,13 @@ class Shown(Recorded, key=Record.SHOWN):
 
 @dataclass(frozen=True)
 class UnknownModel(Recorded, key=Record.UNKNOWN_MODEL):
-    """Neither the registry nor policy names the incident's model. `why` says so to people, with what was probably meant."""
+    """Neither the registry nor policy names the incident's model. `why` says so to people, with what was probably meant. `sender`: whose
+    alert has opened it, as its budget is kept; "" where a person has."""
 
     at: SpacedTime
     why: str
     by: str
+    sender: str = ""
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,7 @@ class Origin(StrEnum):
 class Report:
     """What somebody or something reports. `severity` is the reporter's; measuring may raise it. `proven_as`: the sender (`SENDERS` of
     `mlrunbook.domain.policy.intake`) that it was proven to come from; UNPROVEN where it was not. `read`: how the alert was read, one
-    sentence; "" where nothing had to be."""
+    sentence; "" where nothing had to be. `budget`: on whose account it opens an incident on a model that nobody knows; "": nobody's."""
 
     model: str
     type: IncidentType
@@ -41,6 +41,7 @@ class Report:
     origin: Origin = Origin.PERSON
     proven_as: str = OWN
     read: str = ""
+    budget: str = ""
 
     @property
     def by_person(self) -> bool:

@@ -17,6 +17,8 @@ CHANGE_KINDS = ("deployment", "rollback", "staging", "config", "feature_store", 
 OWN_KEY = "mlrunbook:"  # what our pages are known by elsewhere begins with it
 MODEL_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
+VERSION_OF_TYPE = re.compile(r"[./]v?\d+(\.\d+)*$")  # CDEvents and many others end the type in its version
+
 LEVELS = ("critical", "warning", "info")  # the worst first
 # Of Prometheus' documentation, syslog, PagerDuty, Opsgenie, Datadog, Azure Monitor, Zabbix, Sentry, ServiceNow and incident levels in use.
 WORDS_OF_LEVEL = {
@@ -218,8 +220,9 @@ class IntakePolicy:
     cloudevents           which types of CloudEvents are alerts, changes, or nothing that anybody has to hear of
     cloudevents_per_min   events a minute that one sender of CloudEvents is granted; above it is told to wait (429)
     production_aliases    aliases of the MLflow registry whose move is a deployment
-    unknown_models_per_hour  alerts on models that nobody knows open so many incidents an hour, all names together; the rest are
-                          quarantined
+    unknown_models_per_hour  alerts of one sender on models that nobody knows open so many incidents an hour, all names together; the rest
+                          are quarantined
+    held_page_every_min   how long on-call may wait to hear of what was quarantined for that; the first alert pages at once
     trusted_for           on whose word containment and isolation are automatic: see Trust
     """
 
@@ -235,6 +238,7 @@ class IntakePolicy:
     cloudevents_per_min: int = 100
     production_aliases: tuple[str, ...] = ("champion", "production")
     unknown_models_per_hour: int = 5
+    held_page_every_min: int = 10
     trusted_for: Trust = Trust()
 
     def __post_init__(self) -> None:
@@ -242,6 +246,8 @@ class IntakePolicy:
             raise ValueError("replay_window_s must be over 0 and cloudevents_per_min at least 1")
         if self.unknown_models_per_hour < 1:
             raise ValueError("unknown_models_per_hour must be at least 1: an alert must be able to page somebody")
+        if self.held_page_every_min < 1:
+            raise ValueError("held_page_every_min must be at least 1")
         if strange := sorted(set(self.levels) - set(LEVELS)):
             raise ValueError(f"levels: {strange[0]!r} is no level; there are {', '.join(LEVELS)}")
         for name in self.generic:

@@ -31,6 +31,16 @@ def fits(name: str, pattern: str) -> bool:
     return _compiled(pattern).fullmatch(name) is not None
 
 
+def covers(wide: str, narrow: str) -> bool:
+    """Whether every name that fits `narrow` fits `wide`.
+
+    >>> covers("service:*", "service:Pump*"), covers("service:Pump", "service:*"), covers("a?", "a*")
+    (True, False, False)
+    """
+    # Characters that stand in no pattern: only what is wild fits them.
+    return all(fits(narrow.replace("?", "\ue000").replace("*", text), wide) for text in ("", "\ue001", "\ue002" * 7))
+
+
 def most_specific(name: str, patterns: Iterable[str]) -> str | None:
     """The exact name, else the fitting pattern with the most letters that are not wild; None where none fits."""
     fitting = [p for p in patterns if p == name or (is_pattern(p) and fits(name, p))]

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from mlrunbook.domain.people import person_of
 from mlrunbook.domain.policy.alerting import Silence
-from mlrunbook.domain.policy.intake import MAIL, MODEL_ID, OWN
+from mlrunbook.domain.policy.intake import MODEL_ID
 from mlrunbook.domain.policy.patterns import is_pattern
 from mlrunbook.domain.policy.policy import UNNAMED, Policy, Responder
 from mlrunbook.domain.roles import Role
@@ -255,7 +255,7 @@ def _is_secret(text: str) -> bool:
 
 
 def _never_match(policy: Policy) -> Iterator[Doubt]:
-    for look in (_cluster, _models, _intake, _windows, _literals):
+    for look in (_cluster, _models, _windows, _literals):
         yield from look(policy)
 
 
@@ -273,24 +273,6 @@ def _models(policy: Policy) -> Iterator[Doubt]:
         if same in seen:
             yield Doubt(("models", name), f"means the same models as {seen[same]}, and only one of the two counts; keep one")
         seen.setdefault(same, name)
-
-
-def _intake(policy: Policy) -> Iterator[Doubt]:
-    """Each line is tried on what it says itself."""
-    trust = policy.intake.trusted_for
-    for kind, senders in (("containment", trust.containment), ("isolation", trust.isolation)):
-        at = ("intake", "trusted_for", kind)
-        if MAIL in senders:
-            yield Doubt(at, f"trusts {MAIL}: its token passes through other people's servers; leave it out, or know all of them")
-        if OWN not in senders:
-            yield Doubt(at, f"leaves out {OWN}: what its own monitor and platform find waits for a person then")
-    for line in policy.intake.models:
-        at, (label, _, value) = ("intake", "models", line), line.partition(":")
-        if not label.strip() or not value.strip() or label != label.strip() or value != value.strip():
-            yield Doubt(at, "never fits: write the label and its value without spaces around the colon, as in 'service:Pump API'")
-        elif (first := policy.intake.line_for({_sample(label): _sample(value)})) != line:
-            why = f"the line {first!r} above it takes what it says; put it first" if first else "it does not even fit what it says itself"
-            yield Doubt(at, f"never counts: {why}")
 
 
 def _windows(policy: Policy) -> Iterator[Doubt]:
@@ -326,7 +308,6 @@ def _literals(policy: Policy) -> Iterator[Doubt]:
         ("intake", "production_aliases"): policy.intake.production_aliases,
     }
     found = [((*at, n), name) for at, names in lists.items() for n, name in enumerate(names)]
-    found += [(("alert_types", name), name) for name in policy.alert_types]
     found += [(("breach", "alert_subtypes", name), name) for name in policy.breach.alert_subtypes]
     found += [(("cluster", "models", name), name) for name in policy.cluster.models]
     for at, name in found:

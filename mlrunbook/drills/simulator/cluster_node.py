@@ -41,7 +41,9 @@ class ClusterNode:
 
     def __init__(self, config: Settings, namespace: str) -> None:
         self._config, self.namespace = config, namespace
-        self._http = httpx.Client(base_url=config.model_server_url, timeout=2.0, trust_env=False)
+        token = config.platform_token
+        headers = {"Authorization": f"Bearer {token.get_secret_value()}"} if token else {}
+        self._http = httpx.Client(base_url=config.model_server_url, headers=headers, timeout=2.0, trust_env=False)
         self._stop, self._ready = threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._run, name="cluster-node", daemon=True)
         self._seen: dict[str, int] = {}  # pods in the order in which they came

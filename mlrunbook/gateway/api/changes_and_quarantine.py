@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
 from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Path, Query, Response
-from pydantic import Field
+from pydantic import Field, StringConstraints
 
 from mlrunbook.base import web
 from mlrunbook.base.tokens import Identity, Scope
@@ -15,10 +17,11 @@ from mlrunbook.base.web import CamelModel, Moment
 from mlrunbook.domain.errors import Invalid
 from mlrunbook.domain.observed import Change
 from mlrunbook.domain.policy.intake import CHANGE_KINDS, MODEL_ID
-from mlrunbook.gateway.api.dependencies import NEXT_BEFORE, READER, Before, Limit, Operator
+from mlrunbook.domain.policy.policy import Policy
+from mlrunbook.gateway.api.dependencies import NEXT_BEFORE, READER, Before, Limit, Operator, named
 from mlrunbook.gateway.text import clean
 from mlrunbook.gateway.webhooks import proofs, registry
-from mlrunbook.gateway.webhooks.ingest import Receipt, replay, take_change
+from mlrunbook.gateway.webhooks.ingest import Receipt, discard, replay, take_change
 from mlrunbook.gateway.webhooks.judging import ModelChange
 from mlrunbook.response.world import World
 from mlrunbook.store import quarantine, recent_changes
@@ -59,6 +62,19 @@ class ChangesOut(CamelModel):
     changes: list[ChangeOut] = Field(description="The newest, as many as `limit`; ask for older ones with `until`")
 
 
+Reason = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=1000)]
+
+
+class DiscardIn(CamelModel):
+    reason: Reason = Field(description="Why nobody needs it")
+
+
+class DiscardedOut(CamelModel):
+    by: str
+    at: datetime
+    reason: str
+
+
 class QuarantinedOut(CamelModel):
     """`incidents` are those the replay belongs to."""
 
@@ -69,12 +85,14 @@ class QuarantinedOut(CamelModel):
     received_at: datetime
     size_bytes: int
     replayed_at: datetime | None
+    discarded: DiscardedOut | None = Field(description="Who needs it no more, since when and why; null: nobody has said so")
     times: int = Field(description="How often it came while it waited")
     proven: str = Field(description="How its sender was proven when it was received")
     incidents: list[str]
 
     @classmethod
     def of(cls, kept: Listed, **more: Any) -> QuarantinedOut:
+        gone = kept.discarded
         return cls(
             number=kept.id,
             source=kept.source,
@@ -82,7 +100,8 @@ class QuarantinedOut(CamelModel):
             error=kept.error,
             received_at=kept.received_at,
             size_bytes=kept.size_bytes,
-            replayed_at=kept.replayed_at,
+            replayed_at=None if gone else kept.replayed_at,
+            discarded=DiscardedOut(by=gone.by, at=gone.at, reason=gone.reason) if gone else None,
             times=kept.times,
             proven=proofs.sentence(kept.proof),
             incidents=list((kept.replayed_into or {}).get("incidents", ())),
@@ -96,15 +115,15 @@ class QuarantineDetail(QuarantinedOut):
 
 
 class QuarantineOut(CamelModel):
-    waiting: int = Field(description="All that nobody has replayed yet")
+    waiting: int = Field(description="All that nobody has replayed or discarded yet")
     quarantined: list[QuarantinedOut]
     before: int | None = Field(description=NEXT_BEFORE)
 
 
-def router(world: World) -> APIRouter:
+def router(world: World, policy_now: Callable[[], Policy]) -> APIRouter:
     routes = web.router()
     _changes(routes, world)
-    _quarantine(routes, world)
+    _quarantine(routes, world, policy_now)
     return routes
 
 
@@ -143,10 +162,10 @@ def _out(model: str, change: Change) -> ChangeOut:
     return ChangeOut(model=model, kind=change.kind, ref=change.ref, author=change.author, at=change.at, detail=dict(change.detail))
 
 
-def _quarantine(routes: APIRouter, world: World) -> None:
+def _quarantine(routes: APIRouter, world: World, policy_now: Callable[[], Policy]) -> None:
     @routes.get("/api/v1/quarantine", tags=["quarantine"], dependencies=[READER])
     def list_quarantine(
-        replayed: Annotated[bool, Query(alias="all", description="Those that were replayed too")] = False,
+        replayed: Annotated[bool, Query(alias="all", description="Those that were replayed or discarded too")] = False,
         source: Annotated[str | None, Query(max_length=50)] = None,
         before: Before = None,
         limit: Limit = 100,
@@ -168,8 +187,17 @@ def _quarantine(routes: APIRouter, world: World) -> None:
 
     @routes.post("/api/v1/quarantine/{number}/replay", tags=["quarantine"])
     def replay_quarantined(number: Number, who: Operator) -> Receipt:
-        """Read it again, after the policy names its model for example. 409 with the reason while it still cannot be used. What comes of it
-        later than `intake.replay_window_s` opens incidents and pages; it answers no page, and nothing is contained on its word alone."""
+        """Read it again by the policy file as it is now, once that names its model for example. 409 with the reason while it still cannot
+        be used. What comes of it later than `intake.replay_window_s` opens incidents and pages; it answers no page, and nothing is
+        contained on its word alone."""
         with world.transaction() as conn:
             source = quarantine.get(conn, number).source
-        return replay(world, registry.of(source), number)
+        return replay(replace(world, policy=policy_now()), registry.of(source), number)
+
+    @routes.post("/api/v1/quarantine/{number}/discard", tags=["quarantine"])
+    def discard_quarantined(number: Number, body: DiscardIn, who: Operator) -> QuarantinedOut:
+        """Say that nobody needs it. It is kept with who said so, when and why, and waits no more; it cannot be replayed. 409 where it was
+        replayed or discarded before."""
+        if not (reason := clean(body.reason, 1000)):
+            raise Invalid("reason: say why nobody needs it, in words", field="reason")
+        return QuarantinedOut.of(discard(world, number, by=clean(named(who), 200), reason=reason))

@@ -58,6 +58,7 @@ OF_MODEL = "/api/v1/model-governance/{modelId}/incidents"
 ModelId = Annotated[str, Path(alias="modelId", pattern=f"^{MODEL_ID.pattern}$")]
 OnlyOpen = Annotated[bool, Query(alias="open")]
 UnknownModel = Annotated[bool, Query(alias="unknownModel", description="Report it although nobody knows the model; or so in the body")]
+EntriesBefore = Annotated[int | None, Query(ge=1, lt=2**31, description="Instead: the newest entries below this number")]
 After = Annotated[int, Query(ge=0, lt=2**31, description="Only entries after this number")]
 
 # Evidence is written by others. A page of it may run its own scripts, in an origin of its own: it reaches neither this service nor the net.
@@ -111,7 +112,7 @@ def _reporting(routes: APIRouter, world: World) -> None:
         model: ModelId, body: schemas.ReportIn, who: Reporter, response: Response, unknown_model: UnknownModel = False
     ) -> schemas.ReportedOut:
         """Open an incident, or join the one that is open for this model and failure family. 404 for a model that nobody knows."""
-        standing = world.known_models.of(world.policy, [model], fresh=True)[model]
+        standing = world.known_models.of(world.policy, [model], fresh=True, may_see=who.may_see)[model]
         if standing.is_unknown and not (unknown_model or body.unknown_model):
             raise NotFound(refusal(model, standing.hint))
         with world.transaction() as conn:
@@ -164,13 +165,17 @@ def _reading(routes: APIRouter, world: World) -> None:
             return schemas.detail(conn, world.policy, incidents.get(conn, incident_id), now=world.now(), who=who)
 
     @routes.get("/{id}/timeline", dependencies=[READER])
-    def show_timeline(incident_id: IncidentId, after: After = 0, limit: Limit = 1000) -> schemas.TimelineOut:
-        """A page of it, oldest first; a long one goes on at `after`."""
+    def show_timeline(incident_id: IncidentId, after: After = 0, before: EntriesBefore = None, limit: Limit = 1000) -> schemas.TimelineOut:
+        """A page of it, oldest first: from the beginning, going on at `after`; or the newest below `before`."""
         with world.transaction() as conn:
             incidents.get(conn, incident_id)
-            found = timeline.read(conn, incident_id, after=after, limit=limit)
-        newer = found[-1].seq if len(found) == limit else None
-        return schemas.TimelineOut(entries=[schemas.EntryOut.of(e) for e in found], after=newer)
+            if before is not None:
+                found = timeline.last(conn, incident_id, before=before, limit=limit)
+            else:
+                found = timeline.read(conn, incident_id, after=after, limit=limit)
+        newer = found[-1].seq if len(found) == limit and before is None else None
+        older = found[0].seq if before is not None and found and found[0].seq > 1 else None
+        return schemas.TimelineOut(entries=[schemas.EntryOut.of(e) for e in found], after=newer, before=older)
 
     @routes.get(
         "/{id}/evidence/{name:path}",

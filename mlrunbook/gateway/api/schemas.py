@@ -387,6 +387,7 @@ class EntryOut(CamelModel):
 class TimelineOut(CamelModel):
     entries: list[EntryOut]
     after: int | None = Field(description="Ask for the next page with `after` set to this; null: there is none")
+    before: int | None = Field(default=None, description="Ask for what came before with `before` set to this; null: nothing did")
 
 
 def detail(conn: Connection, policy: Policy, incident: Incident, *, now: datetime, who: Identity) -> IncidentDetail:

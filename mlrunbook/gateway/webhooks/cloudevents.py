@@ -19,7 +19,7 @@ from mlrunbook.domain.detection.alerts import fingerprint
 from mlrunbook.domain.intake.facts import Facts, State
 from mlrunbook.domain.intake.words import meaning, plain
 from mlrunbook.domain.observed import Change
-from mlrunbook.domain.policy.intake import CHANGE_KINDS, IntakePolicy
+from mlrunbook.domain.policy.intake import CHANGE_KINDS, VERSION_OF_TYPE, IntakePolicy
 from mlrunbook.gateway.webhooks.parsing import (
     Format,
     Reading,
@@ -37,7 +37,6 @@ from mlrunbook.gateway.webhooks.parsing import (
 STRUCTURED, BATCH = "application/cloudevents+json", "application/cloudevents-batch+json"
 MAX_EVENTS = 1_000  # of one batch: each is a delivery of its own, and the order in which they come counts
 REQUIRED = ("id", "source", "type")
-VERSION_OF_TYPE = re.compile(r"[./]v?\d+(\.\d+)*$")  # CDEvents and many others end the type in its version
 OVER = re.compile(r"[._-](resolved|recovered|cleared|closed|ended)$", re.IGNORECASE)
 FINDINGS = ("drift", "driftdetected", "isdrift", "datadrift", "datadriftdetected", "violations", "violationcount", "anomaly", "anomalies")
 BEGINS = re.compile(r"[._-](detected|reported|triggered|raised|opened|firing|started)$", re.IGNORECASE)  # what OVER is the other end of

@@ -81,7 +81,8 @@ def ingest(world: World, form: Format, message: Received, body: bytes, *, sender
     A long message is stored in slices, each a transaction, so that nobody waits for the whole of it. What cannot be used comes last.
     """
     read = form.read(message)
-    standings = world.known_models.of(world.policy, names_in(read))  # before any transaction: a registry that hangs must hold none open
+    # Before any transaction: a registry that hangs must hold none open.
+    standings = world.known_models.of(world.policy, names_in(read), may_see=sender.may_see)
     readings = confined(judge_all(read, world.policy, standings, received_at=message.at), sender)
     letter, total = Letter(form, message, body, sender, standings), Receipt()
 
@@ -197,7 +198,7 @@ def _store_slice(
 
 def _take(conn: Connection, policy: Policy, letter: Letter, pieces: Sequence[Judgement]) -> Receipt:
     name, now = letter.form.source, letter.message.at
-    who = name if letter.sender.secret else letter.sender.name  # what the secret proves is the sender's, whoever hands it on
+    who = name if letter.sender.secret else letter.sender.key  # what the secret proves is the sender's, whoever hands it on
     keys = [webhook_deliveries.key_of(name, p.delivery_id, who) if p.delivery_id else None for p in pieces]
     said = webhook_deliveries.begin_all(conn, name, filter(None, keys), now=now) if any(keys) else {}
     said |= _answered_by_number(conn, name, {key: piece for key, piece in zip(keys, pieces, strict=True) if key and key not in said})
@@ -247,7 +248,7 @@ def store(conn: Connection, policy: Policy, letter: Letter, readings: Sequence[J
 
     alerts = [_kept(alert, reading, letter) for reading in readings for alert in reading.alerts]
     truncated = max((reading.truncated for reading in readings), default=0)
-    batch = AlertBatch(name, alerts, truncated, letter.sender.name)
+    batch = AlertBatch(name, alerts, truncated, letter.sender.key)
     homes = iter(homes_of(conn, policy, batch, standings=letter.standings, hold=note, now=now))
     receipts = []
     for reading in readings:
@@ -284,7 +285,7 @@ def _take_word(conn: Connection, letter: Letter, word: ExternalNote, *, now: dat
     """The incident that the word is about; None when nothing here is. A person's word counts where the format's own secret proves it: a
     token lets alerts in, and whoever holds one could answer pages in anybody's name."""
     source, named = letter.form.source, word.fingerprint or ""
-    incident_id = word.incident_id or known_alerts.incident_of(conn, source=source, fingerprint=named, sender=letter.sender.name)
+    incident_id = word.incident_id or known_alerts.incident_of(conn, source=source, fingerprint=named, sender=letter.sender.key)
     try:
         incident = incidents.get(conn, incident_id, lock=True) if incident_id else None
     except NotFound:
@@ -322,7 +323,7 @@ def replay(world: World, form: Format, number: int) -> Receipt:
     message = received(kept.body, kept.headers, world)
     whole = Received(form.whole(message.payload), message.headers, kept.received_at, message.policy, message.problem)
     read = form.read(whole)
-    standings = world.known_models.of(world.policy, names_in(read), fresh=True)
+    standings = world.known_models.of(world.policy, names_in(read), fresh=True, may_see=sender.may_see)
     try:
         readings = confined(judge_all(read, world.policy, standings, received_at=whole.at), sender)
     except NotApproved as error:
@@ -352,6 +353,16 @@ def replay(world: World, form: Format, number: int) -> Receipt:
     return total
 
 
+def discard(world: World, number: int, *, by: str, reason: str) -> quarantine.Listed:
+    """A person needs it no more. Refused where something became of it already."""
+    with world.transaction() as conn:
+        _demand_unreplayed(quarantine.get(conn, number, lock=True))
+        quarantine.discard(conn, number, by=by, reason=reason, now=world.now())
+        kept = quarantine.get(conn, number)
+    log.info("number %d of the quarantine (%s, sent by %s) was discarded by %s: %s", number, kept.source, kept.sender, by, reason)
+    return kept
+
+
 def _unreplayed(world: World, number: int) -> quarantine.Quarantined:
     with world.transaction() as conn:
         kept = quarantine.get(conn, number)
@@ -360,8 +371,10 @@ def _unreplayed(world: World, number: int) -> quarantine.Quarantined:
 
 
 def _demand_unreplayed(kept: quarantine.Quarantined) -> None:
+    if gone := kept.discarded:
+        raise Refused(f"number {kept.id} was discarded by {gone.by} at {gone.at:%Y-%m-%d %H:%M} UTC: {gone.reason}")
     if kept.replayed_at is not None:
-        raise Refused(f"number {kept.id} was replayed at {kept.replayed_at.isoformat()}")
+        raise Refused(f"number {kept.id} was replayed at {kept.replayed_at:%Y-%m-%d %H:%M} UTC")
 
 
 def headers_kept(form: Format, headers: Mapping[str, str]) -> dict[str, str]:

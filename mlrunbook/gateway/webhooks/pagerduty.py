@@ -6,12 +6,13 @@ carries our key (`mlrunbook:<incident id>`) and opens nothing.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
-from mlrunbook.domain.detection.alerts import fingerprint
 from mlrunbook.domain.intake.facts import Facts, State
 from mlrunbook.domain.observed import Change
 from mlrunbook.domain.policy.intake import CHANGE_KINDS
+from mlrunbook.gateway.webhooks import pagerduty_events
 from mlrunbook.gateway.webhooks.parsing import (
     ExternalNote,
     Format,
@@ -30,7 +31,6 @@ from mlrunbook.gateway.webhooks.parsing import (
 
 OPENS = ("incident.triggered", "incident.acknowledged", "incident.reopened", "incident.escalated", "incident.unacknowledged")
 RESOLVES = ("incident.resolved",)
-STATES_OF_ACTION = {"trigger": State.FIRING, "acknowledge": State.FIRING, "resolve": State.RESOLVED}
 FIELDS_COME = "incident.custom_field_values.updated"
 
 
@@ -40,32 +40,10 @@ def read(received: Received) -> list[Reading]:
     if isinstance(event, dict):
         return _event(received, event)
     if isinstance(payload, dict) and payload.get("event_action") is not None:
-        return _alert_event(received, payload)
-    if isinstance(within(payload, "payload"), dict):
-        return _change(received, payload["payload"])
+        return pagerduty_events.read(received, payload)
+    if isinstance(payload, dict) and isinstance(payload.get("payload"), dict):
+        return [replace(reading, part=pagerduty_events.public(payload)) for reading in _change(received, payload["payload"])]
     return nothing_of(received, "neither a PagerDuty V3 webhook (`event`) nor an event of its Events API (`payload`)")
-
-
-def _alert_event(received: Received, sent: dict[str, Any]) -> list[Reading]:
-    """Events API v2: what anything that pages PagerDuty sends."""
-    action, said = text(sent.get("event_action")), sent.get("payload")
-    state = STATES_OF_ACTION.get(action)
-    identity = text(sent.get("dedup_key"))
-    if state is None or not (isinstance(said, dict) or identity):
-        return nothing_of(received, "an event of PagerDuty's Events API has `event_action` (trigger, acknowledge, resolve) and `payload`")
-    fields = {name: value for name, value in strings(said).items() if value} | strings(within(said, "custom_details"))
-    facts = Facts(
-        identity=identity or (fingerprint(fields.get("source", ""), fields.get("summary", "")) if fields else ""),
-        state=state,
-        state_because=f"its event_action is {action!r}",
-        identified_by="dedup_key" if identity else "source and summary",
-        title=fields.get("class") or fields.get("summary", ""),
-        said=fields,
-        summary=fields.get("summary", ""),
-        levels=(fields.get("severity", ""),),
-        seen_at=time(within(said, "timestamp")),
-    )
-    return [Reading([facts])]
 
 
 def _event(received: Received, event: dict[str, Any]) -> list[Reading]:

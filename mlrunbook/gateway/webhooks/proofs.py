@@ -21,6 +21,7 @@ def of(sender: Identity) -> dict[str, Any]:
     return {
         "secret": sender.secret,
         "token": sender.token_id,
+        "key": sender.key,
         "scopes": sorted(sender.scopes),
         "senders": list(sender.limits.senders),
         "models": list(sender.limits.models),
@@ -41,11 +42,12 @@ def sender_of(conn: Connection, kept: Quarantined, *, now: datetime, window_s: f
     word proves nothing: it ends no page and changes nothing by itself. Limits to models stay."""
     proof = kept.proof or {}
     limits = Limits(tuple(proof.get("senders", ())), tuple(proof.get("models", ())))
-    unproven = Identity("", kept.sender, None, frozenset(), limits=replace(limits, senders=()))
+    key = str(proof.get("key", "")) or (kept.sender if proof.get("secret") else tokens.key_of_token(kept.sender))
+    unproven = Identity("", kept.sender, None, frozenset(), limits=replace(limits, senders=()), key=key)
     if (now - kept.received_at).total_seconds() > window_s or not _is_valid(conn, kept.source, proof, now):
         return unproven
     scopes = frozenset(map(Scope, proof["scopes"]))
-    return Identity(proof["token"], kept.sender, None, scopes, limits=limits, secret=proof["secret"])
+    return Identity(proof["token"], kept.sender, None, scopes, limits=limits, secret=proof["secret"], key=key)
 
 
 def _is_valid(conn: Connection, source: str, proof: Mapping[str, Any], now: datetime) -> bool:

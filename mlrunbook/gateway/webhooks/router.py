@@ -68,12 +68,15 @@ def sender_of(world: World, form: Format) -> Callable[[Request], Awaitable[Ident
         if signatures.prove(in_headers, message := signed(request)) is None:
             return _of_format(_named(form, request), signatures.proving(in_headers, message))
         claimed = [name for name in over_body if name in request.headers]
+        variable = webhook_secret_name(_named(form, request).source)
         try:
             who = await owner(_with_token(request, form), Scope.ALERTS, basic=True)
             return await with_secret(request, who, over_body) if claimed else who
         except HTTPException as error:
-            if error.status_code != 401 or not claimed:
+            if error.status_code != 401:
                 raise
+            if not claimed:
+                raise HTTPException(401, f"{error.detail}. {signatures.takes(form.name, variable)}", error.headers) from error
             challenge = error.headers
         edge_of(request).check_failures(request)
         known = signed(request)
@@ -81,8 +84,8 @@ def sender_of(world: World, form: Format) -> Callable[[Request], Awaitable[Ident
         why = signatures.prove(over_body, message)
         if why is None:
             return _of_format(_named(form, request), signatures.proving(over_body, message))
-        needed = signatures.needed(claimed[0], webhook_secret_name(_named(form, request).source))
-        raise NotProven(f"{claimed[0]} does not prove the sender: {needed}, and both clocks right", challenge, why=why)
+        said = f"{claimed[0]} does not prove the sender: {signatures.needed(claimed[0], variable)}, and both clocks right"
+        raise NotProven(f"{said}. {signatures.takes(form.name, variable)}", challenge, why=why)
 
     return authentication(prove, Door(Scope.ALERTS, sender=form.name, model_in_body=True))
 
@@ -104,7 +107,7 @@ def _with_token(request: Request, form: Format) -> Request:
     return request
 
 
-def _workers(body: bytes) -> CapacityLimiter:
+def workers(body: bytes) -> CapacityLimiter:
     """Whoever sends much at once waits for others that do, and not in a thread: the other requests keep theirs."""
     kind, most = (_OF_LONG, LONG_AT_ONCE) if len(body) > LONG_BYTES else (_OF_SHORT, SHORT_AT_ONCE)
     try:
@@ -114,14 +117,14 @@ def _workers(body: bytes) -> CapacityLimiter:
         return limiter
 
 
-async def _taken_in(world: World, form: Format, request: Request, body: bytes, sender: Identity) -> Receipt:
+async def taken_in(world: World, form: Format, request: Request, body: bytes, sender: Identity) -> Receipt:
     def take_in() -> Receipt:
         message = received(body, request.headers, world)
         if is_test(request.headers, message.at, world.policy.intake.replay_window_s):
             return try_out(world, form, message, sender=sender)
         return ingest(world, form, message, body, sender=sender)
 
-    return await to_thread.run_sync(take_in, limiter=_workers(body))
+    return await to_thread.run_sync(take_in, limiter=workers(body))
 
 
 def router(world: World, form: Format) -> APIRouter:
@@ -147,10 +150,10 @@ def router(world: World, form: Format) -> APIRouter:
         """Take in one message. The format's own proof, a bearer token, or HTTP basic with the token as password."""
         if not form.accepts(request.headers):
             raise HTTPException(415, f"send Content-Type {' or '.join(form.media_types[:2])}, or the event's attributes as ce- headers")
-        if pace and (wait_s := pace.wait_s(sender.name)) is not None:
+        if pace and (wait_s := pace.wait_s(sender.key)) is not None:
             raise HTTPException(429, "too many messages a minute", {"Retry-After": str(math.ceil(wait_s))})
 
-        return await _taken_in(world, form, request, body, sender)
+        return await taken_in(world, form, request, body, sender)
 
     if form.name == generic.FORMAT.name:
 
@@ -166,7 +169,7 @@ def router(world: World, form: Format) -> APIRouter:
             if name not in world.policy.intake.generic:
                 known = ", ".join(world.policy.intake.generic)
                 raise HTTPException(404, f"intake.generic of the policy has no mapping {name[:50]!r}; there are {known}")
-            return await _taken_in(world, generic.format_of(name), request, body, sender)
+            return await taken_in(world, generic.format_of(name), request, body, sender)
 
     if form.is_paced:
         routes.include_router(cloudevents_handshake.handshake(f"/webhooks/{form.name}", world.policy.intake.cloudevents_per_min))

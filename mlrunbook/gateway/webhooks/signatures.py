@@ -110,6 +110,15 @@ SIGNATURES: dict[str, Check] = {
     TOKEN_HEADER: shared_header,
     "authorization": authorization,
 }
+SPELLED = {
+    "x-pagerduty-signature": "X-PagerDuty-Signature",
+    "x-grafana-alerting-signature": "X-Grafana-Alerting-Signature",
+    "x-hub-signature-256": "X-Hub-Signature-256",
+    "x-slack-signature": "X-Slack-Signature",
+    "x-mlflow-signature": "X-MLflow-Signature",
+    "sentry-hook-signature": "Sentry-Hook-Signature",
+    TOKEN_HEADER: "X-MLIR-Token",
+}
 IN_THE_CLEAR = (TOKEN_HEADER, "authorization")  # the others are made over the body
 # Which proofs a format knows, by the header they are in. What signs is not let in by its secret in the clear.
 OF_FORMAT = {
@@ -122,6 +131,15 @@ OF_FORMAT = {
     "datadog": (TOKEN_HEADER, "authorization"),
     "cloudevents": ("authorization",),
 }
+
+
+def takes(format_name: str, variable: str) -> str:
+    """How its sender proves itself, for whoever could not. `variable` holds the secret."""
+    known = OF_FORMAT.get(format_name, ())
+    names = " or ".join(SPELLED[header] for header in known if header in SPELLED)
+    ways = [f"{names} made with the secret {variable}"] * bool(names)
+    ways += ["the signature of Amazon SNS (X-Amz-Sns-Message-Type, with MLRUNBOOK_SNS_CERTIFICATES)"] * (SNS_HEADER in known)
+    return f"/webhooks/{format_name} takes {', or '.join([*ways, 'Authorization: Bearer <token of scope alerts>'])}"
 
 
 def proofs_of(format_name: str) -> tuple[tuple[str, ...], tuple[str, ...]]:

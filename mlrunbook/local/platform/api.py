@@ -53,7 +53,7 @@ def create_app(
     """The API with its alert loop; `evaluate_every_s` None leaves the loop out."""
     settles = timedelta(minutes=(policy or Policy()).severity.outcomes.settles_after_min)
     policy, http = policy or Policy(), httpx.Client(timeout=DELIVERY_TIMEOUT_S)
-    site = Site(config, engine, ModelServer(http, config.model_server_url.rstrip("/")), clock, settles)
+    site = Site(config, engine, ModelServer(http, config.model_server_url.rstrip("/"), config.platform_token), clock, settles)
     drift, probing = DriftWatch(engine, clock=clock, rules=policy.alerts), ProbingWatch(engine, clock=clock)
     watched = alerts.Watched(drift, probing, policy.safety, policy.fairness, policy.severity.outcomes)
     loop = _alert_loop(site, policy, watched, http, environment=environment, every_s=evaluate_every_s) if evaluate_every_s else None

@@ -36,6 +36,7 @@ from mlrunbook.local.serving.served_version import Serving
 
 log = logging.getLogger(__name__)
 POLL_S = 0.5
+FAILING = "failing"
 MAX_BODY_BYTES = 8 << 20
 FORENSIC_PATHS = ("/health", "/ready", "/metrics")  # what an isolated server still answers: they tell of it, and change nothing
 # Predictions make work orders, and alerts are raised from them: not for everybody.
@@ -109,19 +110,23 @@ def _watching(serving: Serving, watch: FeatureWatch | None, failures: Failures) 
 
 def _looks(app: FastAPI, serving: Serving, watch: FeatureWatch | None, figures: Figures) -> None:
     """FORENSIC_PATHS."""
+    reader = web.require(Scope.READ, model_in_body=True)
 
     @app.get("/health")
-    async def health() -> dict[str, Any]:
-        return serving.health() | {"features": (watch.seen() if watch else Seen(NOT_CONFIGURED)).as_wire()}
+    async def health(request: Request) -> dict[str, Any]:
+        """Whether it serves: for anybody. What it serves, and how: with a token of scope read."""
+        whole = serving.health()
+        if "authorization" not in request.headers:
+            return {"status": "ok" if whole["status"] == "ok" else FAILING}
+        (await reader(request)).confine_to(serving.model)
+        return whole | {"features": (watch.seen() if watch else Seen(NOT_CONFIGURED)).as_wire()}
 
     @app.get("/ready")
     async def ready() -> dict[str, Any]:
         """200 once a version is loaded, and while it can score: otherwise nobody should be sent here."""
-        if serving.loaded is None:
-            raise Transient(f"no version of {serving.model} is loaded" + (f": {serving.error}" if serving.error else ""))
-        if serving.disabled:
-            raise Transient(serving.disabled)
-        return {"version": serving.loaded.manifest.version}
+        if serving.loaded is None or serving.disabled:
+            raise Transient("it has no version that can score: `GET /health` with a token of scope read says why")
+        return {"status": "ok"}
 
     @app.get("/metrics", dependencies=[Depends(web.require(Scope.READ))])
     async def metrics() -> Response:

@@ -59,7 +59,7 @@ class Predictor:
         """The predictions of the model `asked`. A request that gets none is counted, whatever the cause, and now and then logged."""
         try:
             if asked != self._serving.model:
-                unknown = NotFound(f"this server serves {self._serving.model}, not {asked[:100]!r}")
+                unknown = NotFound(f"this server does not serve {asked[:100]!r}: `GET /health` with a token of scope read names its model")
                 raise _Failed(predictions.UNKNOWN_MODEL, unknown)
             return self._answer(assets)
         except _Failed as failure:

@@ -227,11 +227,10 @@ def _next_steps(conn: Connection, policy: Policy, incident: Incident, *, now: da
 def stop(conn: Connection, incident_id: str, *, now: datetime) -> None:
     """Resolved or a false alarm: nothing more goes out that was planned for an open incident.
 
-    But for two pages that outlive it: about a step that could not be done (response/execution/plans), and about alerts that open it again
-    and again.
+    But for the pages that outlive it: about a step that could not be done (response/execution/plans), about alerts that open it again and
+    again, and about alerts that wait in the quarantine.
     """
     kinds = ("page", UPDATE, RESPONSE, EXPIRY, ORDER_OVERDUE)
-    outbox.cancel(
-        conn, now=now, incident_id=incident_id, kinds=kinds, spare=(f"page:{incident_id}:failed:", f"page:{incident_id}:flapping:")
-    )
+    spare = tuple(f"page:{incident_id}:{key}:" for key in ("failed", "flapping", "held"))
+    outbox.cancel(conn, now=now, incident_id=incident_id, kinds=kinds, spare=spare)
     sync_pages(conn, incident_id, "resolve", now=now)

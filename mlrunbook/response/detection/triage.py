@@ -35,6 +35,7 @@ from mlrunbook.response.communication.escalation import escalate, schedule_updat
 from mlrunbook.response.communication.notifications import opened_at, send_message, snapshot, stop
 from mlrunbook.response.execution.plans import executed_containment
 from mlrunbook.response.execution.standing_orders import of_run, summary_of
+from mlrunbook.response.lifecycle import flapping
 from mlrunbook.response.lifecycle.reopening import close_as_it_was, discard
 from mlrunbook.response.lifecycle.severity_change import SeverityChange, change_severity, lowered_from
 from mlrunbook.response.measurement import metrics as measured
@@ -246,11 +247,20 @@ def _settle(run: Run, seen: Look) -> Triage:
         if unproven:
             discard(conn, run.incident_id)
         version = seen.status.server_version or seen.status.serving_version if seen.status else None
-        judged, now = Classification(found.severity, found.type, version), run.world.now()
+        proves = incidents.unproven_opening(conn, run.incident_id) if _is_measured(triaged) else None
+        judged, now = Classification(found.severity, found.type, version, proves), run.world.now()
         incident = incidents.classify(conn, run.incident_id, judged, why=triaged.summary, actor=ACTOR, now=now)
+        if proves is not None:
+            flapping.note_opening(conn, run.world.policy, incident, now=now)
         _tell_people(run, conn, incident, verdict)
         incidents.set_status(conn, run.incident_id, Status.INVESTIGATING, why=verdict, actor=ACTOR, now=now)
     return triaged
+
+
+def _is_measured(found: Triage) -> bool:
+    """Real without the word of whoever is not trusted."""
+    assessment = found.backed.assessment if found.backed else found.assessment
+    return bool(assessment.real) and not assessment.insufficient
 
 
 def _in_the_light_of_people(conn: Connection, incident: Incident, seen: Look) -> tuple[Assessment, str]:

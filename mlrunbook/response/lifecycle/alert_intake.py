@@ -13,10 +13,12 @@ from datetime import datetime, timedelta
 
 from sqlalchemy import Connection, text
 
-from mlrunbook.domain.detection.alerts import NormalisedAlert, report_of
+from mlrunbook.domain.detection.alerts import NormalisedAlert, proven_as, report_of
+from mlrunbook.domain.detection.reports import Report
 from mlrunbook.domain.errors import Transient
 from mlrunbook.domain.incident import Incident, IncidentType, Status
 from mlrunbook.domain.policy.alerting import MISSED_FAILURE_ALERT
+from mlrunbook.domain.policy.intake import UNPROVEN
 from mlrunbook.domain.policy.owned import Known, Standing
 from mlrunbook.domain.policy.policy import Policy
 from mlrunbook.response.lifecycle import silences, unknown_models
@@ -47,10 +49,19 @@ class _Group:
     """What fires of one model and failure family: it opens or joins one incident."""
 
     source: str
+    sender: str
     model: str
     family: str
     standing: Standing
     alerts: Sequence[tuple[int, NormalisedAlert]]  # each with its place in the batch
+
+    @property
+    def account(self) -> unknown_models.Sender:
+        proven = {proven_as(alert.body) for _, alert in self.alerts}
+        return unknown_models.Sender.of(self.source, self.sender, proven.pop() if len(proven) == 1 else UNPROVEN)
+
+    def report(self, policy: Policy, alerts: Sequence[NormalisedAlert], *, now: datetime) -> Report:
+        return replace(report_of(policy, self.source, alerts, now), budget=self.account.key)
 
 
 def take_in_alerts(
@@ -89,7 +100,7 @@ def homes_of(
     _one_at_a_time(conn, {alert.model for alert in batch.alerts})
     told = known.going_on(conn, batch.alerts)
     homes: dict[int, str] = {}  # by the place in the batch
-    for group in _groups(policy, source, [(n, a) for n, a in enumerate(told) if a.firing], standings or {}):
+    for group in _groups(policy, batch, [(n, a) for n, a in enumerate(told) if a.firing], standings or {}):
         homes |= _take_in_group(conn, policy, group, known, hold, now=now)
     homes |= _note_resolved(conn, source, known, [(n, a) for n, a in enumerate(told) if not a.firing], now=now)
     known.write(conn, now=now)
@@ -138,13 +149,13 @@ def note_once(conn: Connection, incident_id: str, source: str, words: str, key: 
 
 
 def _groups(
-    policy: Policy, source: str, alerts: Iterable[tuple[int, NormalisedAlert]], standings: Mapping[str, Standing]
+    policy: Policy, batch: AlertBatch, alerts: Iterable[tuple[int, NormalisedAlert]], standings: Mapping[str, Standing]
 ) -> Iterator[_Group]:
     groups: dict[tuple[str, str], list[tuple[int, NormalisedAlert]]] = defaultdict(list)
     for place, alert in alerts:
         groups[alert.model, policy.family_of(alert.type(policy))].append((place, alert))
     for (model, family), members in sorted(groups.items()):
-        yield _Group(source, model, family, standings.get(model, ACCEPTED), members)
+        yield _Group(batch.source, batch.sender, model, family, standings.get(model, ACCEPTED), members)
 
 
 def _take_in_group(
@@ -155,17 +166,17 @@ def _take_in_group(
     heard = [(place, _doubted(one, policy, now)) for place, one in recalled if one.identity not in quiet]
     fresh = [one for _, one in heard if one.incident is None]
     if fresh and hold and (why := _why_held_back(conn, policy, group, now=now)):
-        _hold_back(known, fresh, hold, why)
+        unknown_models.page_held(conn, policy, group.account, _hold_back(known, fresh, hold, why), now=now)
         heard, fresh = [(place, one) for place, one in heard if one.incident], []
     joined, is_new = None, False
     if fresh:
         alerts = [one.alert for one in fresh]
-        joined, is_new = take_in(conn, policy, report_of(policy, group.source, alerts, now), now=now, standing=group.standing)
+        joined, is_new = take_in(conn, policy, group.report(policy, alerts, now=now), now=now, standing=group.standing)
     for incident in {one.incident.id: one.incident for _, one in heard if one.incident}.values():
         _recognised(conn, policy, incident, group.standing, by=group.source, now=now)
         worse = [one.alert for _, one in heard if one.incident is incident and _got_worse(one)]
         if worse and incident.status.is_open:
-            take_in(conn, policy, report_of(policy, group.source, worse, now), now=now, standing=group.standing)
+            take_in(conn, policy, group.report(policy, worse, now=now), now=now, standing=group.standing)
     homes = {}
     for place, one in heard:
         home = one.incident or joined
@@ -223,15 +234,21 @@ def _ended(alerts: Sequence[NormalisedAlert]) -> list[str]:
 
 
 def _why_held_back(conn: Connection, policy: Policy, group: _Group, *, now: datetime) -> str | None:
-    return unknown_models.limit_reached(conn, policy, group.model, group.family, now=now) if group.standing.is_unknown else None
+    if not group.standing.is_unknown:
+        return None
+    return unknown_models.limit_reached(conn, policy, group.account, group.model, group.family, now=now)
 
 
-def _hold_back(known: KnownAlerts, fresh: Sequence[Recalled], hold: Hold, why: str) -> None:
-    """Its repeats are counted, and open an incident as soon as they may."""
+def _hold_back(known: KnownAlerts, fresh: Sequence[Recalled], hold: Hold, why: str) -> list[NormalisedAlert]:
+    """Its repeats are counted, and open an incident as soon as they may. Returns those that nobody has heard of."""
+    new = []
     for one in fresh:
         told = replace(one.alert, body=dict(one.alert.body) | {"model": one.alert.model, HELD_BACK: why})
-        hold(told, why, known.recall(one.alert).stored is None)
+        is_new = known.recall(one.alert).stored is None
+        hold(told, why, is_new)
+        new += [told] * is_new
         known.tell(replace(one, alert=told), None)
+    return new
 
 
 def _wait(_: NormalisedAlert, why: str, is_new: bool) -> None:

@@ -29,8 +29,13 @@ R = TypeVar("R", bound=Recorded)
 # --- flapping
 
 
+def counts(policy: Policy, proven_as: str) -> bool:
+    """Whether an opening counts on this sender's word: false alarms of anybody else must not stop automation."""
+    return policy.intake.trusted_for.trusts("containment", proven_as)
+
+
 def note_opening(conn: Connection, policy: Policy, incident: Incident, *, now: datetime) -> None:
-    """It was opened, perhaps once too often. The page goes out once; whatever opens meanwhile only moves the end."""
+    """It was opened, or what opened it was proven: perhaps once too often. The page goes out once; what opens meanwhile moves the end."""
     back = now - timedelta(minutes=policy.recurrence.flapping_within_min)
     told = _of_family(conn, incident, Flapping)
     since = max([back, *(said.at for said in _of_family(conn, incident, AutomationResumed))])
@@ -38,11 +43,11 @@ def note_opening(conn: Connection, policy: Policy, incident: Incident, *, now: d
     flaps, why = judge_flapping(openings, now, policy.recurrence)
     if not flaps:
         return
-    quiet = quiet_at(now, policy.recurrence)
+    quiet = quiet_at(openings[-1], policy.recurrence)
     records.replace(conn, incident.id, Flapping(now, why, quiet), now=now)
     text = f"Flapping: {why}. Automatic containment and automatic closing wait for a person"
     timeline.append(conn, incident.id, "flapping", text, actor=DISPATCHER, at=now)
-    key = f"automation-back:{incident.id}:{now.isoformat()}"
+    key = f"automation-back:{incident.id}:{quiet.isoformat()}"
     outbox.put(conn, TIMER, key, {"quiet_at": quiet.isoformat()}, now=now, incident_id=incident.id, at=quiet)
     if not any(earlier.at > since for earlier in told):
         todo = f"Look, then: mlrunbook incidents resume-automation {incident.id}"

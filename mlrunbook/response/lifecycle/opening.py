@@ -6,6 +6,7 @@ import hashlib
 import json
 from dataclasses import replace
 from datetime import datetime
+from typing import Any
 
 from sqlalchemy import Connection
 
@@ -46,16 +47,16 @@ def take_in(
         standing = KNOWN
     by_alert = report.origin is Origin.ALERT
     if by_alert and not standing.is_unknown and (closed := reopening.find_closed(conn, policy, report.model, report.family, now=now)):
-        back = reopening.reopen_for_alert(conn, policy, closed, why=report.description, by=report.reported_by, now=now)
+        back = reopening.reopen_for_alert(conn, policy, closed, report, now=now)
         flapping.note_opening(conn, policy, back, now=now)
         return back, True
-    incident, is_new = incidents.open_or_join(conn, report, now=now)
+    incident, is_new = incidents.open_or_join(conn, report, now=now, unproven=not flapping.counts(policy, report.proven_as))
     if not is_new:
         return _join(conn, policy, incident, report, start=start, standing=standing, now=now), False
     _keep_words(conn, incident.id, report, now=now)
     records.keep(conn, incident.id, FirstReport(by_alert, report.severity, report.type, report.proven_as, report.reported_by), now=now)
     if standing.is_unknown:
-        unknown_models.opened(conn, policy, incident, standing, by=report.reported_by, now=now)
+        unknown_models.opened(conn, policy, incident, standing, by=report.reported_by, sender=report.budget, now=now)
     else:
         unknown_models.begin(conn, policy, incident, now=now)
         begin_response(conn, policy, incident, by=report.reported_by, start=start, now=now)
@@ -85,15 +86,21 @@ def _join(
 ) -> Incident:
     number = _keep_words(conn, incident.id, report, now=now)
     words = f"Reported again by {report.reported_by}: {report.description}"
-    data = {reports.BY_PERSON: True} if report.by_person else None
+    proves = incidents.unproven_opening(conn, incident.id) if flapping.counts(policy, report.proven_as) else None
+    data: dict[str, Any] = {reports.BY_PERSON: True} if report.by_person else {}
+    data |= {} if proves is None else {incidents.PROVES_OPENING: proves}
     timeline.append(conn, incident.id, "reported", words, actor=report.reported_by, at=now, data=data)
     if unknown_models.is_unknown(conn, incident.id):
         if standing.known is not Known.KNOWN:
             if report.by_person:
                 unknown_models.reported_again(conn, policy, incident, words, now=now)
+            else:
+                unknown_models.vouched_for(conn, policy, incident, report, now=now)
             return incident
         unknown_models.recognise(conn, policy, incident, why=f"{report.reported_by} reports on it", now=now)
         begin_response(conn, policy, incident, by=report.reported_by, start=start, now=now)
+    elif proves is not None:
+        flapping.note_opening(conn, policy, incident, now=now)
     if subtype := report.subtype:  # what follows from it does not wait for whatever the run is waiting for
         leases.wake(conn, incident.id, why=f"{report.reported_by} reports {subtype.words}", key=f"subtype-{subtype}", now=now)
     if number is not None:

@@ -7,11 +7,13 @@ from datetime import datetime, timedelta
 from sqlalchemy import Connection
 
 from mlrunbook.domain.detection.flapping import Ending, Reopened, is_back
+from mlrunbook.domain.detection.reports import Report
 from mlrunbook.domain.detection.triage import Triage
 from mlrunbook.domain.incident import Incident, Severity, Status
 from mlrunbook.domain.policy.policy import Policy
 from mlrunbook.domain.records import OF_THE_FIX, OF_THE_RESPONSE, Record
 from mlrunbook.response.communication.escalation import escalate, schedule_update
+from mlrunbook.response.lifecycle import flapping
 from mlrunbook.store import incidents, leases, records
 
 
@@ -29,8 +31,9 @@ def find_closed(conn: Connection, policy: Policy, model: str, family: str, *, no
     return max(back, key=lambda i: i.closed_at or now, default=None)
 
 
-def reopen_for_alert(conn: Connection, policy: Policy, incident: Incident, *, why: str, by: str, now: datetime) -> Incident:
+def reopen_for_alert(conn: Connection, policy: Policy, incident: Incident, report: Report, *, now: datetime) -> Incident:
     """Triage has to look again. Pages wait for it for a moment, as for any alert; nothing that was found before is lost yet."""
+    why, by = report.description, report.reported_by
     earlier, triage = records.recall(conn, incident.id, Reopened), records.recall(conn, incident.id, Triage)
     again = Reopened(
         number=earlier.number + 1 if earlier else 1,
@@ -43,9 +46,10 @@ def reopen_for_alert(conn: Connection, policy: Policy, incident: Incident, *, wh
         triage=triage,
         moved_s=incidents.moved_s(conn, incident.id),
     )
+    unproven = not flapping.counts(policy, report.proven_as)
     records.forget(conn, incident.id, Record.TRIAGE)
     records.replace(conn, incident.id, again, now=now)
-    reopened = incidents.reopen(conn, incident.id, why=f"an alert again: {why}", actor=by, now=now)
+    reopened = incidents.reopen(conn, incident.id, why=f"an alert again: {why}", actor=by, now=now, unproven=unproven)
     grace = timedelta(0) if incident.severity is Severity.CRITICAL else timedelta(seconds=policy.triage.page_anyway_after_s)
     escalate(conn, policy, reopened, now=now, hold_first_until=now + grace)
     schedule_update(conn, policy, reopened, now=now, at=now + timedelta(minutes=policy.communication.initial_within_min))

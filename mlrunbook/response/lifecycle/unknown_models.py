@@ -5,11 +5,18 @@ It becomes a normal incident as soon as the name is known, and ends otherwise by
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from functools import partial
 
 from sqlalchemy import Connection, text
 
+from mlrunbook.domain.communication import messages
+from mlrunbook.domain.detection.alerts import NormalisedAlert
 from mlrunbook.domain.detection.lifecycle import Recognised, UnknownModel
+from mlrunbook.domain.detection.reports import FirstReport, Report
 from mlrunbook.domain.errors import Refused
 from mlrunbook.domain.incident import Incident, Severity
 from mlrunbook.domain.policy.changes import BREACH_TYPES
@@ -18,7 +25,7 @@ from mlrunbook.domain.policy.policy import Policy
 from mlrunbook.domain.records import Record
 from mlrunbook.domain.roles import Role
 from mlrunbook.response.communication.escalation import escalate, schedule_update
-from mlrunbook.response.communication.notifications import Page, request_action
+from mlrunbook.response.communication.notifications import Page, page, request_action, send_message
 from mlrunbook.store import incidents, journal, leases, outbox, records, timeline
 from mlrunbook.store.outbox import RESPONSE, UPDATE
 
@@ -42,30 +49,89 @@ def refuse(conn: Connection, incident: Incident) -> None:
         raise Refused(f"{incident.id}: {said}")
 
 
-def limit_reached(conn: Connection, policy: Policy, model: str, family: str, *, now: datetime) -> str | None:
-    """Why an alert on this unknown name opens no incident now; None where it may, or where one is open already.
+@dataclass(frozen=True)
+class Sender:
+    """Whose alerts they are: each sender has a budget of its own, and a proven one never shares that of whoever took its name.
+    `key` "": a person, or nobody who is noted; they have no limit."""
+
+    key: str = ""
+    name: str = ""
+
+    @classmethod
+    def of(cls, source: str, sender: str, proven_as: str) -> Sender:
+        return cls(json.dumps([source if not sender else "", sender, proven_as]), sender or source)
+
+
+def limit_reached(conn: Connection, policy: Policy, sender: Sender, model: str, family: str, *, now: datetime) -> str | None:
+    """Why this sender's alert on an unknown name opens no incident now; None where it may, or where one is open already, or where nothing
+    of the sender's is open that could page somebody about it.
 
     Locked to the end of the transaction: two at once must not both be the last one.
     """
     conn.execute(text("SELECT pg_advisory_xact_lock(hashtextextended('unknown models', 0))"))
     if incidents.open_of(conn, model, family):
         return None
-    most = policy.intake.unknown_models_per_hour
-    opened = sorted(at for at in records.times_of(conn, Record.UNKNOWN_MODEL, since=now - HOUR))
-    if len(opened) < most:
+    most, opened = policy.intake.unknown_models_per_hour, _opened_by(conn, sender, now=now)
+    if len(opened) < most or _carrier(conn, opened) is None:
         return None
-    at = opened[-most] + HOUR
+    at = opened[-most].at + HOUR
     return (
-        f"{unknown_words(model)} Alerts on unknown models open at most {most} incidents an hour: replay it after "
+        f"{unknown_words(model)} Alerts of {sender.name[:100]} on unknown models open at most {most} incidents an hour: replay it after "
         f"{at:%Y-%m-%d %H:%M} UTC, or once the model is registered or named under `models:` of the policy"
     )
 
 
-def opened(conn: Connection, policy: Policy, incident: Incident, standing: Standing, *, by: str, now: datetime) -> None:
-    """In the transaction that opens it: the one page, and of a breach one to the officers too."""
+def page_held(conn: Connection, policy: Policy, sender: Sender, held: Sequence[NormalisedAlert], *, now: datetime) -> None:
+    """Alerts of this sender open no incident: on-call hears of the first at once, and of what follows within `held_page_every_min`;
+    critical ones are counted apart, so that nothing else delays them."""
+    carrier = _carrier(conn, _opened_by(conn, sender, now=now))
+    if not held or carrier is None:
+        return
+    worst = max(held, key=lambda alert: alert.severity.rank)
+    kind = "critical" if worst.severity is Severity.CRITICAL else "low" if worst.severity is Severity.LOW else "alert"
+    every = timedelta(minutes=policy.intake.held_page_every_min)
+    slot = int(now.timestamp() // every.total_seconds())
+    what = "A critical alert" if kind == "critical" else "Alerts"
+    why = f"{what} of {sender.name[:100]} on models that nobody knows: held in the quarantine, no incident opened. {worst.summary[:300]}"
+    todo = "mlrunbook quarantine list; register the model or map it in `intake.models`, then mlrunbook quarantine replay NUMBER"
+    key = f"held:{kind}:{slot}"
+    if kind == "low":
+        told = messages.Rendered(f"[HELD] alerts of {sender.name[:100]}", f"{why}\n{todo}")
+        send_message(conn, carrier, "tickets", "the ticket queue", told, key=key, now=now)
+        return
+    said = [row["dedup_key"] for row in outbox.of_incident(conn, carrier.id, "page")]
+    if not any(one.startswith(f"page:{carrier.id}:{key}:") for one in said):
+        page(conn, policy, carrier, Page(Role.ONCALL_ML_ENGINEER, why, f"{key}:first", todo), now=now)
+    elif not any(one.startswith(f"page:{carrier.id}:{key}:more") for one in said):
+        ends = datetime.fromtimestamp((slot + 1) * every.total_seconds(), UTC)
+        page(conn, policy, carrier, Page(Role.ONCALL_ML_ENGINEER, f"More: {why}", f"{key}:more", todo, at=ends), now=now)
+
+
+def _opened_by(conn: Connection, sender: Sender, *, now: datetime) -> list[records.Made]:
+    return records.made(conn, Record.UNKNOWN_MODEL, since=now - HOUR, sender=sender.key)
+
+
+def _carrier(conn: Connection, opened: Sequence[records.Made]) -> Incident | None:
+    """The newest that is open: it carries the page about what is held."""
+    found = (incidents.get(conn, one.incident_id) for one in reversed(opened))
+    return next((incident for incident in found if incident.status.is_open), None)
+
+
+def opened(conn: Connection, policy: Policy, incident: Incident, standing: Standing, *, by: str, now: datetime, sender: str = "") -> None:
+    """In the transaction that opens it: the one page, and of a breach one to the officers too. `sender`: see `Sender.key`."""
     why = unknown_words(incident.model, standing.hint)
-    records.keep(conn, incident.id, UnknownModel(now, why, by), now=now)
+    records.keep(conn, incident.id, UnknownModel(now, why, by, sender), now=now)
     _say(conn, policy, incident, f"{why} Nothing is planned and nothing is changed", now=now)
+
+
+def vouched_for(conn: Connection, policy: Policy, incident: Incident, report: Report, *, now: datetime) -> None:
+    """An alert joins. A trusted sender's is paged where an unproven one has opened it, once for each severity: whoever is unproven must not
+    be able to take the page of others away."""
+    first, counts = records.recall(conn, incident.id, FirstReport), partial(policy.intake.trusted_for.trusts, "containment")
+    if first is None or counts(first.proven_as) or not counts(report.proven_as):
+        return
+    why = f"{report.severity} by {report.reported_by}: {report.description}"
+    request_action(conn, policy, incident, Page(Role.ONCALL_ML_ENGINEER, why, f"proven:{report.severity}", _todo(incident)), now=now)
 
 
 def found(conn: Connection, policy: Policy, incident: Incident, standing: Standing, *, now: datetime) -> bool:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from datetime import timedelta
+from dataclasses import replace
+from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
@@ -12,7 +13,8 @@ from fastapi.testclient import TestClient
 from sqlalchemy import Engine
 
 from mlrunbook.base.tokens import Scope
-from mlrunbook.domain.policy.intake import IntakePolicy
+from mlrunbook.domain.incident import IncidentType
+from mlrunbook.domain.policy.intake import IntakePolicy, StateWords
 from mlrunbook.domain.policy.policy import Policy
 from mlrunbook.gateway.app import create_app
 from mlrunbook.gateway.webhooks import samples
@@ -143,6 +145,58 @@ def test_a_binary_event_keeps_the_headers_that_say_what_it_is_and_no_secret(clie
 def test_what_is_not_there_cannot_be_shown_or_replayed(client: TestClient) -> None:
     assert client.get("/api/v1/quarantine/999999999").status_code == 404
     assert client.post("/api/v1/quarantine/999999999/replay").status_code == 404
+
+
+def quarantined(client: TestClient, body: Any, form: str = "generic") -> int:
+    assert client.post(f"/webhooks/{form}", json=body).json()["quarantined"] == 1
+    return int(client.get("/api/v1/quarantine").json()["quarantined"][0]["number"])
+
+
+def test_a_replay_reads_by_the_policy_as_it_is_now_in_everything(engine: Engine, clock: Clock, keys: Keys, model: str) -> None:
+    policies = [Policy()]
+    app = create_app(world_on(engine, clock), policy_now=lambda: policies[-1])
+    with TestClient(app, headers=keys.of("an operator")) as client:
+        number = quarantined(client, {"team": model, "kind": f"odd {model}", "severity": "ruinous", "status": "howling"})
+        assert client.post(f"/api/v1/quarantine/{number}/replay").status_code == 409
+        levels = dict(IntakePolicy().levels) | {"info": ("ruinous",)}
+        states = replace(StateWords(), resolved=("quiet",), firing=("howling",))
+        policies.append(
+            Policy(
+                intake=IntakePolicy(models={"team:pump*": model}, levels=levels, states=states),
+                alert_types={**Policy().alert_types, "odd*": IncidentType.SECURITY},
+            )
+        )
+        [incident_id] = client.post(f"/api/v1/quarantine/{number}/replay").json()["incidents"]
+        shown = client.get(f"/api/v1/incidents/{incident_id}").json()
+    assert (shown["model"], shown["type"], shown["severity"]) == (model, "security", "low")
+
+
+def test_who_needs_a_message_no_more_says_why_and_it_is_kept_and_never_read_again(
+    client: TestClient, anonymous: TestClient, keys: Keys, clock: Clock, model: str
+) -> None:
+    body = {"kind": f"nothing of {model}"}
+    number, door = quarantined(client, body), "/api/v1/quarantine"
+    waiting = client.get(door).json()["waiting"]
+    for reason in ({}, {"reason": ""}, {"reason": "  "}, {"reason": "\u0000\u0007"}, {"reason": 7}):
+        assert client.post(f"{door}/{number}/discard", json=reason).status_code == 422
+    reader = keys.of("a reader", Scope.READ, Scope.ALERTS)
+    assert anonymous.post(f"{door}/{number}/discard", json={"reason": "x"}, headers=reader).status_code == 403
+    gone = client.post(f"{door}/{number}/discard", json={"reason": "a test of the sender"}).json()
+    assert (gone["discarded"]["reason"], gone["replayedAt"]) == ("a test of the sender", None)
+    assert "the lead" in gone["discarded"]["by"]
+    assert datetime.fromisoformat(gone["discarded"]["at"]) == clock()
+    listed = client.get(door).json()
+    assert (listed["waiting"], number in [one["number"] for one in listed["quarantined"]]) == (waiting - 1, False)
+    assert gone["discarded"] in [one["discarded"] for one in client.get(door, params={"all": True}).json()["quarantined"]]
+    kept = client.get(f"{door}/{number}").json()
+    assert (kept["discarded"], json.loads(kept["body"])) == (gone["discarded"], body)
+    for way, sent in (("replay", None), ("discard", {"reason": "again"})):
+        refused = client.post(f"{door}/{number}/{way}", json=sent)
+        assert refused.status_code == 409
+        assert "the lead" in refused.json()["detail"]
+        assert "a test of the sender" in refused.json()["detail"]
+    assert quarantined(client, body) != number, "the same message that comes again waits again"
+    assert client.post(f"{door}/999999999/discard", json={"reason": "x"}).status_code == 404
 
 
 # The samples of `mlrunbook webhook test`

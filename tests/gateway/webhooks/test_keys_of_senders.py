@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 from fastapi.testclient import TestClient
+from hypothesis import given
+from hypothesis import strategies as st
 from sqlalchemy import text
 
+from mlrunbook.base.tokens import Identity, Scope
 from mlrunbook.domain.incident import Status
+from mlrunbook.domain.policy.intake import SENDERS
+from mlrunbook.gateway.webhooks import samples
 from mlrunbook.response.world import World
 from mlrunbook.store import alerts, incidents
 from tests.gateway.conftest import Clock, Keys
@@ -152,3 +158,29 @@ def test_a_number_that_was_kept_before_the_upgrade_repeats_its_own_delivery_alon
     assert len(received["incidents"]) == 1
     with world.transaction() as conn:
         assert len(incidents.find(conn, model=model)) == 1
+
+
+NAMES = st.one_of(st.sampled_from([*SENDERS, *(f"token:{one}" for one in SENDERS), *(f"{one}/x" for one in SENDERS)]), st.text(min_size=1))
+
+
+@given(st.lists(st.tuples(NAMES, st.booleans()), unique=True))
+def test_a_token_and_a_secret_never_share_a_key_whatever_the_token_is_called(senders: list[tuple[str, bool]]) -> None:
+    alert = frozenset({Scope.ALERTS})
+    whole = [Identity("", name, None, alert, secret="a header#1" if by_secret else "") for name, by_secret in senders]
+    of_formats = [one for one in whole if not one.secret or one.name.partition("/")[0] in SENDERS]
+    assert len({one.key for one in of_formats}) == len(of_formats)
+
+
+@pytest.mark.parametrize("form", ["pagerduty", "grafana"])
+def test_a_token_named_like_a_format_shares_nothing_with_who_knows_the_secret_of_that_format(
+    anonymous: TestClient, keys: Keys, model: str, form: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(f"MLRUNBOOK_WEBHOOK_SECRET_{form.upper()}", "known to the format")
+    body = incident_of_pagerduty(model, f"e{model}", "incident.triggered", "P1") if form == "pagerduty" else alert(model)
+    first = incident_of_pagerduty(model, f"e{model}", "incident.resolved", "P1") if form == "pagerduty" else alert(model, "resolved")
+    first, body = ({**one, "version": "1"} if form == "grafana" else one for one in (first, body))
+    send(anonymous, form, first, keys.of(form, Scope.ALERTS))
+    raw = json.dumps(body).encode()
+    headers = samples.proof(form, "known to the format", raw, datetime.now(UTC)) | {"Content-Type": "application/json"}
+    answer = anonymous.post(f"/webhooks/{form}", content=raw, headers=headers)
+    assert (answer.status_code, answer.json()["duplicate"], len(answer.json()["incidents"])) == (202, False, 1)

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from mlrunbook.base.tokens import Scope
 from mlrunbook.gateway.webhooks import signatures
+from mlrunbook.gateway.webhooks.registry import FORMATS
 from mlrunbook.gateway.webhooks.signatures import Signed, prove
 from tests.gateway.conftest import Clock, Keys
 
@@ -151,3 +152,29 @@ def test_a_wrong_signature_is_answered_with_what_to_check_and_not_with_what_is_s
     monkeypatch.setenv("MLRUNBOOK_WEBHOOK_SECRET_GRAFANA", "another")
     assert post(anonymous, by_name("grafana_hmac_body")).json() == unset
     assert "MLRUNBOOK_WEBHOOK_SECRET_GRAFANA" in unset["detail"]
+
+
+@pytest.mark.parametrize("form", sorted(signatures.OF_FORMAT))
+@pytest.mark.parametrize("given_", [{}, {"Authorization": "Bearer mlrb_nobody"}, {"signed wrongly": ""}])
+def test_who_is_not_proven_hears_which_headers_the_format_takes(anonymous: TestClient, form: str, given_: dict[str, str]) -> None:
+    over_body = signatures.proofs_of(form)[1]
+    headers = {name: "v1=0" for name in over_body} if "signed wrongly" in given_ else given_
+    answer = anonymous.post(f"/webhooks/{form}", json={}, headers=headers)
+    assert answer.status_code == 401
+    said = answer.json()["detail"].casefold()
+    for header in (*signatures.OF_FORMAT[form], "authorization: bearer"):
+        assert header in said
+
+
+@pytest.mark.parametrize("path", ["/webhooks/graphana", "/webhooks/Grafana", "/webhooks/x/y/z", "/webhooks/", "/webhooks"])
+@pytest.mark.parametrize("method", ["GET", "POST"])
+def test_a_webhook_that_there_is_not_is_answered_with_those_that_there_are(anonymous: TestClient, method: str, path: str) -> None:
+    answer = anonymous.request(method, path)
+    assert answer.status_code == 404
+    assert all(f"/webhooks/{form}" in answer.json()["detail"] for form in (*FORMATS, "pagerduty-events"))
+    if "ra" in path:
+        assert "did you mean /webhooks/grafana?" in answer.json()["detail"]
+
+
+def test_what_else_is_not_there_says_nothing_of_webhooks(anonymous: TestClient) -> None:
+    assert "webhooks" not in anonymous.get("/nowhere").text

@@ -9,6 +9,7 @@ from typing import Any
 
 import httpx
 import pytest
+from pydantic import SecretStr
 from sqlalchemy import Engine, create_engine
 
 from mlrunbook.adapters.local import serving_config
@@ -135,7 +136,8 @@ def test_the_status_says_unhealthy_when_the_model_server_does_not_answer(world: 
 def test_the_status_shows_what_the_running_server_serves(world: World, engine: Engine) -> None:
     headers = bearer(engine, Scope.OPERATE, Scope.READ)
     with running(model_server.create_app(world.settings, engine, model=world.model), headers) as server:
-        settings = world.settings.model_copy(update={"model_server_url": str(server.base_url)})
+        token = SecretStr(headers["Authorization"].partition(" ")[2])
+        settings = world.settings.model_copy(update={"model_server_url": str(server.base_url), "platform_token": token})
         with running(create_app(settings, engine, evaluate_every_s=None), headers) as api:
             status = api.get(f"{world.base}/status").json()
             assert (status["status"], status["serverVersion"], status["server"]["config"]["threshold"]) == ("healthy", "v2.0.0", 0.5)

@@ -68,6 +68,21 @@ def test_without_a_version_in_production_it_runs_and_says_so(world: World) -> No
     assert world.errors() == {"no_model": 1}
 
 
+@pytest.mark.parametrize("release_one", [True, False])
+def test_who_has_no_token_learns_whether_it_serves_and_nothing_more(world: World, release_one: bool) -> None:
+    if release_one:
+        release(world.engine, world.settings.models_dir, world.model, "v1.5.0")
+    with world.start() as client:
+        for path in ("/health", "/ready"):
+            said = httpx.get(f"{client.base_url}{path}")
+            assert said.is_success == (release_one or path == "/health")
+            assert said.json()["status"] in ("ok", "failing", 503)
+            for secret in (world.model, "v1.5.0", "threshold", "restart"):
+                assert secret not in said.text
+        for token, answer in ((bearer(world.engine, Scope.PREDICT), 403), ({"Authorization": "Bearer mlrb_nobody"}, 401)):
+            assert httpx.get(f"{client.base_url}/health", headers=token).status_code == answer
+
+
 def test_many_assets_are_predicted_in_order_and_every_prediction_is_logged(world: World, served: httpx.Client) -> None:
     answer = world.predict(served, reading(HOT, type="H"), reading(COOL), reading(None)).json()
     assert [p["label"] for p in answer["predictions"]][:2] == [True, False]
@@ -85,7 +100,7 @@ def test_many_assets_are_predicted_in_order_and_every_prediction_is_logged(world
 def test_the_config_is_created_from_the_manifest_and_shown_as_loaded(world: World, served: httpx.Client) -> None:
     health = served.get("/health").json()
     assert (health["status"], health["version"], health["restartId"], health["configRevision"]) == ("ok", "v1.5.0", "restart_1", "1")
-    assert served.get("/ready").json() == {"version": "v1.5.0"}
+    assert served.get("/ready").json() == {"status": "ok"}
     assert health["config"] == {"threshold": 0.5, "humanApproval": False, "autoWorkOrders": True, "autoScheduling": True}
     assert json_file.read(world.settings.serving_config_file)["threshold"] == 0.5
 
@@ -215,7 +230,7 @@ def test_as_a_process_it_serves_and_stops_at_once_when_told(world: World, engine
     command = [sys.executable, "-m", "mlrunbook.local.serving.model_server", "--port", str(port), "--model", world.model]
     process = subprocess.Popen(command, env=env, cwd=Path(__file__).parents[3])
     try:
-        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=2) as client:
+        with httpx.Client(base_url=f"http://127.0.0.1:{port}", headers=world.headers, timeout=2) as client:
 
             def healthy() -> bool:
                 try:

@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
-import pytest
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from itertools import count
 
-from mlrunbook.domain.detection.alerts import NormalisedAlert
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from mlrunbook.domain.detection.alerts import PROVEN_AS, NormalisedAlert
+from mlrunbook.domain.detection.flapping import Flapping
 from mlrunbook.domain.errors import Refused
 from mlrunbook.domain.incident import Severity, Status
 from mlrunbook.response.lifecycle import flapping as recurrence
@@ -197,3 +205,90 @@ def test_a_person_opens_a_new_incident_although_one_has_just_closed(world: World
     assert report(world, Severity.HIGH, by_alert=False) != closed
     with world.transaction() as conn:
         assert len(incidents.find(conn, only_open=True)) == 1
+
+
+# --- whose openings count
+
+
+@dataclass(frozen=True)
+class Opening:
+    """`by`: who opens it, as proven; `joined_by`: who reports the same while it is open. It ends as a false alarm, or closed."""
+
+    by: str
+    joined_by: tuple[str, ...]
+    is_false: bool
+
+    @property
+    def counts(self) -> bool:
+        return "alertmanager" in (self.by, *self.joined_by)
+
+
+SENDERS_OF_ALL_KINDS = st.sampled_from(["alertmanager", "", "email"])  # trusted for containment; not proven; proven and not trusted
+OPENINGS = st.builds(Opening, SENDERS_OF_ALL_KINDS, st.lists(SENDERS_OF_ALL_KINDS, max_size=2).map(tuple), st.booleans())
+_models, _numbers = count(1), count(1)
+
+
+def tell(world: World, model: str, by: str) -> str:
+    now, name = world.now(), "ModelF1Drop"
+    body = {"labels": {"alertname": name}, "annotations": {}, PROVEN_AS: by}
+    told = NormalisedAlert(f"{next(_numbers)}", True, name, model, None, "warning", None, "it fires", now, body)
+    with world.transaction() as conn:
+        [incident_id] = take_in_alerts(conn, world.policy, AlertBatch("alertmanager", [told]), now=now)
+    return incident_id
+
+
+def end(world: World, incident_id: str, *, is_false: bool) -> None:
+    path = (Status.FALSE_ALARM,) if is_false else (Status.INVESTIGATING, Status.RESOLVED, Status.CLOSED)
+    with world.transaction() as conn:
+        if not is_false or incidents.get(conn, incident_id).status is Status.DETECTED:
+            for to in path:
+                incidents.set_status(conn, incident_id, to, why="over", actor="a test", now=world.now())
+            return
+        for to in (Status.RESOLVED, Status.CLOSED):  # opened again: it ends as it had ended
+            incidents.set_status(conn, incident_id, to, why="over", actor="a test", now=world.now())
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
+@given(st.lists(OPENINGS, min_size=1, max_size=8))
+def test_only_openings_that_a_trusted_sender_vouches_for_stop_automation(world: World, clock: Clock, history: Sequence[Opening]) -> None:
+    model, counted, most = f"pump_{next(_models)}_flaps", 0, world.policy.recurrence.flapping_after
+    for opening in history:
+        incident_id = tell(world, model, opening.by)
+        for by in opening.joined_by:
+            assert tell(world, model, by) == incident_id
+        counted += opening.counts
+        with world.transaction() as conn:
+            held = recurrence.automation_held(conn, incident_id, now=world.now())
+        assert (held is not None) == (counted > most), held
+        end(world, incident_id, is_false=opening.is_false)
+        clock.advance(minutes=5)
+
+
+def test_false_alarms_of_an_unproven_sender_do_not_prolong_that_automation_waits(world: World, clock: Clock) -> None:
+    window = timedelta(minutes=world.policy.recurrence.flapping_within_min)
+    for _ in range(4):
+        incident_id = tell(world, "pump_wear", "alertmanager")
+        last = world.now()
+        end(world, incident_id, is_false=True)
+        clock.advance(minutes=1)
+    for _ in range(10):
+        clock.advance(minutes=20)
+        incident_id = tell(world, "pump_wear", "")
+        with world.transaction() as conn:
+            end_at = records.recall(conn, incident_id, Flapping)
+        assert end_at is None or end_at.quiet_at <= last + window
+        end(world, incident_id, is_false=True)
+
+
+def test_what_an_unproven_sender_opened_counts_once_it_is_measured_to_be_real(world: World, clock: Clock, file_world: FileWorld) -> None:
+    for _ in range(3):
+        end(world, tell(world, MODEL, "alertmanager"), is_false=True)
+        clock.advance(minutes=5)
+    break_again(file_world)
+    incident_id = tell(world, MODEL, "")
+    with world.transaction() as conn:
+        assert recurrence.automation_held(conn, incident_id, now=world.now()) is None
+    assert carry(world, incident_id, "run-1") == "pending"
+    with world.transaction() as conn:
+        assert recurrence.automation_held(conn, incident_id, now=world.now())
+    assert file_world.applied == {}

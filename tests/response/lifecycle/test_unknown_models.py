@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import count
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from mlrunbook.domain import actions
 from mlrunbook.domain.actions import Path
-from mlrunbook.domain.detection.alerts import NormalisedAlert
+from mlrunbook.domain.detection.alerts import PROVEN_AS, NormalisedAlert
 from mlrunbook.domain.detection.reports import NewReport
 from mlrunbook.domain.errors import Invalid, NotFound
 from mlrunbook.domain.incident import IncidentType, Severity, Status
+from mlrunbook.domain.policy.intake import OWN
 from mlrunbook.domain.policy.owned import ModelRules
 from mlrunbook.domain.policy.policy import Policy
 from mlrunbook.domain.resolution.request import Request
 from mlrunbook.response.communication import missed_pages
+from mlrunbook.response.communication.notifications import stop
 from mlrunbook.response.detection import monitor
 from mlrunbook.response.lifecycle.alert_intake import AlertBatch, take_in_alerts
 from mlrunbook.response.lifecycle.opening import open_or_join
@@ -37,10 +42,11 @@ def fire(
     level: str = "critical",
     held: list[str] | None = None,
     start: str = "first",
+    by: tuple[str, str] = ("", OWN),
 ) -> list[str]:
-    """An alert as a webhook takes it in; with the same `start` a repeat."""
+    """An alert as a webhook takes it in; with the same `start` a repeat. `by`: the sender, and as whom it is proven."""
     now = world.now()
-    body = {"labels": {"alertname": name, "severity": level}, "annotations": {"summary": f"{name} fires"}}
+    body = {"labels": {"alertname": name, "severity": level}, "annotations": {"summary": f"{name} fires"}, PROVEN_AS: by[1]}
     fired = NormalisedAlert(f"{name}@{model}", True, name, model, None, level, None, f"{name} fires", BEGUN[start], body)
     standings = world.known_models.of(world.policy, [model])
 
@@ -49,7 +55,7 @@ def fire(
             held.append(why)
 
     with world.transaction() as conn:
-        batch, holding = AlertBatch("alertmanager", [fired]), hold if held is not None else None
+        batch, holding = AlertBatch("alertmanager", [fired], sender=by[0]), hold if held is not None else None
         return take_in_alerts(conn, world.policy, batch, standings=standings, hold=holding, now=now)
 
 
@@ -256,3 +262,79 @@ class TestDoors:
     def test_the_monitor_does_not_look_at_it(self, world: World) -> None:
         with pytest.raises(NotFound, match=r"did you mean predictive_maintenance\?"):
             monitor.read_status(world, NAME)
+
+
+# --- alerts on many names
+
+
+JUNK = st.lists(
+    st.tuples(
+        st.sampled_from(["a", "b", "c"]),  # the sender
+        st.sampled_from(["", "email", "alertmanager"]),  # as whom it is proven
+        st.integers(0, 9),  # the name it makes up
+        st.sampled_from(["ModelF1Drop", "CriticalFailureMissed"]),
+    ),
+    max_size=40,
+)
+_ghosts = count(1)
+
+
+@settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck))
+@given(junk=JUNK, same_name=st.booleans())
+def test_junk_of_any_number_of_senders_delays_no_proven_critical_alert(
+    world: World, notifier: LedgerNotifier, junk: list[tuple[str, str, int, str]], same_name: bool
+) -> None:
+    example = next(_ghosts)
+    for sender, proven_as, number, name in junk:
+        fire(world, f"ghost_{example}_{number}", name, held=[], by=(f"{sender}{example}", proven_as))
+    deliver(world)
+    model = f"ghost_{example}_{0 if same_name else 'real'}"
+    sent = len(notifier.sent)
+    [incident_id] = fire(world, model, "CriticalFailureMissed", held=[], by=(f"the watch {example}", "alertmanager"))
+    deliver(world)
+    opened_by_a_trusted_sender = any(f"ghost_{example}_{n}" == model and by == "alertmanager" for _, by, n, _ in junk)
+    assert opened_by_a_trusted_sender or [m.incident_id for m in notifier.sent[sent:] if m.page] == [incident_id]
+
+
+@pytest.mark.parametrize("by", [("the watch", "alertmanager"), ("anybody", "")])
+def test_alerts_over_a_senders_limit_are_paged_at_once_and_again_while_more_come(
+    world: World, clock: Clock, notifier: LedgerNotifier, by: tuple[str, str]
+) -> None:
+    held: list[str] = []
+    for number in range(5):
+        fire(world, f"ghost_{number}", held=held, by=by)
+    deliver(world)
+    assert (held, len(notifier.pages())) == ([], 5)
+    fire(world, "ghost_5", held=held, by=by)
+    deliver(world)
+    assert (len(held), len(notifier.pages())) == (1, 6), "the first pages at once"
+    for minute in range(30):
+        fire(world, f"ghost_more_{minute}", held=held, by=by)
+        came = len(notifier.pages())
+        clock.advance(minutes=1)
+        deliver(world)
+        assert len(notifier.pages()) <= came + 2
+    assert 8 <= len(notifier.pages()) <= 12, "and more are paged every ten minutes, however many come"
+    sent = len(notifier.pages())
+    fire(world, "ghost_of_a_failure", "CriticalFailureMissed", held=held, by=by)
+    deliver(world)
+    assert len(notifier.pages()) == sent + 1, "a critical one waits for none of them"
+    assert len(held) == 32
+
+
+def test_what_is_held_is_paged_although_the_incidents_that_used_up_the_limit_are_closed(
+    world: World, clock: Clock, notifier: LedgerNotifier
+) -> None:
+    opened = [fire(world, f"ghost_{number}", held=[])[0] for number in range(5)]
+    held: list[str] = []
+    assert fire(world, "ghost_5", held=held) == []
+    assert fire(world, "ghost_6", held=held) == []
+    for incident_id in opened:
+        with world.transaction() as conn:
+            incidents.set_status(conn, incident_id, Status.FALSE_ALARM, why="a typo", actor="a person", now=world.now())
+            stop(conn, incident_id, now=world.now())
+    sent = len(notifier.pages())
+    clock.advance(minutes=10)
+    deliver(world)
+    assert len(notifier.pages()) > sent
+    assert fire(world, "ghost_7", held=held), "nothing is open that could page about it: it opens its own"

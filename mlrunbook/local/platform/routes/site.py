@@ -11,6 +11,7 @@ from typing import Annotated, Any
 
 import httpx
 from fastapi import Depends, Header, Query
+from pydantic import SecretStr
 from sqlalchemy import Engine
 
 from mlrunbook.adapters.local.serving_state import desired_of
@@ -35,10 +36,11 @@ Body = dict[str, Any]
 
 
 class ModelServer:
-    """What the model server says of itself."""
+    """What the model server says of itself: to whoever has no token of scope read no more than whether it serves."""
 
-    def __init__(self, http: httpx.Client, url: str) -> None:
+    def __init__(self, http: httpx.Client, url: str, token: SecretStr | None = None) -> None:
         self._http, self._url = http, url
+        self._headers = {"Authorization": f"Bearer {token.get_secret_value()}"} if token else {}
 
     def health(self, model: str) -> Body | None:
         """Its health, or None when it does not answer, or does not serve `model`."""
@@ -48,11 +50,13 @@ class ModelServer:
     def says(self, model: str, *, timeout_s: float) -> Body | None:
         """Its health also while it has nothing to serve."""
         try:
-            answer = self._http.get(f"{self._url}/health", timeout=timeout_s)
+            answer = self._http.get(f"{self._url}/health", headers=self._headers, timeout=timeout_s)
+            if answer.status_code in (401, 403):  # the token is of another platform
+                answer = self._http.get(f"{self._url}/health", timeout=timeout_s)
             body = answer.json() if answer.is_success else None
         except (httpx.HTTPError, ValueError):
             return None
-        return body if isinstance(body, dict) and body.get("model") == model else None
+        return body if isinstance(body, dict) and body.get("model", model) == model else None
 
 
 @dataclass(frozen=True)
@@ -80,6 +84,6 @@ class Site:
         return schemas.slots(slots) | {
             "status": "healthy" if healthy else "unhealthy",
             "serverHealthy": healthy,
-            "serverVersion": seen["version"] if seen else None,
+            "serverVersion": seen.get("version") if seen else None,
             "server": seen,
         }

@@ -233,16 +233,18 @@ def ticket(s: IncidentSnapshot) -> Rendered:
     )
 
 
-def supervisors_notice(s: IncidentSnapshot, pending: Sequence[PendingWorkOrder]) -> Rendered:
-    """Step 2, safety risk: supervisors review all pending predictive work orders. Lists every one."""
-    listed = [f"WO {o.id}: asset {o.asset_id}, created {o.created_at.astimezone(UTC):%Y-%m-%d %H:%M} UTC" for o in pending]
+def supervisors_notice(s: IncidentSnapshot, pending: Sequence[PendingWorkOrder] | None) -> Rendered:
+    """Step 2, safety risk: supervisors review all pending predictive work orders. Lists every one; None where the list cannot be read."""
+    listed = [f"WO {o.id}: asset {o.asset_id}, created {o.created_at.astimezone(UTC):%Y-%m-%d %H:%M} UTC" for o in pending or ()]
+    unread = "The model platform does not give the list: look them up in the maintenance system"
+    count = "every" if pending is None else str(len(pending))
     return Rendered(
-        f"[SAFETY] {s.title} - review {len(pending)} pending predictive work order{'' if len(pending) == 1 else 's'}",
+        f"[SAFETY] {s.title} - review {count} pending predictive work order{'' if pending is None or len(pending) == 1 else 's'}",
         _text(
             _head(s),
             _paragraph("Reason:", *s.summary_lines),
             "Automatic work-order creation is halted. Review each pending predictive work order before it is carried out.",
-            _paragraph("Pending Predictive Work Orders:", *_bullets(listed, "None pending")),
+            _paragraph("Pending Predictive Work Orders:", *_bullets(listed, unread if pending is None else "None pending")),
         ),
     )
 

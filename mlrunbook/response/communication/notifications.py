@@ -142,10 +142,10 @@ def update_notice(conn: Connection, policy: Policy, incident: Incident, *, numbe
     send_to_stakeholders(conn, incident, message, key=f"update-{number}", now=now)
 
 
-def safety_notices(conn: Connection, policy: Policy, incident: Incident, pending: Iterable[WorkOrder], *, now: datetime) -> None:
-    """Step 2, safety risk: the supervisors get the list of pending work orders, maintenance the emergency alert."""
+def safety_notices(conn: Connection, policy: Policy, incident: Incident, pending: Iterable[WorkOrder] | None, *, now: datetime) -> None:
+    """Step 2, safety risk: the supervisors get the pending work orders (None: the list cannot be read), maintenance the emergency alert."""
     state = snapshot(conn, policy, incident, now=now)
-    orders = [messages.PendingWorkOrder(w.id, w.asset_id, w.created_at) for w in pending]
+    orders = None if pending is None else [messages.PendingWorkOrder(w.id, w.asset_id, w.created_at) for w in pending]
     contacts = policy.contacts
     send_to_contact(conn, incident, contacts.supervisors, "supervisors", messages.supervisors_notice(state, orders), key="safety", now=now)
     send_to_contact(conn, incident, contacts.maintenance, "maintenance team", messages.emergency_alert(state), key="emergency", now=now)

@@ -28,9 +28,9 @@ from mlrunbook.response.investigation import investigation
 from mlrunbook.response.lifecycle.flapping import automation_held
 from mlrunbook.response.measurement import feature_store, recent_changes
 from mlrunbook.response.measurement.metrics import is_dangerous, metrics
-from mlrunbook.response.measurement.tried import or_none
 from mlrunbook.response.plan_state import valid_approval
 from mlrunbook.response.run import ACTOR, Run
+from mlrunbook.response.tried import or_none
 from mlrunbook.store import incidents, journal, plans, records
 
 REPLAY_ROWS = 5000
@@ -136,7 +136,7 @@ def announce(run: Run) -> None:
     if run.recall(Contained):
         return
     safety_risk = triage is not None and triage.assessment.safety_risk
-    pending = run.world.platform.work_orders(run.incident().model, state="pending") if safety_risk else []
+    pending = or_none("the list of work orders", lambda: run.world.platform.work_orders(run.incident().model, state="pending"))
     is_contained = decided is not None and decided.automatic is not None and is_carried_out(run, plan_of(run, decided.automatic))
     with run.write() as conn:
         policy, now = run.world.policy, run.world.now()

@@ -17,7 +17,7 @@ from mlrunbook.domain.communication import messages
 from mlrunbook.domain.containment.emergency import KEPT, Word, emergency_plan, undoes_of
 from mlrunbook.domain.containment.orders import Ordered, OrderEnded, OrderState, OrderWaits, Thing, newest_about, things_of
 from mlrunbook.domain.containment.taking_back import Seen, reverse, stays
-from mlrunbook.domain.errors import Refused, RunbookError, Transient, Unknown
+from mlrunbook.domain.errors import Refused, Transient, Unknown
 from mlrunbook.domain.incident import Incident, Status
 from mlrunbook.domain.observed import ServingState
 from mlrunbook.domain.people import person_of
@@ -31,6 +31,7 @@ from mlrunbook.response.execution.plans import apply_or_page, executed_of
 from mlrunbook.response.execution.standing_orders import of_run, summary_of, watch
 from mlrunbook.response.plan_state import valid_approval
 from mlrunbook.response.run import ACTOR, Run
+from mlrunbook.response.tried import or_none
 from mlrunbook.response.world import World
 from mlrunbook.store import incidents, journal, leases, outbox, plans, records, timeline
 from mlrunbook.store.outbox import ORDER_OVERDUE
@@ -109,10 +110,7 @@ def look(world: World, incident_id: str, order: Order, *, version: str | None) -
             raise Transient(f"{error}. `--stop-serving` needs no registry") from error
     if order is not Order.TAKE_BACK:
         return None
-    try:
-        return world.runtime.observe(model)
-    except RunbookError:
-        return None
+    return or_none("the look at the model server", lambda: world.runtime.observe(model))
 
 
 def _same_again(known: Sequence[Ordered], plan: Plan) -> Plan | None:

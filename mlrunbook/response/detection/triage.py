@@ -38,8 +38,8 @@ from mlrunbook.response.execution.standing_orders import of_run, summary_of
 from mlrunbook.response.lifecycle.reopening import close_as_it_was, discard
 from mlrunbook.response.lifecycle.severity_change import SeverityChange, change_severity, lowered_from
 from mlrunbook.response.measurement import metrics as measured
-from mlrunbook.response.measurement.tried import or_none, tried, unexpected
 from mlrunbook.response.run import ACTOR, Run
+from mlrunbook.response.tried import or_none, tried, unexpected
 from mlrunbook.store import alerts, incidents, records
 from mlrunbook.store.incidents import Classification
 

@@ -11,6 +11,7 @@ from mlrunbook.domain.containment.containment import feasible
 from mlrunbook.domain.errors import Refused, RunbookError
 from mlrunbook.response.execution import existing
 from mlrunbook.response.run import Run
+from mlrunbook.response.tried import required
 
 # What the runtime does; the other actions are the platform's and the feature store's.
 OF_THE_RUNTIME = (Scale, RouteTraffic, Configure, Restart, UndoRollout, Isolate)
@@ -39,7 +40,8 @@ def dry_run(run: Run, model: str, actions: Sequence[Action]) -> DryRun:
         said = silent
         if not silent:
             try:
-                said = "; ".join(run.world.runtime.dry_run(model, [action])) or "nothing speaks against it"
+                said = required("the dry run", lambda one=action: "; ".join(run.world.runtime.dry_run(model, [one])))  # type: ignore[misc]
+                said = said or "nothing speaks against it"
             except Refused as error:
                 refused[i] = str(error)
                 said = f"would be refused: {error}"

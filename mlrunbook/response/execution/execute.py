@@ -21,6 +21,7 @@ from mlrunbook.domain.errors import Refused, RunbookError, Transient, Unknown
 from mlrunbook.response.execution import permission
 from mlrunbook.response.execution.handlers import HANDLERS, ActionHandler, State
 from mlrunbook.response.run import Run
+from mlrunbook.response.tried import required, unexpected
 from mlrunbook.response.world import World
 from mlrunbook.store import incidents, journal, leases, plans, timeline
 from mlrunbook.store.plans import StoredApproval
@@ -96,7 +97,7 @@ class Attempt:
     def look_once_more(self) -> journal.Row:
         """For a change that may have been applied and must not be applied now: settled if the target holds, else Unknown."""
         assert self.found is not None  # what has not begun is NotApproved without an approval
-        state = self.effect.read(self.run.world, self.action)
+        state = self._read()
         if self.is_satisfied(state):
             return self.settle(self.found, state)
         why = self.found.error or "nobody's approval covers it any more, and it may or may not have been applied"
@@ -109,7 +110,7 @@ class Attempt:
         if self.found is None and approval.door == POLICY_RULE and isinstance(self.action, WHAT_SERVES):
             permission.check_not_isolated(self.run.world, self.action)
         try:
-            return self._read_back(self.found, lambda: self.effect.read(self.run.world, self.action))
+            return self._read_back(self.found, self._read)
         except Transient:
             if self.found is not None or (unseen := self.effect.unseen(self.action)) is None:
                 raise
@@ -146,6 +147,10 @@ class Attempt:
             pass  # reading it back decides
         except Refused as error:
             self._give_up(row, ActionState.REFUSED, str(error), cause=error)
+        except Transient:
+            raise
+        except Exception as error:  # before, in, or after the change: reading it back decides
+            unexpected(row.summary, error)
 
     def wait(self, row: journal.Row) -> State:
         """The state in which the target holds."""
@@ -171,6 +176,9 @@ class Attempt:
         assert settled is not None
         return settled
 
+    def _read(self) -> State:
+        return required("the look at the world", lambda: self.effect.read(self.run.world, self.action))
+
     def _read_back(self, row: journal.Row | None, read: Callable[[], State], *, applied: bool = False) -> State:
         """A change that may have been applied and can no longer be read (expired token, object gone) is unknown: a person looks."""
         try:
@@ -185,7 +193,7 @@ class Attempt:
         deadline = time.monotonic() + settle_s
         while True:
             try:
-                state = self.effect.read(self.run.world, self.action)
+                state = self._read()
                 if self.is_satisfied(state) or self.effect.failed(state) or time.monotonic() > deadline:
                     return state
             except Transient:

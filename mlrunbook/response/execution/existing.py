@@ -18,9 +18,10 @@ from mlrunbook.domain.actions import (
     RouteTraffic,
     Stage,
 )
-from mlrunbook.domain.errors import Invalid, NotFound, Refused, Transient, Unknown
+from mlrunbook.domain.errors import Invalid, NotFound, Refused, RunbookError, Transient, Unknown
 from mlrunbook.domain.resolution import existing
 from mlrunbook.domain.resolution.request import Request
+from mlrunbook.response.tried import required
 from mlrunbook.response.world import World
 
 
@@ -29,7 +30,7 @@ def check_version(world: World, model: str, version: str, *, field: str = "versi
     "model" when it knows no such model; Transient when it cannot be read, and then nothing may be planned that rests on it.
     """
     try:
-        registered = [v.version for v in world.platform.versions(model)]
+        registered = required("the list of versions", lambda: [v.version for v in world.platform.versions(model)])
     except NotFound as error:
         raise Invalid(f"the model registry knows no model {model}: register it, or correct the name", field="model") from error
     except (Transient, Unknown) as error:
@@ -40,7 +41,7 @@ def check_version(world: World, model: str, version: str, *, field: str = "versi
 def check_request(world: World, model: str, request: Request) -> None:
     """A person asks for a path by name (`opening.open_or_join`): Invalid, by the parameter's name, where what it names does not exist.
 
-    A registry that cannot be read refuses nothing here: the incident opens and pages, and its plan is checked again.
+    A registry that cannot be read or understood refuses nothing here: the incident opens and pages, and its plan is checked again.
     """
     try:
         match request.path:
@@ -50,7 +51,9 @@ def check_request(world: World, model: str, request: Request) -> None:
                 existing.check_threshold(request.threshold)
             case Path.MATERIALIZE:
                 existing.check_views(model, request.views, world.policy.feature_views_of(model))
-    except Transient:
+    except Invalid:
+        raise
+    except RunbookError:
         return
 
 

@@ -26,8 +26,8 @@ from mlrunbook.response.execution.plans import executed_containment
 from mlrunbook.response.investigation import rollback_target
 from mlrunbook.response.measurement import feature_store, recent_changes
 from mlrunbook.response.measurement import metrics as measured
-from mlrunbook.response.measurement.tried import or_none, tried, unexpected
 from mlrunbook.response.run import Run
+from mlrunbook.response.tried import or_none, tried, unexpected
 from mlrunbook.store import incidents, records
 
 RECENT_ROWS = 4000  # of the prediction log: about 3 s of a busy model, and enough failures for an interval

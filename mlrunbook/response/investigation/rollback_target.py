@@ -8,8 +8,8 @@ from mlrunbook.domain.evaluation.rollback_target import RollbackTargets, choose_
 from mlrunbook.domain.observed import Missing
 from mlrunbook.response.execution.plans import executed_containment
 from mlrunbook.response.measurement import metrics
-from mlrunbook.response.measurement.tried import or_none, tried
 from mlrunbook.response.run import Run
+from mlrunbook.response.tried import or_none, tried
 
 NEWEST = 8  # versions that are replayed besides the one the incident is about
 

@@ -17,8 +17,8 @@ from mlrunbook.domain.investigation.findings import Finding
 from mlrunbook.domain.observed import FeatureServerAnswer, Missing, ViewSchedule
 from mlrunbook.domain.resolution.existing import check_views
 from mlrunbook.domain.resolution.request import Request
-from mlrunbook.response.measurement.tried import or_none
 from mlrunbook.response.run import Run
+from mlrunbook.response.tried import or_none
 from mlrunbook.response.world import World
 
 ANSWER_WITHIN_S = 3.0

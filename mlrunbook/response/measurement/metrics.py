@@ -11,8 +11,8 @@ from mlrunbook.domain.detection.triage import Triage
 from mlrunbook.domain.evaluation.performance import Confusion, ModelMetrics
 from mlrunbook.domain.incident import Status
 from mlrunbook.response.measurement import recent_changes
-from mlrunbook.response.measurement.tried import or_none
 from mlrunbook.response.run import Run
+from mlrunbook.response.tried import or_none
 from mlrunbook.store import incidents, records
 
 WINDOW = timedelta(hours=1)

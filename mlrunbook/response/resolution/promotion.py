@@ -20,6 +20,7 @@ from mlrunbook.response.execution.approvals import approve_by_rule
 from mlrunbook.response.execution.plans import apply_action
 from mlrunbook.response.resolution.since_fix import fixed_at, since_fix
 from mlrunbook.response.run import Run
+from mlrunbook.response.tried import required
 from mlrunbook.store import plans, records
 
 RETURN_RULE = "retrain.return_on_regression"
@@ -67,7 +68,8 @@ def _fell(run: Run, *, since: datetime) -> tuple[bool | None, str]:
     validation = run.recall(Validation)
     if validation is None or validation.version is None:
         raise Refused(f"the validation of what {run.incident_id} has promoted is not on record: nothing says what to compare it with")
-    seen = run.world.platform.metrics(run.incident().model, since=since, version=validation.version)
+    version, platform = validation.version, run.world.platform
+    seen = required("the metrics", lambda: platform.metrics(run.incident().model, since=since, version=version))
     rewritten = judge_rewrites(seen, run.world.policy.severity.outcomes)
     if rewritten.beyond:
         return None, f"nobody can say whether {validation.version} holds: {rewritten.sentence}"
@@ -93,7 +95,7 @@ def _return_plan(run: Run) -> Plan | None:
     with run.world.transaction() as conn:
         resolution = plans.current(conn, run.incident_id, PlanKind.RESOLUTION)
     promoted = next((a.version for a in resolution.actions if isinstance(a, Promote)), None) if resolution else None
-    status = run.world.platform.status(model)
+    status = required("the status", lambda: run.world.platform.status(model))
     if (standing := run.recall(ReturnPlan)) and standing.promoted == promoted:
         with run.world.transaction() as conn:
             return plans.get(conn, run.incident_id, standing.digest)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import datetime
+from functools import partial
 
 from mlrunbook.domain.errors import NotFound, RunbookError
 from mlrunbook.domain.evaluation.performance import Confusion, ModelMetrics
@@ -15,16 +16,18 @@ from mlrunbook.response.detection.triage import figures_of
 from mlrunbook.response.measurement import metrics
 from mlrunbook.response.resolution import serving_recovery, threshold
 from mlrunbook.response.run import Run
+from mlrunbook.response.tried import required
 
 
 def judge(run: Run, since: datetime) -> Recovery:
     """Has the model recovered? A person's word counts where nothing measures it."""
     by_word = run.recall(HumanResolution)
     try:
-        seen = run.world.platform.metrics(run.incident().model, since=since)
+        seen = required("the metrics", lambda: run.world.platform.metrics(run.incident().model, since=since))
         comes_back = threshold.coming_back(run)
         if comes_back is not None:  # at the raised one a sound model looks worse than it is
-            seen = threshold.counted_at(run, seen, comes_back)
+            counted = partial(threshold.counted_at, run, seen, comes_back)
+            seen = required("the prediction log", counted)
     except NotFound as error:
         if by_word:
             return Recovery(True, f"resolved on the word of {by_word.by}: nothing measures {run.incident().model} ({error})")

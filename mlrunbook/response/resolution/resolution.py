@@ -9,7 +9,7 @@ from datetime import timedelta
 from mlrunbook.domain.actions import Action, Configure, Path, Plan, PlanKind, Promote, RollBack
 from mlrunbook.domain.containment.taking_back import Undo, undo_plan
 from mlrunbook.domain.detection.flapping import Reopened
-from mlrunbook.domain.errors import Refused, RunbookError, Transient
+from mlrunbook.domain.errors import Refused, Transient
 from mlrunbook.domain.evaluation.outcomes import next_look_s
 from mlrunbook.domain.incident import Status
 from mlrunbook.domain.observed import ServingState
@@ -29,6 +29,7 @@ from mlrunbook.response.execution.plans import executed_containment, plan_of, re
 from mlrunbook.response.resolution import path, promotion, recovery, threshold
 from mlrunbook.response.resolution.since_fix import fixed_at, since_fix
 from mlrunbook.response.run import ACTOR, Run
+from mlrunbook.response.tried import or_none, required
 from mlrunbook.store import incidents, journal, plans, records
 
 UNDO_RULE = "containment.undo_on_verified_recovery"
@@ -110,14 +111,14 @@ def applied(run: Run, digest: str) -> None:
 def _confirm_running(run: Run, configured: list[Configure], serves: list[str]) -> None:
     """Path A: `GET .../status`. Path D: "read the threshold back from the running server"."""
     model = run.incident().model
-    seen = run.world.runtime.observe(model)
+    seen = required("the look at the model server", lambda: run.world.runtime.observe(model))
     for action in configured:
         loaded = seen.config.as_dict() if seen.config else {}
         wrong = {k: loaded.get(k) for k, v in action.settings.items() if loaded.get(k) != v}
         if wrong:
             raise Transient(f"the running server has {wrong}, not {dict(action.settings)}, loaded; waiting for its restart")
     for version in serves:
-        status = run.world.platform.status(model)
+        status = required("the status", lambda: run.world.platform.status(model))
         if status.serving_version != version:
             raise Refused(f"{model} serves {status.serving_version}, not {version}: somebody changed it after us")
 
@@ -255,7 +256,4 @@ def reopen(run: Run) -> None:
 
 
 def _observed(run: Run) -> ServingState | None:
-    try:
-        return run.world.runtime.observe(run.incident().model)
-    except RunbookError:
-        return None
+    return or_none("the look at the model server", lambda: run.world.runtime.observe(run.incident().model))

@@ -6,10 +6,13 @@ from datetime import datetime, timedelta
 
 from mlrunbook.domain.cause import Cause
 from mlrunbook.domain.errors import RunbookError
+from mlrunbook.domain.evaluation.performance import WindowMetrics
 from mlrunbook.domain.incident import IncidentType
 from mlrunbook.domain.investigation.diagnosis import Diagnosed
 from mlrunbook.domain.investigation.serving_health import is_over, trouble_of
+from mlrunbook.domain.observed import ServingStatus
 from mlrunbook.response.run import Run
+from mlrunbook.response.tried import required
 
 MINUTE = timedelta(minutes=1)
 
@@ -22,13 +25,18 @@ def recovered(run: Run, since: datetime) -> tuple[bool | None, str] | None:
     if incident.type is not IncidentType.INFRASTRUCTURE and cause not in (Cause.SERVING_INFRASTRUCTURE, Cause.BAD_ROLLOUT):
         return None
     now = run.world.now()
-    try:
+
+    def read() -> tuple[ServingStatus, WindowMetrics]:
         status, fresh = platform.status(incident.model), platform.metrics(incident.model, since=since).current
         # Failed requests are counted by the minute, and the first answers of a new process are slow: what looks bad is measured once
         # more from the first full minute on.
         full_minute = since.replace(second=0, microsecond=0) + MINUTE
         if now > full_minute and trouble_of(status, fresh, policy):
             fresh = platform.metrics(incident.model, since=full_minute).current
+        return status, fresh
+
+    try:
+        status, fresh = required("the model server's figures", read)
     except RunbookError as error:
         return None, f"the model server's figures cannot be read: {error}"
     return is_over(status, fresh, policy, since_change=now - since)

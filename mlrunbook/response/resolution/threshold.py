@@ -13,8 +13,8 @@ from mlrunbook.domain.observed import Prediction, ServingState
 from mlrunbook.domain.resolution.fix import Applied
 from mlrunbook.response.execution.plans import executed_containment
 from mlrunbook.response.measurement import metrics as measured
-from mlrunbook.response.measurement.tried import or_none
 from mlrunbook.response.run import Run
+from mlrunbook.response.tried import or_none
 from mlrunbook.store import plans
 
 REPLAY_ROWS = 4000

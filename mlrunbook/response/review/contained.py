@@ -9,8 +9,8 @@ from sqlalchemy import Connection
 from mlrunbook.domain.containment.emergency import limits_damage
 from mlrunbook.domain.containment.in_force import UNSEEN, Change, Outage, Seen, in_force, outages, over_since
 from mlrunbook.domain.incident import Incident
-from mlrunbook.response.measurement.tried import or_none
 from mlrunbook.response.run import Run
+from mlrunbook.response.tried import or_none
 from mlrunbook.store import journal, plans
 
 

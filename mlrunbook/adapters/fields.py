@@ -124,11 +124,11 @@ class Fields:
         return _readable(str(value), _TEXT_CHARS)
 
     def id(self, name: str) -> str:
-        """A version, a model, an asset: a registry that counts its versions and one that names them both give text."""
+        """A version, a model, an asset: a registry that counts its versions and one that names them both give text. None counts below 0."""
         value = self._given.get(name)
-        text = str(value) if isinstance(value, str) or _is_whole(value) else ""
+        text = str(value) if isinstance(value, str) or (_is_whole(value) and value >= 0) else ""
         if not text.strip() or len(text) > _ID_CHARS or not text.isprintable():
-            raise self.misread(name, f"a name or a whole number, 1 to {_ID_CHARS} printable characters")
+            raise self.misread(name, f"a name or a whole number from 0 on, 1 to {_ID_CHARS} printable characters")
         return text
 
     def flag(self, name: str) -> bool:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from mlrunbook.domain.communication.messages import line
-from mlrunbook.domain.errors import Fenced, RunbookError
+from mlrunbook.domain.errors import Fenced, Refused, RunbookError
 from mlrunbook.domain.observed import Missing
 
 T = TypeVar("T")
@@ -29,6 +29,16 @@ def tried(what: str, read: Callable[[], T]) -> T | Missing:
 def or_none(what: str, read: Callable[[], T]) -> T | None:
     found = tried(what, read)
     return None if isinstance(found, Missing) else found
+
+
+def required(what: str, read: Callable[[], T]) -> T:
+    """As `tried`, where nothing may be decided without it: our own errors pass, and one that nobody expected is Refused."""
+    try:
+        return read()
+    except RunbookError:
+        raise
+    except Exception as error:
+        raise Refused(unexpected(what, error).reason) from error
 
 
 def unexpected(what: str, error: Exception) -> Missing:

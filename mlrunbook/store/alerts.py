@@ -147,6 +147,15 @@ def firing_since(conn: Connection, keys: Iterable[str]) -> dict[str, datetime]:
     return {r.key: r.at for r in conn.execute(query)}
 
 
+def ended(conn: Connection, keys: Iterable[str]) -> set[str]:
+    """Of these keys, those whose alert came before and is over."""
+    is_firing = func.bool_or(alerts.c.status == "firing")
+    query = (
+        select(alerts.c.key).where(alerts.c.key == func.any(cast(list(set(keys)), ARRAY(Text)))).group_by(alerts.c.key).having(~is_firing)
+    )
+    return set(conn.execute(query).scalars())
+
+
 def silenced(conn: Connection, *, before: int | None = None, limit: int) -> list[dict[str, Any]]:
     """Alerts that came in a silence and belong to no incident, below the number `before`; those that came last first."""
     query = select(alerts).where(IN_SILENCE)

@@ -68,7 +68,7 @@ def test_datadog_s_payload_has_the_fields_that_are_read() -> None:
 
 def test_pagerduty_is_asked_for_the_events_that_are_read() -> None:
     asked = json.loads((RECEIVERS / "pagerduty.json").read_text())["webhook_subscription"]["events"]
-    assert set(asked) == {*pagerduty.OPENS, *pagerduty.RESOLVES, "incident.annotated"}
+    assert set(asked) == {*pagerduty.OPENS, *pagerduty.RESOLVES, *pagerduty.UPDATES, pagerduty.FIELDS_COME, "incident.annotated"}
 
 
 def test_the_registry_is_asked_for_events_that_are_changes() -> None:

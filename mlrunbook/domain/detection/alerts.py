@@ -52,6 +52,7 @@ class NormalisedAlert:
     starts_at: datetime
     body: Mapping[str, Any]
     start_is_stated: bool = True
+    is_update: bool = False
     part: Any = field(default=None, compare=False)  # of the message it stood in; None: the message is all about it
 
     @property
@@ -89,7 +90,7 @@ def judge(facts: Facts, policy: Policy, standings: Mapping[str, Standing], *, re
     labels = dict(facts.said) | {"alertname": name}
     kept = {"annotations": {}} | dict(facts.kept) | {"labels": labels, "level": level.value, READ: read}
     return NormalisedAlert(
-        fingerprint=facts.identity or fingerprint(named.model, facts.title),
+        fingerprint=facts.identity or fingerprint(named.model, facts.about or facts.title),
         firing=facts.firing,
         name=name,
         model=named.model,
@@ -100,6 +101,7 @@ def judge(facts: Facts, policy: Policy, standings: Mapping[str, Standing], *, re
         starts_at=facts.starts_at or facts.seen_at or received_at,
         body=kept,
         start_is_stated=facts.starts_at is not None,
+        is_update=facts.is_update,
         part=facts.part,
     )
 

@@ -31,6 +31,8 @@ class Facts:
     levels       words for how bad it is, the most telling first; empty: the labels that any alert may have say it
     unanswered   what kept the sender from measuring, in its words; "" where it measured
     starts_at    None: not said, or not the same from one message to the next
+    about        what it is known by where it has no identity: the title without what changes between messages; "": the title
+    is_update    somebody has changed something of it: that begins nothing anew where it is over
     kept         what is kept of the message beside `said`: annotations and links
     """
 
@@ -49,6 +51,8 @@ class Facts:
     starts_at: datetime | None = None
     seen_at: datetime | None = None  # when it was sent, where that is all that is said
     kept: Mapping[str, Any] = field(default_factory=dict)
+    about: str = ""
+    is_update: bool = False
     part: Any = field(default=None, compare=False)  # of the message it stood in; None: the message is all about it
 
     @property

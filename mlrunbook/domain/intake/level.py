@@ -7,6 +7,7 @@ from mlrunbook.domain.intake.words import meaning
 from mlrunbook.domain.policy.intake import LEVELS, IntakePolicy
 
 LABELS = ("severity", "priority", "level", "alert_severity", "severity_level", "sev")
+LIKE_LABELS = ("severity", "priority")
 WEAK_LABELS = ("urgency", "importance", "impact")  # they speak where nothing else does
 
 
@@ -16,7 +17,8 @@ def grade(facts: Facts, policy: IntakePolicy) -> Judged[str]:
         if level := meaning(word, policy.levels):
             return _said("it says", word, level)
     said = {name.casefold(): value for name, value in facts.said.items()}
-    for labels in (LABELS, WEAK_LABELS):
+    like = tuple(sorted(name for name in said if name not in LABELS and name.endswith(LIKE_LABELS)))  # "sloth_severity"
+    for labels in (LABELS, like, WEAK_LABELS):
         words = [(label, said[label]) for label in labels if said.get(label)]
         known = [(level, label, word) for label, word in words if (level := meaning(word, policy.levels))]
         if known:

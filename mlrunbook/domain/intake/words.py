@@ -8,7 +8,11 @@ from functools import lru_cache
 from itertools import pairwise
 
 _SEPARATORS = re.compile(r"[\W_]+")
+_ARROW = re.compile(r"\s*(?:->|=>|\u2192)\s*")
 _NOT = frozenset({"not", "non", "no", "none", "un"})
+_HUMP = re.compile(r"(?<=[a-z])(?=[A-Z])")
+_OVER = frozenset({"resolved", "recovered", "recovery", "cleared", "closed"})  # whatever it was before: "ALERT_DEGRADED_RECOVERY"
+_DENIED = _NOT | {"fail", "fails", "failed", "failing", "failure", "unable", "cannot", "never", "until", "if", "when", "unless"}
 
 
 def plain(word: str) -> str:
@@ -36,7 +40,26 @@ def meaning(said: str, words: Mapping[str, Sequence[str]]) -> str | None:
     table = _table(tuple((key, tuple(listed)) for key, listed in words.items()))
     if (whole := table.get(plain(said))) is not None:
         return whole
-    parts = [part for part in _SEPARATORS.split(said.casefold()) if part]
+    parts = _parts(said)
     pairs = [first + second for first, second in pairwise(parts)]  # "sev 1 outage"
     found = {table[part] for part in (*pairs, *parts) if part in table}
     return found.pop() if len(found) == 1 and not _NOT.intersection(parts) else None
+
+
+def state_in(said: str, words: Mapping[str, Sequence[str]], *, over: str) -> str | None:
+    """As `meaning`, of how an alert stands: the newer of "OK -> CRIT" counts, and an end said first or last counts whatever it ends.
+
+    >>> table = {"firing": ["critical", "crit"], "resolved": ["resolved", "ok"]}
+    >>> state_in("ResolvedCritical", table, over="resolved"), state_in("OK -> CRIT", table, over="resolved")
+    ('resolved', 'firing')
+    """
+    said = _ARROW.split(said)[-1]
+    found, parts = meaning(said, words), _parts(said)
+    denied = len(parts) > 1 and bool(_DENIED.intersection(parts))
+    if found is not None:
+        return None if denied and found == over else found
+    return over if parts and not denied and _OVER.intersection((parts[0], parts[-1])) else None
+
+
+def _parts(said: str) -> list[str]:
+    return [part for part in _SEPARATORS.split(_HUMP.sub(" ", said).casefold()) if part]

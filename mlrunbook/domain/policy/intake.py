@@ -15,6 +15,7 @@ from mlrunbook.domain.policy.patterns import fits
 MODEL_LABELS = ("model", "model_name", "modelname", "model_id", "modelid")  # in any case; the plainest counts first
 CHANGE_KINDS = ("deployment", "rollback", "staging", "config", "feature_store", "infrastructure", "data_pipeline")
 OWN_KEY = "mlrunbook:"  # what our pages are known by elsewhere begins with it
+_HUMP = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
 MODEL_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 VERSION_OF_TYPE = re.compile(r"[./]v?\d+(\.\d+)*$")  # CDEvents and many others end the type in its version
@@ -40,24 +41,13 @@ class StateWords:
 
     firing: tuple[str, ...] = (
         *("firing", "triggered", "trigger", "alerting", "alert", "alarm", "open", "opened", "active", "activated", "problem", "down"),
-        *("failed", "failing", "critical", "warning", "unhealthy", "started", "new", "created", "reopened", "error"),
+        *("failed", "failing", "failure", "critical", "crit", "warning", "warn", "unhealthy", "started", "new", "created", "reopened"),
+        *("error", "fired", "breached", "degraded", "unavailable", "unreachable", "offline", "acknowledged", "acknowledgement", "ack"),
+        *("escalated", "investigating", "identified", "no data", "missing data", "insufficient data", "unknown"),
     )
     resolved: tuple[str, ...] = (
-        *(
-            "resolved",
-            "resolve",
-            "recovered",
-            "recovery",
-            "ok",
-            "okay",
-            "closed",
-            "close",
-            "normal",
-            "up",
-            "cleared",
-            "inactive",
-            "deactivated",
-        ),
+        *("resolved", "resolve", "recovered", "recovery", "ok", "okay", "closed", "close", "normal", "up", "cleared", "inactive"),
+        *("deactivated", "passing", "passed", "restored"),
         *("healthy", "ended", "fixed", "done", "solved", "back to normal"),
     )
     ignored: tuple[str, ...] = ()
@@ -179,12 +169,13 @@ class EventTypes:
             "*.rolledback": "rollback",
             "*.rolled_back": "rollback",
             "*.modelversion*registered": "staging",
+            "*.model.registered": "staging",
         }
     )
     ignored: tuple[str, ...] = (
         *("*.created", "*.published", "*.packaged", "*.signed", "*.queued", "*.started", "*.finished", "*.completed", "*.succeeded"),
         *("*.requested", "*.inference.request", "*.inference.response", "*.request", "*.response", "*.logged", "*.log", "*.report"),
-        *("*.removed", "*.deleted", "*.merged", "*.heartbeat", "*.ping"),
+        *("*.removed", "*.deleted", "*.merged", "*.heartbeat", "*.ping", "*.status.changed", "*.audit.*"),
     )
 
     def __post_init__(self) -> None:
@@ -197,10 +188,16 @@ class EventTypes:
 
         >>> EventTypes().kind_of("dev.cdevents.service.deployed"), EventTypes().kind_of("com.example.Drift.detected")
         (('deployment', '*.deployed'), ('alert', '*drift*'))
+        >>> EventTypes().kind_of("Microsoft.MachineLearningServices.ModelDeployed")
+        ('deployment', '*.deployed')
         """
         lists = [dict.fromkeys(self.alerts, "alert"), self.changes, dict.fromkeys(self.ignored, "ignored")]
-        named = type_.casefold()
-        return next(((kind, pattern) for one in lists for pattern, kind in one.items() if fits(named, pattern.casefold())), None)
+        names = [type_.casefold(), _HUMP.sub(".", type_).casefold()]  # "ModelDeployed" is "model.deployed" as well
+        for one in lists:
+            for pattern, kind in one.items():
+                if any(fits(named, pattern.casefold()) for named in names):
+                    return kind, pattern
+        return None
 
 
 @dataclass(frozen=True)

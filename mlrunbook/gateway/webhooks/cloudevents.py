@@ -10,14 +10,14 @@ import base64
 import contextlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 from urllib.parse import unquote
 
 from mlrunbook.domain.detection.alerts import fingerprint
 from mlrunbook.domain.intake.facts import Facts, State
-from mlrunbook.domain.intake.words import meaning, plain
+from mlrunbook.domain.intake.words import plain, state_in
 from mlrunbook.domain.observed import Change
 from mlrunbook.domain.policy.intake import CHANGE_KINDS, VERSION_OF_TYPE, IntakePolicy
 from mlrunbook.gateway.webhooks.parsing import (
@@ -38,6 +38,7 @@ STRUCTURED, BATCH = "application/cloudevents+json", "application/cloudevents-bat
 MAX_EVENTS = 1_000  # of one batch: each is a delivery of its own, and the order in which they come counts
 REQUIRED = ("id", "source", "type")
 OVER = re.compile(r"[._-](resolved|recovered|cleared|closed|ended)$", re.IGNORECASE)
+NOTHING = ("false", "0", "0.0", "no", "none", "")
 FINDINGS = ("drift", "driftdetected", "isdrift", "datadrift", "datadriftdetected", "violations", "violationcount", "anomaly", "anomalies")
 BEGINS = re.compile(r"[._-](detected|reported|triggered|raised|opened|firing|started)$", re.IGNORECASE)  # what OVER is the other end of
 OF_SUBJECT = re.compile(r"\bmodels/(?P<model>[^/:@]+)(?:(?:/versions/|[:@])(?P<model_version>[^/:@]+))?")
@@ -69,6 +70,8 @@ def _event(event: Any, received: Received) -> Reading:
     delivery = f"{text(event['source'])} {text(event['id'])}"
     facts = replace(_facts(event, said, received), model=named)
     kind, why = _kind(event, said, received.policy)
+    if found := _found_nothing(_data(event)):
+        kind, why = "ignored", f"a report that found nothing: its {found[:50]!r} says so"
     if kind == "ignored":
         facts = replace(facts, state=State.IGNORED, state_because=why)
     if kind in CHANGE_KINDS and facts.state is not State.IGNORED:
@@ -85,14 +88,26 @@ def _kind(event: dict[str, Any], said: dict[str, str], policy: IntakePolicy) -> 
     fires, no type makes nothing."""
     if said.get("kind") in CHANGE_KINDS and said.get("ref"):
         return said["kind"], f"its data says kind {said['kind']}"
-    found = next((name for name in said if plain(name) in FINDINGS and said[name].casefold() in ("false", "0", "no", "none")), None)
-    if found is not None:
-        return "ignored", f"a report that found nothing: its {found[:50]!r} is {said[found]!r}"
     if any(state is State.FIRING for state, _ in _states(said, policy)) or said.get("alertname"):
         return "alert", ""
     kind, pattern = policy.cloudevents.kind_of(VERSION_OF_TYPE.sub("", text(event["type"]))) or ("alert", "")
     where = kind if kind == "ignored" else "changes"
     return kind, f"its type fits intake.cloudevents.{where} {pattern!r}"
+
+
+def _found_nothing(data: Any) -> str:
+    """Of a report that looked for drift or violations and says of all that there is none: the field that says so; else ""."""
+    found = list(_findings(data))
+    return "" if any(is_found for _, is_found in found) else next((name for name, _ in found), "")
+
+
+def _findings(data: Any, depth: int = 3) -> Iterator[tuple[str, bool]]:
+    """(the field, whether something was found)."""
+    for name, value in data.items() if isinstance(data, dict) and depth else ():
+        if plain(str(name)) in FINDINGS and not isinstance(value, dict):
+            yield from ((text(name), text(one).casefold() not in NOTHING) for one in (value if isinstance(value, list) else [value]))
+        else:
+            yield from _findings(value, depth - 1)
 
 
 def _facts(event: dict[str, Any], said: dict[str, str], received: Received) -> Facts:
@@ -118,7 +133,8 @@ def _facts(event: dict[str, Any], said: dict[str, str], received: Received) -> F
 def _states(said: Mapping[str, str], policy: IntakePolicy) -> list[tuple[State, str]]:
     """What its fields say about how it stands, as far as policy knows the words, and how they say it."""
     words = words_of_state(policy)
-    found = [(name, said[name], meaning(said[name], words)) for name in ("status", "state") if said.get(name)]
+    named = {name.casefold(): value for name, value in said.items()}
+    found = [(name, named[name], state_in(named[name], words, over=State.RESOLVED)) for name in ("status", "state") if named.get(name)]
     return [(State(state), f"its {name} is {word[:50]!r}, which intake.states.{state} lists") for name, word, state in found if state]
 
 

@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any
 
 from mlrunbook.domain.intake.facts import Facts, State
-from mlrunbook.domain.intake.words import meaning, plain
+from mlrunbook.domain.intake.words import plain, state_in
 from mlrunbook.domain.policy.expressions import Steps, TooMuch, Unreadable, search
 from mlrunbook.domain.policy.intake import DEFAULT_MAPPING, EXPRESSIONS, GenericMapping, IntakePolicy
 from mlrunbook.gateway.webhooks import sns
@@ -79,7 +79,7 @@ def _facts(part: Any, mapping: str, fields: GenericMapping, words: Mapping[str, 
                 raise Unreadable(f"`{name}`: {error}") from error
             found[name], unread[name] = None, str(error)
     status = text(found["status"])
-    state = meaning(status, words) if status else State.FIRING
+    state = state_in(status, words, over=State.RESOLVED) if status else State.FIRING
     if state is None:
         return f"the status {status[:50]!r} is no word of intake.generic or intake.states: list it as firing, resolved or ignored"
     return Facts(

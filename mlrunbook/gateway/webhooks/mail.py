@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import logging
 import re
+from collections.abc import Mapping
 from email.header import decode_header, make_header
 from typing import Any
 
@@ -22,7 +23,8 @@ from mlrunbook.base.edge import Edge, Limits, address_of
 from mlrunbook.base.tokens import Identity, Scope
 from mlrunbook.domain.errors import Invalid, NotApproved, RunbookError
 from mlrunbook.domain.intake.facts import Facts, State
-from mlrunbook.domain.intake.words import meaning
+from mlrunbook.domain.intake.level import LABELS
+from mlrunbook.domain.intake.words import meaning, plain, state_in
 from mlrunbook.domain.policy.intake import IntakePolicy
 from mlrunbook.gateway.webhooks import mail_parsing
 from mlrunbook.gateway.webhooks.ingest import ingest, received
@@ -45,12 +47,18 @@ END_OF_HEADER = re.compile(rb"\r?\n\r?\n")
 SUBJECT = re.compile(rb"^subject:(.*(?:\n[ \t].*)*)", re.IGNORECASE | re.MULTILINE)
 TOKEN = mail_parsing.TOKEN
 FIELD = re.compile(r"^\s*([A-Za-z][A-Za-z _-]{0,30}?)\s*[:=]\s*(\S.*)$")
+_WORDS = r"(?P<word>[A-Za-z]+(?:[ _-][A-Za-z]+)?)"
+# Where a subject says how the alert stands, the most telling first.
+SEV = re.compile(r"\bSev[ -]?\d\b|(?<=[\[(])P\d(?=[\])])", re.IGNORECASE)
+NO_LEVEL = ("alert", "alarm", "problem", "high", "highest", "average", "medium")  # said of any alert, or of what it measures
 STATUS_PLACES = (
-    re.compile(
-        r"^\W*(?:(?:re|fwd?|aw|wg)\s*:\s*)*(?P<word>[A-Za-z]+(?:[ _-][A-Za-z]+)?)\s*(?::\d*|\s-\s|\|)", re.IGNORECASE
-    ),  # "ALARM: ..."
-    re.compile(r"[\[(]\s*(?P<word>[A-Za-z]+(?:[ _-][A-Za-z]+)?)(?::\d+)?\s*[\])]"),  # "[FIRING:1] ..."
+    re.compile(r"\b[A-Z]+\s*(?:->|=>|\u2192)\s*(?P<word>[A-Z]+)\b"),  # "OK -> CRIT"
+    # "ALARM: ...", "Resolved in 5m: ...", "Fired:Sev1 ...", "[Monitor Alert] Recovered: ..."
+    re.compile(rf"^(?:\W*(?:re|fwd?|aw|wg)\s*:)*\s*(?:\[[^\]]*\]\s*)*\W*{_WORDS}(?: in [\dhms ]+)?\s*(?::\d*|\s-\s|\|)", re.IGNORECASE),
+    re.compile(rf"[\[(]\s*{_WORDS}(?::\d+)?\s*[\])]"),  # "[FIRING:1] ..."
+    re.compile(r"^\W*(?P<word>PROBLEM|RECOVERY)\b"),  # Nagios: "** RECOVERY Service Alert: ..."
     re.compile(r"\b(?:is|are|now)\s+(?P<word>[A-Za-z]+)\b"),  # "Monitor is DOWN: ..."
+    re.compile(r"\s(?P<word>Up|Down|Warning|Error)\s+\([^)]*\)"),  # PRTG: "... (HTTP) Down (timeout)"
 )
 
 
@@ -59,10 +67,12 @@ def read(received: Received) -> list[Reading]:
     payload = received.payload
     if not isinstance(payload, dict) or not isinstance(payload.get("text"), str):
         return nothing_of(received, "not a mail")
+    if text(payload.get("auto_submitted")).casefold().startswith("auto-replied"):
+        return [Reading(passed_over="an automatic reply")]  # RFC 3834: somebody is on holiday
     subject, fields = text(payload.get("subject")), _fields(payload["text"])
     origin = {"subject": subject, "from": text(payload.get("from"))}
-    title, state, because = titled(subject, received.policy)
-    if (word := fields.get("status")) and (told := meaning(word, words_of_state(received.policy))):
+    title, state, because, words = titled(subject, received.policy)
+    if (word := fields.get("status")) and (told := state_in(word, words_of_state(received.policy), over=State.RESOLVED)):
         state, because = told, f"its line Status is {word[:50]!r}, which intake.states.{told} lists"
     title = fields.get("alertname") or fields.get("alert") or re.sub(r"\W+", " ", title).strip() or "alert"
     facts = Facts(
@@ -70,6 +80,8 @@ def read(received: Received) -> list[Reading]:
         state=State(state),
         state_because=because,
         title=title,
+        about="" if fields.get("alertname") or fields.get("alert") else _without(subject, received.policy),
+        levels=_levels(words, fields, received.policy),
         said=origin | fields,
         summary=fields.get("summary") or subject,
         model_version=fields.get("model_version") or fields.get("version") or "",
@@ -80,15 +92,41 @@ def read(received: Received) -> list[Reading]:
     return [Reading([facts], delivery_id=delivery)]
 
 
-def titled(subject: str, policy: IntakePolicy) -> tuple[str, str, str]:
-    """(the subject without the word that says how it stands, firing or resolved, what decided that). Only a word in brackets, at the
-    beginning or after "is" counts: "check of pumps NOT OK" is no end."""
-    for place in STATUS_PLACES:
-        for match in place.finditer(subject):
-            if (state := meaning(match["word"], words_of_state(policy))) is not None:
-                because = f"its subject says {match['word']!r}, which intake.states.{state} lists"
-                return f"{subject[: match.start()]} {subject[match.end() :]}", state, because
-    return subject, State.FIRING, "nothing in its subject says that it is over"
+def titled(subject: str, policy: IntakePolicy) -> tuple[str, str, str, tuple[str, ...]]:
+    """(the subject without the word that says how it stands, firing or resolved, what decided that, the words that say how bad it is).
+    Only a word in its place counts, in brackets, at the beginning or after "is": "check of pumps NOT OK" is no end."""
+    table, found = words_of_state(policy), _found(subject)
+    levels = tuple(word for word in (*(match["word"] for match in found), *SEV.findall(subject)) if _is_level(word, policy))
+    for match in found:
+        if (state := state_in(match["word"], table, over=State.RESOLVED)) is not None:
+            because = f"its subject says {match['word']!r}, which intake.states.{state} lists"
+            return f"{subject[: match.start()]} {subject[match.end() :]}", state, because, levels
+    return subject, State.FIRING, "nothing in its subject says that it is over", levels
+
+
+def _is_level(word: str, policy: IntakePolicy) -> bool:
+    """Whether it surely says how bad it is. "F1 is low" does not: nobody's page is left out because of an adjective."""
+    return plain(word) not in NO_LEVEL and meaning(word, policy.levels) in ("critical", "warning")
+
+
+def _levels(words: tuple[str, ...], fields: Mapping[str, str], policy: IntakePolicy) -> tuple[str, ...]:
+    """Of the subject, then of a line `State:`; where a line says the severity, that counts."""
+    if any(fields.get(name) for name in LABELS):
+        return ()
+    return (*words, fields["state"]) if _is_level(fields.get("state", ""), policy) else words
+
+
+def _found(subject: str) -> list[re.Match[str]]:
+    return [match for place in STATUS_PLACES for match in place.finditer(subject)]
+
+
+def _without(subject: str, policy: IntakePolicy) -> str:
+    """What stays the same from the first mail to the last: all but the words that say how it stands and how bad it is."""
+    table, kept = words_of_state(policy), list(subject)
+    for match in _found(subject):
+        if state_in(match["word"], table, over=State.RESOLVED) or _is_level(match["word"], policy):
+            kept[match.start() : match.end()] = " " * (match.end() - match.start())
+    return re.sub(r"\W+", " ", "".join(kept)).strip()
 
 
 def _fields(lines: str) -> dict[str, str]:

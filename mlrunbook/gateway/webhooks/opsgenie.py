@@ -24,6 +24,7 @@ from mlrunbook.gateway.webhooks.parsing import (
 
 FIRING = ("create", "acknowledge", "unacknowledge", "escalate", "addtags", "updatedetails", "updatepriority", "updatemessage")
 RESOLVED = ("close", "delete")
+UPDATES = ("addtags", "updatedetails", "updatepriority", "updatemessage")
 
 
 def read(received: Received) -> list[Reading]:
@@ -57,6 +58,7 @@ def read(received: Received) -> list[Reading]:
         said=fields | said,
         summary=text(alert.get("message")),
         starts_at=time(alert.get("createdAt")),
+        is_update=action in UPDATES,
         kept={"annotations": fields},
     )
     return [Reading([facts], words=words)]

@@ -31,6 +31,7 @@ from mlrunbook.gateway.webhooks.parsing import (
 
 OPENS = ("incident.triggered", "incident.acknowledged", "incident.reopened", "incident.escalated", "incident.unacknowledged")
 RESOLVES = ("incident.resolved",)
+UPDATES = ("incident.priority_updated", "incident.service_updated")  # what may change how bad it is, or what it is about
 FIELDS_COME = "incident.custom_field_values.updated"
 
 
@@ -67,9 +68,10 @@ def _event(received: Received, event: dict[str, Any]) -> list[Reading]:
             said=_custom_fields(data),
             summary="a PagerDuty incident",
             seen_at=time(event.get("occurred_at")),
+            is_update=True,
         )
         return [Reading([facts], delivery_id=number)]
-    if kind not in OPENS + RESOLVES or _is_merge(data):  # a ping, a new priority, a status update: nothing to do here
+    if kind not in OPENS + RESOLVES + UPDATES or _is_merge(data):  # a ping, a status update: nothing to do here
         why = "a merged incident goes on as another" if _is_merge(data) else f"PagerDuty's {kind} neither opens nor ends anything"
         return [Reading(passed_over=why, delivery_id=number)]
     identity, own = text(data.get("id")), own_incident(text(data.get("incident_key")))
@@ -111,9 +113,10 @@ def _facts(data: dict[str, Any], kind: str, identity: str) -> Facts:
     said = {name: value for name, value in said.items() if value}
     return Facts(
         identity=identity,
-        state=State.FIRING if kind in OPENS else State.RESOLVED,
+        state=State.RESOLVED if kind in RESOLVES else State.FIRING,
         state_because=f"its event_type is {kind}",
         identified_by="id",
+        is_update=kind in UPDATES,
         title=said.get("title", ""),
         said=said,
         summary=said.get("title") or "a PagerDuty incident",

@@ -73,7 +73,7 @@ def read(received: Received, sent: Mapping[str, Any]) -> list[Reading]:
         return [Reading(unusable=[Unusable(kept, why)])]
     own = own_incident(identity)
     words = [_acknowledged(sent, identity, own)] if action == "acknowledge" else []
-    if own or (action == "acknowledge" and not isinstance(said, dict)):
+    if own or (action == "acknowledge" and not said):
         return [Reading(words=words, part=kept)]
     return [Reading([_facts(sent, identity, state)], words=words, part=kept)]
 

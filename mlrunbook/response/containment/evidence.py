@@ -7,6 +7,7 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
 from mlrunbook.base.concurrent_reads import read_all
@@ -18,6 +19,7 @@ from mlrunbook.ports import MISSING
 from mlrunbook.response.containment import breach
 from mlrunbook.response.measurement import recent_changes
 from mlrunbook.response.run import Run
+from mlrunbook.response.tried import required
 from mlrunbook.response.world import World
 from mlrunbook.store import alerts, evidence, records, timeline
 
@@ -83,12 +85,13 @@ def _collect(run: Run, within_s: float) -> Bundle:
     if grave:
         since = world.now() - CHANGES_BACK
         sources["changes.json"] = lambda: [asdict(c) for c in recent_changes.of_model(world, model, since=since)]
-        sources[RUNTIME] = lambda: world.runtime.preserve(model)
+        sources[RUNTIME] = lambda: dict(world.runtime.preserve(model))
     else:
         sources["model-server.log"] = lambda: world.runtime.logs(model, tail=LOG_LINES)
     files: list[File] = []
     missing: dict[str, str] = {}
-    for name, found in read_all(sources, within_s=within_s).items():
+    guarded = {name: partial(required, f"the reading of {name}", read) for name, read in sources.items()}
+    for name, found in read_all(guarded, within_s=within_s).items():
         if isinstance(found, RunbookError):
             missing[name] = str(found)
         elif name == RUNTIME:

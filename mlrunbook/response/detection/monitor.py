@@ -17,7 +17,7 @@ from sqlalchemy import Connection, text
 from mlrunbook.domain.detection import alert_rules
 from mlrunbook.domain.detection.alert_rules import Judged, Seen, ServerSeen
 from mlrunbook.domain.detection.alerts import NormalisedAlert
-from mlrunbook.domain.errors import NotFound, RunbookError
+from mlrunbook.domain.errors import NotFound
 from mlrunbook.domain.evaluation.performance import ModelMetrics, WindowMetrics
 from mlrunbook.domain.evaluation.probing import Probing, judge_probing
 from mlrunbook.domain.investigation import findings as checks
@@ -26,7 +26,7 @@ from mlrunbook.domain.observed import FeatureServerAnswer, Missing, Prediction, 
 from mlrunbook.response.lifecycle.alert_intake import AlertBatch, take_in_alerts
 from mlrunbook.response.measurement import feature_store, recent_changes
 from mlrunbook.response.measurement import metrics as measured
-from mlrunbook.response.tried import tried
+from mlrunbook.response.tried import or_none, tried
 from mlrunbook.response.world import World
 from mlrunbook.store import alerts as known_alerts
 from mlrunbook.store import rule_states
@@ -147,10 +147,8 @@ def _server(world: World, status: ServingStatus, store: FeatureServerAnswer | Mi
 
 
 def _stopped_on_purpose(world: World, model: str) -> bool:
-    try:
-        return world.runtime.observe(model).replicas == 0
-    except RunbookError:  # nobody can tell: then it is an outage
-        return False
+    seen = or_none("the look at the model server", lambda: world.runtime.observe(model))
+    return seen is not None and seen.replicas == 0  # where nobody can tell, it is an outage
 
 
 def _to_tell(conn: Connection, what: Seen, judged: list[Judged], now: datetime) -> Iterable[NormalisedAlert]:

@@ -100,7 +100,7 @@ def homes_of(
     _one_at_a_time(conn, {alert.model for alert in batch.alerts})
     told = known.going_on(conn, batch.alerts)
     homes: dict[int, str] = {}  # by the place in the batch
-    for group in _groups(policy, batch, [(n, a) for n, a in enumerate(told) if a.firing], standings or {}):
+    for group in _groups(policy, batch, [(n, a) for n, a in enumerate(told) if a.firing and not known.is_over(a)], standings or {}):
         homes |= _take_in_group(conn, policy, group, known, hold, now=now)
     homes |= _note_resolved(conn, source, known, [(n, a) for n, a in enumerate(told) if not a.firing], now=now)
     known.write(conn, now=now)

@@ -36,6 +36,7 @@ class KnownAlerts:
     family_of: Callable[[NormalisedAlert], str]
     families: Sequence[str]
     _stored: dict[tuple[str, datetime], Stored] = field(default_factory=dict)
+    _over: set[str] = field(default_factory=set)
     _incidents: dict[str, Incident] = field(default_factory=dict)
     _told: dict[tuple[str, datetime], Told] = field(default_factory=dict)
     _names: dict[tuple[str, datetime], list[Identity]] = field(default_factory=dict)
@@ -47,18 +48,25 @@ class KnownAlerts:
         searching = [a for a in told if not (a.start_is_stated and a.firing) and not self._stored_as(a)]
         keys = {i.key for a in searching for fingerprint in self._fingerprints(a) for i in self._named(fingerprint, a)}
         since = alerts.firing_since(conn, keys) if keys else {}
+        updated = {identity.key for alert in told if alert.is_update for identity in self._identities(alert)}
+        self._over = alerts.ended(conn, updated) if updated else set()
         moved = [self._started(a, since) if any(a is one for one in searching) else a for a in told] if since else list(told)
         self._look_up(conn, [alert for alert, before in zip(moved, told, strict=True) if alert is not before])
         return moved
 
     def _stored_as(self, alert: NormalisedAlert) -> list[Identity]:
-        names = (identity for fingerprint in self._fingerprints(alert) for identity in self._named(fingerprint, alert))
-        return [identity for identity in names if identity.at in self._stored]
+        return [identity for identity in self._identities(alert) if identity.at in self._stored]
+
+    def _identities(self, alert: NormalisedAlert) -> list[Identity]:
+        return [identity for fingerprint in self._fingerprints(alert) for identity in self._named(fingerprint, alert)]
 
     def _started(self, alert: NormalisedAlert, since: Mapping[str, datetime]) -> NormalisedAlert:
-        names = (identity for fingerprint in self._fingerprints(alert) for identity in self._named(fingerprint, alert))
-        starts_at = next((since[identity.key] for identity in names if identity.key in since), alert.starts_at)
+        starts_at = next((since[identity.key] for identity in self._identities(alert) if identity.key in since), alert.starts_at)
         return replace(alert, starts_at=starts_at) if starts_at != alert.starts_at else alert
+
+    def is_over(self, alert: NormalisedAlert) -> bool:
+        """An update of what has ended, such as a note on its cause: it begins nothing."""
+        return alert.is_update and any(identity.key in self._over for identity in self._identities(alert))
 
     def recall(self, alert: NormalisedAlert) -> Recalled:
         """What fires. A sender that gives alerts on two models, or of two kinds of failure, one fingerprint must not hide the second; and

@@ -27,6 +27,7 @@ from mlrunbook.response.communication.notifications import send_to_stakeholders
 from mlrunbook.response.lifecycle.reopening import discard
 from mlrunbook.response.measurement import recent_changes
 from mlrunbook.response.run import ACTOR
+from mlrunbook.response.tried import required
 from mlrunbook.response.world import World
 from mlrunbook.store import incidents, leases, outbox, records, timeline
 
@@ -79,7 +80,7 @@ def _measure(world: World, incident: Incident, item: outbox.Item, closed_at: dat
         until = min([world.now(), *changed, *(min(i.started_at or i.detected_at, i.detected_at) for i in later)])
         if until <= since:
             return RecoveryVerdict(None, "something else changed as soon as it was closed")
-        seen = world.platform.metrics(incident.model, since=since, until=until)
+        seen = required("the metrics", lambda: world.platform.metrics(incident.model, since=since, until=until))
     except (NotFound, Refused) as error:
         return RecoveryVerdict(None, f"it cannot be measured: {error}")
     rewritten = judge_rewrites(seen, world.policy.severity.outcomes)

@@ -29,6 +29,7 @@ from mlrunbook.response.execution.plans import apply_action
 from mlrunbook.response.investigation.rollback_target import serving_threshold
 from mlrunbook.response.plan_state import is_rejected
 from mlrunbook.response.run import Run
+from mlrunbook.response.tried import required
 from mlrunbook.response.world import World
 from mlrunbook.store import journal, leases, plans, records
 
@@ -69,7 +70,7 @@ def wanted(run: Run) -> RetrainingDecided | None:
     path = request.path if request else diagnosis.path if diagnosis else None
     if path != Path.RETRAIN:
         return None
-    decided = _decide(run, request, diagnosis.cause if diagnosis else None)
+    decided = _decided(run, request, diagnosis.cause if diagnosis else None)
     with run.write() as conn:
         if standing := records.recall(conn, run.incident_id, RetrainingDecided):
             return standing
@@ -80,8 +81,20 @@ def wanted(run: Run) -> RetrainingDecided | None:
         return run.keep(conn, decided)
 
 
+def _decided(run: Run, request: Request | None, cause: Cause | None) -> RetrainingDecided:
+    """Versions or a log that nobody can read are no reason to end without a plan: what is known goes to a person."""
+    try:
+        return required("the choice of training data", lambda: _decide(run, request, cause))
+    except Invalid:
+        raise
+    except Refused as error:
+        why = f"the training data cannot be chosen: {error}. Correct it, then start deployment `retrain`"
+        return RetrainingDecided(None, why, cause=cause)
+
+
 def _decide(run: Run, request: Request | None, cause: Cause | None) -> RetrainingDecided:
-    now, existing = run.world.now(), run.world.platform.versions(run.incident().model)
+    now = run.world.now()
+    existing = run.world.platform.versions(run.incident().model)
     window = (_window_asked(request, now) if request else None) or _window_found(run, existing, cause, now)
     if window is None:
         why = "too few failures are known to train on some and hold out others: wait for outcomes, then start deployment `retrain`"
@@ -266,7 +279,7 @@ def _look_until_decided(run: Run, look: Callable[[], tuple[bool, R]], *, since: 
     deadline = time.monotonic() + run.world.patience_s
     give_up_at = since + timedelta(minutes=run.world.policy.retraining.shadow_give_up_min)
     while True:
-        decided, seen = look()
+        decided, seen = required("the look at the candidate", look)
         if decided or run.world.now() >= give_up_at:
             return True, seen
         if time.monotonic() >= deadline:

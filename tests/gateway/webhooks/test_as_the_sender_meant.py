@@ -18,7 +18,7 @@ from mlrunbook.domain.policy.policy import Policy
 from mlrunbook.gateway.webhooks import mail_parsing, registry
 from mlrunbook.gateway.webhooks.ingest import ingest, received
 from mlrunbook.response.world import World
-from mlrunbook.store import incidents, quarantine, recent_changes, timeline
+from mlrunbook.store import alerts, incidents, quarantine, recent_changes, timeline
 from tests.gateway.conftest import Away, Clock, world_on
 
 STARTED = "2026-03-02T09:00:00Z"
@@ -73,6 +73,16 @@ class Desk:
     def only(self) -> Any:
         [one] = self.incidents
         return one
+
+    @property
+    def told(self) -> list[str]:
+        with self.world.transaction() as conn:
+            return [e.text for i in self.incidents for e in timeline.read(conn, i.id)]
+
+    @property
+    def alert_status(self) -> list[str]:
+        with self.world.transaction() as conn:
+            return [row["status"] for i in self.incidents for row in alerts.of_incident(conn, i.id)]
 
     @property
     def ends(self) -> int:

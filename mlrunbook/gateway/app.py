@@ -90,7 +90,7 @@ def _on_no_such_path(request: Request, error: Exception) -> JSONResponse:
     if isinstance(error, RunbookError):
         return web.problem_of(error)
     said, path = str(getattr(error, "detail", "Not Found")), request.url.path
-    if path.startswith("/webhooks"):
+    if path.startswith("/webhooks") and said == "Not Found":  # else the door itself says what is missing
         known = [*FORMATS, pagerduty_door.PATH.rpartition("/")[2]]
         asked = path.removeprefix("/webhooks").strip("/")[:100]
         meant = get_close_matches(asked.casefold(), known, n=1)

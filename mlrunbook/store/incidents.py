@@ -207,9 +207,9 @@ def classify(conn: Connection, incident_id: str, found: Classification, *, why: 
     return get(conn, incident_id)
 
 
-def acknowledge(conn: Connection, incident_id: str, *, by: str, now: datetime, role: str | None = None) -> Incident:
+def acknowledge(conn: Connection, incident_id: str, *, by: str, now: datetime, role: str | None = None, key: str = "") -> Incident:
     """Record who has it. The first one counts for the response time; a later one is a hand-over on the timeline. Said again by the
-    same person it adds nothing, unless the incident was opened again since."""
+    same person it adds nothing, unless the incident was opened again since. `key` names the sender's message: see `timeline.is_said`."""
     incident = get(conn, incident_id, lock=True)
     said = timeline.of_kind(conn, incident_id, "acknowledged", after=timeline.began(conn, incident_id))
     if said and incident.acknowledged_by == by:
@@ -218,7 +218,9 @@ def acknowledge(conn: Connection, incident_id: str, *, by: str, now: datetime, r
     changes: dict[str, Any] = {"acknowledged_by": by} | ({"acknowledged_at": now} if first else {})
     _set(conn, incident_id, **changes)
     words = f"Handed over from {incident.acknowledged_by} to {by}" if said else f"Acknowledged by {by}"
-    timeline.append(conn, incident_id, "acknowledged", words, actor=by, at=now, data={"role": role} if role else None)
+    timeline.append(
+        conn, incident_id, "acknowledged", words, actor=by, at=now, data=({"role": role} if role else {}) | ({"key": key} if key else {})
+    )
     return get(conn, incident_id)
 
 

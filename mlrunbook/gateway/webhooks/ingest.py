@@ -292,11 +292,11 @@ def _take_word(conn: Connection, letter: Letter, word: ExternalNote, *, now: dat
         incident = None
     if incident is None or not letter.sender.may_see(incident.model):
         return None
-    is_fresh = word.at is None or now - word.at <= webhook_deliveries.KEPT  # of an older one nobody knows any more whether it came before
-    if word.kind == "acknowledged" and letter.sender.secret and is_fresh:
-        if incident.status.is_open:
-            acknowledge(conn, incident.id, by=word.by, role=Role.ONCALL_ML_ENGINEER, now=now)
-    elif letter.sender.secret and word.kind != "acknowledged":
+    if word.kind == "acknowledged" and letter.sender.secret:
+        # A copy of the message counts no second time, however much later: the incident may have been opened again since.
+        if incident.status.is_open and not timeline.is_said(conn, incident.id, "acknowledged", word.key):
+            acknowledge(conn, incident.id, by=word.by, role=Role.ONCALL_ML_ENGINEER, now=now, key=word.key)
+    elif letter.sender.secret:
         note_once(conn, incident.id, source, clean(word.text, 1000), word.key, now=now)
     else:
         note_once(conn, incident.id, source, _unproven(letter, word), f"unproven:{word.key}"[:300], now=now)
@@ -308,7 +308,7 @@ def _unproven(letter: Letter, word: ExternalNote) -> str:
         return clean(f"Not proven, said by {letter.sender.name}: {word.text}", 1000)
     said = f"{letter.sender.name} says that {word.by} acknowledged it. That does not count, and pages go on"
     variable = f"MLRUNBOOK_WEBHOOK_SECRET_{letter.form.name.upper()}"
-    return f"{said}: only a fresh message that the secret of {letter.form.name} proves ends them (set {variable})"
+    return f"{said}: only a message that the secret of {letter.form.name} proves ends them (set {variable})"
 
 
 def replay(world: World, form: Format, number: int) -> Receipt:

@@ -38,8 +38,8 @@ def read(received: Received) -> list[Reading]:
     own = own_incident(text(alert.get("alias")))
     words = []
     if action == "acknowledge":
-        who, at = person_in("Opsgenie", alert.get("username")), time(alert.get("updatedAt"))
-        words = [ExternalNote("acknowledged", who, "", key, own, identity, at)]
+        who = person_in("Opsgenie", alert.get("username"))
+        words = [ExternalNote("acknowledged", who, "", key, own, identity)]
     elif action == "addnote":
         words = [ExternalNote("note", by, f"{by} noted in Opsgenie: {text(alert.get('note'), 1000)}", key, own, identity)]
     elif own and action in RESOLVED:

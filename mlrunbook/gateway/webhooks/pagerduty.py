@@ -78,7 +78,7 @@ def _event(received: Received, event: dict[str, Any]) -> list[Reading]:
     words = []
     if kind == "incident.acknowledged":
         who = person_in("PagerDuty", within(event, "agent", "summary"))
-        words = [ExternalNote("acknowledged", who, "", f"pagerduty:{number}", own, identity, time(event.get("occurred_at")))]
+        words = [ExternalNote("acknowledged", who, "", f"pagerduty:{number}", own, identity)]
     elif own and kind in RESOLVES:
         words = [ExternalNote("note", by, f"{by} resolved the page in PagerDuty", f"pagerduty:{number}", own, identity)]
     if own:

@@ -79,7 +79,6 @@ class ExternalNote:
     key: str  # said once
     incident_id: str | None = None
     fingerprint: str | None = None
-    at: datetime | None = None  # when it was done or written there, as far as the sender says
 
 
 @dataclass(frozen=True)

@@ -76,9 +76,9 @@ def _waits(conn: Connection, incident: Incident, role: Role) -> bool:
 # --- an answer
 
 
-def acknowledge(conn: Connection, incident_id: str, *, by: str, role: str | None, now: datetime) -> Incident:
+def acknowledge(conn: Connection, incident_id: str, *, by: str, role: str | None, now: datetime, key: str = "") -> Incident:
     """Somebody has it: the paging of that role and the response deadline end, the ladder to the others goes on."""
-    incident = incidents.acknowledge(conn, incident_id, by=by, role=role, now=now)
+    incident = incidents.acknowledge(conn, incident_id, by=by, role=role, now=now, key=key)
     outbox.cancel(conn, now=now, incident_id=incident_id, kinds=(RESPONSE,))
     if role:
         outbox.cancel(conn, now=now, incident_id=incident_id, kinds=("page",), key_prefix=f"page:{incident_id}:{role}:")

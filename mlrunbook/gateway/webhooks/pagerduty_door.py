@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from anyio import to_thread
 from fastapi import APIRouter, Depends, Request
 from fastapi.responses import JSONResponse
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
@@ -49,6 +49,7 @@ class Refusal(BaseModel):
     status: str
     message: str
     errors: list[str]
+    detail: str = Field(description="The same as everywhere here")
 
 
 @dataclass(frozen=True)
@@ -114,7 +115,7 @@ class _AnsweredAsPagerDuty(AuthenticatedRoute):
 
 def _refused(status: int, *errors: str, headers: Mapping[str, str] | None = None) -> JSONResponse:
     said = {"status": "invalid event" if status < 500 else "error", "message": INVALID if status == 400 else HTTPStatus(status).phrase}
-    return JSONResponse(said | {"errors": list(errors)}, status, headers)
+    return JSONResponse(said | {"errors": list(errors), "detail": "; ".join(errors)}, status, headers)
 
 
 def _documented(description: str) -> dict[str, Any]:

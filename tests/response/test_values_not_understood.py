@@ -13,14 +13,14 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import Engine
 
-from mlrunbook.domain.incident import IncidentType, Severity, Status
+from mlrunbook.domain.incident import Severity, Status
 from mlrunbook.domain.records import Record
 from mlrunbook.response.world import World
 from mlrunbook.store import timeline
 from tests import answering_platform as answering
-from tests.fakes import MODEL, Clock, FileWorld, LedgerNotifier, empty_store, world_of
+from tests.fakes import MODEL, Clock, FileWorld, empty_store, world_of
 from tests.response.carrying import PENDING, carry
-from tests.response.people import deliver, incident_of, recorded, report
+from tests.response.people import incident_of, recorded, report
 
 READ = ("status", "metrics", "predictions/logs", "changes", "versions", "replay", "work-orders", "schedules")
 NEVER_UNDERSTOOD = (math.nan, math.inf, None, ["x"], {"a": 1}, -1, -(10**30), 10**30, 1e300)
@@ -138,46 +138,6 @@ def test_an_error_that_nobody_expected_in_one_check_leaves_its_items_unknown(
         said = " ".join(row.text for row in timeline.read(conn, incident_id))
     assert "Traceback" not in said
     assert bool(broken) == ("Check left out" in said)
-
-
-ASKED = (
-    "status", "metrics", "prediction_log", "changes", "versions", "replay", "work_orders", "feature_schedules",
-    "observe", "read_config", "instances", "resources", "revisions", "logs", "dry_run", "preserve",
-)  # fmt: skip
-
-
-@pytest.mark.parametrize("read", ASKED)
-@pytest.mark.parametrize("kind", ["a release that flags everything"])
-def test_an_adapter_that_fails_in_a_way_that_nobody_expected_keeps_no_incident_from_its_plan(
-    world: World, file_world: FileWorld, notifier: LedgerNotifier, kind: str, read: str
-) -> None:
-    INCIDENTS[kind](file_world)
-
-    def fail(*_: Any, **how: Any) -> Any:
-        raise KeyError("a field that this adapter counts on")
-
-    setattr(file_world, read, fail)
-    incident_id = report(world, Severity.CRITICAL, IncidentType.SECURITY if read == "preserve" else IncidentType.PERFORMANCE_DEGRADATION)
-    carry(world, incident_id, "run-1")
-    deliver(world)
-    assert recorded(world, incident_id, Record.DIAGNOSIS)
-    assert recorded(world, incident_id, Record.RESOLUTION_PLAN)
-    assert not any("the flow failed" in page.body for page in notifier.pages())
-    if read in ("status", "observe"):
-        assert not file_world.applied.keys() & {"rollback", "route:v1.5.0"}, "nothing goes by what was not read"
-
-
-def test_supervisors_hear_of_a_safety_risk_although_the_work_orders_cannot_be_read(
-    world: World, file_world: FileWorld, notifier: LedgerNotifier
-) -> None:
-    file_world.set(bad_versions={"v2.0.0": "dangerous"})
-    file_world.work_orders = lambda *_, **__: 1 / 0  # type: ignore[method-assign,assignment,return-value]
-    incident_id = report(world, Severity.CRITICAL)
-    carry(world, incident_id, "run-1")
-    deliver(world)
-    sent = [m for m in notifier.sent if "[SAFETY]" in m.subject]
-    assert sent
-    assert all("in the maintenance system" in m.body for m in sent)
 
 
 def test_a_check_that_an_unexpected_error_stops_is_named_in_the_review(world: World, file_world: FileWorld) -> None:

@@ -7,7 +7,6 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from datetime import timedelta
-from functools import partial
 from typing import Any
 
 from mlrunbook.base.concurrent_reads import read_all
@@ -19,7 +18,6 @@ from mlrunbook.ports import MISSING
 from mlrunbook.response.containment import breach
 from mlrunbook.response.measurement import recent_changes
 from mlrunbook.response.run import Run
-from mlrunbook.response.tried import required
 from mlrunbook.response.world import World
 from mlrunbook.store import alerts, evidence, records, timeline
 
@@ -90,8 +88,7 @@ def _collect(run: Run, within_s: float) -> Bundle:
         sources["model-server.log"] = lambda: world.runtime.logs(model, tail=LOG_LINES)
     files: list[File] = []
     missing: dict[str, str] = {}
-    guarded = {name: partial(required, f"the reading of {name}", read) for name, read in sources.items()}
-    for name, found in read_all(guarded, within_s=within_s).items():
+    for name, found in read_all(sources, within_s=within_s).items():
         if isinstance(found, RunbookError):
             missing[name] = str(found)
         elif name == RUNTIME:

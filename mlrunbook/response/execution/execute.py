@@ -21,7 +21,7 @@ from mlrunbook.domain.errors import Refused, RunbookError, Transient, Unknown
 from mlrunbook.response.execution import permission
 from mlrunbook.response.execution.handlers import HANDLERS, ActionHandler, State
 from mlrunbook.response.run import Run
-from mlrunbook.response.tried import unexpected
+from mlrunbook.response.tried import required, unexpected
 from mlrunbook.response.world import World
 from mlrunbook.store import incidents, journal, leases, plans, timeline
 from mlrunbook.store.plans import StoredApproval
@@ -191,12 +191,7 @@ class Attempt:
 
     def _understood(self, read: Callable[[], T]) -> T:
         """An answer that nobody understands is a definite no: asking again does not help, and nothing behind this change waits for it."""
-        try:
-            return read()
-        except RunbookError:
-            raise
-        except Exception as error:
-            raise Refused(unexpected(f"the look before or after {self.action.summary}", error).reason) from error
+        return required(f"the look before or after {self.action.summary}", read)
 
     def _wait(self, settle_s: float) -> State:
         """Read back until the target holds or time is up. Raises Transient if it cannot be read by then: that is no outcome yet."""

@@ -44,7 +44,7 @@ def check_version(world: World, model: str, version: str, *, field: str = "versi
 def check_request(world: World, model: str, request: Request) -> None:
     """A person asks for a path by name (`opening.open_or_join`): Invalid, by the parameter's name, where what it names does not exist.
 
-    A registry that cannot be read refuses nothing here: the incident opens and pages, and its plan is checked again.
+    A registry that cannot be read or understood refuses nothing here: the incident opens and pages, and its plan is checked again.
     """
     try:
         match request.path:
@@ -54,7 +54,9 @@ def check_request(world: World, model: str, request: Request) -> None:
                 existing.check_threshold(request.threshold)
             case Path.MATERIALIZE:
                 existing.check_views(model, request.views, world.policy.feature_views_of(model))
-    except Transient:
+    except Invalid:
+        raise
+    except RunbookError:
         return
 
 

@@ -18,7 +18,6 @@ from mlrunbook.domain.roles import Role
 from mlrunbook.response.communication.notifications import Page, page
 from mlrunbook.response.execution import standing_orders
 from mlrunbook.response.plan_state import rules_for, valid_approval
-from mlrunbook.response.tried import required
 from mlrunbook.response.world import World
 from mlrunbook.store import evidence, incidents, journal, plans, timeline
 from mlrunbook.store.plans import StoredApproval
@@ -67,7 +66,7 @@ def check_as_we_left_it(conn: Connection, plan: Plan, action: Action, state: Map
 def check_not_isolated(world: World, action: Action) -> None:
     """While a model server is isolated, its process and its version are evidence: no rule changes what serves, a person may."""
     try:
-        isolated = required("the look at the model server", lambda: world.runtime.observe(action.model).isolated)
+        isolated = world.runtime.observe(action.model).isolated
     except Transient:
         return  # the effect's own reading tells
     if isolated:

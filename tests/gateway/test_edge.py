@@ -25,6 +25,7 @@ from mlrunbook.base.authentication import AuthenticatedRoute
 from mlrunbook.base.edge import Edge, address_of
 from mlrunbook.base.tokens import Scope
 from mlrunbook.gateway.app import MAX_BODY_BYTES, create_app
+from mlrunbook.gateway.webhooks import pagerduty_door
 from mlrunbook.response.world import World
 from tests.gateway.conftest import Clock, Keys, world_on
 from tests.served import served
@@ -77,7 +78,8 @@ def test_no_door_reads_the_body_of_a_sender_without_a_token(world: World) -> Non
     with gateway(world, per_min_address=10_000) as (app, http):
         for path in _posts(app):
             with begun(http, path.format(modelId="pump", id="incident_1", clock="gdpr", item="1", number="1", name="x")) as waiting:
-                assert status(waiting) == 401, path
+                in_body = path.startswith(pagerduty_door.PATH)  # its token stands in the body, which is too large to be read
+                assert status(waiting) == (413 if in_body else 401), path
                 assert is_closed(waiting), path
 
 

@@ -49,8 +49,8 @@ def in_words(error: BaseException) -> str:
 
 
 def parsed(content: str | bytes) -> Any:
-    """JSON; NaN and Infinity, which it does not have and many write, are null."""
-    return json.loads(content, parse_constant=lambda _: None)
+    """JSON; NaN and Infinity, which it does not have and many write, are gaps: null to all but `id_if_any`."""
+    return json.loads(content)
 
 
 class Fields:
@@ -64,13 +64,13 @@ class Fields:
         self._given, self._where = given, where
 
     def has(self, name: str) -> bool:
-        return self._given.get(name) is not None
+        return not _is_gap(self._given.get(name))
 
     def is_null(self, name: str) -> bool:
-        return name in self._given and self._given[name] is None
+        return name in self._given and not self.has(name)
 
     def maybe(self, name: str, kind: Callable[[str], T]) -> T | None:
-        """`maybe("previousVersion", b.id)`: None where it is left out or null."""
+        """`maybe("outcome", b.flag)`: None where it is left out, null, or a gap as data frames write one."""
         return kind(name) if self.has(name) else None
 
     # --- parts
@@ -130,6 +130,10 @@ class Fields:
         if not text.strip() or len(text) > _ID_CHARS or not text.isprintable():
             raise self.misread(name, f"a name or a whole number from 0 on, 1 to {_ID_CHARS} printable characters")
         return text
+
+    def id_if_any(self, name: str) -> str | None:
+        """None where it is left out or null, which says that there is none. NaN says nothing: what serves, or served, does not go by it."""
+        return self.id(name) if self._given.get(name) is not None else None
 
     def flag(self, name: str) -> bool:
         value = self._given.get(name)
@@ -197,6 +201,10 @@ class Fields:
     def misread(self, name: str, kind: str) -> Misread:
         """To raise where the value of `name` is not `kind`."""
         return Misread(f"{self._at(name)} must be {kind}, not {_shown(self._given.get(name))}")
+
+
+def _is_gap(value: Any) -> bool:
+    return value is None or (isinstance(value, float) and not math.isfinite(value))
 
 
 def _is_whole(value: Any) -> TypeGuard[int]:

@@ -205,10 +205,10 @@ def _status(b: Fields) -> ServingStatus:
     return ServingStatus(
         model=b.id("model"),
         serving_version=serving,
-        previous_version=b.maybe("previousVersion", b.id),
-        staging_version=b.maybe("stagingVersion", b.id),
+        previous_version=b.id_if_any("previousVersion"),
+        staging_version=b.id_if_any("stagingVersion"),
         server_healthy=b.flag("serverHealthy"),
-        server_version=b.maybe("serverVersion", b.id),
+        server_version=b.id_if_any("serverVersion"),
         deployed_at=b.maybe("deployedAt", b.time),
         features=_features_word(server),
         not_loaded=unloadable if names_serving else None,

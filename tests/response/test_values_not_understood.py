@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import Phase, given, settings
+from hypothesis import Phase, assume, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import Engine
 
@@ -81,6 +81,7 @@ def test_triage_investigation_and_plan_end_and_nothing_changes_on_a_value_that_w
 ) -> None:
     answer, path = data.draw(st.sampled_from(places), label="place")
     value = data.draw(st.sampled_from(NEVER_UNDERSTOOD), label="value")
+    assume((answer, path, value) != ("status", ("previousVersion",), None))  # which is understood: nothing served before
     world, incident_id, changed = scene.carried(
         kind, lambda name, whole: answering.spoiled(whole, path, value) if name == answer else whole
     )
@@ -90,6 +91,15 @@ def test_triage_investigation_and_plan_end_and_nothing_changes_on_a_value_that_w
         assert recorded(world, incident_id, Record.DIAGNOSIS)
         assert recorded(world, incident_id, Record.RESOLUTION_PLAN)
     assert changed <= scene.changed(kind) | scene.changed(kind, without=answer)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -1])
+@pytest.mark.parametrize("field", ["previousVersion", "servingVersion"])
+def test_what_served_before_is_no_guess(scene: Scene, field: str, value: Any) -> None:
+    """Where it is not understood, a model that flags everything is neither stopped nor routed elsewhere by itself."""
+    kind = "a release that flags everything"
+    _, _, changed = scene.carried(kind, lambda name, whole: answering.spoiled(whole, (field,), value) if name == "status" else whole)
+    assert not {one for one in changed if one.startswith(("scale", "route"))}
 
 
 @pytest.mark.parametrize("field", ["label_delay_s", "latency_p95_ms", "flagged_share"])

@@ -51,9 +51,9 @@ class LocalRuntime:
         return ServingState(
             replicas=int(wanted["replicas"]),
             ready_replicas=int(health.get("status") == "ok"),
-            route_version=b.maybe("routeVersion", b.id),
-            restart_id=b.maybe("restartId", b.id),
-            version=b.maybe("version", b.id),
+            route_version=b.id_if_any("routeVersion"),
+            restart_id=b.id_if_any("restartId"),
+            version=b.id_if_any("version"),
             config=_loaded(b) if health.get("config") else None,
             isolated=bool(b.maybe("isolated", b.flag)),
         )

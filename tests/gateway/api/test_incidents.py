@@ -123,9 +123,9 @@ def test_a_report_without_a_reporter_is_the_tokens(client: TestClient, model: st
         ("severity", "urgent", "'critical'"),
         ("type", "fire", "'bias_fairness'"),
         ("description", " \x00\n ", "must say something"),
-        ("description", None, "string"),
+        ("description", None, "must be text"),
         ("reportedBy", "a\nb", "pattern"),
-        ("colour", "red", "not permitted"),
+        ("colour", "red", "colour"),
     ],
 )
 def test_a_bad_report_is_422_naming_the_field(client: TestClient, model: str, field: str, value: Any, named: str) -> None:

@@ -189,7 +189,7 @@ class TestAnOrder:
         jump(world, clock, hours)
         clock.advance(seconds=world.policy.containment.order_overdue_after_s + 1)
         deliver(world)
-        assert pages(notifier, "waits for")
+        assert pages(notifier, "2 other people must approve it")
 
     @BACK
     def test_one_given_after_the_jump_counts_although_its_incident_has_ended_since(

@@ -13,8 +13,8 @@ from mlrunbook.domain.detection.alerts import READ, NormalisedAlert
 from mlrunbook.domain.detection.verdicts import Outcome, Verdict, verdict
 from mlrunbook.domain.policy.policy import Policy
 from mlrunbook.gateway.text import clean
-from mlrunbook.gateway.webhooks.ingest import Receipt, Tried, confined
-from mlrunbook.gateway.webhooks.judging import Judgement, ModelChange, judge_all, names_in
+from mlrunbook.gateway.webhooks.ingest import Receipt, Tried, judged
+from mlrunbook.gateway.webhooks.judging import Judgement, ModelChange
 from mlrunbook.gateway.webhooks.parsing import ExternalNote, Format, Reading, Received, as_it_came
 from mlrunbook.response.world import World
 
@@ -51,15 +51,15 @@ def readings_of(form: Format, message: Received) -> list[Reading]:
     return again if any(one.alerts for one in again) else read
 
 
-def explained(judged: Sequence[Judgement], policy: Policy, *, now: datetime) -> Iterator[Explained]:
+def explained(judgements: Sequence[Judgement], policy: Policy, *, now: datetime) -> Iterator[Explained]:
     """Each part in the order of the message, those that cannot be used last."""
-    for one in judged:
+    for one in judgements:
         yield from (_alert(alert, policy, now) for alert in one.alerts)
         yield from (_change(told) for told in one.changes)
         yield from (_word(word) for word in one.words)
         for passed in one.passed_over:
             yield Explained(Verdict(Outcome.IGNORE, f"opens and ends nothing: {passed.because}"), passed.title or WHOLE)
-    for one in judged:
+    for one in judgements:
         for unusable in one.unusable:
             title = clean(as_it_came(unusable.part), MAX_TITLE) if unusable.part is not None else WHOLE
             yield Explained(Verdict(Outcome.QUARANTINE, f"waits in the quarantine: {unusable.reason}"), title)
@@ -102,11 +102,9 @@ def is_test(headers: Mapping[str, str], now: datetime, window_s: float) -> bool:
 
 def try_out(world: World, form: Format, message: Received, *, sender: Identity) -> Receipt:
     """What would become of the message. Nothing is stored: no alert, no change, no delivery's number, no part in the quarantine.
-    What policy and the registry know is told to those alone who may read it."""
-    read = form.read(message)
-    standings = world.known_models.of(world.policy, names_in(read))
-    judged = confined(judge_all(read, world.policy, standings, received_at=message.at), sender)
-    found = [one.verdict for one in explained(judged, world.policy, now=message.at)]
+    Only a sender who may read everything learns why."""
+    readings, _ = judged(world, form, message, sender)
+    found = [one.verdict for one in explained(readings, world.policy, now=message.at)]
     log.warning("a %s message of %s was only a test: nothing of its %d part(s) was stored", form.name, sender.name, len(found))
     may_read = Scope.READ in sender.scopes and not sender.limits.models
     told = [Tried(outcome=one.outcome, happens=one.happens if may_read else None) for one in found[:MOST_TOLD]]

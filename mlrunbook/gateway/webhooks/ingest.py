@@ -15,6 +15,7 @@ from typing import Any
 from pydantic import Field
 from sqlalchemy import Connection
 
+from mlrunbook.base.settings import webhook_secret_name
 from mlrunbook.base.tokens import Identity
 from mlrunbook.base.web import CamelModel
 from mlrunbook.domain.detection.alerts import INCIDENT_TYPE, MESSAGE, PROVEN_AS, NormalisedAlert
@@ -80,10 +81,7 @@ def ingest(world: World, form: Format, message: Received, body: bytes, *, sender
 
     A long message is stored in slices, each a transaction, so that nobody waits for the whole of it. What cannot be used comes last.
     """
-    read = form.read(message)
-    # Before any transaction: a registry that hangs must hold none open.
-    standings = world.known_models.of(world.policy, names_in(read), may_see=sender.may_see)
-    readings = confined(judge_all(read, world.policy, standings, received_at=message.at), sender)
+    readings, standings = judged(world, form, message, sender)
     letter, total = Letter(form, message, body, sender, standings), Receipt()
 
     def take(conn: Connection, pieces: Sequence[Judgement]) -> Receipt:
@@ -98,6 +96,16 @@ def ingest(world: World, form: Format, message: Received, body: bytes, *, sender
         reason = clean(unusable[0].reason, 300).replace("\n", " ")
         log.warning("quarantined %d part(s) of a %s message of %s: %s", len(unusable), form.source, sender.name, reason)
     return total + Receipt(quarantined=len(unusable))
+
+
+def judged(
+    world: World, form: Format, message: Received, sender: Identity, *, fresh: bool = False
+) -> tuple[list[Judgement], Mapping[str, Standing]]:
+    """What the message says as far as its sender may say it, and what is known of the models it names. To be called before any
+    transaction: a registry that hangs must hold none open."""
+    read = form.read(message)
+    standings = world.known_models.of(world.policy, names_in(read), fresh=fresh, may_see=sender.may_see)
+    return confined(judge_all(read, world.policy, standings, received_at=message.at), sender), standings
 
 
 def confined(readings: Sequence[Judgement], sender: Identity) -> list[Judgement]:
@@ -307,7 +315,7 @@ def _unproven(letter: Letter, word: ExternalNote) -> str:
     if word.kind != "acknowledged":
         return clean(f"Not proven, said by {letter.sender.name}: {word.text}", 1000)
     said = f"{letter.sender.name} says that {word.by} acknowledged it. That does not count, and pages go on"
-    variable = f"MLRUNBOOK_WEBHOOK_SECRET_{letter.form.name.upper()}"
+    variable = webhook_secret_name(letter.form.source)
     return f"{said}: only a message that the secret of {letter.form.name} proves ends them (set {variable})"
 
 
@@ -322,10 +330,8 @@ def replay(world: World, form: Format, number: int) -> Receipt:
         sender = proofs.sender_of(conn, kept, now=world.now(), window_s=world.policy.intake.replay_window_s)
     message = received(kept.body, kept.headers, world)
     whole = Received(form.whole(message.payload), message.headers, kept.received_at, message.policy, message.problem)
-    read = form.read(whole)
-    standings = world.known_models.of(world.policy, names_in(read), fresh=True, may_see=sender.may_see)
     try:
-        readings = confined(judge_all(read, world.policy, standings, received_at=whole.at), sender)
+        readings, standings = judged(world, form, whole, sender, fresh=True)
     except NotApproved as error:
         raise Refused(f"number {number} still cannot be used: {error}") from error
     letter = Letter(form, whole, kept.body, sender, standings)

@@ -138,14 +138,13 @@ def router(world: World, form: Format) -> APIRouter:
         429: {"description": "Too many a minute: wait for Retry-After seconds"},
     }
 
-    @routes.post(
-        f"/webhooks/{form.name}",
-        status_code=202,
-        operation_id=f"receive_{form.name}",
-        openapi_extra={"requestBody": {"required": True, "content": content}},
-        responses=problems if pace else PROBLEMS,
-        response_model_exclude_none=True,
-    )
+    how: dict[str, Any] = {
+        "status_code": 202,
+        "openapi_extra": {"requestBody": {"required": True, "content": content}},
+        "response_model_exclude_none": True,
+    }
+
+    @routes.post(f"/webhooks/{form.name}", operation_id=f"receive_{form.name}", responses=problems if pace else PROBLEMS, **how)
     async def receive(request: Request, body: Body, sender: Identity = proven) -> Receipt:
         """Take in one message. The format's own proof, a bearer token, or HTTP basic with the token as password."""
         if not form.accepts(request.headers):
@@ -159,10 +158,9 @@ def router(world: World, form: Format) -> APIRouter:
 
         @routes.post(
             "/webhooks/generic/{name}",
-            status_code=202,
             operation_id="receive_generic_by_mapping",
-            openapi_extra={"requestBody": {"required": True, "content": content}},
             responses=PROBLEMS | {404: {"description": "Policy has no mapping of this name"}},
+            **how,
         )
         async def receive_by_mapping(name: str, request: Request, body: Body, sender: Identity = proven) -> Receipt:
             """Take in one message that is read by the mapping of this name in `intake.generic` of the policy."""

@@ -47,9 +47,9 @@ def warnings_of(text: str, name: str = "runbook.yaml") -> list[str]:
 
 def _old_forms(lines: Mapping[KeyPath, int]) -> Iterator[Doubt]:
     """What is still read, and is written otherwise today."""
-    generic = {at[2]: ... for at in lines if at[:2] == ("intake", "generic") and len(at) == 3}
-    inside = {at[2] for at in lines if at[:2] == ("intake", "generic") and len(at) > 3 and isinstance(at[3], str)}
-    if unnamed := unnamed_fields({str(key): one for key, one in generic.items() if key not in inside}):
+    keys = [at[2:] for at in lines if at[:2] == ("intake", "generic") and len(at) > 2]
+    with_keys = {name for name, *inner in keys if inner and isinstance(inner[0], str)}
+    if unnamed := unnamed_fields({str(name): {} if name in with_keys else None for name, *_ in keys}):
         words = "put them under `default:`, which is the mapping that /webhooks/generic uses; without that they will not be read one day"
         yield Doubt(("intake", "generic"), f"{', '.join(unnamed)}: a mapping has a name now; {words}")
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from mlrunbook.cli import render, target
 from mlrunbook.cli.policy import in_force, path_in_force
 from mlrunbook.domain.errors import Invalid
+from mlrunbook.domain.plural import counted
 from mlrunbook.domain.policy.owned import Known, Standing
 
 if TYPE_CHECKING:
@@ -107,7 +108,7 @@ def _notes(standings: Mapping[str, Standing]) -> Iterable[str]:
 def page(found: Mapping[str, Any]) -> Iterable[Any]:
     """For a terminal: a block a part."""
     parts, by = found["parts"], found["policy"] or "the built-in defaults"
-    count = "nothing in it" if not parts else "1 part" if len(parts) == 1 else f"{len(parts)} parts"
+    count = counted(len(parts), "part") if parts else "nothing in it"
     yield render.styled(f"{found['format']} message, {count}, read by {by}", "dim")
     for number, part in enumerate(parts[:MAX_SHOWN], start=1):
         yield ""

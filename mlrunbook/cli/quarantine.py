@@ -10,6 +10,7 @@ import typer
 
 from mlrunbook.cli import render
 from mlrunbook.cli.incidents import AsJson, Before, TokenFile, connect
+from mlrunbook.domain.plural import counted
 
 app = typer.Typer(no_args_is_help=True, help="Messages that came in and could not be used.")
 
@@ -53,7 +54,7 @@ def show_(number: Number, token_file: TokenFile = None, json: AsJson = False) ->
         render.as_json(kept)
         return
     typer.echo(f"{kept['source']}, sent by {render.plain(kept['sender'] or 'nobody who is noted')}, {kept['receivedAt']}")
-    typer.echo(f"proven {kept['proven']}; came {kept['times']} time{'s' if kept['times'] > 1 else ''}")
+    typer.echo(f"proven {kept['proven']}; came {counted(kept['times'], 'time')}")
     typer.echo(f"not used because: {render.plain(kept['error'])}")
     if became := _became(kept):
         typer.echo(render.plain(became))

@@ -65,10 +65,10 @@ def open_or_join(conn: Connection, report: Report, *, now: datetime, unproven: b
         return joined, False
     made = str(row["id"])
     conn.execute(insert(leases).values(incident_id=made, generation=1, state="free"))
-    words = (
-        f"Incident detected: {report.description.rstrip('.')}. {report.read}" if report.read else f"Incident detected: {report.description}"
+    said = f"{report.description.rstrip('.')}. {report.read}" if report.read else report.description
+    timeline.append(
+        conn, made, "detected", f"Incident detected: {said}", actor=report.reported_by, at=now, data={UNPROVEN: True} if unproven else None
     )
-    timeline.append(conn, made, "detected", words, actor=report.reported_by, at=now, data={UNPROVEN: True} if unproven else None)
     return get(conn, made), True
 
 
@@ -218,9 +218,8 @@ def acknowledge(conn: Connection, incident_id: str, *, by: str, now: datetime, r
     changes: dict[str, Any] = {"acknowledged_by": by} | ({"acknowledged_at": now} if first else {})
     _set(conn, incident_id, **changes)
     words = f"Handed over from {incident.acknowledged_by} to {by}" if said else f"Acknowledged by {by}"
-    timeline.append(
-        conn, incident_id, "acknowledged", words, actor=by, at=now, data=({"role": role} if role else {}) | ({"key": key} if key else {})
-    )
+    data = {name: value for name, value in (("role", role), ("key", key)) if value}
+    timeline.append(conn, incident_id, "acknowledged", words, actor=by, at=now, data=data)
     return get(conn, incident_id)
 
 

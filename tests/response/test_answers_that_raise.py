@@ -28,7 +28,7 @@ def breaks(file_world: FileWorld, read: str) -> None:
     setattr(file_world, read, broken)
 
 
-def mends(file_world: FileWorld, read: str) -> None:
+def answers_again(file_world: FileWorld, read: str) -> None:
     delattr(file_world, read)
 
 
@@ -79,7 +79,7 @@ def test_a_recovery_that_cannot_be_measured_is_measured_later(world: World, file
     ended = carry(world, incident_id, "run-1")
     assert not [line for line in told(world, incident_id) if FAILED in line]
     if ended != "closed":
-        mends(file_world, read)
+        answers_again(file_world, read)
         clock.advance(minutes=2)
         assert carry(world, incident_id, "run-2") == "closed"
 
@@ -132,7 +132,7 @@ class TestAPromotion:
         breaks(file_world, "metrics")
         clock.advance(seconds=world.policy.retraining.watch_s + 1)
         assert carry(world, incident_id, "run-2") == "too early to say"
-        mends(file_world, "metrics")
+        answers_again(file_world, "metrics")
         assert carry(world, incident_id, "run-3") == "closed"
 
     def test_goes_to_a_person_when_it_could_not_be_watched_for_long(self, world: World, file_world: FileWorld, clock: Clock) -> None:

@@ -15,6 +15,7 @@ from mlrunbook.domain.communication.durations import NOT_MEASURED, in_words
 from mlrunbook.domain.communication.regulatory import Clock
 from mlrunbook.domain.evaluation.outcomes import lag_words
 from mlrunbook.domain.incident import Incident, Severity, Status
+from mlrunbook.domain.plural import counted
 from mlrunbook.domain.policy.policy import CostAssumptions
 from mlrunbook.domain.roles import Role
 
@@ -238,11 +239,9 @@ def supervisors_notice(s: IncidentSnapshot, pending: Sequence[PendingWorkOrder] 
     listed = [f"WO {o.id}: asset {o.asset_id}, created {o.created_at.astimezone(UTC):%Y-%m-%d %H:%M} UTC" for o in pending or ()]
     if pending is None:
         listed = ["The list cannot be read: look at every predictive work order in the maintenance system"]
-        count = "all"
-    else:
-        count = str(len(pending))
+    kind = "pending predictive work order"
     return Rendered(
-        f"[SAFETY] {s.title} - review {count} pending predictive work order{'' if count == '1' else 's'}",
+        f"[SAFETY] {s.title} - review {f'all {kind}s' if pending is None else counted(len(pending), kind)}",
         _text(
             _head(s),
             _paragraph("Reason:", *s.summary_lines),

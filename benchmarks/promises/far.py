@@ -352,7 +352,11 @@ def _serve(far: FarSide, ready: Any) -> None:
         protocol_version, disable_nagle_algorithm = "HTTP/1.1", True
 
         def _answer(self) -> None:
-            raw = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+            length = int(self.headers.get("Content-Length") or 0)
+            raw = self.rfile.read(length)
+            if len(raw) < length:  # its sender was killed in the middle of the request: nothing has arrived
+                self.close_connection = True
+                return
             try:
                 code, content = far.http(self.command, self.path, self.headers, raw)
             except Dropped:

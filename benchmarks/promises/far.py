@@ -19,7 +19,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from http.client import HTTPConnection
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from multiprocessing import get_context
@@ -121,6 +121,12 @@ class Prefect:
         if run:
             run["state_type"] = "RUNNING"
         return run
+
+
+class MachineClock(Clock):
+    """Moves by itself; nobody sets it."""
+
+    at = property(lambda self: datetime.now(UTC), lambda self, value: None)  # type: ignore[assignment]
 
 
 class FarSide:
@@ -280,8 +286,9 @@ class FarSide:
     def do_seeded(self) -> None:
         self.cluster.keep_as_seed()
 
-    def do_reset(self, path: str, now: str, plan: dict[str, Any], bad_rollout: bool, forgetful: bool = False) -> None:
+    def do_reset(self, path: str, now: str, plan: dict[str, Any], *, bad_rollout: bool, forgetful: bool, real_time: bool) -> None:
         self.clear()
+        self.clock = MachineClock() if real_time else self.clock
         self.clock.at, self.plan = datetime.fromisoformat(now), Plan(**plan)
         self.world = HeldWorld(Path(path), self.clock, forgetful=forgetful)
         self.cluster.reset(bad_rollout=bad_rollout)
@@ -430,8 +437,10 @@ class Far:
         assert answer.status == 200, body
         return json.loads(body)
 
-    def reset(self, path: Path, now: datetime, plan: Plan, *, bad_rollout: bool, forgetful: bool = False) -> None:
-        self.ask("reset", path=str(path), now=now.isoformat(), plan=asdict(plan), bad_rollout=bad_rollout, forgetful=forgetful)
+    def reset(self, path: Path, now: datetime, plan: Plan, *, bad_rollout: bool, forgetful: bool = False, real_time: bool = False) -> None:
+        """`real_time`: the far side's clock is the machine's from here on, as a served gateway's is."""
+        about = {"bad_rollout": bad_rollout, "forgetful": forgetful, "real_time": real_time}
+        self.ask("reset", path=str(path), now=now.isoformat(), plan=asdict(plan), **about)
 
     def seen(self) -> dict[str, Any]:
         return dict(self.ask("seen"))

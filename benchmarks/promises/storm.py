@@ -50,7 +50,7 @@ def run(postgres: EmbeddedPostgres, tally: Tally, *, distinct: int = DISTINCT, r
         now = datetime.now(UTC)
         path = here.base.folder / "world.json"
         FileWorld(path, Clock(now))
-        here.far.reset(path, now, Plan(), bad_rollout=False)
+        here.far.reset(path, now, Plan(), bad_rollout=False, real_time=True)
         here.far.ask("registered", models=[MODEL, *(f"model_{n}" for n in range(MODELS))])
         with db.transaction(here.engine) as conn:
             keys = [tokens.create(conn, name=f"alertmanager {n}", scopes=[tokens.Scope.ALERTS]) for n in range(SENDERS)]

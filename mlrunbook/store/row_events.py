@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import datetime
+from functools import cache
 from itertools import groupby
 from typing import Any
 
@@ -26,9 +27,10 @@ from sqlalchemy import (
     func,
     insert,
     literal,
+    literal_column,
     select,
-    type_coerce,
 )
+from sqlalchemy.dialects import postgresql
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.dialects.postgresql import Insert as Upsert
 
@@ -107,13 +109,22 @@ def _append(conn: Connection, incident_id: str, table: Table, written: list[tupl
     chain_heads.set_event(conn, incident_id, last)
 
 
+@cache
 def content(table: Table) -> ColumnElement[Any]:
-    """A row as its event holds it. Made by PostgreSQL, from its own text of each value: nothing is lost on the way to us and back."""
+    """A row as its event holds it. Made by PostgreSQL, from its own text of each value: nothing is lost on the way to us and back.
+
+    As text that is written once: SQLAlchemy compiles an INSERT ... ON CONFLICT anew each time, and this is most of it.
+    """
+    written = _content(table).compile(dialect=postgresql.dialect(), compile_kwargs={"literal_binds": True})
+    return literal_column(str(written), type_=JSONB)
+
+
+def _content(table: Table) -> ColumnElement[Any]:
     pairs: list[ColumnElement[Any]] = []
     for column in table.c:
         if column.name in NOT_COVERED.get(table, ()):
             continue
-        name, digest_name = (cast(literal(n), Text) for n in (column.name, column.name + chain.DIGEST))
+        name, digest_name = (cast(literal(n, Text), Text) for n in (column.name, column.name + chain.DIGEST))
         if isinstance(column.type, LargeBinary):
             pairs += [digest_name, _hex_digest(column)]
             continue
@@ -121,7 +132,7 @@ def content(table: Table) -> ColumnElement[Any]:
         is_long = func.octet_length(as_text) > LONG_BYTES
         digest = _hex_digest(func.convert_to(as_text, "UTF8"))
         pairs += [case((is_long, digest_name), else_=name), case((is_long, digest), else_=as_text)]
-    return type_coerce(func.jsonb_build_object(*pairs), JSONB)
+    return func.jsonb_build_object(*pairs)
 
 
 def _time_text(column: ColumnElement[Any]) -> ColumnElement[Any]:

@@ -115,7 +115,7 @@ def content(table: Table) -> ColumnElement[Any]:
 
     As text that is written once: SQLAlchemy compiles an INSERT ... ON CONFLICT anew each time, and this is most of it.
     """
-    written = _content(table).compile(dialect=postgresql.dialect(), compile_kwargs={"literal_binds": True})
+    written = _content(table).compile(dialect=postgresql.dialect(), compile_kwargs={"literal_binds": True})  # type: ignore[no-untyped-call]
     return literal_column(str(written), type_=JSONB)
 
 

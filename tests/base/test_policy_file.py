@@ -75,7 +75,7 @@ def test_all_errors_come_at_once_in_the_order_of_the_file() -> None:
     ("text", "said"),
     [
         ("approvals:\n  undo:\n    cuont: 2", "3: approvals.undo.cuont: unknown key; did you mean count?"),
-        ("severity:\n  drops:\n    f1_hihg: 0.2", "3: severity.drops.f1_hihg: unknown key; did you mean f1_high?"),
+        ("severity:\n  drops:\n    metricss: []", "3: severity.drops.metricss: unknown key; did you mean metrics?"),
         (
             "triage:\n  zzz: 1",
             "2: triage.zzz: unknown key; known here: looks, seconds_between_looks, page_anyway_after_s, doubt_false_alarm_after_min",

@@ -112,13 +112,14 @@ def moves_of_counts(baseline: Confusion, current: Confusion, policy: DropPolicy,
 def moves_by_blocks(
     baseline: Tally, current: Tally, policy: DropPolicy, blocks: Sequence[Tally], baseline_blocks: Sequence[Tally]
 ) -> list[Move]:
-    """`blocks` and `baseline_blocks`: equal slices of time, oldest first. The intervals are None on too few of them."""
+    """`blocks` and `baseline_blocks`: equal slices of time, oldest first. The intervals are None on too few of them. Sums of few outcomes
+    are not near normal, so nothing fell on fewer than `min_positives`."""
     found = []
     for rule, rate in spent(policy.rules_for(current.metrics), policy.false_alarm_rate):
         was, now = baseline.figure(rule.name), current.figure(rule.name)
         before, after = spread(rule.name, baseline_blocks), spread(rule.name, blocks)
         unjudged = Move(rule, type(current), was, now, None, fell=False)
-        if was and now is not None and before and after:
+        if was and now is not None and before and after and current.cases >= policy.min_positives:
             # Unchanged, a short window varies as its baseline does, whether or not it holds the memory of its own stream.
             found.append(_judged(unjudged, baseline, current, (before, max(before, after)), rate, policy.confidence))
         else:

@@ -171,22 +171,29 @@ def model_performance(metrics: ModelMetrics | Missing, policy: DropPolicy | None
     if isinstance(metrics, Missing):
         return [unknown(i.key, source, metrics) for i in CHECKLIST if i.key.startswith(group)]
     policy = policy or DropPolicy()
-    now = metrics.current.confusion
+    now = metrics.current.tally
     verdict = grade_metrics(metrics, policy)
     suspect = _suspect(verdict)
-    ratios = {"f1": now.f1, "precision": now.precision, "recall": now.recall}
-    words = ", ".join(f"{name} {value:.2f}" if value is not None else f"{name} undefined" for name, value in ratios.items())
+    figures = {rule.name: now.figure(rule.name) for rule in policy.rules_for(now.metrics)}
+    words = ", ".join(f"{name} {now.shown(value)}" if value is not None else f"{name} undefined" for name, value in figures.items())
     counts = f"{metrics.current.predictions} predictions, {now.n} with known outcome"
-    value = ratios | {"predictions": metrics.current.predictions, "labelled": metrics.current.labelled}
+    value = figures | {"predictions": metrics.current.predictions, "labelled": metrics.current.labelled}
     drop = {"f1_drop": verdict.drop, "severity": verdict.severity}
-    matrix = {"tp": now.tp, "fp": now.fp, "fn": now.fn, "tn": now.tn}
-    missed = f"of {now.positives} failures {now.tp} were caught and {now.fn} missed; of {now.tp + now.fp} alarms {now.fp} were false"
     return [
         finding(group + "metrics_dashboard", source, suspect, value, f"{words} ({counts})"),
         finding(group + "current_vs_historical", source, suspect, drop, verdict.reason),
         _accuracy_by_risk_level(source, metrics, policy),
-        finding(group + "confusion_matrix", source, suspect, matrix, missed),
+        _confusion_matrix(source, metrics, suspect),
     ]
+
+
+def _confusion_matrix(source: str, metrics: ModelMetrics, suspect: bool | None) -> Finding:
+    key, now = "model_performance.confusion_matrix", metrics.current.tally
+    if not isinstance(now, Confusion):
+        return unknown(key, source, Missing(f"a {now.task} model has none"))
+    matrix = {"tp": now.tp, "fp": now.fp, "fn": now.fn, "tn": now.tn}
+    missed = f"of {now.positives} failures {now.tp} were caught and {now.fn} missed; of {now.tp + now.fp} alarms {now.fp} were false"
+    return finding(key, source, suspect, matrix, missed)
 
 
 def _accuracy_by_risk_level(source: str, metrics: ModelMetrics, policy: DropPolicy) -> Finding:

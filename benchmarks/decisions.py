@@ -126,7 +126,7 @@ def look(baseline: Cells, window: Cells, policy: DropPolicy, *, check: np.random
         now = Cells(*(c[:, end].astype(float) for c in window[:3]), window.rows[end : end + 1])
         slices = blocks(window, end)
         verdict = falls(before, now, policy, clustering=clustering_of(*base, *measured(slices)))
-        real.append(sound & (verdict.f1 | verdict.precision | verdict.recall))
+        real.append(sound & (verdict["f1"] | verdict["precision"] | verdict["recall"]))
         scores.append(_scores(before, now, policy))
         if check is not None:
             for i in check.integers(len(sound), size=1 if end % 120 else COMPARED):
@@ -141,9 +141,9 @@ def _scores(before: Cells, now: Cells, policy: DropPolicy) -> tuple[Array, ...]:
         return np.where(new < old * (1 - limit), fall_score(before.tp, was, now.tp, of), -np.inf)
 
     return (
-        one(before.tp + before.fp + before.fn, now.tp + now.fp + now.fn, policy.f1_medium, f1=True),
-        one(before.tp + before.fp, now.tp + now.fp, policy.precision),
-        one(before.tp + before.fn, now.tp + now.fn, policy.recall),
+        one(before.tp + before.fp + before.fn, now.tp + now.fp + now.fn, policy.most("f1"), f1=True),
+        one(before.tp + before.fp, now.tp + now.fp, policy.most("precision")),
+        one(before.tp + before.fn, now.tp + now.fn, policy.most("recall")),
     )
 
 

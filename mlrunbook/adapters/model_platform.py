@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import fields
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 from urllib.parse import quote
@@ -15,6 +16,7 @@ from mlrunbook.domain.errors import NotFound, Refused, RunbookError, Transient, 
 from mlrunbook.domain.evaluation.history import DayFigures
 from mlrunbook.domain.evaluation.performance import Confusion, ModelMetrics, Rewritten, WindowMetrics
 from mlrunbook.domain.observed import Change, ModelVersion, Prediction, Replayed, ServingStatus, VersionReplay, ViewSchedule, WorkOrder
+from mlrunbook.domain.tally import BINARY, TASKS, Tally
 
 T = TypeVar("T")
 _SCHEDULES = "/api/v1/ml/features/schedules"
@@ -258,16 +260,45 @@ def _rewritten(b: Fields, name: str) -> Rewritten | None:
     )
 
 
+def _task(b: Fields) -> type[Tally]:
+    """What the window's tallies count; a platform that knows binary models alone does not say."""
+    name = b.maybe("task", b.text) or BINARY
+    if name not in TASKS:
+        raise b.misread("task", f"one of {', '.join(TASKS)}")
+    return TASKS[name]
+
+
+def _tally(b: Fields, task: type[Tally], most: int) -> Tally:
+    """Of `most` predictions, as `_confusion`."""
+    if task is Confusion:
+        return _confusion(b, most)
+    found = _sums(b.part("tally"), task)
+    if not 0 <= found.n <= most:
+        raise b.misread("tally", f"the sums of at most {most} predictions")
+    return found
+
+
+def _sums(m: Fields, task: type[Tally]) -> Tally:
+    return task(*(m.count(f.name) if f.type in ("int", int) else m.number(f.name, -MOST, MOST) for f in fields(task)))
+
+
+def _blocks(b: Fields, task: type[Tally]) -> tuple[Tally, ...]:
+    if not b.has("blocks"):
+        return ()
+    return b.each("blocks", _block) if task is Confusion else tuple(_sums(block, task) for block in b.parts("blocks"))
+
+
 def _window(b: Fields) -> WindowMetrics:
     since, until, predictions = b.time("since"), b.time("until"), b.count("predictions")
     if until < since:
         raise b.misread("until", f"no earlier than since, {since}")
+    task, types = _task(b), b.parts_by_name("byAssetType")
     return WindowMetrics(
         since=since,
         until=until,
         predictions=predictions,
         labelled=b.count("labelled", predictions),
-        confusion=_confusion(b, predictions),
+        tally=_tally(b, task, predictions),
         flagged_share=b.figure("flaggedShare", 1),
         latency_p95_ms=b.figure("latencyP95Ms", DAY_MS),
         error_rate=b.figure("errorRate", 1),
@@ -276,12 +307,13 @@ def _window(b: Fields) -> WindowMetrics:
         null_rate=b.figure("nullRate", 1),
         versions=_versions(b),
         by_risk_level={name: _confusion(g, predictions) for name, g in b.parts_by_name("byRiskLevel").items()},
-        by_asset_type={name: _confusion(g, predictions) for name, g in b.parts_by_name("byAssetType").items()},
+        by_asset_type={name: _tally(g, task, predictions) for name, g in types.items()},
         label_delay_s=b.figure("labelDelayS", TEN_YEARS_S),
         outcomes_due=b.maybe("outcomesDue", b.count),
         outcomes_missing=b.maybe("outcomesMissing", b.count),
         rewritten=_rewritten(b, "rewritten"),
-        blocks=b.each("blocks", _block) if b.has("blocks") else (),
+        blocks=_blocks(b, task),
+        blocks_by_asset_type={name: _blocks(g, task) for name, g in types.items() if g.has("blocks")},
     )
 
 

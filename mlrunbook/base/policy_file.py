@@ -19,8 +19,9 @@ from mlrunbook.base.wording import plainly, shown
 from mlrunbook.domain.errors import Invalid, NotFound
 from mlrunbook.domain.intake import policy_warnings
 from mlrunbook.domain.policy.intake import unnamed_fields
+from mlrunbook.domain.policy.judging import OLD_LIMITS
 from mlrunbook.domain.policy.policy import Policy
-from mlrunbook.domain.policy.policy_warnings import Doubt, KeyPath, doubts
+from mlrunbook.domain.policy.policy_warnings import Doubt, KeyPath, dotted, doubts
 
 
 def load(path: Path) -> Policy:
@@ -41,7 +42,8 @@ def warnings(path: Path) -> list[str]:
 def warnings_of(text: str, name: str = "runbook.yaml") -> list[str]:
     policy, lines = _checked(text, name)
     all_ = [*doubts(policy), *policy_warnings.doubts(policy), *_old_forms(lines)]
-    found = sorted((_line(doubt.at, lines), f"{_dotted(doubt.at)}: {doubt.said}") for doubt in all_)
+    written = [(_as_written(doubt.at, lines), doubt.said) for doubt in all_]
+    found = sorted((_line(at, lines), f"{_dotted(at)}: {said}") for at, said in written)
     return [f"{name}:{line}: {said}" for line, said in dict.fromkeys(found)]
 
 
@@ -52,6 +54,13 @@ def _old_forms(lines: Mapping[KeyPath, int]) -> Iterator[Doubt]:
     if unnamed := unnamed_fields({str(name): {} if name in with_keys else None for name, *_ in keys}):
         words = "put them under `default:`, which is the mapping that /webhooks/generic uses; without that they will not be read one day"
         yield Doubt(("intake", "generic"), f"{', '.join(unnamed)}: a mapping has a name now; {words}")
+
+
+def _as_written(at: KeyPath, lines: Mapping[KeyPath, int]) -> KeyPath:
+    """The key that an older file has for it."""
+    drops = ("severity", "drops")
+    old = next(((*drops, key) for key, (i, name) in OLD_LIMITS.items() if (*drops, "metrics", i, name) == at), None)
+    return old if old is not None and old in lines else at
 
 
 def _read(path: Path) -> str:
@@ -95,7 +104,7 @@ def _parse(text: str, name: str) -> tuple[Policy, Mapping[KeyPath, int]]:
             return Policy.model_validate_json(json.dumps(_laid_over(defaults, given), default=_json), strict=True), lines
         except ValidationError as error:
             details = error.errors()
-            bad_lists = {detail["loc"][:-1] for detail in details if detail["loc"]}
+            bad_lists = {detail["loc"][:depth] for detail in details for depth in range(len(detail["loc"]))}
             errors = [
                 _explained(detail, lines, defaults)
                 for detail in details
@@ -188,8 +197,7 @@ def _line(path: KeyPath, lines: Mapping[KeyPath, int]) -> int:
 
 
 def _dotted(path: KeyPath) -> str:
-    words = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path)
-    return words.removeprefix(".") or "the file"
+    return dotted(path) or "the file"
 
 
 def _json(value: Any) -> str:

@@ -115,7 +115,7 @@ def _metrics(platform: ModelPlatform, on: Subject) -> str:
 
 def _window(name: str, window: WindowMetrics) -> None:
     expect(window.since < window.until, f"{name}.since before {name}.until", f"{window.since} and {window.until}")
-    cells = window.confusion.n
+    cells = window.tally.n
     expect(cells == window.labelled, f"{name}.labelled to be the sum of its confusionMatrix ({cells})", window.labelled)
     expect(
         window.labelled <= window.predictions, f"{name}.labelled at most {name}.predictions", f"{window.labelled} of {window.predictions}"

@@ -14,9 +14,11 @@ import pytest
 from mlrunbook.adapters.model_platform import HttpPlatform
 from mlrunbook.domain.errors import Refused, RunbookError, Unknown
 from mlrunbook.domain.observed import Prediction
+from mlrunbook.domain.tally import TASKS, Confusion
 from mlrunbook.ports import ModelPlatform
 from mlrunbook.response.execution import handlers
 from tests import answering_platform as answering
+from tests.domain.other_tasks import AbsoluteErrors
 from tests.fakes import MODEL, Clock, FileWorld
 
 NOT_UNDERSTOOD = [math.nan, math.inf, -math.inf, None, "no such value", "", ["x"], {"a": 1}, True, -1, 10**30, 1e300, -1e300, "\0\ud800"]
@@ -105,6 +107,52 @@ def test_what_others_rest_on_is_refused_with_its_name(file_world: FileWorld, ans
     assert len(failed) == 1
     assert "not the runbook's shape" in failed[0]
     assert [name for name in path if isinstance(name, str)][-1] in failed[0]
+
+
+def test_the_sums_of_another_task_are_read_by_its_tally(file_world: FileWorld, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(TASKS, "regression", AbsoluteErrors)
+    sums = {"tally": {"n": 40, "absolute": 12.5}, "blocks": [{"n": 20, "absolute": 7.5}, {"n": 20, "absolute": 5}]}
+
+    def spoil(name: str, whole: Any) -> Any:
+        if name == "metrics":
+            whole["current"] |= {"task": "regression", "predictions": 40, "labelled": 40, "byRiskLevel": {}, "byAssetType": {"pump": sums}}
+            whole["current"] |= sums
+        return whole
+
+    now = answering.platform(file_world, spoil).metrics(MODEL).current
+    assert now.tally == now.by_asset_type["pump"] == AbsoluteErrors(40, 12.5)
+    assert now.blocks == now.blocks_by_asset_type["pump"] == (AbsoluteErrors(20, 7.5), AbsoluteErrors(20, 5.0))
+    assert now.confusion == Confusion()
+
+
+@pytest.mark.parametrize("wrong", [{"n": 41, "absolute": 1.0}, {"n": 3.5, "absolute": 1.0}, {"n": 40}, {"n": 40, "absolute": math.nan}, 7])
+def test_sums_of_another_task_that_cannot_be_are_refused(file_world: FileWorld, monkeypatch: pytest.MonkeyPatch, wrong: Any) -> None:
+    monkeypatch.setitem(TASKS, "regression", AbsoluteErrors)
+
+    def spoil(name: str, whole: Any) -> Any:
+        if name == "metrics":
+            whole["current"] |= {
+                "task": "regression",
+                "predictions": 40,
+                "labelled": 40,
+                "tally": wrong,
+                "byAssetType": {},
+                "byRiskLevel": {},
+            }
+        return whole
+
+    with pytest.raises(Refused, match="tally"):
+        answering.platform(file_world, spoil).metrics(MODEL)
+
+
+def test_a_task_that_nobody_knows_here_is_refused_by_name(file_world: FileWorld) -> None:
+    def spoil(name: str, whole: Any) -> Any:
+        if name == "metrics":
+            whole["baseline"]["task"] = "ranking"
+        return whole
+
+    with pytest.raises(Refused, match=r"task.*binary"):
+        answering.platform(file_world, spoil).metrics(MODEL)
 
 
 def test_a_request_that_names_no_asset_is_one_by_itself(file_world: FileWorld) -> None:

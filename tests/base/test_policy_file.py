@@ -75,7 +75,7 @@ def test_all_errors_come_at_once_in_the_order_of_the_file() -> None:
     ("text", "said"),
     [
         ("approvals:\n  undo:\n    cuont: 2", "3: approvals.undo.cuont: unknown key; did you mean count?"),
-        ("severity:\n  drops:\n    f1_hihg: 0.2", "3: severity.drops.f1_hihg: unknown key; did you mean f1_high?"),
+        ("severity:\n  drops:\n    metricss: []", "3: severity.drops.metricss: unknown key; did you mean metrics?"),
         (
             "triage:\n  zzz: 1",
             "2: triage.zzz: unknown key; known here: looks, seconds_between_looks, page_anyway_after_s, doubt_false_alarm_after_min",
@@ -90,6 +90,28 @@ def test_all_errors_come_at_once_in_the_order_of_the_file() -> None:
             '3: approvals.undo.accept_prefect_form: must be true or false, not "maybe"',
         ),
         ("severity: {all_flagged: 1.5}", "1: severity.all_flagged: must be less than 1"),
+        ("severity:\n  drops:\n    f1_medium: 2", "3: severity.drops.f1_medium: must be less than 1"),
+        ("severity:\n  drops:\n    metrics: []", "3: severity.drops.metrics: needs at least 1 item(s)"),
+        (
+            "severity:\n  drops:\n    metrics:\n      - {name: f2, worse: lower, medium: 0.1}",
+            "4: severity.drops.metrics[0].name: no metric is called f2; write one of f1, precision, recall, false_positive_rate",
+        ),
+        (
+            "severity:\n  drops:\n    metrics:\n      - {name: f1, medium: 0.1}",
+            "4: severity.drops.metrics[0].worse: is required",
+        ),
+        (
+            "severity:\n  drops:\n    metrics:\n      - {name: f1, worse: lower, medium: 1.5}",
+            "4: severity.drops.metrics[0].medium: must be less than 1: nothing falls by more than all of it",
+        ),
+        (
+            "severity:\n  drops:\n    metrics: [{name: f1, worse: lower, medium: 0.1}, {name: f1, worse: lower, medium: 0.2}]",
+            "3: severity.drops.metrics: f1 has two rules; keep one",
+        ),
+        (
+            "severity:\n  drops:\n    recall: 0.2\n    metrics:\n      - {name: f1, worse: lower, medium: 0.1}",
+            "3: severity.drops.recall: belongs into `metrics`, which is given too; keep `metrics` alone",
+        ),
         ("severity: {all_flagged: .nan}", "1: severity.all_flagged: must be a finite number"),
         ("costs: {currency: ''}", "1: costs.currency: must not be empty"),
         ("costs: {per_unnecessary_work_order: -1}", "1: costs.per_unnecessary_work_order: must be at least 0"),
@@ -148,3 +170,20 @@ def test_a_missing_or_unreadable_file_says_what_to_do(tmp_path: Path) -> None:
 def test_the_demo_on_a_cluster_names_whose_its_objects_are() -> None:
     policy = parse(exercise.POLICY + cluster_node.POLICY)
     assert policy.objects.of(DEFAULT_MODEL) == cluster_node.OBJECTS
+
+
+def test_limits_of_an_older_file_are_the_rules_of_their_names() -> None:
+    old = parse("severity: {drops: {f1_medium: 0.05, f1_high: 0.3, precision: 0.2, recall: 0.25, min_positives: 40}}").severity.drops
+    assert [(rule.name, rule.medium, rule.high) for rule in old.metrics] == [
+        ("f1", 0.05, 0.3),
+        ("precision", 0.2, None),
+        ("recall", 0.25, None),
+    ]
+    assert old.min_positives == 40
+    some = parse("severity: {drops: {recall: 0.25}}").severity.drops
+    assert [rule.medium for rule in some.metrics] == [0.10, 0.15, 0.25]
+
+
+def test_a_list_of_rules_replaces_the_shipped_ones() -> None:
+    drops = parse("severity: {drops: {metrics: [{name: false_positive_rate, worse: higher, medium: 0.5, high: 2.0}]}}").severity.drops
+    assert [rule.name for rule in drops.metrics] == ["false_positive_rate"]

@@ -26,11 +26,16 @@ def test_the_shipped_policy_and_the_defaults_give_no_warning() -> None:
 @pytest.mark.parametrize(
     ("text", "where", "so"),
     [
-        ("severity:\n  drops:\n    f1_medium: 0.3", "3: severity.drops.f1_medium", "no drop of F1 is ever graded medium"),
+        ("severity:\n  drops:\n    f1_medium: 0.3", "3: severity.drops.f1_medium", "no drop of f1 is ever graded medium"),
         (
             "severity:\n  drops:\n    f1_medium: 0.08\n    f1_high: 0.05\nalerts: {f1_drop_critical: 0.05, f1_drop_warning: 0.05}",
             "3: severity.drops.f1_medium",
-            "severity.drops.f1_high (0.05)",
+            "severity.drops.metrics[0].high (0.05)",
+        ),
+        (
+            "severity:\n  drops:\n    metrics:\n      - {name: recall, worse: lower, medium: 0.3, high: 0.2}",
+            "4: severity.drops.metrics[0].medium",
+            "no drop of recall is ever graded medium",
         ),
         ("severity:\n  outage_error_rate: 0.005", "1: severity.error_rate", "every error rate that counts is an outage"),
         ("recovery:\n  tolerance: 0.15", "2: recovery.tolerance", "counts as recovered while it still counts as fallen"),

@@ -121,10 +121,10 @@ def test_severity_limits_are_the_policys() -> None:
     limits = Policy().severity
     assert f"{limits.all_flagged:.0%}".replace("%", " %") in measured["critical"]
     assert f"below {limits.missed_recall:.0%}".replace("%", " %") in measured["critical"]
-    assert f"more than {limits.drops.f1_high:.0%}".replace("%", " %") in measured["high"]
-    assert f"F1 fell by {100 * limits.drops.f1_medium:.0f}-{100 * limits.drops.f1_high:.0f} %" in measured["medium"]
-    assert limits.drops.precision == limits.drops.recall
-    assert f"recall by more than {limits.drops.recall:.0%}".replace("%", " %") in measured["medium"]
+    assert f"more than {limits.drops.metrics[0].high:.0%}".replace("%", " %") in measured["high"]
+    assert f"F1 fell by {100 * limits.drops.metrics[0].medium:.0f}-{100 * limits.drops.metrics[0].high:.0f} %" in measured["medium"]
+    assert limits.drops.most("precision") == limits.drops.most("recall")
+    assert f"recall by more than {limits.drops.most('recall'):.0%}".replace("%", " %") in measured["medium"]
     assert f"over {limits.latency_p95_ms / 1000:g} s" in measured["medium"]
     assert f"{limits.error_rate:.0%}".replace("%", " %") in measured["medium"]
     assert f"{limits.null_rate:.0%}".replace("%", " %") in measured["low"]

@@ -33,7 +33,7 @@ def window(confusion: Confusion, **changes: Any) -> WindowMetrics:
         "until": NOW,
         "predictions": confusion.n,
         "labelled": confusion.n,
-        "confusion": confusion,
+        "tally": confusion,
         "flagged_share": (confusion.tp + confusion.fp) / confusion.n if confusion.n else None,
         "latency_p95_ms": 40.0,
         "error_rate": 0.0,

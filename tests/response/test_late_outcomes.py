@@ -266,7 +266,7 @@ def test_what_another_release_does_after_the_closing_is_not_held_against_the_fix
 
         def metrics(self, model: str, *, until: datetime | None = None, **window: Any) -> ModelMetrics:
             seen = super().metrics(model, **window)
-            return replace(seen, current=replace(seen.current, confusion=HEALTHY)) if until and until <= released else seen
+            return replace(seen, current=replace(seen.current, tally=HEALTHY)) if until and until <= released else seen
 
     clock.advance(hours=4)
     released = clock.at

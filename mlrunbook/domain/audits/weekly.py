@@ -35,6 +35,7 @@ from mlrunbook.domain.incident import Incident, IncidentType, Severity
 from mlrunbook.domain.observed import Missing
 from mlrunbook.domain.policy.policy import Policy
 from mlrunbook.domain.review.action_items import Item
+from mlrunbook.domain.tally import all_binary
 
 DEGRADED = IncidentType.PERFORMANCE_DEGRADATION
 
@@ -231,7 +232,7 @@ def _segments(metrics: ModelMetrics | Missing, policy: Policy) -> Section:
     key, title = "segments", "F1 by asset type"
     if isinstance(metrics, Missing):
         return missing(key, title, metrics)
-    drop, now, before = policy.severity.drops, metrics.current.by_asset_type, metrics.baseline.by_asset_type
+    drop, now, before = policy.severity.drops, all_binary(metrics.current.by_asset_type), all_binary(metrics.baseline.by_asset_type)
     if not now:
         return Section(key, title, Verdict.NOT_ENOUGH_DATA, "the platform knows no outcome by asset type in this period")
     found = judge_segments(before, now, drop, kind="asset type")

@@ -23,6 +23,7 @@ from mlrunbook.domain.investigation.findings import Finding
 from mlrunbook.domain.policy.alerting import MISSED_FAILURE_ALERT
 from mlrunbook.domain.policy.judging import DriftPolicy, FairnessPolicy, OutcomesPolicy
 from mlrunbook.domain.policy.policy import AlertThresholds
+from mlrunbook.domain.tally import all_binary
 
 Row = TypeVar("Row")
 NOW = "now"
@@ -326,7 +327,7 @@ def _fairness_gap(seen: Seen) -> Measured | None:
     if seen.metrics is None:
         return None
     policy = replace(seen.fairness, confidence=max(seen.fairness.confidence, FAIRNESS_CONFIDENCE))
-    found = judge_groups(seen.metrics.current.by_asset_type, policy, seen.metrics.baseline.by_asset_type or None)
+    found = judge_groups(all_binary(seen.metrics.current.by_asset_type), policy, all_binary(seen.metrics.baseline.by_asset_type) or None)
     if found.gap is None:
         return None
     return Measured(float(found.verdict is Fairness.UNFAIR), f"{seen.model}: {found.sentence}")

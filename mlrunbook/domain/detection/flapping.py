@@ -10,9 +10,9 @@ from typing import Annotated, Any
 from pydantic import ValidationError, ValidatorFunctionWrapHandler, WrapValidator
 
 from mlrunbook.domain.detection.triage import Triage
-from mlrunbook.domain.evaluation.performance import Confusion
 from mlrunbook.domain.policy.alerting import RecurrencePolicy
 from mlrunbook.domain.records import IsoTime, Record, Recorded, SpacedTime
+from mlrunbook.domain.tally import AnyTally
 
 
 def _or_none(row: Any, read: ValidatorFunctionWrapHandler) -> Triage | None:
@@ -45,7 +45,7 @@ class Reopened(Recorded, key=Record.REOPENED):
     at: SpacedTime
     since: SpacedTime
     why: str
-    baseline: Confusion | None = None
+    baseline: AnyTally | None = None
     measured: bool = True
     before: Ending | None = None
     moved_s: float = 0.0  # how far the clock had been set back by then

@@ -27,6 +27,7 @@ from mlrunbook.domain.incident import IncidentType, Severity
 from mlrunbook.domain.observed import ServingStatus
 from mlrunbook.domain.policy.alerting import MISSED_FAILURE_ALERT
 from mlrunbook.domain.policy.judging import FairnessPolicy, SeverityPolicy
+from mlrunbook.domain.tally import all_binary
 
 
 @dataclass(frozen=True)
@@ -229,9 +230,10 @@ def _are_rewritten(metrics: ModelMetrics | None, policy: SeverityPolicy) -> bool
 
 
 def _by_group(metrics: ModelMetrics | None, fairness: FairnessPolicy | None) -> FairnessVerdict | None:
-    if metrics is None or not metrics.current.by_asset_type:
+    groups = all_binary(metrics.current.by_asset_type) if metrics else {}
+    if metrics is None or not groups:
         return None
-    return judge_groups(metrics.current.by_asset_type, fairness, metrics.baseline.by_asset_type or None)
+    return judge_groups(groups, fairness, all_binary(metrics.baseline.by_asset_type) or None)
 
 
 def _missed(alert: AlertSignal) -> Signal:
@@ -308,7 +310,7 @@ def _performance_is_fine(metrics: ModelMetrics | None, policy: SeverityPolicy) -
 
 def _performance_is_measured(metrics: ModelMetrics | None, policy: SeverityPolicy) -> bool:
     """On a handful of failures a drop may be proven, but not how far it goes."""
-    if metrics is None or metrics.current.confusion.positives < policy.drops.min_positives:
+    if metrics is None or metrics.current.tally.cases < policy.drops.min_positives:
         return False
     return graded(metrics, policy).evidence is not Evidence.INSUFFICIENT
 

@@ -9,7 +9,7 @@ from mlrunbook.domain.evaluation.fairness import Fairness, FairnessVerdict
 from mlrunbook.domain.evaluation.outcomes import judge_feed
 from mlrunbook.domain.evaluation.performance import Confusion, ModelMetrics, Verdict, WindowMetrics, grade_metrics, percent, wilson, z_value
 from mlrunbook.domain.evaluation.rewritten import as_first_reported, judge_rewrites
-from mlrunbook.domain.evaluation.segments import judge_segments
+from mlrunbook.domain.evaluation.segments import judge_asset_types
 from mlrunbook.domain.incident import IncidentType, Severity
 from mlrunbook.domain.observed import ServingStatus
 from mlrunbook.domain.policy.judging import SeverityPolicy
@@ -43,7 +43,7 @@ def unfair(metrics: ModelMetrics, policy: SeverityPolicy, groups: FairnessVerdic
     """Groups further apart than allowed are medium; a group that fell as far as a high incident does, beyond chance, is one."""
     if groups.verdict is Fairness.UNFAIR:
         yield Signal(Severity.MEDIUM, IncidentType.BIAS_FAIRNESS, f"{groups.sentence}: medium", by_outcomes=True)
-    segments = judge_segments(metrics.baseline.by_asset_type, metrics.current.by_asset_type, policy.drops, kind="asset type")
+    segments = judge_asset_types(metrics, policy.drops)
     for fallen in segments.fallen:
         if fallen.verdict and fallen.verdict.severity:
             yield Signal(fallen.verdict.severity, IncidentType.BIAS_FAIRNESS, fallen.sentence, by_outcomes=True)
@@ -52,9 +52,10 @@ def unfair(metrics: ModelMetrics, policy: SeverityPolicy, groups: FairnessVerdic
 def hints_at_worse(metrics: ModelMetrics, policy: SeverityPolicy, worst: Signal) -> bool:
     """The counts hint at more than the worst signal, and are too few to prove it."""
     if worst.type is IncidentType.BIAS_FAIRNESS and not worst.severity.at_least(Severity.HIGH):
-        segments = judge_segments(metrics.baseline.by_asset_type, metrics.current.by_asset_type, policy.drops)
-        drops = (s.verdict.f1_drop for s in segments.segments if s.verdict and not s.fell)
-        return any(drop is not None and drop > policy.drops.f1_high for drop in drops)
+        segments = judge_asset_types(metrics, policy.drops)
+        rules = policy.drops.rules_for(metrics.current.tally.metrics)
+        drops = (s.verdict.drop for s in segments.segments if s.verdict and not s.fell)
+        return any(drop is not None and rules[0].severity(drop) is Severity.HIGH for drop in drops)
     return _hints_at_danger(metrics, policy)
 
 

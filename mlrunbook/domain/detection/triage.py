@@ -7,9 +7,9 @@ from dataclasses import dataclass, field, replace
 
 from mlrunbook.domain.communication.messages import Figures
 from mlrunbook.domain.detection.severity import Assessment
-from mlrunbook.domain.evaluation.performance import Confusion
 from mlrunbook.domain.incident import IncidentType, Severity
 from mlrunbook.domain.records import Record, Recorded
+from mlrunbook.domain.tally import AnyTally
 
 
 @dataclass(frozen=True)
@@ -41,8 +41,8 @@ class Triage(Recorded, key=Record.TRIAGE):
     summary: str
     assessment: Assessment
     affected: Affected
-    baseline: Confusion | None = None
-    baseline_by_type: Mapping[str, Confusion] = field(default_factory=dict)
+    baseline: AnyTally | None = None
+    baseline_by_type: Mapping[str, AnyTally] = field(default_factory=dict)
     figures: Figures = field(default_factory=Figures)
     backed: Backed | None = None
 

@@ -6,49 +6,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
-from math import sqrt
-from statistics import NormalDist
 
-from mlrunbook.domain.evaluation.sequential import Falls, clustering_of, dispersion, falls, joined_slices, outcomes_to_detect
+from mlrunbook.domain.evaluation.block_errors import LEAST_BLOCKS, held
+from mlrunbook.domain.evaluation.moves import Move, moves_by_blocks, moves_of_counts
+from mlrunbook.domain.evaluation.moves import f1_interval as f1_interval
+from mlrunbook.domain.evaluation.moves import relative_drop as relative_drop
+from mlrunbook.domain.evaluation.moves import wilson as wilson
+from mlrunbook.domain.evaluation.moves import z_value as z_value
+from mlrunbook.domain.evaluation.sequential import clustering_of, dispersion, joined_slices, outcomes_to_detect
 from mlrunbook.domain.incident import Severity
-from mlrunbook.domain.policy.judging import DropPolicy
-
-
-@dataclass(frozen=True)
-class Confusion:
-    """Labelled predictions by outcome. Ratios without a denominator are None, never 0."""
-
-    tp: int = 0
-    fp: int = 0
-    fn: int = 0
-    tn: int = 0
-
-    def __add__(self, other: Confusion) -> Confusion:
-        """Both together: `sum(counts, Confusion())`."""
-        return Confusion(self.tp + other.tp, self.fp + other.fp, self.fn + other.fn, self.tn + other.tn)
-
-    @property
-    def n(self) -> int:
-        return self.tp + self.fp + self.fn + self.tn
-
-    @property
-    def positives(self) -> int:
-        """Assets that truly failed."""
-        return self.tp + self.fn
-
-    @property
-    def precision(self) -> float | None:
-        return self.tp / (self.tp + self.fp) if self.tp + self.fp else None
-
-    @property
-    def recall(self) -> float | None:
-        return self.tp / (self.tp + self.fn) if self.tp + self.fn else None
-
-    @property
-    def f1(self) -> float | None:
-        """2TP / (2TP + FP + FN)."""
-        denominator = 2 * self.tp + self.fp + self.fn
-        return 2 * self.tp / denominator if denominator else None
+from mlrunbook.domain.policy.judging import F1, PRECISION, RECALL, DropPolicy
+from mlrunbook.domain.tally import Confusion as Confusion
+from mlrunbook.domain.tally import Tally, as_binary
 
 
 @dataclass(frozen=True)
@@ -60,8 +29,8 @@ class Rewritten:
     count: int = 0
     of: int = 0
     by: Mapping[str, int] = field(default_factory=dict)
-    first: Confusion = Confusion()
-    now: Confusion = Confusion()
+    first: Confusion = field(default_factory=Confusion)
+    now: Confusion = field(default_factory=Confusion)
     oldest: datetime | None = None
     newest: datetime | None = None
 
@@ -70,35 +39,43 @@ class Rewritten:
 class WindowMetrics:
     """What a model did between `since` and `until`.
 
-    `labelled` counts predictions whose outcome is known (confusion covers those); `flagged_share` is the share of all
-    predictions labelled high-risk; `null_rate` the worst feature's share of nulls; latencies in ms, rates in 0..1. `label_delay_s` is
-    the median time from a prediction to its outcome, over the outcomes that have come; None where the platform does not say.
+    `labelled` counts predictions whose outcome is known (`tally` covers those, `confusion` where the task is binary); `flagged_share` is
+    the share of all predictions labelled high-risk; `null_rate` the worst feature's share of nulls; latencies in ms, rates in 0..1.
+    `label_delay_s` is the median time from a prediction to its outcome, over the outcomes that have come; None where the platform does
+    not say.
     `outcomes_due` are predictions old enough for their outcome to be expected (`outcomes.due_age_s`), `outcomes_missing` those of
     them without one; None likewise. `errors` counts the assets asked for that got no prediction by kind (features, invalid_features,
     scoring, storage, no_model, busy, internal), `refused` those that were the caller's own mistake and are no part of
-    `error_rate`; empty where the platform does not say. `blocks` are the counts of equal slices of the window's time,
-    oldest first: how much outcomes come in clusters; empty likewise. `rewritten`: its outcomes that were changed; None likewise.
+    `error_rate`; empty where the platform does not say. `blocks` are the tallies of equal slices of the window's time,
+    oldest first (`blocks_by_asset_type`: of each type): how much outcomes come in clusters; empty likewise. `rewritten`: its outcomes
+    that were changed; None likewise.
     """
 
     since: datetime
     until: datetime
     predictions: int
     labelled: int
-    confusion: Confusion
+    tally: Tally
     flagged_share: float | None = None
     latency_p95_ms: float | None = None
     error_rate: float | None = None
     null_rate: float | None = None
     versions: tuple[str, ...] = ()
     by_risk_level: Mapping[str, Confusion] = field(default_factory=dict)
-    by_asset_type: Mapping[str, Confusion] = field(default_factory=dict)
+    by_asset_type: Mapping[str, Tally] = field(default_factory=dict)
     errors: Mapping[str, int] = field(default_factory=dict)
     refused: Mapping[str, int] = field(default_factory=dict)
     label_delay_s: float | None = None
     outcomes_due: int | None = None
     outcomes_missing: int | None = None
-    blocks: tuple[Confusion, ...] = ()
+    blocks: tuple[Tally, ...] = ()
+    blocks_by_asset_type: Mapping[str, tuple[Tally, ...]] = field(default_factory=dict)
     rewritten: Rewritten | None = None
+
+    @property
+    def confusion(self) -> Confusion:
+        """What questions about failures and alarms are asked of (`tally.as_binary`)."""
+        return as_binary(self.tally)
 
     @property
     def requests(self) -> int | None:
@@ -129,61 +106,34 @@ class Evidence(StrEnum):
 
 @dataclass(frozen=True)
 class Verdict:
-    """Whether performance fell. `severity` is set only when it is real; drops are relative to the baseline, negative for a rise.
-
-    `precision_fell` and `recall_fell` say that the metric is past its limit beyond chance.
-    """
+    """Whether performance fell. `severity` is set only when it is real. `drop` is of the metric that leads, relative to the baseline and
+    negative for the better; `fell` are the metrics past their limit beyond chance, as policy calls them."""
 
     evidence: Evidence
     severity: Severity | None
     reason: str
-    f1_drop: float | None = None
-    precision_fell: bool = False
-    recall_fell: bool = False
+    drop: float | None = None
+    fell: tuple[str, ...] = ()
 
     @property
     def is_real(self) -> bool:
         return self.evidence is Evidence.REAL
 
+    @property
+    def precision_fell(self) -> bool:
+        return PRECISION in self.fell
 
-def z_value(confidence: float) -> float:
-    """Two-sided normal quantile: 1.96 for .95."""
-    return NormalDist().inv_cdf(0.5 + confidence / 2)
-
-
-def wilson(successes: float, n: float, z: float) -> tuple[float, float]:
-    """Score interval of a proportion (Wilson 1927). With no trials nothing is known: (0, 1)."""
-    if not 0 <= successes <= n:
-        raise ValueError(f"{successes} successes of {n} trials")
-    if n == 0:
-        return 0.0, 1.0
-    p, z2 = successes / n, z * z
-    middle = (p + z2 / (2 * n)) / (1 + z2 / n)
-    half = z / (1 + z2 / n) * sqrt(p * (1 - p) / n + z2 / (4 * n * n))
-    # The bounds of 0 and n successes are exact; rounding would put them a hair inside.
-    return (0.0 if successes == 0 else middle - half), (1.0 if successes == n else middle + half)
+    @property
+    def recall_fell(self) -> bool:
+        return RECALL in self.fell
 
 
-def f1_interval(counts: Confusion, confidence: float = 0.95, clustering: float = 1.0) -> tuple[float, float]:
-    """Interval of F1 through the Jaccard index: Wilson on J = TP/(TP+FP+FN), then F1 = 2J/(1+J), which is monotone in J.
-
-    `clustering`: how many trials count as one.
-    """
-    low, high = wilson(counts.tp / clustering, (counts.tp + counts.fp + counts.fn) / clustering, z_value(confidence))
-    return 2 * low / (1 + low), 2 * high / (1 + high)
-
-
-def relative_drop(baseline: float | None, current: float | None) -> float | None:
-    """1 - current/baseline; negative for a rise; None when either is unknown or the baseline is 0."""
-    return None if not baseline or current is None else 1 - current / baseline
-
-
-def clustering(blocks: Sequence[Confusion], baseline_blocks: Sequence[Confusion]) -> float | None:
+def clustering(blocks: Sequence[Tally], baseline_blocks: Sequence[Tally]) -> float | None:
     """How many outcomes count as one because they come in clusters; None where neither window says. See `sequential.clustering_of`."""
     import numpy as np
 
-    def measured(window: Sequence[Confusion]) -> tuple[float, float]:
-        window = [c for c in window if c.n]  # no traffic, or no outcomes yet
+    def measured(blocks: Sequence[Tally]) -> tuple[float, float]:
+        window = [as_binary(block) for block in held(blocks)]
         trials = np.array([c.tp + c.fp + c.fn for c in window], float)
         joined = joined_slices(len(window), float(trials.sum()))
         if not joined:
@@ -196,116 +146,134 @@ def clustering(blocks: Sequence[Confusion], baseline_blocks: Sequence[Confusion]
 
 
 def grade_drop(
-    baseline: Confusion,
-    current: Confusion,
+    baseline: Tally,
+    current: Tally,
     policy: DropPolicy,
     *,
-    blocks: Sequence[Confusion] = (),
-    baseline_blocks: Sequence[Confusion] = (),
+    blocks: Sequence[Tally] = (),
+    baseline_blocks: Sequence[Tally] = (),
 ) -> Verdict:
-    """Decide whether performance truly fell, and how badly.
+    """Decide whether performance truly fell, and how badly, by the rules of the policy that are about metrics of this task.
 
-    A drop is real when the point estimate is past the limit AND beyond chance however often one looks (`sequential.falls`). It is a
-    false alarm when it is within the limits, or when the interval shown still holds the baseline. In between, and on few failures,
-    the evidence is insufficient: look again. `blocks` and `baseline_blocks` are the counts of equal slices of time, oldest first; with
-    neither, outcomes are taken as independent, and the sentence says so.
+    A drop is real when the point estimate is past the limit AND beyond chance however often one looks. It is a false alarm when it is
+    within the limits, or when the interval shown still holds the baseline. In between, and on few failures, the evidence is
+    insufficient: look again. `blocks` and `baseline_blocks` are the tallies of equal slices of time, oldest first; with neither, binary
+    outcomes are taken as independent, and the sentence says so, and nothing else can be judged.
 
     >>> grade_drop(Confusion(tp=80, fp=18, fn=22, tn=880), Confusion(tp=50, fp=30, fn=52, tn=868), DropPolicy()).reason
     'F1 fell 31 % (0.80 -> 0.55, 95 % interval 0.46-0.63; 102 failures in 1000 outcomes, taken as independent): high, over 20 %'
     """
     if nothing := _nothing_to_compare(baseline, current, policy):
         return nothing
-    was, now = baseline.f1 or 0.0, current.f1 or 0.0
-    together = clustering(blocks, baseline_blocks)
+    if isinstance(baseline, Confusion) and isinstance(current, Confusion):
+        return _of_counts(baseline, current, policy, clustering(blocks, baseline_blocks))
+    moves, seen = moves_by_blocks(baseline, current, policy, blocks, baseline_blocks), current.seen
+    return _verdict(moves, seen, policy, _too_early(moves, current, policy, needs=_more_blocks(blocks, baseline_blocks)))
+
+
+def _of_counts(baseline: Confusion, current: Confusion, policy: DropPolicy, together: float | None) -> Verdict:
+    """`together`: how many outcomes count as one; None where neither window says."""
     per_one = together or 1.0
-    fell = falls(baseline, current, policy, clustering=per_one)
-    low, high = f1_interval(current, policy.confidence, per_one)
-    drop = 1 - now / was
+    moves = moves_of_counts(baseline, current, policy, per_one)
+    enough = _outcomes_that_show(moves[0], baseline, current, policy, per_one) if any(move.is_suspected for move in moves) else ""
+    too_early = _too_early(moves, current, policy, clustering=per_one, enough=enough)
+    return _verdict(moves, _seen(current, together), policy, too_early)
+
+
+def _verdict(moves: Sequence[Move], seen: str, policy: DropPolicy, too_early: str) -> Verdict:
+    """The worst of what fell; the metric that leads tells of all it concerns. `too_early`: why a fall is neither shown nor ruled out."""
+    leading = moves[0]
+    fell = [move for move in moves if move.fell]
 
     def verdict(evidence: Evidence, severity: Severity | None, reason: str) -> Verdict:
-        return Verdict(evidence, severity, reason, drop, bool(fell.precision), bool(fell.recall))
+        return Verdict(evidence, severity, reason, leading.drop, tuple(move.rule.name for move in fell))
 
-    interval = f"{policy.confidence:.0%}".replace("%", " %") + f" interval {low:.2f}-{high:.2f}"
-    size = _exact(abs(drop), policy.f1_medium, policy.f1_high)
-    seen = _seen(current, together)
-    moved = f"F1 {'fell' if drop > 0 else 'rose'} {size} ({was:.2f} -> {now:.2f}, {interval}; {seen})"
-    if fell.f1:
-        severity, limit = (Severity.HIGH, policy.f1_high) if drop > policy.f1_high else (Severity.MEDIUM, policy.f1_medium)
-        return verdict(Evidence.REAL, severity, f"{moved}: {severity}, over {percent(limit)}")
-    if fell.precision or fell.recall:
-        return verdict(Evidence.REAL, Severity.MEDIUM, f"{_other_drops(fell, baseline, current, policy)} ({seen}): medium")
-    if why := _too_early(baseline, current, policy, per_one):
-        return verdict(Evidence.INSUFFICIENT, None, f"{moved}{why}: insufficient evidence")
-    if drop > policy.f1_medium:
+    moved = _moved(leading, seen, policy)
+    if fell:
+        severity = max((move.rule.severity(move.drop) for move in fell), key=lambda s: s.rank)
+        if leading.fell and leading.rule.severity(leading.drop) is severity:
+            return verdict(Evidence.REAL, severity, f"{moved}: {severity}, over {percent(leading.rule.limit(leading.drop))}")
+        others = " and ".join(_past(move) for move in fell if move is not leading)
+        return verdict(Evidence.REAL, severity, f"{others} ({seen}): {severity}")
+    if too_early:
+        return verdict(Evidence.INSUFFICIENT, None, f"{moved}{too_early}: insufficient evidence")
+    if leading.is_past:
         return verdict(Evidence.FALSE_ALARM, None, f"{moved}, but the interval still holds the baseline: chance explains it")
-    return verdict(Evidence.FALSE_ALARM, None, f"{moved}: within {percent(policy.f1_medium)}")
+    return verdict(Evidence.FALSE_ALARM, None, f"{moved}: within {percent(leading.rule.medium)}")
 
 
-def _nothing_to_compare(baseline: Confusion, current: Confusion, policy: DropPolicy) -> Verdict | None:
-    if baseline.positives < policy.min_positives or not baseline.f1:
-        why = f"the baseline holds only {baseline.positives} known failures: nothing sound to compare with"
-    elif current.f1 is None:
-        why = f"no failure known or predicted in {current.n} labelled predictions: F1 is undefined"
+def _nothing_to_compare(baseline: Tally, current: Tally, policy: DropPolicy) -> Verdict | None:
+    rules = policy.rules_for(current.metrics)
+    if not rules:
+        known = ", ".join(current.metrics)
+        why = f"policy has no rule for a metric of a {current.task} model: add one to severity.drops.metrics ({known})"
+    elif baseline.task != current.task:
+        why = f"the baseline is of a {baseline.task} model and this one of a {current.task} model: nothing sound to compare with"
+    elif baseline.cases < policy.min_positives or not baseline.figure(rules[0].name):
+        why = f"the baseline holds only {baseline.cases} {baseline.case_words}: nothing sound to compare with"
+    elif current.figure(rules[0].name) is None:
+        why = f"{current.lacks}: {current.metrics[rules[0].name]} is undefined"
     else:
         return None
     return Verdict(Evidence.INSUFFICIENT, None, why)
 
 
-def _too_early(baseline: Confusion, current: Confusion, policy: DropPolicy, clustering: float) -> str:
-    """Why a fall is neither shown nor ruled out; empty where it is ruled out."""
-    if current.positives / clustering < policy.min_positives:
-        return f", but only {current.positives} known failures, {policy.min_positives * clustering:.0f} needed"
-    suspected = _suspected(baseline, current, policy, clustering)
+def _outcomes_that_show(leading: Move, baseline: Confusion, current: Confusion, policy: DropPolicy, clustering: float) -> str:
+    if leading.rule.name != F1 or leading.fell:
+        return ""
+    planned = leading.rule.planned
+    detect = outcomes_to_detect(baseline, baseline.n, policy, drop=planned, clustering=clustering)
+    return f", {detect} outcomes show a drop of {percent(planned)}" if detect and detect > current.n else ""
+
+
+def _too_early(
+    moves: Sequence[Move], current: Tally, policy: DropPolicy, *, clustering: float = 1.0, needs: str = "", enough: str = ""
+) -> str:
+    """Why a fall is neither shown nor ruled out; empty where it is ruled out. `needs`: what is missing to judge at all; `enough`: how much
+    would show a fall."""
+    if current.cases / clustering < policy.min_positives:
+        return f", but only {current.cases} {current.case_words}, {policy.min_positives * clustering:.0f} needed"
+    if needs:
+        return needs
+    suspected = " and ".join(move.called for move in moves if move.is_suspected)
     if not suspected:
         return ""
-    detect = outcomes_to_detect(baseline, baseline.n, policy, drop=policy.f1_high, clustering=clustering)
-    enough = f", {detect} outcomes show a drop of {percent(policy.f1_high)}" if detect and detect > current.n else ""
-    return f": {suspected} may have fallen, not yet beyond chance at a false-alarm rate of {percent(policy.false_alarm_rate)}{enough}"
+    verb = "risen" if all(move.verb == "rose" for move in moves if move.is_suspected) else "fallen"
+    rate = percent(policy.false_alarm_rate)
+    return f": {suspected} may have {verb}, not yet beyond chance at a false-alarm rate of {rate}{enough}"
+
+
+def _more_blocks(*windows: Sequence[Tally]) -> str:
+    fewest = min(len(held(blocks)) for blocks in windows)
+    if fewest >= LEAST_BLOCKS:
+        return ""
+    return f", but in {fewest} blocks of time with an outcome, {LEAST_BLOCKS} needed to tell it from chance"
 
 
 def grade_metrics(metrics: ModelMetrics, policy: DropPolicy) -> Verdict:
     """`grade_drop` of the current window against the baseline."""
     now, before = metrics.current, metrics.baseline
-    return grade_drop(before.confusion, now.confusion, policy, blocks=now.blocks, baseline_blocks=before.blocks)
+    return grade_drop(before.tally, now.tally, policy, blocks=now.blocks, baseline_blocks=before.blocks)
 
 
 def _seen(counts: Confusion, clustering: float | None) -> str:
-    words = f"{counts.positives} failures in {counts.n} outcomes"
     if clustering is None:
-        return f"{words}, taken as independent"
-    return words if clustering <= 1 else f"{words} that come in clusters and count as {counts.n / clustering:.0f}"
+        return f"{counts.seen}, taken as independent"
+    return counts.seen if clustering <= 1 else f"{counts.seen} that come in clusters and count as {counts.n / clustering:.0f}"
 
 
-def _suspected(baseline: Confusion, current: Confusion, policy: DropPolicy, clustering: float) -> str:
-    """The metrics that are past their limit and whose interval no longer holds the baseline: one look would call them fallen."""
-    z, now = z_value(policy.confidence), current
-    uppers = {
-        "F1": (baseline.f1, now.f1, policy.f1_medium, f1_interval(now, policy.confidence, clustering)[1]),
-        "precision": (
-            baseline.precision,
-            now.precision,
-            policy.precision,
-            wilson(now.tp / clustering, (now.tp + now.fp) / clustering, z)[1],
-        ),
-        "recall": (baseline.recall, now.recall, policy.recall, wilson(now.tp / clustering, now.positives / clustering, z)[1]),
-    }
-    return " and ".join(
-        name for name, (was, is_, limit, upper) in uppers.items() if (relative_drop(was, is_) or 0) > limit and upper < (was or 0)
-    )
+def _moved(move: Move, seen: str, policy: DropPolicy) -> str:
+    size = _exact(abs(move.drop), move.rule.medium, *([move.rule.high] if move.rule.high else []))
+    interval = ""
+    if move.interval:
+        low, high = move.interval
+        interval = f", {percent(policy.confidence)} interval {move.shown(low)}-{move.shown(high)}"
+    return f"{move.called} {move.verb} {size} ({move.shown(move.was)} -> {move.shown(move.now)}{interval}; {seen})"
 
 
-def _other_drops(fell: Falls, baseline: Confusion, current: Confusion, policy: DropPolicy) -> str:
-    parts = []
-    if fell.precision:
-        parts.append(_other_drop("precision", baseline.precision, current.precision, policy.precision))
-    if fell.recall:
-        parts.append(_other_drop("recall", baseline.recall, current.recall, policy.recall))
-    return " and ".join(parts)
-
-
-def _other_drop(name: str, baseline: float | None, current: float | None, limit: float) -> str:
-    drop = relative_drop(baseline, current) or 0.0
-    return f"{name} fell {percent(drop)} ({baseline or 0:.2f} -> {current or 0:.2f}), over {percent(limit)}"
+def _past(move: Move) -> str:
+    over = percent(move.rule.limit(move.drop))
+    return f"{move.called} {move.verb} {percent(move.drop)} ({move.shown(move.was)} -> {move.shown(move.now)}), over {over}"
 
 
 def _exact(drop: float, *limits: float) -> str:

@@ -42,7 +42,7 @@ def as_first_reported(metrics: ModelMetrics) -> ModelMetrics:
     def before(window: WindowMetrics) -> WindowMetrics:
         if not window.rewritten or not window.rewritten.count:
             return window
-        return replace(window, confusion=window.rewritten.first, by_risk_level={}, by_asset_type={}, blocks=())
+        return replace(window, tally=window.rewritten.first, by_risk_level={}, by_asset_type={}, blocks=(), blocks_by_asset_type={})
 
     return replace(metrics, current=before(metrics.current), baseline=before(metrics.baseline))
 

@@ -14,7 +14,7 @@ from mlrunbook.domain.evaluation.paired import compare
 from mlrunbook.domain.evaluation.performance import f1_interval
 from mlrunbook.domain.evaluation.version_comparison import SideBySide, segments, two
 from mlrunbook.domain.observed import ModelVersion, Prediction, Replayed, VersionReplay
-from mlrunbook.domain.policy.judging import DropPolicy
+from mlrunbook.domain.policy.judging import F1, DropPolicy
 from mlrunbook.domain.records import Record, Recorded
 
 
@@ -177,7 +177,7 @@ def _as_target(seen: SideBySide, terms: _Terms) -> TargetVerdict:
         return verdict(Judged.REFUSED, "; ".join(worse))
     if pair.gain <= 0:
         return verdict(Judged.REFUSED, f"{name} is no better than {current} (F1 {two(f1)} vs {two(pair.first.f1)}): {words}")
-    if baseline_f1 and (f1 or 0.0) < baseline_f1 * (1 - policy.f1_medium) and high < baseline_f1:
+    if baseline_f1 and (f1 or 0.0) < baseline_f1 * (1 - policy.most(F1)) and high < baseline_f1:
         return verdict(Judged.REFUSED, f"{name} would not restore service: {words}, the baseline is {baseline_f1:.2f}")
     if not pair.better:
         return verdict(Judged.NOT_ENOUGH_EVIDENCE, f"{name} may be better, but chance explains it: {words}")

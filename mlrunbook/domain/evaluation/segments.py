@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
 
-from mlrunbook.domain.evaluation.performance import Confusion, Evidence, Verdict, grade_drop
+from mlrunbook.domain.evaluation.performance import Evidence, ModelMetrics, Verdict, WindowMetrics, grade_drop
 from mlrunbook.domain.policy.judging import DropPolicy
+from mlrunbook.domain.tally import Tally
 
 # p-values are sought between these: below the first the rule's normal approximation means little, and nobody acts above the second.
 _LEAST_P, _MOST_P = 1e-9, 0.5
@@ -15,8 +17,8 @@ _STEPS = 20
 
 @dataclass(frozen=True)
 class SegmentVerdict:
-    """One segment. `verdict` None: it has no failure, so there is nothing to judge (N/A, never 0). `adjusted_p`: the false-alarm rate at
-    which the segment would just be called fallen among the others; None where it is not judged."""
+    """One segment. `verdict` None: it has no case (failure), so there is nothing to judge (N/A, never 0). `adjusted_p`: the false-alarm
+    rate at which the segment would just be called fallen among the others; None where it is not judged."""
 
     name: str
     verdict: Verdict | None
@@ -52,9 +54,29 @@ class SegmentsVerdict:
         return None if waiting or not judged else False
 
 
+@dataclass(frozen=True)
+class Segments:
+    """The tallies of one window by segment, and those of its blocks of time where they are known."""
+
+    tallies: Mapping[str, Tally]
+    blocks: Mapping[str, Sequence[Tally]] = field(default_factory=dict)
+
+
+def judge_asset_types(metrics: ModelMetrics, policy: DropPolicy) -> SegmentsVerdict:
+    def of(window: WindowMetrics) -> Segments:
+        return Segments(window.by_asset_type, window.blocks_by_asset_type)
+
+    return judge_blocks_of_segments(of(metrics.baseline), of(metrics.current), policy, kind="asset type")
+
+
 def judge_segments(
-    baseline: Mapping[str, Confusion], current: Mapping[str, Confusion], policy: DropPolicy, *, kind: str = "segment"
+    baseline: Mapping[str, Tally], current: Mapping[str, Tally], policy: DropPolicy, *, kind: str = "segment"
 ) -> SegmentsVerdict:
+    """`judge_blocks_of_segments` where no blocks are known."""
+    return judge_blocks_of_segments(Segments(baseline), Segments(current), policy, kind=kind)
+
+
+def judge_blocks_of_segments(baseline: Segments, current: Segments, policy: DropPolicy, *, kind: str = "segment") -> SegmentsVerdict:
     """Grade every segment of `current` against its own baseline.
 
     Benjamini and Hochberg (1995) over the segments that have failures: the k most suspect fell when each is beyond chance at k/m of
@@ -62,29 +84,35 @@ def judge_segments(
     fleets has one called so. A segment without a failure, or that the baseline does not know, is not judged.
     `kind` is what the sentence calls a segment.
     """
-    known = {name: counts for name, counts in sorted(current.items()) if counts.positives}
-    p = {name: _p_value(baseline.get(name, Confusion()), counts, policy) for name, counts in known.items()}
+    known = {name for name, tally in current.tallies.items() if tally.cases}
+
+    def grade(name: str, at: DropPolicy) -> Verdict:
+        now = current.tallies[name]
+        blocks, before = current.blocks.get(name, ()), baseline.blocks.get(name, ())
+        return grade_drop(baseline.tallies.get(name, type(now)()), now, at, blocks=blocks, baseline_blocks=before)
+
+    p = {name: _p_value(partial(grade, name), policy) for name in sorted(known)}
     adjusted = _adjusted(p)
     called = sum(a <= policy.false_alarm_rate for a in adjusted.values())
     at = replace(policy, false_alarm_rate=policy.false_alarm_rate * max(called, 1) / max(len(known), 1))
 
-    def judge(name: str, counts: Confusion) -> SegmentVerdict:
+    def judge(name: str, tally: Tally) -> SegmentVerdict:
         if name not in known:
-            return SegmentVerdict(name, None, None, f"{name}: not applicable, no failure in {counts.n} outcomes")
-        verdict = grade_drop(baseline.get(name, Confusion()), counts, at)
+            return SegmentVerdict(name, None, None, f"{name}: not applicable, {tally.seen}")
+        verdict = grade(name, at)
         if verdict.evidence is Evidence.INSUFFICIENT:
             return SegmentVerdict(name, verdict, None, f"{name}: {verdict.reason}")
         return SegmentVerdict(name, verdict, adjusted[name], f"{name}: {verdict.reason}, adjusted p {_p_words(adjusted[name])}")
 
-    segments = tuple(judge(name, counts) for name, counts in sorted(current.items()))
+    segments = tuple(judge(name, tally) for name, tally in sorted(current.tallies.items()))
     return SegmentsVerdict(segments, _sentence(segments, kind))
 
 
-def _p_value(baseline: Confusion, counts: Confusion, policy: DropPolicy) -> float:
+def _p_value(grade: Callable[[DropPolicy], Verdict], policy: DropPolicy) -> float:
     """The lowest false-alarm rate at which the drop is real (repeated p-value, Jennison and Turnbull 2000, ch. 9); 1 when it never is."""
 
     def is_real(rate: float) -> bool:
-        return grade_drop(baseline, counts, replace(policy, false_alarm_rate=rate)).is_real
+        return grade(replace(policy, false_alarm_rate=rate)).is_real
 
     low, high = _LEAST_P, _MOST_P
     if not is_real(high):

@@ -11,13 +11,13 @@ Counts may be numbers or numpy arrays of one shape; arrays come back.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache
 from math import ceil, exp, sqrt
 from statistics import NormalDist
 from typing import Any, NamedTuple, Protocol
 
-from mlrunbook.domain.policy.judging import DropPolicy
+from mlrunbook.domain.policy.judging import F1, PRECISION, RECALL, DropPolicy, MetricRule, Worse
 
 _NORMAL = NormalDist()
 PLANNED_POWER = 0.9  # at the planned information, for a drop of the planned size
@@ -26,8 +26,8 @@ _MOST_GROWTH = 5.0
 # On little information never more than the planned score and this is asked for, so that a collapse shows at once (Haybittle 1971), over
 # so many e-folds of information; on less than that, more again.
 _MOST_ABOVE, _EARLY_EFOLDS = 1.25, 2.0
-# F1 decides severity, so it gets most of the rate; together they spend it all (Bonferroni).
-_F1_SHARE, _OTHER_SHARE = 0.9, 0.05
+# The metric that leads gets most of the rate; together they spend it all (Bonferroni).
+_LEADING_SHARE, _SHARE_OF_OTHERS = 0.9, 0.1
 # A dispersion is measured on joined slices: at most 60 of them, each with this many trials on average, eight slices at least.
 _MOST_SLICES, _LEAST_TRIALS, _LEAST_SLICES = 60, 5, 8
 _RAISED_Z = 2.33  # the current window's clustering counts when it is above the baseline's beyond chance (1 %)
@@ -37,7 +37,7 @@ Numbers = Any  # float, or numpy array of floats
 
 
 class Cells(Protocol):
-    """Counts of outcomes; those of a true negative say nothing about F1, precision or recall."""
+    """Counts of outcomes. Those of a true negative say nothing about F1, precision or recall, and may be left out."""
 
     @property
     def tp(self) -> Numbers: ...
@@ -47,12 +47,13 @@ class Cells(Protocol):
     def fn(self) -> Numbers: ...
 
 
-class Falls(NamedTuple):
-    """Which metric fell past its limit beyond chance."""
+class _Share(NamedTuple):
+    """How a metric follows from a share of a stream of trials."""
 
-    f1: Numbers
-    precision: Numbers
-    recall: Numbers
+    successes: Callable[[Any], Numbers]
+    trials: Callable[[Any], Numbers]
+    ratio: Callable[[Numbers], Numbers]
+    inverse: Callable[[Numbers], Numbers]
 
 
 @cache
@@ -135,31 +136,40 @@ def fall_score(successes_before: Numbers, trials_before: Numbers, successes: Num
         return np.nan_to_num(fell * np.sqrt(2 * np.maximum(deviance, 0.0)), nan=0.0)
 
 
-def falls(before: Cells, now: Cells, policy: DropPolicy, *, clustering: Numbers = 1.0) -> Falls:
-    """Which metric fell by more than its limit AND beyond chance, at `policy.false_alarm_rate` for the three together and for all
-    looks at a window while it grows. `clustering`: how many trials count as one (`clustering_of`).
+def spent(rules: Sequence[MetricRule], rate: float) -> list[tuple[MetricRule, float]]:
+    """Each rule with its part of the false-alarm rate."""
+    if len(rules) < 2:
+        return [(rule, rate) for rule in rules]
+    leading, *others = rules
+    each = _SHARE_OF_OTHERS / len(others)
+    return [(leading, rate * _LEADING_SHARE), *((rule, rate * each) for rule in others)]
 
-    Planned for an F1 drop of `f1_high`, and for precision and recall past their limit twice over: 1 - (1 - limit)^2.
+
+def falls(before: Cells, now: Cells, policy: DropPolicy, *, clustering: Numbers = 1.0) -> dict[str, Numbers]:
+    """By metric, whether it moved for the worse by more than its limit AND beyond chance, at `policy.false_alarm_rate` for all metrics
+    together and for all looks at a window while it grows. `clustering`: how many trials count as one (`clustering_of`).
+
+    Planned for `MetricRule.planned`.
     """
+    rules = spent(policy.rules_for(_SHARES), policy.false_alarm_rate)
+    return {rule.name: _fell(rule, before, now, clustering, rate) for rule, rate in rules}
+
+
+def _fell(rule: MetricRule, before: Cells, now: Cells, clustering: Numbers, rate: float) -> Numbers:
     import numpy as np
 
-    rate = policy.false_alarm_rate
-
-    def fell(part: Callable[[Cells], Numbers], limit: float, ratio: Callable[[Numbers], Numbers], planned: float, share: float) -> Numbers:
-        s0, n0 = before.tp / clustering, part(before) / clustering
-        s1, n1 = now.tp / clustering, part(now) / clustering
-        with np.errstate(divide="ignore", invalid="ignore"):
-            was, is_ = ratio(np.divide(s0, n0)), ratio(np.divide(s1, n1))
-            past = np.nan_to_num(is_ / was, nan=1.0) < 1 - limit
-            smooth = (s0 + 0.5) / (n0 + 1)  # a baseline without an error is not known to be without any
-        known = information(smooth, _inverse(ratio)(ratio(smooth) * (1 - planned)), n0, n1)
-        return past & (fall_score(s0, n0, s1, n1) >= needed_score(known, rate * share))
-
-    return Falls(
-        fell(lambda c: c.tp + c.fp + c.fn, policy.f1_medium, _f1_of_jaccard, policy.f1_high, _F1_SHARE),
-        fell(lambda c: c.tp + c.fp, policy.precision, _itself, 1 - (1 - policy.precision) ** 2, _OTHER_SHARE),
-        fell(lambda c: c.tp + c.fn, policy.recall, _itself, 1 - (1 - policy.recall) ** 2, _OTHER_SHARE),
-    )
+    share, higher = _SHARES[rule.name], rule.worse is Worse.HIGHER
+    s0, n0 = share.successes(before) / clustering, share.trials(before) / clustering
+    s1, n1 = share.successes(now) / clustering, share.trials(now) / clustering
+    with np.errstate(divide="ignore", invalid="ignore"):
+        was, is_ = share.ratio(np.divide(s0, n0)), share.ratio(np.divide(s1, n1))
+        relative = np.nan_to_num(is_ / was, nan=1.0)
+        smooth = (s0 + 0.5) / (n0 + 1)  # a baseline without an error is not known to be without any
+    planned = share.ratio(smooth) * (1 + rule.planned if higher else 1 - rule.planned)
+    known = information(smooth, share.inverse(planned), n0, n1)
+    score = fall_score(s0, n0, s1, n1)
+    past, score = (relative > 1 + rule.medium, -score) if higher else (relative < 1 - rule.medium, score)
+    return past & (score >= needed_score(known, rate))
 
 
 def _itself(share: Numbers) -> Numbers:
@@ -174,8 +184,12 @@ def _jaccard_of_f1(f1: Numbers) -> Numbers:
     return f1 / (2 - f1)
 
 
-def _inverse(ratio: Callable[[Numbers], Numbers]) -> Callable[[Numbers], Numbers]:
-    return _jaccard_of_f1 if ratio is _f1_of_jaccard else _itself
+_SHARES = {
+    F1: _Share(lambda c: c.tp, lambda c: c.tp + c.fp + c.fn, _f1_of_jaccard, _jaccard_of_f1),
+    PRECISION: _Share(lambda c: c.tp, lambda c: c.tp + c.fp, _itself, _itself),
+    RECALL: _Share(lambda c: c.tp, lambda c: c.tp + c.fn, _itself, _itself),
+    "false_positive_rate": _Share(lambda c: c.fp, lambda c: c.fp + c.tn, _itself, _itself),
+}
 
 
 # --- trials that come in clusters -------------------------------------------------------------------------------------------
@@ -236,16 +250,18 @@ def outcomes_to_detect(
 ) -> int | None:
     """Known outcomes after which a true F1 `drop`, precision and recall falling alike, is called real with probability `power`.
 
-    `before` is the baseline's counts, `labelled` its size. None when no number is enough against so small a baseline. Normal
-    approximation of the last look alone; earlier ones only help.
+    `before` is the baseline's counts, `labelled` its size. None when no number is enough against so small a baseline, or policy does not
+    judge F1. Normal approximation of the last look alone; earlier ones only help.
     """
     import numpy as np
 
     trials_before = before.tp + before.fp + before.fn
-    if not before.tp or not labelled:
+    rules = spent(policy.rules_for(_SHARES), policy.false_alarm_rate)
+    rule, rate = next(((rule, rate) for rule, rate in rules if rule.name == F1), (None, 0.0))
+    if rule is None or not before.tp or not labelled:
         return None
     was = (before.tp + 0.5) / (trials_before + 1)
-    planned, fallen = (_jaccard_of_f1(_f1_of_jaccard(was) * (1 - d)) for d in (policy.f1_high, drop))
+    planned, fallen = (_jaccard_of_f1(_f1_of_jaccard(was) * (1 - d)) for d in (rule.planned, drop))
     recall, precision = (1 - drop) * before.tp / (before.tp + before.fn), (1 - drop) * before.tp / (before.tp + before.fp)
     trials_per_outcome = (before.tp + before.fn) / labelled * (1 + recall * (1 - precision) / precision)
     outcomes = np.unique(np.geomspace(1, MOST_OUTCOMES, 4000).astype(int))
@@ -253,7 +269,7 @@ def outcomes_to_detect(
     middle = (was * n0 + fallen * n1) / (n0 + n1)
     chance = np.sqrt(middle * (1 - middle) * (1 / n0 + 1 / n1))
     spread = np.sqrt(was * (1 - was) / n0 + fallen * (1 - fallen) / n1)
-    needed = needed_score(information(was, planned, n0, n1), policy.false_alarm_rate * _F1_SHARE) * chance
-    limit = was - _jaccard_of_f1(_f1_of_jaccard(was) * (1 - policy.f1_medium))
+    needed = needed_score(information(was, planned, n0, n1), rate) * chance
+    limit = was - _jaccard_of_f1(_f1_of_jaccard(was) * (1 - rule.medium))
     found = was - fallen - np.maximum(needed, limit) >= _NORMAL.inv_cdf(power) * spread
     return int(outcomes[np.argmax(found)]) if found.any() else None

@@ -13,7 +13,7 @@ from enum import StrEnum
 from mlrunbook.domain.evaluation.paired import Paired, compare, difference
 from mlrunbook.domain.evaluation.performance import Confusion, Evidence, f1_interval, grade_drop, wilson, z_value
 from mlrunbook.domain.observed import ModelVersion, Prediction, Replayed, VersionReplay
-from mlrunbook.domain.policy.judging import DropPolicy
+from mlrunbook.domain.policy.judging import F1, DropPolicy
 from mlrunbook.domain.policy.policy import Retraining
 
 BINS = 10
@@ -289,7 +289,7 @@ def promotion_fell(
 ) -> tuple[bool | None, str]:
     """Has a promoted version's live F1 fallen against the counts it was promoted on? None: too few known failures to say.
 
-    Fell: by more than `f1_medium` and beyond chance. The counts are of different rows, so both intervals count
+    Fell: by more than the policy's rule for F1 allows and beyond chance. The counts are of different rows, so both intervals count
     (`paired.difference`), unlike with a known baseline.
     """
     graded = grade_drop(compared, live, policy)
@@ -297,7 +297,7 @@ def promotion_fell(
     if graded.evidence is Evidence.INSUFFICIENT or gain is None:
         return None, f"{version}: {graded.reason}"
     words = f"{version}: F1 {two(compared.f1)} when promoted, {two(live.f1)} live: {gain:+.2f} ({low:+.2f} to {high:+.2f})"
-    fell = high < 0 and (live.f1 or 0.0) < (compared.f1 or 0.0) * (1 - policy.f1_medium)
+    fell = high < 0 and (live.f1 or 0.0) < (compared.f1 or 0.0) * (1 - policy.most(F1))
     return fell, f"{words}, {'a fall beyond chance' if fell else 'no fall beyond chance'}"
 
 

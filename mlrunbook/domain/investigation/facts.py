@@ -14,7 +14,7 @@ from mlrunbook.domain.evaluation.performance import Confusion, Evidence, ModelMe
 from mlrunbook.domain.evaluation.probing import Probing
 from mlrunbook.domain.evaluation.rewritten import RewriteVerdict, judge_rewrites
 from mlrunbook.domain.evaluation.rollback_target import TargetChoice
-from mlrunbook.domain.evaluation.segments import judge_segments
+from mlrunbook.domain.evaluation.segments import judge_asset_types
 from mlrunbook.domain.evaluation.threshold import Replay, best_recovery, replay
 from mlrunbook.domain.investigation.feature_store import FeatureVerdict
 from mlrunbook.domain.investigation.rollouts import NO_HISTORY, RolloutVerdict
@@ -22,6 +22,7 @@ from mlrunbook.domain.investigation.serving_health import Seen, trouble_of
 from mlrunbook.domain.investigation.upstream import Course
 from mlrunbook.domain.observed import Change, Prediction, ServingStatus
 from mlrunbook.domain.policy.policy import Policy
+from mlrunbook.domain.tally import all_binary, as_binary
 
 WEEK, DAY = timedelta(days=7), timedelta(hours=24)
 LEAST_OF_A_TYPE = 20  # predictions of an unknown asset type: fewer may be a typing error upstream
@@ -100,12 +101,10 @@ class DiagnosisFacts:
         metrics = self.metrics
         if metrics is None or (self.verdict and self.verdict.is_real):
             return {}
-        judged = judge_segments(
-            metrics.baseline.by_asset_type, metrics.current.by_asset_type, self.policy.severity.drops, kind="asset type"
-        )
+        judged = judge_asset_types(metrics, self.policy.severity.drops)
         if judged.fallen or not metrics.baseline.by_asset_type:
             return {segment.name: f"asset type {segment.sentence}" for segment in judged.fallen}
-        groups = judge_groups(metrics.current.by_asset_type, self.policy.fairness, metrics.baseline.by_asset_type)
+        groups = judge_groups(all_binary(metrics.current.by_asset_type), self.policy.fairness, all_binary(metrics.baseline.by_asset_type))
         return {groups.gap.worse: groups.sentence} if groups.verdict is Fairness.UNFAIR and groups.gap else {}
 
     @property
@@ -267,7 +266,7 @@ def _baseline_f1(metrics: ModelMetrics, types: Collection[str]) -> float | None:
     """Of these asset types together; of all when none is named."""
     if not types:
         return metrics.baseline.confusion.f1
-    return sum((metrics.baseline.by_asset_type[name] for name in types), Confusion()).f1
+    return sum((as_binary(metrics.baseline.by_asset_type[name]) for name in types), Confusion()).f1
 
 
 def unseen_types(recent: Sequence[str], trained: Sequence[str] | None) -> dict[str, float] | None:

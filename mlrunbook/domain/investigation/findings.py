@@ -25,9 +25,9 @@ from mlrunbook.domain.evaluation.performance import (
     z_value,
 )
 from mlrunbook.domain.evaluation.prediction_rows import confusion_of, drift_between, feature_columns, in_time_order
-from mlrunbook.domain.evaluation.segments import judge_segments
+from mlrunbook.domain.evaluation.segments import judge_asset_types
 from mlrunbook.domain.observed import Change, FeatureServerAnswer, Instance, Missing, Prediction, Resources
-from mlrunbook.domain.policy.judging import DriftPolicy, DropPolicy
+from mlrunbook.domain.policy.judging import F1, DriftPolicy, DropPolicy
 from mlrunbook.domain.records import Record, Recorded
 
 
@@ -171,22 +171,29 @@ def model_performance(metrics: ModelMetrics | Missing, policy: DropPolicy | None
     if isinstance(metrics, Missing):
         return [unknown(i.key, source, metrics) for i in CHECKLIST if i.key.startswith(group)]
     policy = policy or DropPolicy()
-    now = metrics.current.confusion
+    now = metrics.current.tally
     verdict = grade_metrics(metrics, policy)
     suspect = _suspect(verdict)
-    ratios = {"f1": now.f1, "precision": now.precision, "recall": now.recall}
-    words = ", ".join(f"{name} {value:.2f}" if value is not None else f"{name} undefined" for name, value in ratios.items())
+    figures = {rule.name: now.figure(rule.name) for rule in policy.rules_for(now.metrics)}
+    words = ", ".join(f"{name} {now.shown(value)}" if value is not None else f"{name} undefined" for name, value in figures.items())
     counts = f"{metrics.current.predictions} predictions, {now.n} with known outcome"
-    value = ratios | {"predictions": metrics.current.predictions, "labelled": metrics.current.labelled}
-    drop = {"f1_drop": verdict.f1_drop, "severity": verdict.severity}
-    matrix = {"tp": now.tp, "fp": now.fp, "fn": now.fn, "tn": now.tn}
-    missed = f"of {now.positives} failures {now.tp} were caught and {now.fn} missed; of {now.tp + now.fp} alarms {now.fp} were false"
+    value = figures | {"predictions": metrics.current.predictions, "labelled": metrics.current.labelled}
+    drop = {"f1_drop": verdict.drop, "severity": verdict.severity}
     return [
         finding(group + "metrics_dashboard", source, suspect, value, f"{words} ({counts})"),
         finding(group + "current_vs_historical", source, suspect, drop, verdict.reason),
         _accuracy_by_risk_level(source, metrics, policy),
-        finding(group + "confusion_matrix", source, suspect, matrix, missed),
+        _confusion_matrix(source, metrics, suspect),
     ]
+
+
+def _confusion_matrix(source: str, metrics: ModelMetrics, suspect: bool | None) -> Finding:
+    key, now = "model_performance.confusion_matrix", metrics.current.tally
+    if not isinstance(now, Confusion):
+        return unknown(key, source, Missing(f"a {now.task} model has none"))
+    matrix = {"tp": now.tp, "fp": now.fp, "fn": now.fn, "tn": now.tn}
+    missed = f"of {now.positives} failures {now.tp} were caught and {now.fn} missed; of {now.tp + now.fp} alarms {now.fp} were false"
+    return finding(key, source, suspect, matrix, missed)
 
 
 def _accuracy_by_risk_level(source: str, metrics: ModelMetrics, policy: DropPolicy) -> Finding:
@@ -199,7 +206,7 @@ def _accuracy_by_risk_level(source: str, metrics: ModelMetrics, policy: DropPoli
             continue
         right, was = now.tp + now.tn, (before.tp + before.tn) / before.n
         accuracies[level] = right / now.n
-        if right / now.n < was * (1 - policy.f1_medium) and wilson(right, now.n, z_value(policy.confidence))[1] < was:
+        if right / now.n < was * (1 - policy.most(F1)) and wilson(right, now.n, z_value(policy.confidence))[1] < was:
             worse.append(f"{level} {was:.2f} -> {right / now.n:.2f}")
     if not accuracies:
         sentence = f"no risk level has {policy.min_positives} known outcomes now and in the baseline"
@@ -384,14 +391,13 @@ def error_patterns(recent: Sequence[Prediction] | Missing, *, min_errors: int = 
 
 
 def affected_asset_types(metrics: ModelMetrics | Missing, policy: DropPolicy | None = None) -> Finding:
-    """Which asset types lost performance (`segments.judge_segments`). Overall F1 often hides one."""
+    """Which asset types lost performance (`segments.judge_asset_types`). Overall F1 often hides one."""
     key, source = "ground_truth.affected_asset_types", "metrics dashboard"
     if isinstance(metrics, Missing):
         return unknown(key, source, metrics)
-    now, before = metrics.current.by_asset_type, metrics.baseline.by_asset_type
-    verdict = judge_segments(before, now, policy or DropPolicy(), kind="asset type")
+    verdict = judge_asset_types(metrics, policy or DropPolicy())
     value = {
-        s.name: {"evidence": s.verdict.evidence, "f1_drop": s.verdict.f1_drop, "adjusted_p": s.adjusted_p} if s.verdict else None
+        s.name: {"evidence": s.verdict.evidence, "f1_drop": s.verdict.drop, "adjusted_p": s.adjusted_p} if s.verdict else None
         for s in verdict.segments
     }
     return finding(key, source, verdict.fell, value, verdict.sentence)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Container
+from dataclasses import InitVar, dataclass, field, replace
+from enum import StrEnum
 from typing import Annotated
 
-from pydantic import Field, StringConstraints
+from pydantic import AfterValidator, Field, StringConstraints
 
 from mlrunbook.domain.incident import Severity
+from mlrunbook.domain.tally import metric_names
 
 Share = Annotated[float, Field(gt=0, lt=1)]
 Count = Annotated[int, Field(ge=1)]
@@ -59,21 +62,103 @@ class FeatureStorePolicy:
     look_back_h: Count = 168
 
 
+class Worse(StrEnum):
+    """Which way a metric moves when a model gets worse."""
+
+    LOWER = "lower"
+    HIGHER = "higher"
+
+
+def _known_metric(name: str) -> str:
+    if name not in (known := metric_names()):
+        raise ValueError(f"no metric is called {name}; write one of {', '.join(known)}")
+    return name
+
+
+@dataclass(frozen=True)
+class MetricRule:
+    """How far one metric may move for the worse, relative to its baseline: beyond `medium` the incident is medium, beyond `high` high."""
+
+    name: Annotated[str, AfterValidator(_known_metric)]
+    worse: Worse
+    medium: Annotated[float, Field(gt=0)]
+    high: Annotated[float, Field(gt=0)] | None = None
+
+    def __post_init__(self) -> None:
+        for key, limit in (("medium", self.medium), ("high", self.high)):
+            if self.worse is Worse.LOWER and limit is not None and limit >= 1:
+                raise ValueError(f"{key}: must be less than 1: nothing falls by more than all of it")
+
+    @property
+    def planned(self) -> float:
+        """The move that a window is planned to show: of a high incident, or past the limit twice over."""
+        if self.high is not None:
+            return self.high
+        return 1 - (1 - self.medium) ** 2 if self.worse is Worse.LOWER else (1 + self.medium) ** 2 - 1
+
+    def severity(self, drop: float) -> Severity:
+        return Severity.HIGH if self.high is not None and drop > self.high else Severity.MEDIUM
+
+    def limit(self, drop: float) -> float:
+        """The limit behind `severity`."""
+        return self.high if self.high is not None and drop > self.high else self.medium
+
+
+F1, PRECISION, RECALL = "f1", "precision", "recall"
+RUNBOOK_RULES = (
+    MetricRule(F1, Worse.LOWER, medium=0.10, high=0.20),
+    MetricRule(PRECISION, Worse.LOWER, medium=0.15),
+    MetricRule(RECALL, Worse.LOWER, medium=0.15),
+)
+# Where the limits of an older policy file are now: the position in RUNBOOK_RULES, and the key.
+OLD_LIMITS = {"f1_medium": (0, "medium"), "f1_high": (0, "high"), "precision": (1, "medium"), "recall": (2, "medium")}
+
+
 @dataclass(frozen=True)
 class DropPolicy:
-    """How far a metric may fall, relative to its baseline (runbook, "Severity Levels" and "Incident Types").
+    """How far metrics may fall, relative to their baseline (runbook, "Severity Levels" and "Incident Types").
 
-    `false_alarm_rate`: how many unchanged models may ever be called fallen, over F1, precision and recall and all looks at a window.
-    Below `min_positives` known failures a drop that is not proven is no false alarm either. `confidence` is that of the interval shown.
+    `metrics`: a rule for each metric that counts; a model is judged by those that its task has. The first of these leads the sentence, and
+    most of the `false_alarm_rate` is spent on it: how many unchanged models may ever be called fallen, over all metrics and all looks at
+    a window. Below `min_positives` cases (binary: known failures) a drop that is not proven is no false alarm either. `confidence` is
+    that of the interval shown. The other keys are those of older policy files, and mean the rule of that name.
     """
 
-    f1_medium: Share = 0.10
-    f1_high: Share = 0.20
-    precision: Share = 0.15
-    recall: Share = 0.15
+    metrics: Annotated[tuple[MetricRule, ...], Field(min_length=1)] = RUNBOOK_RULES
     min_positives: Count = 30
     confidence: Share = 0.95
     false_alarm_rate: Share = 0.01
+    f1_medium: InitVar[Share | None] = None
+    f1_high: InitVar[Share | None] = None
+    precision: InitVar[Share | None] = None
+    recall: InitVar[Share | None] = None
+
+    def __post_init__(self, f1_medium: float | None, f1_high: float | None, precision: float | None, recall: float | None) -> None:
+        given = {"f1_medium": f1_medium, "f1_high": f1_high, "precision": precision, "recall": recall}
+        old = {key: limit for key, limit in given.items() if limit is not None}
+        if old and self.metrics != RUNBOOK_RULES:
+            raise ValueError(f"{next(iter(old))}: belongs into `metrics`, which is given too; keep `metrics` alone")
+        rules = list(self.metrics)
+        for key, limit in old.items():
+            position, name = OLD_LIMITS[key]
+            rule = rules[position]
+            rules[position] = replace(rule, medium=limit) if name == "medium" else replace(rule, high=limit)
+        object.__setattr__(self, "metrics", tuple(rules))
+        names = [rule.name for rule in rules]
+        if twice := next((name for name in names if names.count(name) > 1), None):
+            raise ValueError(f"metrics: {twice} has two rules; keep one")
+
+    def rules_for(self, metrics: Container[str]) -> tuple[MetricRule, ...]:
+        """Those that are about one of these metrics; the first leads."""
+        return tuple(rule for rule in self.metrics if rule.name in metrics)
+
+    def rule(self, metric: str) -> MetricRule | None:
+        return next((rule for rule in self.metrics if rule.name == metric), None)
+
+    def most(self, metric: str) -> float:
+        """How far it may fall before that counts; without a rule all the way."""
+        rule = self.rule(metric)
+        return rule.medium if rule else 1.0
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 from mlrunbook.domain.people import person_of
 from mlrunbook.domain.policy.alerting import Silence
 from mlrunbook.domain.policy.intake import MODEL_ID
+from mlrunbook.domain.policy.judging import DropPolicy
 from mlrunbook.domain.policy.patterns import is_pattern
 from mlrunbook.domain.policy.policy import UNNAMED, Policy, Responder
 from mlrunbook.domain.roles import Role
@@ -51,14 +52,15 @@ class _Ordered(NamedTuple):
 
 
 _ORDERED = (
-    _Ordered("severity.drops.f1_medium", "severity.drops.f1_high", "no drop of F1 is ever graded medium"),
     _Ordered("severity.error_rate", "severity.outage_error_rate", "every error rate that counts is an outage, and critical"),
-    _Ordered("recovery.tolerance", "severity.drops.f1_medium", "F1 counts as recovered while it still counts as fallen"),
+    _Ordered("recovery.tolerance", "severity.drops.metrics.f1.medium", "F1 counts as recovered while it still counts as fallen"),
     _Ordered("drift.effect_floor", "alerts.drift_effect", "drift raises an alert that the investigation then finds too small to matter"),
-    _Ordered("alerts.f1_drop_warning", "severity.drops.f1_medium", "a drop that counts as an incident raises no alert"),
-    _Ordered("alerts.f1_drop_critical", "severity.drops.f1_high", "a drop that is graded high raises no critical alert"),
-    _Ordered("alerts.precision_drop_warning", "severity.drops.precision", "a drop that counts as an incident raises no alert"),
-    _Ordered("alerts.recall_drop_warning", "severity.drops.recall", "a drop that counts as an incident raises no alert"),
+    _Ordered("alerts.f1_drop_warning", "severity.drops.metrics.f1.medium", "a drop that counts as an incident raises no alert"),
+    _Ordered("alerts.f1_drop_critical", "severity.drops.metrics.f1.high", "a drop that is graded high raises no critical alert"),
+    _Ordered(
+        "alerts.precision_drop_warning", "severity.drops.metrics.precision.medium", "a drop that counts as an incident raises no alert"
+    ),
+    _Ordered("alerts.recall_drop_warning", "severity.drops.metrics.recall.medium", "a drop that counts as an incident raises no alert"),
     _Ordered("alerts.null_rate_warning", "severity.null_rate", "a null rate that counts as an incident raises no alert"),
     _Ordered("alerts.error_rate_warning", "severity.error_rate", "an error rate that counts as an incident raises no alert"),
     _Ordered("alerts.latency_warning_s", "severity.latency_p95_ms", "a latency that counts as an incident raises no alert", 1000),
@@ -72,10 +74,11 @@ _LADDER = (Role.ONCALL_ML_ENGINEER, Role.ML_TEAM_LEAD, Role.ENGINEERING_MANAGER,
 
 
 def _limits(policy: Policy) -> Iterator[Doubt]:
+    yield from _metric_rules(policy.severity.drops)
     for pair in _ORDERED:
-        low, high = _value(policy, pair.lower), _value(policy, pair.upper)
-        if low * pair.factor > high:
-            yield Doubt(_path(pair.lower), f"{low:g} is above {pair.upper} ({high:g}): {pair.so}; lower it, or raise the other")
+        (low_at, low), (high_at, high) = _find(policy, pair.lower), _find(policy, pair.upper)
+        if low is not None and high is not None and low * pair.factor > high:
+            yield Doubt(low_at, f"{low:g} is above {dotted(high_at)} ({high:g}): {pair.so}; lower it, or raise the other")
     looking_s = (policy.triage.looks - 1) * policy.triage.seconds_between_looks
     if looking_s > policy.triage.page_anyway_after_s:
         why = (
@@ -96,15 +99,35 @@ def _ladder(policy: Policy) -> Iterator[Doubt]:
             yield Doubt(("escalation", then.value, "at_once_from"), why)
 
 
-def _value(policy: Policy, dotted: str) -> float:
+def _metric_rules(drops: DropPolicy) -> Iterator[Doubt]:
+    for i, rule in enumerate(drops.metrics):
+        if rule.high is not None and rule.medium > rule.high:
+            at = (*_METRICS, i, "high")
+            why = f"{rule.medium:g} is above {dotted(at)} ({rule.high:g}): no drop of {rule.name} is ever graded medium"
+            yield Doubt((*_METRICS, i, "medium"), f"{why}; lower it, or raise the other")
+
+
+_METRICS: KeyPath = ("severity", "drops", "metrics")
+
+
+def _find(policy: Policy, name: str) -> tuple[KeyPath, float | None]:
+    """The key path of a limit, and its value. A rule of a metric goes by its name; None without one."""
+    at: KeyPath = ()
     found: Any = policy
-    for key in dotted.split("."):
-        found = getattr(found, key)
-    return float(found)
+    for key in name.split("."):
+        if isinstance(found, tuple):
+            place = next((i for i, rule in enumerate(found) if rule.name == key), None)
+            if place is None:
+                return at, None
+            at, found = (*at, place), found[place]
+        else:
+            at, found = (*at, key), getattr(found, key)
+    return at, None if found is None else float(found)
 
 
-def _path(dotted: str) -> KeyPath:
-    return tuple(dotted.split("."))
+def dotted(path: KeyPath) -> str:
+    """As people write it: severity.drops.metrics[0].medium."""
+    return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path).removeprefix(".")
 
 
 # --- approvals that nobody can give ----------------------------------------------------------------------------------------------

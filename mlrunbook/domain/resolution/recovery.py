@@ -12,6 +12,7 @@ from mlrunbook.domain.evaluation.performance import Confusion, WindowMetrics, f1
 from mlrunbook.domain.evaluation.segments import judge_segments
 from mlrunbook.domain.policy.judging import DropPolicy, RecoveryPolicy
 from mlrunbook.domain.records import Record, Recorded, SpacedTime
+from mlrunbook.domain.tally import Tally
 
 LOOKS = 20  # while a recovery is watched; a fix that works must not be put aside because one of them was low by chance
 
@@ -104,7 +105,7 @@ def judge_recovery(
     return RecoveryVerdict(None, f"not there yet: {words}; {floor:.2f} is needed and still possible{lag}")
 
 
-def judge_types(before: Mapping[str, Confusion], fresh: Mapping[str, Confusion], drops: DropPolicy) -> RecoveryVerdict:
+def judge_types(before: Mapping[str, Tally], fresh: Mapping[str, Tally], drops: DropPolicy) -> RecoveryVerdict:
     """Whether every asset type is back: an incident of bias hides in the figure over all of them."""
     said = judge_segments(before, fresh, drops, kind="asset type")
     if said.fell:

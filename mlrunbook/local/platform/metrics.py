@@ -81,7 +81,7 @@ def window(
         until=until,
         predictions=n,
         labelled=confusion.n,
-        confusion=confusion,
+        tally=confusion,
         flagged_share=total["flagged"] / n if n else None,
         latency_p95_ms=total["latency_p95_ms"],
         error_rate=errors / (total["asked"] + errors) if total["asked"] + errors else None,

@@ -12,6 +12,7 @@ from mlrunbook.domain.evaluation.history import DayFigures
 from mlrunbook.domain.evaluation.performance import Confusion, ModelMetrics, Rewritten, WindowMetrics
 from mlrunbook.domain.observed import Change, Prediction, Replayed, ServingConfig, WorkOrder
 from mlrunbook.domain.resolution.retraining import NAME
+from mlrunbook.domain.tally import all_binary
 from mlrunbook.local.platform.feature_schedules import Schedule
 from mlrunbook.local.platform.outcomes import Version as OutcomeVersion
 from mlrunbook.local.platform.registry import Deployment, Slots, Version
@@ -249,9 +250,9 @@ def _window(w: WindowMetrics) -> dict[str, Any]:
         "nullRate": w.null_rate,
         "versions": list(w.versions),
         "byRiskLevel": _groups(w.by_risk_level),
-        "byAssetType": _groups(w.by_asset_type),
+        "byAssetType": _groups(all_binary(w.by_asset_type)),
         "rewritten": _rewritten(w.rewritten),
-        "blocks": [[c.tp, c.fp, c.fn, c.tn] for c in w.blocks],
+        "blocks": [list(block.values) for block in w.blocks],
     }
 
 

@@ -21,6 +21,7 @@ from mlrunbook.domain.evaluation.prediction_rows import drift_between, in_time_o
 from mlrunbook.domain.incident import Incident
 from mlrunbook.domain.observed import Missing, Prediction
 from mlrunbook.domain.review.action_items import Item
+from mlrunbook.domain.tally import all_binary
 from mlrunbook.response.review.closing import root_cause
 from mlrunbook.response.world import World
 from mlrunbook.store import action_items, incidents
@@ -48,14 +49,15 @@ def weekly(world: World, model: str, period: Period) -> WeeklyFacts:
 def monthly(world: World, model: str, period: Period) -> MonthlyFacts:
     now = world.platform.metrics(model, since=period.since, until=period.until).current
     before = world.platform.metrics(model, since=period.since - period.length, until=period.since).current
+    now_by_type, before_by_type = all_binary(now.by_asset_type), all_binary(before.by_asset_type)
     serving = _or_missing(lambda: world.platform.status(model).serving_version)
     if isinstance(serving, Missing):
-        return MonthlyFacts(now.by_asset_type, before.by_asset_type, serving)
+        return MonthlyFacts(now_by_type, before_by_type, serving)
 
     def seen_in_training() -> Sequence[str] | None:
         return next((v.asset_types for v in world.platform.versions(model) if v.version == serving), None)
 
-    return MonthlyFacts(now.by_asset_type, before.by_asset_type, _or_missing(seen_in_training), serving)
+    return MonthlyFacts(now_by_type, before_by_type, _or_missing(seen_in_training), serving)
 
 
 def versions(metrics: ModelMetrics | Missing) -> str:

@@ -20,6 +20,7 @@ from mlrunbook.domain.evaluation.threshold import choose_threshold
 from mlrunbook.domain.incident import TRANSITIONS, IncidentType, Severity, Status
 from mlrunbook.domain.investigation.findings import State
 from mlrunbook.domain.observed import ServingConfig, ServingState, ServingStatus
+from mlrunbook.domain.policy.judging import PRECISION
 from mlrunbook.response.communication.notifications import safety_notices, send_to_stakeholders, snapshot
 from mlrunbook.response.containment import breach, emergency
 from mlrunbook.response.execution import dry_run
@@ -216,7 +217,7 @@ def _threshold_to_raise_to(run: Run, state: ServingState | None) -> float | None
 
 
 def _best_threshold(run: Run, config: ServingConfig) -> float | None:
-    incident, limit = run.incident(), run.world.policy.severity.drops.precision
+    incident, limit = run.incident(), run.world.policy.severity.drops.most(PRECISION)
     floor = metrics(run).baseline.confusion.precision
     if floor is None or incident.type is IncidentType.INFRASTRUCTURE:
         return None

@@ -284,7 +284,7 @@ def _triaged(found: Assessment, seen: Look, model: str, pending_work_orders: int
         summary="; ".join(found.reasons),
         assessment=found,
         affected=Affected(model, status.serving_version if status else None, asset_types, pending_work_orders),
-        baseline=metrics.baseline.confusion if metrics else None,
+        baseline=metrics.baseline.tally if metrics else None,
         baseline_by_type=metrics.baseline.by_asset_type if metrics else {},
         figures=figures_of(metrics, costs),
         backed=seen.backed,

@@ -6,6 +6,7 @@ from mlrunbook.domain.containment.taking_back import before_containment
 from mlrunbook.domain.errors import Transient
 from mlrunbook.domain.evaluation.rollback_target import RollbackTargets, choose_target
 from mlrunbook.domain.observed import Missing
+from mlrunbook.domain.tally import as_binary
 from mlrunbook.response.execution.plans import executed_containment
 from mlrunbook.response.measurement import metrics
 from mlrunbook.response.run import Run
@@ -55,7 +56,7 @@ def _judge(run: Run) -> RollbackTargets:
         replayed,
         current=current,
         threshold=threshold,
-        baseline_f1=baseline.f1 if baseline else None,
+        baseline_f1=as_binary(baseline).f1 if baseline else None,
         policy=policy,
         known=known,
     )

@@ -15,13 +15,13 @@ from mlrunbook.domain.communication import messages
 from mlrunbook.domain.detection.flapping import Reopened
 from mlrunbook.domain.detection.triage import Triage
 from mlrunbook.domain.errors import NotFound, Refused
-from mlrunbook.domain.evaluation.performance import Confusion
 from mlrunbook.domain.evaluation.rewritten import judge_rewrites
 from mlrunbook.domain.incident import Incident, Status
 from mlrunbook.domain.policy.policy import Policy
 from mlrunbook.domain.records import Record
 from mlrunbook.domain.resolution.fix import Applied, HumanResolution
 from mlrunbook.domain.resolution.recovery import Confirmation, Recovery, RecoveryVerdict, judge_confirmation, judge_recovery
+from mlrunbook.domain.tally import Tally, as_binary
 from mlrunbook.response.communication.escalation import escalate
 from mlrunbook.response.communication.notifications import send_to_stakeholders
 from mlrunbook.response.lifecycle.reopening import discard
@@ -70,7 +70,7 @@ def confirm(world: World, item: outbox.Item) -> None:
         outbox.delivered(conn, item, now=world.now())
 
 
-def _measure(world: World, incident: Incident, item: outbox.Item, closed_at: datetime, before: Confusion | None) -> RecoveryVerdict:
+def _measure(world: World, incident: Incident, item: outbox.Item, closed_at: datetime, before: Tally | None) -> RecoveryVerdict:
     """Predictions made since the fix, up to whatever came over them: another release or setting, or another incident."""
     since = datetime.fromisoformat(str(item.payload["since"]))
     try:
@@ -86,7 +86,7 @@ def _measure(world: World, incident: Incident, item: outbox.Item, closed_at: dat
     rewritten = judge_rewrites(seen, world.policy.severity.outcomes)
     if rewritten.beyond:
         return RecoveryVerdict(None, f"it cannot be measured: {rewritten.sentence}")
-    baseline = before or seen.baseline.confusion
+    baseline = as_binary(before or seen.baseline.tally)
     return judge_recovery(baseline, seen.current.confusion, world.policy.recovery, window=seen.current, usual=seen.baseline)
 
 

@@ -8,8 +8,9 @@ from datetime import datetime, timedelta
 
 from mlrunbook.domain.detection.flapping import Reopened
 from mlrunbook.domain.detection.triage import Triage
-from mlrunbook.domain.evaluation.performance import Confusion, ModelMetrics
+from mlrunbook.domain.evaluation.performance import ModelMetrics
 from mlrunbook.domain.incident import Status
+from mlrunbook.domain.tally import Tally
 from mlrunbook.response.measurement import recent_changes
 from mlrunbook.response.run import Run
 from mlrunbook.response.tried import or_none
@@ -46,15 +47,15 @@ def metrics(run: Run, *, version: str | None = None) -> ModelMetrics:
     incident = run.incident()
     seen = run.world.platform.metrics(incident.model, since=window_start(run), version=version or incident.model_version)
     before = _before_the_first_fix(run) or _before_the_last_incident(run)
-    return replace(seen, baseline=replace(seen.baseline, confusion=before)) if before else seen
+    return replace(seen, baseline=replace(seen.baseline, tally=before)) if before else seen
 
 
-def _before_the_first_fix(run: Run) -> Confusion | None:
+def _before_the_first_fix(run: Run) -> Tally | None:
     again = run.recall(Reopened)
     return again.baseline if again else None
 
 
-def _before_the_last_incident(run: Run) -> Confusion | None:
+def _before_the_last_incident(run: Run) -> Tally | None:
     """The baseline that an incident of the same model recorded less than a baseline's length ago, also one that is still open: its bad
     hours are in the platform's own baseline now, and would make this one look mild."""
     incident = run.incident()
@@ -68,13 +69,13 @@ def _before_the_last_incident(run: Run) -> Confusion | None:
     return None
 
 
-def baseline(run: Run) -> Confusion | None:
+def baseline(run: Run) -> Tally | None:
     """How the model did before the incident, as triage recorded it: the platform's own baseline moves on, over the bad hours too."""
     triage = run.recall(Triage)
     return triage.baseline if triage else None
 
 
-def baseline_by_type(run: Run) -> Mapping[str, Confusion]:
+def baseline_by_type(run: Run) -> Mapping[str, Tally]:
     """`baseline` by asset type; empty where the platform does not say."""
     triage = run.recall(Triage)
     return triage.baseline_by_type if triage else {}

@@ -12,6 +12,7 @@ from mlrunbook.domain.incident import IncidentType
 from mlrunbook.domain.observed import Missing
 from mlrunbook.domain.resolution.fix import HumanResolution
 from mlrunbook.domain.resolution.recovery import Recovery, RecoveryVerdict, judge_recovery, judge_types
+from mlrunbook.domain.tally import as_binary
 from mlrunbook.response.detection.triage import figures_of
 from mlrunbook.response.measurement import metrics
 from mlrunbook.response.resolution import serving_recovery, threshold
@@ -38,7 +39,7 @@ def _judged(run: Run, since: datetime) -> Recovery:
         return Recovery(None, str(error))
     if by_word and not seen.baseline.confusion.f1:
         return Recovery(True, f"resolved on the word of {by_word.by}: there is no baseline to measure against")
-    before = metrics.baseline(run) or seen.baseline.confusion
+    before = as_binary(metrics.baseline(run) or seen.baseline.tally)
     judged = _compared(run, before, seen)
     recovered, sentence = judged.recovered, judged.sentence
     if comes_back is not None:

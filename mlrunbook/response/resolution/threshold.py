@@ -10,6 +10,7 @@ from mlrunbook.domain.evaluation.performance import Confusion, ModelMetrics
 from mlrunbook.domain.evaluation.threshold import ThresholdEffect, choose_threshold, counts_at, effect_of
 from mlrunbook.domain.investigation.diagnosis import Diagnosis
 from mlrunbook.domain.observed import Prediction, ServingState
+from mlrunbook.domain.policy.judging import PRECISION
 from mlrunbook.domain.resolution.fix import Applied
 from mlrunbook.response.execution.plans import executed_containment
 from mlrunbook.response.measurement import metrics as measured
@@ -24,7 +25,7 @@ FRESH_ROWS = 10_000  # the most the platform gives at once
 def chosen(run: Run, diagnosis: Diagnosis, state: ServingState | None) -> Diagnosis:
     """A person asks for path D and leaves the threshold open: the smallest that brings precision surely back, at most one step away.
 
-    Precision is back when it is as near to its baseline as policy lets it fall (`severity.drops.precision`).
+    Precision is back when it is as near to its baseline as policy lets it fall (`severity.drops.metrics`).
     """
     policy, known, metrics = run.world.policy, _known(run), _metrics(run)
     before = metrics.baseline.confusion.precision if metrics else None
@@ -32,7 +33,7 @@ def chosen(run: Run, diagnosis: Diagnosis, state: ServingState | None) -> Diagno
         return _infeasible(diagnosis, "no threshold can be chosen: the server's config, known outcomes or the baseline cannot be read")
     choice = choose_threshold(
         *known,
-        precision_floor=before * (1 - policy.severity.drops.precision),
+        precision_floor=before * (1 - policy.severity.drops.most(PRECISION)),
         current=state.config.threshold,
         max_step=policy.containment.max_threshold_step,
     )
@@ -77,7 +78,7 @@ def counted_at(run: Run, seen: ModelMetrics, threshold: float) -> ModelMetrics:
 
     known = [p for p in rows if p.outcome is not None]
     by_type = {name: counts([p for p in known if p.asset_type == name]) for name in sorted({p.asset_type for p in known})}
-    return replace(seen, current=replace(window, confusion=counts(known), by_asset_type=by_type))
+    return replace(seen, current=replace(window, tally=counts(known), by_asset_type=by_type))
 
 
 def _infeasible(diagnosis: Diagnosis, why: str) -> Diagnosis:

@@ -27,7 +27,7 @@ CLEARS = timedelta(seconds=LIMITS.clears_after_s)
 
 def seen(current: Confusion = GOOD, baseline: Confusion = GOOD, server: ServerSeen = ServerSeen(), drift: Any = None, **now: Any) -> Seen:
     def window(c: Confusion) -> WindowMetrics:
-        return WindowMetrics(since=NOW - timedelta(days=7), until=NOW, predictions=c.n, labelled=c.n, confusion=c, error_rate=0.0)
+        return WindowMetrics(since=NOW - timedelta(days=7), until=NOW, predictions=c.n, labelled=c.n, tally=c, error_rate=0.0)
 
     return Seen("m", ModelMetrics("m", replace(window(current), **now), window(baseline)), server, drift)
 

@@ -130,8 +130,8 @@ def test_f1_down_10_to_20_percent_is_medium_and_more_is_high() -> None:
 
 def test_a_small_window_that_crosses_10_percent_by_chance_is_a_false_alarm() -> None:
     verdict = grade_drop(BASELINE, Confusion(tp=22, fp=7, fn=11, tn=960), DropPolicy())
-    assert verdict.f1_drop is not None
-    assert verdict.f1_drop > 0.10
+    assert verdict.drop is not None
+    assert verdict.drop > 0.10
     assert verdict.evidence is Evidence.FALSE_ALARM
     assert "chance explains it" in verdict.reason
 

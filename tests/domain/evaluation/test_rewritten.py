@@ -63,7 +63,7 @@ def test_no_fall_that_rests_on_rewritten_outcomes_changes_anything_by_itself(fli
     first = Confusion(tp=400, fp=90, fn=100, tn=4410)
     now = Confusion(tp=400 - flipped, fp=90 + flipped, fn=100 + missed, tn=4410 - missed)
     seen = window(first, now, flipped + missed)
-    seen = replace(seen, baseline=replace(seen.baseline, confusion=first))
+    seen = replace(seen, baseline=replace(seen.baseline, tally=first))
     found = assessed(alerts=(MISSED,) if missed else (), metrics=seen, status=status())
     planned = plan_containment("INC", "m", found, Situation(status=status()))
     moved = judge_rewrites(seen, POLICY)

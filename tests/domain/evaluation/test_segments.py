@@ -33,7 +33,7 @@ def test_a_segment_without_failures_is_not_applicable_and_one_with_few_is_not_ju
     verdict = judge_segments(BASELINE, {"L": NOW["L"], "M": Confusion(tp=5, fn=2, tn=90), "H": Confusion(fp=3, tn=97)}, POLICY)
     said = {s.name: s for s in verdict.segments}
     assert (said["H"].verdict, said["H"].adjusted_p) == (None, None)
-    assert said["H"].sentence == "H: not applicable, no failure in 100 outcomes"
+    assert said["H"].sentence == "H: not applicable, 0 failures in 100 outcomes"
     assert said["M"].verdict is not None
     assert said["M"].verdict.evidence is Evidence.INSUFFICIENT
     assert (verdict.fell, verdict.sentence) == (None, "too few known failures to judge M")

@@ -91,8 +91,8 @@ def test_twice_the_counts_are_twice_the_evidence(tp: int, misses: int, now_tp: i
 
 def test_what_counts_as_one_outcome_makes_a_window_smaller_by_that_factor() -> None:
     now = Confusion(tp=62, fp=33, fn=38, tn=2867)
-    assert falls(BASELINE, now, POLICY).f1
-    assert not falls(BASELINE, now, POLICY, clustering=3.0).f1
+    assert falls(BASELINE, now, POLICY)["f1"]
+    assert not falls(BASELINE, now, POLICY, clustering=3.0)["f1"]
 
 
 def stream(rho: float, streams: int = 200, trials: int = 1200) -> np.ndarray:
@@ -165,7 +165,7 @@ def test_the_stated_number_of_outcomes_finds_the_drop_nine_times_in_ten(factor: 
     base = rng.multinomial(round(BASELINE.n / factor), [0.026, 0.0057, 0.00733, 0.96097], size=4000).T * factor
     cells = [type("Cells", (), {"tp": c[0], "fp": c[1], "fn": c[2]})() for c in (base, (tp, fp, fn))]
     found = falls(*cells, POLICY, clustering=factor)
-    assert 0.88 < found.f1.mean() < 0.95
+    assert 0.88 < found["f1"].mean() < 0.95
 
 
 def test_a_larger_drop_needs_fewer_outcomes_and_a_tiny_baseline_never_suffices() -> None:

@@ -4,17 +4,19 @@
 array, with a value a row: numbers, or anything else as a category. Nulls are None and NaN; infinite numbers count as null.
 
 Rows that resemble each other are not independent, and every test here assumes they are. So n rows count as n / design effect
-(Kish 1965), which is what thinning would leave, without throwing rows away. It is measured on the reference alone: a step in the middle
-of the recent rows would look like dependence, and hide itself.
+(`effective_rows`), which is what thinning would leave, without throwing rows away. It is measured on the reference alone: a step in the
+middle of the recent rows would look like dependence, and hide itself.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from datetime import datetime
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
+from mlrunbook.domain.evaluation.effective_rows import Alike, frequent, likeness, rows_as_one, tenths
 from mlrunbook.domain.evaluation.performance import percent
 from mlrunbook.domain.policy.judging import DriftPolicy
 
@@ -25,10 +27,8 @@ if TYPE_CHECKING:
     Floats = NDArray[np.float64]
     Ints = NDArray[np.int64]
 
-STANDARD_ERRORS = 3.0  # of an estimated memory: of 20 columns the unluckiest is off by about two, and alarms if it is taken at its word
 Columns = Mapping[str, Any]  # by name: a sequence or numpy array with a value a row
 Keys = Sequence[Any] | None
-_Alike = Callable[[Any, Any], float]  # how much two aligned samples of one column resemble each other: 0 by chance, 1 equal
 
 LEAST_EXPECTED = 5.0  # in a cell of the chi-square table (Cochran 1954); rarer categories are judged together
 
@@ -78,8 +78,9 @@ class Reference:
 
     @classmethod
     def of(cls, columns: Columns, *, at: Keys = None, entity: Keys = None) -> Reference:
-        """`at`: one sortable key a row, its time, best unique; None: the rows are in time order. `entity`: what a row is about (an
-        asset): rows of the same one resemble each other."""
+        """`at`: one sortable key a row, its time, best unique; None: the rows are in time order. Whole days of datetimes are compared
+        with each other, so that a daily or weekly cycle is no memory. `entity`: what a row is about (an asset): rows of the same one
+        resemble each other."""
         rows = _Rows.of(columns, at, entity)
         return cls(rows.n, {name: _Column.read(columns[name], rows, measured=True) for name in sorted(columns)})
 
@@ -166,7 +167,7 @@ def _compare(old: _Column | None, new: _Column | None, policy: DriftPolicy, clus
         words = f"{percent(old.nulls / old.n)} -> {percent(new.nulls / new.n)}"
         seen.tests[Found.NULLS] = (_p_of_more(old.nulls, old.n, new.nulls, new.n), rise > policy.null_rise, words)
     n_old, n_new = old.known / old.design_effect(old.cluster), new.known / old.design_effect(cluster)
-    if min(n_old, n_new) < policy.min_values:
+    if min(n_old, n_new) < policy.min_independent:
         seen.independent = min(n_old, n_new)
         return seen
     if old.numeric:
@@ -240,11 +241,12 @@ def ks_distance(old: Floats, new: Floats) -> float:
 
 @dataclass(frozen=True)
 class _Rows:
-    """`order` None: in time order already. `pairs`: each row and the one before it of the same entity. `mean_cluster`: the size of the
-    entity that a random row belongs to."""
+    """`order` None: in time order already. `seconds`: their times in that order, where they have any. `pairs`: each row and the one
+    before it of the same entity. `mean_cluster`: the size of the entity that a random row belongs to."""
 
     n: int
     order: Ints | None = None
+    seconds: Floats | None = None
     pairs: tuple[Ints, Ints] | None = None
     mean_cluster: float = 1.0
 
@@ -255,18 +257,29 @@ class _Rows:
         n = max((len(values) for values in columns.values()), default=0)
         times = np.arange(n) if at is None else np.asarray(at)
         order = None if at is None or bool(np.all(times[1:] >= times[:-1])) else np.argsort(times, kind="stable")
+        seconds = _seconds(times if order is None else times[order]) if at is not None and n else None
         if entity is None or n == 0:
-            return cls(n, order)
+            return cls(n, order, seconds)
         _, codes = np.unique(np.asarray(entity), return_inverse=True)
         by_entity = np.argsort(codes if order is None else codes[order], kind="stable")
         sizes = np.bincount(codes)
         same = np.diff((codes if order is None else codes[order])[by_entity]) == 0
-        return cls(n, order, (by_entity[1:][same], by_entity[:-1][same]), float((sizes**2).sum() / n))
+        return cls(n, order, seconds, (by_entity[1:][same], by_entity[:-1][same]), float((sizes**2).sum() / n))
+
+
+def _seconds(times: Any) -> Floats | None:
+    """Of datetimes; None for keys of another kind, which only order the rows."""
+    import numpy as np
+
+    if times.dtype.kind == "M":
+        return times.astype("datetime64[us]").astype(np.float64) / 1e6
+    return np.array([t.timestamp() for t in times]) if times.dtype == object and all(isinstance(t, datetime) for t in times) else None
 
 
 @dataclass(frozen=True)
 class _Column:
-    """What is kept of a column: its known values sorted, or counted by category. `tau`, `rho`: see `_correlation_time` and `_likeness`."""
+    """What is kept of a column: its known values sorted, or counted by category. `tau`: how many neighbours count as one; `rho`: how much
+    rows of one entity resemble each other."""
 
     n: int
     known: int
@@ -298,14 +311,18 @@ class _Column:
             column = cls(len(raw), len(known), False, counts=dict(zip(names, map(int, tally), strict=True)))
         if not measured or len(known) < 2 or known.min() == known.max():
             return column
-        if column.numeric:
-            mean, sd = known.mean(), known.std()
-            alike: _Alike = lambda one, other: float(np.mean((one - mean) * (other - mean))) / sd**2  # noqa: E731
+        alike: Alike
+        if column.ordered is not None:
+            classes, marks = tenths(column.ordered, known), _ranks(column.ordered, raw, mask)
+            mean, variance = marks[mask].mean(), marks[mask].var()
+            alike = lambda one, other: float(np.mean((one - mean) * (other - mean)) / variance)  # noqa: E731
         else:
+            classes, marks = frequent(known, tally), raw
             chance = float((tally / len(known)) @ (tally / len(known)))  # agreement beyond chance: the mean over all indicators
             alike = lambda one, other: (float(np.mean(one == other)) - chance) / (1 - chance)  # noqa: E731
-        rho = _likeness(alike, raw, mask, rows.pairs) if rows.pairs else 0.0
-        return replace(column, tau=_correlation_time(alike, known), rho=rho, cluster=rows.mean_cluster)
+        rho = likeness(marks, mask, rows.pairs, alike) if rows.pairs else 0.0
+        tau = rows_as_one(classes, None if rows.seconds is None else rows.seconds[mask])
+        return replace(column, tau=tau, rho=rho, cluster=rows.mean_cluster)
 
     @property
     def nulls(self) -> int:
@@ -318,6 +335,13 @@ class _Column:
     def design_effect(self, cluster: float) -> float:
         """Rows that count as one. In a cluster of m rows with likeness rho 1 + (m-1) rho, and never more than in an endless series."""
         return max(self.tau, min(1 + (max(cluster, 1.0) - 1) * self.rho, (1 + self.rho) / (1 - self.rho)))
+
+
+def _ranks(ordered: Floats, raw: Any, mask: Any) -> Floats:
+    """Of each row by its value, equal values by their first; 0 where it has none. A few spikes weigh no more than other rows."""
+    import numpy as np
+
+    return np.where(mask, np.searchsorted(ordered, raw), 0).astype(np.float64)
 
 
 def _numbers(values: Any) -> Floats | None:
@@ -346,28 +370,3 @@ def _categories(values: Any) -> tuple[Ints, tuple[str, ...]]:
     names = [name for name in dict.fromkeys(listed) if name is not None]
     index: dict[str | None, int] = {name: i for i, name in enumerate(names)} | {None: -1}
     return np.fromiter(map(index.__getitem__, listed), np.int64, len(listed)), tuple(names)
-
-
-def _correlation_time(alike: _Alike, known: Any) -> float:
-    """1 + 2 x the sum of the autocorrelations, up to the first that chance explains (Geyer 1992). An AR(1) series has (1+phi)/(1-phi).
-
-    Lags grow by half, with straight lines between them. Standard errors are added (Madras and Sokal 1988): of 20 columns that remember,
-    some seem to remember less than they do, and those would alarm.
-    """
-    n, total, lag = len(known), 0.0, 1
-    before, value_before = 0, 1.0
-    while lag < n // 2:
-        value = alike(known[lag:], known[:-lag])
-        if value < 2 / n**0.5:
-            break
-        total += (lag - before) * (value_before + value) / 2 + (value - value_before) / 2  # the lags before+1..lag
-        before, value_before, lag = lag, value, max(lag + 1, lag * 3 // 2)
-    error = STANDARD_ERRORS * (2 * (2 * before + 1) / n) ** 0.5 if before else 0.0
-    return (1 + 2 * max(total, 0.0)) * (1 + error)
-
-
-def _likeness(alike: _Alike, raw: Any, mask: Any, pairs: tuple[Ints, Ints]) -> float:
-    """Of rows of the same entity, each with the one before it, 0..1."""
-    both = mask[pairs[0]] & mask[pairs[1]]
-    one, other = raw[pairs[0]][both], raw[pairs[1]][both]
-    return min(max(alike(one, other), 0.0), 0.9999) if len(one) else 0.0

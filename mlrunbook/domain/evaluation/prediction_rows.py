@@ -24,7 +24,7 @@ def feature_columns(predictions: Sequence[Prediction]) -> dict[str, list[Any]]:
 
 def drift_between(before: Sequence[Prediction], now: Sequence[Prediction], policy: DriftPolicy | None = None) -> DriftVerdict:
     """Of the features of two samples in time order; rows of one asset resemble each other."""
-    known = Reference.of(feature_columns(before), entity=[p.asset_id for p in before])
+    known = Reference.of(feature_columns(before), at=[p.at for p in before], entity=[p.asset_id for p in before])
     return known.compare(feature_columns(now), policy, entity=[p.asset_id for p in now])
 
 

@@ -23,13 +23,14 @@ class DriftPolicy:
 
     `false_alarm_rate`: of a whole report, over all its columns (Benjamini and Hochberg 1995). A move below `effect_floor` (KS distance,
     or Jensen-Shannon distance for categories) does not matter to a model; nor does a rise of nulls below `null_rise`. A column with
-    fewer than `min_values` independent values on either side is not judged.
+    fewer than `min_values` rows, or `min_independent` independent ones, on either side is not judged.
     """
 
     false_alarm_rate: Share = 0.045
     effect_floor: Share = 0.05
     null_rise: Share = 0.05
     min_values: Annotated[int, Field(ge=20)] = 50
+    min_independent: Annotated[int, Field(ge=8)] = 8
 
 
 @dataclass(frozen=True)

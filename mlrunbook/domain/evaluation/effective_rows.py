@@ -1,0 +1,102 @@
+"""How many rows of a column count as one, because rows near each other in time, or about one asset, resemble each other.
+
+Tests of distributions take rows as independent. n rows that resemble each other say as much as n / design effect (Kish 1965). It is
+measured on classes: the share of rows in each tenth of the values (or in each category), not on the values, where a few spikes would hide
+all memory. In blocks of independent rows such a share varies by p(1-p)/length; how much more it varies is the design effect at that length
+(batch means: Schmeiser 1982; Flegal and Jones 2010). A memory shows only in blocks that are longer than it, so the largest over several
+lengths counts, and needs eight blocks of each.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    Floats = NDArray[np.float64]
+    Ints = NDArray[np.int64]
+
+Alike = Callable[[Any, Any], float]  # how much two aligned samples of one column resemble each other: 0 by chance, 1 equal
+CLASSES = 10  # tenths of the values; as many of the most frequent categories
+LEAST_BLOCKS = 8
+BEYOND_CHANCE = 2.0  # standard errors: of independent rows the longest blocks would else seem to remember
+DAYS = (1, 2, 7, 14, 28)  # lengths of blocks, where there are times: a daily and a weekly cycle cancel out in whole ones
+MOST_BLOCKS = 1 << 16  # of rows without times: the shortest blocks of a longer column hold several rows
+DAY_S = 86_400
+
+
+def tenths(ordered: Floats, values: Floats) -> Ints:
+    """Of each value, the tenth of `ordered` (sorted) that it is in."""
+    import numpy as np
+
+    edges = ordered[np.arange(1, CLASSES) * len(ordered) // CLASSES]
+    return np.searchsorted(edges, values, side="right")
+
+
+def frequent(codes: Ints, counts: Ints) -> Ints:
+    """Of each code, its place among the most frequent ones; all the others share the last."""
+    import numpy as np
+
+    place = np.full(len(counts), CLASSES - 1)
+    most = np.argsort(-counts, kind="stable")[: CLASSES - 1]
+    place[most] = np.arange(len(most))
+    return place[codes]
+
+
+def rows_as_one(classes: Ints, seconds: Floats | None) -> float:
+    """How many neighbouring rows count as one, at least 1. `classes`: of each row in time order, 0 to 9; `seconds`: its time, None for
+    rows without one."""
+    import numpy as np
+
+    shares = np.bincount(classes, minlength=CLASSES) / len(classes)
+    if np.count_nonzero(shares) < 2:
+        return 1.0
+    found = [1.0, *(_design_effect(counts, shares) for counts in _blocks(classes, seconds))]
+    return max(found)
+
+
+def _blocks(classes: Ints, seconds: Floats | None) -> Iterator[Ints]:
+    """Rows by block and class, for each length of a block that leaves enough of them."""
+    import numpy as np
+
+    if seconds is not None and (days := (seconds - seconds[0]) // DAY_S)[-1] + 1 >= LEAST_BLOCKS:
+        for length in DAYS:
+            block = (days // length).astype(np.int64)
+            if np.count_nonzero(np.bincount(block)) >= LEAST_BLOCKS:
+                yield _counted(block, classes)
+        return
+    shortest = max(1, -(-len(classes) // MOST_BLOCKS))
+    counts = _counted(np.arange(len(classes)) // shortest, classes)[: len(classes) // shortest]
+    while len(counts) >= LEAST_BLOCKS:
+        yield counts
+        counts = counts[: len(counts) // 2 * 2].reshape(-1, 2, CLASSES).sum(axis=1)
+
+
+def _counted(block: Ints, classes: Ints) -> Ints:
+    import numpy as np
+
+    counts = np.bincount(block * CLASSES + classes, minlength=(int(block[-1]) + 1) * CLASSES).reshape(-1, CLASSES)
+    return counts[counts.sum(axis=1) > 0]
+
+
+def _design_effect(counts: Ints, shares: Floats) -> float:
+    """Of these blocks; 1 where chance explains it. Widened by b/(b - 3) for what b blocks do not know."""
+    import numpy as np
+
+    sizes, b = counts.sum(axis=1, keepdims=True), len(counts)
+    reached, share = np.cumsum(counts, axis=1)[:, :-1], np.cumsum(shares)[:-1]
+    inside = (share > 0) & (share < 1 - 1e-12)
+    off = (reached - sizes * share)[:, inside]
+    effects = (off**2).sum(axis=0) / (sizes.sum() * (share * (1 - share))[inside]) * b / (b - 1)
+    effect = float(effects.mean())
+    return effect * b / (b - 3) if effect > 1 + BEYOND_CHANCE * (2 / (b - 1)) ** 0.5 else 1.0
+
+
+def likeness(ranks: Any, mask: Any, pairs: tuple[Ints, Ints], alike: Alike) -> float:
+    """Of rows of the same asset, each with the one before it, 0..1."""
+    both = mask[pairs[0]] & mask[pairs[1]]
+    one, other = ranks[pairs[0]][both], ranks[pairs[1]][both]
+    return min(max(alike(one, other), 0.0), 0.9999) if len(one) else 0.0

@@ -70,6 +70,8 @@ def _blocks(classes: Ints, seconds: Floats | None) -> Iterator[Ints]:
         return
     shortest = max(1, -(-len(classes) // MOST_BLOCKS))
     counts = _counted(np.arange(len(classes)) // shortest, classes)[: len(classes) // shortest]
+    if len(counts) >= LEAST_BLOCKS:
+        yield counts[: len(counts) // LEAST_BLOCKS * LEAST_BLOCKS].reshape(LEAST_BLOCKS, -1, CLASSES).sum(axis=1)
     while len(counts) >= LEAST_BLOCKS:
         yield counts
         counts = counts[: len(counts) // 2 * 2].reshape(-1, 2, CLASSES).sum(axis=1)

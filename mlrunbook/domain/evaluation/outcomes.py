@@ -39,6 +39,10 @@ def lag_words(predictions: int | None, labelled: int | None, label_delay_s: floa
 
 
 def lag_of(window: WindowMetrics) -> str:
+    """What of the window is not known yet, or which other predictions' outcomes stand for it; '' where nearly all is known."""
+    if window.outcomes_since and window.outcomes_until:
+        made = f"predictions of {window.outcomes_since:%d %b %H:%M} to {window.outcomes_until:%d %b %H:%M} UTC"
+        return f"judged on {window.labelled:,} outcomes of {made}: {window.outcomes_of}"
     return lag_words(window.predictions, window.labelled, window.label_delay_s)
 
 

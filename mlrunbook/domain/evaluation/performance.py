@@ -49,6 +49,8 @@ class WindowMetrics:
     `error_rate`; empty where the platform does not say. `blocks` are the tallies of equal slices of the window's time,
     oldest first (`blocks_by_asset_type`: of each type): how much outcomes come in clusters; empty likewise. `rewritten`: its outcomes
     that were changed; None likewise.
+    `outcomes_since`, `outcomes_until`: when the predictions were made whose outcomes these are, where the window itself holds too few
+    (`outcome_window`); `outcomes_of` says why in words.
     """
 
     since: datetime
@@ -71,6 +73,9 @@ class WindowMetrics:
     blocks: tuple[Tally, ...] = ()
     blocks_by_asset_type: Mapping[str, tuple[Tally, ...]] = field(default_factory=dict)
     rewritten: Rewritten | None = None
+    outcomes_since: datetime | None = None
+    outcomes_until: datetime | None = None
+    outcomes_of: str = ""
 
     @property
     def confusion(self) -> Confusion:

@@ -181,6 +181,16 @@ class OutcomesPolicy:
 
 
 @dataclass(frozen=True)
+class WindowPolicy:
+    """On which outcomes performance is judged: those of the last hour, where they are `min_outcomes` with `min_positives` failures; else of
+    the mature predictions of as many days as that many take, `most_days` at most."""
+
+    min_outcomes: Count = 100
+    min_positives: Count = 30
+    most_days: Count = 28
+
+
+@dataclass(frozen=True)
 class RecoveryPolicy:
     """F1 counts as recovered within `tolerance` (relative) of the baseline, on at least this many known outcomes and failures.
 
@@ -219,6 +229,7 @@ class SeverityPolicy:
 
     drops: DropPolicy = field(default_factory=DropPolicy)
     outcomes: OutcomesPolicy = field(default_factory=OutcomesPolicy)
+    window: WindowPolicy = field(default_factory=WindowPolicy)
     all_flagged: Share = 0.90
     missed_recall: Share = 0.10
     min_predictions: Count = 200

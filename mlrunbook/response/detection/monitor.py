@@ -26,6 +26,7 @@ from mlrunbook.domain.observed import FeatureServerAnswer, Missing, Prediction, 
 from mlrunbook.response.lifecycle.alert_intake import AlertBatch, take_in_alerts
 from mlrunbook.response.measurement import feature_store, recent_changes
 from mlrunbook.response.measurement import metrics as measured
+from mlrunbook.response.measurement.outcome_window import with_enough_outcomes
 from mlrunbook.response.tried import or_none, tried
 from mlrunbook.response.world import World
 from mlrunbook.store import alerts as known_alerts
@@ -62,7 +63,7 @@ def read_metrics(world: World, model: str, status: ServingStatus | Missing) -> M
     def read() -> ModelMetrics:
         changes = recent_changes.that_bound_windows(world, model, since=now - measured.WINDOW)
         since = max([now - measured.WINDOW, *(c.at for c in changes if c.at < now)])
-        return world.platform.metrics(model, since=since, version=version)
+        return with_enough_outcomes(world, world.platform.metrics(model, since=since, version=version), version)
 
     return tried("the metrics", read)
 

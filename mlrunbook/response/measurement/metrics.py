@@ -12,6 +12,7 @@ from mlrunbook.domain.evaluation.performance import ModelMetrics
 from mlrunbook.domain.incident import Status
 from mlrunbook.domain.tally import Tally
 from mlrunbook.response.measurement import recent_changes
+from mlrunbook.response.measurement.outcome_window import with_enough_outcomes
 from mlrunbook.response.run import Run
 from mlrunbook.response.tried import or_none
 from mlrunbook.store import incidents, records
@@ -45,7 +46,9 @@ def failing_since(run: Run) -> datetime:
 def metrics(run: Run, *, version: str | None = None) -> ModelMetrics:
     """Of the version the incident is about (`version` before triage has recorded it)."""
     incident = run.incident()
-    seen = run.world.platform.metrics(incident.model, since=window_start(run), version=version or incident.model_version)
+    version = version or incident.model_version
+    seen = run.world.platform.metrics(incident.model, since=window_start(run), version=version)
+    seen = with_enough_outcomes(run.world, seen, version, before=incident.detected_at)
     before = _before_the_first_fix(run) or _before_the_last_incident(run)
     return replace(seen, baseline=replace(seen.baseline, tally=before)) if before else seen
 

@@ -191,6 +191,46 @@ def test_a_series_that_remembers_is_not_called_drift(phi: float) -> None:
     assert sum(naive) > 0.1 * runs, "the test that this guards against would alarm"
 
 
+def test_a_series_that_remembers_and_has_a_long_tail_is_not_called_drift_and_its_move_is_seen() -> None:
+    """A few spikes dominate the correlation of the values, and hide how long their ranks remember."""
+    rng, runs = np.random.default_rng(12), 60
+
+    def sample() -> Any:
+        return np.exp(3 * series(rng, 3000, 0.97))
+
+    def moved(old: Any) -> Any:
+        """By a quarter of the ranks."""
+        place = np.searchsorted(np.sort(old), sample()) + len(old) // 4
+        return np.sort(old)[np.clip(place, 0, len(old) - 1)]
+
+    assert sum(compare({"x": sample()}, {"x": sample()}).drifted is True for _ in range(runs)) <= 0.05 * runs
+    assert sum(compare({"x": old}, {"x": moved(old)}).drifted is True for old in (sample() for _ in range(runs))) >= 0.5 * runs
+
+
+def cycles(rng: np.random.Generator, weeks: int) -> Any:
+    """Every half hour: a day's and a week's cycle, and weeks that differ by themselves."""
+    hours = np.arange(weeks * 336) / 2
+    by_week = np.repeat(rng.normal(0, 0.4, weeks), 336)
+    return np.sin(hours * math.tau / 24) + 0.8 * np.sin(hours * math.tau / 168) + by_week + rng.normal(0, 0.3, len(hours))
+
+
+def test_days_and_weeks_that_come_again_are_no_drift_where_rows_have_times() -> None:
+    rng, runs = np.random.default_rng(13), 60
+    at = np.datetime64("2026-01-05T00:00") + np.arange(12 * 336) * np.timedelta64(30, "m")
+    verdicts = [Reference.of({"x": cycles(rng, 12)}, at=at).compare({"x": cycles(rng, 12)}, at=at).drifted for _ in range(runs)]
+    assert verdicts.count(True) <= 0.05 * runs
+    seen = [Reference.of({"x": cycles(rng, 12)}, at=at).compare({"x": cycles(rng, 12) + 1.5}, at=at).drifted for _ in range(20)]
+    assert seen.count(True) >= 15
+
+
+def test_two_days_of_such_rows_hold_too_few_independent_ones_to_judge() -> None:
+    rng = np.random.default_rng(14)
+    at = np.datetime64("2026-01-05T00:00") + np.arange(12 * 336) * np.timedelta64(30, "m")
+    verdict = Reference.of({"x": cycles(rng, 12)}, at=at).compare({"x": cycles(rng, 1)[:96]})
+    assert verdict.drifted is None
+    assert "too few independent values" in verdict.sentence
+
+
 def test_assets_that_keep_their_nature_count_once_however_often_they_are_read() -> None:
     """200 assets, 20 readings of each: 4,000 rows that say as much as 200."""
     rng, alarms, naive = np.random.default_rng(9), 0, 0

@@ -1,0 +1,90 @@
+"""Which outcomes speak for a model now. Those of the last hour, where that holds enough; else of as many mature predictions as its label
+delay and its rate of failures need, so that outcomes which come a week later, or twice a day, are measured too.
+
+What is read of the platform are windows of predictions; here is decided which, and what of them counts.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+
+from mlrunbook.domain.evaluation.maturity import EvaluationWindow, Maturity, Pace, duration, evaluation_window
+from mlrunbook.domain.evaluation.outcomes import due_age_s
+from mlrunbook.domain.evaluation.performance import ModelMetrics, WindowMetrics
+from mlrunbook.domain.policy.judging import WindowPolicy
+
+BASELINE_TIMES = 5  # a baseline this many times as long as the window adds little to the window's own error
+
+
+@dataclass(frozen=True)
+class Span:
+    """Predictions made from `since` to `until`."""
+
+    since: datetime
+    until: datetime
+
+
+def holds_enough(window: WindowMetrics, policy: WindowPolicy) -> bool:
+    return window.labelled >= policy.min_outcomes and window.confusion.positives >= policy.min_positives
+
+
+def pace_of(window: WindowMetrics, now: datetime) -> tuple[Pace, Maturity] | None:
+    """How fast outcomes come and how old they then are, from a window of the past; None where it holds too few to say."""
+    age_s = due_age_s(window.label_delay_s)
+    mature_until = min(window.until, now - timedelta(seconds=age_s))
+    days = (mature_until - window.since) / timedelta(days=1)
+    if days <= 0 or not window.labelled:
+        return None
+    ripe = Maturity(age_s, f"outcomes take {duration(window.label_delay_s or 0.0)} (median)")
+    return Pace(window.labelled / days, window.confusion.positives / days), ripe
+
+
+def wider_window(usual: WindowMetrics, now: datetime, policy: WindowPolicy, *, changed_at: datetime | None) -> EvaluationWindow | None:
+    """The mature predictions whose outcomes are enough at the usual pace, none from before the last change. None: nothing is mature yet,
+    or nobody knows when it will be."""
+    known = pace_of(usual, now)
+    if known is None:
+        return None
+    asked = {"min_outcomes": policy.min_outcomes, "min_positives": policy.min_positives, "most_s": policy.most_days * 86_400.0}
+    window = evaluation_window(*known, now, **asked)
+    if window is None or (changed_at is not None and changed_at >= window.until):
+        return None
+    return replace(window, since=max(window.since, changed_at)) if changed_at else window
+
+
+def baseline_of(window: EvaluationWindow, judged: ModelMetrics) -> Span | None:
+    """The time before the window that it is to be compared with, where the platform's own baseline is too short for it; None where that
+    is pinned, or long enough."""
+    given = judged.baseline
+    pinned = given.until < window.since - timedelta(minutes=1)
+    length = (window.until - window.since) * BASELINE_TIMES
+    if pinned or given.until - given.since >= length:
+        return None
+    return Span(window.since - length, window.since)
+
+
+def judged_on(hour: ModelMetrics, wide: ModelMetrics, baseline: WindowMetrics | None, window: EvaluationWindow) -> ModelMetrics:
+    """The requests of the last hour, and the outcomes of the wider window."""
+    return replace(
+        hour,
+        current=replace(_with_outcomes(hour.current, wide.current), outcomes_of=window.sentence),
+        baseline=_with_outcomes(hour.baseline, baseline or wide.baseline),
+    )
+
+
+def _with_outcomes(requests: WindowMetrics, outcomes: WindowMetrics) -> WindowMetrics:
+    return replace(
+        requests,
+        labelled=outcomes.labelled,
+        confusion=outcomes.confusion,
+        by_risk_level=outcomes.by_risk_level,
+        by_asset_type=outcomes.by_asset_type,
+        label_delay_s=outcomes.label_delay_s,
+        outcomes_due=outcomes.outcomes_due,
+        outcomes_missing=outcomes.outcomes_missing,
+        blocks=outcomes.blocks,
+        rewritten=outcomes.rewritten,
+        outcomes_since=outcomes.since,
+        outcomes_until=outcomes.until,
+    )

@@ -309,6 +309,7 @@ def _window(b: Fields) -> WindowMetrics:
         by_risk_level={name: _confusion(g, predictions) for name, g in b.parts_by_name("byRiskLevel").items()},
         by_asset_type={name: _tally(g, task, predictions) for name, g in types.items()},
         label_delay_s=b.figure("labelDelayS", TEN_YEARS_S),
+        mature_age_s=b.figure("matureAgeS", TEN_YEARS_S),
         outcomes_due=b.maybe("outcomesDue", b.count),
         outcomes_missing=b.maybe("outcomesMissing", b.count),
         rewritten=_rewritten(b, "rewritten"),

@@ -64,7 +64,7 @@ def _numbers_that_are_none(value: Any) -> Iterator[Any]:
         yield value
 
 
-@pytest.mark.parametrize("field", ["labelDelayS", "flaggedShare", "latencyP95Ms", "errorRate", "nullRate"])
+@pytest.mark.parametrize("field", ["labelDelayS", "matureAgeS", "flaggedShare", "latencyP95Ms", "errorRate", "nullRate"])
 @pytest.mark.parametrize("value", [math.nan, math.inf, None, "3", -1, 1e300, [], True])
 def test_a_figure_that_is_none_is_not_known_and_the_rest_still_counts(file_world: FileWorld, field: str, value: Any) -> None:
     def spoil(name: str, whole: Any) -> Any:
@@ -72,7 +72,7 @@ def test_a_figure_that_is_none_is_not_known_and_the_rest_still_counts(file_world
 
     clean, seen = file_world.metrics(MODEL), answering.platform(file_world, spoil).metrics(MODEL)
     ours = {"labelDelayS": "label_delay_s", "latencyP95Ms": "latency_p95_ms", "errorRate": "error_rate"}
-    ours |= {"flaggedShare": "flagged_share", "nullRate": "null_rate"}
+    ours |= {"flaggedShare": "flagged_share", "nullRate": "null_rate", "matureAgeS": "mature_age_s"}
     assert getattr(seen.current, ours[field]) is None
     assert seen.current.confusion == clean.current.confusion
 

@@ -14,6 +14,7 @@ from mlrunbook.domain.evaluation.outcomes import due_age_s
 from mlrunbook.domain.evaluation.performance import ModelMetrics, WindowMetrics
 from mlrunbook.domain.policy.judging import WindowPolicy
 
+TIMES_ENOUGH = 3  # a wider window is to hold this many times what an hour must: at its edge, half of all windows would hold too few
 BASELINE_TIMES = 5  # a baseline this many times as long as the window adds little to the window's own error
 
 
@@ -26,18 +27,20 @@ class Span:
 
 
 def holds_enough(window: WindowMetrics, policy: WindowPolicy) -> bool:
-    return window.labelled >= policy.min_outcomes and window.confusion.positives >= policy.min_positives
+    return window.labelled >= policy.min_outcomes and window.tally.cases >= policy.min_positives
 
 
 def pace_of(window: WindowMetrics, now: datetime) -> tuple[Pace, Maturity] | None:
     """How fast outcomes come and how old they then are, from a window of the past; None where it holds too few to say."""
-    age_s = due_age_s(window.label_delay_s)
-    mature_until = min(window.until, now - timedelta(seconds=age_s))
-    days = (mature_until - window.since) / timedelta(days=1)
+    known_until = min(window.until, now - timedelta(seconds=window.label_delay_s or 0.0))
+    days = (known_until - window.since) / timedelta(days=1)
     if days <= 0 or not window.labelled:
         return None
-    ripe = Maturity(age_s, f"outcomes take {duration(window.label_delay_s or 0.0)} (median)")
-    return Pace(window.labelled / days, window.confusion.positives / days), ripe
+    if window.mature_age_s is not None:
+        ripe = Maturity(window.mature_age_s, f"99 % of the outcomes of each kind come within {duration(window.mature_age_s)}")
+    else:
+        ripe = Maturity(due_age_s(window.label_delay_s), f"outcomes take {duration(window.label_delay_s or 0.0)} (median)")
+    return Pace(window.labelled / days, window.tally.cases / days), ripe
 
 
 def wider_window(usual: WindowMetrics, now: datetime, policy: WindowPolicy, *, changed_at: datetime | None) -> EvaluationWindow | None:
@@ -46,8 +49,8 @@ def wider_window(usual: WindowMetrics, now: datetime, policy: WindowPolicy, *, c
     known = pace_of(usual, now)
     if known is None:
         return None
-    asked = {"min_outcomes": policy.min_outcomes, "min_positives": policy.min_positives, "most_s": policy.most_days * 86_400.0}
-    window = evaluation_window(*known, now, **asked)
+    outcomes, positives = TIMES_ENOUGH * policy.min_outcomes, TIMES_ENOUGH * policy.min_positives
+    window = evaluation_window(*known, now, min_outcomes=outcomes, min_positives=positives, most_s=policy.most_days * 86_400.0)
     if window is None or (changed_at is not None and changed_at >= window.until):
         return None
     return replace(window, since=max(window.since, changed_at)) if changed_at else window
@@ -77,9 +80,10 @@ def _with_outcomes(requests: WindowMetrics, outcomes: WindowMetrics) -> WindowMe
     return replace(
         requests,
         labelled=outcomes.labelled,
-        confusion=outcomes.confusion,
+        tally=outcomes.tally,
         by_risk_level=outcomes.by_risk_level,
         by_asset_type=outcomes.by_asset_type,
+        blocks_by_asset_type=outcomes.blocks_by_asset_type,
         label_delay_s=outcomes.label_delay_s,
         outcomes_due=outcomes.outcomes_due,
         outcomes_missing=outcomes.outcomes_missing,

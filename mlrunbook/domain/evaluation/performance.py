@@ -49,6 +49,7 @@ class WindowMetrics:
     `error_rate`; empty where the platform does not say. `blocks` are the tallies of equal slices of the window's time,
     oldest first (`blocks_by_asset_type`: of each type): how much outcomes come in clusters; empty likewise. `rewritten`: its outcomes
     that were changed; None likewise.
+    `mature_age_s`: the age at which 99 % of the outcomes of each class had come; None likewise.
     `outcomes_since`, `outcomes_until`: when the predictions were made whose outcomes these are, where the window itself holds too few
     (`outcome_window`); `outcomes_of` says why in words.
     """
@@ -73,6 +74,7 @@ class WindowMetrics:
     blocks: tuple[Tally, ...] = ()
     blocks_by_asset_type: Mapping[str, tuple[Tally, ...]] = field(default_factory=dict)
     rewritten: Rewritten | None = None
+    mature_age_s: float | None = None
     outcomes_since: datetime | None = None
     outcomes_until: datetime | None = None
     outcomes_of: str = ""

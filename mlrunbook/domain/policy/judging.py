@@ -183,7 +183,7 @@ class OutcomesPolicy:
 @dataclass(frozen=True)
 class WindowPolicy:
     """On which outcomes performance is judged: those of the last hour, where they are `min_outcomes` with `min_positives` failures; else of
-    the mature predictions of as many days as that many take, `most_days` at most."""
+    the mature predictions of as many days as three times that many take, `most_days` at most."""
 
     min_outcomes: Count = 100
     min_positives: Count = 30

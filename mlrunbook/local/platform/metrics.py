@@ -29,6 +29,12 @@ _WINDOW = """
         (SELECT percentile_cont(0.95) WITHIN GROUP (ORDER BY p.latency_ms) FROM platform.predictions p WHERE {mine}) AS latency_p95_ms,
         (SELECT percentile_cont(0.5) WITHIN GROUP (ORDER BY extract(epoch FROM coalesce(p.first_outcome_at, p.outcome_at) - p.at))
          FROM platform.predictions p WHERE {mine} AND p.outcome_at IS NOT NULL) AS label_delay_s,
+        (SELECT max(age) FROM (
+            SELECT percentile_disc(0.99) WITHIN GROUP (
+                ORDER BY extract(epoch FROM coalesce(p.first_outcome_at, p.outcome_at) - p.at)
+            ) AS age
+            FROM platform.predictions p WHERE {mine} AND p.outcome_at IS NOT NULL GROUP BY p.outcome
+        ) AS by_class) AS mature_age_s,
         (SELECT array_agg(DISTINCT p.version ORDER BY p.version) FROM platform.predictions p WHERE {mine}) AS versions,
         (SELECT max(nulls) FROM (
             SELECT count(*) AS nulls FROM platform.predictions p, jsonb_each(p.features) AS f
@@ -92,6 +98,7 @@ def window(
         errors=by_kind,
         refused={kind: count for kind, count in counted.items() if kind in REFUSED},
         label_delay_s=total["label_delay_s"],
+        mature_age_s=total["mature_age_s"],
         outcomes_due=total["due"],
         outcomes_missing=total["missing"],
         rewritten=outcomes.rewritten(conn, mine, values, confusion),

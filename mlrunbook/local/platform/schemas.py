@@ -239,6 +239,7 @@ def _window(w: WindowMetrics) -> dict[str, Any]:
         "predictions": w.predictions,
         "labelled": w.labelled,
         "labelDelayS": w.label_delay_s,
+        "matureAgeS": w.mature_age_s,
         "outcomesDue": w.outcomes_due,
         "outcomesMissing": w.outcomes_missing,
         **_ratios(w.confusion),

@@ -76,6 +76,19 @@ def test_how_long_outcomes_take_is_the_median_age_at_arrival(engine: Engine, mod
     assert compare(engine, model).current.label_delay_s is None, "no outcome, no delay"
 
 
+def test_a_prediction_is_mature_once_nearly_all_outcomes_of_either_kind_have_come(engine: Engine, model: str) -> None:
+    """Failures are known within the hour, that none happened only after two days."""
+    made_at = NOW - timedelta(days=3)
+    with transaction(engine) as conn:
+        for failed, hours, rows in ((True, 1, 40), (False, 48, 10)):
+            given = [predictions.Scored(at=made_at, asset_id=f"asset_{i}", asset_type="L", features={}, score=0.1) for i in range(rows)]
+            ids = predictions.record(conn, given, model=model, version="v1.5.0", threshold=0.5, latency_ms=10)
+            outcomes.record(conn, dict.fromkeys(ids, failed), who=REPORTER, at=made_at + timedelta(hours=hours))
+    usual = compare(engine, model).baseline
+    assert (usual.label_delay_s, usual.mature_age_s) == (3600, 48 * 3600)
+    assert compare(engine, model).current.mature_age_s is None
+
+
 def test_outcomes_are_due_once_predictions_are_older_than_outcomes_usually_take(engine: Engine, model: str) -> None:
     log(engine, model, tn=50, at=NOW - timedelta(days=2))  # their outcomes came at once
     log(engine, model, tn=3, unlabelled=4, at=NOW - timedelta(minutes=10))

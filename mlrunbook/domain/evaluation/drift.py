@@ -272,7 +272,7 @@ def _seconds(times: Any) -> Floats | None:
     import numpy as np
 
     if times.dtype.kind == "M":
-        return times.astype("datetime64[us]").astype(np.float64) / 1e6
+        return np.asarray(times.astype("datetime64[us]"), dtype=np.float64) / 1e6
     return np.array([t.timestamp() for t in times]) if times.dtype == object and all(isinstance(t, datetime) for t in times) else None
 
 

@@ -80,8 +80,9 @@ def _blocks(classes: Ints, seconds: Floats | None) -> Iterator[Ints]:
 def _counted(block: Ints, classes: Ints) -> Ints:
     import numpy as np
 
-    counts = np.bincount(block * CLASSES + classes, minlength=(int(block[-1]) + 1) * CLASSES).reshape(-1, CLASSES)
-    return counts[counts.sum(axis=1) > 0]
+    counts: Ints = np.bincount(block * CLASSES + classes, minlength=(int(block[-1]) + 1) * CLASSES).reshape(-1, CLASSES)
+    held: Ints = counts[counts.sum(axis=1) > 0]
+    return held
 
 
 def _design_effect(counts: Ints, shares: Floats) -> float:

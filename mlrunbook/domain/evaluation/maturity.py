@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from math import inf
 
 _ALL_BUT = 0.99  # of each class' outcomes have come
 LEAST_DELAYS = 30  # outcomes of a class, for its delay to be known
@@ -83,17 +84,16 @@ def evaluation_window(
     length_s = min(asked_s, most_s)
     needs = f"{min_outcomes:,} outcomes and {min_positives:,} failures"
     comes = f"{pace.outcomes_per_day:,.0f} outcomes and {pace.positives_per_day:.3g} failures come a day"
-    held = (
-        f"{needs} take {duration(length_s)}: {comes}"
-        if asked_s <= most_s
-        else f"{needs} would take {'for ever' if asked_s == float('inf') else duration(asked_s)}, over the {duration(most_s)} allowed: {comes}"
-    )
+    if asked_s <= most_s:
+        held = f"{needs} take {duration(length_s)}: {comes}"
+    else:
+        held = f"{needs} would take {duration(asked_s) if asked_s < inf else 'for ever'}, over the {duration(most_s)} allowed: {comes}"
     ends = f"predictions count after {duration(ripe.age_s or 0)}, as {ripe.reason}"
     return EvaluationWindow(until - timedelta(seconds=length_s), until, asked_s <= most_s, f"{held}; {ends}")
 
 
 def _days(count: int, per_day: float) -> float:
-    return count / per_day if per_day > 0 else float("inf") if count else 0.0
+    return count / per_day if per_day > 0 else inf if count else 0.0
 
 
 def duration(seconds: float) -> str:

@@ -1,4 +1,4 @@
-"""Run every benchmark, or the ones named: `make bench ARGS=intake`. The promises have options: `make bench ARGS="promises --help"`."""
+"""Run every benchmark, or the ones named: `make bench ARGS=intake`. Two have options: `make bench ARGS="promises --help"`, and `real`."""
 
 from __future__ import annotations
 
@@ -13,12 +13,16 @@ def main(names: list[str]) -> int:
         from benchmarks.promises.main import main as promises
 
         return promises(names[1:])
+    if names[:1] == ["real"]:
+        from benchmarks.real.main import main as real
+
+        return real(names[1:])
     if {"-h", "--help"} & set(names):
-        print(f"{(__doc__ or '').strip()}\nThere are {', '.join(ALL)} and promises; each takes minutes.")
+        print(f"{(__doc__ or '').strip()}\nThere are {', '.join(ALL)}, promises and real; each takes minutes.")
         return 0
     unknown = [name for name in names if name not in ALL]
     if unknown:
-        print(f"there is no benchmark {unknown[0]!r}; choose from {', '.join(ALL)} and promises", file=sys.stderr)
+        print(f"there is no benchmark {unknown[0]!r}; choose from {', '.join(ALL)}, promises and real", file=sys.stderr)
         return 2
     for name in names or ALL:
         importlib.import_module(f"benchmarks.{name}").main()

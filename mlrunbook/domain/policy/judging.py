@@ -239,3 +239,22 @@ class SeverityPolicy:
     null_rate: Share = 0.05
     unmeasured_critical_alert: Severity = Severity.HIGH
     unmeasured_alert: Severity = Severity.MEDIUM
+
+
+@dataclass(frozen=True)
+class RunLengthPolicy:
+    """How often an unchanged model may be called fallen, over all looks since its baseline was pinned.
+
+    `called_share` of the unchanged models, at most, within `within_days`. `planned_fall`: the relative fall that is found fastest; half of
+    it is taken from every look. A baseline whose own standard error, relative, is over `most_uncertainty` cannot prove such a fall.
+    """
+
+    called_share: Share = 0.4
+    within_days: Count = 730
+    planned_fall: Share = 0.2
+    most_uncertainty: Share = 0.1
+    confidence: Share = 0.95
+
+    @property
+    def slack(self) -> float:
+        return self.planned_fall / 2

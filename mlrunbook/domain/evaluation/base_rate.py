@@ -1,0 +1,107 @@
+"""Rarer failures, or a worse model? F1 falls with both; recall and false-positive rate only with the second.
+
+F1 at the baseline's base rate, F1*, is what F1 would be if as many assets failed as in the baseline. "Fewer failures, same model" needs an
+equivalence test (Schuirmann 1987): that F1* did not visibly fall proves nothing where outcomes are few, and would excuse nearly every model
+that is truly worse.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from math import sqrt
+from typing import Any
+
+from mlrunbook.domain.evaluation.block_score import Counts, Rates, Scores
+from mlrunbook.domain.evaluation.long_run_variance import LongRunVariance, long_run_variance
+from mlrunbook.domain.evaluation.performance import Confusion, percent
+from mlrunbook.domain.policy.judging import DropPolicy
+
+_WORSE_TAIL = 0.0026  # one-sided: z = 2.8
+_SAME_TAIL = 0.05  # one-sided: z = 1.64
+_SAME_BELOW = 0.15  # a model whose F1* fell by less than this is the same model
+_EXPLAINED = 0.05  # how much of the fall of F1 the base rate must explain, at least
+
+
+class Explained(StrEnum):
+    WORSE = "worse"
+    FEWER_FAILURES = "fewer_failures_same_model"
+    UNDECIDED = "undecided"
+
+
+@dataclass(frozen=True)
+class Window:
+    """Counts of a period as its blocks, oldest first, and by asset where the assets are known; numpy arrays in both."""
+
+    blocks: Counts
+    assets: Counts | None = None
+
+    @property
+    def total(self) -> Confusion:
+        b = self.blocks
+        return Confusion(*(int(_array(c).sum()) for c in (b.tp, b.fp, b.fn, b.tn)))
+
+
+@dataclass(frozen=True)
+class BaseRateVerdict:
+    """`drop` of F1, `drop_at_baseline_rate` of F1*, both relative; `error` is the standard error of the second."""
+
+    explained: Explained
+    sentence: str
+    drop: float | None = None
+    drop_at_baseline_rate: float | None = None
+    error: float | None = None
+
+
+def judge_base_rate(baseline: Window, current: Window, drops: DropPolicy) -> BaseRateVerdict:
+    """What explains that F1 is lower in `current`."""
+    before, now = baseline.total, current.total
+    rates, rates_now = Rates.of(before), Rates.of(now)
+    if rates is None or rates_now is None:
+        return BaseRateVerdict(Explained.UNDECIDED, "no failure was caught here or in the baseline: recall cannot be compared")
+    parts = [_variance_of_f1(window, of, rates.positive_rate) for window, of in ((baseline, rates), (current, rates_now))]
+    drop, star = 1 - rates_now.f1 / rates.f1, 1 - rates_now.f1_at(rates.positive_rate) / rates.f1
+    moved = (
+        f"failures went from {percent(rates.positive_rate)} to {percent(rates_now.positive_rate)} of the outcomes, recall from "
+        f"{percent(rates.recall)} to {percent(rates_now.recall)}, false alarms from {percent(rates.false_positive_rate)} to "
+        f"{percent(rates_now.false_positive_rate)}"
+    )
+    if parts[0] is None or parts[1] is None:
+        return BaseRateVerdict(Explained.UNDECIDED, f"{moved}: too few blocks or assets to tell why F1 moved", drop, star)
+    error = sqrt(sum(variance for variance, _ in parts if variance)) / rates.f1
+    dof = min(dof for _, dof in parts)
+    explained, words = _explain(drop, star, error, dof, drops)
+    return BaseRateVerdict(explained, f"{words}: {moved}; F1 at the baseline's failure rate fell {percent(star)}", drop, star, error)
+
+
+def _explain(drop: float, star: float, error: float, dof: int, drops: DropPolicy) -> tuple[Explained, str]:
+    from scipy.stats import t  # scipy takes 1 s to import: only where a fall is explained
+
+    if star > drops.f1_medium and star >= float(t.isf(_WORSE_TAIL, dof)) * error:
+        return Explained.WORSE, "the model is worse, whatever the failure rate"
+    fewer = drop > drops.f1_medium and drop - star > _EXPLAINED
+    if fewer and star + float(t.isf(_SAME_TAIL, dof)) * error < _SAME_BELOW:
+        return Explained.FEWER_FAILURES, "fewer failures, same model: F1 fell because failures are rarer; retraining would not help"
+    return Explained.UNDECIDED, "not enough outcomes to tell a worse model from a different failure rate"
+
+
+def _variance_of_f1(window: Window, rates: Rates, positive_rate: float) -> tuple[float, int] | None:
+    """Variance of F1 at `positive_rate` by the delta method over clustered sums, and its degrees of freedom."""
+    pi, r, phi = positive_rate, rates.recall, rates.false_positive_rate
+    below = pi * (1 + r) + (1 - pi) * phi
+    by_recall, by_false = 2 * pi * (pi + (1 - pi) * phi) / below**2, -2 * pi * r * (1 - pi) / below**2
+    total = window.total
+    positives, negatives = total.positives, total.n - total.positives
+
+    def influence(counts: Counts) -> Scores:
+        p, n = _array(counts.tp) + counts.fn, _array(counts.fp) + counts.tn
+        return Scores(by_recall * (counts.tp - r * p) / positives + by_false * (counts.fp - phi * n) / negatives, p + n)
+
+    found: LongRunVariance | None = long_run_variance(influence(window.blocks), influence(window.assets) if window.assets else None)
+    return (found.per_weight * total.n, found.dof) if found else None
+
+
+def _array(values: Any) -> Any:
+    import numpy as np
+
+    return np.asarray(values, float)

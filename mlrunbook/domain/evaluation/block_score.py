@@ -1,0 +1,77 @@
+"""What a block of outcomes says about a fall of the figure: a sum that is 0 on average while the model is what it was.
+
+Any tally can play: a `score(block, reference)` that returns `Scores`, whose `fall` has the expected value `relative fall x weight`. Both
+add up over blocks, so evidence does. Here is the binary one. It compares true and false positives with what the baseline's recall and
+false-positive rate make of the failures and the healthy assets that there were, so that rarer failures alone move nothing; F1 of the
+counts falls with them under the very same model. (F1 linearised at the baseline, recall and false-positive rate as in the classical
+likelihood ratios of a diagnostic test.)
+
+Counts may be numbers or numpy arrays of one shape; arrays come back.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol
+
+Numbers = Any  # float, or numpy array of floats
+
+
+class Counts(Protocol):
+    """Labelled predictions by outcome."""
+
+    @property
+    def tp(self) -> Numbers: ...
+    @property
+    def fp(self) -> Numbers: ...
+    @property
+    def fn(self) -> Numbers: ...
+    @property
+    def tn(self) -> Numbers: ...
+
+
+class Scores(NamedTuple):
+    """Of one block or many. A fall by a tenth gives `fall` = 0.1 x `weight` on average; an unchanged model gives 0."""
+
+    fall: Numbers
+    weight: Numbers
+
+
+@dataclass(frozen=True)
+class Rates:
+    """What a binary model did in its baseline."""
+
+    recall: float
+    false_positive_rate: float
+    f1: float
+    positive_rate: float
+
+    @classmethod
+    def of(cls, counts: Counts) -> Rates | None:
+        """None where the baseline has no failure, no healthy asset, or no failure that the model caught: nothing to fall from."""
+        positives, negatives = counts.tp + counts.fn, counts.fp + counts.tn
+        if not counts.tp or not negatives:
+            return None
+        f1 = 2 * counts.tp / (2 * counts.tp + counts.fp + counts.fn)
+        return cls(counts.tp / positives, counts.fp / negatives, f1, positives / (positives + negatives))
+
+    def f1_at(self, positive_rate: float) -> float:
+        """F1 of a model with these rates where `positive_rate` of the assets fail."""
+        caught = positive_rate * self.recall
+        return 2 * caught / (positive_rate + caught + (1 - positive_rate) * self.false_positive_rate) if caught else 0.0
+
+
+def score(block: Counts, rates: Rates) -> Scores:
+    """Base-rate-free: at the baseline's mix of outcomes the fall is that of F1.
+
+    >>> from mlrunbook.domain.evaluation.performance import Confusion
+    >>> rates = Rates.of(Confusion(tp=80, fp=20, fn=20, tn=880))
+    >>> fall, weight = score(Confusion(tp=60, fp=20, fn=40, tn=880), rates)  # recall .8 -> .6
+    >>> f"{fall / weight:.3f}, and of {score(Confusion(tp=8, fp=20, fn=2, tn=880), rates).weight:.0f} a tenth as many failures say 0"
+    '0.150, and of 38 a tenth as many failures say 0'
+    """
+    positives, negatives = block.tp + block.fn, block.fp + block.tn
+    caught = block.tp - rates.recall * positives
+    flagged = block.fp - rates.false_positive_rate * negatives
+    fall = flagged - (2 - rates.f1) / rates.f1 * caught
+    return Scores(fall, positives * (1 + rates.recall) + negatives * rates.false_positive_rate)

@@ -1,0 +1,276 @@
+"""Evidence that adds up: the run length holds, a fall is found, and a baseline that is too short says so."""
+
+from __future__ import annotations
+
+import doctest
+import time
+from datetime import UTC, datetime
+from math import inf
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mlrunbook.domain.evaluation import block_score, run_length
+from mlrunbook.domain.evaluation.accumulated import (
+    Accumulated,
+    PinnedBaseline,
+    Proof,
+    heights,
+    judge_accumulated,
+    limit_of,
+    pin,
+    walk,
+)
+from mlrunbook.domain.evaluation.block_score import Rates, Scores, score
+from mlrunbook.domain.evaluation.performance import Confusion
+from mlrunbook.domain.evaluation.run_length import limit
+from mlrunbook.domain.policy.judging import DropPolicy, RunLengthPolicy
+
+NOW = datetime(2026, 3, 2, 12, tzinfo=UTC)
+POLICY, DROPS, DAY_S = RunLengthPolicy(), DropPolicy(), 86_400.0
+
+
+class Blocks:
+    """Counts by block as arrays."""
+
+    def __init__(self, tp: object, fp: object, fn: object, tn: object) -> None:
+        self.tp, self.fp, self.fn, self.tn = (np.asarray(c) for c in (tp, fp, fn, tn))
+
+    def total(self) -> Confusion:
+        return Confusion(*(int(c.sum()) for c in (self.tp, self.fp, self.fn, self.tn)))
+
+
+def days(rng: np.random.Generator, count: int, *, recall: float = 0.8, fpr: float = 0.02, positives: int = 30, healthy: int = 700) -> Blocks:
+    p, n = rng.poisson(positives, count), rng.poisson(healthy, count)
+    tp, fp = rng.binomial(p, recall), rng.binomial(n, fpr)
+    return Blocks(tp, fp, p - tp, n - fp)
+
+
+def pinned(blocks: Blocks) -> tuple[Rates, PinnedBaseline]:
+    rates = Rates.of(blocks.total())
+    assert rates is not None
+    baseline = pin(score(blocks, rates), None, outcomes=blocks.total().n, block_s=DAY_S)
+    assert baseline is not None
+    return rates, baseline
+
+
+def judged(baseline_days: int = 200, since_days: int = 60, seed: int = 1, **since: float) -> Accumulated:
+    rng = np.random.default_rng(seed)
+    rates, baseline = pinned(days(rng, baseline_days))
+    return judge_accumulated(baseline, score(days(rng, since_days, **since), rates), NOW, POLICY, DROPS)
+
+
+def test_the_documented_examples_hold() -> None:
+    assert doctest.testmod(block_score).failed == 0
+    assert doctest.testmod(run_length).failed == 0
+
+
+# --- the score ---------------------------------------------------------------------------------------------------------------
+
+counts = st.builds(Confusion, *(st.integers(1, 10_000) for _ in range(4)))
+
+
+@given(counts, st.integers(1, 50))
+def test_rarer_or_more_failures_alone_move_nothing(total: Confusion, times: int) -> None:
+    rates = Rates.of(total)
+    assert rates is not None
+    rarer = Confusion(total.tp, total.fp * times, total.fn, total.tn * times)
+    more = Confusion(total.tp * times, total.fp, total.fn * times, total.tn)
+    for block in (total, rarer, more):
+        scores = score(block, rates)
+        assert scores.fall == pytest.approx(0, abs=1e-6 * scores.weight)
+
+
+@given(counts, counts, counts)
+def test_scores_add_up(total: Confusion, a: Confusion, b: Confusion) -> None:
+    rates = Rates.of(total)
+    assert rates is not None
+    both, one, other = score(a + b, rates), score(a, rates), score(b, rates)
+    assert both.fall == pytest.approx(one.fall + other.fall, abs=1e-6 * both.weight)
+    assert both.weight == pytest.approx(one.weight + other.weight)
+
+
+@given(counts, st.integers(0, 10_000), st.integers(0, 10_000))
+def test_at_the_baselines_mix_the_score_is_the_fall_of_f1(total: Confusion, missed: int, alarmed: int) -> None:
+    missed, alarmed = min(missed, total.tp - 1), min(alarmed, total.tn)
+    worse = Confusion(total.tp - missed, total.fp + alarmed, total.fn + missed, total.tn - alarmed)
+    rates = Rates.of(total)
+    assert rates is not None
+    now = Rates.of(worse)
+    assert now is not None
+    scores = score(worse, rates)
+    flagged_now = worse.tp + worse.fp + worse.positives
+    assert scores.fall == pytest.approx((1 - now.f1 / rates.f1) * flagged_now, abs=1e-6 * scores.weight)
+
+
+def test_a_baseline_without_a_caught_failure_gives_nothing_to_fall_from() -> None:
+    assert Rates.of(Confusion(tn=500)) is None
+    assert Rates.of(Confusion(fn=3, tn=500)) is None
+    assert Rates.of(Confusion(tp=3)) is None
+
+
+# --- the limit ---------------------------------------------------------------------------------------------------------------
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.floats(0.01, 5), st.floats(0.001, 0.1), st.integers(7, 400), st.integers(30, 2000))
+def test_the_limit_rises_with_noise_uncertainty_looks_and_the_promise(noise: float, uncertainty: float, dof: int, looks: int) -> None:
+    def at(noise: float = noise, uncertainty: float = uncertainty, looks: int = looks, target: float = 0.4) -> float:
+        return limit(noise, uncertainty, dof, looks, target=target, slack=0.1)
+
+    least = at()
+    assert 0 <= least < inf
+    assert at() == least
+    assert at(noise=2 * noise) >= least
+    assert at(uncertainty=2 * uncertainty) >= least
+    assert at(target=0.2) >= least
+    assert at(looks=4 * looks) >= 0.97 * least  # joined looks are corrected for, not exact
+
+
+@pytest.mark.parametrize("noise", [0.2, 1.0])
+def test_joined_looks_give_the_limit_of_single_ones(noise: float) -> None:
+    looks, rng = 1460, np.random.default_rng(7)
+    path = np.cumsum(rng.standard_normal((3000, looks)) * noise - 0.1, axis=1)
+    exact = np.quantile((path - np.minimum(np.minimum.accumulate(path, axis=1), 0)).max(axis=1), 0.6)
+    assert limit(noise, 0.0, 400, looks, target=0.4, slack=0.1) == pytest.approx(exact, rel=0.08)
+
+
+def test_a_limit_takes_less_than_a_twentieth_of_a_second() -> None:
+    limit(0.5, 0.05, 60, 730, target=0.4, slack=0.1)
+    took = []
+    for k in range(5):
+        began = time.process_time()
+        limit(0.6 + k / 10, 0.051, 61, 17_520, target=0.4, slack=0.1)
+        took.append(time.process_time() - began)
+    assert min(took) < 0.05
+
+
+# --- the promise -------------------------------------------------------------------------------------------------------------
+
+
+def called(rng: np.random.Generator, baseline_days: int, since_days: int, **since: float) -> bool:
+    rates, baseline = pinned(days(rng, baseline_days))
+    scores = score(days(rng, since_days, **since), rates)
+    return bool(heights(baseline, scores, POLICY).max() >= limit_of(baseline, scores.weight, POLICY))
+
+
+def test_at_most_two_fifths_of_unchanged_models_are_called_in_two_years() -> None:
+    rng = np.random.default_rng(3)
+    share = np.mean([called(rng, 120, 730) for _ in range(150)])
+    assert share < 0.4 + 2 * (0.4 * 0.6 / 150) ** 0.5
+
+
+def test_nor_where_failures_become_rare() -> None:
+    rng = np.random.default_rng(4)
+    share = np.mean([called(rng, 120, 730, positives=10) for _ in range(150)])
+    assert share < 0.4 + 2 * (0.4 * 0.6 / 150) ** 0.5
+
+
+def test_ten_times_the_outcomes_are_more_chances_and_raise_the_limit() -> None:
+    rng = np.random.default_rng(5)
+    rates, baseline = pinned(days(rng, 120))
+    few, many = (score(days(rng, 100, positives=p, healthy=h), rates) for p, h in ((30, 700), (300, 7000)))
+    assert limit_of(baseline, many.weight, POLICY) > limit_of(baseline, few.weight, POLICY)
+    slow = score(days(rng, 100, positives=3, healthy=70), rates)
+    assert limit_of(baseline, slow.weight, POLICY) == limit_of(baseline, few.weight, POLICY)
+
+
+def test_a_fall_of_a_fifth_is_found_in_weeks_though_no_day_shows_it() -> None:
+    verdict = judged(since_days=40, recall=0.62, fpr=0.025)
+    assert verdict.proof is Proof.REAL
+    assert verdict.walk is not None
+    assert verdict.walk.called_after is not None
+    assert verdict.walk.low < 0.2 < verdict.walk.high
+
+
+def test_a_collapse_is_found_at_once() -> None:
+    assert judged(since_days=2, recall=0.1).proof is Proof.REAL
+
+
+def test_a_call_ends_when_the_model_recovers() -> None:
+    rng = np.random.default_rng(6)
+    rates, baseline = pinned(days(rng, 200))
+    bad, good = score(days(rng, 10, recall=0.2), rates), score(days(rng, 400), rates)
+    both = Scores(np.concatenate([bad.fall, good.fall]), np.concatenate([bad.weight, good.weight]))
+    assert judge_accumulated(baseline, bad, NOW, POLICY, DROPS).proof is Proof.REAL
+    assert judge_accumulated(baseline, both, NOW, POLICY, DROPS).proof is not Proof.REAL
+
+
+def test_more_looks_at_the_same_outcomes_prove_nothing_more() -> None:
+    rng = np.random.default_rng(8)
+    rates, baseline = pinned(days(rng, 200))
+    since = score(days(rng, 3, recall=0.7), rates)
+    seen = {judge_accumulated(baseline, since, NOW, POLICY, DROPS) for _ in range(3)}
+    assert len(seen) == 1
+
+
+# --- what is not proven ------------------------------------------------------------------------------------------------------
+
+
+def test_what_is_not_proven_yet_says_until_when() -> None:
+    verdict = judged(since_days=2, recall=0.7)
+    assert verdict.proof is Proof.UNPROVEN
+    assert verdict.undecided_for is not None
+    assert verdict.undecided_until is not None
+    assert verdict.undecided_until > NOW
+    assert f"{verdict.undecided_for:,} more outcomes" in verdict.sentence
+
+
+def test_no_outcome_yet_is_unproven_and_never_a_false_alarm() -> None:
+    rates, baseline = pinned(days(np.random.default_rng(1), 200))
+    for quiet in ([], [0.0] * 40):
+        assert judge_accumulated(baseline, Scores(np.array(quiet), np.array(quiet)), NOW, POLICY, DROPS).proof is Proof.UNPROVEN
+
+
+def test_a_fall_is_ruled_out_only_by_enough_outcomes() -> None:
+    assert judged(since_days=60).proof is Proof.RULED_OUT
+    assert judged(since_days=60, positives=1, healthy=20).proof is Proof.UNPROVEN
+
+
+def test_a_baseline_of_few_days_is_too_short_to_prove_a_fall() -> None:
+    blocks = days(np.random.default_rng(1), 20)
+    rates = Rates.of(blocks.total())
+    assert rates is not None
+    assert pin(score(blocks, rates), None, outcomes=blocks.total().n, block_s=DAY_S) is None
+    assert judge_accumulated(None, Scores(np.zeros(3), np.ones(3)), NOW, POLICY, DROPS).proof is Proof.INSUFFICIENT
+
+
+def test_a_baseline_of_few_failures_is_too_short_and_says_how_many_outcomes_it_needs() -> None:
+    rng = np.random.default_rng(2)
+    rates, baseline = pinned(days(rng, 40, positives=2, healthy=50))
+    verdict = judge_accumulated(baseline, score(days(rng, 40, recall=0.1), rates), NOW, POLICY, DROPS)
+    assert verdict.proof is Proof.INSUFFICIENT
+    assert f"{baseline.outcomes:,} outcomes" in verdict.sentence
+
+
+# --- other tallies -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_regression_plays_by_a_score_alone() -> None:
+    rng = np.random.default_rng(9)
+
+    def errors(days: int, mae: float) -> np.ndarray:
+        return rng.exponential(mae, (days, 50)).sum(axis=1)
+
+    def mae_score(block: np.ndarray, mae: float) -> Scores:
+        return Scores(block / mae - 50, np.full(len(block), 50.0))  # relative rise of the error
+
+    healthy = errors(100, 2.0)
+    mae = healthy.sum() / 5000
+    baseline = pin(mae_score(healthy, mae), None, outcomes=5000, block_s=DAY_S)
+    assert judge_accumulated(baseline, mae_score(errors(60, 2.6), mae), NOW, POLICY, DROPS, figure="MAE").proof is Proof.REAL
+    assert judge_accumulated(baseline, mae_score(errors(60, 2.0), mae), NOW, POLICY, DROPS, figure="MAE").proof is not Proof.REAL
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.tuples(st.floats(-50, 50), st.floats(0, 100)), max_size=60))
+def test_any_stream_gets_a_walk_and_a_sentence(blocks: list[tuple[float, float]]) -> None:
+    _, baseline = pinned(days(np.random.default_rng(1), 200))
+    since = Scores(np.array([b[0] for b in blocks]), np.array([b[1] for b in blocks]))
+    seen, verdict = walk(baseline, since, POLICY), judge_accumulated(baseline, since, NOW, POLICY, DROPS)
+    assert seen.height >= 0
+    assert seen.low <= seen.fall or seen.fall > 1
+    assert verdict.sentence
+    assert "nan" not in verdict.sentence

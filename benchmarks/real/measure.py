@@ -9,30 +9,34 @@ from typing import Any
 import numpy as np
 
 from benchmarks.real import rules
-from benchmarks.real.rules import POLICY, Pinned, first_over
+from benchmarks.real.rules import POLICY, Pinned, first, first_over
 from benchmarks.real.streams import Counts, Pool, Stream, fallen, rarer, replaced_share
-from mlrunbook.domain.evaluation.accumulated import walk
-from mlrunbook.domain.evaluation.block_score import Rates, Scores, score
+from mlrunbook.domain.evaluation.block_score import Rates, score
+from mlrunbook.domain.evaluation.long_run_variance import LEAST_BLOCKS
+from mlrunbook.domain.policy.judging import DropPolicy
 
 Array = np.ndarray[Any, Any]
 WINDOWS = (200, 1000, 5000)
 EFFECTIVE_FAILURES, BASELINE_TIMES = 150, 5
 FALLS = (0.10, 0.15, 0.20, 0.30)
-TUNED_TO = 0.40  # of the unchanged streams, called in two years
+LEAST_OUTCOMES, LEAST_FAILURES = 200, 100  # of an evaluation window
+HIGH = DropPolicy().f1_high
 _DAY_S = 86_400.0
 
 
 @dataclass(frozen=True)
 class Size:
-    """How much is run: unchanged windows a cell, models followed for two years, windows read row by row, drift reports."""
+    """How much is run: unchanged windows a cell, models followed for two years, windows read row by row, reports of Evidently (seconds
+    each) a cell, drift reports of ours."""
 
     windows: int = 1000
     models: int = 300
-    by_row: int = 100
-    reports: int = 40
+    by_row: int = 60
+    evidently: int = 6
+    drift: int = 40
 
 
-QUICK = Size(windows=150, models=60, by_row=12, reports=4)
+QUICK = Size(windows=100, models=40, by_row=8, evidently=1, drift=5)
 
 
 @dataclass
@@ -50,7 +54,6 @@ class Measured:
     windows: dict[str, dict[int, float]] = field(default_factory=dict)
     found: dict[str, dict[int, float]] = field(default_factory=dict)
     ever: float = 0.0
-    calls: float = 0.0
     ever_rarer: float = 0.0
     delays: dict[str, dict[str, float | None]] = field(default_factory=dict)
     missed: dict[str, float] = field(default_factory=dict)
@@ -105,11 +108,9 @@ class Model:
         return self.after.counts.total(axis=0)
 
 
-def _called(pinned: Pinned | None, since: Counts) -> int | None:
-    if pinned is None or not pinned.proves:
-        return None
-    scores = pinned.scores(since)
-    return first_over(pinned.heights(scores), pinned.limit(scores))
+def _called(pinned: Pinned | None, since: Counts) -> bool:
+    """Whether the window of all of `since` is called real at its end."""
+    return pinned is not None and bool(pinned.trace(since).proven[-1])
 
 
 def _fall(pool: Pool, rng: np.random.Generator, since: Counts, size: float) -> Counts:
@@ -126,14 +127,14 @@ def _windows(result: Measured, pool: Pool, size: Size, rng: np.random.Generator)
         for k in range(size.windows):
             model = Model.draw(pool, rng, looks)
             pinned, since = model.pinned(), model.since()
-            _say(said, "ours", _called(pinned, since) is not None)
+            _say(said, "ours", _called(pinned, since))
             _say(said, "plain F1 rule", rules.plain(model.before.counts, since))
             worse = _fall(pool, rng, since, 0.2)
-            _say(fell, "ours", _called(pinned, worse) is not None)
+            _say(fell, "ours", _called(pinned, worse))
             _say(fell, "plain F1 rule", rules.plain(model.before.counts, worse))
             if k < size.by_row:
                 _by_row(said, model, looks)
-            if k < size.reports:
+            if k < size.evidently:
                 _say(said, "Evidently", _evidently(model, looks))
         for into, of in ((result.windows, said), (result.found, fell)):
             for rule, answers in of.items():
@@ -164,56 +165,44 @@ def _evidently(model: Model, looks: int) -> bool:
 
 
 def _two_years(result: Measured, pool: Pool, size: Size, rng: np.random.Generator) -> None:
-    """How many unchanged models are ever called in two years of looks; how long falls take, beside the tuned CUSUM."""
-    paths, refused, delays = [], 0, {fall: ([], []) for fall in FALLS}
-    ever, ever_rarer, calls = [], [], []
-    kept: list[tuple[Pinned, Counts]] = []
+    """How many unchanged models are ever called in two years of looks; how long falls take, beside a CUSUM tuned to the same run length."""
+    kept, heights, called, rarely = [], [], [], []
+    window = evaluation_looks(pool)
     for _ in range(size.models):
         model = Model.draw(pool, rng, result.looks)
         pinned, since = model.pinned(), model.since()
         if pinned is None or not pinned.proves:
-            refused += 1
+            result.refused += 1 / size.models
+        if pinned is None:
             continue
-        scores = pinned.scores(since)
-        path, limit = pinned.heights(scores), pinned.limit(scores)
-        ever.append(first_over(path, limit) is not None)
-        calls.append(rules.calls(path, _increments(pinned, scores), limit))
-        ever_rarer.append(_called(pinned, rarer(rng, since, 1 / 3)) is not None)
-        paths.append(path.max())
+        seen = pinned.trace(since, window)
+        called.append(first(seen.proven) is not None)
+        rarely.append(first(pinned.trace(rarer(rng, since, 1 / 3), window).proven) is not None)
+        heights.append(float(seen.height.max()))
         kept.append((pinned, since))
-    result.refused = refused / size.models
     if not kept:
         return
-    result.ever, result.calls, result.ever_rarer = (float(np.mean(x)) for x in (ever, calls, ever_rarer))
-    tuned = float(np.quantile(paths, 1 - TUNED_TO))
-    severe: dict[float, list[bool]] = {0.12: [], 0.30: []}
-    for pinned, since in kept:
-        for fall, (ours, best) in delays.items():
-            scores = pinned.scores(_fall(pool, rng, since, fall))
-            path = pinned.heights(scores)
-            ours.append(first_over(path, pinned.limit(scores)))
-            best.append(first_over(path, tuned))
-        for fall, right in severe.items():
-            _graded(right, pinned, pinned.scores(_fall(pool, rng, since, fall)), high=fall > 0.2)
-    for fall, (ours, best) in delays.items():
-        mid, tuned_mid = _delay(ours, 0.5), _delay(best, 0.5)
-        rows = {"ours": mid, "ours_90": _delay(ours, 0.9), "tuned": tuned_mid, "tuned_90": _delay(best, 0.9)}
-        result.delays[f"{fall:.0%}"] = {
-            **{k: None if v is None else v * pool.per_look for k, v in rows.items()},
-            "ratio": mid / tuned_mid if mid and tuned_mid else None,
-        }
-    result.severity = {f"{fall:.0%}": float(np.mean(right)) for fall, right in severe.items() if right}
+    result.ever, result.ever_rarer = float(np.mean(called)), float(np.mean(rarely))
+    same = float(np.quantile(heights, 1 - max(result.ever, 1 / len(heights))))
+    for fall in FALLS:
+        traces = [pinned.trace(_fall(pool, rng, since, fall), window) for pinned, since in kept]
+        ours = [first(t.proven) for t in traces]
+        tuned = [first_over(t.height, same) for t in traces]
+        result.delays[f"{fall:.0%}"] = _delays(ours, tuned, pool.per_look)
 
 
-def _increments(pinned: Pinned, scores: Scores) -> Array:
-    return (scores.fall - POLICY.slack * scores.weight) / pinned.baseline.weight_per_block
+def evaluation_looks(pool: Pool) -> int:
+    """Looks that hold the outcomes and failures of an evaluation window."""
+    total = pool.all
+    rows = max(LEAST_OUTCOMES, LEAST_FAILURES * float(total.n / total.positives))
+    return ceil(rows / pool.per_look)
 
 
-def _graded(right: list[bool], pinned: Pinned, scores: Scores, *, high: bool) -> None:
-    at = first_over(pinned.heights(scores), pinned.limit(scores))
-    if at is not None:
-        seen = walk(pinned.baseline, Scores(scores.fall[:at], scores.weight[:at]), POLICY)
-        right.append((seen.fall > 0.2) == high)
+def _delays(ours: list[int | None], tuned: list[int | None], per_look: float) -> dict[str, float | None]:
+    mid, tuned_mid = _delay(ours, 0.5), _delay(tuned, 0.5)
+    looks = {"ours": mid, "ours_90": _delay(ours, 0.9), "tuned": tuned_mid, "tuned_90": _delay(tuned, 0.9)}
+    rows = {k: None if v is None else v * per_look for k, v in looks.items()}
+    return {**rows, "ratio": mid / tuned_mid if mid and tuned_mid else None}
 
 
 def _delay(found: list[int | None], share: float) -> float | None:
@@ -222,19 +211,25 @@ def _delay(found: list[int | None], share: float) -> float | None:
 
 
 def _missed(result: Measured, pool: Pool, size: Size, rng: np.random.Generator) -> None:
-    """Falls not called by the time that 150 effective failures have come, against a baseline of five times that."""
+    """Falls not called when 150 effective failures have come, against a baseline of five times that; and how severe those called are."""
     total = pool.all
     failures_per_look = pool.per_look * float(total.positives / total.n)
     looks = ceil(EFFECTIVE_FAILURES * result.design_effect / failures_per_look)
     result.missed_after_rows = looks * pool.per_look
-    found: dict[str, list[bool]] = {"unchanged": [], "20%": [], "25%": [], "20-50%": []}
+    found: dict[str, list[bool]] = {}
+    severity: dict[str, list[bool]] = {}
     for _ in range(size.models):
-        model = Model.draw(pool, rng, looks, BASELINE_TIMES * looks)
+        model = Model.draw(pool, rng, looks, max(BASELINE_TIMES * looks, LEAST_BLOCKS))
         pinned, since = model.pinned(), model.since()
-        falls = {"unchanged": 0.0, "20%": 0.2, "25%": 0.25, "20-50%": float(rng.uniform(0.2, 0.5))}
+        falls = {"unchanged": 0.0, "12%": 0.12, "20%": 0.2, "25%": 0.25, "30%": 0.3, "20-50%": float(rng.uniform(0.2, 0.5))}
         for name, fall in falls.items():
-            found[name].append(_called(pinned, _fall(pool, rng, since, fall) if fall else since) is not None)
+            seen = pinned.trace(_fall(pool, rng, since, fall) if fall else since) if pinned else None
+            called = seen is not None and bool(seen.proven[-1])
+            _say(found, name, called)
+            if called and name in ("12%", "30%"):
+                _say(severity, name, (seen.fall[-1] > HIGH) == (fall > HIGH))
     result.missed = {name: float(np.mean(seen)) if name == "unchanged" else 1 - float(np.mean(seen)) for name, seen in found.items()}
+    result.severity = {name: float(np.mean(right)) for name, right in severity.items()}
 
 
 def _drift(result: Measured, pool: Pool, size: Size, rng: np.random.Generator) -> None:
@@ -244,8 +239,9 @@ def _drift(result: Measured, pool: Pool, size: Size, rng: np.random.Generator) -
         return
     looks = pool.log.looks_in_block
     ours, theirs = [], []
-    for _ in range(size.reports):
+    for k in range(size.drift):
         model = Model.draw(pool, rng, looks)
         ours.append(rules.our_drift(model.before, model.baseline_looks, model.after, looks))
-        theirs.append(_evidently(model, looks))
+        if k < size.evidently:
+            theirs.append(_evidently(model, looks))
     result.drift = {"ours": float(np.mean(ours)), "Evidently": float(np.mean(theirs))}

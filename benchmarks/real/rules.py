@@ -13,13 +13,13 @@ import numpy as np
 import pandas as pd
 
 from benchmarks.real.streams import Counts, Stream
-from mlrunbook.domain.evaluation.accumulated import PinnedBaseline, heights, limit_of, pin
-from mlrunbook.domain.evaluation.block_score import Rates, Scores, score
+from mlrunbook.domain.evaluation.accumulated import PinnedBaseline, Trace, pin, trace
+from mlrunbook.domain.evaluation.block_score import Rates, score
 from mlrunbook.domain.evaluation.drift import Reference
-from mlrunbook.domain.policy.judging import RunLengthPolicy
+from mlrunbook.domain.policy.judging import DropPolicy, RunLengthPolicy
 
 Array = np.ndarray[Any, Any]
-PLAIN_LIMIT = 0.10  # the runbook's: F1 drop of a tenth
+PLAIN_LIMIT = DropPolicy().f1_medium
 POLICY = RunLengthPolicy()
 
 
@@ -44,35 +44,22 @@ class Pinned:
     @property
     def proves(self) -> bool:
         """Long enough to prove the planned fall."""
-        return self.baseline.uncertainty <= POLICY.most_uncertainty
+        return self.baseline.provable(POLICY) < POLICY.planned_fall
 
-    def scores(self, since: Counts) -> Scores:
-        """`since`: by look."""
-        return score(since, self.rates)
-
-    def heights(self, since: Scores) -> Array:
-        return np.asarray(heights(self.baseline, since, POLICY))
-
-    def limit(self, since: Scores) -> float:
-        return limit_of(self.baseline, since.weight, POLICY)
+    def trace(self, since: Counts, window: int | None = None) -> Trace:
+        """`since`: by look; `window` as in `accumulated.trace`."""
+        return trace(self.baseline, score(since, self.rates), POLICY, window=window, least=PLAIN_LIMIT)
 
 
 def first_over(path: Array, limit: float) -> int | None:
     """The first look, from 1, at which a path reaches the limit."""
-    over = np.flatnonzero(path >= limit)
-    return int(over[0]) + 1 if len(over) else None
+    return first(path >= limit)
 
 
-def calls(path: Array, increments: Array, limit: float) -> int:
-    """How often it is reached when it starts again at 0 after each call."""
-    if path.max(initial=0) < limit:
-        return 0
-    height, found = 0.0, 0
-    for step in increments:
-        height = max(0.0, height + step)
-        if height >= limit:
-            height, found = 0.0, found + 1
-    return found
+def first(said: Array) -> int | None:
+    """The first look, from 1."""
+    at = np.flatnonzero(said)
+    return int(at[0]) + 1 if len(at) else None
 
 
 def plain(baseline: Counts, window: Counts) -> bool:

@@ -62,7 +62,8 @@ class Pool:
         asset = log.asset if log.asset is not None else np.zeros(len(log.look), int)
         assets, whole = int(asset.max()) + 1, (int(log.look.max()) + 1) // looks
         if assets * whole < 8:
-            raise BadTable(f"{log.name}: its log holds {assets * whole} blocks of {log.described.block}, 8 needed: a longer log, or train less")
+            held = f"{assets * whole} blocks of {log.described.block}"
+            raise BadTable(f"{log.name}: its log holds {held}, 8 needed: give it a longer log, or train on less")
         kept = np.flatnonzero(block < whole)
         cell = (asset[kept] * whole + block[kept]) * looks + within[kept]
         order = np.argsort(cell, kind="stable")

@@ -119,10 +119,13 @@ def _log(name: str, described: Described, table: pd.DataFrame) -> Log:
     flag, first = _flags(described, table, features, outcome)
     kept = slice(first, None)
     look = ((seconds[kept] - seconds[first]) // pd.Timedelta(described.look).total_seconds()).astype(int)
-    codes = {k: None if c is None else pd.factorize(table[c])[0][kept] for k, c in (("asset", described.asset), ("segment", described.segment))}
+
+    def codes(column: str | None) -> Array | None:
+        return None if column is None else pd.factorize(table[column])[0][kept]
+
     return Log(
         name, described, flag[kept], outcome[kept], look, seconds[kept], _delays(described, table)[kept],
-        features.iloc[kept].reset_index(drop=True), codes["asset"], codes["segment"],
+        features.iloc[kept].reset_index(drop=True), codes(described.asset), codes(described.segment),
     )  # fmt: skip
 
 

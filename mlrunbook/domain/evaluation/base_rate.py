@@ -12,8 +12,9 @@ from enum import StrEnum
 from math import sqrt
 from typing import Any
 
+from mlrunbook.domain.evaluation.accumulated import student
 from mlrunbook.domain.evaluation.block_score import Counts, Rates, Scores
-from mlrunbook.domain.evaluation.long_run_variance import LongRunVariance, long_run_variance
+from mlrunbook.domain.evaluation.long_run_variance import long_run_variance
 from mlrunbook.domain.evaluation.performance import Confusion, percent
 from mlrunbook.domain.policy.judging import DropPolicy
 
@@ -59,28 +60,25 @@ def judge_base_rate(baseline: Window, current: Window, drops: DropPolicy) -> Bas
     rates, rates_now = Rates.of(before), Rates.of(now)
     if rates is None or rates_now is None:
         return BaseRateVerdict(Explained.UNDECIDED, "no failure was caught here or in the baseline: recall cannot be compared")
-    parts = [_variance_of_f1(window, of, rates.positive_rate) for window, of in ((baseline, rates), (current, rates_now))]
+    was, is_ = (_variance_of_f1(window, of, rates.positive_rate) for window, of in ((baseline, rates), (current, rates_now)))
     drop, star = 1 - rates_now.f1 / rates.f1, 1 - rates_now.f1_at(rates.positive_rate) / rates.f1
     moved = (
         f"failures went from {percent(rates.positive_rate)} to {percent(rates_now.positive_rate)} of the outcomes, recall from "
         f"{percent(rates.recall)} to {percent(rates_now.recall)}, false alarms from {percent(rates.false_positive_rate)} to "
         f"{percent(rates_now.false_positive_rate)}"
     )
-    if parts[0] is None or parts[1] is None:
+    if was is None or is_ is None:
         return BaseRateVerdict(Explained.UNDECIDED, f"{moved}: too few blocks or assets to tell why F1 moved", drop, star)
-    error = sqrt(sum(variance for variance, _ in parts if variance)) / rates.f1
-    dof = min(dof for _, dof in parts)
-    explained, words = _explain(drop, star, error, dof, drops)
+    error = sqrt(was[0] + is_[0]) / rates.f1
+    explained, words = _explain(drop, star, error, min(was[1], is_[1]), drops)
     return BaseRateVerdict(explained, f"{words}: {moved}; F1 at the baseline's failure rate fell {percent(star)}", drop, star, error)
 
 
 def _explain(drop: float, star: float, error: float, dof: int, drops: DropPolicy) -> tuple[Explained, str]:
-    from scipy.stats import t  # scipy takes 1 s to import: only where a fall is explained
-
-    if star > drops.f1_medium and star >= float(t.isf(_WORSE_TAIL, dof)) * error:
+    if star > drops.f1_medium and star >= student(_WORSE_TAIL, dof) * error:
         return Explained.WORSE, "the model is worse, whatever the failure rate"
     fewer = drop > drops.f1_medium and drop - star > _EXPLAINED
-    if fewer and star + float(t.isf(_SAME_TAIL, dof)) * error < _SAME_BELOW:
+    if fewer and star + student(_SAME_TAIL, dof) * error < _SAME_BELOW:
         return Explained.FEWER_FAILURES, "fewer failures, same model: F1 fell because failures are rarer; retraining would not help"
     return Explained.UNDECIDED, "not enough outcomes to tell a worse model from a different failure rate"
 
@@ -97,7 +95,9 @@ def _variance_of_f1(window: Window, rates: Rates, positive_rate: float) -> tuple
         p, n = _array(counts.tp) + counts.fn, _array(counts.fp) + counts.tn
         return Scores(by_recall * (counts.tp - r * p) / positives + by_false * (counts.fp - phi * n) / negatives, p + n)
 
-    found: LongRunVariance | None = long_run_variance(influence(window.blocks), influence(window.assets) if window.assets else None)
+    found: LongRunVariance | None = long_run_variance(
+        influence(window.blocks), influence(window.assets) if window.assets is not None else None
+    )
     return (found.per_weight * total.n, found.dof) if found else None
 
 

@@ -30,11 +30,22 @@ class Counts(Protocol):
     def tn(self) -> Numbers: ...
 
 
-class Scores(NamedTuple):
-    """Of one block or many. A fall by a tenth gives `fall` = 0.1 x `weight` on average; an unchanged model gives 0."""
+class Part(NamedTuple):
+    """What outcomes of one kind add to a score."""
 
     fall: Numbers
     weight: Numbers
+
+
+class Scores(NamedTuple):
+    """Of one block or many. A fall by a tenth gives `fall` = 0.1 x `weight` on average; an unchanged model gives 0.
+
+    `parts` add up to both, where kinds of outcomes that vary differently may come in another mix than in the baseline; else empty.
+    """
+
+    fall: Numbers
+    weight: Numbers
+    parts: tuple[Part, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -66,12 +77,11 @@ def score(block: Counts, rates: Rates) -> Scores:
 
     >>> from mlrunbook.domain.evaluation.performance import Confusion
     >>> rates = Rates.of(Confusion(tp=80, fp=20, fn=20, tn=880))
-    >>> fall, weight = score(Confusion(tp=60, fp=20, fn=40, tn=880), rates)  # recall .8 -> .6
+    >>> fall, weight, _ = score(Confusion(tp=60, fp=20, fn=40, tn=880), rates)  # recall .8 -> .6
     >>> f"{fall / weight:.3f}, and of {score(Confusion(tp=8, fp=20, fn=2, tn=880), rates).weight:.0f} a tenth as many failures say 0"
     '0.150, and of 38 a tenth as many failures say 0'
     """
     positives, negatives = block.tp + block.fn, block.fp + block.tn
-    caught = block.tp - rates.recall * positives
-    flagged = block.fp - rates.false_positive_rate * negatives
-    fall = flagged - (2 - rates.f1) / rates.f1 * caught
-    return Scores(fall, positives * (1 + rates.recall) + negatives * rates.false_positive_rate)
+    missed = Part(-(2 - rates.f1) / rates.f1 * (block.tp - rates.recall * positives), positives * (1 + rates.recall))
+    flagged = Part(block.fp - rates.false_positive_rate * negatives, negatives * rates.false_positive_rate)
+    return Scores(missed.fall + flagged.fall, missed.weight + flagged.weight, (missed, flagged))

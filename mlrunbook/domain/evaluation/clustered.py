@@ -8,8 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from statistics import NormalDist
 from typing import Any
 
+from mlrunbook.domain.evaluation.accumulated import student
 from mlrunbook.domain.evaluation.block_score import Counts, Scores
 from mlrunbook.domain.evaluation.long_run_variance import long_run_variance
 
@@ -36,8 +38,6 @@ class Clustering:
 
 def clustering_of_group(group: Grouped, *, confidence: float = 0.95) -> Clustering | None:
     """None: too few blocks and assets to know, and the group is not to be judged; or it has nothing to count."""
-    from scipy.stats import norm, t  # scipy takes 1 s to import: only where groups are judged
-
     caught, trials = _sums(group.blocks)
     if not trials.sum() > 0:
         return None
@@ -51,7 +51,7 @@ def clustering_of_group(group: Grouped, *, confidence: float = 0.95) -> Clusteri
     if found is None or found.dof < _LEAST_DOF:
         return None
     tail = (1 - confidence) / 2
-    widened = (float(t.isf(tail, found.dof)) / float(norm.isf(tail))) ** 2
+    widened = (student(tail, found.dof) / NormalDist().inv_cdf(1 - tail)) ** 2
     return Clustering(max(found.per_weight / (share * (1 - share)), 1.0) * widened, found.dof, found.source)
 
 

@@ -11,9 +11,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from mlrunbook.domain.evaluation.block_score import Scores
+from mlrunbook.domain.evaluation.block_score import Part, Scores
 
 Array = Any  # numpy array of floats
+Summed = Part | Scores
 
 LENGTHS = (1, 2, 4, 7, 14, 28)  # blocks that are joined to one batch
 LEAST_BATCHES = 8  # of a length, for the length to be tried
@@ -32,7 +33,7 @@ class LongRunVariance:
     source: str
 
 
-def long_run_variance(blocks: Scores, assets: Scores | None = None) -> LongRunVariance | None:
+def long_run_variance(blocks: Summed, assets: Summed | None = None) -> LongRunVariance | None:
     """`blocks`: one score a block of equal time, oldest first; `assets`: one an asset, over the same outcomes.
 
     None: too few blocks and assets to know. Blocks without weight stay in: time without outcomes is time.
@@ -41,12 +42,12 @@ def long_run_variance(blocks: Scores, assets: Scores | None = None) -> LongRunVa
     return max(found, key=lambda v: v.per_weight, default=None) if _enough(blocks, assets) else None
 
 
-def _enough(blocks: Scores, assets: Scores | None) -> bool:
+def _enough(blocks: Summed, assets: Summed | None) -> bool:
     known = 0 if assets is None else int((_array(assets.weight) > 0).sum())
     return len(_array(blocks.weight)) >= LEAST_BLOCKS or known >= LEAST_ASSETS
 
 
-def _batch_means(blocks: Scores) -> Iterator[LongRunVariance]:
+def _batch_means(blocks: Summed) -> Iterator[LongRunVariance]:
     fall, weight = _array(blocks.fall), _array(blocks.weight)
     if not weight.sum() > 0:
         return
@@ -62,7 +63,7 @@ def _batch_means(blocks: Scores) -> Iterator[LongRunVariance]:
             yield LongRunVariance(value, batches - 1, f"{batches} batches of {length} block{'s' * (length > 1)}")
 
 
-def _sandwich(assets: Scores) -> Iterator[LongRunVariance]:
+def _sandwich(assets: Summed) -> Iterator[LongRunVariance]:
     fall, weight = _array(assets.fall), _array(assets.weight)
     known = int((weight > 0).sum())
     if known >= LEAST_BATCHES:

@@ -9,9 +9,11 @@ from __future__ import annotations
 
 from functools import lru_cache
 from math import ceil, exp, log, sqrt
+from typing import Any
 
-PATHS = 2000
-_STEPS = 365  # of a path at most; looks are joined to them
+PATHS, _LEAST_PATHS = 2000, 300
+_STEPS = 365  # of a path; looks are joined to them as far as the walk forgets slowly
+_MOST_STEPS = 10_000
 _GRID = 0.04  # arguments are rounded up by at most 4 %, so that one limit serves many models
 _OVERSHOOT = 0.583  # of a normal walk's step: how much lower a limit is when looked at only now and then (Siegmund 1985, ch. X)
 _EXACT_DOF = 400
@@ -38,19 +40,34 @@ def _rounded_down(dof: int) -> int:
     return dof if dof < 30 else dof // 10 * 10
 
 
-@lru_cache(maxsize=512)
+@lru_cache(maxsize=2048)
 def _simulated(noise: float, uncertainty: float, dof: int, looks: int, target: float, slack: float) -> float:
     import numpy as np
 
     rng = np.random.default_rng(1)
-    steps = min(looks, _STEPS)
-    joined = looks / steps
-    spread = np.sqrt(dof / rng.chisquare(dof, PATHS))[:, None].astype(np.float32)
-    bias = uncertainty * spread * rng.standard_normal((PATHS, 1), dtype=np.float32)
-    walk = rng.standard_normal((PATHS, steps), dtype=np.float32)
+    steps = _steps(noise, looks, slack)
+    joined, paths = looks / steps, max(_LEAST_PATHS, min(PATHS, PATHS * _STEPS // steps))
+    spread = np.sqrt(dof / rng.chisquare(dof, paths))[:, None].astype(np.float32)
+    bias = uncertainty * spread * _normal_scores(rng, paths)
+    walk = rng.standard_normal((paths, steps), dtype=np.float32)
     walk *= noise * sqrt(joined) * spread
     walk += joined * (bias - slack)
     np.cumsum(walk, axis=1, out=walk)
     height = walk - np.minimum(np.minimum.accumulate(walk, axis=1), 0)  # the reflected walk in closed form
     reached = float(np.quantile(height.max(axis=1), 1 - target))
-    return reached + _OVERSHOOT * noise * (sqrt(joined) - 1)
+    return max(reached, 0.0) + _OVERSHOOT * noise * (sqrt(joined) - 1)
+
+
+def _normal_scores(rng: Any, paths: int) -> Any:
+    """The quantiles of the normal distribution in random order: its tails are there in every simulation."""
+    import numpy as np
+    from scipy.special import ndtri
+
+    return rng.permutation(ndtri((np.arange(paths) + 0.5) / paths)).astype(np.float32)[:, None]
+
+
+def _steps(noise: float, looks: int, slack: float) -> int:
+    """As many looks are joined as are a tenth of the walk's memory, (noise / slack)^2 looks."""
+    memory = (noise / slack) ** 2
+    joined = max(1.0, min(looks / _STEPS, memory / 10))
+    return min(ceil(looks / joined), _MOST_STEPS)

@@ -243,16 +243,17 @@ class SeverityPolicy:
 
 @dataclass(frozen=True)
 class RunLengthPolicy:
-    """How often an unchanged model may be called fallen, over all looks since its baseline was pinned.
+    """How often an unchanged model may be called fallen, and which fall is found fastest.
 
-    `called_share` of the unchanged models, at most, within `within_days`. `planned_fall`: the relative fall that is found fastest; half of
-    it is taken from every look. A baseline whose own standard error, relative, is over `most_uncertainty` cannot prove such a fall.
+    `called_share` of the unchanged models, at most, ever within `within_days` of looks since the baseline was pinned; and
+    `window_called_share` of the unchanged windows when one is judged once. `planned_fall` is relative to the baseline; half of it is taken
+    from every look. A baseline whose own error does not allow such a fall to be proven is too short. `confidence` is of the interval shown.
     """
 
     called_share: Share = 0.4
     within_days: Count = 730
+    window_called_share: Share = 0.005
     planned_fall: Share = 0.2
-    most_uncertainty: Share = 0.1
     confidence: Share = 0.95
 
     @property

@@ -13,18 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mlrunbook.domain.evaluation import block_score, run_length
-from mlrunbook.domain.evaluation.accumulated import (
-    Accumulated,
-    PinnedBaseline,
-    Proof,
-    heights,
-    judge_accumulated,
-    limit_of,
-    pin,
-    walk,
-)
+from mlrunbook.domain.evaluation.accumulated import Known, PinnedBaseline, limit_of, pin, trace
 from mlrunbook.domain.evaluation.block_score import Rates, Scores, score
 from mlrunbook.domain.evaluation.performance import Confusion
+from mlrunbook.domain.evaluation.proof import Proof, Proven, Question, judge
 from mlrunbook.domain.evaluation.run_length import limit
 from mlrunbook.domain.policy.judging import DropPolicy, RunLengthPolicy
 
@@ -42,7 +34,9 @@ class Blocks:
         return Confusion(*(int(c.sum()) for c in (self.tp, self.fp, self.fn, self.tn)))
 
 
-def days(rng: np.random.Generator, count: int, *, recall: float = 0.8, fpr: float = 0.02, positives: int = 30, healthy: int = 700) -> Blocks:
+def days(
+    rng: np.random.Generator, count: int, *, recall: float = 0.8, fpr: float = 0.02, positives: float = 30, healthy: float = 700
+) -> Blocks:
     p, n = rng.poisson(positives, count), rng.poisson(healthy, count)
     tp, fp = rng.binomial(p, recall), rng.binomial(n, fpr)
     return Blocks(tp, fp, p - tp, n - fp)
@@ -56,10 +50,14 @@ def pinned(blocks: Blocks) -> tuple[Rates, PinnedBaseline]:
     return rates, baseline
 
 
-def judged(baseline_days: int = 200, since_days: int = 60, seed: int = 1, **since: float) -> Accumulated:
+def asked(baseline: PinnedBaseline | None, since: Scores, window: int | None = None) -> Proven:
+    return judge(baseline, Question(since, NOW, window), POLICY, DROPS)
+
+
+def judged(baseline_days: int = 200, since_days: int = 60, seed: int = 1, **since: float) -> Proven:
     rng = np.random.default_rng(seed)
     rates, baseline = pinned(days(rng, baseline_days))
-    return judge_accumulated(baseline, score(days(rng, since_days, **since), rates), NOW, POLICY, DROPS)
+    return asked(baseline, score(days(rng, since_days, **since), rates))
 
 
 def test_the_documented_examples_hold() -> None:
@@ -123,18 +121,17 @@ def test_the_limit_rises_with_noise_uncertainty_looks_and_the_promise(noise: flo
     least = at()
     assert 0 <= least < inf
     assert at() == least
-    assert at(noise=2 * noise) >= least
-    assert at(uncertainty=2 * uncertainty) >= least
     assert at(target=0.2) >= least
-    assert at(looks=4 * looks) >= 0.97 * least  # joined looks are corrected for, not exact
+    for more in (at(noise=2 * noise), at(uncertainty=2 * uncertainty), at(looks=4 * looks)):
+        assert more >= 0.95 * least  # simulated, with joined looks corrected for
 
 
-@pytest.mark.parametrize("noise", [0.2, 1.0])
+@pytest.mark.parametrize("noise", [0.05, 0.2, 1.0])
 def test_joined_looks_give_the_limit_of_single_ones(noise: float) -> None:
     looks, rng = 1460, np.random.default_rng(7)
     path = np.cumsum(rng.standard_normal((3000, looks)) * noise - 0.1, axis=1)
     exact = np.quantile((path - np.minimum(np.minimum.accumulate(path, axis=1), 0)).max(axis=1), 0.6)
-    assert limit(noise, 0.0, 400, looks, target=0.4, slack=0.1) == pytest.approx(exact, rel=0.08)
+    assert limit(noise, 0.0, 400, looks, target=0.4, slack=0.1) == pytest.approx(exact, rel=0.15)
 
 
 def test_a_limit_takes_less_than_a_twentieth_of_a_second() -> None:
@@ -150,39 +147,53 @@ def test_a_limit_takes_less_than_a_twentieth_of_a_second() -> None:
 # --- the promise -------------------------------------------------------------------------------------------------------------
 
 
-def called(rng: np.random.Generator, baseline_days: int, since_days: int, **since: float) -> bool:
-    rates, baseline = pinned(days(rng, baseline_days))
-    scores = score(days(rng, since_days, **since), rates)
-    return bool(heights(baseline, scores, POLICY).max() >= limit_of(baseline, scores.weight, POLICY))
+def share_called(seed: int, runs: int = 120, **since: float) -> float:
+    """Of models that saw 120 days of baseline and then two years, looked at every day."""
+    rng, found = np.random.default_rng(seed), 0
+    for _ in range(runs):
+        rates, baseline = pinned(days(rng, 120))
+        seen = trace(baseline, score(days(rng, 730, **since), rates), POLICY)
+        found += bool((seen.height >= seen.limit).any())
+    return found / runs
 
 
-def test_at_most_two_fifths_of_unchanged_models_are_called_in_two_years() -> None:
-    rng = np.random.default_rng(3)
-    share = np.mean([called(rng, 120, 730) for _ in range(150)])
-    assert share < 0.4 + 2 * (0.4 * 0.6 / 150) ** 0.5
+CHANCE = 2 * (0.4 * 0.6 / 120) ** 0.5
 
 
-def test_nor_where_failures_become_rare() -> None:
-    rng = np.random.default_rng(4)
-    share = np.mean([called(rng, 120, 730, positives=10) for _ in range(150)])
-    assert share < 0.4 + 2 * (0.4 * 0.6 / 150) ** 0.5
+def test_at_most_two_fifths_of_unchanged_models_pass_the_limit_in_two_years() -> None:
+    assert share_called(3) < 0.4 + CHANCE
+
+
+def test_nor_do_more_where_failures_become_rare_or_frequent() -> None:
+    assert share_called(4, positives=10) < 0.4 + CHANCE
+    assert share_called(5, positives=90) < 0.4 + CHANCE
+
+
+def test_at_most_one_in_a_hundred_unchanged_windows_is_called() -> None:
+    rng, found, runs = np.random.default_rng(6), 0, 300
+    for _ in range(runs):
+        rates, baseline = pinned(days(rng, 100, positives=4, healthy=60))
+        found += bool(trace(baseline, score(days(rng, 60, positives=4, healthy=60), rates), POLICY).proven[-1])
+    assert found <= 0.01 * runs + 2 * (0.01 * runs) ** 0.5
 
 
 def test_ten_times_the_outcomes_are_more_chances_and_raise_the_limit() -> None:
     rng = np.random.default_rng(5)
     rates, baseline = pinned(days(rng, 120))
     few, many = (score(days(rng, 100, positives=p, healthy=h), rates) for p, h in ((30, 700), (300, 7000)))
-    assert limit_of(baseline, many.weight, POLICY) > limit_of(baseline, few.weight, POLICY)
     slow = score(days(rng, 100, positives=3, healthy=70), rates)
-    assert limit_of(baseline, slow.weight, POLICY) == limit_of(baseline, few.weight, POLICY)
+    known = Known(baseline.variance, baseline.uncertainty)
+    usual = limit_of(baseline, known, few.weight, POLICY)
+    assert limit_of(baseline, known, many.weight, POLICY) > usual
+    assert limit_of(baseline, known, slow.weight, POLICY) == pytest.approx(usual, rel=0.1)
 
 
 def test_a_fall_of_a_fifth_is_found_in_weeks_though_no_day_shows_it() -> None:
     verdict = judged(since_days=40, recall=0.62, fpr=0.025)
     assert verdict.proof is Proof.REAL
-    assert verdict.walk is not None
-    assert verdict.walk.called_after is not None
-    assert verdict.walk.low < 0.2 < verdict.walk.high
+    assert verdict.low is not None
+    assert verdict.high is not None
+    assert verdict.low < 0.2 < verdict.high
 
 
 def test_a_collapse_is_found_at_once() -> None:
@@ -194,15 +205,23 @@ def test_a_call_ends_when_the_model_recovers() -> None:
     rates, baseline = pinned(days(rng, 200))
     bad, good = score(days(rng, 10, recall=0.2), rates), score(days(rng, 400), rates)
     both = Scores(np.concatenate([bad.fall, good.fall]), np.concatenate([bad.weight, good.weight]))
-    assert judge_accumulated(baseline, bad, NOW, POLICY, DROPS).proof is Proof.REAL
-    assert judge_accumulated(baseline, both, NOW, POLICY, DROPS).proof is not Proof.REAL
+    assert asked(baseline, bad).proof is Proof.REAL
+    assert asked(baseline, both).proof is not Proof.REAL
+
+
+def test_a_fall_after_a_long_healthy_time_is_found_as_well() -> None:
+    rng = np.random.default_rng(7)
+    rates, baseline = pinned(days(rng, 200))
+    good, bad = score(days(rng, 500), rates), score(days(rng, 40, recall=0.55), rates)
+    both = Scores(np.concatenate([good.fall, bad.fall]), np.concatenate([good.weight, bad.weight]))
+    assert asked(baseline, both, window=10).proof is Proof.REAL
 
 
 def test_more_looks_at_the_same_outcomes_prove_nothing_more() -> None:
     rng = np.random.default_rng(8)
     rates, baseline = pinned(days(rng, 200))
     since = score(days(rng, 3, recall=0.7), rates)
-    seen = {judge_accumulated(baseline, since, NOW, POLICY, DROPS) for _ in range(3)}
+    seen = {asked(baseline, since) for _ in range(3)}
     assert len(seen) == 1
 
 
@@ -219,14 +238,14 @@ def test_what_is_not_proven_yet_says_until_when() -> None:
 
 
 def test_no_outcome_yet_is_unproven_and_never_a_false_alarm() -> None:
-    rates, baseline = pinned(days(np.random.default_rng(1), 200))
+    _, baseline = pinned(days(np.random.default_rng(1), 200))
     for quiet in ([], [0.0] * 40):
-        assert judge_accumulated(baseline, Scores(np.array(quiet), np.array(quiet)), NOW, POLICY, DROPS).proof is Proof.UNPROVEN
+        assert asked(baseline, Scores(np.array(quiet), np.array(quiet))).proof is Proof.UNPROVEN
 
 
 def test_a_fall_is_ruled_out_only_by_enough_outcomes() -> None:
     assert judged(since_days=60).proof is Proof.RULED_OUT
-    assert judged(since_days=60, positives=1, healthy=20).proof is Proof.UNPROVEN
+    assert judged(since_days=9, positives=1, healthy=20).proof is Proof.UNPROVEN
 
 
 def test_a_baseline_of_few_days_is_too_short_to_prove_a_fall() -> None:
@@ -234,15 +253,23 @@ def test_a_baseline_of_few_days_is_too_short_to_prove_a_fall() -> None:
     rates = Rates.of(blocks.total())
     assert rates is not None
     assert pin(score(blocks, rates), None, outcomes=blocks.total().n, block_s=DAY_S) is None
-    assert judge_accumulated(None, Scores(np.zeros(3), np.ones(3)), NOW, POLICY, DROPS).proof is Proof.INSUFFICIENT
+    assert asked(None, Scores(np.zeros(3), np.ones(3))).proof is Proof.INSUFFICIENT
 
 
 def test_a_baseline_of_few_failures_is_too_short_and_says_how_many_outcomes_it_needs() -> None:
     rng = np.random.default_rng(2)
-    rates, baseline = pinned(days(rng, 40, positives=2, healthy=50))
-    verdict = judge_accumulated(baseline, score(days(rng, 40, recall=0.1), rates), NOW, POLICY, DROPS)
+    small = {"positives": 0.7, "healthy": 20}
+    rates, baseline = pinned(days(rng, 40, **small))
+    verdict = asked(baseline, score(days(rng, 20, **small), rates))
     assert verdict.proof is Proof.INSUFFICIENT
     assert f"{baseline.outcomes:,} outcomes" in verdict.sentence
+
+
+def test_a_short_baseline_still_proves_a_collapse() -> None:
+    rng = np.random.default_rng(2)
+    small = {"positives": 0.7, "healthy": 20}
+    rates, baseline = pinned(days(rng, 60, **small))
+    assert asked(baseline, score(days(rng, 60, recall=0.1, **small), rates)).proof is Proof.REAL
 
 
 # --- other tallies -----------------------------------------------------------------------------------------------------------
@@ -260,8 +287,8 @@ def test_a_regression_plays_by_a_score_alone() -> None:
     healthy = errors(100, 2.0)
     mae = healthy.sum() / 5000
     baseline = pin(mae_score(healthy, mae), None, outcomes=5000, block_s=DAY_S)
-    assert judge_accumulated(baseline, mae_score(errors(60, 2.6), mae), NOW, POLICY, DROPS, figure="MAE").proof is Proof.REAL
-    assert judge_accumulated(baseline, mae_score(errors(60, 2.0), mae), NOW, POLICY, DROPS, figure="MAE").proof is not Proof.REAL
+    assert asked(baseline, mae_score(errors(60, 2.6), mae)).proof is Proof.REAL
+    assert asked(baseline, mae_score(errors(60, 2.0), mae)).proof is not Proof.REAL
 
 
 @settings(max_examples=60, deadline=None)
@@ -269,8 +296,8 @@ def test_a_regression_plays_by_a_score_alone() -> None:
 def test_any_stream_gets_a_walk_and_a_sentence(blocks: list[tuple[float, float]]) -> None:
     _, baseline = pinned(days(np.random.default_rng(1), 200))
     since = Scores(np.array([b[0] for b in blocks]), np.array([b[1] for b in blocks]))
-    seen, verdict = walk(baseline, since, POLICY), judge_accumulated(baseline, since, NOW, POLICY, DROPS)
-    assert seen.height >= 0
-    assert seen.low <= seen.fall or seen.fall > 1
+    seen, verdict = trace(baseline, since, POLICY), asked(baseline, since)
+    assert (seen.height >= 0).all()
+    assert np.isfinite(seen.fall).all()
     assert verdict.sentence
     assert "nan" not in verdict.sentence

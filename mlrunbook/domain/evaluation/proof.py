@@ -1,0 +1,112 @@
+"""What the accumulated outcomes prove, in a sentence: real, ruled out, unproven until when, or a baseline too short."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from enum import StrEnum
+from math import ceil
+
+from mlrunbook.domain.evaluation.accumulated import PinnedBaseline, Trace, student, trace
+from mlrunbook.domain.evaluation.block_score import Scores
+from mlrunbook.domain.evaluation.long_run_variance import LEAST_ASSETS, LEAST_BLOCKS
+from mlrunbook.domain.evaluation.performance import percent
+from mlrunbook.domain.policy.judging import DropPolicy, RunLengthPolicy
+
+MOST_BLOCKS_AHEAD = 10**4
+
+
+class Proof(StrEnum):
+    """What the outcomes since the baseline prove."""
+
+    REAL = "real"
+    RULED_OUT = "ruled_out"
+    UNPROVEN = "unproven"
+    INSUFFICIENT = "insufficient"
+
+
+@dataclass(frozen=True)
+class Proven:
+    """`fall`: relative, over the window that was judged, `low` to `high` its interval; None where nothing can be said.
+
+    `undecided_for`: outcomes more until a planned fall would be proven, `undecided_until` when they will have come at the baseline's pace;
+    both None where it is decided, or cannot be.
+    """
+
+    proof: Proof
+    sentence: str
+    fall: float | None = None
+    low: float | None = None
+    high: float | None = None
+    undecided_for: int | None = None
+    undecided_until: datetime | None = None
+
+
+@dataclass(frozen=True)
+class Question:
+    """What is judged: outcomes `since` the baseline was pinned, one score a closed block, oldest first; over the last `window` blocks
+    (None: all of them), at `now`, when the newest block closed. `figure` is what the tally's figure is called."""
+
+    since: Scores
+    now: datetime
+    window: int | None = None
+    figure: str = "F1"
+
+
+def judge(baseline: PinnedBaseline | None, asked: Question, policy: RunLengthPolicy, drops: DropPolicy) -> Proven:
+    """Whether the figure has fallen by more than `drops.f1_medium` since the baseline was pinned, beyond what an unchanged model shows.
+
+    Ruled out: the whole interval lies below that limit.
+    """
+    figure = asked.figure
+    if baseline is None:
+        needed = f"{LEAST_BLOCKS} blocks of outcomes, or {LEAST_ASSETS} assets, are needed to know how much {figure} varies by itself"
+        return Proven(Proof.INSUFFICIENT, f"baseline too short to prove a fall: {needed}; keep collecting outcomes")
+    seen = trace(baseline, asked.since, policy, window=asked.window, least=drops.f1_medium)
+    if not len(seen.height):
+        return _undecided(baseline, asked, seen, policy, f"no block of outcomes has closed since the baseline of {figure}", drops)
+    half = student((1 - policy.confidence) / 2, baseline.dof) * float(seen.error[-1])
+    fall = float(seen.fall[-1])
+    low, high = fall - half, fall + half
+    moved = f"{figure} {_moved(fall, low, high)}"
+    if seen.proven[-1]:
+        promise = f"at most {percent(policy.called_share)} of unchanged models come this far in {policy.within_days} days"
+        return Proven(Proof.REAL, f"{moved}: beyond chance ({promise})", fall, low, high)
+    if high < drops.f1_medium:
+        return Proven(Proof.RULED_OUT, f"{moved}: a fall of {percent(drops.f1_medium)} is ruled out", fall, low, high)
+    found = _undecided(baseline, asked, seen, policy, moved, drops)
+    return Proven(found.proof, found.sentence, fall, low, high, found.undecided_for, found.undecided_until)
+
+
+def _undecided(baseline: PinnedBaseline, asked: Question, seen: Trace, policy: RunLengthPolicy, moved: str, drops: DropPolicy) -> Proven:
+    planned = percent(policy.planned_fall)
+    ahead = blocks_ahead(baseline, seen, policy)
+    if ahead is None:
+        more = ceil(baseline.outcomes * (baseline.provable(policy) / (policy.planned_fall - drops.f1_medium / 2)) ** 2)
+        known = f"its {asked.figure} is known to {percent(baseline.uncertainty)} from {baseline.outcomes:,} outcomes (standard error)"
+        words = f"baseline too short to prove {planned}: {known}, only falls over {percent(baseline.provable(policy))} can be proven"
+        return Proven(Proof.INSUFFICIENT, f"{moved}; {words}; about {more:,} outcomes are needed, keep collecting")
+    outcomes = ceil(ahead * baseline.outcomes / baseline.blocks)
+    until = asked.now + timedelta(seconds=ahead * baseline.block_s)
+    words = f"undecided until about {outcomes:,} more outcomes, {until:%d %b %Y %H:%M} UTC, if it fell {planned}"
+    return Proven(Proof.UNPROVEN, f"{moved}: {words}", undecided_for=outcomes, undecided_until=until)
+
+
+def blocks_ahead(baseline: PinnedBaseline, seen: Trace, policy: RunLengthPolicy) -> int | None:
+    """Blocks of the baseline's size until a planned fall is proven, on average: the CUSUM climbs to its limit, and the window shows it.
+    None: it never will be against this baseline."""
+    height = float(seen.height[-1]) if len(seen.height) else 0.0
+    climbing = (seen.limit - height) / (policy.planned_fall - policy.slack)
+    spare = (policy.planned_fall / student(policy.window_called_share, baseline.dof)) ** 2 - baseline.uncertainty**2
+    if spare <= 0:
+        return None
+    showing = baseline.variance / baseline.weight_per_block / spare - len(seen.height)
+    ahead = max(1, ceil(climbing), ceil(showing))
+    return ahead if ahead <= MOST_BLOCKS_AHEAD else None
+
+
+def _moved(fall: float, low: float, high: float) -> str:
+    interval = f"interval {percent(max(low, 0))} to {percent(min(max(high, 0), 1))}"
+    if high <= 0:
+        return f"rose {percent(-fall)}"
+    return f"fell {percent(fall)} ({interval})" if fall > 0 else f"did not fall ({interval})"

@@ -244,4 +244,4 @@ def _drift(result: Measured, pool: Pool, size: Size, rng: np.random.Generator) -
         ours.append(rules.our_drift(model.before, model.baseline_looks, model.after, looks))
         if k < size.evidently:
             theirs.append(_evidently(model, looks))
-    result.drift = {"ours": float(np.mean(ours)), "Evidently": float(np.mean(theirs))}
+    result.drift = {rule: float(np.mean(said)) for rule, said in (("ours", ours), ("Evidently", theirs)) if said}

@@ -103,11 +103,18 @@ def load(file: Path) -> Log:
     path = file.parent / described.table
     if not path.exists():
         raise BadTable(f"{file.name}: there is no table {path}")
-    table = pd.read_parquet(path) if path.suffix == ".parquet" else pd.read_csv(path)
+    try:
+        table = pd.read_parquet(path) if path.suffix == ".parquet" else pd.read_csv(path)
+        return _log(file.stem, described, _with_columns(file, described, table))
+    except (ValueError, OSError) as e:
+        raise BadTable(f"{file.name}: {described.table} cannot be read: {e}") from e
+
+
+def _with_columns(file: Path, described: Described, table: pd.DataFrame) -> pd.DataFrame:
     named = [described.label, described.time, described.score, described.asset, described.segment, *(described.features or ())]
     if missing := [c for c in named if c is not None and c not in table]:
         raise BadTable(f"{file.name}: {described.table} has no column {', '.join(missing)}; it has {', '.join(map(str, table.columns))}")
-    return _log(file.stem, described, table)
+    return table
 
 
 def _log(name: str, described: Described, table: pd.DataFrame) -> Log:

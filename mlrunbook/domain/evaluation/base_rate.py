@@ -71,7 +71,8 @@ def judge_base_rate(baseline: Window, current: Window, drops: DropPolicy) -> Bas
         return BaseRateVerdict(Explained.UNDECIDED, f"{moved}: too few blocks or assets to tell why F1 moved", drop, star)
     error = sqrt(was[0] + is_[0]) / rates.f1
     explained, words = _explain(drop, star, error, min(was[1], is_[1]), drops)
-    return BaseRateVerdict(explained, f"{words}: {moved}; F1 at the baseline's failure rate fell {percent(star)}", drop, star, error)
+    way = f"fell {percent(star)}" if star > 0 else f"rose {percent(-star)}"
+    return BaseRateVerdict(explained, f"{words}: {moved}; F1 at the baseline's failure rate {way}", drop, star, error)
 
 
 def _explain(drop: float, star: float, error: float, dof: int, drops: DropPolicy) -> tuple[Explained, str]:
@@ -80,6 +81,8 @@ def _explain(drop: float, star: float, error: float, dof: int, drops: DropPolicy
     fewer = drop > drops.f1_medium and drop - star > _EXPLAINED
     if fewer and star + student(_SAME_TAIL, dof) * error < _SAME_BELOW:
         return Explained.FEWER_FAILURES, "fewer failures, same model: F1 fell because failures are rarer; retraining would not help"
+    if drop <= drops.f1_medium and star <= drops.f1_medium:
+        return Explained.UNDECIDED, f"F1 has not fallen {percent(drops.f1_medium)}, so there is nothing to explain"
     return Explained.UNDECIDED, "not enough outcomes to tell a worse model from a different failure rate"
 
 
@@ -95,9 +98,7 @@ def _variance_of_f1(window: Window, rates: Rates, positive_rate: float) -> tuple
         p, n = _array(counts.tp) + counts.fn, _array(counts.fp) + counts.tn
         return Scores(by_recall * (counts.tp - r * p) / positives + by_false * (counts.fp - phi * n) / negatives, p + n)
 
-    found: LongRunVariance | None = long_run_variance(
-        influence(window.blocks), influence(window.assets) if window.assets is not None else None
-    )
+    found = long_run_variance(influence(window.blocks), influence(window.assets) if window.assets is not None else None)
     return (found.per_weight * total.n, found.dof) if found else None
 
 

@@ -1,0 +1,83 @@
+"""The benchmark on real tables: a described table becomes streams in which nothing changes, and a bad description says what is wrong."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+
+from benchmarks.real.main import main
+from benchmarks.real.measure import Size, measure
+from benchmarks.real.streams import Pool, fallen, rarer, replaced_share
+from benchmarks.real.tables import BadTable, load
+
+DESCRIBED = {"table": "even.csv", "time": "at", "label": "failed", "score": "score", "threshold": 0.5, "baseline_looks": 60}
+
+
+def described(folder: Path, *, rows: int = 12_000, assets: int = 0, **changes: object) -> Path:
+    rng = np.random.default_rng(1)
+    failed = rng.random(rows) < 0.2
+    score = np.where(failed, rng.random(rows) < 0.8, rng.random(rows) < 0.05) * 1.0
+    at = pd.date_range("2026-01-01", periods=rows // max(assets, 1), freq="15min")
+    table = pd.DataFrame({"at": np.tile(at, max(assets, 1)), "failed": failed.astype(int), "score": score, "load": rng.normal(size=rows)})
+    if assets:
+        table["pump"] = np.repeat(np.arange(assets), rows // assets)
+    table.to_csv(folder / "even.csv", index=False)
+    (folder / "even.yaml").write_text(yaml.safe_dump({**DESCRIBED, **changes}))
+    return folder / "even.yaml"
+
+
+@pytest.mark.parametrize("assets", [0, 4])
+def test_a_stream_holds_what_the_log_holds(tmp_path: Path, assets: int) -> None:
+    pool = Pool.of(load(described(tmp_path, assets=assets, **({"asset": "pump"} if assets else {}))))
+    stream = pool.draw(np.random.default_rng(2), 30)
+    rows, counts = stream.rows(30), stream.counts.total()
+    assert stream.counts.tp.shape == (max(assets, 1), 30)
+    assert len(rows) == counts.n
+    assert counts.tp == (pool.log.flag & pool.log.outcome)[rows].sum()
+    assert counts.n == pytest.approx(30 * pool.per_look, rel=0.05)
+
+
+def test_a_fall_is_as_large_as_asked_and_rarer_failures_leave_recall_alone(tmp_path: Path) -> None:
+    pool, rng = Pool.of(load(described(tmp_path))), np.random.default_rng(3)
+    counts, total = pool.draw(rng, 2000).counts.total(axis=0), pool.all
+    worse = fallen(rng, counts, replaced_share(total, 0.2), float((total.tp + total.fp) / total.n)).total()
+    assert worse.f1 / counts.total().f1 == pytest.approx(0.8, abs=0.02)
+    fewer = rarer(rng, counts, 1 / 3).total()
+    assert fewer.positives == pytest.approx(counts.total().positives / 3, rel=0.05)
+    assert fewer.tp / fewer.positives == pytest.approx(counts.total().tp / counts.total().positives, abs=0.02)
+
+
+def test_an_even_table_is_not_called_and_its_falls_are(tmp_path: Path) -> None:
+    result = measure(Pool.of(load(described(tmp_path))), Size(windows=15, models=8, by_row=0, evidently=0, drift=0), seed=1)
+    assert max(result.windows["ours"].values()) <= 0.05
+    assert result.found["ours"][5000] > 0.9
+    assert result.missed["20-50%"] < 0.3
+    assert 0.5 < result.design_effect < 2
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"label": "broken"}, "no column broken"),
+        ({"table": "none.csv"}, "no table"),
+        ({"threshold": None}, "threshold"),
+        ({"time": None}, "every"),
+        ({"block": "3d"}, "week"),
+        ({"block": "often"}, "block"),
+        ({"label": "load"}, "0 or 1"),
+        ({"time": "load", "block": "4000d"}, "blocks"),
+        ({"colour": "blue"}, "colour"),
+    ],
+)
+def test_a_bad_description_says_what_is_wrong(tmp_path: Path, changes: dict[str, object], words: str) -> None:
+    with pytest.raises(BadTable, match=words):
+        Pool.of(load(described(tmp_path, rows=2000, **changes)))
+
+
+def test_a_folder_without_a_description_ends_with_a_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--data", str(tmp_path)]) == 2
+    assert "NAME.yaml" in capsys.readouterr().err

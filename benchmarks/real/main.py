@@ -37,7 +37,8 @@ def main(arguments: list[str]) -> int:
         return 2
     size = QUICK if options.quick else Size(models=options.models, windows=options.windows)
     with multiprocessing.get_context("spawn").Pool(min(options.processes, len(pools))) as workers:
-        results = workers.starmap(measure, [(pool, size, options.seed) for pool in pools], chunksize=1)
+        waiting = [(pool.log.name, workers.apply_async(measure, (pool, size, options.seed))) for pool in pools]
+        results = [_done(name, result.get()) for name, result in waiting]
     _print(results)
     line = {
         "benchmark": "real",
@@ -47,6 +48,11 @@ def main(arguments: list[str]) -> int:
     }
     print(json.dumps(line))
     return 1 if line["missed"] else 0
+
+
+def _done(name: str, result: Measured) -> Measured:
+    print(f"{name} is measured", file=sys.stderr)
+    return result
 
 
 def _options(arguments: list[str]) -> argparse.Namespace:

@@ -11,11 +11,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cache
 from math import ceil, sqrt
+from statistics import NormalDist
 from typing import Any, NamedTuple
 
 from mlrunbook.domain.evaluation.block_score import Scores
 from mlrunbook.domain.evaluation.long_run_variance import LEAST_BATCHES, LEAST_BLOCKS, long_run_variance
-from mlrunbook.domain.evaluation.run_length import limit
+from mlrunbook.domain.evaluation.run_length import Noise, limit, skewed_quantile
 from mlrunbook.domain.policy.judging import RunLengthPolicy
 
 _DAY_S = 86_400.0
@@ -41,7 +42,7 @@ class PinnedBaseline:
     """The period in which this version was last known healthy, in the scores of its own tally.
 
     `weight` is of all its `blocks`, which cover `block_s` each and held `outcomes`; `variance` as in `LongRunVariance.per_weight`, known on
-    `dof` degrees of freedom from `source`. `mix`: the same by kind of outcome, where the tally tells kinds apart.
+    `dof` degrees of freedom from `source`, with its `jump`. `mix`: the same by kind of outcome, where the tally tells kinds apart.
     """
 
     blocks: int
@@ -52,6 +53,7 @@ class PinnedBaseline:
     dof: int
     source: str
     mix: tuple[Mix, ...] = ()
+    jump: float = 0.0
 
     @property
     def weight_per_block(self) -> float:
@@ -96,7 +98,17 @@ def pin(blocks: Scores, assets: Scores | None, *, outcomes: int, block_s: float)
         own = long_run_variance(part, assets.parts[k] if assets is not None else None)
         mix.append(Mix(_sum(part.weight), own.per_weight if own else 0.0))
     count = len(_array(blocks.weight))
-    return PinnedBaseline(count, block_s, outcomes, _sum(blocks.weight), variance.per_weight, variance.dof, variance.source, tuple(mix))
+    return PinnedBaseline(
+        blocks=count,
+        block_s=block_s,
+        outcomes=outcomes,
+        weight=_sum(blocks.weight),
+        variance=variance.per_weight,
+        dof=variance.dof,
+        source=variance.source,
+        mix=tuple(mix),
+        jump=variance.jump,
+    )
 
 
 @dataclass(frozen=True)
@@ -129,14 +141,17 @@ def trace(baseline: PinnedBaseline, since: Scores, policy: RunLengthPolicy, *, w
     size = (total_fall[at] - total_fall[begin]) / held
     error = np.sqrt(known.variance / held + known.uncertainty**2)
     most = limit_of(baseline, known, weight, policy)
-    shown = (size > least) & (size >= student(policy.window_called_share, baseline.dof) * error)
+    skew = baseline.jump * known.variance / held**2 / error**3  # the third moment of a sum, by that of the whole error
+    shown = (size > least) & (size >= beyond_chance(policy.window_called_share, baseline.dof, skew) * error)
     return Trace(height, most, at - start, size, error, (height >= most) & shown)
 
 
 def limit_of(baseline: PinnedBaseline, known: Known, weight: Any, policy: RunLengthPolicy) -> float:
     """The height of the CUSUM that counts; `weight` of each block since the baseline."""
-    noise, looks = sqrt(known.variance / baseline.weight_per_block), looks_within(baseline, weight, policy)
-    return limit(noise, known.uncertainty, baseline.dof, looks, target=policy.called_share, slack=policy.slack)
+    sd = sqrt(known.variance / baseline.weight_per_block)
+    skew = baseline.jump / baseline.weight_per_block / sd
+    looks = looks_within(baseline, weight, policy)
+    return limit(Noise(sd, baseline.dof, skew), known.uncertainty, looks, target=policy.called_share, slack=policy.slack)
 
 
 def looks_within(baseline: PinnedBaseline, weight: Any, policy: RunLengthPolicy) -> int:
@@ -145,6 +160,11 @@ def looks_within(baseline: PinnedBaseline, weight: Any, policy: RunLengthPolicy)
     calendar = policy.within_days * _DAY_S / baseline.block_s
     pace = float(weight.sum()) / len(weight) / baseline.weight_per_block if len(weight) >= LEAST_BLOCKS else 1.0
     return ceil(calendar * max(pace, 1.0))
+
+
+def beyond_chance(tail: float, dof: int, skew: Any) -> Any:
+    """How many standard errors chance alone passes with probability `tail`: Student's t, more where few errors make it skewed."""
+    return student(tail, dof) * skewed_quantile(tail, skew) / NormalDist().inv_cdf(1 - tail)
 
 
 @cache

@@ -11,6 +11,7 @@ Counts may be numbers or numpy arrays of one shape; arrays come back.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
@@ -28,6 +29,26 @@ class Counts(Protocol):
     def fn(self) -> Numbers: ...
     @property
     def tn(self) -> Numbers: ...
+
+
+@dataclass(frozen=True, eq=False)
+class Stacked:
+    """Counts of many blocks or assets as numpy arrays."""
+
+    tp: Numbers
+    fp: Numbers
+    fn: Numbers
+    tn: Numbers
+
+    @classmethod
+    def of(cls, counts: Sequence[Counts]) -> Stacked:
+        import numpy as np
+
+        return cls(*(np.array([getattr(c, cell) for c in counts], float) for cell in ("tp", "fp", "fn", "tn")))
+
+    @property
+    def total(self) -> Stacked:
+        return Stacked(self.tp.sum(), self.fp.sum(), self.fn.sum(), self.tn.sum())
 
 
 class Part(NamedTuple):

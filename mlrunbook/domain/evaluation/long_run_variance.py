@@ -26,11 +26,14 @@ LEAST_ASSETS = 20  # to stand without blocks; from LEAST_BATCHES on they are hea
 @dataclass(frozen=True)
 class LongRunVariance:
     """`per_weight`: the variance of a sum of scores is this times the sum of its weights. `dof`: how well that is known, as the degrees
-    of freedom of a chi-squared; `source` says which estimate it is, in words."""
+    of freedom of a chi-squared, fewer where a few large sums make up most of it; `source` says which estimate it is, in words. `jump`: what
+    a sum moves by when it moves, 0 where it moves both ways alike: with few errors a sum is no normal number.
+    """
 
     per_weight: float
     dof: int
     source: str
+    jump: float = 0.0
 
 
 def long_run_variance(blocks: Summed, assets: Summed | None = None) -> LongRunVariance | None:
@@ -59,8 +62,7 @@ def _batch_means(blocks: Summed) -> Iterator[LongRunVariance]:
         kept = slice(len(fall) - batches * length, None)  # the newest
         sums, of = centred[kept].reshape(batches, length).sum(axis=1), weight[kept].sum()
         if of > 0:
-            value = float((sums**2).sum() / of * batches / (batches - 1))
-            yield LongRunVariance(value, batches - 1, f"{batches} batches of {length} block{'s' * (length > 1)}")
+            yield _estimate(sums, float(of), batches, f"{batches} batches of {length} block{'s' * (length > 1)}")
 
 
 def _sandwich(assets: Summed) -> Iterator[LongRunVariance]:
@@ -68,8 +70,18 @@ def _sandwich(assets: Summed) -> Iterator[LongRunVariance]:
     known = int((weight > 0).sum())
     if known >= LEAST_BATCHES:
         centred = fall - fall.sum() / weight.sum() * weight
-        value = float((centred**2).sum() / weight.sum() * known / (known - 1))
-        yield LongRunVariance(value, known - 1, f"{known} assets")
+        yield _estimate(centred, float(weight.sum()), known, f"{known} assets")
+
+
+def _estimate(sums: Array, weight: float, known: int, source: str) -> LongRunVariance:
+    """`dof` from the variance of a variance, 2 / (n - 1) + excess kurtosis / n, as 2 / dof (Satterthwaite 1946)."""
+    squares = float((sums**2).sum())
+    if not squares > 0:
+        return LongRunVariance(0.0, known - 1, source)
+    excess = max(float((sums**4).sum()) * known / squares**2 - 3, 0.0)
+    dof = int(2 / (2 / (known - 1) + excess / known))
+    jump = max(float((sums**3).sum()) / squares, 0.0)
+    return LongRunVariance(squares / weight * known / (known - 1), max(dof, 1), source, jump)
 
 
 def _array(values: Any) -> Array:

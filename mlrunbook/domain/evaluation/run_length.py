@@ -8,28 +8,36 @@ simulated with one error of the baseline and one of its variance for each path (
 from __future__ import annotations
 
 from functools import lru_cache
-from math import ceil, exp, log, sqrt
-from typing import Any
+from math import ceil, exp, floor, log, sqrt
+from typing import Any, NamedTuple
 
-PATHS, _LEAST_PATHS = 2000, 300
+PATHS, _LEAST_PATHS = 1500, 300
 _STEPS = 365  # of a path; looks are joined to them as far as the walk forgets slowly
-_MOST_STEPS = 10_000
-_GRID = 0.04  # arguments are rounded up by at most 4 %, so that one limit serves many models
+_MOST_STEPS = 4000
+_GRID = 0.06  # arguments are rounded up by at most 6 %, so that one limit serves many models
 _OVERSHOOT = 0.583  # of a normal walk's step: how much lower a limit is when looked at only now and then (Siegmund 1985, ch. X)
 _EXACT_DOF = 400
+_LEAST_SKEW, _MOST_SKEW = 0.25, 4.0
 
 
-def limit(noise: float, uncertainty: float, dof: int, looks: int, *, target: float, slack: float) -> float:
+class Noise(NamedTuple):
+    """What an unchanged model adds in one look: `sd`, and `skew`, as few errors come one by one; known on `dof` degrees of freedom."""
+
+    sd: float
+    dof: int
+    skew: float = 0.0
+
+
+def limit(noise: Noise, uncertainty: float, looks: int, *, target: float, slack: float) -> float:
     """The height that at most `target` of the unchanged models ever reach in `looks` looks.
 
-    One look adds a relative fall less `slack`, with the standard deviation `noise`; the baseline's own standard error, relative, is
-    `uncertainty`; `noise` and `uncertainty` rest on `dof` degrees of freedom. Deterministic.
+    One look adds a relative fall less `slack`; the baseline's own standard error, relative, is `uncertainty`. Deterministic.
 
-    >>> limit(0.3, 0.03, 60, 730, target=0.4, slack=0.1) < limit(0.3, 0.06, 60, 730, target=0.4, slack=0.1)
+    >>> limit(Noise(0.3, 60), 0.03, 730, target=0.4, slack=0.1) < limit(Noise(0.3, 60), 0.06, 730, target=0.4, slack=0.1)
     True
     """
-    dof_known = max(1, min(_rounded_down(dof), _EXACT_DOF))
-    return _simulated(_rounded_up(noise), _rounded_up(uncertainty), dof_known, ceil(_rounded_up(looks)), target, slack)
+    rounded = Noise(_rounded_up(noise.sd), max(1, min(_rounded_down(noise.dof), _EXACT_DOF)), _rounded_skew(noise.skew))
+    return _simulated(rounded, _rounded_up(uncertainty), ceil(_rounded_up(looks)), target, slack)
 
 
 def _rounded_up(value: float) -> float:
@@ -37,25 +45,49 @@ def _rounded_up(value: float) -> float:
 
 
 def _rounded_down(dof: int) -> int:
-    return dof if dof < 30 else dof // 10 * 10
+    return dof if dof < 10 else int(10 * 1.25 ** floor(log(dof / 10, 1.25) + 1e-9))
+
+
+def _rounded_skew(skew: float) -> float:
+    return min(ceil(skew * 2) / 2, _MOST_SKEW) if skew > _LEAST_SKEW else 0.0
 
 
 @lru_cache(maxsize=2048)
-def _simulated(noise: float, uncertainty: float, dof: int, looks: int, target: float, slack: float) -> float:
+def _simulated(noise: Noise, uncertainty: float, looks: int, target: float, slack: float) -> float:
     import numpy as np
 
     rng = np.random.default_rng(1)
-    steps = _steps(noise, looks, slack)
+    steps, dof = _steps(noise.sd, looks, slack), noise.dof
     joined, paths = looks / steps, max(_LEAST_PATHS, min(PATHS, PATHS * _STEPS // steps))
     spread = np.sqrt(dof / rng.chisquare(dof, paths))[:, None].astype(np.float32)
     bias = uncertainty * spread * _normal_scores(rng, paths)
-    walk = rng.standard_normal((paths, steps), dtype=np.float32)
-    walk *= noise * sqrt(joined) * spread
+    walk = _shocks(rng, (paths, steps), noise.skew / sqrt(joined))
+    walk *= noise.sd * sqrt(joined) * spread
     walk += joined * (bias - slack)
     np.cumsum(walk, axis=1, out=walk)
     height = walk - np.minimum(np.minimum.accumulate(walk, axis=1), 0)  # the reflected walk in closed form
     reached = float(np.quantile(height.max(axis=1), 1 - target))
-    return max(reached, 0.0) + _OVERSHOOT * noise * (sqrt(joined) - 1)
+    return max(reached, 0.0) + _OVERSHOOT * noise.sd * (sqrt(joined) - 1)
+
+
+def _shocks(rng: Any, shape: tuple[int, int], skew: float) -> Any:
+    """Mean 0, variance 1; a shifted gamma where they are skewed (Pearson's type III)."""
+    import numpy as np
+
+    if skew < _LEAST_SKEW:
+        return rng.standard_normal(shape, dtype=np.float32)
+    k = 4 / skew**2
+    shocks = rng.standard_gamma(k, shape, dtype=np.float32)
+    return (shocks - np.float32(k)) / np.float32(sqrt(k))
+
+
+def skewed_quantile(tail: float, skew: Any) -> Any:
+    """The value that a number with mean 0, variance 1 and this skew (an array) passes with probability `tail` (Pearson's type III)."""
+    import numpy as np
+    from scipy.special import gammaincinv, ndtri
+
+    k = 4 / np.clip(skew, _LEAST_SKEW, _MOST_SKEW) ** 2
+    return np.maximum(-ndtri(tail), np.where(np.asarray(skew) < _LEAST_SKEW, 0.0, (gammaincinv(k, 1 - tail) - k) / np.sqrt(k)))
 
 
 def _normal_scores(rng: Any, paths: int) -> Any:

@@ -69,6 +69,16 @@ class Scores(NamedTuple):
     parts: tuple[Part, ...] = ()
 
 
+def relative(change: Numbers, weight: Numbers, figure: float, *, more_is_worse: bool = False) -> Scores:
+    """The score of any other tally: blocks whose figure differs from the baseline's by `change` / `weight` (to first order), as a relative
+    fall; where more is worse, as with an error, as a relative rise.
+
+    >>> relative(change=10.0, weight=50.0, figure=2.0, more_is_worse=True).fall  # mean absolute error 2.0 -> 2.2 over 50 rows: a tenth
+    5.0
+    """
+    return Scores(change / figure if more_is_worse else -change / figure, weight)
+
+
 @dataclass(frozen=True)
 class Rates:
     """What a binary model did in its baseline."""

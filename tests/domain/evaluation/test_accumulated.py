@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from mlrunbook.domain.evaluation import block_score, run_length
 from mlrunbook.domain.evaluation.accumulated import Known, PinnedBaseline, limit_of, pin, trace
-from mlrunbook.domain.evaluation.block_score import Rates, Scores, Stacked, score
+from mlrunbook.domain.evaluation.block_score import Rates, Scores, Stacked, relative, score
 from mlrunbook.domain.evaluation.performance import Confusion
 from mlrunbook.domain.evaluation.proof import Proof, Proven, Question, judge
 from mlrunbook.domain.evaluation.run_length import Noise, limit, skewed_quantile
@@ -301,7 +301,7 @@ def test_a_regression_plays_by_a_score_alone() -> None:
         return rng.exponential(mae, (days, 50)).sum(axis=1)
 
     def mae_score(block: np.ndarray, mae: float) -> Scores:
-        return Scores(block / mae - 50, np.full(len(block), 50.0))  # relative rise of the error
+        return relative(block - 50 * mae, np.full(len(block), 50.0), mae, more_is_worse=True)
 
     healthy = errors(100, 2.0)
     mae = healthy.sum() / 5000

@@ -13,14 +13,13 @@ from benchmarks.real.rules import POLICY, Pinned, first, first_over
 from benchmarks.real.streams import Counts, Pool, Stream, fallen, rarer, replaced_share
 from mlrunbook.domain.evaluation.block_score import Rates, score
 from mlrunbook.domain.evaluation.long_run_variance import LEAST_BLOCKS
-from mlrunbook.domain.policy.judging import DropPolicy
 
 Array = np.ndarray[Any, Any]
 WINDOWS = (200, 1000, 5000)
 EFFECTIVE_FAILURES, BASELINE_TIMES = 150, 5
 FALLS = (0.10, 0.15, 0.20, 0.30)
 LEAST_OUTCOMES, LEAST_FAILURES = 200, 100  # of an evaluation window
-HIGH = DropPolicy().f1_high
+HIGH = POLICY.planned_fall
 _DAY_S = 86_400.0
 
 

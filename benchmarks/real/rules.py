@@ -16,10 +16,10 @@ from benchmarks.real.streams import Counts, Stream
 from mlrunbook.domain.evaluation.accumulated import PinnedBaseline, Trace, pin, trace
 from mlrunbook.domain.evaluation.block_score import Rates, score
 from mlrunbook.domain.evaluation.drift import Reference
-from mlrunbook.domain.policy.judging import DropPolicy, RunLengthPolicy
+from mlrunbook.domain.policy.judging import F1, DropPolicy, RunLengthPolicy
 
 Array = np.ndarray[Any, Any]
-PLAIN_LIMIT = DropPolicy().f1_medium
+PLAIN_LIMIT = DropPolicy().most(F1)
 POLICY = RunLengthPolicy()
 
 

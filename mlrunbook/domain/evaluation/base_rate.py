@@ -15,8 +15,9 @@ from typing import Any
 from mlrunbook.domain.evaluation.accumulated import student
 from mlrunbook.domain.evaluation.block_score import Counts, Rates, Scores
 from mlrunbook.domain.evaluation.long_run_variance import long_run_variance
-from mlrunbook.domain.evaluation.performance import Confusion, percent
-from mlrunbook.domain.policy.judging import DropPolicy
+from mlrunbook.domain.evaluation.performance import percent
+from mlrunbook.domain.policy.judging import F1, DropPolicy
+from mlrunbook.domain.tally import Confusion
 
 _WORSE_TAIL = 0.0026  # one-sided: z = 2.8
 _SAME_TAIL = 0.05  # one-sided: z = 1.64
@@ -76,13 +77,13 @@ def judge_base_rate(baseline: Window, current: Window, drops: DropPolicy) -> Bas
 
 
 def _explain(drop: float, star: float, error: float, dof: int, drops: DropPolicy) -> tuple[Explained, str]:
-    if star > drops.f1_medium and star >= student(_WORSE_TAIL, dof) * error:
+    if star > drops.most(F1) and star >= student(_WORSE_TAIL, dof) * error:
         return Explained.WORSE, "the model is worse, whatever the failure rate"
-    fewer = drop > drops.f1_medium and drop - star > _EXPLAINED
+    fewer = drop > drops.most(F1) and drop - star > _EXPLAINED
     if fewer and star + student(_SAME_TAIL, dof) * error < _SAME_BELOW:
         return Explained.FEWER_FAILURES, "fewer failures, same model: F1 fell because failures are rarer; retraining would not help"
-    if drop <= drops.f1_medium and star <= drops.f1_medium:
-        return Explained.UNDECIDED, f"F1 has not fallen {percent(drops.f1_medium)}, so there is nothing to explain"
+    if drop <= drops.most(F1) and star <= drops.most(F1):
+        return Explained.UNDECIDED, f"F1 has not fallen {percent(drops.most(F1))}, so there is nothing to explain"
     return Explained.UNDECIDED, "not enough outcomes to tell a worse model from a different failure rate"
 
 

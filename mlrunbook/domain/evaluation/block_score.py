@@ -106,7 +106,7 @@ class Rates:
 def score(block: Counts, rates: Rates) -> Scores:
     """Base-rate-free: at the baseline's mix of outcomes the fall is that of F1.
 
-    >>> from mlrunbook.domain.evaluation.performance import Confusion
+    >>> from mlrunbook.domain.tally import Confusion
     >>> rates = Rates.of(Confusion(tp=80, fp=20, fn=20, tn=880))
     >>> fall, weight, _ = score(Confusion(tp=60, fp=20, fn=40, tn=880), rates)  # recall .8 -> .6
     >>> f"{fall / weight:.3f}, and of {score(Confusion(tp=8, fp=20, fn=2, tn=880), rates).weight:.0f} a tenth as many failures say 0"

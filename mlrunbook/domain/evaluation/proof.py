@@ -11,7 +11,7 @@ from mlrunbook.domain.evaluation.accumulated import PinnedBaseline, Trace, stude
 from mlrunbook.domain.evaluation.block_score import Scores
 from mlrunbook.domain.evaluation.long_run_variance import LEAST_ASSETS, LEAST_BLOCKS
 from mlrunbook.domain.evaluation.performance import percent
-from mlrunbook.domain.policy.judging import DropPolicy, RunLengthPolicy
+from mlrunbook.domain.policy.judging import MetricRule, RunLengthPolicy
 
 MOST_BLOCKS_AHEAD = 10**4
 
@@ -53,8 +53,8 @@ class Question:
     figure: str = "F1"
 
 
-def judge(baseline: PinnedBaseline | None, asked: Question, policy: RunLengthPolicy, drops: DropPolicy) -> Proven:
-    """Whether the figure has fallen by more than `drops.f1_medium` since the baseline was pinned, beyond what an unchanged model shows.
+def judge(baseline: PinnedBaseline | None, asked: Question, policy: RunLengthPolicy, rule: MetricRule) -> Proven:
+    """Whether the figure has fallen by more than the rule's medium limit since the baseline was pinned, beyond what chance explains.
 
     Ruled out: the whole interval lies below that limit.
     """
@@ -62,9 +62,9 @@ def judge(baseline: PinnedBaseline | None, asked: Question, policy: RunLengthPol
     if baseline is None:
         needed = f"{LEAST_BLOCKS} blocks of outcomes, or {LEAST_ASSETS} assets, are needed to know how much {figure} varies by itself"
         return Proven(Proof.INSUFFICIENT, f"baseline too short to prove a fall: {needed}; keep collecting outcomes")
-    seen = trace(baseline, asked.since, policy, window=asked.window, least=drops.f1_medium)
+    seen = trace(baseline, asked.since, policy, window=asked.window, least=rule.medium)
     if not len(seen.height):
-        return _undecided(baseline, asked, seen, policy, f"no block of outcomes has closed since the baseline of {figure}", drops)
+        return _undecided(baseline, asked, seen, policy, f"no block of outcomes has closed since the baseline of {figure}", rule)
     half = student((1 - policy.confidence) / 2, baseline.dof) * float(seen.error[-1])
     fall = float(seen.fall[-1])
     low, high = fall - half, fall + half
@@ -72,17 +72,17 @@ def judge(baseline: PinnedBaseline | None, asked: Question, policy: RunLengthPol
     if seen.proven[-1]:
         promise = f"at most {percent(policy.called_share)} of unchanged models come this far in {policy.within_days} days"
         return Proven(Proof.REAL, f"{moved}: beyond chance ({promise})", fall, low, high)
-    if high < drops.f1_medium:
-        return Proven(Proof.RULED_OUT, f"{moved}: a fall of {percent(drops.f1_medium)} is ruled out", fall, low, high)
-    found = _undecided(baseline, asked, seen, policy, moved, drops)
+    if high < rule.medium:
+        return Proven(Proof.RULED_OUT, f"{moved}: a fall of {percent(rule.medium)} is ruled out", fall, low, high)
+    found = _undecided(baseline, asked, seen, policy, moved, rule)
     return Proven(found.proof, found.sentence, fall, low, high, found.undecided_for, found.undecided_until)
 
 
-def _undecided(baseline: PinnedBaseline, asked: Question, seen: Trace, policy: RunLengthPolicy, moved: str, drops: DropPolicy) -> Proven:
+def _undecided(baseline: PinnedBaseline, asked: Question, seen: Trace, policy: RunLengthPolicy, moved: str, rule: MetricRule) -> Proven:
     planned = percent(policy.planned_fall)
     ahead = blocks_ahead(baseline, seen, policy)
     if ahead is None:
-        more = ceil(baseline.outcomes * (baseline.provable(policy) / (policy.planned_fall - drops.f1_medium / 2)) ** 2)
+        more = ceil(baseline.outcomes * (baseline.provable(policy) / (policy.planned_fall - rule.medium / 2)) ** 2)
         known = f"its {asked.figure} is known to {percent(baseline.uncertainty)} from {baseline.outcomes:,} outcomes (standard error)"
         words = f"baseline too short to prove {planned}: {known}, only falls over {percent(baseline.provable(policy))} can be proven"
         return Proven(Proof.INSUFFICIENT, f"{moved}; {words}; about {more:,} outcomes are needed, keep collecting")

@@ -15,13 +15,13 @@ from hypothesis import strategies as st
 from mlrunbook.domain.evaluation import block_score, run_length
 from mlrunbook.domain.evaluation.accumulated import Known, PinnedBaseline, limit_of, pin, trace
 from mlrunbook.domain.evaluation.block_score import Rates, Scores, Stacked, relative, score
-from mlrunbook.domain.evaluation.performance import Confusion
 from mlrunbook.domain.evaluation.proof import Proof, Proven, Question, judge
 from mlrunbook.domain.evaluation.run_length import Noise, limit, skewed_quantile
-from mlrunbook.domain.policy.judging import DropPolicy, RunLengthPolicy
+from mlrunbook.domain.policy.judging import RUNBOOK_RULES, RunLengthPolicy
+from mlrunbook.domain.tally import Confusion
 
 NOW = datetime(2026, 3, 2, 12, tzinfo=UTC)
-POLICY, DROPS, DAY_S = RunLengthPolicy(), DropPolicy(), 86_400.0
+POLICY, RULE, DAY_S = RunLengthPolicy(), RUNBOOK_RULES[0], 86_400.0
 
 
 class Blocks:
@@ -51,7 +51,7 @@ def pinned(blocks: Blocks) -> tuple[Rates, PinnedBaseline]:
 
 
 def asked(baseline: PinnedBaseline | None, since: Scores, window: int | None = None) -> Proven:
-    return judge(baseline, Question(since, NOW, window), POLICY, DROPS)
+    return judge(baseline, Question(since, NOW, window), POLICY, RULE)
 
 
 def judged(baseline_days: int = 200, since_days: int = 60, seed: int = 1, **since: float) -> Proven:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 MAX_BYTES = 4 << 20  # what the gateway takes
 MAX_SHOWN = 50  # parts; --json has all
+BUILT_IN = "the built-in defaults"
 
 
 def message_in(file: str) -> bytes:
@@ -45,7 +46,7 @@ def format_named(name: str, mapping: str) -> Format:
 
     if mapping and name != "generic":
         raise Invalid(f"only --format generic is read by a mapping, not {name}", field="mapping")
-    return registry.of(f"{name}/{mapping}" if mapping else {"mail": "email"}.get(name, name))
+    return registry.of(f"{name}/{mapping}" if mapping else {"pagerduty-events": "pagerduty"}.get(name, name))
 
 
 def headers_of(given: Iterable[str]) -> dict[str, str]:
@@ -66,6 +67,8 @@ def explain(form: Format, body: bytes, headers: Mapping[str, str]) -> dict[str, 
     from mlrunbook.gateway.webhooks.parsing import read_json
 
     policy, now, path = in_force(), datetime.now(UTC), path_in_force(None)
+    if form.mapping and form.mapping not in policy.intake.generic:
+        raise Invalid(_no_mapping(form.mapping, policy, path), field="mapping")
     if form.name == "email" and not body.lstrip().startswith(b"{"):  # else it is a mail as the quarantine keeps it
         body = mail_parsing.limited(body)
     if headers.get("content-type") and not form.accepts(headers):
@@ -77,6 +80,12 @@ def explain(form: Format, body: bytes, headers: Mapping[str, str]) -> dict[str, 
     cut_off = max((one.truncated for one in judged), default=0)
     notes = [*_notes(standings), *([f"its sender cut {cut_off} further alert(s) off"] if cut_off else [])]
     return {"format": form.source, "policy": str(path) if path else None, "parts": parts, "notes": notes}
+
+
+def _no_mapping(name: str, policy: Policy, path: Path | None) -> str:
+    """The gateway answers 404 then."""
+    where, known = path or BUILT_IN, ", ".join(policy.intake.generic)
+    return f"{where}: intake.generic has no mapping {name[:50]!r}; there are {known}. Ready ones to copy: deployments/receivers/mappings"
 
 
 def _as_data(one: Explained) -> dict[str, Any]:
@@ -107,7 +116,7 @@ def _notes(standings: Mapping[str, Standing]) -> Iterable[str]:
 
 def page(found: Mapping[str, Any]) -> Iterable[Any]:
     """For a terminal: a block a part."""
-    parts, by = found["parts"], found["policy"] or "the built-in defaults"
+    parts, by = found["parts"], found["policy"] or BUILT_IN
     count = counted(len(parts), "part") if parts else "nothing in it"
     yield render.styled(f"{found['format']} message, {count}, read by {by}", "dim")
     for number, part in enumerate(parts[:MAX_SHOWN], start=1):

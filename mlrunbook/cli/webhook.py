@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-import json as json_module
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from mlrunbook.cli import render
-from mlrunbook.cli.incidents import AsJson, TokenFile, connect
+from mlrunbook.cli.incidents import AsJson, TokenFile
+from mlrunbook.domain.errors import Invalid
 
 app = typer.Typer(no_args_is_help=True, help="Try the webhooks that alerts come in by.")
+
+ALIASES = {"mail": "email"}
+WHO_SEES_WHY = "only a token of scope read sees why; `mlrunbook webhook explain` shows it for a file"
 
 
 class FormatName(StrEnum):
@@ -28,58 +32,71 @@ class FormatName(StrEnum):
     GENERIC = "generic"
 
 
-AnyFormat = StrEnum("AnyFormat", {one.name: one.value for one in FormatName} | {"EMAIL": "email", "MAIL": "mail"})  # type: ignore[misc]
+OTHER_DOORS = {"PAGERDUTY_EVENTS": "pagerduty-events", "EMAIL": "email", "MAIL": "mail"}
+AnyFormat = StrEnum("AnyFormat", {one.name: one.value for one in FormatName} | OTHER_DOORS)  # type: ignore[misc]
+FORMATS = ", ".join(str(one) for one in AnyFormat if one != "email")
+MappingName = Annotated[str, typer.Option("--mapping", metavar="NAME", help="Of `intake.generic`, with --format generic.")]
 
 
 @app.command("test")
 def try_(
-    format: Annotated[FormatName, typer.Option("--format", help="Whose message to send.")],
-    model: Annotated[str, typer.Option("--model", help="The model it is about.")] = "predictive_maintenance",
+    format: Annotated[AnyFormat, typer.Option("--format", metavar="FORMAT", help=f"Whose message to send: {FORMATS}.")],
+    file: Annotated[
+        str | None, typer.Argument(metavar="[FILE]", help="A message of that sender, in place of a sample; '-' reads standard input.")
+    ] = None,
+    mapping: MappingName = "",
+    model: Annotated[str, typer.Option("--model", help="The model that the sample is about.")] = "predictive_maintenance",
     firing: Annotated[
         bool, typer.Option("--firing", help="For real: opens an incident and pages people; mlflow records a change.")
     ] = False,
     token_file: TokenFile = None,
     json: AsJson = False,
 ) -> None:
-    """Post a sample to the running gateway and print the receipt. It is marked as a test: nothing of it is stored.
+    """Send a sample, or a message of yours, to the running gateway and print what would become of it. It is marked as a test: nothing of
+    it is stored.
 
-    Signed with the first secret of MLRUNBOOK_WEBHOOK_SECRET_<FORMAT> where that is set, else with your token.
+    Signed with the first secret of MLRUNBOOK_WEBHOOK_SECRET_<NAME>, else sent with your token.
+
+    Mail goes to MLRUNBOOK_SMTP_PORT of this machine. With a mapping, give a FILE.
     """
-    from mlrunbook.base.settings import webhook_secrets
+    from mlrunbook.cli import explaining, webhook_test
     from mlrunbook.gateway.webhooks import samples
-    from mlrunbook.gateway.webhooks.explaining import TEST_HEADER
 
-    now, secrets = datetime.now(UTC), webhook_secrets(format)
-    body = json_module.dumps(samples.sample(format, model, now=now, firing=firing)).encode()
-    headers = {"Content-Type": samples.content_type(format)} | (samples.proof(format, secrets[0], body, now) if secrets else {})
-    headers |= {} if firing else {TEST_HEADER: f"{now.timestamp():.0f}"}
-    with connect(token_file) as gateway:
-        receipt = gateway.webhook(format, body, headers, signed=bool(secrets))
+    now, name = datetime.now(UTC), ALIASES.get(str(format), str(format))
+    explaining.format_named(name, mapping)
+    if mapping and file is None:
+        raise Invalid(f"only you know what a message for {mapping} looks like: give one as FILE", field="file")
+    body = explaining.message_in(file) if file is not None else samples.as_sent(name, model, now=now, firing=firing)
+    message = webhook_test.Message(name, mapping, body, None if firing else now, now)
+    sent = webhook_test.deliver(message, token_file)
     if json:
-        render.as_json(receipt)
+        render.as_json(sent.answer)
         return
-    typer.echo(f"sent to /webhooks/{format}, proven by {'the secret' if secrets else 'your token'}")
+    typer.echo(f"sent to {sent.to}, proven by {sent.proven_by}")
+    _show_answer(sent.answer, firing=firing)
+
+
+def _show_answer(answer: Mapping[str, Any], *, firing: bool) -> None:
+    """A receipt, or the words of a door that answers otherwise."""
+    said = render.plain(answer["message"]) if "message" in answer else render.receipt(answer)
     if firing:
-        typer.echo(f"for real: {render.receipt(receipt)}")
-    elif receipt.get("test") is None:
-        typer.echo(f"this gateway is older and knows no tests, so it took it for real: {render.receipt(receipt)}")
-    else:
+        typer.echo(f"for real: {said}")
+    elif "test" in answer:
         typer.echo("test: nothing was opened, ended or recorded")
-        for told in receipt["test"]:
-            happens = told.get("happens")
-            why = (
-                f"for real it {happens}"
-                if happens
-                else "only a token of scope read sees why; `mlrunbook webhook explain` shows it for a file"
-            )
+        for told in answer["test"]:
+            why = f"for real it {happens}" if (happens := told.get("happens")) else WHO_SEES_WHY
             render.console().print(render.verdict_row(told["outcome"], why))
+    elif "message" in answer:
+        typer.echo(said)
+    else:
+        typer.echo(f"this gateway is older and knows no tests, so it took it for real: {said}")
 
 
 @app.command()
 def explain(
     file: Annotated[str, typer.Argument(metavar="FILE", help="The message as its sender writes it; '-' reads standard input.")],
-    format: Annotated[AnyFormat, typer.Option("--format", help="Whose message it is; mail: with its header.")],
-    mapping: Annotated[str, typer.Option("--mapping", metavar="NAME", help="Of `intake.generic`, with --format generic.")] = "",
+    format: Annotated[AnyFormat, typer.Option("--format", metavar="FORMAT", help=f"Whose message it is: {FORMATS} (with its header).")],
+    mapping: MappingName = "",
     header: Annotated[list[str] | None, typer.Option("--header", "-H", metavar="'NAME: VALUE'", help="As the sender sends it.")] = None,
     json: AsJson = False,
 ) -> None:
@@ -89,7 +106,7 @@ def explain(
     """
     from mlrunbook.cli import explaining
 
-    read_as = explaining.format_named(str(format), mapping)
+    read_as = explaining.format_named(ALIASES.get(str(format), str(format)), mapping)
     found = explaining.explain(read_as, explaining.message_in(file), explaining.headers_of(header or []))
     if json:
         render.as_json(found)

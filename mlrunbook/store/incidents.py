@@ -65,9 +65,14 @@ def open_or_join(conn: Connection, report: Report, *, now: datetime, unproven: b
         return joined, False
     made = str(row["id"])
     conn.execute(insert(leases).values(incident_id=made, generation=1, state="free"))
-    said = f"{report.description.rstrip('.')}. {report.read}" if report.read else report.description
     timeline.append(
-        conn, made, "detected", f"Incident detected: {said}", actor=report.reported_by, at=now, data={UNPROVEN: True} if unproven else None
+        conn,
+        made,
+        "detected",
+        f"Incident detected: {report.told}",
+        actor=report.reported_by,
+        at=now,
+        data={UNPROVEN: True} if unproven else None,
     )
     return get(conn, made), True
 

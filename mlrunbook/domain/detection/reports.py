@@ -47,6 +47,11 @@ class Report:
     def by_person(self) -> bool:
         return self.origin is Origin.PERSON
 
+    @property
+    def told(self) -> str:
+        """For the timeline: what is reported, and how the alert was read."""
+        return f"{self.description.rstrip('.')}. {self.read}" if self.read else self.description
+
 
 @dataclass(frozen=True)
 class NewReport:

@@ -24,7 +24,9 @@ def classify(title: str, said: Mapping[str, str], alert_types: Mapping[str, Inci
         return Judged(IncidentType.INFRASTRUCTURE, f"its sender could not measure ({unanswered[:200]}), so what measures is what failed")
     if line := line_for(title, alert_types):
         return Judged(alert_types[line], f"alert_types has the line {line}")
-    return Judged(DEFAULT_TYPE, "no line of alert_types fits its name, and no label incident_type says it", is_known=False)
+    return Judged(
+        DEFAULT_TYPE, "no line of alert_types fits its name and no label incident_type says it, so triage decides", is_known=False
+    )
 
 
 def line_for(title: str, alert_types: Mapping[str, IncidentType]) -> str | None:

@@ -81,7 +81,7 @@ def _facts(part: Any, mapping: str, fields: GenericMapping, words: Mapping[str, 
     status = text(found["status"])
     state = state_in(status, words, over=State.RESOLVED) if status else State.FIRING
     if state is None:
-        return f"the status {status[:50]!r} is no word of intake.generic or intake.states: list it as firing, resolved or ignored"
+        return f"the status {status[:50]!r} is no word of intake.generic.{mapping} or intake.states: list it as firing, resolved or ignored"
     return Facts(
         identity=text(found["fingerprint"]),
         state=State(state),

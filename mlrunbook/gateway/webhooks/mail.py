@@ -27,8 +27,9 @@ from mlrunbook.domain.intake.level import LABELS
 from mlrunbook.domain.intake.words import meaning, plain, state_in
 from mlrunbook.domain.policy.intake import IntakePolicy
 from mlrunbook.gateway.webhooks import mail_parsing
+from mlrunbook.gateway.webhooks.explaining import TEST_HEADER, is_test, try_out
 from mlrunbook.gateway.webhooks.ingest import ingest, received
-from mlrunbook.gateway.webhooks.parsing import Format, Reading, Received, nothing_of, text, time, words_of_state
+from mlrunbook.gateway.webhooks.parsing import Format, Reading, Received, nothing_of, text, time, within, words_of_state
 from mlrunbook.response.world import World
 
 log = logging.getLogger(__name__)
@@ -43,6 +44,7 @@ MAX_CONNECTIONS = 50
 MAX_SESSION_S = 120.0
 STORE_AWAY = "451 4.3.0 the incident store does not answer, send it again"
 MAX_LINES = 200
+MAX_ANSWER = 500  # RFC 5321: 512 with its end
 END_OF_HEADER = re.compile(rb"\r?\n\r?\n")
 SUBJECT = re.compile(rb"^subject:(.*(?:\n[ \t].*)*)", re.IGNORECASE | re.MULTILINE)
 TOKEN = mail_parsing.TOKEN
@@ -180,16 +182,26 @@ class Inbox:
             if self._edge.of_token.wait_s(sender.token_id) is not None:
                 self._edge.refused.labels("rate").inc()
                 return "451 4.7.1 too many mails a minute with this token, send it again later"
-            kept = mail_parsing.limited(content)
-            receipt = ingest(self._world, FORMAT, received(kept, {}, self._world), kept, sender=sender)
+            return _answer(self._taken_in(content, sender))
         except NotApproved as error:
-            return f"550 5.7.1 {error}"
+            return _answer(f"550 5.7.1 {error}")
         except RunbookError as error:
             log.warning("a mail waits at its sender: %s", error)
             return STORE_AWAY
         except Exception:
             log.exception("a mail could not be stored")
             return "451 4.3.0 it could not be stored, send it again"
+
+    def _taken_in(self, content: bytes, sender: Identity) -> str:
+        kept = mail_parsing.limited(content)
+        message = received(kept, {}, self._world)
+        marked = {TEST_HEADER: text(within(message.payload, "test"))}
+        if is_test(marked, message.at, self._world.policy.intake.replay_window_s):
+            tried = try_out(self._world, FORMAT, message, sender=sender).test or []
+            return "250 2.0.0 test, nothing is stored: " + "; ".join(
+                one.outcome + f": it {one.happens}" * bool(one.happens) for one in tried
+            )
+        receipt = ingest(self._world, FORMAT, message, kept, sender=sender)
         return f"250 2.0.0 stored: {receipt.accepted} taken in, {receipt.quarantined} quarantined"
 
     def _refuse(self, host: str) -> str:
@@ -204,6 +216,11 @@ class Inbox:
         with self._world.transaction() as conn:
             owners = [tokens.verify(conn, one) for one in presented[:MAX_TOKENS]]
         return next((owner for owner in owners if owner and Scope.ALERTS in owner.scopes and owner.may_post_as(FORMAT.name)), None)
+
+
+def _answer(words: str) -> str:
+    """One line of plain letters, as SMTP has it."""
+    return " ".join(words.split()).encode("ascii", "replace").decode()[:MAX_ANSWER]
 
 
 def _host(session: Session) -> str:

@@ -57,7 +57,7 @@ def as_json(mail: EmailMessage) -> bytes:
     if part is not None and part.get_content_subtype() == "html":
         content = _Text.of(content)
     fields = {"subject": mail.get("Subject", ""), "from": mail.get("From", ""), "message_id": mail.get("Message-ID", ""), "text": content}
-    fields["auto_submitted"] = mail.get("Auto-Submitted", "")
+    fields |= {"auto_submitted": mail.get("Auto-Submitted", ""), "test": mail.get("X-Mlrunbook-Test", "")}
     return json.dumps({name: _shown(str(value)) for name, value in fields.items()}).encode()
 
 

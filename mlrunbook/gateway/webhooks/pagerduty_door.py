@@ -25,6 +25,7 @@ from mlrunbook.base.edge import RETRY_AFTER_S, json_pieces, meter_of
 from mlrunbook.base.tokens import Identity, Scope
 from mlrunbook.domain.errors import NotApproved, RunbookError, Transient
 from mlrunbook.gateway.webhooks import pagerduty, pagerduty_events
+from mlrunbook.gateway.webhooks.ingest import Tried
 from mlrunbook.gateway.webhooks.router import taken_in, workers
 from mlrunbook.response.world import World
 
@@ -38,11 +39,12 @@ READ_BEFORE = "mlrunbook.event"  # where in the ASGI scope the event is, once re
 
 
 class Answer(BaseModel):
-    """`dedup_key` only of alerts."""
+    """`dedup_key` only of alerts; `test` only of a test of ours."""
 
     status: str
     message: str
     dedup_key: str | None = None
+    test: list[Tried] | None = None
 
 
 class Refusal(BaseModel):
@@ -168,7 +170,7 @@ def router(world: World) -> APIRouter:
             said += ". It cannot be used yet and waits: mlrunbook quarantine list"
         elif receipt.test is not None:
             said += ". It was only a test: nothing of it is kept"
-        return Answer(status="success", message=said, dedup_key=kind.key_of(event.sent) or None)
+        return Answer(status="success", message=said, dedup_key=kind.key_of(event.sent) or None, test=receipt.test)
 
     how: dict[str, Any] = {"status_code": 202, "response_model": Answer, "response_model_exclude_none": True, "responses": REFUSALS}
 

@@ -8,8 +8,10 @@ from __future__ import annotations
 import base64
 import hashlib
 import hmac
+import json
 import uuid
 from datetime import UTC, datetime
+from email.message import EmailMessage
 from typing import Any
 
 from mlrunbook.gateway.webhooks.signatures import TOKEN_HEADER
@@ -78,6 +80,17 @@ def sample(form: str, model: str, *, now: datetime, firing: bool = False, name: 
             "timestamp": at,
             "data": {"name": model, "alias": name, "version": summary},
         },
+        "pagerduty-events": {
+            "event_action": "trigger" if firing else "resolve",
+            "dedup_key": key,
+            "payload": {
+                "summary": summary,
+                "source": "mlrunbook webhook test",
+                "severity": "warning",
+                "class": name,
+                "custom_details": {"model": model},
+            },
+        },
         "generic": {
             "status": status,
             "model": model,
@@ -91,8 +104,25 @@ def sample(form: str, model: str, *, now: datetime, firing: bool = False, name: 
     return samples[form]
 
 
-def content_type(form: str) -> str:
-    return "application/cloudevents+json" if form == "cloudevents" else "application/json"
+def as_sent(form: str, model: str, *, now: datetime, firing: bool = False) -> bytes:
+    """A sample as it goes over the wire; a mail with its header."""
+    if form != "email":
+        return json.dumps(sample(form, model, now=now, firing=firing)).encode()
+    mail = EmailMessage()
+    mail["Subject"], mail["From"], mail["To"] = (
+        f"[{'FIRING' if firing else 'RESOLVED'}] {NAME}",
+        "webhook-test@localhost",
+        "alerts@localhost",
+    )
+    mail["Message-ID"] = f"<{uuid.uuid4().hex}@localhost>"
+    mail.set_content(f"Model: {model}\nSeverity: warning\nSummary: {SUMMARY}\n")
+    return mail.as_bytes()
+
+
+def content_type(form: str, body: bytes = b"") -> str:
+    if form != "cloudevents":
+        return "application/json"
+    return f"application/cloudevents{'-batch' if body.lstrip().startswith(b'[') else ''}+json"
 
 
 def proof(form: str, secret: str, body: bytes, now: datetime) -> dict[str, str]:

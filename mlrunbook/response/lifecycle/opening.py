@@ -85,7 +85,7 @@ def _join(
     conn: Connection, policy: Policy, incident: Incident, report: Report, *, start: bool, standing: Standing, now: datetime
 ) -> Incident:
     number = _keep_words(conn, incident.id, report, now=now)
-    words = f"Reported again by {report.reported_by}: {report.description}"
+    words = f"Reported again by {report.reported_by}: {report.told}"
     proves = incidents.unproven_opening(conn, incident.id) if flapping.counts(policy, report.proven_as) else None
     data: dict[str, Any] = {reports.BY_PERSON: True} if report.by_person else {}
     data |= {} if proves is None else {incidents.PROVES_OPENING: proves}

@@ -49,7 +49,7 @@ def reopen_for_alert(conn: Connection, policy: Policy, incident: Incident, repor
     unproven = not flapping.counts(policy, report.proven_as)
     records.forget(conn, incident.id, Record.TRIAGE)
     records.replace(conn, incident.id, again, now=now)
-    reopened = incidents.reopen(conn, incident.id, why=f"an alert again: {why}", actor=by, now=now, unproven=unproven)
+    reopened = incidents.reopen(conn, incident.id, why=f"an alert again: {report.told}", actor=by, now=now, unproven=unproven)
     grace = timedelta(0) if incident.severity is Severity.CRITICAL else timedelta(seconds=policy.triage.page_anyway_after_s)
     escalate(conn, policy, reopened, now=now, hold_first_until=now + grace)
     schedule_update(conn, policy, reopened, now=now, at=now + timedelta(minutes=policy.communication.initial_within_min))

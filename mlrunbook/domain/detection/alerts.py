@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -15,6 +15,7 @@ from mlrunbook.domain.intake.classification import classify, line_for
 from mlrunbook.domain.intake.facts import Facts
 from mlrunbook.domain.intake.level import grade
 from mlrunbook.domain.intake.naming import Named, Unnamed, identify
+from mlrunbook.domain.intake.words import is_placeholder
 from mlrunbook.domain.policy.alerting import MISSED_FAILURE_ALERT
 from mlrunbook.domain.policy.intake import OWN
 from mlrunbook.domain.policy.owned import Standing
@@ -69,6 +70,8 @@ class NormalisedAlert:
 
 def judge(facts: Facts, policy: Policy, standings: Mapping[str, Standing], *, received_at: datetime) -> NormalisedAlert | str:
     """The alert, or the sentence that says why it cannot be used. `standings`: of the names of `asked_about`."""
+    if is_placeholder(facts.identity):  # every alert of that template would be one
+        facts = replace(facts, identity="")
     line = line_for(facts.title, policy.alert_types)
     name = line if line and not is_pattern(line) else facts.title or "alert"
     type_ = classify(facts.title, facts.said, policy.alert_types, unanswered=facts.unanswered)

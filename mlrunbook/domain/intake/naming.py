@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from mlrunbook.domain.intake.facts import Facts
+from mlrunbook.domain.intake.words import is_placeholder
 from mlrunbook.domain.policy.intake import MODEL_ID, MODEL_LABELS, IntakePolicy
 from mlrunbook.domain.policy.owned import Known, Standing
 
@@ -87,7 +88,9 @@ def _names(facts: Facts) -> Iterator[_Name]:
     fields = [field for field in facts.said if field in facts.model_fields or field.casefold() in MODEL_LABELS]
     for field in sorted(fields, key=lambda one: (one not in facts.model_fields, _rank(one))):
         said = facts.said[field].strip()
-        if MODEL_ID.fullmatch(said):
+        if is_placeholder(said):
+            yield _Name(field, said, said if MODEL_ID.fullmatch(said) else "", is_part=True)
+        elif MODEL_ID.fullmatch(said):
             yield _Name(field, said, said)
         elif match := next((m for pattern in _RESOURCES if (m := pattern.search(said)) and MODEL_ID.fullmatch(m["model"])), None):
             yield _Name(field, said, match["model"], match.groupdict().get("version"))
@@ -123,5 +126,7 @@ def _why_none(names: Sequence[_Name], standings: Mapping[str, Standing]) -> str:
             return told + (f" ({hint})" if hint else "") + f": register it under `models:`, or {todo}"
     if names:
         first = names[0]
+        if is_placeholder(first.said):
+            return f"says {first.field} {first.said[:100]!r}, which stands for no value: {todo}"
         return f"says {first.field} {first.said[:100]!r}, which is no model id (letters, digits, '.', '_' and '-', 100 at most): {todo}"
     return f"names no model: give it a label or field `model`, or {todo}"

@@ -10,9 +10,12 @@ from itertools import pairwise
 _SEPARATORS = re.compile(r"[\W_]+")
 _ARROW = re.compile(r"\s*(?:->|=>|\u2192)\s*")
 _NOT = frozenset({"not", "non", "no", "none", "un"})
+_NO_VALUE = frozenset({"null", "none", "nil", "nan", "undefined", "unknown", "novalue", "notavailable", "na", "true", "false", ""})
+_TEMPLATE = re.compile(r"\$\{?[A-Z][A-Z0-9_.]*\}?|\{\{.*\}\}|%\w+%|\$\w+\$")
 _HUMP = re.compile(r"(?<=[a-z])(?=[A-Z])")
 _OVER = frozenset({"resolved", "recovered", "recovery", "cleared", "closed"})  # whatever it was before: "ALERT_DEGRADED_RECOVERY"
 _DENIED = _NOT | {"fail", "fails", "failed", "failing", "failure", "unable", "cannot", "never", "until", "if", "when", "unless"}
+_DENIED |= {"for", "retry", "pending", "with", "but", "partially", "partial"}
 
 
 def plain(word: str) -> str:
@@ -22,6 +25,15 @@ def plain(word: str) -> str:
     ('sev1', 'inservice')
     """
     return _SEPARATORS.sub("", word.casefold())
+
+
+def is_placeholder(said: str) -> bool:
+    """Whether it only stands where a sender's template found nothing, and so names nothing.
+
+    >>> [is_placeholder(one) for one in ("None", "<no value>", "$ALERT_CYCLE_KEY", "{{ model }}", "nonesuch")]
+    [True, True, True, True, False]
+    """
+    return plain(said) in _NO_VALUE or _TEMPLATE.fullmatch(said.strip()) is not None
 
 
 @lru_cache(maxsize=64)
@@ -37,7 +49,7 @@ def meaning(said: str, words: Mapping[str, Sequence[str]]) -> str | None:
     >>> meaning("not critical", {"critical": ["critical"]}) is None
     True
     """
-    table = _table(tuple((key, tuple(listed)) for key, listed in words.items()))
+    table = _by_word(words)
     if (whole := table.get(plain(said))) is not None:
         return whole
     parts = _parts(said)
@@ -54,11 +66,17 @@ def state_in(said: str, words: Mapping[str, Sequence[str]], *, over: str) -> str
     ('resolved', 'firing')
     """
     said = _ARROW.split(said)[-1]
+    if (whole := _by_word(words).get(plain(said))) is not None:
+        return whole
     found, parts = meaning(said, words), _parts(said)
     denied = len(parts) > 1 and bool(_DENIED.intersection(parts))
     if found is not None:
         return None if denied and found == over else found
     return over if parts and not denied and _OVER.intersection((parts[0], parts[-1])) else None
+
+
+def _by_word(words: Mapping[str, Sequence[str]]) -> dict[str, str]:
+    return _table(tuple((key, tuple(listed)) for key, listed in words.items()))
 
 
 def _parts(said: str) -> list[str]:

@@ -25,12 +25,18 @@ LEVELS = ("critical", "warning", "info")  # the worst first
 WORDS_OF_LEVEL = {
     "critical": (
         *("critical", "crit", "page", "emergency", "emerg", "panic", "fatal", "disaster", "blocker", "severe", "urgent", "alert"),
-        *("high", "highest", "major", "error", "err", "sev0", "sev1", "sev2", "s0", "s1", "s2", "p0", "p1", "p2", "red"),
+        *("high", "highest", "major", "important", "error", "err", "down", "unreachable", "availability", "outage", "red"),
+        *("sev0", "sev1", "sev2", "s0", "s1", "s2", "p0", "p1", "p2"),
+        *("severity 0", "severity 1", "severity 2", "priority 0", "priority 1", "priority 2"),
     ),
-    "warning": ("warning", "warn", "medium", "moderate", "average", "minor", "sev3", "s3", "p3", "degraded", "yellow", "amber", "orange"),
+    "warning": (
+        *("warning", "warn", "medium", "moderate", "average", "minor", "degraded", "yellow", "amber", "orange"),
+        *("sev3", "s3", "p3", "severity 3", "priority 3"),
+    ),
     "info": (
         *("info", "information", "informational", "notice", "low", "lowest", "trivial", "debug", "verbose", "none", "ok", "okay", "normal"),
-        *("sev4", "sev5", "s4", "s5", "p4", "p5", "success", "green", "not classified"),
+        *("sev4", "sev5", "s4", "s5", "p4", "p5", "severity 4", "severity 5", "priority 4", "priority 5"),
+        *("planning", "success", "green", "not classified", "not urgent"),
     ),
 }
 
@@ -41,14 +47,17 @@ class StateWords:
 
     firing: tuple[str, ...] = (
         *("firing", "triggered", "trigger", "alerting", "alert", "alarm", "open", "opened", "active", "activated", "problem", "down"),
-        *("failed", "failing", "failure", "critical", "crit", "warning", "warn", "unhealthy", "started", "new", "created", "reopened"),
-        *("error", "fired", "breached", "degraded", "unavailable", "unreachable", "offline", "acknowledged", "acknowledgement", "ack"),
-        *("escalated", "investigating", "identified", "no data", "missing data", "insufficient data", "unknown"),
+        *("failed", "failing", "failure", "fail", "critical", "crit", "warning", "warn", "major", "minor", "fatal", "unhealthy", "trouble"),
+        *("started", "new", "create", "created", "reopen", "reopened", "error", "errored", "fired", "breached", "breach", "violated"),
+        *("violation", "completed with violations", "anomaly", "anomalous", "degraded", "unavailable", "unreachable", "offline", "outage"),
+        *("major outage", "partial outage", "crashed", "aborted", "timed out", "missing", "late", "flapping", "upgraded", "acknowledged"),
+        *("acknowledgement", "ack", "escalated", "triage", "in triage", "investigating", "identified", "fixing", "mitigated", "monitoring"),
+        *("in progress", "on hold", "no data", "missing data", "insufficient data", "unknown"),
     )
     resolved: tuple[str, ...] = (
-        *("resolved", "resolve", "recovered", "recovery", "ok", "okay", "closed", "close", "normal", "up", "cleared", "inactive"),
-        *("deactivated", "passing", "passed", "restored"),
-        *("healthy", "ended", "fixed", "done", "solved", "back to normal"),
+        *("resolved", "resolve", "recovered", "recovery", "ok", "okay", "closed", "close", "normal", "up", "clear", "cleared", "inactive"),
+        *("deactivated", "pass", "passing", "passed", "restored", "success", "successful", "succeeded", "completed", "operational"),
+        *("healthy", "ended", "fixed", "done", "solved", "canceled", "cancelled", "false positive", "no action needed", "back to normal"),
     )
     ignored: tuple[str, ...] = ()
 

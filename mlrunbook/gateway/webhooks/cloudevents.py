@@ -12,7 +12,7 @@ import json
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import unquote
 
 from mlrunbook.domain.detection.alerts import fingerprint
@@ -38,6 +38,23 @@ STRUCTURED, BATCH = "application/cloudevents+json", "application/cloudevents-bat
 MAX_EVENTS = 1_000  # of one batch: each is a delivery of its own, and the order in which they come counts
 REQUIRED = ("id", "source", "type")
 OVER = re.compile(r"[._-](resolved|recovered|cleared|closed|ended)$", re.IGNORECASE)
+LIFECYCLE = frozenset(
+    {
+        "new",
+        "create",
+        "created",
+        "started",
+        "active",
+        "activated",
+        "open",
+        "opened",
+        "upgraded",
+        "monitoring",
+        "inprogress",
+        "onhold",
+        "unknown",
+    }
+)
 NOTHING = ("false", "0", "0.0", "no", "none", "")
 FINDINGS = ("drift", "driftdetected", "isdrift", "datadrift", "datadriftdetected", "violations", "violationcount", "anomaly", "anomalies")
 BEGINS = re.compile(r"[._-](detected|reported|triggered|raised|opened|firing|started)$", re.IGNORECASE)  # what OVER is the other end of
@@ -85,10 +102,11 @@ def _event(event: Any, received: Received) -> Reading:
 
 def _kind(event: dict[str, Any], said: dict[str, str], policy: IntakePolicy) -> tuple[str, str]:
     """("alert", "ignored" or a kind of change, and what decided that). What the sender says itself counts first; of one that says it
-    fires, no type makes nothing."""
+    fires, no type makes nothing: "failed" does, "created" is also said of what is no alert."""
     if said.get("kind") in CHANGE_KINDS and said.get("ref"):
         return said["kind"], f"its data says kind {said['kind']}"
-    if any(state is State.FIRING for state, _ in _states(said, policy)) or said.get("alertname"):
+    fires = any(stands.state is State.FIRING and plain(stands.word) not in LIFECYCLE for stands in _stands(said, policy))
+    if fires or said.get("alertname"):
         return "alert", ""
     kind, pattern = policy.cloudevents.kind_of(VERSION_OF_TYPE.sub("", text(event["type"]))) or ("alert", "")
     where = kind if kind == "ignored" else "changes"
@@ -117,7 +135,8 @@ def _facts(event: dict[str, Any], said: dict[str, str], received: Received) -> F
     limit = f" against {said['threshold']}" if said.get("threshold") else ""
     title = said.get("alertname") or plain
     ended = (State.RESOLVED, f"its type ends in {type_.removeprefix(plain)!r}")
-    state, because = ended if type_ != plain else next(iter(_states(said, received.policy)), (State.FIRING, "nothing says that it is over"))
+    stands = next(((one.state, one.because) for one in _stands(said, received.policy)), (State.FIRING, "nothing says that it is over"))
+    state, because = ended if type_ != plain else stands
     return Facts(
         identity=fingerprint(text(event["source"]), BEGINS.sub("", plain), text(event.get("subject")), said.get("dedup_key", "")),
         identified_by="source, type and subject",
@@ -130,12 +149,23 @@ def _facts(event: dict[str, Any], said: dict[str, str], received: Received) -> F
     )
 
 
-def _states(said: Mapping[str, str], policy: IntakePolicy) -> list[tuple[State, str]]:
-    """What its fields say about how it stands, as far as policy knows the words, and how they say it."""
-    words = words_of_state(policy)
-    named = {name.casefold(): value for name, value in said.items()}
+class _Stands(NamedTuple):
+    """What a field says about how the alert stands."""
+
+    state: State
+    word: str
+    because: str
+
+
+def _stands(said: Mapping[str, str], policy: IntakePolicy) -> list[_Stands]:
+    """As far as policy knows the words."""
+    words, named = words_of_state(policy), {name.casefold(): value for name, value in said.items()}
     found = [(name, named[name], state_in(named[name], words, over=State.RESOLVED)) for name in ("status", "state") if named.get(name)]
-    return [(State(state), f"its {name} is {word[:50]!r}, which intake.states.{state} lists") for name, word, state in found if state]
+    return [
+        _Stands(State(state), word, f"its {name} is {word[:50]!r}, which intake.states.{state} lists")
+        for name, word, state in found
+        if state
+    ]
 
 
 def _said(event: dict[str, Any], data: Any) -> dict[str, str]:

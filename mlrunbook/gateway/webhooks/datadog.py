@@ -9,6 +9,7 @@ import re
 
 from mlrunbook.domain.detection.alerts import fingerprint
 from mlrunbook.domain.intake.facts import Facts, State
+from mlrunbook.domain.intake.words import is_placeholder
 from mlrunbook.gateway.webhooks.parsing import Format, Reading, Received, nothing_of, strings, tags, text, time
 
 FIRING = ("triggered", "re-triggered", "no data", "re-no data", "warn", "re-warn", "renotify")
@@ -27,12 +28,13 @@ def read(received: Received) -> list[Reading]:
     said = tags(payload.get("tags")) | tags(payload.get("alert_scope"))
     fields = {name: value for name, value in strings(payload).items() if value and name not in said}
     title = re.sub(r"^(\[[^\]]*\]\s*)+", "", text(payload.get("alert_title")))
-    missing = "no data" in transition
+    missing, cycle = "no data" in transition, text(payload.get("alert_cycle_key"))
+    cycle = "" if is_placeholder(cycle) else cycle
     facts = Facts(
-        identity=text(payload.get("alert_cycle_key")) or fingerprint(text(payload.get("alert_id")), said),
+        identity=cycle or fingerprint(text(payload.get("alert_id")), said),
         state=State.RESOLVED if transition in RESOLVED else State.FIRING,
         state_because=f"its alert_transition is {transition!r}",
-        identified_by="alert_cycle_key" if text(payload.get("alert_cycle_key")) else "alert_id and tags",
+        identified_by="alert_cycle_key" if cycle else "alert_id and tags",
         title=said.get("alertname") or title,
         said=fields | said,
         summary=f"{title} has no data" if missing else fields.get("alert_status") or title,

@@ -18,7 +18,8 @@ from mlrunbook.gateway.webhooks.parsing import Format, Reading, Received, collec
 PARTS = "mlrunbook:alerts"  # under this name alerts that were in a list are kept, so that a replay reads them and no list around them
 STEPS, STEPS_OF_MESSAGE = 100_000, 3_000_000
 FIELDS = tuple(name for name in EXPRESSIONS if name != "alerts")
-DECIDING = ("model", "name", "status", "fingerprint")  # of the others an alert can do without
+NAMING = ("model", "name", "fingerprint")
+DECIDING = (*NAMING, "status")  # of the others an alert can do without
 
 
 def read(mapping: str, received: Received) -> list[Reading]:
@@ -73,7 +74,7 @@ def _facts(part: Any, mapping: str, fields: GenericMapping, words: Mapping[str, 
     found, unread = dict[str, Any](), dict[str, str]()
     for name in FIELDS:
         try:
-            found[name] = _one(search(expression, part, steps)) if (expression := getattr(fields, name)) else None
+            found[name] = _picked(name, search(expression, part, steps)) if (expression := getattr(fields, name)) else None
         except Unreadable as error:
             if name in DECIDING or isinstance(error, TooMuch):
                 raise Unreadable(f"`{name}`: {error}") from error
@@ -114,9 +115,14 @@ def _because(status: str, state: str, fields: GenericMapping, mapping: str) -> s
     return f"its status is {status[:50]!r}, which {listed} lists"
 
 
-def _one(found: Any) -> Any:
-    """What a filter picks is a list: of one thing, that is meant."""
-    return found[0] if isinstance(found, list) and len(found) == 1 else found
+def _picked(name: str, found: Any) -> Any:
+    """What a filter picks is a list: of one thing, that is meant. `x && y` that came to true or false names nothing. Unreadable where a state
+    or an identity is no single value: an end would be taken for a beginning, or for another alert's."""
+    if isinstance(found, list) and len(found) < 2:
+        found = found[0] if found else None
+    if name in ("status", "fingerprint") and isinstance(found, list | dict):
+        raise Unreadable(f"it picks {'an object' if isinstance(found, dict) else f'a list of {len(found)} values'}, not one value")
+    return None if name in NAMING and isinstance(found, bool) else found
 
 
 def _words(fields: GenericMapping, policy: IntakePolicy) -> dict[str, tuple[str, ...]]:

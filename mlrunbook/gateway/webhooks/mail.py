@@ -51,16 +51,27 @@ TOKEN = mail_parsing.TOKEN
 FIELD = re.compile(r"^\s*([A-Za-z][A-Za-z _-]{0,30}?)\s*[:=]\s*(\S.*)$")
 _WORDS = r"(?P<word>[A-Za-z]+(?:[ _-][A-Za-z]+)?)"
 # Where a subject says how the alert stands, the most telling first.
-SEV = re.compile(r"\bSev[ -]?\d\b|(?<=[\[(])P\d(?=[\])])", re.IGNORECASE)
-NO_LEVEL = ("alert", "alarm", "problem", "high", "highest", "average", "medium")  # said of any alert, or of what it measures
+SEV = re.compile(r"\bSev[ -]?\d\b|(?<=[\[( ])P\d(?=[\]):])", re.IGNORECASE)
+NO_LEVEL = ("alert", "alarm", "problem", "high", "highest", "average", "medium", "down", "outage", "important")  # of any alert, or measure
+# In the middle of a sentence other words end nothing: "Error rate is up 40 %", "the topic is closed".
+SURELY_OVER = frozenset({"resolved", "recovered", "ok", "okay", "healthy", "restored", "cleared", "fixed", "solved"})
+WHAT_ENDS = frozenset(
+    {"alert", "alarm", "issue", "incident", "problem", "monitor", "check", "service", "host", "website", "ticket", "event"}
+)
+IN_A_SENTENCE = (
+    re.compile(rf"\(\s*{_WORDS}(?::\d+)?\s*\)"),  # "(resolved)"
+    re.compile(r"\b(?:is|are|now)\s+(?P<word>[A-Za-z]+)\b"),  # "Monitor is DOWN: ..."
+)
 STATUS_PLACES = (
     re.compile(r"\b[A-Z]+\s*(?:->|=>|\u2192)\s*(?P<word>[A-Z]+)\b"),  # "OK -> CRIT"
     # "ALARM: ...", "Resolved in 5m: ...", "Fired:Sev1 ...", "[Monitor Alert] Recovered: ..."
     re.compile(rf"^(?:\W*(?:re|fwd?|aw|wg)\s*:)*\s*(?:\[[^\]]*\]\s*)*\W*{_WORDS}(?: in [\dhms ]+)?\s*(?::\d*|\s-\s|\|)", re.IGNORECASE),
-    re.compile(rf"[\[(]\s*{_WORDS}(?::\d+)?\s*[\])]"),  # "[FIRING:1] ..."
-    re.compile(r"^\W*(?P<word>PROBLEM|RECOVERY)\b"),  # Nagios: "** RECOVERY Service Alert: ..."
-    re.compile(r"\b(?:is|are|now)\s+(?P<word>[A-Za-z]+)\b"),  # "Monitor is DOWN: ..."
-    re.compile(r"\s(?P<word>Up|Down|Warning|Error)\s+\([^)]*\)"),  # PRTG: "... (HTTP) Down (timeout)"
+    re.compile(rf"\[\s*{_WORDS}(?::\d+)?\s*\]"),  # "[FIRING:1] ..."
+    # Nagios: "** RECOVERY Service Alert: ...", Dynatrace: "RESOLVED Problem P-1: ..."
+    re.compile(r"^\W*(?P<word>PROBLEM|RECOVERY|OPEN|FIRING|TRIGGERED|RESOLVED|RECOVERED)\b"),
+    re.compile(r"\s[-|]\s(?P<word>Active|ACTIVE|Resolved|RESOLVED|Recovered|RECOVERED|OK)$"),  # "latency - Recovered"
+    *IN_A_SENTENCE,
+    re.compile(r"^\[.*\)\s(?P<word>Up|Down|Warning|Error)\s+\([^)]*\)"),  # PRTG: "[Probe] ... (HTTP) Down (timeout)"
 )
 
 
@@ -100,10 +111,20 @@ def titled(subject: str, policy: IntakePolicy) -> tuple[str, str, str, tuple[str
     table, found = words_of_state(policy), _found(subject)
     levels = tuple(word for word in (*(match["word"] for match in found), *SEV.findall(subject)) if _is_level(word, policy))
     for match in found:
-        if (state := state_in(match["word"], table, over=State.RESOLVED)) is not None:
+        if (state := _state(match, table)) is not None:
             because = f"its subject says {match['word']!r}, which intake.states.{state} lists"
             return f"{subject[: match.start()]} {subject[match.end() :]}", state, because, levels
     return subject, State.FIRING, "nothing in its subject says that it is over", levels
+
+
+def _state(match: re.Match[str], table: Mapping[str, tuple[str, ...]]) -> str | None:
+    """None too where it might only be spoken of: an alert that was taken for its end would be lost."""
+    state, word = state_in(match["word"], table, over=State.RESOLVED), match["word"]
+    parts = {part.casefold() for part in re.split(r"[\s_-]", word)}
+    if state != State.RESOLVED or parts & SURELY_OVER:
+        return state
+    is_other_phrase = len(parts) > 1 and not parts & WHAT_ENDS  # "Follow-up: ...", "Clear drop: ..."
+    return None if is_other_phrase or (match.re in IN_A_SENTENCE and not word.isupper()) else state
 
 
 def _is_level(word: str, policy: IntakePolicy) -> bool:
@@ -126,7 +147,7 @@ def _without(subject: str, policy: IntakePolicy) -> str:
     """What stays the same from the first mail to the last: all but the words that say how it stands and how bad it is."""
     table, kept = words_of_state(policy), list(subject)
     for match in _found(subject):
-        if state_in(match["word"], table, over=State.RESOLVED) or _is_level(match["word"], policy):
+        if _state(match, table) or _is_level(match["word"], policy):
             kept[match.start() : match.end()] = " " * (match.end() - match.start())
     return re.sub(r"\W+", " ", "".join(kept)).strip()
 

@@ -51,14 +51,23 @@ def limited(mail: bytes) -> bytes:
 
 def as_json(mail: EmailMessage) -> bytes:
     """What is kept of a mail: its text, and no token."""
-    part = mail.get_body(("plain", "html"))
-    content = part.get_content() if part is not None else ""
-    content = content if isinstance(content, str) else ""
-    if part is not None and part.get_content_subtype() == "html":
-        content = _Text.of(content)
+    content = next((words for kind in ("plain", "html") if (words := _words(mail.get_body((kind,)))).strip()), "")
     fields = {"subject": mail.get("Subject", ""), "from": mail.get("From", ""), "message_id": mail.get("Message-ID", ""), "text": content}
     fields |= {"auto_submitted": mail.get("Auto-Submitted", ""), "test": mail.get("X-Mlrunbook-Test", "")}
     return json.dumps({name: _shown(str(value)) for name, value in fields.items()}).encode()
+
+
+def _words(part: Any) -> str:
+    """Of a body; "" where there is none."""
+    if part is None:
+        return ""
+    try:
+        content = part.get_content()
+    except (LookupError, ValueError):  # a charset that nobody knows, or that is none
+        content = part.get_payload(decode=True).decode("utf-8", "replace")
+    if not isinstance(content, str):
+        return ""
+    return _Text.of(content) if part.get_content_subtype() == "html" else content
 
 
 def _shown(text: str) -> str:

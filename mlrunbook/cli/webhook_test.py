@@ -109,4 +109,4 @@ def _mail(message: Message, token_file: Path | None) -> Delivered:
     words = said.decode("utf-8", "replace")
     if code >= 400:
         raise (Refused if code >= 500 else Transient)(f"the mailbox answers {code} {words}")
-    return Delivered(f"the mailbox on {host}:{port}", "your token in the recipient", {"message": words})
+    return Delivered(f"the mailbox on {host}:{port}", "your token in the recipient", {"message": words.removeprefix("2.0.0 ")})

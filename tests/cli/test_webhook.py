@@ -4,20 +4,26 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable
+import socket
+from collections.abc import Callable, Iterator
 from email.message import EmailMessage
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+from sqlalchemy import Engine
 from typer.testing import CliRunner, Result
 
 from mlrunbook.cli.main import app
 from mlrunbook.cli.webhook import AnyFormat, FormatName
+from mlrunbook.domain.policy.owned import ModelRules
+from mlrunbook.domain.policy.policy import Policy
 from mlrunbook.gateway.webhooks import samples
+from mlrunbook.gateway.webhooks.mail import Mailbox
 from mlrunbook.gateway.webhooks.registry import FORMATS
 from tests.cli.conftest import Cli, now, one_line
+from tests.fakes import FileWorld, world_of
 
 PAYLOADS = Path(__file__).parents[1] / "gateway" / "payloads"
 POLICY = """
@@ -66,7 +72,7 @@ def labelled(**labels: str) -> dict[str, Any]:
 
 
 def test_every_format_can_be_explained() -> None:
-    assert {str(one) for one in AnyFormat} == {*FORMATS, "email", "mail"}
+    assert {str(one) for one in AnyFormat} == {*FORMATS, "pagerduty-events", "email", "mail"}
 
 
 def test_it_names_the_line_of_policy_that_decided_each_step(explain: Explain) -> None:
@@ -202,8 +208,73 @@ def test_show_has_the_messages_as_they_came(cli: Cli, model: str) -> None:
     assert "As it came" not in cli("incidents", "show", incident_id).stdout
 
 
-@pytest.mark.parametrize("form", list(FormatName))
-def test_a_test_says_that_it_opened_nothing(cli: Cli, form: FormatName, model: str) -> None:
+@pytest.mark.parametrize("form", [*FormatName, "pagerduty-events"])
+def test_a_test_says_that_it_opened_nothing(cli: Cli, form: str, model: str) -> None:
     done = cli("webhook", "test", "--format", form, "--model", model)
     assert "test: nothing was opened" in done.stdout
     assert json.loads(cli("incidents", "list", "--model", model, "--json").stdout) == []
+
+
+@pytest.fixture
+def mailbox(engine: Engine, scratch: Path) -> Iterator[int]:
+    """The port of the mailbox of a gateway."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = int(free.getsockname()[1])
+    ours = Policy(models={"pump_failure_*": ModelRules(owner="the tests")})
+    taking = Mailbox(world_of(engine, FileWorld(scratch / f"mail-{port}.json", now), now, policy=ours), "127.0.0.1", port)
+    taking.start()
+    yield port
+    taking.stop()
+
+
+def test_a_mail_of_a_test_opens_nothing_and_says_what_it_would(cli: Cli, model: str, mailbox: int) -> None:
+    done = cli("webhook", "test", "--format", "mail", "--model", model, MLRUNBOOK_SMTP_PORT=str(mailbox))
+    assert "test, nothing is stored: end: it ends" in one_paragraph(done.stdout)
+    assert json.loads(cli("incidents", "list", "--model", model, "--json").stdout) == []
+    real = cli("webhook", "test", "--format", "mail", "--model", model, "--firing", MLRUNBOOK_SMTP_PORT=str(mailbox))
+    assert "for real" in real.stdout
+    assert json.loads(cli("incidents", "list", "--model", model, "--json").stdout)
+
+
+@pytest.mark.parametrize("form", ["generic", "mail", "pagerduty-events", "grafana"])
+def test_a_message_of_one_s_own_is_tested_too(cli: Cli, tmp_path: Path, model: str, mailbox: int, form: str) -> None:
+    event = {"event_action": "trigger", "payload": {"summary": "s", "source": "x", "severity": "error", "custom_details": {"model": model}}}
+    own = {
+        "generic": json.dumps({"kind": "ModelF1Drop", "model": model}),
+        "mail": f"Subject: [FIRING] ModelF1Drop\n\nModel: {model}\n",
+        "pagerduty-events": json.dumps(event),
+        "grafana": json.dumps(grafana(labelled(alertname="ModelF1Drop", model=model))),
+    }
+    file = tmp_path / "message"
+    file.write_text(own[form])
+    done = cli("webhook", "test", str(file), "--format", form, MLRUNBOOK_SMTP_PORT=str(mailbox))
+    assert f"opens an incident on {model}" in one_paragraph(done.stdout)
+    assert json.loads(cli("incidents", "list", "--model", model, "--json").stdout) == []
+
+
+@pytest.mark.parametrize(
+    ("args", "todo"),
+    [
+        (("--format", "mail"), "MLRUNBOOK_SMTP_PORT"),
+        (("--format", "generic", "--mapping", "watch"), "FILE"),
+        (("--format", "grafana", "--mapping", "watch"), "--format generic"),
+        (("/nowhere/at-all.json", "--format", "grafana"), "/nowhere/at-all.json"),
+    ],
+)
+def test_what_a_test_lacks_is_one_line(cli: Cli, args: tuple[str, ...], todo: str) -> None:
+    assert todo in one_line(cli("webhook", "test", *args).stderr)
+
+
+def test_a_mail_is_tested_over_no_network(cli: Cli) -> None:
+    done = cli("webhook", "test", "--format", "mail", MLRUNBOOK_SMTP_PORT="25", MLRUNBOOK_SMTP_HOST="mx.example.com")
+    assert "plain text" in one_line(done.stderr)
+
+
+def test_a_mapping_that_policy_lacks_is_named_with_those_it_has(explain: Explain) -> None:
+    done = explain({"model": "pumps"}, "generic", "--mapping", "wacth")
+    assert done.exit_code == 1
+    assert "default" in one_line(done.stderr)
+
+
+def one_paragraph(shown: str) -> str:
+    return " ".join(shown.split())

@@ -44,6 +44,9 @@ class KubernetesRuntime:
         pods = cluster.find("pods", labels=objects.pod_selector)
         route = cluster.get("services", objects.service)["spec"].get("selector") or {}
         replicas, ready = int(scaled["spec"].get("replicas") or 0), reading.ready_replicas(scaled)
+        if not replicas and pods:  # others may run them: then the model serves all the same
+            serving = len(list(controllers.elsewhere(pods, cluster.find("replicasets"))))
+            replicas, ready = serving, ready + serving
         rollout = reading.rollout(restarted, pods)
         policies = cluster.find("networkpolicies")
         isolated = isolation.holds(policies, model, objects)
@@ -160,6 +163,8 @@ class KubernetesRuntime:
         name = objects.scaled_deployment
         controllers.check("deployment", self._cluster.get("deployments", name), "spec", "replicas")
         if replicas == 0:
+            pods = self._cluster.find("pods", labels=objects.pod_selector)
+            controllers.check_pods(name, pods, self._cluster.find("replicasets") if pods else ())
             _undisturbed(lambda: autoscaler.suspend(self._cluster, name, dry_run=dry_run))
         _undisturbed(lambda: self._set_replicas(name, replicas, dry_run=dry_run))
         if replicas:

@@ -105,7 +105,7 @@ def try_out(world: World, form: Format, message: Received, *, sender: Identity) 
     Only a sender who may read everything learns why."""
     readings, _ = judged(world, form, message, sender)
     found = [one.verdict for one in explained(readings, world.policy, now=message.at)]
-    log.warning("a %s message of %s was only a test: nothing of its %d part(s) was stored", form.name, sender.name, len(found))
+    log.warning("only a test: nothing was stored of the %d part(s) that %s sent as %s", len(found), sender.name, form.source)
     may_read = Scope.READ in sender.scopes and not sender.limits.models
     told = [Tried(outcome=one.outcome, happens=one.happens if may_read else None) for one in found[:MOST_TOLD]]
     return Receipt(test=told)

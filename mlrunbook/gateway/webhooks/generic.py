@@ -116,8 +116,8 @@ def _because(status: str, state: str, fields: GenericMapping, mapping: str) -> s
 
 
 def _picked(name: str, found: Any) -> Any:
-    """What a filter picks is a list: of one thing, that is meant. `x && y` that came to true or false names nothing. Unreadable where a state
-    or an identity is no single value: an end would be taken for a beginning, or for another alert's."""
+    """What a filter picks is a list: of one thing, that is meant. `x && y` that came to true or false names nothing. Unreadable where a
+    state or an identity is no single value: an end would be taken for a beginning, or for another alert's."""
     if isinstance(found, list) and len(found) < 2:
         found = found[0] if found else None
     if name in ("status", "fingerprint") and isinstance(found, list | dict):

@@ -74,7 +74,7 @@ def read(received: Received, sent: Mapping[str, Any]) -> list[Reading]:
     own = own_incident(identity)
     words = [_acknowledged(sent, identity, own)] if action == "acknowledge" else []
     if own or (action == "acknowledge" and not said):
-        return [Reading(words=words, part=kept)]
+        return [Reading(words=words, passed_over="" if words else "it is about a page of ours", part=kept)]
     return [Reading([_facts(sent, identity, state)], words=words, part=kept)]
 
 

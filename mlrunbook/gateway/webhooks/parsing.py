@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -205,7 +206,7 @@ def time(value: Any) -> datetime | None:
             return at.astimezone(UTC) if at.tzinfo else at.replace(tzinfo=UTC)
         if isinstance(value, str | int | float) and not isinstance(value, bool):
             seconds = float(value)
-            while seconds > 1e11:  # the year 5138 in seconds, 1973 in milliseconds
+            while math.isfinite(seconds) and seconds > 1e11:  # the year 5138 in seconds, 1973 in milliseconds
                 seconds /= 1000
             return datetime.fromtimestamp(seconds, UTC)
     return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -184,12 +185,17 @@ class TestKeda:
 ARGO = {"annotations": {"argocd.argoproj.io/tracking-id": "churn-app:apps/Deployment:ml/model-server"}}
 FLUX = {"labels": {"kustomize.toolkit.fluxcd.io/name": "serving", "kustomize.toolkit.fluxcd.io/namespace": "flux-system"}}
 HELM = {"labels": {"helm.toolkit.fluxcd.io/name": "serving"}}
+CONFIG_SYNC = {"annotations": {"configmanagement.gke.io/managed": "enabled", "configsync.gke.io/resource-id": "x"}}
+ADDON = {"labels": {"addonmanager.kubernetes.io/mode": "Reconcile"}}
 SOURCES: list[tuple[dict[str, Any], str]] = [
     (ARGO, "kubectl -n argocd patch application churn-app"),
     ({"labels": {"argocd.argoproj.io/instance": "churn-app"}}, "kubectl -n argocd patch application churn-app"),
     ({"managedFields": [{"manager": "argocd-controller", "operation": "Update"}]}, "kubectl -n argocd patch application"),
     (FLUX, "kustomize.toolkit.fluxcd.io/reconcile=disabled"),
     (HELM, "helm.toolkit.fluxcd.io/driftDetection=disabled"),
+    (CONFIG_SYNC, "configmanagement.gke.io/managed=disabled"),
+    ({"managedFields": [{"manager": "configsync", "operation": "Update"}]}, "configmanagement.gke.io/managed=disabled"),
+    (ADDON, "addonmanager.kubernetes.io/mode: EnsureExists"),
 ]
 FIELDS: dict[str, tuple[Action, str, str, dict[str, Any]]] = {
     "stop": (STOP, "deployments", "model-server", {"spec": {"replicas": 2}}),
@@ -248,6 +254,7 @@ class TestGitOps:
             (FLUX, {"kustomize.toolkit.fluxcd.io/reconcile": "disabled"}),
             (FLUX, {"kustomize.toolkit.fluxcd.io/ssa": "Ignore"}),
             (HELM, {"helm.toolkit.fluxcd.io/driftDetection": "disabled"}),
+            (CONFIG_SYNC, {"configmanagement.gke.io/managed": "disabled"}),
         ],
     )
     @pytest.mark.parametrize("name", FIELDS)
@@ -257,10 +264,47 @@ class TestGitOps:
         marked(fake, kit, name, marks, FIELDS[name][3]).setdefault("annotations", {}).update(pause)
         is_done(kit, FIELDS[name][0])
 
+    @pytest.mark.parametrize(("fields", "refused"), [({"f:spec": {"f:replicas": {}}}, True), ({"f:spec": {"f:template": {}}}, False)])
+    def test_of_config_sync_says_what_its_source_has(self, fake: FakeKubernetes, kit: Kit, fields: dict[str, Any], refused: bool) -> None:
+        marks = {"annotations": CONFIG_SYNC["annotations"] | {"configsync.gke.io/declared-fields": json.dumps(fields)}}
+        marked(fake, kit, "stop", marks, None)
+        (is_refused if refused else is_done)(kit, STOP)
+
+    def test_that_only_begins_an_addon_leaves_it_alone(self, fake: FakeKubernetes, kit: Kit) -> None:
+        marked(fake, kit, "stop", {"labels": {"addonmanager.kubernetes.io/mode": "EnsureExists"}}, FIELDS["stop"][3])
+        is_done(kit, STOP)
+
     def test_is_no_matter_to_a_restart(self, fake: FakeKubernetes, kit: Kit) -> None:
         """The mark of a restart is an annotation that no source has."""
         marked(fake, kit, "stop", ARGO, None)
         is_done(kit, RESTART)
+
+
+class TestPodsOfAnotherWorkload:
+    """Argo Rollouts takes the pod template of a Deployment that runs nothing itself (`workloadRef`)."""
+
+    @pytest.fixture
+    def rollout(self, fake: FakeKubernetes, kit: Kit) -> None:
+        """The pods of the Deployment are a Rollout's now."""
+        mine = meta(fake, kit, "deployments", "model-server")["uid"]
+        for (_, resource, _), thing in fake.objects.items():
+            owners = thing["metadata"].get("ownerReferences") or [{}]
+            if resource == "replicasets" and owners[0].get("uid") == mine:
+                thing["metadata"]["ownerReferences"] = [owner("Rollout", "argoproj.io/v1alpha1") | {"uid": "r-1"}]
+        fake.objects[kit.namespace, "deployments", "model-server"]["spec"] |= {"replicas": 0, "paused": True}
+
+    def test_are_not_stopped_by_scaling_the_deployment(self, kit: Kit, rollout: None) -> None:
+        assert f"kubectl -n {kit.namespace} scale rollout.argoproj.io/churn --replicas=0" in is_refused(kit, STOP)
+
+    def test_serve_although_the_deployment_has_none(self, kit: Kit, rollout: None) -> None:
+        assert kit.runtime().observe(MODEL).replicas > 0
+
+    @pytest.mark.parametrize(("kind", "refused"), [("StatefulSet", True), ("Job", False)])
+    def test_are_those_that_go_on_serving(self, fake: FakeKubernetes, kit: Kit, kind: str, refused: bool) -> None:
+        pod = copy.deepcopy(next(thing for (_, resource, _), thing in fake.objects.items() if resource == "pods"))
+        pod["metadata"] |= {"name": "another-0", "uid": "u-2", "ownerReferences": [owner(kind, "example.com/v1")]}
+        fake.objects[kit.namespace, "pods", "another-0"] = pod
+        (is_refused if refused else is_done)(kit, STOP)
 
 
 class TestASelectorThatIsNotTheModels:

@@ -63,6 +63,12 @@ class TestTheModel:
         typo = Standing(Known.UNKNOWN, "did you mean pumps?")
         assert isinstance(identify(facts({"model": "pumsp"}), IntakePolicy(), {"pumsp": typo}, about_a_model=False), Named)
 
+    @pytest.mark.parametrize("said", ["None", "null", "NaN", "<no value>", "{{ model }}", "$MODEL", "undefined", "true", "N/A", "-"])
+    def test_what_a_template_found_nothing_for_is_no_name(self, said: str) -> None:
+        assert isinstance(identify(facts({"model": said}, "ModelF1Drop"), IntakePolicy(), {}, about_a_model=True), Unnamed)
+        assert named(facts({"model": said, "model_name": "pumps"}), known=("pumps",)) == "pumps"
+        assert named(facts({"model": said}), {f"model:{said}": "pumps"}) == "pumps"
+
     def test_every_name_counts_while_the_registry_cannot_be_asked(self) -> None:
         assert isinstance(identify(facts({"model": "pumps"}), IntakePolicy(), {}, about_a_model=False), Named)
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from fastapi.testclient import TestClient
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import Engine
 
@@ -22,7 +22,7 @@ from mlrunbook.domain.policy.policy import Policy
 from mlrunbook.gateway.app import create_app
 from mlrunbook.gateway.webhooks import samples
 from mlrunbook.gateway.webhooks.judging import judge_all
-from mlrunbook.gateway.webhooks.parsing import Received
+from mlrunbook.gateway.webhooks.parsing import Received, time
 from mlrunbook.gateway.webhooks.registry import FORMATS
 from mlrunbook.response.world import World
 from mlrunbook.store import incidents, outbox, quarantine, recent_changes, timeline
@@ -444,3 +444,12 @@ def test_a_flood_in_one_message_is_one_thing_to_look_at(client: TestClient, worl
     client.post("/webhooks/cloudevents", content="[" + ",".join(["1"] * 2000) + "]", headers=headers)
     with world.transaction() as conn:
         assert quarantine.waiting(conn) == before + 1
+
+
+@given(st.one_of(st.floats(), st.integers(), st.text(alphabet="0123456789", min_size=1, max_size=5_000), st.text()))
+@example("9" * 400)
+@example(float("inf"))
+@settings(max_examples=200)
+def test_any_time_is_read_or_is_none(said: object) -> None:
+    read = time(said)
+    assert read is None or read.tzinfo is not None

@@ -132,6 +132,21 @@ def kept_last_body(desk: Desk) -> bytes:
         return quarantine.get(conn, quarantine.find(conn, limit=1)[0].id).body
 
 
+class TestWhatIsPicked:
+    @pytest.mark.parametrize("field", ["status", "fingerprint"])
+    @pytest.mark.parametrize("picked", [["ok", "done"], {"now": "ok"}], ids=str)
+    def test_is_one_value_where_it_decides(self, desk: Desk, field: str, picked: object) -> None:
+        mapped, before = desk.under(generic={"default": {field: "picked"}}), desk.waiting
+        mapped.take("generic", {"model": desk.model, "kind": "Recall", "picked": picked})
+        assert (desk.incidents, desk.waiting) == ([], before + 1)
+
+    @pytest.mark.parametrize("expression", ["tier == 'gold' && 'scorer'", "tier == 'bronze'"])
+    def test_is_no_model_where_it_is_only_true_or_false(self, desk: Desk, expression: str) -> None:
+        mapped, before = desk.under(generic={"default": {"model": expression}}), desk.waiting
+        mapped.take("generic", {"kind": "ModelF1Drop", "tier": "bronze"})
+        assert (desk.incidents, desk.waiting) == ([], before + 1)
+
+
 class TestWhereItStands:
     def test_in_json_in_a_text_in_json_in_a_text(self, desk: Desk) -> None:
         inner = {"title": "F1 low", "detail": json.dumps({"model": desk.model})}

@@ -15,6 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mlrunbook.base import tokens
 from mlrunbook.base.edge import Edge, Limits
 from mlrunbook.base.tokens import Scope
 from mlrunbook.domain.errors import Transient
@@ -257,3 +258,28 @@ def test_over_its_rate_a_mail_stays_with_its_sender_and_wrong_tokens_are_sent_aw
     assert [inbox.deliver(content, [to])[:3] for _ in range(2)] == ["250", "451"]
     assert [inbox.deliver(content, [])[:3] for _ in range(3)] == ["550", "550", "421"]
     assert edge.refused.labels("authentication")._value.get() == 3
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"Content-Type: text/plain; charset=x-nobody-knows\r\n\r\nModel: %s\r\n\xff",
+        b"Content-Type: text/plain; charset=idna\r\n\r\nModel: %s\r\n",
+        b"Content-Type: multipart/alternative; boundary=b\r\n\r\n--b\r\nContent-Type: text/plain\r\n\r\n \r\n"
+        b"--b\r\nContent-Type: text/html\r\n\r\n<table><tr><td>Model</td><td>%s</td></tr></table>\r\n--b--\r\n",
+    ],
+    ids=["an unknown charset", "a charset that is none", "words in the HTML part alone"],
+)
+def test_a_mail_is_read_however_its_text_is_written(world: World, keys: Keys, model: str, body: bytes) -> None:
+    to = f"alerts+{keys.token('monitor', Scope.ALERTS)}@ir.example.com"
+    said = Inbox(world).deliver(b"Subject: =?utf-8?B?W0FVU0dFTMOWU1RdIEFVQw==?=\r\nMIME-Version: 1.0\r\n" + body % model.encode(), [to])
+    assert said.startswith("250")
+    assert of_model(world, model)
+
+
+def test_an_answer_is_plain_letters_whatever_a_token_is_called(mailbox: Mailbox, world: World, model: str) -> None:
+    with world.transaction() as conn:
+        token = tokens.create(conn, name="Größe ✉", scopes=[Scope.ALERTS], limits=tokens.Limits(models=("another",)))
+    code, words = send(mailbox, mail(model), f"alerts+{token}@ir.example.com")
+    assert (code, words.isascii()) == (550, True)
+    assert "another" in words

@@ -33,6 +33,11 @@ class TestMail:
             ("[Probe (east)] scorer (HTTP) Down (timeout)", "[Probe (east)] scorer (HTTP) Up (200)"),
             ("DOWN alert: scorer (a.example.com) is DOWN", "UP alert: scorer (a.example.com) is UP"),
             ("[CRITICAL] Issue opened: recall falls", "[CRITICAL] Issue closed: recall falls"),
+            ("OPEN Problem P-12: recall falls", "RESOLVED Problem P-12: recall falls"),
+            ("[Pager] Open: P1: recall falls", "[Pager] Closed: P1: recall falls"),
+            ("recall of scorer - Active", "recall of scorer - Recovered"),
+            ("[WARNING] recall of scorer", "[CLEAR] recall of scorer"),
+            ("Failed: recall check", "Success: recall check"),
         ],
     )
     def test_begins_and_ends_one_alert(self, desk: Desk, begins: str, ends: str) -> None:
@@ -48,6 +53,17 @@ class TestMail:
             "Recovery failed: scorer",
             "Rollout OK -> CRIT",
             "Re: not resolved",
+            "Error rate is up 40 %",
+            "Error Rate is Up 40 % on the Scorer",
+            "Latency (up) on the scorer",
+            "Error rate Up (40 %)",
+            "The topic is closed: the scorer gets no readings",
+            "Follow-up: recall still falls",
+            "Back up: the disk is full",
+            "It is clear that recall fell",
+            "Clear drop: recall of the scorer",
+            "Completed with errors: retraining",
+            "Partially resolved: recall falls",
         ],
     )
     def test_fires_where_an_end_is_only_spoken_of(self, desk: Desk, subject: str) -> None:
@@ -103,13 +119,39 @@ class TestAStatus:
             desk.take("generic", {"model": desk.model, "kind": "Recall", "status": status, "dedup_key": "r"})
         assert (len(desk.incidents), desk.ends) == (1, 1)
 
+    @pytest.mark.parametrize(
+        ("begins", "ends"),
+        [
+            ("FAIL", "SUCCESS"),
+            ("fail", "pass"),
+            ("Errored", "Success"),
+            ("CompletedWithViolations", "Completed"),
+            ("jobs.on_failure", "jobs.on_success"),
+            ("JOB_STATE_FAILED", "JOB_STATE_SUCCEEDED"),
+            ("violated", "OK"),
+            ("major_outage", "operational"),
+            ("Crashed", "Completed"),
+            ("INVESTIGATING", "NO_ACTION_NEEDED"),
+            ("CRITICAL", "CLEAR"),
+            ("in_triage", "cancelled"),
+            ("In Progress", "Done"),
+        ],
+    )
+    def test_of_a_job_or_a_ticket_begins_and_ends_one(self, desk: Desk, begins: str, ends: str) -> None:
+        for status in (begins, ends):
+            desk.take("generic", {"model": desk.model, "kind": "Recall", "status": status, "dedup_key": "r"})
+        assert (len(desk.incidents), desk.ends) == (1, 1)
+
     @pytest.mark.parametrize("status", ["ACKNOWLEDGED", "Acknowledgement", "escalated", "investigating"])
     def test_in_between_goes_on(self, desk: Desk, status: str) -> None:
         for said in ("open", status):
             desk.take("generic", {"model": desk.model, "kind": "Recall", "status": said, "dedup_key": "r"})
         assert (len(desk.incidents), desk.ends) == (1, 0)
 
-    @pytest.mark.parametrize("status", ["recovery failed", "unable to say it is closed", "not recovered", "failing until closed"])
+    @pytest.mark.parametrize(
+        "status",
+        ["recovery failed", "unable to say it is closed", "not recovered", "failing until closed", "up_for_retry", "completed with errors"],
+    )
     def test_that_denies_the_end_is_none(self, desk: Desk, status: str) -> None:
         for said in ("open", status):
             desk.take("generic", {"model": desk.model, "kind": "Recall", "status": said, "dedup_key": "r"})
@@ -176,6 +218,15 @@ class TestAnEvent:
         desk.take("cloudevents", event(type_, model=desk.model), CE)
         assert (desk.incidents, desk.waiting) == ([], before)
 
+    @pytest.mark.parametrize("status", ["ACTIVE", "created", "New", "IN_PROGRESS"])
+    def test_of_a_thing_that_is_made_is_no_alert_for_its_state(self, desk: Desk, status: str) -> None:
+        desk.take("cloudevents", event("com.example.model.created", model=desk.model, status=status), CE)
+        assert desk.incidents == []
+
+    def test_of_a_deployment_that_failed_is_an_alert(self, desk: Desk) -> None:
+        desk.take("cloudevents", event("com.example.service.deployed", model=desk.model, status="FAILED"), CE)
+        assert desk.only.status == "detected"
+
     def test_may_say_its_state_in_capitals(self, desk: Desk) -> None:
         for n, state in enumerate(("OPEN", "CLOSED")):
             desk.take("cloudevents", event("example.problem", n, State=state, model=desk.model), CE)
@@ -187,6 +238,23 @@ def test_an_acknowledgement_without_a_payload_waits_for_nobody(desk: Desk) -> No
     for action, payload in (("trigger", said), ("acknowledge", None), ("resolve", None)):
         desk.take("pagerduty", {"event_action": action, "dedup_key": "k"} | ({"payload": payload} if payload else {}))
     assert (len(desk.incidents), desk.ends, desk.waiting) == (1, 1, before)
+
+
+@pytest.mark.parametrize("key", ["null", "None", "$ALERT_CYCLE_KEY", "undefined", "<no value>"])
+def test_a_placeholder_makes_no_two_alerts_one(desk: Desk, key: str) -> None:
+    for number in ("1", "2"):
+        desk.take("datadog", datadog(desk, alert_id=number, alert_cycle_key=key))
+        desk.take("generic", {"model": desk.model, "kind": f"Recall {number}", "dedup_key": key})
+    desk.take("datadog", datadog(desk, alert_id="1", alert_cycle_key=key, alert_transition="Recovered"))
+    desk.take("generic", {"model": desk.model, "kind": "Recall 2", "dedup_key": key, "status": "resolved"})
+    assert sorted(desk.alert_status) == ["firing", "firing", "resolved", "resolved"]
+
+
+def test_an_alert_that_joins_says_how_it_was_read(desk: Desk) -> None:
+    for number, level in (("1", "warning"), ("2", "page")):
+        desk.take("alertmanager", alertmanager({"alertname": "ModelF1Drop", "model": desk.model, "severity": level}, fingerprint=number))
+    [joined] = [text for text in desk.told if text.startswith("Reported again")]
+    assert "'page'" in joined
 
 
 def test_a_test_of_datadogs_opens_nothing_and_is_kept(desk: Desk) -> None:

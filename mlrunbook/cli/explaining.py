@@ -85,7 +85,7 @@ def explain(form: Format, body: bytes, headers: Mapping[str, str]) -> dict[str, 
 def _no_mapping(name: str, policy: Policy, path: Path | None) -> str:
     """The gateway answers 404 then."""
     where, known = path or BUILT_IN, ", ".join(policy.intake.generic)
-    return f"{where}: intake.generic has no mapping {name[:50]!r}; there are {known}. Ready ones to copy: deployments/receivers/mappings"
+    return f"{where}: intake.generic has no mapping {name[:50]!r}; known: {known}. Ready ones to copy: deployments/receivers/mappings"
 
 
 def _as_data(one: Explained) -> dict[str, Any]:

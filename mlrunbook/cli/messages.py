@@ -32,8 +32,8 @@ def _rows(one: Mapping[str, Any], now: datetime) -> Iterable[tuple[str, str]]:
     proof = f"proven as {one['provenAs']}" if one["provenAs"] else "not proven"
     times = f", {one['times']} times, last {render.clock(one['lastSeenAt'], now)}" if one["times"] > 1 else ""
     yield "From", f"{one['source']}, {one['sender'] or 'mlrunbook itself'} ({proof}); {render.clock(one['receivedAt'], now)}{times}"
-    yield "Identity", one["identity"]
-    for step, because in one["read"].items():
+    read = {**one["read"], "identity": ": ".join(filter(None, (one["identity"], one["read"].get("identity"))))}
+    for step, because in read.items():
         yield step.capitalize(), because
     for title in ("labels", "annotations"):
         if one[title]:

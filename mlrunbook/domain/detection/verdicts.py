@@ -40,5 +40,5 @@ def verdict(alert: NormalisedAlert, policy: Policy, *, now: datetime) -> Verdict
     return Verdict(
         Outcome.OPEN,
         f"opens an incident on {alert.model}, unless one for {family} is open: then it joins that. "
-        "A repeat is counted, and pages again where it got worse",
+        "A repeat is counted; it pages again if it got worse",
     )

@@ -10,7 +10,7 @@ from itertools import pairwise
 _SEPARATORS = re.compile(r"[\W_]+")
 _ARROW = re.compile(r"\s*(?:->|=>|\u2192)\s*")
 _NOT = frozenset({"not", "non", "no", "none", "un"})
-_NO_VALUE = frozenset({"null", "none", "nil", "nan", "undefined", "unknown", "novalue", "notavailable", "na", "true", "false", ""})
+_NO_VALUE = frozenset({"null", "none", "nil", "nan", "undefined", "unknown", "novalue", "notavailable", "na", "true", "false"})
 _TEMPLATE = re.compile(r"\$\{?[A-Z][A-Z0-9_.]*\}?|\{\{.*\}\}|%\w+%|\$\w+\$")
 _HUMP = re.compile(r"(?<=[a-z])(?=[A-Z])")
 _OVER = frozenset({"resolved", "recovered", "recovery", "cleared", "closed"})  # whatever it was before: "ALERT_DEGRADED_RECOVERY"
@@ -33,7 +33,7 @@ def is_placeholder(said: str) -> bool:
     >>> [is_placeholder(one) for one in ("None", "<no value>", "$ALERT_CYCLE_KEY", "{{ model }}", "nonesuch")]
     [True, True, True, True, False]
     """
-    return plain(said) in _NO_VALUE or _TEMPLATE.fullmatch(said.strip()) is not None
+    return plain(said) in _NO_VALUE or (bool(said.strip()) and not plain(said)) or _TEMPLATE.fullmatch(said.strip()) is not None
 
 
 @lru_cache(maxsize=64)

@@ -39,6 +39,9 @@ After = Annotated[int, Query(ge=0, lt=2**63, description="Only messages after th
 Limit = Annotated[int, Query(ge=1, le=100)]
 
 
+STEPS = ("model", "type", "level", "state", "identity")
+
+
 class MessageOut(web.CamelModel):
     """The first message of one alert. The same alert again is counted."""
 
@@ -77,7 +80,7 @@ class MessageOut(web.CamelModel):
             received_at=row["received_at"],
             last_seen_at=row["last_seen_at"],
             times=row["count"],
-            read=_fields(_named(body.get(READ))),
+            read=_fields(_in_order(_named(body.get(READ)))),
             labels=_fields(labels),
             annotations=_fields(annotations),
             left_out=sum(max(0, len(one) - MAX_FIELDS) for one in (labels, annotations)),
@@ -141,6 +144,11 @@ def _message(kept: Any) -> str | None:
 
 def _named(value: Any) -> Mapping[str, Any]:
     return value if isinstance(value, Mapping) else {}
+
+
+def _in_order(read: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The steps as they are taken; the database keeps no order."""
+    return {step: read[step] for step in sorted(read, key=lambda step: STEPS.index(step) if step in STEPS else len(STEPS))}
 
 
 def _fields(said: Mapping[str, Any]) -> dict[str, str]:

@@ -25,7 +25,7 @@ DECIDING = (*NAMING, "status")  # of the others an alert can do without
 def read(mapping: str, received: Received) -> list[Reading]:
     fields, payload = received.policy.generic.get(mapping), received.payload
     if fields is None:
-        return nothing_of(received, f"intake.generic has no mapping named {mapping!r}; there are {', '.join(received.policy.generic)}")
+        return nothing_of(received, f"intake.generic has no mapping named {mapping!r}; known: {', '.join(received.policy.generic)}")
     if asked := sns.handshake(payload, received.policy):
         return nothing_of(received, asked)
     if not isinstance(payload, dict | list):

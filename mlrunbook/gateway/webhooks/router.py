@@ -166,7 +166,7 @@ def router(world: World, form: Format) -> APIRouter:
             """Take in one message that is read by the mapping of this name in `intake.generic` of the policy."""
             if name not in world.policy.intake.generic:
                 known = ", ".join(world.policy.intake.generic)
-                raise HTTPException(404, f"intake.generic of the policy has no mapping {name[:50]!r}; there are {known}")
+                raise HTTPException(404, f"intake.generic of the policy has no mapping {name[:50]!r}; known: {known}")
             return await taken_in(world, generic.format_of(name), request, body, sender)
 
     if form.is_paced:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from itertools import combinations
 from typing import TYPE_CHECKING
 
+from mlrunbook.domain.evaluation.drift import ks_distance
 from mlrunbook.domain.investigation.inputs.stretch import FORGIVEN, LEAST_ROWS, Stretch, best_stretch
 
 if TYPE_CHECKING:
@@ -111,8 +112,20 @@ def _swapped(names: Sequence[str], before: Mapping[str, Floats], now: Mapping[st
         gain = np.where(may_be, _gain(np.log(joint), edges, now[a], now[b]), -FORGIVEN)
         stretch, usual = best_stretch(gain), best_stretch(_gain(np.log(joint), edges, before[a], before[b]))
         if stretch.is_beyond(usual) and gain[stretch.start : stretch.end].mean() >= 2 * LEAST_PER_COLUMN:
-            found.append(MixedUp(stretch, {a: b, b: a}))
+            part = slice(stretch.start, stretch.end)
+            if _distance(before, b, now[a][part]) + _distance(before, a, now[b][part]) < sum(
+                _distance(before, n, now[n][part]) for n in (a, b)
+            ):
+                found.append(MixedUp(stretch, {a: b, b: a}))
     return found
+
+
+def _distance(before: Mapping[str, Floats], name: str, values: Floats) -> float:
+    """KS distance to what the column held."""
+    import numpy as np
+
+    old, new = (np.sort(v[np.isfinite(v)]) for v in (before[name], values))
+    return ks_distance(old, new) if len(new) else 1.0
 
 
 def _gain(told: Floats, edges: Floats, a: Floats, b: Floats) -> Floats:

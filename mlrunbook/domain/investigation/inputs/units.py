@@ -26,7 +26,7 @@ LEAST_PER_ROW = 1.0  # nats: values that are barely likelier in the other unit a
 # In KS distance. Of any unit but a decimal one the shape must fit as well, to what chance adds to the distance of so many rows.
 FITS, DIFFERS = 0.12, 0.45
 NEARER = 0.03  # a tenth is likelier than 0.102, from newtons to kilograms-force
-NEAR, STEP = 60, 0.6  # rows on both sides of the beginning; of the whole way between what was and what is
+NEAR, STEP = 60, 0.4  # rows on both sides of the beginning; of the whole way between what was and what is
 WITHIN = 0.95  # of the rows, converted back, inside what was ever seen
 
 

@@ -15,6 +15,7 @@ from datetime import UTC, date, datetime
 from typing import Any, TypeGuard, TypeVar
 
 from mlrunbook.domain.errors import Refused, RunbookError
+from mlrunbook.domain.observed import truth
 
 T = TypeVar("T")
 log = logging.getLogger(__name__)
@@ -136,10 +137,10 @@ class Fields:
         return self.id(name) if self._given.get(name) is not None else None
 
     def flag(self, name: str) -> bool:
-        value = self._given.get(name)
-        if not isinstance(value, bool) and not (_is_whole(value) and value in (0, 1)):  # how outcomes are often kept
-            raise self.misread(name, "true or false")
-        return bool(value)
+        try:
+            return truth(self._given.get(name), name)  # outcomes are often kept as 1 and 0, data frames make 1.0 of them
+        except ValueError:
+            raise self.misread(name, "true or false") from None
 
     def count(self, name: str, most: int = MOST) -> int:
         value = self._given.get(name)

@@ -6,6 +6,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import StrEnum
+from math import nan
 from typing import Any
 
 
@@ -129,6 +130,32 @@ class Change:
     detail: Mapping[str, Any] = field(default_factory=dict)
 
 
+def truth(value: Any, name: str) -> bool:
+    """What says true or false, however it is written: true, 1, 1.0, "true", "0". ValueError, by its name, for anything else: "false" taken
+    for true because it is a text would be wrong without a sound."""
+    if isinstance(value, bool):
+        return value
+    said = value.strip().lower() if isinstance(value, str) else value
+    try:
+        return _TRUTHS[said]
+    except (KeyError, TypeError):
+        raise ValueError(f"{name} must be true or false, not {value!r}") from None
+
+
+_TRUTHS: Mapping[Any, bool] = {1: True, 0: False, "1": True, "0": False, "1.0": True, "0.0": False, "true": True, "false": False}
+
+
+def probability(value: Any, name: str) -> float:
+    """A number from 0 to 1, also as text; ValueError, by its name, for anything else."""
+    try:
+        number = float(value) if not isinstance(value, bool) else nan
+    except (TypeError, ValueError, OverflowError):
+        number = nan
+    if not 0 <= number <= 1:
+        raise ValueError(f"{name} must be a number from 0 to 1, not {str(value)[:100]!r}")
+    return number
+
+
 @dataclass(frozen=True)
 class Prediction:
     """One row of the prediction log. `outcome` is None until the ground truth arrives."""
@@ -146,6 +173,17 @@ class Prediction:
     outcome: bool | None = None
     shadow_version: str | None = None  # the version in staging scored the same request, and nobody acted on it
     shadow_score: float | None = None
+
+    def __post_init__(self) -> None:
+        """Whoever makes a row of what came from outside need not know in which form it did: what can be read is, the rest is refused."""
+        for name in ("label", "outcome"):
+            value = getattr(self, name)
+            if type(value) is not bool and value is not None:
+                object.__setattr__(self, name, truth(value, name))
+        for name in ("score", "threshold", "shadow_score"):
+            value = getattr(self, name)
+            if value is not None and not (type(value) is float and 0 <= value <= 1):
+                object.__setattr__(self, name, probability(value, name))
 
 
 @dataclass(frozen=True)

@@ -32,7 +32,7 @@ Series = dict[str, float]
 # A model that does well: 1,000 outcomes now, 10,000 in the baseline, precision, recall and F1 .8.
 WELL: Series = {
     f'model_window_flagged_ratio{{{V}}}': 0.1,
-    f'model_window_null_ratio{{{V}}}': 0.0,
+    f'model_window_null_rise_ratio{{{V}}}': 0.0,
     f'model_window_latency_p95_seconds{{{V}}}': 0.04,
     f'model_window_error_ratio{{{V}}}': 0.0,
     f'model_features_drifted{{{M}}}': 0,
@@ -72,7 +72,7 @@ CASES: dict[str, tuple[Series, Series]] = {
     "ModelF1Drop:warning": (f1(710), f1(730)),
     "ModelPrecisionDrop:warning": (outcomes(800, 400, 200), outcomes(800, 370, 200)),
     "ModelRecallDrop:warning": (outcomes(670, 100, 330), outcomes(690, 100, 310)),
-    "FeatureNullRateHigh:warning": ({f'model_window_null_ratio{{{V}}}': 0.051}, {f'model_window_null_ratio{{{V}}}': 0.05}),
+    "FeatureNullRateHigh:warning": ({f'model_window_null_rise_ratio{{{V}}}': 0.051}, {f'model_window_null_rise_ratio{{{V}}}': 0.05}),
     "FeatureDrift:warning": ({f'model_features_drifted{{{M}}}': 1}, {f'model_features_drifted{{{M}}}': 0}),
     "InferenceLatencyHigh:warning": (
         {f'model_window_latency_p95_seconds{{{V}}}': 2.1},

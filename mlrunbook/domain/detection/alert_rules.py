@@ -238,8 +238,11 @@ def _flagged(seen: Seen) -> Measured | None:
 
 
 def _null_rate(seen: Seen) -> Measured | None:
-    rate = seen.metrics.current.null_rate if seen.metrics else None
-    return None if rate is None else Measured(rate, f"{rate:.1%} of a feature of {seen.model} is null")
+    rise = seen.metrics.null_rise if seen.metrics else None
+    if rise is None or seen.metrics is None:
+        return None
+    rate = seen.metrics.current.null_rate or 0.0
+    return Measured(rise, f"{rate:.1%} of a feature of {seen.model} is null, {rise:.1%} more than in the baseline")
 
 
 def _latency_s(seen: Seen) -> Measured | None:
@@ -379,7 +382,7 @@ RULES: tuple[Rule, ...] = (
     ),
     Rule(
         "FeatureNullRateHigh", Level.WARNING, "Feature null rate", _null_rate,
-        limit=lambda p: p.null_rate_warning, least=Least.PREDICTIONS, window=WINDOW,
+        limit=lambda p: p.null_rate_warning, least=Least.PREDICTIONS, window=BOTH_WINDOWS,
     ),
     Rule(
         "FeatureDrift", Level.WARNING, "Feature drift detected", _drift,

@@ -35,7 +35,7 @@ def signals(metrics: ModelMetrics | None, status: ServingStatus | None, policy: 
     if metrics is not None:
         yield from _of_dangerous_predictions(metrics, policy)
         yield from _of_performance(metrics, policy)
-        yield from _of_service_level(metrics.current, policy)
+        yield from _of_service_level(metrics, policy)
         yield from _of_rewritten_outcomes(metrics, policy)
 
 
@@ -128,7 +128,8 @@ def _of_rewritten_outcomes(metrics: ModelMetrics, policy: SeverityPolicy) -> Ite
         yield Signal(first.severity, kind, reason, by_outcomes=True)
 
 
-def _of_service_level(now: WindowMetrics, policy: SeverityPolicy) -> Iterator[Signal]:
+def _of_service_level(metrics: ModelMetrics, policy: SeverityPolicy) -> Iterator[Signal]:
+    now = metrics.current
     enough = _enough_predictions(now, policy)
     if enough and now.latency_p95_ms is not None and now.latency_p95_ms > policy.latency_p95_ms:
         reason = f"95 % of predictions took up to {now.latency_p95_ms:.0f} ms, over the SLA of {policy.latency_p95_ms:.0f} ms: medium"
@@ -137,8 +138,8 @@ def _of_service_level(now: WindowMetrics, policy: SeverityPolicy) -> Iterator[Si
         severity = Severity.CRITICAL if now.error_rate >= policy.outage_error_rate else Severity.MEDIUM
         reason = f"{percent(now.error_rate)} of requests failed, over {percent(policy.error_rate)}: {severity}"
         yield Signal(severity, IncidentType.INFRASTRUCTURE, reason)
-    if enough and now.null_rate is not None and now.null_rate > policy.null_rate:
-        reason = f"{percent(now.null_rate)} of a feature's values are missing, over {percent(policy.null_rate)}: low"
+    if enough and (rise := metrics.null_rise) is not None and rise > policy.null_rate:
+        reason = f"{percent(now.null_rate or 0)} of a feature's values are missing, {percent(rise)} more than in the baseline: low"
         yield Signal(Severity.LOW, IncidentType.PERFORMANCE_DEGRADATION, reason)
 
 

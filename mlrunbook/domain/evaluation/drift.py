@@ -1,7 +1,8 @@
 """Did the inputs move? Schema, nulls, unseen categories, then Kolmogorov-Smirnov and chi-square; one false discovery rate over all.
 
 `Reference.of(columns)` sorts each column once; `reference.compare(recent)` may be called many times. A column is a sequence, or a numpy
-array, with a value a row: numbers, or anything else as a category. Nulls are None and NaN; infinite numbers count as null.
+array, with a value a row: numbers, or anything else as a category. Nulls are None and NaN; infinite numbers count as null. What says the
+same is the same: true, 1, 1.0, "1" and "True" are one value, whoever writes the log.
 
 Rows that resemble each other are not independent, and every test here assumes they are. So n rows count as n / design effect
 (`effective_rows`), which is what thinning would leave, without throwing rows away. It is measured on the reference alone: a step in the
@@ -10,6 +11,9 @@ middle of the recent rows would look like dependence, and hide itself.
 
 from __future__ import annotations
 
+import math
+import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
@@ -30,6 +34,7 @@ if TYPE_CHECKING:
 Columns = Mapping[str, Any]  # by name: a sequence or numpy array with a value a row
 Keys = Sequence[Any] | None
 
+MOST_CODES = 20
 LEAST_EXPECTED = 5.0  # in a cell of the chi-square table (Cochran 1954); rarer categories are judged together
 
 
@@ -158,8 +163,9 @@ def _compare(old: _Column | None, new: _Column | None, policy: DriftPolicy, clus
         return _Compared({}, schema="it is gone")
     if new.n < policy.min_values or old.n < policy.min_values:
         return _Compared({}, independent=float(min(new.n, old.n)))
-    if not new.is_empty and new.numeric != old.numeric:
-        was, now = ("numbers", "text") if old.numeric else ("text", "numbers")
+    by_category = bool(old.counts and new.counts)
+    if not new.is_empty and not by_category and not (old.is_countable and new.is_countable):
+        was, now = ("text", "numbers") if old.counts else ("numbers", "text")
         return _Compared({}, schema=f"it held {was} and now holds {now}")
     seen = _Compared({})
     if new.nulls:
@@ -170,10 +176,10 @@ def _compare(old: _Column | None, new: _Column | None, policy: DriftPolicy, clus
     if min(n_old, n_new) < policy.min_independent:
         seen.independent = min(n_old, n_new)
         return seen
-    if old.numeric:
-        _moved(seen, old, new, n_old, n_new, policy)
-    else:
+    if by_category:
         _mixed(seen, old, new, n_old, n_new, policy)
+    else:
+        _moved(seen, old, new, n_old, n_new, policy)
     return seen
 
 
@@ -278,12 +284,12 @@ def _seconds(times: Any) -> Floats | None:
 
 @dataclass(frozen=True)
 class _Column:
-    """What is kept of a column: its known values sorted, or counted by category. `tau`: how many neighbours count as one; `rho`: how much
-    rows of one entity resemble each other."""
+    """What is kept of a column: its known values sorted where they are numbers, counted where they are categories; both where they can be
+    read as either (booleans, numbers written as text). `tau`: how many neighbours count as one; `rho`: how much rows of one entity
+    resemble each other."""
 
     n: int
     known: int
-    numeric: bool
     ordered: Floats | None = None
     counts: Mapping[str, int] = field(default_factory=dict)
     tau: float = 1.0
@@ -295,20 +301,21 @@ class _Column:
         """`measured`: how much rows resemble each other, too, as a reference needs it."""
         import numpy as np
 
-        numbers = _numbers(values)
+        numbers, is_either = _numbers(values)
         raw: Any
         if numbers is not None:
             raw = numbers if rows.order is None else numbers[rows.order]
             mask = np.isfinite(raw)
             known = raw if mask.all() else raw[mask]
-            column = cls(len(raw), len(known), True, ordered=np.sort(known))
+            counts = Counter(name for v in values if (name := _name(v)) is not None) if is_either else {}
+            column = cls(len(raw), len(known), ordered=np.sort(known), counts=counts)
         else:
             codes, names = _categories(values)
             raw = codes if rows.order is None else codes[rows.order]
             mask = raw >= 0
             known = raw if mask.all() else raw[mask]
             tally = np.bincount(known, minlength=len(names))
-            column = cls(len(raw), len(known), False, counts=dict(zip(names, map(int, tally), strict=True)))
+            column = cls(len(raw), len(known), counts=dict(zip(names, map(int, tally), strict=True)))
         if not measured or len(known) < 2 or known.min() == known.max():
             return column
         alike: Alike
@@ -332,6 +339,11 @@ class _Column:
     def is_empty(self) -> bool:
         return self.known == 0
 
+    @property
+    def is_countable(self) -> bool:
+        """Numbers, or a few of them however they are written: codes and truth values. Many that are written as text are another type."""
+        return self.ordered is not None and len(self.counts) <= MOST_CODES
+
     def design_effect(self, cluster: float) -> float:
         """Rows that count as one. In a cluster of m rows with likeness rho 1 + (m-1) rho, and never more than in an endless series."""
         return max(self.tau, min(1 + (max(cluster, 1.0) - 1) * self.rho, (1 + self.rho) / (1 - self.rho)))
@@ -344,29 +356,80 @@ def _ranks(ordered: Floats, raw: Any, mask: Any) -> Floats:
     return np.where(mask, np.searchsorted(ordered, raw), 0).astype(np.float64)
 
 
-def _numbers(values: Any) -> Floats | None:
-    """The column as float64; None when it holds categories. What is no number counts as null, unless it is most of the column."""
+def _numbers(values: Any) -> tuple[Floats | None, bool]:
+    """The column as float64, and whether it may be read as categories too; None when it holds nothing but categories. What is no number
+    counts as null, unless it is most of the column."""
     import numpy as np
 
     if isinstance(values, np.ndarray) and values.dtype.kind in "fiu":
-        return values.astype(np.float64, copy=False)
+        return values.astype(np.float64, copy=False), False
     kinds = set(map(type, values))
-    plain = {k for k in kinds if issubclass(k, (float, int, np.floating, np.integer)) and k is not bool}
+    truths = {k for k in kinds if issubclass(k, (bool, np.bool_))}
+    plain = {k for k in kinds if issubclass(k, (float, int, np.floating, np.integer))} - truths
     if kinds <= plain | {type(None)}:
-        return np.array(values, dtype=np.float64) if plain else np.full(len(values), np.nan)
-    if not plain:
+        return (_floats(values) if plain else np.full(len(values), np.nan)), False
+    numbers = _floats(values)
+    others = sum(number != number and not _is_null(v) for v, number in zip(values, numbers.tolist(), strict=True))
+    if plain:
+        return (numbers if np.isfinite(numbers).sum() > others else None), False
+    return (numbers, True) if not others else (None, False)
+
+
+def _floats(values: Any) -> Floats:
+    import numpy as np
+
+    try:
+        return np.array(values, dtype=np.float64)  # quick, and right for numbers and None alone
+    except (TypeError, ValueError, OverflowError):
+        return np.array([number_of(v) for v in values], dtype=np.float64)
+
+
+_NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?")
+
+
+def number_of(value: Any) -> float:
+    """What a value says as a number, however it is written; NaN where it says none, or one that is not finite."""
+    if isinstance(value, str):
+        text = value.strip()
+        if (truth := truth_of(text)) is not None:
+            return float(truth)
+        if not _NUMBER.fullmatch(text):
+            return math.nan
+        value = text
+    try:
+        number = float(value)
+    except (TypeError, ValueError, OverflowError):
+        return math.nan
+    return number if math.isfinite(number) else math.nan
+
+
+def truth_of(text: str) -> bool | None:
+    return {"true": True, "false": False}.get(text.lower())
+
+
+def _is_null(value: Any) -> bool:
+    return value is None or bool(value != value)
+
+
+def _name(value: Any) -> str | None:
+    """The category of one value: one name for all ways to write it. Ids with leading zeros are left as they are."""
+    if type(value) is str and not value[:1].isdigit() and value[:1] not in "+-.tTfF":
+        return value  # most are plain words
+    if _is_null(value):
         return None
-    numbers = np.array([v if type(v) in plain else np.nan for v in values], dtype=np.float64)
-    others = sum(type(v) not in plain and v is not None for v in values)
-    return numbers if np.isfinite(numbers).sum() > others else None
+    text = str(value).strip()
+    number = number_of(value)
+    if number != number or (isinstance(value, str) and re.match(r"[-+]?0\d", text)):
+        return text
+    return str(int(number)) if number.is_integer() and abs(number) < 2**53 else text
 
 
 def _categories(values: Any) -> tuple[Ints, tuple[str, ...]]:
     import numpy as np
 
     listed = values.tolist() if isinstance(values, np.ndarray) else list(values)
-    if set(map(type, listed)) != {str}:
-        listed = [None if v is None or v != v else str(v) for v in listed]
-    names = [name for name in dict.fromkeys(listed) if name is not None]
+    named = {v: _name(v) for v in set(listed)} if set(map(type, listed)) <= {str, type(None)} else None
+    said = [named[v] for v in listed] if named is not None else [_name(v) for v in listed]
+    names = [name for name in dict.fromkeys(said) if name is not None]
     index: dict[str | None, int] = {name: i for i, name in enumerate(names)} | {None: -1}
-    return np.fromiter(map(index.__getitem__, listed), np.int64, len(listed)), tuple(names)
+    return np.fromiter(map(index.__getitem__, said), np.int64, len(said)), tuple(names)

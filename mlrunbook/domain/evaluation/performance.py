@@ -102,6 +102,13 @@ class ModelMetrics:
     baseline: WindowMetrics
     rewritten_lately: Rewritten | None = None
 
+    @property
+    def null_rise(self) -> float | None:
+        """How much emptier the worst feature is than that of the baseline: one that was always a third empty is no trouble. None: not
+        known."""
+        now = self.current.null_rate
+        return None if now is None else max(now - (self.baseline.null_rate or 0.0), 0.0)
+
 
 class Evidence(StrEnum):
     """What the counts say about a suspected drop."""

@@ -17,6 +17,7 @@ from mlrunbook.domain.policy.judging import F1, DropPolicy
 from mlrunbook.domain.policy.policy import Retraining
 
 BINS = 10
+TRAINING_DATA = "training data"
 FAST_ENOUGH_MS = 10.0  # under this one row's latency is noise to a server that answers in seconds
 
 
@@ -122,8 +123,11 @@ def validate(
     threshold: float,
     policy: Retraining,
     drops: DropPolicy,
+    training: Check | None = None,
 ) -> CandidateVerdict:
     """May `candidate` take over from `champion`? On the rows of `replayed` that its training never saw, at the serving `threshold`.
+
+    `training`: whether the rows that it learned are fit to learn from; None: not looked at.
 
     Promote: no check fails and its F1 is higher beyond chance. Do not promote: a check fails, or it is no better. Not enough evidence:
     too few known failures, or the better F1 can be chance.
@@ -152,6 +156,7 @@ def validate(
         _schema(champion, candidate),
         _size(own, policy),
         _latency(own, theirs, policy),
+        *([training] if training else []),
     )
     span = f"on {len(rows)} requests after {candidate.trained_to:%Y-%m-%d %H:%M:%S} UTC"
     decision, sentence = _decided(candidate.version, pair, checks, f"{words}, {span}", span, policy)
@@ -168,7 +173,7 @@ def _cannot_score(version: str, own: VersionReplay | None, rows: Sequence[Predic
 def _decided(version: str, pair: Paired, checks: Sequence[Check], words: str, span: str, policy: Retraining) -> tuple[Decision, str]:
     failed = [c for c in checks if c.passed is False and c.name != "f1"]
     if pair.second.positives < policy.min_positives:
-        if hard := [c for c in failed if c.name in ("schema", "size")]:  # these need no failures to be known
+        if hard := [c for c in failed if c.name in ("schema", "size", TRAINING_DATA)]:  # these need no failures to be known
             return Decision.DO_NOT_PROMOTE, "; ".join(c.sentence for c in hard)
         short = f"only {pair.second.positives} known failures {span}, {policy.min_positives} needed"
         return Decision.NOT_ENOUGH_EVIDENCE, f"{short}: wait for outcomes, or hold out more"

@@ -10,13 +10,15 @@ from functools import cached_property
 
 from mlrunbook.domain.evaluation.fairness import Fairness, judge_groups
 from mlrunbook.domain.evaluation.outcomes import OutcomeFeed, judge_feed
-from mlrunbook.domain.evaluation.performance import Confusion, Evidence, ModelMetrics, Verdict, grade_metrics
+from mlrunbook.domain.evaluation.performance import Confusion, Evidence, ModelMetrics, Verdict, grade_drop, grade_metrics, relative_drop
 from mlrunbook.domain.evaluation.probing import Probing
 from mlrunbook.domain.evaluation.rewritten import RewriteVerdict, judge_rewrites
 from mlrunbook.domain.evaluation.rollback_target import TargetChoice
 from mlrunbook.domain.evaluation.segments import judge_asset_types
 from mlrunbook.domain.evaluation.threshold import Replay, best_recovery, replay
 from mlrunbook.domain.investigation.feature_store import FeatureVerdict
+from mlrunbook.domain.investigation.inputs.faults import NOTHING_BROKEN, BrokenInputs
+from mlrunbook.domain.investigation.logged_threshold import SAME, LoggedThreshold, logged_threshold
 from mlrunbook.domain.investigation.rollouts import NO_HISTORY, RolloutVerdict
 from mlrunbook.domain.investigation.serving_health import Seen, trouble_of
 from mlrunbook.domain.investigation.upstream import Course
@@ -25,15 +27,19 @@ from mlrunbook.domain.policy.policy import Policy
 from mlrunbook.domain.tally import all_binary, as_binary
 
 WEEK, DAY = timedelta(days=7), timedelta(hours=24)
+HOLDS = 0.10  # relative: how far F1 of the other asset types may be below its baseline where the fall is not theirs
 LEAST_OF_A_TYPE = 20  # predictions of an unknown asset type: fewer may be a typing error upstream
 
 
 @dataclass(frozen=True)
 class ThresholdChange:
+    """`logged`: nobody reported it, the prediction log shows it; that sentence."""
+
     before: float
     after: float
     at: datetime
     author: str
+    logged: str = ""
 
 
 @dataclass(frozen=True)
@@ -55,6 +61,8 @@ class DiagnosisFacts:
     unseen_types: Mapping[str, float] | None = None  # share of recent predictions by asset type the version never saw; None: not known
     courses: Mapping[str, Course] = field(default_factory=dict)  # how each numeric feature came from the baseline to now
     probing: Probing | None = None  # None: the prediction log was not read
+    inputs: BrokenInputs = NOTHING_BROKEN  # what is wrong with the features, by what the rows logged
+    threshold_logged: LoggedThreshold | None = None  # a change of the threshold that the rows show
     rollout: RolloutVerdict = NO_HISTORY
     missed: str = ""  # the critical failure that was missed, in a sentence
     dangerous: bool = False
@@ -69,7 +77,11 @@ class DiagnosisFacts:
 
     @property
     def threshold_change(self) -> ThresholdChange | None:
-        return last_threshold_change(self.changes or (), self.detected_at)
+        """As it was reported; or as the rows show it, where that is another one."""
+        reported, seen = last_threshold_change(self.changes or (), self.detected_at), self.threshold_logged
+        if seen is None or (reported and abs(reported.after - seen.after) <= SAME):
+            return reported
+        return ThresholdChange(seen.before, seen.after, seen.at, "nobody who is noted", seen.sentence)
 
     @property
     def deployment(self) -> Change | None:
@@ -94,18 +106,34 @@ class DiagnosisFacts:
 
     @cached_property
     def fallen_types(self) -> Mapping[str, str]:
-        """The asset types whose performance fell while that of all together did not, and the sentence that says so.
+        """The asset types whose performance fell while that of all the others did not, and the sentence that says so.
 
-        One that is too rare to be proven fallen by itself may be proven to have fallen behind another.
+        They may have pulled down the figure of all together. One that is too rare to be proven fallen by itself may be proven to have
+        fallen behind another.
         """
         metrics = self.metrics
-        if metrics is None or (self.verdict and self.verdict.is_real):
+        if metrics is None:
             return {}
         judged = judge_asset_types(metrics, self.policy.severity.drops)
-        if judged.fallen or not metrics.baseline.by_asset_type:
-            return {segment.name: f"asset type {segment.sentence}" for segment in judged.fallen}
+        fallen = {segment.name: f"asset type {segment.sentence}" for segment in judged.fallen}
+        if self.verdict and self.verdict.is_real:
+            return fallen if fallen and self._others_hold(fallen) else {}
+        if fallen or not metrics.baseline.by_asset_type:
+            return fallen
         groups = judge_groups(all_binary(metrics.current.by_asset_type), self.policy.fairness, all_binary(metrics.baseline.by_asset_type))
         return {groups.gap.worse: groups.sentence} if groups.verdict is Fairness.UNFAIR and groups.gap else {}
+
+    def _others_hold(self, fallen: Collection[str]) -> bool:
+        """Whether the other asset types together are as good as they were: then the fall of all is that of these."""
+        metrics, drops = self.metrics, self.policy.severity.drops
+        if metrics is None:
+            return False
+        before, now = all_binary(metrics.baseline.by_asset_type), all_binary(metrics.current.by_asset_type)
+        was = sum((c for name, c in before.items() if name not in fallen and name in now), Confusion())
+        is_ = sum((c for name, c in now.items() if name not in fallen), Confusion())
+        if min(was.positives, is_.positives) < drops.min_positives:
+            return False
+        return not grade_drop(was, is_, drops).is_real and (relative_drop(was.f1, is_.f1) or 0.0) <= HOLDS
 
     @property
     def deployed_in_a_day(self) -> str | None:
@@ -207,11 +235,15 @@ class Versions:
 
 @dataclass(frozen=True)
 class Log:
-    """What the prediction log holds: rows whose outcome is known, the course of each feature, signs of probing (None: not readable)."""
+    """What the prediction log holds: rows whose outcome is known, the course of each feature, signs of probing (None: not readable), what
+    is wrong with the features; `rows` and `reference` are those of now and a sample of the baseline's."""
 
     labelled: Sequence[Prediction]
     courses: Mapping[str, Course] = field(default_factory=dict)
     probing: Probing | None = None
+    inputs: BrokenInputs = NOTHING_BROKEN
+    rows: Sequence[Prediction] = ()
+    reference: Sequence[Prediction] = ()
 
 
 def gather(
@@ -238,6 +270,8 @@ def gather(
         unseen_types=unseen_types([p.asset_type for p in log.labelled], versions.trained_types),
         courses=log.courses,
         probing=log.probing,
+        inputs=log.inputs,
+        threshold_logged=logged_threshold(log.reference, [*log.rows, *log.labelled], version=version, until=about.detected_at),
         rollout=changed.rollout,
         missed=about.missed,
         dangerous=about.dangerous,

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
+from math import isfinite
 from typing import Any
 
 from mlrunbook.domain.evaluation.outcomes import span
@@ -80,6 +81,7 @@ CHECKLIST: tuple[ChecklistItem, ...] = tuple(
     for key, title in items.items()
 )
 KEYS = frozenset(item.key for item in CHECKLIST)
+AHEAD = timedelta(minutes=5)  # no two clocks differ by more
 UNEXPECTED = "unexpected"  # in the value of a finding: the kind of the error that stopped its check
 
 
@@ -239,20 +241,35 @@ def feature_distributions(
     return finding(key, source, verdict.drifted, verdict.as_dict(), verdict.sentence)
 
 
-def missing_features(recent: Sequence[Prediction] | Missing, *, limit: float = 0.05, min_rows: int = 20) -> Finding:
-    """The share of nulls a feature; suspect over 5 % ("Automated Alerts")."""
+def missing_features(
+    recent: Sequence[Prediction] | Missing,
+    reference: Sequence[Prediction] | Missing = (),
+    *,
+    limit: float = 0.05,
+    min_rows: int = 20,
+) -> Finding:
+    """The share of nulls a feature, infinite numbers among them; suspect over 5 % ("Automated Alerts"), and that much more than in the
+    `reference`: what was always missing in a third of the rows is no trouble. Without enough rows of it the share alone counts."""
     key, source = "data_quality.missing_features", "prediction log"
     if isinstance(recent, Missing):
         return unknown(key, source, recent)
     if len(recent) < min_rows:
         return finding(key, source, None, {}, f"only {len(recent)} recent predictions, {min_rows} needed")
-    columns = feature_columns(recent)
-    shares = {name: sum(_is_null(v) for v in values) / len(recent) for name, values in columns.items()}
-    bad = sorted((name for name, share in shares.items() if share > limit), key=lambda name: -shares[name])
-    listed = ", ".join(f"{name} {percent(shares[name])}" for name in bad)
+    before = {} if isinstance(reference, Missing) or len(reference) < min_rows else _null_shares(reference)
+    shares = _null_shares(recent)
+    bad = sorted((n for n, share in shares.items() if share > limit and share - before.get(n, 0.0) > limit), key=lambda n: -shares[n])
+    was = {name: f", {percent(before[name])} in the baseline" if name in before else "" for name in shares}
     if bad:
+        listed = ", ".join(f"{name} {percent(shares[name])}{was[name]}" for name in bad)
         return finding(key, source, True, shares, f"missing values over {percent(limit)}: {listed}")
+    usual = ", ".join(f"{name} {percent(share)}{was[name]}" for name, share in shares.items() if share > limit)
+    if usual:
+        return finding(key, source, False, shares, f"missing values as in the baseline: {usual}")
     return finding(key, source, False, shares, f"no feature has over {percent(limit)} missing values in {len(recent)} predictions")
+
+
+def _null_shares(rows: Sequence[Prediction]) -> dict[str, float]:
+    return {name: sum(_is_null(v) for v in values) / len(rows) for name, values in feature_columns(rows).items()}
 
 
 def data_freshness(recent: Sequence[Prediction] | Missing, now: datetime, *, limit: timedelta = timedelta(hours=1)) -> Finding:
@@ -263,6 +280,9 @@ def data_freshness(recent: Sequence[Prediction] | Missing, now: datetime, *, lim
     if not recent:
         return finding(key, source, None, None, "the prediction log is empty: no data to date")
     age = now - max(p.at for p in recent)
+    if age < -AHEAD:
+        ahead = f"the newest prediction is dated {ago(-age)} in the future: whoever logs it has another time zone, or a clock that is wrong"
+        return finding(key, source, True, {"age_s": round(age.total_seconds(), 1)}, ahead)
     return finding(key, source, age > limit, {"age_s": round(age.total_seconds(), 1)}, f"the newest prediction is {ago(age)} old")
 
 
@@ -415,7 +435,7 @@ def _by_asset_type(predictions: Sequence[Prediction]) -> dict[str, Confusion]:
 
 
 def _is_null(value: Any) -> bool:
-    return value is None or value != value  # NaN is the only value unequal to itself
+    return value is None or (isinstance(value, float) and not isfinite(value))
 
 
 def ago(age: timedelta) -> str:

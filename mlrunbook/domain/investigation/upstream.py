@@ -21,6 +21,7 @@ BLOCKS = 20  # the course of a feature is looked at in so many means
 LEAST_A_BLOCK = 10
 # A step crosses two neighbouring blocks at most, however it falls; a steady rise crosses a tenth of its way in two of twenty.
 STEP_SHARE = 0.6
+FAR_AHEAD = 3.0  # other features of a live fleet move a little by themselves
 LEAST_FAILURES = 30
 # In KS or Jensen-Shannon distance. Below it the share of rows beyond any value changed by less than a tenth, which explains no fall of F1
 # by a tenth; a fleet of machines that wear moves that much by itself from hour to hour.
@@ -84,21 +85,22 @@ def courses(reference: Sequence[Prediction], recent: Sequence[Prediction]) -> di
 def judge_upstream(moved: Sequence[str], seen: Mapping[str, Course], before: Confusion, now: Confusion) -> Upstream:
     """Tell a broken sensor from a changed fleet. `moved` names the features that drifted, `seen` how; the counts hold the outcomes.
 
-    A sensor is broken when one feature alone moved, at once, and machines fail as often as before: a change of the machines themselves
-    would show in another reading or in the outcomes.
+    A sensor is broken when one feature moved, at once, and no other nearly as far, and machines fail as often as before: a change of the
+    machines themselves would show in another reading or in the outcomes.
     """
     if not moved:
         return Upstream(None, "no feature is known to have moved")
     names = ", ".join(moved)
-    if len(moved) > 1:
+    name = _far_ahead(moved, seen)
+    if name is None:
         return Upstream(False, f"{names} moved together: the fleet is another one than the model learned")
-    course = seen.get(moved[0])
+    course = seen.get(name)
     if course is None:
         return Upstream(None, f"{names} moved alone, and whether at once or slowly is not known")
-    size = f"{names} moved by {course.shift:+.1f} standard deviations"
+    size = f"{name} moved by {course.shift:+.1f} standard deviations"
     if not course.at_once:
         return Upstream(False, f"{size} little by little: the fleet is changing")
-    changed, words = _failures_changed(before, now)
+    changed, words = failures_changed(before, now)
     if changed is None:
         return Upstream(None, f"{size} at once and alone; {words}")
     if changed:
@@ -106,7 +108,18 @@ def judge_upstream(moved: Sequence[str], seen: Mapping[str, Course], before: Con
     return Upstream(True, f"{size} at once, no other feature did, and {words}: a sensor that reads wrong")
 
 
-def _failures_changed(before: Confusion, now: Confusion) -> tuple[bool | None, str]:
+def _far_ahead(moved: Sequence[str], seen: Mapping[str, Course]) -> str | None:
+    """The one that moved; of several the one that moved at once, and at least `FAR_AHEAD` times as far as any other."""
+    if len(moved) == 1:
+        return moved[0]
+    known = {name: abs(seen[name].shift) for name in moved if name in seen}
+    if len(known) < len(moved):
+        return None  # a category among them: how far that moved is not known
+    first, second, *_ = sorted(known, key=lambda name: -known[name])
+    return first if seen[first].at_once and known[first] >= FAR_AHEAD * known[second] else None
+
+
+def failures_changed(before: Confusion, now: Confusion) -> tuple[bool | None, str]:
     """Whether machines fail more or less often than before: two shares compared by the pooled z."""
     if min(before.positives, now.positives) < LEAST_FAILURES:
         return None, f"only {min(before.positives, now.positives)} failures are known to compare the failure rate on"

@@ -37,6 +37,7 @@ FAMILIES: dict[str, tuple[str, tuple[str, ...]]] = {
     ),
     "model_window_flagged_ratio": ("Share of the current window's predictions labelled high-risk", _VERSIONED),
     "model_window_null_ratio": ("Share of nulls in the current window's worst feature", _VERSIONED),
+    "model_window_null_rise_ratio": ("How much more that is than in the baseline", _VERSIONED),
     "model_window_latency_p95_seconds": ("95th percentile of inference time in the current window", _VERSIONED),
     "model_window_error_ratio": ("Share of the predictions asked for in the current window that failed", _VERSIONED),
     "model_features_drifted": ("Whether feature distributions moved against the baseline: 1 yes, 0 no", ("model",)),
@@ -96,6 +97,7 @@ class PlatformCollector(Collector):
                     add("model_window_predictions", count, model, of, window, outcome)
             add("model_window_flagged_ratio", current.flagged_share, model, version)
             add("model_window_null_ratio", current.null_rate, model, version)
+            add("model_window_null_rise_ratio", figures.null_rise, model, version)
             add("model_window_latency_p95_seconds", _seconds(current.latency_p95_ms), model, version)
             add("model_window_error_ratio", current.error_rate, model, version)
             if seen.drift is not None and seen.drift.state != "unknown":

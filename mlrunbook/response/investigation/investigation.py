@@ -18,6 +18,7 @@ from mlrunbook.domain.investigation.diagnosis import Diagnosed, Diagnosis, diagn
 from mlrunbook.domain.investigation.facts import About, Changed, DiagnosisFacts, Log, Versions, gather
 from mlrunbook.domain.investigation.feature_store import merged
 from mlrunbook.domain.investigation.findings import CHECKLIST, Finding, Findings, unknown
+from mlrunbook.domain.investigation.inputs.faults import NOTHING_BROKEN, judge_inputs
 from mlrunbook.domain.investigation.rollouts import NO_HISTORY, RolloutVerdict, judge_rollout
 from mlrunbook.domain.investigation.upstream import courses
 from mlrunbook.domain.observed import Change, Missing, Prediction
@@ -68,10 +69,10 @@ def check_model_performance(run: Run) -> list[Finding]:
 
 def check_data_quality(run: Run) -> list[Finding]:
     recent, policy = _recent(run), run.world.policy
-    reference = _reference(run)
+    reference = reference_rows(run)
     return [
         *_judged("data_quality.feature_distributions", lambda: checks.feature_distributions(recent, reference, policy.drift)),
-        *_judged("data_quality.missing_features", lambda: checks.missing_features(recent, limit=policy.severity.null_rate)),
+        *_judged("data_quality.missing_features", lambda: checks.missing_features(recent, reference, limit=policy.severity.null_rate)),
         *_judged("data_quality.data_freshness", lambda: checks.data_freshness(recent, run.world.now())),
     ]
 
@@ -199,16 +200,20 @@ def _about(run: Run) -> About:
 
 def _gathered(run: Run, about: About) -> DiagnosisFacts:
     model, platform, week_ago = _model(run), run.world.platform, about.detected_at - timedelta(days=7)
-    recent, reference = _or_none(_recent(run)), _or_none(_reference(run)) or ()
+    recent, reference = _or_none(_recent(run)), _or_none(reference_rows(run)) or ()
     changes = or_none("the change history", lambda: recent_changes.of_model(run.world, model, since=week_ago))
     probing = or_none("the search for probing", lambda: judge_probing(recent, reference)) if recent is not None else None
-    inputs = or_none("the course of the features", lambda: courses(reference, recent or ())) or {}
+    course = or_none("the course of the features", lambda: courses(reference, recent or ())) or {}
+    metrics, labelled = _or_none(_metrics(run)), _or_none(_recent(run, labelled_only=True)) or []
+    baseline, drops = metrics.baseline.confusion if metrics else None, run.world.policy.severity.drops
+    rows = [*(recent or ()), *labelled]
+    inputs = or_none("the look for broken features", lambda: judge_inputs(reference, rows, baseline, drops)) or NOTHING_BROKEN
     return gather(
         about,
         run.world.policy,
         changed=Changed(changes, _rollout(run)),
-        metrics=_or_none(_metrics(run)),
-        log=Log(_or_none(_recent(run, labelled_only=True)) or [], inputs, probing),
+        metrics=metrics,
+        log=Log(labelled, course, probing, inputs, recent or (), reference),
         features=feature_store.recorded_verdict(run),
         versions=Versions(or_none("the status", lambda: platform.status(model)), _trained_types(run), rollback_target.recorded(run)),
     )
@@ -244,7 +249,7 @@ def _recent(run: Run, *, labelled_only: bool = False) -> Sequence[Prediction] | 
     )
 
 
-def _reference(run: Run) -> Sequence[Prediction] | Missing:
+def reference_rows(run: Run) -> Sequence[Prediction] | Missing:
     """A sample from all over the baseline's window: its newest rows alone would be one night, or one shift."""
     platform, limit = run.world.platform, REFERENCE_ROWS // REFERENCE_PARTS
 

@@ -14,22 +14,25 @@ from typing import TypeVar
 from mlrunbook.domain.actions import Path, Plan, PlanKind, Register, Stage
 from mlrunbook.domain.cause import Cause
 from mlrunbook.domain.communication.durations import utc
+from mlrunbook.domain.detection.alert_rules import spread
 from mlrunbook.domain.errors import Fenced, Invalid, NotFound, Refused, Transient
 from mlrunbook.domain.evaluation import version_comparison
-from mlrunbook.domain.evaluation.version_comparison import Decision, compare_shadow
+from mlrunbook.domain.evaluation.version_comparison import TRAINING_DATA, Check, Decision, compare_shadow
 from mlrunbook.domain.investigation.diagnosis import Diagnosed
-from mlrunbook.domain.observed import ModelVersion, Prediction
+from mlrunbook.domain.observed import Missing, ModelVersion, Prediction
 from mlrunbook.domain.policy.changes import BREACH_TYPES
 from mlrunbook.domain.records import Record, Recorded
 from mlrunbook.domain.resolution.candidate import WAITING, CandidatePlan, Outlook, RetrainingDecided, Shadow, Trained, Validation
 from mlrunbook.domain.resolution.request import Request
 from mlrunbook.domain.resolution.retraining import TrainingWindow, check_name, check_window, next_version, training_window
+from mlrunbook.domain.resolution.training_rows import judge_training_rows
 from mlrunbook.response.execution.approvals import approve_by_rule
 from mlrunbook.response.execution.plans import apply_action
+from mlrunbook.response.investigation.investigation import reference_rows
 from mlrunbook.response.investigation.rollback_target import serving_threshold
 from mlrunbook.response.plan_state import is_rejected
 from mlrunbook.response.run import Run
-from mlrunbook.response.tried import required
+from mlrunbook.response.tried import required, tried
 from mlrunbook.response.world import World
 from mlrunbook.store import journal, leases, plans, records
 
@@ -37,6 +40,7 @@ STAGE_RULE, UNSTAGE_RULE = "retrain.stage_candidate", "retrain.unstage_refused"
 REGISTER_ORDINAL, STAGE_ORDINAL = 0, 1
 PAGE, PAGES = 10_000, 3  # of the prediction log; enough to find where the errors changed
 SHADOW_ROWS = 5_000
+TRAINING_ROWS, TRAINING_PARTS = 8_000, 8  # that are looked at, from all over the window
 READ_EVERY_S = 2.0
 R = TypeVar("R", bound=Recorded)
 
@@ -192,6 +196,7 @@ def validate(run: Run) -> Outlook:
         return standing.outlook
     to_train, policy = _to_train(run), run.world.policy
     model, version = run.incident().model, to_train.version
+    training = _training_rows_checked(run, to_train)
 
     def look() -> tuple[bool, Validation]:
         platform = run.world.platform
@@ -206,6 +211,7 @@ def validate(run: Run) -> Outlook:
             threshold=threshold,
             policy=policy.retraining,
             drops=policy.severity.drops,
+            training=training,
         )
         too_few = verdict.verdict is Decision.NOT_ENOUGH_EVIDENCE and verdict.positives < policy.retraining.min_positives
         return not too_few, Validation(**vars(verdict), version=version, threshold=threshold, compared_with=serving)
@@ -216,6 +222,27 @@ def validate(run: Run) -> Outlook:
     with run.write() as conn:
         run.note(conn, "candidate", f"Validation: {seen.verdict.replace('_', ' ')}: {seen.sentence}")
         return run.keep(conn, seen).outlook
+
+
+def _training_rows_checked(run: Run, to_train: _ToTrain) -> Check:
+    """Whether the logged rows of the training window are fit to learn from; not known where they cannot be read."""
+    model, log = run.incident().model, run.world.platform.prediction_log
+
+    def read(since: datetime, until: datetime) -> Sequence[Prediction]:
+        return log(model, limit=TRAINING_ROWS // TRAINING_PARTS, since=since, until=until, labelled_only=True)
+
+    def judged() -> Check:
+        reference = reference_rows(run)
+        if isinstance(reference, Missing):
+            return Check(TRAINING_DATA, None, f"whether the training rows are broken is not known: {reference.reason}")
+        rows, version = spread(read, to_train.start, to_train.end, TRAINING_PARTS), run.incident().model_version or ""
+        drops, asked = run.world.policy.severity.drops, run.recall(Request) is not None
+        return judge_training_rows(reference, rows, version=version, end=to_train.end, drops=drops, asked=asked)
+
+    found = tried("the look at the training rows", judged)
+    if isinstance(found, Missing):
+        return Check(TRAINING_DATA, None, f"whether the training rows are broken is not known: {found.reason}")
+    return found
 
 
 def shadow(run: Run) -> Outlook:

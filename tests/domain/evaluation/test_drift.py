@@ -281,3 +281,38 @@ def test_without_drift_few_reports_alarm_and_a_third_of_a_deviation_is_seen() ->
 
     assert sum(compare(sample(), sample()).drifted is True for _ in range(runs)) <= 24  # 5 %, and what chance may add to it
     assert sum(bool(compare(sample(), sample(0.3)).columns["x0"].found) for _ in range(runs)) >= 240
+
+
+# --- what says the same is the same
+
+FLAGS = np.random.default_rng(20).random(N) < 0.3
+WAYS = {
+    "booleans": [bool(v) for v in FLAGS],
+    "ints": [int(v) for v in FLAGS],
+    "floats": [float(v) for v in FLAGS],
+    "text": [str(bool(v)).lower() for v in FLAGS],
+    "Python's text": [str(bool(v)) for v in FLAGS],
+    "digits": [str(int(v)) for v in FLAGS],
+    "written floats": [f"{int(v)}.0" for v in FLAGS],
+    "mixed": [bool(v) if i % 10 == 0 else float(v) for i, v in enumerate(FLAGS)],
+    "an array": FLAGS,
+}
+
+
+@pytest.mark.parametrize("old", WAYS)
+@pytest.mark.parametrize("new", WAYS)
+def test_a_truth_value_is_the_same_however_it_is_written(old: str, new: str) -> None:
+    assert found(WAYS[old], WAYS[new]) == ()
+    assert Found.MOVED in found(WAYS[old], [not v for v in FLAGS]), "and it is still compared"
+
+
+def test_codes_are_the_same_as_text_and_as_numbers() -> None:
+    codes = np.random.default_rng(21).integers(0, 5, N)
+    assert found([int(v) for v in codes], [str(v) for v in codes]) == ()
+    assert Found.MOVED in found([int(v) for v in codes], [str(min(int(v) + 1, 4)) for v in codes])
+
+
+@pytest.mark.parametrize("value", [10**400, -(10**400), float("inf"), "1e999"])
+def test_a_number_too_large_to_hold_counts_as_missing(value: Any) -> None:
+    spoilt = [value if i % 10 == 0 else float(v) for i, v in enumerate(NORMAL)]
+    assert found(NORMAL, spoilt) == (Found.NULLS,)

@@ -124,8 +124,15 @@ class TestOneAssetType:
         d = decide(findings(), metrics=one_type_fell(), changes=[change("deployment", hours_ago=3)])
         assert (d.top.cause, d.path) == (Cause.BAD_DEPLOYMENT, Path.ROLLBACK)
 
-    def test_where_f1_fell_over_all_no_type_is_singled_out(self) -> None:
-        both = replace(one_type_fell(), current=replace(metrics(FALLEN).current, by_asset_type=one_type_fell().current.by_asset_type))
+    def test_a_type_that_pulls_down_the_figure_of_all_is_named_and_nothing_is_retrained(self) -> None:
+        whole = replace(one_type_fell(), current=replace(metrics(FALLEN).current, by_asset_type=one_type_fell().current.by_asset_type))
+        d = decide(findings(), metrics=whole)
+        assert (d.top.cause, d.path) == (Cause.CONCEPT_DRIFT, None)
+        assert "asset type H" in d.sentence
+
+    def test_where_every_type_fell_none_is_singled_out(self) -> None:
+        worse = {"L": Confusion(tp=70, fp=40, fn=70, tn=2000), "H": Confusion(tp=16, fp=10, fn=30, tn=400)}
+        both = replace(one_type_fell(), current=replace(metrics(FALLEN).current, by_asset_type=worse))
         assert facts(metrics=both).fallen_types == {}
         assert decide(findings(), metrics=both).path is Path.RETRAIN
 

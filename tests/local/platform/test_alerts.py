@@ -215,7 +215,7 @@ def test_nulls_in_a_feature_fire_from_the_log_itself(engine: Engine, model: str)
     (alert,) = active(engine)
     assert (alert["labels"]["alertname"], alert["annotations"]["summary"]) == (
         "FeatureNullRateHigh",
-        f"10.0% of a feature of {model} is null",
+        f"10.0% of a feature of {model} is null, 10.0% more than in the baseline",
     )
 
 

@@ -81,6 +81,12 @@ class CaseFile:
         small = self.suspect(DISTRIBUTIONS) and not self.drifted
         return self.sentence_of(DISTRIBUTIONS) + (", too little to explain it" if small else "")
 
+    @property
+    def broken_inputs(self) -> str:
+        """The features that are broken, where that may explain the fall; a prober's readings and a stale store are causes of their own."""
+        inputs, probing = self.facts.inputs, self.facts.probing
+        return inputs.sentence if inputs.matters and not (probing and probing.suspicious) else ""
+
     # --- the model server
 
     @property
@@ -120,9 +126,21 @@ class CaseFile:
         return Line(weight, negated(self.facts.degraded), self.facts.degraded_words, required)
 
     def sound_inputs(self, weight: float) -> Line:
-        return Line(
-            weight, negated(any_of(self.drifted, self.suspect(MISSING))), f"inputs: {self.drift_words}; {self.sentence_of(MISSING)}"
-        )
+        broken = self.broken_inputs
+        sound = negated(any_of(self.drifted, self.suspect(MISSING), bool(broken)))
+        said = [broken] if broken else []
+        return Line(weight, sound, "; ".join([f"inputs: {self.drift_words}", self.sentence_of(MISSING), *said]))
+
+    def no_broken_input(self) -> Line:
+        """Holds unless one is known. A model that learns broken rows is wrong again once they are whole."""
+        broken = self.broken_inputs
+        return Line(0.0, not broken, f"broken inputs explain it: {broken}" if broken else "no broken input explains it", required=True)
+
+    def no_threshold_slip(self) -> Line:
+        """Holds unless going back to the threshold before is known to bring performance back."""
+        before = self.facts.replay_before
+        slipped = bool(before and before.recoverable)
+        return Line(0.0, not slipped, before.sentence if before and slipped else "no threshold change explains it", required=True)
 
     def unhelped_by_a_threshold(self, weight: float) -> Line:
         """No other threshold brings performance back: the model itself is wrong."""

@@ -21,12 +21,14 @@ NOT_READABLE = "the change history cannot be read"
 def threshold_evidence(file: CaseFile) -> list[Line]:
     change, replayed = file.facts.threshold_change, file.facts.replay_before
     changed = "no threshold change in the week before detection" if file.has_history else NOT_READABLE
-    if change:
+    if change and change.logged:
+        changed = f"{change.logged}; no change of it was reported"
+    elif change:
         changed = f"{change.author} changed the threshold from {change.before:g} to {change.after:g} {file.ago(change.at)}"
     in_a_day = None if change is None else file.facts.detected_at - change.at <= DAY
     better = replayed.sentence if replayed else "the old threshold was not replayed"
     return [
-        Line(0.15, None if not file.has_history else change is not None, changed, required=True),
+        Line(0.15, True if change else None if not file.has_history else False, changed, required=True),
         Line(0.15, in_a_day, f"the change was {'within' if in_a_day else 'not within'} 24 h of detection"),
         file.degraded(0.20, required=True),
         Line(0.50, replayed.recoverable if replayed else None, better, required=True),
@@ -48,7 +50,7 @@ def threshold_whys(file: CaseFile) -> tuple[str, ...]:
         file.performance_fell,
         f"Why did {file.model} do so? Because its decision threshold was {change.after:g} instead of {change.before:g}",
         f"Why is the threshold the reason? Because {replayed.sentence}",
-        f"Why was it {change.after:g}? Because {change.author} set it at {change.at:%Y-%m-%d %H:%M} UTC",
+        f"Why was it {change.after:g}? Because {change.logged or f'{change.author} set it at {change.at:%Y-%m-%d %H:%M} UTC'}",
     )
 
 

@@ -106,6 +106,8 @@ def drift_evidence(file: CaseFile) -> list[Line]:
         _features_arrive(file, 0.2),
         _no_new_type(file),
         Line(0.0, not (probing and probing.suspicious), "no probing explains it", required=True),
+        file.no_broken_input(),
+        file.no_threshold_slip(),
         file.nothing_changed(),
     ]
 
@@ -165,6 +167,7 @@ def concept_evidence(file: CaseFile) -> list[Line]:
         _features_arrive(file, 0.1),
         _no_new_type(file),
         Line(0.0, file.unchanged, "nothing was deployed" if file.unchanged else "something was changed before it", required=True),
+        file.no_broken_input(),
         file.unhelped_by_a_threshold(0.15),
         Line(0.15, none_better, compared),
         file.nothing_changed(),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from mlrunbook.domain.actions import Path
 from mlrunbook.domain.cause import Cause
 from mlrunbook.domain.investigation.causes.case_file import AVAILABILITY, FRESHNESS, MISSING, READS, CaseFile, Line
-from mlrunbook.domain.investigation.causes.definition import CauseDefinition, FollowUp, Prevention, Remedy, Repair, retrain_or
+from mlrunbook.domain.investigation.causes.definition import CauseDefinition, FollowUp, Prevention, Remedy, Repair, by_hand, retrain_or
 from mlrunbook.domain.observed import FeatureFault
 from mlrunbook.domain.roles import Role
 
@@ -68,21 +68,33 @@ FEATURE_STORE_OUTAGE = CauseDefinition(
 
 
 def nulls_evidence(file: CaseFile) -> list[Line]:
-    """Nulls in the prediction log, or in the store that the next prediction reads."""
-    stored = _problems(file, NULLS)
+    """What the rows logged, or nulls in the store that the next prediction reads."""
+    stored, broken = _problems(file, NULLS), _broken(file)
+    words = "; ".join([*stored, broken] if broken else stored) or file.sentence_of(MISSING)
     return [
-        Line(0.6, True if stored else file.suspect(MISSING), "; ".join(stored) or file.sentence_of(MISSING), required=True),
+        Line(0.6, True if stored or broken else file.suspect(MISSING), words, required=True),
         file.degraded(0.2),
         file.nothing_changed(),
     ]
 
 
+def _broken(file: CaseFile) -> str:
+    """Rows of a stale store look broken too: then that is the cause."""
+    return "" if _problems(file, STALE) else file.broken_inputs
+
+
 def nulls_remedy(file: CaseFile) -> Remedy:
+    features = file.facts.features
+    if (broken := _broken(file)) and not (features and features.mendable):
+        fix = "fix it where the values come from (source, pipeline, caller), then have the rows since then scored again"
+        return by_hand(f"{broken}; {fix}; retraining would teach the model the error")
     look = "find where the feature's values are lost: source, pipeline, feature store"
     return _materialize_or(file, Cause.NULL_OR_BROKEN_FEATURE, look)
 
 
 def nulls_whys(file: CaseFile) -> tuple[str, ...]:
+    if broken := _broken(file):
+        return (file.performance_of_a_type_fell, f"Why did that happen? Because {broken}")
     return _whys_of(file, MISSING)
 
 

@@ -1,0 +1,117 @@
+"""Values that tell by themselves: missing, infinite, text for a number, one value again and again, far outside of what was ever seen."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from mlrunbook.domain.investigation.inputs.columns import Column, Held
+from mlrunbook.domain.investigation.inputs.stretch import Stretch, stretch_of
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    Bools = NDArray[np.bool_]
+    Ints = NDArray[np.int64]
+
+LEAST_RISE = 0.30  # within the stretch: a mark that a third of the rows carried before is a fault where most carry it now
+TIMES_A_RUN = 3  # the longest run of one value there ever was
+TIMES_A_VALUE = 3  # the most rows there ever were of one value
+MOST_USUAL = 0.80  # a value that is nearly always there may well be there all the time
+RARE = 0.002
+LEAST_REPEATED = 30
+OUTSIDE = 0.5  # of the reference's span, beyond its end; as `probing` has it
+CREPT = 0.3  # rows just beyond the end, a row far beyond: a value that wanders off passes there
+
+
+def marked(before: Column, now: Column, what: Held) -> Stretch | None:
+    """Where far more rows than before hold it."""
+    usual = before.share(what)
+    seen = now.held == what
+    found = _beyond(before.held == what, seen, usual, 0.5)
+    if found is None:
+        return None
+    return found if seen[found.start : found.end].mean() - usual >= LEAST_RISE else None
+
+
+def constant(before: Column, now: Column) -> tuple[Stretch, object] | None:
+    """Where one value has come again and again, three times as often in a row as any ever did."""
+    import numpy as np
+
+    if not before.n or not now.n:
+        return None
+    longest = _longest_run(before.codes)
+    start, end = _longest_stretch(now.codes)
+    code = int(now.codes[start]) if end > start else -1
+    if code < 0 or end - start < max(TIMES_A_RUN * longest, LEAST_REPEATED):
+        return None
+    usual = float(np.mean(before.codes == code))
+    if usual > MOST_USUAL:
+        return None
+    found = stretch_of(now.codes == code, usual)
+    return (found, now.values[code]) if found.is_enough else None
+
+
+def filled_in(before: Column, now: Column) -> tuple[Stretch, object] | None:
+    """Where one value that was hardly ever seen is in many rows: what somebody put where nothing was known (0, -999)."""
+    import numpy as np
+
+    there = now.codes[now.codes >= 0]
+    if not len(there) or not before.n:
+        return None
+    known = before.codes[before.codes >= 0]
+    usual = np.bincount(known, minlength=len(now.values)) if len(known) else np.zeros(len(now.values), int)
+    counts = np.bincount(there, minlength=len(now.values))
+    counts[usual > RARE * before.n] = 0
+    code = int(counts.argmax())
+    most = usual.max() if len(usual) else 0
+    if counts[code] < max(LEAST_REPEATED, TIMES_A_VALUE * most * max(1.0, now.n / before.n)) or len(np.unique(known)) < LEAST_REPEATED:
+        return None
+    seen, rare = now.codes == code, usual[code] / before.n
+    found = _beyond(before.codes == code, seen, rare, 0.3)
+    return (found, now.values[code]) if found else None
+
+
+def far_outside(before: Column, now: Column) -> Stretch | None:
+    """Where numbers are further out than half of all that was ever seen is wide, and did not wander there."""
+    import numpy as np
+
+    old = before.numbers[np.isfinite(before.numbers)]
+    if len(old) < LEAST_REPEATED or old.min() == old.max():
+        return None
+    low, high = float(old.min()), float(old.max())
+    margin = OUTSIDE * (high - low)
+    least = max(low - margin, min(0.0, low)) if low >= 0 else low - margin
+    values = np.where(np.isfinite(now.numbers), now.numbers, (low + high) / 2)
+    far = (values > high + margin) | (values < least)
+    near = ~far & ((values > high) | (values < low))
+    crept = int(near.sum()) >= CREPT * int(far.sum())
+    return None if crept else _beyond(np.zeros(before.n, bool), far, 0.0, 0.3)
+
+
+def _beyond(before: Bools, now: Bools, usual: float, share: float) -> Stretch | None:
+    """Where nearly all rows carry the mark, or `share` of them: whichever says more, if it says more than the reference ever did."""
+    found, most = max(((stretch_of(now, usual, share=s), s) for s in (0.98, share)), key=lambda one: one[0].evidence)
+    return found if found.is_beyond(stretch_of(before, usual, share=most)) else None
+
+
+def _runs(codes: Ints) -> tuple[Ints, Ints]:
+    import numpy as np
+
+    edges = np.flatnonzero(np.diff(codes)) + 1
+    starts, ends = np.concatenate([[0], edges]), np.concatenate([edges, [len(codes)]])
+    known = codes[starts] >= 0
+    return starts[known], ends[known]
+
+
+def _longest_run(codes: Ints) -> int:
+    starts, ends = _runs(codes)
+    return int((ends - starts).max()) if len(starts) else 0
+
+
+def _longest_stretch(codes: Ints) -> tuple[int, int]:
+    starts, ends = _runs(codes)
+    if not len(starts):
+        return 0, 0
+    longest = int((ends - starts).argmax())
+    return int(starts[longest]), int(ends[longest])

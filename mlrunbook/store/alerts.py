@@ -9,9 +9,7 @@ from datetime import datetime
 from functools import cached_property
 from typing import Any
 
-from sqlalchemy import ARRAY, Boolean, ColumnElement, Connection, DateTime, Integer, Text, case, cast, exists, func, or_, select
-from sqlalchemy.dialects.postgresql import JSONB
-from sqlalchemy.dialects.postgresql import insert as upsert
+from sqlalchemy import ARRAY, Connection, DateTime, Text, cast, exists, func, or_, select, text
 
 from mlrunbook.base.db import to_json
 from mlrunbook.domain.detection.alerts import PROVEN_AS
@@ -80,39 +78,41 @@ def record_all(conn: Connection, told: Sequence[Told], *, now: datetime) -> None
     if not told:
         return
     ordered = sorted(told, key=lambda one: one.identity.at)  # two at once wait for each other, and never both
-    columns: dict[str, tuple[Any, list[Any]]] = {
-        "incident_id": (Text, [one.incident_id for one in ordered]),
-        "source": (Text, [one.identity.source for one in ordered]),
-        "sender": (Text, [one.identity.sender for one in ordered]),
-        "fingerprint": (Text, [one.identity.fingerprint for one in ordered]),
-        "key": (Text, [one.identity.key for one in ordered]),
-        "starts_at": (DateTime(timezone=True), [one.identity.starts_at for one in ordered]),
-        "status": (Text, [one.status for one in ordered]),
-        "end_noted": (Boolean, [one.end_noted for one in ordered]),
-        "body": (Text, [to_json(dict(one.body)) for one in ordered]),
-        "count": (Integer, [one.times for one in ordered]),
+    columns: dict[str, list[Any]] = {
+        "incident_ids": [one.incident_id for one in ordered],
+        "sources": [one.identity.source for one in ordered],
+        "senders": [one.identity.sender for one in ordered],
+        "fingerprints": [one.identity.fingerprint for one in ordered],
+        "keys": [one.identity.key for one in ordered],
+        "starts": [one.identity.starts_at for one in ordered],
+        "statuses": [one.status for one in ordered],
+        "ends_noted": [one.end_noted for one in ordered],
+        "bodies": [to_json(dict(one.body)) for one in ordered],
+        "counts": [one.times for one in ordered],
     }
-    given = func.unnest(*(cast(values, ARRAY(type_)) for type_, values in columns.values())).table_valued(*columns).render_derived("given")
-    read = [cast(given.c[name], JSONB) if name == "body" else given.c[name] for name in columns]
-    row = upsert(alerts).from_select([*columns, "received_at", "last_seen_at"], select(*read, _at(now), _at(now)))
-    now_called = func.jsonb_strip_nulls(func.jsonb_build_object("level", row.excluded.body["level"].astext))
-    conn.execute(
-        row.on_conflict_do_update(
-            constraint="alert_identity",
-            set_={
-                "status": row.excluded.status,
-                "last_seen_at": row.excluded.last_seen_at,
-                "count": alerts.c.count + row.excluded.count,
-                "incident_id": func.coalesce(row.excluded.incident_id, alerts.c.incident_id),
-                "end_noted": alerts.c.end_noted | row.excluded.end_noted,
-                "body": case((row.excluded.body.has_key(SILENCED), row.excluded.body), else_=alerts.c.body) + now_called,
-            },
-        )
-    )
+    conn.execute(_RECORD, {**columns, "now": now, "silenced": SILENCED})
 
 
-def _at(now: datetime) -> ColumnElement[datetime]:
-    return cast(now, DateTime(timezone=True))
+# As text: SQLAlchemy compiles an INSERT ... ON CONFLICT anew each time, which was most of its cost.
+_RECORD = text("""
+    INSERT INTO alerts
+        (incident_id, source, sender, fingerprint, key, starts_at, status, end_noted, body, count, received_at, last_seen_at)
+    SELECT incident_id, source, sender, fingerprint, key, starts_at, status, end_noted, CAST(body AS jsonb), count,
+        CAST(:now AS timestamptz), CAST(:now AS timestamptz)
+    FROM unnest(
+        CAST(:incident_ids AS text[]), CAST(:sources AS text[]), CAST(:senders AS text[]), CAST(:fingerprints AS text[]),
+        CAST(:keys AS text[]), CAST(:starts AS timestamptz[]), CAST(:statuses AS text[]), CAST(:ends_noted AS boolean[]),
+        CAST(:bodies AS text[]), CAST(:counts AS integer[])
+    ) AS given (incident_id, source, sender, fingerprint, key, starts_at, status, end_noted, body, count)
+    ON CONFLICT ON CONSTRAINT alert_identity DO UPDATE SET
+        status = excluded.status,
+        last_seen_at = excluded.last_seen_at,
+        count = alerts.count + excluded.count,
+        incident_id = coalesce(excluded.incident_id, alerts.incident_id),
+        end_noted = alerts.end_noted OR excluded.end_noted,
+        body = CASE WHEN jsonb_exists(excluded.body, :silenced) THEN excluded.body ELSE alerts.body END
+            || jsonb_strip_nulls(jsonb_build_object('level', excluded.body ->> 'level'))
+""")
 
 
 def find(conn: Connection, alert: Identity) -> Stored | None:

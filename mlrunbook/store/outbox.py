@@ -16,8 +16,8 @@ from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
 from sqlalchemy import ColumnElement, Connection, case, func, literal, or_, select, text, update
-from sqlalchemy.dialects.postgresql import insert
 
+from mlrunbook.base.db import to_json
 from mlrunbook.domain.incident import Severity
 from mlrunbook.store.tables import ONE_OPEN, incidents, outbox
 
@@ -63,16 +63,23 @@ def put(
     at: datetime | None = None,
 ) -> bool:
     """Put one row; False when one with that key was there already, whatever became of it."""
-    row = insert(outbox).values(
-        incident_id=incident_id,
-        kind=kind,
-        dedup_key=dedup_key,
-        payload=_json(payload),
-        not_before=at or now,
-        set_at=now,
-        created_at=now,
-    )
-    return conn.execute(row.on_conflict_do_nothing().returning(outbox.c.id)).scalar_one_or_none() is not None
+    values = {
+        "incident_id": incident_id,
+        "kind": kind,
+        "dedup_key": dedup_key,
+        "payload": to_json(_json(payload)),
+        "not_before": at or now,
+        "now": now,
+    }
+    return conn.execute(_PUT, values).first() is not None
+
+
+# As text: SQLAlchemy compiles an INSERT ... ON CONFLICT anew each time, and an incident begins with a dozen of them.
+_PUT = text("""
+    INSERT INTO outbox (incident_id, kind, dedup_key, payload, not_before, set_at, created_at)
+    VALUES (:incident_id, :kind, :dedup_key, CAST(:payload AS jsonb), :not_before, :now, :now)
+    ON CONFLICT DO NOTHING RETURNING id
+""")
 
 
 def reschedule(conn: Connection, dedup_key: str, at: datetime, payload: Mapping[str, Any] | None = None, *, now: datetime) -> None:

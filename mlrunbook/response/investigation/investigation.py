@@ -90,7 +90,7 @@ def check_infrastructure(run: Run) -> list[Finding]:
 
 
 def check_ground_truth(run: Run) -> list[Finding]:
-    labelled, metrics, drops = _recent(run, labelled_only=True), _metrics(run), run.world.policy.severity.drops
+    labelled, metrics, drops = _labelled(run), _metrics(run), run.world.policy.severity.drops
     baseline = metrics if isinstance(metrics, Missing) else metrics.baseline.confusion
     return [
         *_judged("ground_truth.predictions_vs_outcomes", lambda: checks.predictions_vs_outcomes(labelled, baseline, drops)),
@@ -204,7 +204,7 @@ def _gathered(run: Run, about: About) -> DiagnosisFacts:
     changes = or_none("the change history", lambda: recent_changes.of_model(run.world, model, since=week_ago))
     probing = or_none("the search for probing", lambda: judge_probing(recent, reference)) if recent is not None else None
     course = or_none("the course of the features", lambda: courses(reference, recent or ())) or {}
-    metrics, labelled = _or_none(_metrics(run)), _or_none(_recent(run, labelled_only=True)) or []
+    metrics, labelled = _or_none(_metrics(run)), _or_none(_labelled(run)) or []
     baseline, drops = metrics.baseline.confusion if metrics else None, run.world.policy.severity.drops
     rows = [*(recent or ()), *labelled]
     inputs = or_none("the look for broken features", lambda: judge_inputs(reference, rows, baseline, drops)) or NOTHING_BROKEN
@@ -241,12 +241,20 @@ def _metrics(run: Run) -> ModelMetrics | Missing:
     return tried("the metrics", lambda: measured.metrics(run))
 
 
-def _recent(run: Run, *, labelled_only: bool = False) -> Sequence[Prediction] | Missing:
+def _recent(run: Run) -> Sequence[Prediction] | Missing:
     log = run.world.platform.prediction_log
-    return tried(
-        "the prediction log",
-        lambda: log(_model(run), limit=RECENT_ROWS, since=measured.window_start(run), labelled_only=labelled_only),
-    )
+    return tried("the prediction log", lambda: log(_model(run), limit=RECENT_ROWS, since=measured.window_start(run)))
+
+
+def _labelled(run: Run) -> Sequence[Prediction] | Missing:
+    """Those on whose outcomes performance is judged: where outcomes come late, not those of the last hour."""
+
+    def read() -> Sequence[Prediction]:
+        now = measured.metrics(run).current
+        since, until = now.outcomes_since or measured.window_start(run), now.outcomes_until
+        return run.world.platform.prediction_log(_model(run), limit=RECENT_ROWS, since=since, until=until, labelled_only=True)
+
+    return tried("the prediction log with outcomes", read)
 
 
 def reference_rows(run: Run) -> Sequence[Prediction] | Missing:
@@ -258,7 +266,7 @@ def reference_rows(run: Run) -> Sequence[Prediction] | Missing:
 
     def sampled() -> Sequence[Prediction]:
         baseline = measured.metrics(run).baseline
-        return spread(read, baseline.since, baseline.until, REFERENCE_PARTS)
+        return spread(read, baseline.outcomes_since or baseline.since, baseline.outcomes_until or baseline.until, REFERENCE_PARTS)
 
     return tried("the baseline's prediction log", sampled)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
 from random import Random
@@ -12,6 +13,9 @@ from sqlalchemy import Engine
 
 from mlrunbook.domain.evaluation.performance import Confusion, ModelMetrics, WindowMetrics
 from mlrunbook.domain.incident import Severity
+from mlrunbook.domain.investigation.findings import State
+from mlrunbook.domain.observed import Prediction
+from mlrunbook.response.investigation import investigation
 from mlrunbook.response.lifecycle import runs
 from mlrunbook.response.measurement import metrics as measured
 from mlrunbook.response.run import Run
@@ -46,6 +50,24 @@ class SlowOutcomes(FileWorld):
     ) -> ModelMetrics:
         since, until = since or self._now() - timedelta(hours=1), until or self._now()
         return ModelMetrics(model, self._window(since, until), self._window(since - WEEK, since))
+
+    def prediction_log(
+        self, model: str, *, limit: int = 100, since: datetime | None = None, until: datetime | None = None, labelled_only: bool = False
+    ) -> Sequence[Prediction]:
+        """The newest first. What the model misses reads like what it catches."""
+        rows = []
+        for n in range(len(self.log) - 1, -1, -1):
+            at, cell = self.log[n]
+            known = at + self.delay <= self._now()
+            if at >= (until or self._now()) or (labelled_only and not known):
+                continue
+            if len(rows) == limit or (since and at < since):
+                break
+            flagged, failed = cell in ("tp", "fp"), cell in ("tp", "fn")
+            features = {"torque_nm": 40.0 + n % 7, "tool_wear_min": float(n % 11)}
+            score = 0.8 if flagged else 0.2
+            rows.append(Prediction(n, at, f"asset_{n % 97}", "L", features, score, flagged, "v1.5.0", 0.5, 20.0, failed if known else None))
+        return rows
 
     def _window(self, since: datetime, until: datetime) -> WindowMetrics:
         made = [(at, cell) for at, cell in self.log if since <= at < until]
@@ -122,3 +144,12 @@ def test_a_model_that_hears_enough_within_the_hour_is_judged_on_that_hour(opened
     world, platform, incident_id = opened(delay=timedelta(seconds=5), an_hour=600, fell_at=T0 - timedelta(minutes=50))
     now = measured.metrics(run_of(world, incident_id)).current
     assert (now.outcomes_since, now.labelled) == (None, platform.metrics(MODEL).current.labelled)
+
+
+def test_the_investigation_reads_the_rows_that_performance_is_judged_on(opened) -> None:  # type: ignore[no-untyped-def]
+    """None of the last hour's predictions has an outcome yet."""
+    world, platform, incident_id = opened(delay=timedelta(days=2), an_hour=20, fell_at=T0 - timedelta(days=2, hours=36))
+    run = run_of(world, incident_id)
+    assert not platform.prediction_log(MODEL, since=T0 - timedelta(hours=1), labelled_only=True)
+    found = {f.key: f for f in investigation.check_ground_truth(run)}
+    assert found["ground_truth.predictions_vs_outcomes"].state is State.SUSPECT

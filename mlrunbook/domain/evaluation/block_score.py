@@ -13,20 +13,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
-Numbers = Any  # float, or numpy array of floats
+from mlrunbook.domain.evaluation.sequential import Cells, Numbers
 
 
-class Counts(Protocol):
+class Counts(Cells, Protocol):
     """Labelled predictions by outcome."""
 
-    @property
-    def tp(self) -> Numbers: ...
-    @property
-    def fp(self) -> Numbers: ...
-    @property
-    def fn(self) -> Numbers: ...
     @property
     def tn(self) -> Numbers: ...
 

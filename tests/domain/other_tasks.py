@@ -53,7 +53,7 @@ class ThreeClasses(Tally):
         return [(2 * self.right_a, a), (2 * self.right_b, b), (2 * self.right_c, c)]
 
     def ratio(self, metric: str) -> tuple[float, float]:
-        raise NotImplementedError
+        raise NotImplementedError  # a mean of three ratios is none of two sums: `figure` and `score` stand for it
 
     def figure(self, metric: str) -> float | None:
         classes = self._classes

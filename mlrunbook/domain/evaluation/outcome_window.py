@@ -43,17 +43,20 @@ def pace_of(window: WindowMetrics, now: datetime) -> tuple[Pace, Maturity] | Non
     return Pace(window.labelled / days, window.tally.cases / days), ripe
 
 
-def wider_window(usual: WindowMetrics, now: datetime, policy: WindowPolicy, *, changed_at: datetime | None) -> EvaluationWindow | None:
-    """The mature predictions whose outcomes are enough at the usual pace, none from before the last change. None: nothing is mature yet,
-    or nobody knows when it will be."""
+def wider_window(usual: WindowMetrics, now: datetime, policy: WindowPolicy) -> EvaluationWindow | None:
+    """The mature predictions whose outcomes are enough at the usual pace. None: nobody knows how fast they come."""
     known = pace_of(usual, now)
     if known is None:
         return None
     outcomes, positives = TIMES_ENOUGH * policy.min_outcomes, TIMES_ENOUGH * policy.min_positives
-    window = evaluation_window(*known, now, min_outcomes=outcomes, min_positives=positives, most_s=policy.most_days * 86_400.0)
-    if window is None or (changed_at is not None and changed_at >= window.until):
-        return None
-    return replace(window, since=max(window.since, changed_at)) if changed_at else window
+    return evaluation_window(*known, now, min_outcomes=outcomes, min_positives=positives, most_s=policy.most_days * 86_400.0)
+
+
+def since_change(window: EvaluationWindow, changed_at: datetime | None) -> EvaluationWindow | None:
+    """The part of it that speaks for the model as it is. None: nothing is mature yet since the change."""
+    if changed_at is None:
+        return window
+    return None if changed_at >= window.until else replace(window, since=max(window.since, changed_at))
 
 
 def baseline_of(window: EvaluationWindow, judged: ModelMetrics) -> Span | None:

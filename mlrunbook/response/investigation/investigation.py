@@ -90,7 +90,8 @@ def check_infrastructure(run: Run) -> list[Finding]:
 
 
 def check_ground_truth(run: Run) -> list[Finding]:
-    labelled, metrics, drops = _labelled(run), _metrics(run), run.world.policy.severity.drops
+    metrics, drops = _metrics(run), run.world.policy.severity.drops
+    labelled = _labelled(run, metrics)
     baseline = metrics if isinstance(metrics, Missing) else metrics.baseline.confusion
     return [
         *_judged("ground_truth.predictions_vs_outcomes", lambda: checks.predictions_vs_outcomes(labelled, baseline, drops)),
@@ -204,7 +205,8 @@ def _gathered(run: Run, about: About) -> DiagnosisFacts:
     changes = or_none("the change history", lambda: recent_changes.of_model(run.world, model, since=week_ago))
     probing = or_none("the search for probing", lambda: judge_probing(recent, reference)) if recent is not None else None
     course = or_none("the course of the features", lambda: courses(reference, recent or ())) or {}
-    metrics, labelled = _or_none(_metrics(run)), _or_none(_labelled(run)) or []
+    seen = _metrics(run)
+    metrics, labelled = _or_none(seen), _or_none(_labelled(run, seen)) or []
     baseline, drops = metrics.baseline.confusion if metrics else None, run.world.policy.severity.drops
     rows = [*(recent or ()), *labelled]
     inputs = or_none("the look for broken features", lambda: judge_inputs(reference, rows, baseline, drops)) or NOTHING_BROKEN
@@ -246,13 +248,14 @@ def _recent(run: Run) -> Sequence[Prediction] | Missing:
     return tried("the prediction log", lambda: log(_model(run), limit=RECENT_ROWS, since=measured.window_start(run)))
 
 
-def _labelled(run: Run) -> Sequence[Prediction] | Missing:
+def _labelled(run: Run, metrics: ModelMetrics | Missing) -> Sequence[Prediction] | Missing:
     """Those on whose outcomes performance is judged: where outcomes come late, not those of the last hour."""
+    judged = None if isinstance(metrics, Missing) else metrics.current
+    since, until = (judged.outcomes_since, judged.outcomes_until) if judged else (None, None)
+    log = run.world.platform.prediction_log
 
     def read() -> Sequence[Prediction]:
-        now = measured.metrics(run).current
-        since, until = now.outcomes_since or measured.window_start(run), now.outcomes_until
-        return run.world.platform.prediction_log(_model(run), limit=RECENT_ROWS, since=since, until=until, labelled_only=True)
+        return log(_model(run), limit=RECENT_ROWS, since=since or measured.window_start(run), until=until, labelled_only=True)
 
     return tried("the prediction log with outcomes", read)
 

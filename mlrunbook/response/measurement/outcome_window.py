@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from datetime import datetime, timedelta
 
-from mlrunbook.domain.evaluation.outcome_window import Span, baseline_of, holds_enough, judged_on, wider_window
+from mlrunbook.domain.evaluation.outcome_window import Span, baseline_of, holds_enough, judged_on, since_change, wider_window
 from mlrunbook.domain.evaluation.performance import ModelMetrics, WindowMetrics
 from mlrunbook.response.measurement import recent_changes
 from mlrunbook.response.tried import or_none
@@ -25,11 +25,10 @@ def with_enough_outcomes(world: World, hour: ModelMetrics, version: str | None, 
         )
 
     usual = _usual(hour, lambda: read(Span(now - timedelta(days=policy.most_days), now)))
-    window = wider_window(usual, now, policy, changed_at=None) if usual else None
+    window = wider_window(usual, now, policy) if usual else None
     if window is None or window.since >= hour.current.since:
         return hour
-    changed_at = _last_change(world, model, since=window.since, before=before or now)
-    window = wider_window(usual, now, policy, changed_at=changed_at) if usual else None
+    window = since_change(window, _last_change(world, model, since=window.since, before=before or now))
     wide = read(Span(window.since, window.until)) if window else None
     if window is None or wide is None or wide.current.labelled <= hour.current.labelled:
         return hour

@@ -30,7 +30,7 @@ def served(app: FastAPI, **how: Any) -> Iterator[str]:
         yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
     finally:
         server.should_exit = True
-        thread.join(timeout=10)
+        thread.join(timeout=120)
 
 
 @contextmanager
@@ -46,12 +46,12 @@ def gateway_process(database_url: str, data: Path, **env: str) -> Iterator[tuple
         process = subprocess.Popen(argv, env=own | given, stdout=log, stderr=log)
     url = f"http://127.0.0.1:{port}"
     try:
-        until(lambda: answers(f"{url}/health"), timeout_s=60)
+        until(lambda: answers(f"{url}/health"))
         yield process.pid, url
     finally:
         process.terminate()
         try:
-            process.wait(15)
+            process.wait(120)
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import psutil
 
 
-def until(condition: Callable[[], bool], timeout_s: float = 10.0) -> None:
+def until(condition: Callable[[], bool], timeout_s: float = 120.0) -> None:
     """Return when `condition()` holds; AssertionError after `timeout_s`."""
     deadline = time.monotonic() + timeout_s
     while not condition():

@@ -9,7 +9,7 @@ from mlrunbook.domain.errors import NotFound, Refused, Transient
 
 
 def test_they_are_read_at_the_same_time_and_told_in_the_order_they_were_asked_in() -> None:
-    together = threading.Barrier(AT_ONCE, timeout=20)
+    together = threading.Barrier(AT_ONCE, timeout=120)
 
     def read(i: int) -> int:
         together.wait()

@@ -194,7 +194,7 @@ def test_on_a_terminal_it_asks_and_does_what_was_answered(
     command = [*COMMAND, "incidents", "approve", incident]
     with subprocess.Popen(command, env=environment(cli), stdin=theirs, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as asking:
         os.write(ours, f"{answer}\n".encode())
-        out, err = asking.communicate(timeout=30)
+        out, err = asking.communicate(timeout=120)
     os.close(ours)
     os.close(theirs)
     assert plan.digest in out

@@ -178,7 +178,7 @@ def test_up_on_a_port_that_is_taken_names_it_and_its_option(cli: Cli, tmp_path: 
 @pytest.mark.parametrize("service", ["gateway", "platform"])
 def test_a_service_on_a_port_that_is_taken_names_it(cli: Cli, service: str, dead_port: int) -> None:
     command = [*COMMAND, service, "--port", str(dead_port), *(["--no-dispatcher"] if service == "gateway" else [])]
-    done = subprocess.run(command, env=environment(cli), capture_output=True, text=True, check=False, timeout=60)
+    done = subprocess.run(command, env=environment(cli), capture_output=True, text=True, check=False, timeout=120)
     assert done.returncode != 0
     assert str(dead_port) in done.stderr
 

@@ -19,7 +19,7 @@ Manifest = Mapping[str, Any]
 @cache
 def rendered(folder: str) -> tuple[Manifest, ...]:
     """What `kubectl kustomize` makes of a folder. It asks no cluster."""
-    done = subprocess.run(["kubectl", "kustomize", str(FOLDER / folder)], capture_output=True, text=True, timeout=30, check=False)
+    done = subprocess.run(["kubectl", "kustomize", str(FOLDER / folder)], capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr
     return tuple(yaml.safe_load_all(done.stdout))
 

@@ -119,7 +119,7 @@ def test_every_command_of_the_readme_does_what_it_says(shell: Shell, store: Engi
         if "incidents approve" in command:
             waiting_plan(store, incident_id)
         if "incidents review" in command:
-            until(is_reviewed(store, incident_id), timeout_s=90)
+            until(is_reviewed(store, incident_id))
         said = typed[command] = shell.type(command)
         if command.startswith("mlrunbook report"):
             incident_id = said.split()[0]

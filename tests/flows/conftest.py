@@ -18,5 +18,5 @@ def live(stack: ChildStack) -> Live:
 
     live = Live(stack)
     live.simulator.build_history(live.engine, now=datetime.now(UTC))
-    wait_for("the model server serves", lambda: live.serving()["serverHealthy"], 30)
+    wait_for("the model server serves", lambda: live.serving()["serverHealthy"])
     return live

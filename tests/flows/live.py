@@ -118,12 +118,12 @@ class ChildStack(Stack):
             assert self._process.poll() is None, f"the stack does not start:\n{said}"
             return "\nready in " in said
 
-        wait_for("the stack is ready", ready, 90)
+        wait_for("the stack is ready", ready)
 
     def stop(self) -> None:
         if self._process is not None and self._process.poll() is None:
             self._process.terminate()  # not SIGINT: tests started in the background pass on that it is ignored
-            self._process.wait(60)
+            self._process.wait(120)
 
     def kill(self) -> None:
         """kill -9 of the supervisor and of everything it started, PostgreSQL included: a power cut, but for the disk."""
@@ -155,7 +155,7 @@ def _lives(process: psutil.Process) -> bool:
         return False
 
 
-def wait_for(what: str, condition: Callable[[], Any], timeout_s: float = 60.0, every_s: float = 0.05) -> Any:
+def wait_for(what: str, condition: Callable[[], Any], timeout_s: float = 300.0, every_s: float = 0.05) -> Any:
     """The first true value of `condition()`; a part that is away for the moment counts as not yet."""
     deadline = time.monotonic() + timeout_s
     while True:
@@ -222,10 +222,10 @@ class Live:
         with self.store() as conn:
             return plans.current(conn, incident_id, kind)
 
-    def wait_until_said(self, incident_id: str, words: str, timeout_s: float = 60.0) -> None:
+    def wait_until_said(self, incident_id: str, words: str, timeout_s: float = 300.0) -> None:
         self.wait(incident_id, f"said {words!r}", lambda: self.said(incident_id, words), timeout_s)
 
-    def wait_until_suspended(self, incident_id: str, timeout_s: float = 60.0) -> str:
+    def wait_until_suspended(self, incident_id: str, timeout_s: float = 300.0) -> str:
         """The run that waits in Prefect for a decision."""
 
         def suspended() -> str | None:
@@ -234,14 +234,14 @@ class Live:
 
         return str(self.wait(incident_id, "a run waits for a decision", suspended, timeout_s))
 
-    def wait_until_ended(self, incident_id: str, timeout_s: float = 90.0) -> Incident:
+    def wait_until_ended(self, incident_id: str, timeout_s: float = 300.0) -> Incident:
         def ended() -> bool:
             return not self.incident(incident_id).status.is_open and self.lease(incident_id).state == "done"
 
         self.wait(incident_id, "the incident has ended", ended, timeout_s)
         return self.incident(incident_id)
 
-    def wait(self, incident_id: str, what: str, condition: Callable[[], Any], timeout_s: float = 60.0) -> Any:
+    def wait(self, incident_id: str, what: str, condition: Callable[[], Any], timeout_s: float = 300.0) -> Any:
         """`wait_for`, with the incident's timeline in the failure."""
         try:
             return wait_for(what, condition, timeout_s)
@@ -274,7 +274,7 @@ class Live:
             yield
         finally:
             stop.set()
-            thread.join(15)
+            thread.join(120)
 
     def release_badly(self) -> None:
         """v2.0.0 serves; trained the first time, promoted again after that."""
@@ -330,7 +330,7 @@ class Live:
     def run(self, run_id: str) -> dict[str, Any]:
         return dict(self.prefect.get(f"/flow_runs/{run_id}").raise_for_status().json())
 
-    def wait_until_run_is(self, run_id: str, state: str, timeout_s: float = 25.0) -> None:
+    def wait_until_run_is(self, run_id: str, state: str, timeout_s: float = 300.0) -> None:
         wait_for(f"run {run_id} is {state}", lambda: self.run(run_id)["state_type"] == state, timeout_s)
 
     def fill_in_form(self, run_id: str, decision: str, *, name: str = "Team Lead", comment: str = "seen") -> dict[str, Any]:

@@ -128,7 +128,7 @@ def approve_in_form(page: Page, live: Live, incident_id: str) -> StoredApproval:
             page.get_by_role("option", name="approved").click()
             shot(page, "4-form-filled")
             form.get_by_role("button", name="Resume").click()
-            return wait_for("the approval is stored", stored, 20)[0]
+            return wait_for("the approval is stored", stored)[0]
     raise AssertionError(f"no approval: {page.get_by_role('dialog').all_inner_texts()}; {[e.text for e in live.entries(incident_id)]}")
 
 

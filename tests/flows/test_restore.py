@@ -107,13 +107,13 @@ def up(shell: Shell) -> Iterator[Any]:
             assert running[0].poll() is None, log.read_text()
             return "\nready in " in log.read_text()
 
-        wait_for("the restored stack is ready", ready, 120)
+        wait_for("the restored stack is ready", ready)
         return ports
 
     yield start
     for process in running:
         process.terminate()
-        process.wait(60)
+        process.wait(120)
 
 
 @pytest.mark.timeout(600)
@@ -134,23 +134,23 @@ def test_a_restored_stack_has_the_incident_the_tokens_the_model_and_the_features
     assert past.incident_id in said
     assert "a person" in said
 
-    wait_for("the doctor finds nothing wrong", lambda: finds_nothing_wrong(shell, f"{sign_in}\n{doctor}"), 120)
+    wait_for("the doctor finds nothing wrong", lambda: finds_nothing_wrong(shell, f"{sign_in}\n{doctor}"))
 
-    gateway = httpx.Client(base_url=f"http://127.0.0.1:{ports.gateway}", trust_env=False, timeout=10)
+    gateway = httpx.Client(base_url=f"http://127.0.0.1:{ports.gateway}", trust_env=False, timeout=60)
     read = gateway.get(f"/api/v1/incidents/{past.incident_id}/timeline", headers={"Authorization": f"Bearer {past.token}"})
     kinds = [entry["kind"] for entry in read.raise_for_status().json()["entries"]]
     assert kinds[: past.entries].count("page") >= 1
     assert "restored" in kinds[past.entries :]
 
     sign = {"Authorization": f"Bearer {past.token}"}
-    server = httpx.Client(base_url=f"http://127.0.0.1:{ports.model_server}", headers=sign, trust_env=False, timeout=10)
-    wait_for("the model serves", lambda: server.get("/health").json()["version"] == past.served["version"], 30)
+    server = httpx.Client(base_url=f"http://127.0.0.1:{ports.model_server}", headers=sign, trust_env=False, timeout=60)
+    wait_for("the model serves", lambda: server.get("/health").json()["version"] == past.served["version"])
     assert (restored / "serving/model-config.json").read_bytes() == past.config
 
-    features = httpx.Client(base_url=f"http://127.0.0.1:{ports.feature_server}", trust_env=False, timeout=10)
-    wait_for("the features are there", lambda: are_online(features, ASSETS), 60)
+    features = httpx.Client(base_url=f"http://127.0.0.1:{ports.feature_server}", trust_env=False, timeout=60)
+    wait_for("the features are there", lambda: are_online(features, ASSETS))
     lake.land(readings_folder(restored / "features"), Fleet(2).readings(1).assign(asset_id=["landed_after"]))
-    wait_for("what lands in the new folder is materialised", lambda: are_online(features, ["landed_after"]), 60)
+    wait_for("what lands in the new folder is materialised", lambda: are_online(features, ["landed_after"]))
     body = {"assets": [{"assetId": asset} for asset in (*ASSETS, "landed_after")]}
     headers = {"Authorization": f"Bearer {live.stack.token('simulator')}"}
     predicted = server.post(f"/api/v1/ml/models/{MODEL}/predict", json=body, headers=headers).raise_for_status().json()

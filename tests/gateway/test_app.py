@@ -80,9 +80,9 @@ class _Loop(Dispatcher):
 def test_the_dispatcher_runs_with_the_gateway_survives_a_surprise_and_stops_with_it(world: World) -> None:
     loop = _Loop(world)
     with TestClient(create_app(world, dispatcher=loop)) as client:
-        assert loop.turned.wait(5)
+        assert loop.turned.wait(120)
         assert client.get("/health").json()["dispatcher"] == "alive"
-    assert loop.ended.wait(5)
+    assert loop.ended.wait(120)
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
@@ -164,6 +164,6 @@ def test_the_process_serves_and_ends_on_sigterm(database_url: str, tmp_path: Pat
             assert health.json()["dispatcher"] == "alive"
         finally:
             gateway.terminate()
-            _, said = gateway.communicate(timeout=15)
+            _, said = gateway.communicate(timeout=120)
     assert gateway.returncode in (0, -signal.SIGTERM)
     assert b"Traceback" not in said

@@ -244,7 +244,7 @@ class TestDelivery:
             def send(self, message: Message) -> None:
                 if message.channel == "email":
                     hanging.set()
-                    released.wait(10)
+                    released.wait(120)
                 super().send(message)
                 if message.page and message.incident_id != first:
                     paged_now.set()
@@ -255,14 +255,14 @@ class TestDelivery:
         running = threading.Thread(target=dispatcher.run)
         running.start()
         try:
-            assert hanging.wait(5), "the first notification goes out by email"
+            assert hanging.wait(120), "the first notification goes out by email"
             report(world, Severity.CRITICAL, IncidentType.INFRASTRUCTURE, by_alert=False)
-            assert paged_now.wait(5)
+            assert paged_now.wait(120)
             assert not released.is_set()
         finally:
             released.set()
             dispatcher.stop()
-            running.join(10)
+            running.join(120)
 
 
 class TestApprovalExpiry:

@@ -147,7 +147,7 @@ def test_a_channel_that_never_answers_holds_the_dispatcher_and_the_watch_is_told
     class Hangs(LedgerNotifier):
         def send(self, message: Message) -> None:
             held.set()
-            let_go.wait(30)
+            let_go.wait(120)
             raise Transient("it never answered")
 
     hanging = replace(world, notifier=Hangs())
@@ -157,7 +157,7 @@ def test_a_channel_that_never_answers_holds_the_dispatcher_and_the_watch_is_told
     app = create_app(hanging, dispatcher=dispatcher, heartbeat=heart)
     try:
         with TestClient(app, raise_server_exceptions=False) as client:
-            assert held.wait(10)
+            assert held.wait(120)
             passed[0] = STUCK_S + 1
             until(lambda: any(path.endswith("/fail") for path, _ in watch.pings))
             assert client.get("/health").status_code == 503

@@ -39,7 +39,7 @@ class Hanging(LedgerNotifier):
     def send(self, message: Message) -> None:
         if message.channel in self.hang:
             self.held += 1
-            self.let_go.wait(60)
+            self.let_go.wait(120)
         super().send(message)
 
 
@@ -69,7 +69,7 @@ def running(dispatcher: Dispatcher, *let_go: threading.Event) -> Iterator[None]:
         for event in let_go:
             event.set()
         dispatcher.stop()
-        thread.join(20)
+        thread.join(120)
         until(lambda: not any(lanes._attempts for lanes in dispatcher._lanes.values()))  # the next test has the store to itself
 
 
@@ -149,13 +149,13 @@ class TestAChannelThatHangs:
         class Slow(LedgerOrchestrator):
             def start(self, *args: Any, **named: Any) -> str:
                 asked.set()
-                let_go.wait(60)
+                let_go.wait(120)
                 return super().start(*args, **named)
 
         notifier = LedgerNotifier()
         with running(Dispatcher(replace(world, orchestrator=Slow(), notifier=notifier), every_s=0.02), let_go):
             report(world)
-            assert asked.wait(20)
+            assert asked.wait(120)
             critical = report(world, Severity.CRITICAL, IncidentType.INFRASTRUCTURE, by_alert=False)
             until(lambda: any(m.incident_id == critical for m in notifier.pages()))
 
@@ -165,12 +165,12 @@ class TestAChannelThatHangs:
         class Dispatching(Dispatcher):
             def _revive(self) -> int:
                 asked.set()
-                let_go.wait(60)
+                let_go.wait(120)
                 return 0
 
         notifier = LedgerNotifier()
         with running(Dispatching(replace(world, notifier=notifier), every_s=0.02), let_go):
-            assert asked.wait(20)
+            assert asked.wait(120)
             critical = report(world, Severity.CRITICAL, by_alert=False)
             until(lambda: any(m.incident_id == critical for m in notifier.pages()))
 
@@ -259,7 +259,7 @@ class TestHealth:
         with TestClient(create_app(http, dispatcher=Dispatcher(paging, every_s=0.02))) as client, ExitStack() as held:
             held.enter_context(few.connect())
             incident_id = report(world, Severity.CRITICAL, by_alert=False)
-            until(lambda: any(m.incident_id == incident_id for m in notifier.pages()), timeout_s=10)
+            until(lambda: any(m.incident_id == incident_id for m in notifier.pages()))
             assert client.get("/health").status_code == 200
         few.dispose()
 

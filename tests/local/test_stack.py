@@ -285,4 +285,4 @@ def serves_what_lands(stack: Stack) -> None:
             return False
         return all(row["statuses"] == ["PRESENT"] * 2 for row in answer["results"])
 
-    until(served, timeout_s=60)
+    until(served)

@@ -61,7 +61,7 @@ def process(folder: Path, *command: str | Path) -> Iterator[None]:
             yield
         finally:
             running.terminate()
-            running.wait(timeout=10)
+            running.wait(timeout=120)
 
 
 def configure(folder: Path, *, platform: int, gateway: int, prometheus_port: int, alertmanager: int, token: str) -> None:

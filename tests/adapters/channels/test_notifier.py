@@ -188,7 +188,7 @@ def test_several_processes_write_at_once_without_losing_or_doubling_anything(tmp
     for worker in workers:
         worker.start()
     for worker in workers:
-        worker.join(timeout=60)
+        worker.join(timeout=120)
     assert [worker.exitcode for worker in workers] == [0, 0, 0]
     keys = [row["key"] for row in ledger(tmp_path)]
     assert len(keys) == len(set(keys)) == len(files(tmp_path)) == 80

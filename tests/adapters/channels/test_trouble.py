@@ -281,15 +281,15 @@ def test_a_folder_that_hangs_holds_each_page_for_seconds_and_no_thread_heaps_up(
     began_s = time.monotonic()
     try:
         for _ in range(2):
-            assert notifier._beside(lambda: let_go.wait(60)) is None
-        assert time.monotonic() - began_s < 2 * notifier_module.DISK_S + 5
+            assert notifier._beside(lambda: let_go.wait(120)) is None
+        assert time.monotonic() - began_s < 2 * notifier_module.DISK_S + 20
         notifier._at_the_disk |= {threading.Thread(target=let_go.wait, args=(60,), daemon=True) for _ in range(2)}
         for thread in notifier._at_the_disk:
             if not thread.ident:
                 thread.start()
         began_s = time.monotonic()
-        assert notifier._beside(lambda: let_go.wait(60)) is None
-        assert time.monotonic() - began_s < 1
+        assert notifier._beside(lambda: let_go.wait(120)) is None
+        assert time.monotonic() - began_s < notifier_module.DISK_S
     finally:
         let_go.set()
 
@@ -338,6 +338,6 @@ processes.deliver(Message("k", "i", "page", "s", "b", page=True), "{service.addr
     with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as gateway:
         assert gateway.stdout
         pids = [int(pid) for pid in gateway.stdout.readline().split()]
-        until(lambda: bool(service.requests), timeout_s=30)
+        until(lambda: bool(service.requests))
         gateway.kill()
-    until(lambda: all(gone(pid) for pid in pids), timeout_s=30)
+    until(lambda: all(gone(pid) for pid in pids))

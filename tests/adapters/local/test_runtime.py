@@ -74,7 +74,7 @@ def until_observed(runtime: LocalRuntime, wanted: Callable[[ServingState], bool]
         except Transient:
             return False
 
-    until(holds, 30)
+    until(holds)
 
 
 def test_zero_replicas_makes_the_port_refuse_connections_and_one_brings_it_back(runtime: LocalRuntime, small: Stack) -> None:

@@ -97,7 +97,7 @@ class Checkout:
         finally:
             process.terminate()
             with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(20)
+                process.wait(120)
             process.kill()
 
     def start(self, deployment: str, name: str, *, urgent: bool = False) -> str:
@@ -122,7 +122,7 @@ class Checkout:
         return dict(self.login.get(f"/flow_runs/{run_id}").raise_for_status().json())
 
     def wait_until(self, run_id: str, state: str) -> dict[str, Any]:
-        wait_for(f"run {run_id} is {state}", lambda: self.run(run_id)["state_type"] == state, 40)
+        wait_for(f"run {run_id} is {state}", lambda: self.run(run_id)["state_type"] == state)
         return self.run(run_id)
 
     def create(self, deployment_id: str, name: str, **body: Any) -> httpx.Response:

@@ -33,24 +33,24 @@ def test_fourteen_incidents_start_no_more_processes_than_there_are_places_and_a_
     names = [f"incident-{number}" for number in range(14)]
     runs = [ours.start("hold", name) for name in names]
     with ours.worker():
-        wait_for("the incidents' places are taken", lambda: len(ours.at_work()) == 2, 40)
+        wait_for("the incidents' places are taken", lambda: len(ours.at_work()) == 2)
         assert stays(lambda: len(ours.at_work()) == 2, 4), "one place is for critical incidents, one for audits"
         ours.start("hold", "critical", urgent=True)
-        wait_for("the critical one begins", lambda: "critical" in ours.began, 20)
+        wait_for("the critical one begins", lambda: "critical" in ours.began)
         more = [f"critical-{number}" for number in range(3)]
         for name in more:
             ours.start("hold", name, urgent=True)
-        wait_for("every place is taken", lambda: len(ours.at_work()) == 4, 20)
+        wait_for("every place is taken", lambda: len(ours.at_work()) == 4)
         assert stays(lambda: len(ours.at_work()) == 4, 4)
         late = ours.start("hold", "critical-late", urgent=True)
         assert ours.api.is_queued(late)
         assert not ours.api.is_held_up(late), "nobody is before it but the critical"
         before = ours.began & set(names)
         ours.let_go(*before)
-        wait_for("all critical ones are at work", lambda: set(more) <= ours.began, 20)
+        wait_for("all critical ones are at work", lambda: set(more) <= ours.began)
         assert ours.began & set(names) == before, "a place that is free again is for a critical one first"
         ours.let_go("critical", "critical-late", *more, *names)
-        wait_for("the others have their turn", lambda: len(ours.began & set(names)) >= 4, 60)
+        wait_for("the others have their turn", lambda: len(ours.began & set(names)) >= 4)
         for run_id in runs:
             ours.api.cancel(run_id, "the test is over")
 
@@ -63,13 +63,13 @@ def test_a_run_that_waits_for_a_person_takes_no_place_and_goes_on_in_its_queue(o
             ours.wait_until(run_id, "PAUSED")
         ours.start("hold", "beside-1")
         ours.start("hold", "beside-2")
-        wait_for("both places are free for others", lambda: {"beside-1", "beside-2"} <= ours.began, 30)
+        wait_for("both places are free for others", lambda: {"beside-1", "beside-2"} <= ours.began)
         ours.api.resume(waiting[0], {})
         assert stays(lambda: "waits-0-again" not in ours.began, 4)
         assert ours.api.is_queued(waiting[0])
         assert ours.api.is_held_up(waiting[0])
         ours.let_go("beside-1", "beside-2")
-        wait_for("it goes on", lambda: "waits-0-again" in ours.began, 20)
+        wait_for("it goes on", lambda: "waits-0-again" in ours.began)
         for run_id in waiting[1:]:
             ours.api.cancel(run_id, "the test is over")
             assert ours.run(run_id)["state_type"] == "CANCELLED"
@@ -79,7 +79,7 @@ def test_a_run_that_waits_for_a_person_takes_no_place_and_goes_on_in_its_queue(o
 def test_a_run_that_is_cancelled_gives_its_place_free(ours: Checkout) -> None:
     with ours.worker():
         run_id = ours.start("hold", "replaced")
-        wait_for("it is at work", lambda: "replaced" in ours.began, 30)
+        wait_for("it is at work", lambda: "replaced" in ours.began)
         ours.api.cancel(run_id, "replaced by a later run")
         ours.wait_until(run_id, "CANCELLED")
         ours.api.cancel(run_id, "again")
@@ -91,7 +91,7 @@ def test_a_run_that_is_cancelled_gives_its_place_free(ours: Checkout) -> None:
 def test_what_a_killed_worker_leaves_behind_keeps_no_place(ours: Checkout) -> None:
     with ours.worker() as worker:
         run_id = ours.start("hold", "left")
-        wait_for("it is at work", lambda: "left" in ours.began, 30)
+        wait_for("it is at work", lambda: "left" in ours.began)
         wait_for("its worker's name is on it", lambda: ours.run(run_id)["labels"].get("prefect.worker.name") == "ours")
         os.kill(worker.pid, signal.SIGKILL)
     now = datetime.now(UTC)

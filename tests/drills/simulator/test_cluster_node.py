@@ -96,7 +96,7 @@ def test_stopped_and_started_in_the_cluster_the_server_stops_and_starts_here(run
 
 def test_a_rollout_restarts_the_server_and_is_done_when_it_answers(runtime: KubernetesRuntime, config: Settings) -> None:
     runtime.restart(MODEL, restart_id="incident_1-threshold-0.6")
-    until(lambda: runtime.observe(MODEL).restart_id == "incident_1-threshold-0.6", timeout_s=20)
+    until(lambda: runtime.observe(MODEL).restart_id == "incident_1-threshold-0.6")
     assert desired_state(config.serving_state_file)["restart_id"] is not None
 
 

@@ -143,7 +143,7 @@ def running(simulator: FleetSimulator, *, interval_s: float = 0.01) -> Iterator[
         yield
     finally:
         stop.set()
-        thread.join(timeout=10)
+        thread.join(timeout=120)
         assert not thread.is_alive()
 
 

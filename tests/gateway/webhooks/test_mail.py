@@ -47,7 +47,7 @@ def mail(model: str, *, subject: str = "[FIRING:1] AUC low", to: str = "alerts@i
 
 def send(mailbox: Mailbox, message: EmailMessage, to: str | None = None) -> tuple[int, str]:
     """(code, words) of the answer to the message."""
-    with smtplib.SMTP("127.0.0.1", mailbox.port, timeout=10) as client:
+    with smtplib.SMTP("127.0.0.1", mailbox.port, timeout=60) as client:
         client.ehlo()
         client.mail("monitor@example.com")
         code, words = client.rcpt(to or str(message["To"]))
@@ -232,7 +232,7 @@ def test_a_stranger_may_send_less_than_a_known_sender(mailbox: Mailbox, world: W
 
 
 def test_a_line_without_an_end_is_cut_off(mailbox: Mailbox) -> None:
-    with smtplib.SMTP("127.0.0.1", mailbox.port, timeout=10) as client:
+    with smtplib.SMTP("127.0.0.1", mailbox.port, timeout=60) as client:
         client.ehlo()
         client.mail("monitor@example.com")
         client.rcpt("alerts@ir.example.com")
@@ -245,7 +245,7 @@ def test_a_line_without_an_end_is_cut_off(mailbox: Mailbox) -> None:
 
 
 def test_idle_connections_to_the_mail_door_keep_nobody_out(mailbox: Mailbox, keys: Keys, model: str) -> None:
-    idle = [socket.create_connection(("127.0.0.1", mailbox.port), timeout=10) for _ in range(mail_door.MAX_CONNECTIONS + 10)]
+    idle = [socket.create_connection(("127.0.0.1", mailbox.port), timeout=60) for _ in range(mail_door.MAX_CONNECTIONS + 10)]
     assert send(mailbox, mail(model), f"alerts+{keys.token('monitor', Scope.ALERTS)}@ir.example.com")[0] == 250
     for one in idle:
         one.close()

@@ -212,9 +212,9 @@ def test_who_dawdles_at_the_feature_server_is_sent_away_and_holds_no_place(world
 
     app = reading_only(get_app(open_store(world.repo)), limits_of(Settings()))
     head = b"POST /get-online-features HTTP/1.1\r\nHost: x\r\n"
-    with served(app, **http_server.options()) as url, httpx.Client(base_url=url, timeout=10) as http:
+    with served(app, **http_server.options()) as url, httpx.Client(base_url=url, timeout=60) as http:
         address = ("127.0.0.1", int(url.rpartition(":")[2]))
-        slow = [socket.create_connection(address, timeout=10) for _ in range(40)]
+        slow = [socket.create_connection(address, timeout=60) for _ in range(40)]
         for i, one in enumerate(slow):
             one.sendall(head if i % 2 else head + b"Content-Length: 100\r\n\r\n{")
         assert http.get("/health").is_success
@@ -264,7 +264,7 @@ def flowing(world: World) -> Iterator[tuple[FleetSimulator, Platform]]:
     thread.start()
     yield simulator, platform
     stop.set()
-    thread.join(timeout=10)
+    thread.join(timeout=120)
     assert not thread.is_alive()
 
 

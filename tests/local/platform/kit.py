@@ -116,7 +116,7 @@ def bearer(engine: Engine, *scopes: Scope, name: str = "ml_engineer") -> dict[st
 @contextmanager
 def running(app: FastAPI, headers: dict[str, str]) -> Iterator[httpx.Client]:
     """The app under uvicorn on a free port, and a client of it."""
-    with served(app) as url, httpx.Client(base_url=url, headers=headers, timeout=10) as client:
+    with served(app) as url, httpx.Client(base_url=url, headers=headers, timeout=60) as client:
         yield client
 
 

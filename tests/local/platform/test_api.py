@@ -359,7 +359,7 @@ def test_the_running_platform_raises_an_alert_and_tells_the_gateway(world: World
     with running(_gateway(got), {}) as gateway:
         settings = world.settings.model_copy(update={"gateway_url": str(gateway.base_url)})
         with running(create_app(settings, engine, evaluate_every_s=0.2), bearer(engine, Scope.READ)) as api:
-            until(lambda: any(m["commonLabels"]["model"] == world.model for m in got), timeout_s=5)
+            until(lambda: any(m["commonLabels"]["model"] == world.model for m in got))
             active = api.get("/api/v1/model-performance/alerts", params={"model": world.model}).json()["alerts"]
     assert "ModelF1Drop" in {a["labels"]["alertname"] for a in active}
 

@@ -67,7 +67,7 @@ def test_what_the_caller_got_wrong_is_counted_by_itself_and_is_no_error_of_the_m
     assert served.post(world.path, content=b"{").status_code == 400
     assert world.ask(served, reading() | {"torque_nm": [1]}).status_code == 422
     assert served.post(world.path, json={"assets": [{"assetId": "a\x00", "features": reading()}]}).status_code == 422
-    until(lambda: world.stored() == {"unknown_model": 2, "invalid_request": 4}, timeout_s=5)
+    until(lambda: world.stored() == {"unknown_model": 2, "invalid_request": 4})
     assert (seen_by_prometheus(served, "unknown_model"), seen_by_prometheus(served, "invalid_request")) == (2, 4)
     with transaction(world.engine) as conn:
         seen = metrics.window(conn, world.model, since=NOW.replace(year=2020), until=NOW.replace(year=2100))

@@ -110,7 +110,7 @@ def test_features_in_the_request_are_taken_as_sent_and_only_the_others_read(worl
 
 
 def test_a_store_that_cannot_be_read_is_a_counted_error_and_requests_with_features_go_on(world: World, served: httpx.Client) -> None:
-    until(lambda: served.get("/health").json()["features"]["state"] == "ok", timeout_s=5)
+    until(lambda: served.get("/health").json()["features"]["state"] == "ok")
     for world.store.error in (Transient("the online store is locked"), RuntimeError("surprise")):
         refused = world.predict(served, {"assetId": "hot"}, {"assetId": "cool"})
         assert (refused.status_code, refused.headers["retry-after"]) == (503, "5")
@@ -131,7 +131,7 @@ def test_without_a_feature_store_features_must_be_sent(world: World) -> None:
 
 def test_what_is_staged_scores_every_request_and_nobody_acts_on_it(world: World, served: httpx.Client) -> None:
     world.stage("v2.1.0")  # flags everything
-    until(lambda: served.get("/health").json()["stagingVersion"] == "v2.1.0", timeout_s=5)
+    until(lambda: served.get("/health").json()["stagingVersion"] == "v2.1.0")
     answer = world.predict(served, {"assetId": "cool"})
     assert (answer.json()["version"], answer.json()["predictions"][0]["label"], answer.json()["workOrdersCreated"]) == ("v1.5.0", False, 0)
     assert "v2.1.0" not in answer.text
@@ -142,7 +142,7 @@ def test_what_is_staged_scores_every_request_and_nobody_acts_on_it(world: World,
     with transaction(world.engine) as conn:
         assert work_orders.find(conn, model=world.model) == []
     world.stage(None)
-    until(lambda: served.get("/health").json()["stagingVersion"] is None, timeout_s=5)
+    until(lambda: served.get("/health").json()["stagingVersion"] is None)
     world.predict(served, {"assetId": "cool"})
     assert (world.logged()[1].shadow_version, world.logged()[1].shadow_score) == (None, None)
 
@@ -154,7 +154,7 @@ def test_a_staged_version_that_fails_harms_no_answer_and_is_counted(world: World
         columns, [0, 1, 0, 0, 1]
     )  # fails on any other value
     world.stage("v2.1.0", estimator=picky)
-    until(lambda: served.get("/health").json()["stagingVersion"] == "v2.1.0", timeout_s=5)
+    until(lambda: served.get("/health").json()["stagingVersion"] == "v2.1.0")
     assert world.predict(served, {"assetId": "hot"}).json()["predictions"][0]["label"] is True
     world.predict(served, {"assetId": "cool"})
     hot, cool = world.logged()
@@ -179,9 +179,9 @@ def test_a_staged_version_that_was_changed_is_not_loaded_and_the_server_goes_on(
 
 def test_a_staged_version_that_traffic_is_routed_to_is_no_shadow_of_itself(world: World, served: httpx.Client) -> None:
     world.stage("v2.1.0")
-    until(lambda: served.get("/health").json()["stagingVersion"] == "v2.1.0", timeout_s=5)
+    until(lambda: served.get("/health").json()["stagingVersion"] == "v2.1.0")
     json_file.patch(world.settings.serving_state_file, {"route_version": "v2.1.0"})
-    until(lambda: served.get("/health").json()["version"] == "v2.1.0", timeout_s=5)
+    until(lambda: served.get("/health").json()["version"] == "v2.1.0")
     world.predict(served, {"assetId": "cool", "features": reading(COOL)})
     (row,) = world.logged()
     assert (row.version, row.shadow_version) == ("v2.1.0", None)

@@ -110,3 +110,18 @@ def score(block: Counts, rates: Rates) -> Scores:
     missed = Part(-(2 - rates.f1) / rates.f1 * (block.tp - rates.recall * positives), positives * (1 + rates.recall))
     flagged = Part(block.fp - rates.false_positive_rate * negatives, negatives * rates.false_positive_rate)
     return Scores(missed.fall + flagged.fall, missed.weight + flagged.weight, (missed, flagged))
+
+
+def of_recall(block: Counts, rates: Rates) -> Scores:
+    """A fall of recall alone."""
+    expected = rates.recall * (block.tp + block.fn)
+    return Scores(expected - block.tp, expected)
+
+
+def of_precision(block: Counts, rates: Rates) -> Scores:
+    """A fall of precision at the baseline's mix of outcomes: rarer failures, which alone lower it, move nothing."""
+    caught, false = rates.recall * (block.tp + block.fn), rates.false_positive_rate * (block.fp + block.tn)
+    per_caught = (1 - rates.positive_rate) * rates.false_positive_rate / (rates.positive_rate * rates.recall)
+    missed = Part(per_caught * (caught - block.tp), caught)
+    flagged = Part(block.fp - false, false)
+    return Scores(missed.fall + flagged.fall, missed.weight + flagged.weight, (missed, flagged))

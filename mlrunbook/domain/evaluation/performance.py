@@ -13,6 +13,7 @@ from mlrunbook.domain.evaluation.moves import f1_interval as f1_interval
 from mlrunbook.domain.evaluation.moves import relative_drop as relative_drop
 from mlrunbook.domain.evaluation.moves import wilson as wilson
 from mlrunbook.domain.evaluation.moves import z_value as z_value
+from mlrunbook.domain.evaluation.outcome_blocks import OutcomeHistory
 from mlrunbook.domain.evaluation.sequential import clustering_of, dispersion, joined_slices, outcomes_to_detect
 from mlrunbook.domain.incident import Severity
 from mlrunbook.domain.policy.judging import F1, PRECISION, RECALL, DropPolicy
@@ -95,12 +96,14 @@ class WindowMetrics:
 @dataclass(frozen=True)
 class ModelMetrics:
     """`GET /api/v1/model-performance/metrics/{model}`: the current window against the baseline. `rewritten_lately`: outcomes changed in
-    the last day, of predictions however old; None where the platform does not say."""
+    the last day, of predictions however old; None where the platform does not say. `history`: all outcomes since the baseline was pinned;
+    None where they are not known, and the two windows alone are compared."""
 
     model: str
     current: WindowMetrics
     baseline: WindowMetrics
     rewritten_lately: Rewritten | None = None
+    history: OutcomeHistory | None = None
 
     @property
     def null_rise(self) -> float | None:
@@ -115,19 +118,22 @@ class Evidence(StrEnum):
 
     REAL = "real"
     FALSE_ALARM = "false_alarm"
+    UNPROVEN = "unproven"  # not yet: the outcomes that come will decide
     INSUFFICIENT = "insufficient_evidence"
 
 
 @dataclass(frozen=True)
 class Verdict:
     """Whether performance fell. `severity` is set only when it is real. `drop` is of the metric that leads, relative to the baseline and
-    negative for the better; `fell` are the metrics past their limit beyond chance, as policy calls them."""
+    negative for the better; `fell` are the metrics past their limit beyond chance, as policy calls them. `undecided_until`: when an
+    unproven one will be decided, at the usual pace of outcomes."""
 
     evidence: Evidence
     severity: Severity | None
     reason: str
     drop: float | None = None
     fell: tuple[str, ...] = ()
+    undecided_until: datetime | None = None
 
     @property
     def is_real(self) -> bool:

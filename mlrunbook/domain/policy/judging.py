@@ -191,6 +191,26 @@ class WindowPolicy:
 
 
 @dataclass(frozen=True)
+class RunLengthPolicy:
+    """How often an unchanged model may be called fallen, and which fall is found fastest.
+
+    `called_share` of the unchanged models, at most, ever within `within_days` of looks since the baseline was pinned; and
+    `window_called_share` of the unchanged windows when one is judged once. `planned_fall` is relative to the baseline; half of it is taken
+    from every look. A baseline whose own error does not allow such a fall to be proven is too short. `confidence` is of the interval shown.
+    """
+
+    called_share: Share = 0.4
+    within_days: Count = 730
+    window_called_share: Share = 0.005
+    planned_fall: Share = 0.2
+    confidence: Share = 0.95
+
+    @property
+    def slack(self) -> float:
+        return self.planned_fall / 2
+
+
+@dataclass(frozen=True)
 class RecoveryPolicy:
     """F1 counts as recovered within `tolerance` (relative) of the baseline, on at least this many known outcomes and failures.
 
@@ -230,6 +250,7 @@ class SeverityPolicy:
     drops: DropPolicy = field(default_factory=DropPolicy)
     outcomes: OutcomesPolicy = field(default_factory=OutcomesPolicy)
     window: WindowPolicy = field(default_factory=WindowPolicy)
+    run_length: RunLengthPolicy = field(default_factory=RunLengthPolicy)
     all_flagged: Share = 0.90
     missed_recall: Share = 0.10
     min_predictions: Count = 200
@@ -239,23 +260,3 @@ class SeverityPolicy:
     null_rate: Share = 0.05
     unmeasured_critical_alert: Severity = Severity.HIGH
     unmeasured_alert: Severity = Severity.MEDIUM
-
-
-@dataclass(frozen=True)
-class RunLengthPolicy:
-    """How often an unchanged model may be called fallen, and which fall is found fastest.
-
-    `called_share` of the unchanged models, at most, ever within `within_days` of looks since the baseline was pinned; and
-    `window_called_share` of the unchanged windows when one is judged once. `planned_fall` is relative to the baseline; half of it is taken
-    from every look. A baseline whose own error does not allow such a fall to be proven is too short. `confidence` is of the interval shown.
-    """
-
-    called_share: Share = 0.4
-    within_days: Count = 730
-    window_called_share: Share = 0.005
-    planned_fall: Share = 0.2
-    confidence: Share = 0.95
-
-    @property
-    def slack(self) -> float:
-        return self.planned_fall / 2

@@ -1,0 +1,142 @@
+"""What all outcomes since the baseline was pinned say together: `proof`, asked by the rules of policy, as the verdict that triage reads.
+
+The metric that leads spends most of the promise, and every other one of its task the rest, as with a single window. Each is judged by its
+own sum over blocks: F1, precision and recall by sums that rarer failures alone do not move, any other figure to first order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import datetime
+from math import ceil
+from typing import NamedTuple
+
+from mlrunbook.domain.evaluation.accumulated import pin
+from mlrunbook.domain.evaluation.block_score import Rates, Scores, Stacked, of_precision, of_recall, relative, score
+from mlrunbook.domain.evaluation.outcome_blocks import OutcomeBlocks as OutcomeBlocks
+from mlrunbook.domain.evaluation.outcome_blocks import OutcomeHistory as OutcomeHistory
+from mlrunbook.domain.evaluation.performance import Evidence, Verdict, percent
+from mlrunbook.domain.evaluation.proof import Proof, Proven, Question, judge
+from mlrunbook.domain.incident import Severity
+from mlrunbook.domain.policy.judging import F1, PRECISION, RECALL, MetricRule, SeverityPolicy, WindowPolicy, Worse
+from mlrunbook.domain.tally import Confusion, Tally, total
+
+TIMES_ENOUGH = 3  # what the window judged holds, in times what a window must hold, at the baseline's pace
+OTHERS_SHARE = 0.1  # of the promise, for each metric that does not lead
+
+
+class _Judged(NamedTuple):
+    rule: MetricRule
+    called: str
+    found: Proven
+
+    @property
+    def severity(self) -> Severity:
+        return self.rule.severity(self.found.fall or 0.0)
+
+
+def judge_history(history: OutcomeHistory, now: datetime, policy: SeverityPolicy) -> Verdict:
+    """Whether performance fell since the baseline was pinned, over all looks at it.
+
+    REAL: beyond chance, and past a limit. FALSE_ALARM: such a fall is ruled out. UNPROVEN: neither yet, and the outcomes that come will
+    decide. INSUFFICIENT: this baseline can never prove one.
+    """
+    baseline = history.baseline.tally
+    rules = policy.drops.rules_for(baseline.metrics) if baseline else ()
+    if baseline is None or not rules:
+        return Verdict(Evidence.INSUFFICIENT, None, "no outcome of the time when the model was healthy: nothing to compare with")
+    judged = [
+        _Judged(rule, baseline.metrics[rule.name], _proven(history, baseline, rule, now, _share(policy, rules, k)))
+        for k, rule in enumerate(rules)
+    ]
+    return _verdict(judged, history)
+
+
+def _share(policy: SeverityPolicy, rules: Sequence[MetricRule], position: int) -> SeverityPolicy:
+    """The part of the promise that is spent on one of the metrics."""
+    part = 1 - OTHERS_SHARE * (len(rules) - 1) if position == 0 else OTHERS_SHARE
+    whole = policy.run_length
+    spent = replace(whole, called_share=part * whole.called_share, window_called_share=part * whole.window_called_share)
+    return replace(policy, run_length=spent)
+
+
+def _proven(history: OutcomeHistory, baseline: Tally, rule: MetricRule, now: datetime, policy: SeverityPolicy) -> Proven:
+    scored = _scores(history, baseline, rule)
+    pinned = since = None
+    if scored is not None:
+        before, assets, since = scored
+        pinned = pin(before, assets, outcomes=baseline.n, block_s=history.baseline.block_s)
+    window = _window(history.baseline, baseline, policy.window)
+    none_yet = Scores((), ())
+    question = Question(since if since is not None else none_yet, now, window, baseline.metrics[rule.name])
+    return judge(pinned, question, policy.run_length, rule)
+
+
+def _scores(history: OutcomeHistory, baseline: Tally, rule: MetricRule) -> tuple[Scores, Scores | None, Scores] | None:
+    """Of the baseline's blocks, its assets, and the blocks since; None where the baseline holds nothing to fall from."""
+    if isinstance(baseline, Confusion):
+        rates = Rates.of(baseline)
+        of = {F1: score, RECALL: of_recall, PRECISION: of_precision}.get(rule.name)
+        if rates is None or of is None:
+            return None
+
+        def counted(tallies: Sequence[Tally]) -> Scores:
+            return of(Stacked.of([t for t in tallies if isinstance(t, Confusion)]), rates)
+    else:
+        figure = baseline.figure(rule.name)
+        if not figure:
+            return None
+
+        def counted(tallies: Sequence[Tally]) -> Scores:
+            return _first_order(tallies, baseline, rule, figure)
+
+    assets = counted(history.baseline.by_asset) if history.baseline.by_asset else None
+    return counted(history.baseline.blocks), assets, counted(history.since.blocks)
+
+
+def _first_order(tallies: Sequence[Tally], baseline: Tally, rule: MetricRule, figure: float) -> Scores:
+    import numpy as np
+
+    scored = np.array([tally.score(rule.name, baseline) for tally in tallies], float).reshape(-1, 2)
+    return relative(scored[:, 0], scored[:, 1], figure, more_is_worse=rule.worse is Worse.HIGHER)
+
+
+def _window(blocks: OutcomeBlocks, held: Tally, policy: WindowPolicy) -> int:
+    """Blocks that hold what an evaluation window is to hold, at the baseline's pace."""
+    shares = (policy.min_outcomes / max(held.n, 1), policy.min_positives / max(held.cases, 1))
+    return max(1, ceil(TIMES_ENOUGH * max(shares) * len(blocks.blocks)))
+
+
+def _verdict(judged: Sequence[_Judged], history: OutcomeHistory) -> Verdict:
+    leading = judged[0]
+    real = [one for one in judged if one.found.proof is Proof.REAL]
+    seen = _seen(history)
+    if real:
+        said = max(real, key=lambda one: one.severity.rank)
+        worst = said.severity
+        reason = f"{said.found.sentence}; {seen}: {worst}, over {percent(said.rule.limit(said.found.fall or 0.0))}"
+        return Verdict(Evidence.REAL, worst, reason, leading.found.fall, tuple(one.rule.name for one in real))
+    open_ = next((one for one in judged if _is_open(one, leads=one is leading)), None)
+    found = (open_ or leading).found
+    evidence = {
+        Proof.RULED_OUT: Evidence.FALSE_ALARM,
+        Proof.UNPROVEN: Evidence.UNPROVEN,
+        Proof.INSUFFICIENT: Evidence.INSUFFICIENT,
+        Proof.REAL: Evidence.REAL,
+    }[found.proof]
+    return Verdict(evidence, None, f"{found.sentence} ({seen})", leading.found.fall, undecided_until=found.undecided_until)
+
+
+def _is_open(one: _Judged, *, leads: bool) -> bool:
+    """Not ruled out; a metric that does not lead is only asked about where it seems to have fallen past its limit."""
+    found = one.found
+    if leads:
+        return found.proof is not Proof.RULED_OUT
+    return found.proof is Proof.UNPROVEN and found.fall is not None and found.fall > one.rule.medium
+
+
+def _seen(history: OutcomeHistory) -> str:
+    before, since = history.baseline, total(history.since.blocks)
+    known = f"{since.seen} since {history.since.since:%d %b %Y %H:%M} UTC" if since else "no outcome since"
+    return f"{known}, against {before.since:%d %b} to {before.until:%d %b %Y}"

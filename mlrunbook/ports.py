@@ -12,6 +12,7 @@ from typing import Any, Literal, Protocol
 
 from mlrunbook.domain.actions import Action
 from mlrunbook.domain.evaluation.history import DayFigures
+from mlrunbook.domain.evaluation.outcome_blocks import OutcomeBlocks
 from mlrunbook.domain.evaluation.performance import ModelMetrics
 from mlrunbook.domain.observed import (
     Change,
@@ -47,6 +48,13 @@ class ModelPlatform(Protocol):
     def history(self, model: str, *, days: int, until: datetime | None = None) -> Sequence[DayFigures]:
         """Figures by day of UTC, oldest first: the day that `until` (now) is in, up to `until`, and the days before it, `days` in all;
         those on which nothing was asked for are left out. NotFound where the platform keeps none."""
+        ...
+
+    def outcome_blocks(
+        self, model: str, *, since: datetime, until: datetime, block_s: float, version: str | None = None
+    ) -> OutcomeBlocks:
+        """The outcomes known of the predictions made in each whole block of [since, until), `outcome_blocks.MOST_BLOCKS` at most. NotFound
+        where the platform does not count so."""
         ...
 
     def alerts(self, model: str | None = None) -> Sequence[Mapping[str, Any]]: ...

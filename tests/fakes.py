@@ -17,6 +17,7 @@ from mlrunbook.domain.actions import Action, check_own
 from mlrunbook.domain.elapsed import Elapsed
 from mlrunbook.domain.errors import NotFound, Refused, Transient, Unknown
 from mlrunbook.domain.evaluation.history import DayFigures
+from mlrunbook.domain.evaluation.outcome_blocks import OutcomeBlocks
 from mlrunbook.domain.evaluation.performance import Confusion, ModelMetrics, WindowMetrics
 from mlrunbook.domain.observed import (
     Change,
@@ -288,6 +289,11 @@ class FileWorld(FileRegistry, FileSchedules):
             DayFigures(last - timedelta(days=days - 1 - i), c.n, c, (c.tp + c.fp) / c.n, 20.0, 0.0, 0.0, now.versions)
             for i, c in enumerate(counts)
         ]
+
+    def outcome_blocks(
+        self, model: str, *, since: datetime, until: datetime, block_s: float, version: str | None = None
+    ) -> OutcomeBlocks:
+        raise NotFound("this platform does not count outcomes by block")
 
     def alerts(self, model: str | None = None) -> Sequence[Mapping[str, Any]]:
         return []

@@ -14,6 +14,7 @@ from mlrunbook.adapters.fields import DAY_MS, MOST, TEN_YEARS_S, WRONG_SHAPE, Fi
 from mlrunbook.domain.communication.messages import line
 from mlrunbook.domain.errors import NotFound, Refused, RunbookError, Transient, Unknown
 from mlrunbook.domain.evaluation.history import DayFigures
+from mlrunbook.domain.evaluation.outcome_blocks import OutcomeBlocks
 from mlrunbook.domain.evaluation.performance import Confusion, ModelMetrics, Rewritten, WindowMetrics
 from mlrunbook.domain.observed import Change, ModelVersion, Prediction, Replayed, ServingStatus, VersionReplay, ViewSchedule, WorkOrder
 from mlrunbook.domain.tally import BINARY, TASKS, Tally
@@ -55,6 +56,12 @@ class HttpPlatform:
         params = {"days": days, "until": _iso(until)}
         parse = _about(model, lambda b: [_day(d) for d in b.parts("days")])
         return self._read(f"/api/v1/model-performance/history/{quote(model, safe='')}", parse, params)
+
+    def outcome_blocks(
+        self, model: str, *, since: datetime, until: datetime, block_s: float, version: str | None = None
+    ) -> OutcomeBlocks:
+        params = {"since": _iso(since), "until": _iso(until), "blockS": block_s, "version": version}
+        return self._read(f"/api/v1/model-performance/outcome-blocks/{quote(model, safe='')}", _about(model, _outcome_blocks), params)
 
     def alerts(self, model: str | None = None) -> Sequence[Mapping[str, Any]]:
         return self._read(
@@ -282,10 +289,10 @@ def _sums(m: Fields, task: type[Tally]) -> Tally:
     return task(*(m.count(f.name) if f.type in ("int", int) else m.number(f.name, -MOST, MOST) for f in fields(task)))
 
 
-def _blocks(b: Fields, task: type[Tally]) -> tuple[Tally, ...]:
-    if not b.has("blocks"):
+def _blocks(b: Fields, task: type[Tally], name: str = "blocks") -> tuple[Tally, ...]:
+    if not b.has(name):
         return ()
-    return b.each("blocks", _block) if task is Confusion else tuple(_sums(block, task) for block in b.parts("blocks"))
+    return b.each(name, _block) if task is Confusion else tuple(_sums(block, task) for block in b.parts(name))
 
 
 def _window(b: Fields) -> WindowMetrics:
@@ -327,6 +334,16 @@ def _block(b: Fields, name: str) -> Confusion:
     if len(counts) != 4:
         raise b.misread(name, "the four counts tp, fp, fn and tn")
     return Confusion(*counts)
+
+
+def _outcome_blocks(b: Fields) -> OutcomeBlocks:
+    task = _task(b)
+    return OutcomeBlocks(
+        since=b.time("since"),
+        block_s=b.number("blockS", 1, TEN_YEARS_S),
+        blocks=_blocks(b, task),
+        by_asset=_blocks(b, task, "byAsset"),
+    )
 
 
 def _day(b: Fields) -> DayFigures:

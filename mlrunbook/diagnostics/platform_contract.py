@@ -155,6 +155,20 @@ def _history(platform: ModelPlatform, on: Subject) -> str:
     return f"{len(found)} of the last {DAYS} days"
 
 
+def _outcome_blocks(platform: ModelPlatform, on: Subject) -> str:
+    block_s, since = 3600.0, on.now - timedelta(hours=24)
+    try:
+        found = platform.outcome_blocks(on.model, since=since, until=on.now - timedelta(minutes=1), block_s=block_s)
+    except NotFound as error:
+        raise NotRun(f"the platform keeps no outcome blocks ({error}): evidence does not add up over looks") from error
+    expect(abs(found.since - since) < timedelta(seconds=1), f"since as it was asked for, {since.isoformat()}", found.since)
+    expect(found.block_s == block_s, f"blockS as it was asked for, {block_s:g}", found.block_s)
+    expect(len(found.blocks) == 23, "the 23 whole hours of 23 h 59 min", len(found.blocks))
+    known, by_asset = sum(block.n for block in found.blocks), sum(asset.n for asset in found.by_asset)
+    expect(not found.by_asset or by_asset == known, f"byAsset to count the same {known} outcomes as the blocks", by_asset)
+    return f"{known} outcomes in {len(found.blocks)} blocks, {len(found.by_asset)} assets"
+
+
 def _alerts(platform: ModelPlatform, on: Subject) -> str:
     found = platform.alerts(on.model)
     for one in found:
@@ -333,6 +347,7 @@ CHECKS: tuple[Check, ...] = (
     Check("models", "every registered model, or 404 where the platform keeps no list", _models),
     Check("metrics", "two windows whose figures agree; since, until and version respected", _metrics),
     Check("history", "figures by day, oldest first; days and until respected; 404 where none are kept", _history),
+    Check("outcome_blocks", "known outcomes by whole block of time, and by asset; 404 where none are kept", _outcome_blocks),
     Check("alerts", "alerts as Alertmanager writes one", _alerts),
     Check("prediction_log", "rows newest first; limit, since, until and labelledOnly respected", _prediction_log),
     Check("changes", "changes newest first, of a known kind; since respected", _changes),

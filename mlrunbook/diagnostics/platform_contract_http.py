@@ -100,6 +100,7 @@ _CALLS: dict[str, Callable[[ModelPlatform, str], object]] = {
     "status": lambda p, m: p.status(m),
     "metrics": lambda p, m: p.metrics(m),
     "history": lambda p, m: p.history(m, days=1),
+    "outcome_blocks": lambda p, m: p.outcome_blocks(m, since=datetime.now(UTC), until=datetime.now(UTC), block_s=3600.0),
     "alerts": lambda p, m: p.alerts(m),
     "prediction_log": lambda p, m: p.prediction_log(m),
     "changes": lambda p, m: p.changes(m, since=datetime.now(UTC)),

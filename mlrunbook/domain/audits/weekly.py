@@ -29,7 +29,8 @@ from mlrunbook.domain.communication.durations import in_words
 from mlrunbook.domain.evaluation.drift import DriftVerdict
 from mlrunbook.domain.evaluation.history import DayFigures
 from mlrunbook.domain.evaluation.outcomes import judge_feed
-from mlrunbook.domain.evaluation.performance import Confusion, Evidence, ModelMetrics, f1_interval, grade_metrics, percent, wilson, z_value
+from mlrunbook.domain.evaluation.outcome_history import grade_metrics
+from mlrunbook.domain.evaluation.performance import Confusion, Evidence, ModelMetrics, f1_interval, percent, wilson, z_value
 from mlrunbook.domain.evaluation.segments import judge_segments
 from mlrunbook.domain.incident import Incident, IncidentType, Severity
 from mlrunbook.domain.observed import Missing
@@ -82,7 +83,7 @@ def performance(metrics: ModelMetrics | Missing, history: Sequence[DayFigures] |
     if isinstance(metrics, Missing):
         return missing(key, title, metrics)
     alerts, now, before = policy.alerts, metrics.current.confusion, metrics.baseline.confusion
-    graded = grade_metrics(metrics, policy.severity.drops)
+    graded = grade_metrics(metrics, policy.severity)
     verdict = _of_evidence(graded.evidence)
     charts: list[Lines | Matrix] = []
     if not isinstance(history, Missing) and history:

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 from mlrunbook.domain.evaluation.fairness import Fairness, FairnessVerdict
 from mlrunbook.domain.evaluation.outcomes import judge_feed
-from mlrunbook.domain.evaluation.performance import Confusion, ModelMetrics, Verdict, WindowMetrics, grade_metrics, percent, wilson, z_value
+from mlrunbook.domain.evaluation.outcome_history import grade_metrics
+from mlrunbook.domain.evaluation.performance import Confusion, ModelMetrics, Verdict, WindowMetrics, percent, wilson, z_value
 from mlrunbook.domain.evaluation.rewritten import as_first_reported, judge_rewrites
 from mlrunbook.domain.evaluation.segments import judge_asset_types
 from mlrunbook.domain.incident import IncidentType, Severity
@@ -60,7 +61,7 @@ def hints_at_worse(metrics: ModelMetrics, policy: SeverityPolicy, worst: Signal)
 
 
 def graded(metrics: ModelMetrics, policy: SeverityPolicy) -> Verdict:
-    return grade_metrics(metrics, policy.drops)
+    return grade_metrics(metrics, policy)
 
 
 def enough_requests(now: WindowMetrics, policy: SeverityPolicy) -> bool:

@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 
 from mlrunbook.domain.tally import Tally, total
 
+MOST_BLOCKS = 2100  # of one answer: a week of 5 minutes
 
 @dataclass(frozen=True)
 class OutcomeBlocks:

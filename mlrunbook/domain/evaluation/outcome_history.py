@@ -8,15 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from math import ceil
 from typing import NamedTuple
 
 from mlrunbook.domain.evaluation.accumulated import pin
 from mlrunbook.domain.evaluation.block_score import Rates, Scores, Stacked, of_precision, of_recall, relative, score
+from mlrunbook.domain.evaluation.long_run_variance import LEAST_BATCHES
 from mlrunbook.domain.evaluation.outcome_blocks import OutcomeBlocks as OutcomeBlocks
 from mlrunbook.domain.evaluation.outcome_blocks import OutcomeHistory as OutcomeHistory
-from mlrunbook.domain.evaluation.performance import Evidence, Verdict, percent
+from mlrunbook.domain.evaluation.performance import Evidence, ModelMetrics, Verdict, grade_window, percent
 from mlrunbook.domain.evaluation.proof import Proof, Proven, Question, judge
 from mlrunbook.domain.incident import Severity
 from mlrunbook.domain.policy.judging import F1, PRECISION, RECALL, MetricRule, SeverityPolicy, WindowPolicy, Worse
@@ -51,6 +52,27 @@ def judge_history(history: OutcomeHistory, now: datetime, policy: SeverityPolicy
         for k, rule in enumerate(rules)
     ]
     return _verdict(judged, history)
+
+
+def grade_metrics(metrics: ModelMetrics, policy: SeverityPolicy) -> Verdict:
+    """Whether performance fell: what all outcomes since the baseline was pinned say, where they are known and that baseline can say it;
+    else what this look's window says by itself.
+
+    A window that begins at a change is looked at because of it, once: what it shows by itself stands. Where the window shows a fall and
+    all outcomes together rule one out, it has either just begun or is chance: the next blocks tell.
+    """
+    alone, history = grade_window(metrics, policy.drops), metrics.history
+    if history is None or (history.after_change and alone.evidence is not Evidence.INSUFFICIENT):
+        return alone
+    now = metrics.current.until
+    together = judge_history(history, now, policy)
+    if together.evidence is Evidence.INSUFFICIENT:
+        return alone
+    if alone.is_real and together.evidence is Evidence.FALSE_ALARM:
+        until = now + timedelta(seconds=LEAST_BATCHES * history.since.block_s)
+        both = f"{alone.reason}; yet together with what came before, {together.reason}: undecided until {until:%d %b %Y %H:%M} UTC"
+        return replace(together, evidence=Evidence.UNPROVEN, reason=both, undecided_until=until)
+    return together
 
 
 def _share(policy: SeverityPolicy, rules: Sequence[MetricRule], position: int) -> SeverityPolicy:

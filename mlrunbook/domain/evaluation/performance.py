@@ -140,6 +140,10 @@ class Verdict:
         return self.evidence is Evidence.REAL
 
     @property
+    def is_decided(self) -> bool:
+        return self.evidence in (Evidence.REAL, Evidence.FALSE_ALARM)
+
+    @property
     def precision_fell(self) -> bool:
         return PRECISION in self.fell
 
@@ -270,8 +274,8 @@ def _more_blocks(*windows: Sequence[Tally]) -> str:
     return f", but in {fewest} blocks of time with an outcome, {LEAST_BLOCKS} needed to tell it from chance"
 
 
-def grade_metrics(metrics: ModelMetrics, policy: DropPolicy) -> Verdict:
-    """`grade_drop` of the current window against the baseline."""
+def grade_window(metrics: ModelMetrics, policy: DropPolicy) -> Verdict:
+    """`grade_drop` of the current window against the baseline: this look alone. See `outcome_history.grade_metrics`."""
     now, before = metrics.current, metrics.baseline
     return grade_drop(before.tally, now.tally, policy, blocks=now.blocks, baseline_blocks=before.blocks)
 

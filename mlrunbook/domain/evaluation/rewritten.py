@@ -37,14 +37,14 @@ def judge_rewrites(metrics: ModelMetrics, policy: OutcomesPolicy) -> RewriteVerd
 
 
 def as_first_reported(metrics: ModelMetrics) -> ModelMetrics:
-    """The same windows on the outcomes as they were first reported. By group or slice of time that is not known: left out."""
+    """The same windows on the outcomes as they were first reported. By group or block of time that is not known: left out."""
 
     def before(window: WindowMetrics) -> WindowMetrics:
         if not window.rewritten or not window.rewritten.count:
             return window
         return replace(window, tally=window.rewritten.first, by_risk_level={}, by_asset_type={}, blocks=(), blocks_by_asset_type={})
 
-    return replace(metrics, current=before(metrics.current), baseline=before(metrics.baseline))
+    return replace(metrics, current=before(metrics.current), baseline=before(metrics.baseline), history=None)
 
 
 def _of_a_day(seen: Rewritten, policy: OutcomesPolicy) -> Iterator[str]:

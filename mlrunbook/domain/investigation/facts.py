@@ -10,7 +10,8 @@ from functools import cached_property
 
 from mlrunbook.domain.evaluation.fairness import Fairness, judge_groups
 from mlrunbook.domain.evaluation.outcomes import OutcomeFeed, judge_feed
-from mlrunbook.domain.evaluation.performance import Confusion, Evidence, ModelMetrics, Verdict, grade_drop, grade_metrics, relative_drop
+from mlrunbook.domain.evaluation.outcome_history import grade_metrics
+from mlrunbook.domain.evaluation.performance import Confusion, Evidence, ModelMetrics, Verdict, grade_drop, relative_drop
 from mlrunbook.domain.evaluation.probing import Probing
 from mlrunbook.domain.evaluation.rewritten import RewriteVerdict, judge_rewrites
 from mlrunbook.domain.evaluation.rollback_target import TargetChoice
@@ -73,7 +74,7 @@ class DiagnosisFacts:
     def verdict(self) -> Verdict | None:
         if self.metrics is None:
             return None
-        return grade_metrics(self.metrics, self.policy.severity.drops)
+        return grade_metrics(self.metrics, self.policy.severity)
 
     @property
     def threshold_change(self) -> ThresholdChange | None:
@@ -167,7 +168,7 @@ class DiagnosisFacts:
         if self.fallen_types:
             return True
         verdict = self.verdict
-        return None if verdict is None or verdict.evidence is Evidence.INSUFFICIENT else verdict.is_real
+        return None if verdict is None or not verdict.is_decided else verdict.is_real
 
     @property
     def degraded_words(self) -> str:

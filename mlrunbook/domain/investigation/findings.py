@@ -14,13 +14,13 @@ from math import isfinite
 from typing import Any
 
 from mlrunbook.domain.evaluation.outcomes import span
+from mlrunbook.domain.evaluation.outcome_history import grade_metrics
 from mlrunbook.domain.evaluation.performance import (
     Confusion,
     Evidence,
     ModelMetrics,
     Verdict,
     grade_drop,
-    grade_metrics,
     percent,
     wilson,
     z_value,
@@ -28,7 +28,7 @@ from mlrunbook.domain.evaluation.performance import (
 from mlrunbook.domain.evaluation.prediction_rows import confusion_of, drift_between, feature_columns, in_time_order
 from mlrunbook.domain.evaluation.segments import judge_asset_types
 from mlrunbook.domain.observed import Change, FeatureServerAnswer, Instance, Missing, Prediction, Resources
-from mlrunbook.domain.policy.judging import F1, DriftPolicy, DropPolicy
+from mlrunbook.domain.policy.judging import F1, DriftPolicy, DropPolicy, SeverityPolicy
 from mlrunbook.domain.records import Record, Recorded
 
 
@@ -167,14 +167,14 @@ def recent_changes(
 # --- Model Performance ------------------------------------------------------------------------------------------------------
 
 
-def model_performance(metrics: ModelMetrics | Missing, policy: DropPolicy | None = None) -> list[Finding]:
+def model_performance(metrics: ModelMetrics | Missing, severity: SeverityPolicy | None = None) -> list[Finding]:
     """The four items of Model Performance."""
     source, group = "metrics dashboard", "model_performance."
     if isinstance(metrics, Missing):
         return [unknown(i.key, source, metrics) for i in CHECKLIST if i.key.startswith(group)]
-    policy = policy or DropPolicy()
-    now = metrics.current.tally
-    verdict = grade_metrics(metrics, policy)
+    severity = severity or SeverityPolicy()
+    now, policy = metrics.current.tally, severity.drops
+    verdict = grade_metrics(metrics, severity)
     suspect = _suspect(verdict)
     figures = {rule.name: now.figure(rule.name) for rule in policy.rules_for(now.metrics)}
     words = ", ".join(f"{name} {now.shown(value)}" if value is not None else f"{name} undefined" for name, value in figures.items())
@@ -219,7 +219,7 @@ def _accuracy_by_risk_level(source: str, metrics: ModelMetrics, policy: DropPoli
 
 
 def _suspect(verdict: Verdict) -> bool | None:
-    return None if verdict.evidence is Evidence.INSUFFICIENT else verdict.is_real
+    return verdict.is_real if verdict.is_decided else None
 
 
 # --- Data Quality -----------------------------------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ from pydantic import Field, StringConstraints, model_validator
 
 from mlrunbook.base.web import CamelModel, Moment
 from mlrunbook.domain.evaluation.history import DayFigures
+from mlrunbook.domain.evaluation.outcome_blocks import OutcomeBlocks
 from mlrunbook.domain.evaluation.performance import Confusion, ModelMetrics, Rewritten, WindowMetrics
 from mlrunbook.domain.observed import Change, Prediction, Replayed, ServingConfig, WorkOrder
 from mlrunbook.domain.resolution.retraining import NAME
@@ -255,6 +256,12 @@ def _window(w: WindowMetrics) -> dict[str, Any]:
         "rewritten": _rewritten(w.rewritten),
         "blocks": [list(block.values) for block in w.blocks],
     }
+
+
+def outcome_blocks(model: str, found: OutcomeBlocks) -> dict[str, Any]:
+    """JSON as it stands, as of `prediction`."""
+    blocks, assets = ([list(tally.values) for tally in tallies] for tallies in (found.blocks, found.by_asset))
+    return {"model": model, "since": found.since.isoformat(), "blockS": found.block_s, "blocks": blocks, "byAsset": assets}
 
 
 def day(d: DayFigures) -> dict[str, Any]:

@@ -61,7 +61,7 @@ def _rollouts(run: Run) -> list[Change]:
 def check_model_performance(run: Run) -> list[Finding]:
     metrics, policy = _metrics(run), run.world.policy.severity
     return [
-        *_judged(PERFORMANCE, lambda: checks.model_performance(metrics, policy.drops)),
+        *_judged(PERFORMANCE, lambda: checks.model_performance(metrics, policy)),
         *_judged("infrastructure.inference_latency", lambda: checks.inference_latency(metrics, limit_ms=policy.latency_p95_ms)),
         *_judged("ground_truth.affected_asset_types", lambda: checks.affected_asset_types(metrics, policy.drops)),
     ]

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mlrunbook.domain.evaluation.block_errors import spread
-from mlrunbook.domain.evaluation.performance import Confusion, Evidence, Verdict, grade_drop, grade_metrics
+from mlrunbook.domain.evaluation.performance import Confusion, Evidence, Verdict, grade_drop, grade_window
 from mlrunbook.domain.evaluation.segments import judge_asset_types
 from mlrunbook.domain.incident import Severity
 from mlrunbook.domain.policy.judging import DropPolicy, MetricRule, Worse
@@ -42,7 +42,7 @@ def test_an_error_that_fell_or_stayed_is_a_false_alarm(mae: float) -> None:
 
 def test_a_macro_f1_that_fell_is_real_although_it_is_no_ratio() -> None:
     before = classes(1, 12_000)
-    fallen, same = (grade_metrics(metrics(before, classes(2, 12_000, right=right)), DROPS) for right in (0.5, 0.8))
+    fallen, same = (grade_window(metrics(before, classes(2, 12_000, right=right)), DROPS) for right in (0.5, 0.8))
     assert (fallen.evidence, fallen.severity, fallen.fell) == (Evidence.REAL, Severity.HIGH, ("macro_f1",))
     assert fallen.reason.startswith("macro-F1 fell ")
     assert same.evidence is Evidence.FALSE_ALARM

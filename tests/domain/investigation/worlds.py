@@ -114,7 +114,7 @@ def looked_into(before: list[Prediction], now: list[Prediction], changes: list[C
     baseline, drops = confusion_of(before), POLICY.severity.drops
     found = [
         *f.recent_changes(changes or [], at),
-        *f.model_performance(metrics, drops),
+        *f.model_performance(metrics, POLICY.severity),
         f.affected_asset_types(metrics, drops),
         f.feature_distributions(now, before, POLICY.drift),
         f.missing_features(now, before),

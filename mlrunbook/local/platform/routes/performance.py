@@ -8,11 +8,14 @@ from fastapi import FastAPI, Path, Query
 from fastapi.responses import JSONResponse
 
 from mlrunbook.base.db import transaction
+from mlrunbook.base.web import Moment
 from mlrunbook.domain.errors import NotFound
-from mlrunbook.local.platform import alerts, change_log, history, metrics, outcomes, predictions, schemas
+from mlrunbook.local.platform import alerts, change_log, history, metrics, outcome_blocks, outcomes, predictions, schemas
 from mlrunbook.local.platform.routes.site import READER, Body, Operator, OutcomeSender, Reader, Site, When
 
 BASE = "/api/v1/model-performance"
+At = Annotated[Moment, Query()]
+BlockLength = Annotated[float, Query(alias="blockS", ge=1, le=604_800)]
 
 
 def add(app: FastAPI, site: Site) -> None:
@@ -33,6 +36,13 @@ def _figures(app: FastAPI, site: Site) -> None:
         with transaction(site.engine) as conn:
             found = history.by_day(conn, model, days=days, until=until or site.clock())
         return {"model": model, "days": [schemas.day(d) for d in found]}
+
+    @app.get(f"{BASE}/outcome-blocks/{{model}}", dependencies=[READER])
+    def blocks(model: str, since: At, until: At, block_s: BlockLength, version: str | None = None) -> JSONResponse:
+        """Known outcomes of the predictions made in each whole block of `blockS` seconds, oldest first, and of each asset."""
+        with transaction(site.engine) as conn:
+            found = outcome_blocks.of_model(conn, model, since=since, until=until, block_s=block_s, version=version)
+        return JSONResponse(schemas.outcome_blocks(model, found))
 
     @app.put(f"{BASE}/metrics/{{model}}/baseline")
     def pin_baseline(model: str, body: schemas.BaselineRequest, who: Operator) -> Body:

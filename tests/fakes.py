@@ -67,6 +67,7 @@ STORE_TABLES = frozenset(
         "evidence",
         "action_items",
         "rule_states",
+        "baseline_pins",
         "changes",
         "audits",
         "drills",

@@ -112,6 +112,14 @@ def find(
     return [_incident(r) for r in conn.execute(query)]
 
 
+def last_ended(conn: Connection, model: str, *, by: datetime) -> datetime | None:
+    """When the last incident of this model that was none of false alarm was resolved, or closed, by then; None: never."""
+    ended = func.coalesce(incidents.c.resolved_at, incidents.c.closed_at)
+    query = select(func.max(ended)).where(incidents.c.model == model, incidents.c.status != Status.FALSE_ALARM.value, ended <= by)
+    found: datetime | None = conn.execute(query).scalar_one()
+    return found
+
+
 def number_of(conn: Connection, incident_id: str) -> int:
     return int(conn.execute(select(incidents.c.number).where(incidents.c.id == incident_id)).scalar_one())
 

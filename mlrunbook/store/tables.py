@@ -147,6 +147,17 @@ rule_states = Table(
     _time("evaluated_at", required=True),
 )
 
+# The period that each model was last proven healthy in.
+baseline_pins = Table(
+    "baseline_pins",
+    metadata,
+    Column("model", Text, primary_key=True),
+    _time("since", required=True),
+    _time("until", required=True),
+    Column("why", Text, nullable=False),
+    _time("pinned_at", required=True),
+)
+
 timeline = Table(
     "timeline",
     metadata,

@@ -28,8 +28,8 @@ from mlrunbook.domain.audits.section import (
 from mlrunbook.domain.communication.durations import in_words
 from mlrunbook.domain.evaluation.drift import DriftVerdict
 from mlrunbook.domain.evaluation.history import DayFigures
-from mlrunbook.domain.evaluation.outcomes import judge_feed
 from mlrunbook.domain.evaluation.outcome_history import grade_metrics
+from mlrunbook.domain.evaluation.outcomes import judge_feed
 from mlrunbook.domain.evaluation.performance import Confusion, Evidence, ModelMetrics, f1_interval, percent, wilson, z_value
 from mlrunbook.domain.evaluation.segments import judge_segments
 from mlrunbook.domain.incident import Incident, IncidentType, Severity

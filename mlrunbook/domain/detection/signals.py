@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from mlrunbook.domain.evaluation.fairness import Fairness, FairnessVerdict
-from mlrunbook.domain.evaluation.outcomes import judge_feed
 from mlrunbook.domain.evaluation.outcome_history import grade_metrics
+from mlrunbook.domain.evaluation.outcomes import judge_feed
 from mlrunbook.domain.evaluation.performance import Confusion, ModelMetrics, Verdict, WindowMetrics, percent, wilson, z_value
 from mlrunbook.domain.evaluation.rewritten import as_first_reported, judge_rewrites
 from mlrunbook.domain.evaluation.segments import judge_asset_types

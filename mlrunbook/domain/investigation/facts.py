@@ -9,9 +9,9 @@ from datetime import datetime, timedelta
 from functools import cached_property
 
 from mlrunbook.domain.evaluation.fairness import Fairness, judge_groups
-from mlrunbook.domain.evaluation.outcomes import OutcomeFeed, judge_feed
 from mlrunbook.domain.evaluation.outcome_history import grade_metrics
-from mlrunbook.domain.evaluation.performance import Confusion, Evidence, ModelMetrics, Verdict, grade_drop, relative_drop
+from mlrunbook.domain.evaluation.outcomes import OutcomeFeed, judge_feed
+from mlrunbook.domain.evaluation.performance import Confusion, ModelMetrics, Verdict, grade_drop, relative_drop
 from mlrunbook.domain.evaluation.probing import Probing
 from mlrunbook.domain.evaluation.rewritten import RewriteVerdict, judge_rewrites
 from mlrunbook.domain.evaluation.rollback_target import TargetChoice

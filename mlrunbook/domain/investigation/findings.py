@@ -13,11 +13,10 @@ from enum import StrEnum
 from math import isfinite
 from typing import Any
 
-from mlrunbook.domain.evaluation.outcomes import span
 from mlrunbook.domain.evaluation.outcome_history import grade_metrics
+from mlrunbook.domain.evaluation.outcomes import span
 from mlrunbook.domain.evaluation.performance import (
     Confusion,
-    Evidence,
     ModelMetrics,
     Verdict,
     grade_drop,

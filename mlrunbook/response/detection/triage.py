@@ -166,7 +166,7 @@ def _measured(run: Run, model: str) -> Measurements:
     metrics = status = None
     try:
         status = run.world.platform.status(model)
-        metrics = measured.metrics(run, version=status.server_version or status.serving_version)
+        metrics = measured.with_all_outcomes(run, version=status.server_version or status.serving_version)
         if is_stopped(executed_containment(run)):  # a server that was stopped on purpose is no outage
             status = replace(status, server_healthy=True)
     except Transient:

@@ -240,7 +240,7 @@ def _model(run: Run) -> str:
 
 
 def _metrics(run: Run) -> ModelMetrics | Missing:
-    return tried("the metrics", lambda: measured.metrics(run))
+    return tried("the metrics", lambda: measured.with_all_outcomes(run))
 
 
 def _recent(run: Run) -> Sequence[Prediction] | Missing:

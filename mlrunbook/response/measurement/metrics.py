@@ -12,6 +12,7 @@ from mlrunbook.domain.evaluation.performance import ModelMetrics
 from mlrunbook.domain.incident import Status
 from mlrunbook.domain.tally import Tally
 from mlrunbook.response.measurement import recent_changes
+from mlrunbook.response.measurement.outcome_history import with_history
 from mlrunbook.response.measurement.outcome_window import with_enough_outcomes
 from mlrunbook.response.run import Run
 from mlrunbook.response.tried import or_none
@@ -51,6 +52,13 @@ def metrics(run: Run, *, version: str | None = None) -> ModelMetrics:
     seen = with_enough_outcomes(run.world, seen, version, before=incident.detected_at)
     before = _before_the_first_fix(run) or _before_the_last_incident(run)
     return replace(seen, baseline=replace(seen.baseline, tally=before)) if before else seen
+
+
+def with_all_outcomes(run: Run, *, version: str | None = None) -> ModelMetrics:
+    """`metrics`, and all outcomes since the model was last proven healthy."""
+    incident, again = run.incident(), run.recall(Reopened)
+    before = again.at if again else incident.detected_at
+    return with_history(run.world, metrics(run, version=version), version or incident.model_version, before=before)
 
 
 def _before_the_first_fix(run: Run) -> Tally | None:

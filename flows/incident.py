@@ -23,7 +23,7 @@ from tasks.investigation import publish_findings
 from tasks.resolution import plan_resolution, publish_plan, reopen, why_no_plan
 from tasks.review import publish_review
 from tasks.run import carrying
-from tasks.triage import reassess_severity
+from tasks.triage import reassess_severity, waits_for_outcomes_s
 
 
 def run_name() -> str:
@@ -75,11 +75,15 @@ async def follow_runbook(incident_id: str) -> Outcome:
         if not triaged.real:
             await end(incident_id)
             return Outcome(incident_id, Ended.FALSE_ALARM, f"false alarm, {triaged.summary}")
+        if triaged.assessment.is_ticket and (wait := await waits_for_outcomes_s(incident_id)):
+            return await later(incident_id, Ended.UNPROVEN, triaged.summary, wait)
         await contain(incident_id)  # 2
         await investigate(incident_id)  # 3
         if await reassess_severity(incident_id):
             await contain(incident_id)  # 2 again: it is worse than triage knew
         await publish_findings(incident_id)
+        if wait := await waits_for_outcomes_s(incident_id):  # people know of it; nothing is changed before the outcomes prove it
+            return await later(incident_id, Ended.UNPROVEN, triaged.summary, wait)
         await mitigate(incident_id)
         await release(incident_id)  # after a breach, if a person lets it serve before the fix
         return await fix(incident_id) or await confirm(incident_id) or await close(incident_id)

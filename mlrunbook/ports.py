@@ -50,9 +50,7 @@ class ModelPlatform(Protocol):
         those on which nothing was asked for are left out. NotFound where the platform keeps none."""
         ...
 
-    def outcome_blocks(
-        self, model: str, *, since: datetime, until: datetime, block_s: float, version: str | None = None
-    ) -> OutcomeBlocks:
+    def outcome_blocks(self, model: str, *, since: datetime, until: datetime, block_s: float, version: str | None = None) -> OutcomeBlocks:
         """The outcomes known of the predictions made in each whole block of [since, until), `outcome_blocks.MOST_BLOCKS` at most. NotFound
         where the platform does not count so."""
         ...

@@ -291,9 +291,7 @@ class FileWorld(FileRegistry, FileSchedules):
             for i, c in enumerate(counts)
         ]
 
-    def outcome_blocks(
-        self, model: str, *, since: datetime, until: datetime, block_s: float, version: str | None = None
-    ) -> OutcomeBlocks:
+    def outcome_blocks(self, model: str, *, since: datetime, until: datetime, block_s: float, version: str | None = None) -> OutcomeBlocks:
         raise NotFound("this platform does not count outcomes by block")
 
     def alerts(self, model: str | None = None) -> Sequence[Mapping[str, Any]]:

@@ -57,9 +57,7 @@ class HttpPlatform:
         parse = _about(model, lambda b: [_day(d) for d in b.parts("days")])
         return self._read(f"/api/v1/model-performance/history/{quote(model, safe='')}", parse, params)
 
-    def outcome_blocks(
-        self, model: str, *, since: datetime, until: datetime, block_s: float, version: str | None = None
-    ) -> OutcomeBlocks:
+    def outcome_blocks(self, model: str, *, since: datetime, until: datetime, block_s: float, version: str | None = None) -> OutcomeBlocks:
         params = {"since": _iso(since), "until": _iso(until), "blockS": block_s, "version": version}
         return self._read(f"/api/v1/model-performance/outcome-blocks/{quote(model, safe='')}", _about(model, _outcome_blocks), params)
 

@@ -148,6 +148,7 @@ class Ended(StrEnum):
     FALSE_ALARM = "false alarm"
     NOT_OURS = "not ours"
     SHADOWING = "waiting for the shadow"
+    UNPROVEN = "not proven yet"
     TOO_EARLY = "too early to say"
     NO_PLAN = "waiting for a human"
     REJECTED = "rejected"

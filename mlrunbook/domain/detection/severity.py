@@ -3,13 +3,15 @@
 Four principles. A person's report is taken at its word unless it is a claim about measured performance that the measurement
 contradicts, and its severity is never lowered. An alert's level is not a severity: the measured metric is, and where nothing measures
 what an alert claims, the severity is not below what that alert alone would have. When nothing can be measured, people are told (pages
-fail open) and nothing is changed automatically (changes fail closed). A missed critical failure waits for no statistics.
+fail open) and nothing is changed automatically (changes fail closed); the same holds for what the outcomes do not prove yet, which is
+unproven and not real. A missed critical failure waits for no statistics.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime
 
 from mlrunbook.domain.detection.signals import (
     Signal,
@@ -21,7 +23,7 @@ from mlrunbook.domain.detection.signals import (
 )
 from mlrunbook.domain.evaluation.fairness import Fairness, FairnessVerdict, judge_groups
 from mlrunbook.domain.evaluation.outcomes import judge_feed, lag_of
-from mlrunbook.domain.evaluation.performance import Evidence, ModelMetrics
+from mlrunbook.domain.evaluation.performance import Evidence, ModelMetrics, Verdict
 from mlrunbook.domain.evaluation.rewritten import judge_rewrites
 from mlrunbook.domain.incident import IncidentType, Severity
 from mlrunbook.domain.observed import ServingStatus
@@ -48,7 +50,10 @@ class AlertSignal:
 class Assessment:
     """`real` is None when the evidence does not say yet: look again. `insufficient` means no measurement backs the severity:
     nothing may be changed automatically on it, also when `real` is True. `may_be_worse`: the counts hint at danger that they are too
-    few to prove, or the platform did not answer: real, but worth another look before the severity stands."""
+    few to prove, or the platform did not answer: real, but worth another look before the severity stands.
+
+    `unproven`: only alerts claim it, and the outcomes neither prove it nor rule it out; `real` is True so that people hear of it, and it
+    counts apart from what is proven. `undecided_until`: when outcomes that decide will have come; None where nobody can say."""
 
     real: bool | None
     severity: Severity
@@ -59,6 +64,17 @@ class Assessment:
     excessive_false_positives: bool = False
     insufficient: bool = False
     may_be_worse: bool = False
+    unproven: bool = False
+    undecided_until: datetime | None = None
+
+    @property
+    def is_ticket(self) -> bool:
+        """People need not be woken: it will be decided, and is no high incident even if it is true."""
+        return self.waits_for_outcomes and not self.severity.at_least(Severity.HIGH)
+
+    @property
+    def waits_for_outcomes(self) -> bool:
+        return self.unproven and self.undecided_until is not None
 
 
 @dataclass(frozen=True)
@@ -172,13 +188,25 @@ def _from_alerts_alone(
     if all(covers):
         found = "; ".join(dict.fromkeys(_refuted_words(a.name, said) for a in alerts)) or said
         return Assessment(False, severity, kind, (f"false alarm: {named} fired, but {found}",))
+    if undecided := _undecided([a for a, known in zip(alerts, covers, strict=False) if not known], kind, seen):
+        reason = f"{named} fired and is not proven: {undecided.reason}; handled as {severity}, nothing is changed until then"
+        until = undecided.undecided_until
+        return Assessment(True, severity, kind, (reason,), insufficient=True, unproven=True, undecided_until=until)
     never = None in covers
     if never or final_look or (seen.metrics is None and critical):
         why = "what it claims cannot be measured here" if never else said
         reason = f"{named} fired and {why}: treated as real, {severity}" + ("" if kind in _BREACHES else ", without automatic changes")
-        return Assessment(True, severity, kind, (reason,), insufficient=True)
+        return Assessment(True, severity, kind, (reason,), insufficient=True, unproven=not never and seen.metrics is not None)
     reason = f"{named} fired, but {said}: look again when more outcomes are known"
     return Assessment(None, severity, kind, (reason,), insufficient=True)
+
+
+def _undecided(claims: Sequence[AlertSignal], kind: IncidentType, seen: _Seen) -> Verdict | None:
+    """The verdict where all that is left open is whether performance fell, and outcomes that come will say."""
+    if seen.metrics is None or not claims or not all(_claims_performance(a.name, a.type or kind) for a in claims):
+        return None
+    verdict = graded(seen.metrics, seen.policy)
+    return verdict if verdict.evidence is Evidence.UNPROVEN else None
 
 
 _BREACHES = (IncidentType.SECURITY, IncidentType.COMPLIANCE)
@@ -257,6 +285,13 @@ def _unmeasured_severity(
 
 _RATE_ALERTS = {"FeatureNullRateHigh": "null_rate", "InferenceLatencyHigh": "latency_p95_ms", "ModelErrorRateHigh": "error_rate"}
 _NOT_IN_METRICS = frozenset({"FeatureDrift"})
+_OF_A_SYSTEM = frozenset({"ModelServerDown", "DeploymentFailed", "FeatureStoreUnavailable", "OutcomesMissing", "OutcomesRewritten"})
+
+
+def _claims_performance(alert: str, kind: IncidentType) -> bool:
+    """What it claims would show in F1, precision or recall."""
+    elsewhere = alert in _OF_A_SYSTEM or alert in _RATE_ALERTS or alert in _NOT_IN_METRICS
+    return not elsewhere and kind in (IncidentType.PREDICTION_ERROR, IncidentType.PERFORMANCE_DEGRADATION)
 
 
 def _measured(alert: str, kind: IncidentType, seen: _Seen) -> bool | None:
@@ -310,9 +345,12 @@ def _performance_is_fine(metrics: ModelMetrics | None, policy: SeverityPolicy) -
 
 def _performance_is_measured(metrics: ModelMetrics | None, policy: SeverityPolicy) -> bool:
     """On a handful of failures a drop may be proven, but not how far it goes."""
-    if metrics is None or metrics.current.tally.cases < policy.drops.min_positives:
+    if metrics is None:
         return False
-    return graded(metrics, policy).evidence is not Evidence.INSUFFICIENT
+    since = metrics.history.since.tally if metrics.history else None
+    if max(metrics.current.tally.cases, since.cases if since else 0) < policy.drops.min_positives:
+        return False
+    return graded(metrics, policy).is_decided
 
 
 def _performance_words(metrics: ModelMetrics | None, policy: SeverityPolicy) -> str:

@@ -70,7 +70,9 @@ def by_word(standing: Assessment, severity: Severity, said: str) -> Assessment:
         return replace(standing, severity=severity, reasons=(said, *standing.reasons))
     risk = severity is Severity.CRITICAL and standing.type is IncidentType.PREDICTION_ERROR
     safety_risk = standing.safety_risk or risk
-    return replace(standing, real=True, severity=severity, insufficient=False, safety_risk=safety_risk, reasons=(said, *standing.reasons))
+    reasons = (said, *standing.reasons)
+    believed = replace(standing, real=True, insufficient=False, unproven=False, undecided_until=None)
+    return replace(believed, severity=severity, safety_risk=safety_risk, reasons=reasons)
 
 
 def is_measured_as_it_was(executed: Sequence[Action]) -> bool:

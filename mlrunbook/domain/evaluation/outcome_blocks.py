@@ -9,6 +9,7 @@ from mlrunbook.domain.tally import Tally, total
 
 MOST_BLOCKS = 2100  # of one answer: a week of 5 minutes
 
+
 @dataclass(frozen=True)
 class OutcomeBlocks:
     """What is known of the predictions made from `since` on, in closed blocks of `block_s` each, oldest first; a block without any is in it

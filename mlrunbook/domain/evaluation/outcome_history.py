@@ -147,7 +147,8 @@ def _verdict(judged: Sequence[_Judged], history: OutcomeHistory) -> Verdict:
         Proof.INSUFFICIENT: Evidence.INSUFFICIENT,
         Proof.REAL: Evidence.REAL,
     }[found.proof]
-    return Verdict(evidence, None, f"{found.sentence} ({seen})", leading.found.fall, undecided_until=found.undecided_until)
+    reason, until = f"{found.sentence} ({seen})", found.undecided_until
+    return Verdict(evidence, None, reason, leading.found.fall, undecided_until=until, at_most=leading.found.high)
 
 
 def _is_open(one: _Judged, *, leads: bool) -> bool:

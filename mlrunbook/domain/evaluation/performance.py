@@ -126,7 +126,7 @@ class Evidence(StrEnum):
 class Verdict:
     """Whether performance fell. `severity` is set only when it is real. `drop` is of the metric that leads, relative to the baseline and
     negative for the better; `fell` are the metrics past their limit beyond chance, as policy calls them. `undecided_until`: when an
-    unproven one will be decided, at the usual pace of outcomes."""
+    unproven one will be decided, at the usual pace of outcomes; `at_most`: the upper end of its interval, of the metric that leads."""
 
     evidence: Evidence
     severity: Severity | None
@@ -134,6 +134,7 @@ class Verdict:
     drop: float | None = None
     fell: tuple[str, ...] = ()
     undecided_until: datetime | None = None
+    at_most: float | None = None
 
     @property
     def is_real(self) -> bool:

@@ -14,6 +14,7 @@ from mlrunbook.domain.communication import messages
 from mlrunbook.domain.communication import updates as cadence
 from mlrunbook.domain.communication.escalation import ladder, unanswered
 from mlrunbook.domain.detection.lifecycle import UnknownModel
+from mlrunbook.domain.detection.triage import Triage
 from mlrunbook.domain.incident import Incident, Severity, Status
 from mlrunbook.domain.policy.policy import Policy
 from mlrunbook.domain.roles import Role
@@ -52,7 +53,7 @@ def escalate(
     if records.recall(conn, incident.id, UnknownModel):  # paged once, and not by a ladder
         return
     begun = opened_at(conn, incident)
-    rungs = ladder(incident.severity, begun, policy)
+    rungs = [] if is_ticket(conn, incident) else ladder(incident.severity, begun, policy)
     for role in {Role(r) for r in Role} - {rung.role for rung in rungs}:
         outbox.cancel(conn, now=now, incident_id=incident.id, key_prefix=f"page:{incident.id}:{role}:")
     for rung in rungs:
@@ -64,6 +65,14 @@ def escalate(
                 key = f"{rung.role}:{incident.severity}:{now.isoformat()}"
         page(conn, policy, incident, Page(rung.role, reason, key, at=at), now=now)
     _expect_answer(conn, policy, incident, now=now)
+
+
+def is_ticket(conn: Connection, incident: Incident) -> bool:
+    """Work for the queue, nobody is paged: a low incident, or one below high that outcomes have not proven yet."""
+    if incident.severity is Severity.LOW:
+        return True
+    found = records.recall_if_readable(conn, incident.id, Triage)
+    return found is not None and found.assessment.is_ticket and not incident.severity.at_least(Severity.HIGH)
 
 
 def _waits(conn: Connection, incident: Incident, role: Role) -> bool:
@@ -127,7 +136,7 @@ def ask_next_role(conn: Connection, policy: Policy, incident: Incident, deadline
     timeline.append(
         conn, incident.id, "response", said, actor=DISPATCHER, at=now, data={"role": rung.role, "deadline": deadline.isoformat()}
     )
-    if incident.severity is Severity.LOW:
+    if is_ticket(conn, incident):
         text = messages.page(snapshot(conn, policy, incident, now=now), rung.role, rung.reason)
         send_message(conn, incident, "tickets", "the ticket queue", text, key="response", now=now)
         return

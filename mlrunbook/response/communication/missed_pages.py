@@ -41,7 +41,7 @@ def _audit_one(conn: Connection, policy: Policy, incident: Incident, *, now: dat
     grace = max(GRACE, timedelta(seconds=2 * policy.triage.page_anyway_after_s))
     acknowledged = timeline.of_kind(conn, incident.id, "acknowledged", after=timeline.began(conn, incident.id))
     answered = {Role(e.data["role"]) for e in acknowledged if e.data.get("role") in set(Role)}
-    rungs = ladder(incident.severity, begun, policy)
+    rungs = [] if escalation.is_ticket(conn, incident) else ladder(incident.severity, begun, policy)
     missing = overdue(rungs, _paged(conn, incident, rungs), answered, now - grace)
     said = [_page_now(conn, policy, incident, rung, now=now) for rung in missing]
     deadline = respond_by(conn, policy, incident)

@@ -31,7 +31,7 @@ from mlrunbook.domain.resolution.fix import Applied
 from mlrunbook.domain.resolution.request import Request
 from mlrunbook.domain.roles import Role
 from mlrunbook.response.communication import reports
-from mlrunbook.response.communication.escalation import escalate, schedule_update
+from mlrunbook.response.communication.escalation import escalate, is_ticket, schedule_update
 from mlrunbook.response.communication.notifications import opened_at, send_message, snapshot, stop
 from mlrunbook.response.execution.plans import executed_containment
 from mlrunbook.response.execution.standing_orders import of_run, summary_of
@@ -72,17 +72,17 @@ def triage(run: Run) -> Triage:
         with run.write() as conn:
             run.note(conn, "triage", f"Look {number} of {policy.triage.looks}: {assessment.reasons[0]}")
         run.world.sleep(policy.triage.seconds_between_looks)
-    if not assessment.real and (asked := _asked(run)):  # a person wants a change: there is work to do, whatever is measured
-        assessment = replace(assessment, real=True, insufficient=True, reasons=(asked, *assessment.reasons))
+    if not assessment.real and (wanted := asked(run)):  # a person wants a change: there is work to do, whatever is measured
+        assessment = replace(assessment, real=True, insufficient=True, reasons=(wanted, *assessment.reasons))
     again = run.recall(Reopened)
     if again and again.measured:  # a fix that did not hold is no false alarm
         unproven = assessment.insufficient or not assessment.real
         reasons = (f"reopened: {again.why}", *assessment.reasons)
-        assessment = replace(assessment, real=True, insufficient=unproven, reasons=reasons)
+        assessment = replace(assessment, real=True, insufficient=unproven, unproven=False, undecided_until=None, reasons=reasons)
     return _settle(run, replace(seen, assessment=assessment))
 
 
-def _asked(run: Run) -> str | None:
+def asked(run: Run) -> str | None:
     """What a person wants changed: a path, or containment that was ordered on the spot."""
     if request := run.recall(Request):
         return request.sentence
@@ -237,12 +237,12 @@ def _settle(run: Run, seen: Look) -> Triage:
         if standing := records.recall(conn, run.incident_id, Triage):
             return standing
         reported = incidents.get(conn, run.incident_id)
-        found, verdict = _in_the_light_of_people(conn, reported, seen)
+        found, verdict = in_the_light_of_people(conn, reported, seen)
         triaged = run.keep(conn, _triaged(found, seen, reported.model, pending, run.world.policy.costs))
         again = records.recall(conn, run.incident_id, Reopened)
         unproven = again if again and not again.measured else None
         if not triaged.real:
-            _end_false_alarm(run, conn, triaged.summary, unproven)
+            end_false_alarm(run, conn, triaged.summary, unproven)
             return triaged
         if unproven:
             discard(conn, run.incident_id)
@@ -263,11 +263,12 @@ def _is_measured(found: Triage) -> bool:
     return bool(assessment.real) and not assessment.insufficient
 
 
-def _in_the_light_of_people(conn: Connection, incident: Incident, seen: Look) -> tuple[Assessment, str]:
+def in_the_light_of_people(conn: Connection, incident: Incident, seen: Look) -> tuple[Assessment, str]:
     """The assessment after what people have reported and set meanwhile, and what stakeholders are told of it."""
-    found, verdict = seen.assessment, "triage found it real"
+    found = seen.assessment
+    verdict = f"not proven yet: {found.reasons[0]}" if found.unproven else "triage found it real"
     if _told_since(conn, incident):
-        verdict = verdict if found.real else "a person reported it, and no measurement shows it"
+        verdict = verdict if found.real and not found.unproven else "a person reported it, and no measurement shows it"
         found = on_a_persons_word(found, seen.metrics)
     if lowered := lowered_from(conn, incident.id):  # a person's word before triage spoke
         found = replace(found, severity=risen(incident.severity, found.severity, lowered))
@@ -291,7 +292,7 @@ def _triaged(found: Assessment, seen: Look, model: str, pending_work_orders: int
     )
 
 
-def _end_false_alarm(run: Run, conn: Connection, why: str, unproven: Reopened | None) -> None:
+def end_false_alarm(run: Run, conn: Connection, why: str, unproven: Reopened | None) -> None:
     """What an alert has opened again ends as it had ended, and nobody hears of it a second time."""
     now = run.world.now()
     if unproven:
@@ -305,7 +306,7 @@ def _end_false_alarm(run: Run, conn: Connection, why: str, unproven: Reopened | 
 
 
 def _tell_people(run: Run, conn: Connection, incident: Incident, verdict: str) -> None:
-    """Page by the ladder of the severity found; low is a ticket for the queue and no page."""
+    """Page by the ladder of the severity found; low is a ticket for the queue and no page, and so is what is not proven and no high one."""
     policy, now = run.world.policy, run.world.now()
     told = replace(snapshot(conn, policy, incident, now=now), status=Status.INVESTIGATING)
     escalate(conn, policy, incident, now=now)
@@ -314,6 +315,9 @@ def _tell_people(run: Run, conn: Connection, incident: Incident, verdict: str) -
         return
     post = messages.page(told, Role.ONCALL_ML_ENGINEER, verdict)
     send_message(conn, incident, "incidents", "#ml-incidents", post, key="triage", now=now)
+    if is_ticket(conn, incident):
+        send_message(conn, incident, "tickets", "the ticket queue", messages.ticket(told), key="ticket", now=now)
+        return
     at = now + timedelta(minutes=policy.communication.update_every_min)
     schedule_update(conn, policy, incident, now=now, at=at)
 

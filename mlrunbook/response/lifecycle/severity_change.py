@@ -62,7 +62,7 @@ def say(conn: Connection, policy: Policy, incident_id: str, said: Said, *, now: 
 
 @dataclass(frozen=True)
 class SeverityChange:
-    """`found` None: triage has not run."""
+    """`found` None: triage has not run. `begins_anew`: what was unproven is proven, so all that a higher severity brings follows."""
 
     to: Severity
     found: Assessment | None
@@ -71,12 +71,13 @@ class SeverityChange:
     by_person: bool = False
     proven_as: str = OWN
     backed: Backed | None = None
+    begins_anew: bool = False
 
 
 def change_severity(conn: Connection, policy: Policy, incident: Incident, change: SeverityChange, *, now: datetime) -> Incident:
     """Set another severity, and all that follows but the run. The caller holds the incident's row."""
     before, severity, found, why = incident.severity, change.to, change.found, change.why
-    raised = severity.rank > before.rank
+    raised = severity.rank > before.rank or change.begins_anew
     earlier = records.recall(conn, incident.id, SeveritySet)
     number = earlier.number + 1 if earlier else 1
     moved_s = incidents.moved_s(conn, incident.id)
@@ -88,7 +89,9 @@ def change_severity(conn: Connection, policy: Policy, incident: Incident, change
         records.replace(conn, incident.id, triage.judged_anew(found, change.backed), now=now)
     if raised:
         records.forget(conn, incident.id, Record.CONTAINMENT, Record.CONTAINED)
-        _void_what_has_not_begun(conn, incident.id, because=f"the severity rose from {before} to {severity}", now=now)
+        _void_what_has_not_begun(
+            conn, incident.id, because=why if change.begins_anew else f"the severity rose from {before} to {severity}", now=now
+        )
         schedule_update(conn, policy, made, now=now, at=now + timedelta(minutes=policy.communication.update_every_min))
     escalate(conn, policy, made, now=now, anew=why if raised else None)
     subject = f"[UPDATE] {messages.model_name(incident.model)} - {severity.title()}"

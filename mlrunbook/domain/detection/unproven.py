@@ -1,0 +1,33 @@
+"""What happens to a claim that the outcomes have not proven yet: it is looked at again as they come, until they say."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import datetime, timedelta
+
+from mlrunbook.domain.detection.severity import Assessment
+from mlrunbook.domain.evaluation.performance import Verdict, percent
+
+SOONEST, LATEST, OVERDUE = timedelta(minutes=1), timedelta(hours=6), timedelta(hours=1)
+
+
+def next_look(found: Assessment, now: datetime) -> timedelta:
+    """Sooner the nearer the decision is; every hour once it is late."""
+    if found.undecided_until is None or found.undecided_until <= now:
+        return OVERDUE
+    return min(max((found.undecided_until - now) / 4, SOONEST), LATEST)
+
+
+def decided(found: Assessment, again: Assessment, verdict: Verdict, now: datetime, planned_fall: float) -> Assessment | None:
+    """What it has turned out to be, by another look. None: that look does not say.
+
+    What a planned fall would have shown by now, and has not, is a false alarm where the interval rules such a fall out: a smaller one is
+    waited for no longer than that.
+    """
+    if not again.waits_for_outcomes:
+        return None if again.real is None or (again.real and again.insufficient) else again
+    late = found.undecided_until is not None and now >= found.undecided_until
+    if not late or verdict.at_most is None or verdict.at_most >= planned_fall:
+        return None
+    why = f"false alarm: a fall of {percent(planned_fall)} would have shown by now, and is ruled out: {verdict.reason}"
+    return replace(again, real=False, unproven=False, undecided_until=None, reasons=(why,))

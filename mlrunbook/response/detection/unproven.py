@@ -1,0 +1,63 @@
+"""Step 1 for a claim that outcomes have not proven yet: nothing is changed on it, and it is looked at again as they come."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from mlrunbook.domain.detection import unproven
+from mlrunbook.domain.detection.severity_change import risen
+from mlrunbook.domain.detection.signals import graded
+from mlrunbook.domain.detection.triage import Triage
+from mlrunbook.domain.records import Record
+from mlrunbook.domain.resolution.fix import Applied, HumanResolution
+from mlrunbook.response.detection.triage import Look, asked, end_false_alarm, in_the_light_of_people, look
+from mlrunbook.response.lifecycle.severity_change import SeverityChange, change_severity, lowered_from
+from mlrunbook.response.run import ACTOR, Run
+from mlrunbook.store import incidents, records
+
+# What the investigation found while nothing was proven.
+_FOUND = (Record.DIAGNOSIS, Record.FEATURES, Record.ROLLBACK_TARGETS, Record.GRADED_AGAIN)
+
+
+def waits_s(run: Run) -> float | None:
+    """How long until the next look. None: it waits for none, or a person has taken it up."""
+    found = _waiting(run)
+    return unproven.next_look(found.assessment, run.world.now()).total_seconds() if found else None
+
+
+def look_again(run: Run) -> None:
+    """Where the outcomes say by now: Step 1 anew for what they prove, the end of what they rule out."""
+    found = _waiting(run)
+    if found is None:
+        return
+    seen = look(run, final_look=True)
+    if seen.metrics is None:
+        return
+    policy, now = run.world.policy.severity, run.world.now()
+    verdict = graded(seen.metrics, policy)
+    if judged := unproven.decided(found.assessment, seen.assessment, verdict, now, policy.run_length.planned_fall):
+        _settle(run, found, replace(seen, assessment=judged))
+
+
+def _waiting(run: Run) -> Triage | None:
+    found = run.recall(Triage)
+    if found is None or not found.real or not found.assessment.waits_for_outcomes:
+        return None
+    return None if asked(run) or run.recall(HumanResolution) or run.recall(Applied) else found
+
+
+def _settle(run: Run, found: Triage, seen: Look) -> None:
+    policy, now = run.world.policy, run.world.now()
+    with run.write() as conn:
+        incident = incidents.get(conn, run.incident_id, lock=True)
+        judged, _ = in_the_light_of_people(conn, incident, seen)
+        if not judged.real:
+            ended = replace(found.judged_anew(judged, seen.backed), real=False)
+            records.replace(conn, incident.id, ended, now=now)
+            end_false_alarm(run, conn, ended.summary, None)
+            return
+        to = risen(incident.severity, judged.severity, lowered_from(conn, incident.id))
+        why = f"no longer unproven, {'; '.join(judged.reasons)}"
+        change = SeverityChange(to, replace(judged, severity=to), why, ACTOR, backed=seen.backed, begins_anew=True)
+        change_severity(conn, policy, incident, change, now=now)
+        records.forget(conn, incident.id, *_FOUND, *records.with_prefix(conn, incident.id, Record.FINDINGS))

@@ -22,6 +22,7 @@ MANY = 10_000
 FAMILIES: dict[str, tuple[str, tuple[str, ...]]] = {
     "mlrunbook_dispatcher_up": ("Whether this gateway's dispatcher does its rounds: 1 yes, 0 no; absent where it has none", ()),
     "mlrunbook_incidents_open": ("Incidents that are not over", ("model", "type", "severity")),
+    "mlrunbook_incidents_unproven": ("Open incidents whose claim outcomes have neither proven nor ruled out yet", ("model", "severity")),
     "mlrunbook_outbox_due": ("What is due or was tried, and has not gone out: pages, messages, starts of runs, timers", ("kind",)),
     "mlrunbook_page_waiting_seconds": ("How long the page that is due and has waited longest has not gone out; 0: none waits", ()),
     "mlrunbook_outbox_failing": ("What was tried and has not gone out", ("kind",)),
@@ -51,6 +52,8 @@ class StoreCollector(Collector):
             now = self._world.now()
             for labels, count in incidents.open_by_kind(conn).items():
                 add("mlrunbook_incidents_open", count, *labels)
+            for (model, severity), count in incidents.unproven_by_kind(conn).items():
+                add("mlrunbook_incidents_unproven", count, model, severity)
             for kind, (due, failing) in outbox.waiting(conn, now=now).items():
                 add("mlrunbook_outbox_due", due, kind)
                 add("mlrunbook_outbox_failing", failing, kind)

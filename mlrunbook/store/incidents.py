@@ -14,8 +14,10 @@ from mlrunbook.domain.detection.flapping import Ending
 from mlrunbook.domain.detection.reports import Report
 from mlrunbook.domain.errors import NotFound
 from mlrunbook.domain.incident import Incident, IncidentType, Severity, Status, transition
+from mlrunbook.domain.records import Record
 from mlrunbook.store import row_events, timeline
 from mlrunbook.store.tables import ONE_OPEN, OPENING, incidents, leases
+from mlrunbook.store.tables import records as records_table
 from mlrunbook.store.tables import timeline as timeline_table
 
 OPEN = incidents.c.status.not_in([s.value for s in Status if not s.is_open])
@@ -128,6 +130,14 @@ def open_by_kind(conn: Connection) -> dict[tuple[str, str, str], int]:
     """How many are not over, by model, type and severity."""
     kind = (incidents.c.model, incidents.c.type, incidents.c.severity)
     return {(r.model, r.type, r.severity): r.n for r in conn.execute(select(*kind, func.count().label("n")).where(OPEN).group_by(*kind))}
+
+
+def unproven_by_kind(conn: Connection) -> dict[tuple[str, str], int]:
+    """How many of those that are not over rest on what triage calls unproven, by model and severity. They are in `open_by_kind` too."""
+    kind = (incidents.c.model, incidents.c.severity)
+    unproven = (records_table.c.step == Record.TRIAGE.value) & (records_table.c.data["assessment"]["unproven"].astext == "true")
+    query = select(*kind, func.count().label("n")).join(records_table, records_table.c.incident_id == incidents.c.id).where(OPEN, unproven)
+    return {(r.model, r.severity): r.n for r in conn.execute(query.group_by(*kind))}
 
 
 def set_status(conn: Connection, incident_id: str, to: Status, *, why: str, actor: str, now: datetime) -> Incident:

@@ -114,7 +114,8 @@ def pin(blocks: Scores, assets: Scores | None, *, outcomes: int, block_s: float)
 @dataclass(frozen=True)
 class Trace:
     """By block since the baseline was pinned, as numpy arrays: the CUSUM's `height` against `limit`, the number of blocks `run` since it
-    last left 0, and the relative `fall` over the window that ends with the block, with its standard `error`. `proven`: real there."""
+    last left 0, and the relative `fall` over the window that ends with the block, with its standard `error`. `proven`: real there. `over`:
+    the blocks of that window."""
 
     height: Any
     limit: float
@@ -122,6 +123,7 @@ class Trace:
     fall: Any
     error: Any
     proven: Any
+    over: Any
 
 
 def trace(baseline: PinnedBaseline, since: Scores, policy: RunLengthPolicy, *, window: int | None = None, least: float = 0.0) -> Trace:
@@ -143,7 +145,7 @@ def trace(baseline: PinnedBaseline, since: Scores, policy: RunLengthPolicy, *, w
     most = limit_of(baseline, known, weight, policy)
     skew = baseline.jump * known.variance / held**2 / error**3  # the third moment of a sum, by that of the whole error
     shown = (size > least) & (size >= beyond_chance(policy.window_called_share, baseline.dof, skew) * error)
-    return Trace(height, most, at - start, size, error, (height >= most) & shown)
+    return Trace(height, most, at - start, size, error, (height >= most) & shown, at - begin)
 
 
 def limit_of(baseline: PinnedBaseline, known: Known, weight: Any, policy: RunLengthPolicy) -> float:

@@ -96,6 +96,11 @@ class Rates:
         caught = positive_rate * self.recall
         return 2 * caught / (positive_rate + caught + (1 - positive_rate) * self.false_positive_rate) if caught else 0.0
 
+    def precision_at(self, positive_rate: float) -> float:
+        """Likewise."""
+        caught, false = positive_rate * self.recall, (1 - positive_rate) * self.false_positive_rate
+        return caught / (caught + false) if caught else 0.0
+
 
 def score(block: Counts, rates: Rates) -> Scores:
     """Base-rate-free: at the baseline's mix of outcomes the fall is that of F1.

@@ -28,13 +28,26 @@ OTHERS_SHARE = 0.1  # of the promise, for each metric that does not lead
 
 
 class _Judged(NamedTuple):
+    """A metric and what is proven of it. `was` and `now`: its figure in the baseline and in the window that was judged, in the same mix of
+    outcomes; None where it has none."""
+
     rule: MetricRule
     called: str
     found: Proven
+    was: float | None
+    now: float | None
+
+    @property
+    def fall(self) -> float:
+        """Of the figures themselves: sums over blocks take large falls for smaller ones."""
+        if not self.was or self.now is None:
+            return self.found.fall or 0.0
+        fall = 1 - self.now / self.was
+        return -fall if self.rule.worse is Worse.HIGHER else fall
 
     @property
     def severity(self) -> Severity:
-        return self.rule.severity(self.found.fall or 0.0)
+        return self.rule.severity(self.fall)
 
 
 def judge_history(history: OutcomeHistory, now: datetime, policy: SeverityPolicy) -> Verdict:
@@ -47,10 +60,10 @@ def judge_history(history: OutcomeHistory, now: datetime, policy: SeverityPolicy
     rules = policy.drops.rules_for(baseline.metrics) if baseline else ()
     if baseline is None or not rules:
         return Verdict(Evidence.INSUFFICIENT, None, "no outcome of the time when the model was healthy: nothing to compare with")
-    judged = [
-        _Judged(rule, baseline.metrics[rule.name], _proven(history, baseline, rule, now, _share(policy, rules, k)))
-        for k, rule in enumerate(rules)
-    ]
+    judged = []
+    for k, rule in enumerate(rules):
+        found = _proven(history, baseline, rule, now, _share(policy, rules, k))
+        judged.append(_Judged(rule, baseline.metrics[rule.name], found, *_figures(history, baseline, rule, found.over)))
     return _verdict(judged, history)
 
 
@@ -117,6 +130,27 @@ def _scores(history: OutcomeHistory, baseline: Tally, rule: MetricRule) -> tuple
     return counted(history.baseline.blocks), assets, counted(history.since.blocks)
 
 
+def _figures(history: OutcomeHistory, baseline: Tally, rule: MetricRule, over: int) -> tuple[float | None, float | None]:
+    """Of the baseline, and of the newest blocks."""
+    window = total(history.since.blocks[-over:]) if over else None
+    if window is None:
+        return None, None
+    if isinstance(baseline, Confusion) and isinstance(window, Confusion):
+        return _at_the_same_mix(baseline, rule, baseline), _at_the_same_mix(window, rule, baseline)
+    return baseline.figure(rule.name), window.figure(rule.name)
+
+
+def _at_the_same_mix(counts: Confusion, rule: MetricRule, baseline: Confusion) -> float | None:
+    usual = Rates.of(baseline)
+    if usual is None or not counts.positives:
+        return None
+    rates = Rates.of(counts)
+    if rates is None:
+        return None if counts.tp else 0.0
+    share = usual.positive_rate
+    return {F1: rates.f1_at(share), PRECISION: rates.precision_at(share), RECALL: rates.recall}.get(rule.name)
+
+
 def _first_order(tallies: Sequence[Tally], baseline: Tally, rule: MetricRule, figure: float) -> Scores:
     import numpy as np
 
@@ -137,8 +171,8 @@ def _verdict(judged: Sequence[_Judged], history: OutcomeHistory) -> Verdict:
     if real:
         said = max(real, key=lambda one: one.severity.rank)
         worst = said.severity
-        reason = f"{said.found.sentence}; {seen}: {worst}, over {percent(said.rule.limit(said.found.fall or 0.0))}"
-        return Verdict(Evidence.REAL, worst, reason, leading.found.fall, tuple(one.rule.name for one in real))
+        reason = f"{said.found.sentence}; {_moved(said, history)}{seen}: {worst}, over {percent(said.rule.limit(said.fall))}"
+        return Verdict(Evidence.REAL, worst, reason, leading.fall, tuple(one.rule.name for one in real))
     open_ = next((one for one in judged if _is_open(one, leads=one is leading)), None)
     found = (open_ or leading).found
     evidence = {
@@ -157,6 +191,13 @@ def _is_open(one: _Judged, *, leads: bool) -> bool:
     if leads:
         return found.proof is not Proof.RULED_OUT
     return found.proof is Proof.UNPROVEN and found.fall is not None and found.fall > one.rule.medium
+
+
+def _moved(one: _Judged, history: OutcomeHistory) -> str:
+    if one.was is None or one.now is None:
+        return ""
+    shown, mixed = history.baseline.blocks[0].shown, one.rule.name in (F1, PRECISION)
+    return f"{shown(one.was)} -> {shown(one.now)}{' at the usual share of failures' if mixed else ''}, "
 
 
 def _seen(history: OutcomeHistory) -> str:

@@ -27,7 +27,8 @@ class Proof(StrEnum):
 
 @dataclass(frozen=True)
 class Proven:
-    """`fall`: relative, over the window that was judged, `low` to `high` its interval; None where nothing can be said.
+    """`fall`: relative, over the window that was judged, `low` to `high` its interval; None where nothing can be said. `over`: the newest
+    blocks that are this window.
 
     `undecided_for`: outcomes more until a planned fall would be proven, `undecided_until` when they will have come at the baseline's pace;
     both None where it is decided, or cannot be.
@@ -40,6 +41,7 @@ class Proven:
     high: float | None = None
     undecided_for: int | None = None
     undecided_until: datetime | None = None
+    over: int = 0
 
 
 @dataclass(frozen=True)
@@ -67,15 +69,15 @@ def judge(baseline: PinnedBaseline | None, asked: Question, policy: RunLengthPol
         return _undecided(baseline, asked, seen, policy, f"no block of outcomes has closed since the baseline of {figure}", rule)
     half = student((1 - policy.confidence) / 2, baseline.dof) * float(seen.error[-1])
     fall = float(seen.fall[-1])
-    low, high = fall - half, fall + half
+    low, high, over = fall - half, fall + half, int(seen.over[-1])
     moved = f"{figure} {_moved(fall, low, high)}"
     if seen.proven[-1]:
         promise = f"at most {percent(policy.called_share)} of unchanged models come this far in {policy.within_days} days"
-        return Proven(Proof.REAL, f"{moved}: beyond chance ({promise})", fall, low, high)
+        return Proven(Proof.REAL, f"{moved}: beyond chance ({promise})", fall, low, high, over=over)
     if high < rule.medium:
-        return Proven(Proof.RULED_OUT, f"{moved}: a fall of {percent(rule.medium)} is ruled out", fall, low, high)
+        return Proven(Proof.RULED_OUT, f"{moved}: a fall of {percent(rule.medium)} is ruled out", fall, low, high, over=over)
     found = _undecided(baseline, asked, seen, policy, moved, rule)
-    return Proven(found.proof, found.sentence, fall, low, high, found.undecided_for, found.undecided_until)
+    return Proven(found.proof, found.sentence, fall, low, high, found.undecided_for, found.undecided_until, over)
 
 
 def _undecided(baseline: PinnedBaseline, asked: Question, seen: Trace, policy: RunLengthPolicy, moved: str, rule: MetricRule) -> Proven:

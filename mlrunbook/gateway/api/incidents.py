@@ -50,7 +50,7 @@ from mlrunbook.response.lifecycle.opening import take_in
 from mlrunbook.response.plan_state import valid_approval
 from mlrunbook.response.review.closing import draft, left_in_force, unexplained
 from mlrunbook.response.world import World
-from mlrunbook.store import evidence, incidents, journal, leases, outbox, plans, records, timeline
+from mlrunbook.store import baseline_pins, evidence, incidents, journal, leases, outbox, plans, records, timeline
 from mlrunbook.store.journal import isolations
 
 OF_MODEL = "/api/v1/model-governance/{modelId}/incidents"
@@ -341,6 +341,7 @@ def _may_be_false(incident: Incident, reason: str) -> None:
 def _ended(conn: Connection, world: World, incident: Incident, why: str, by: str, *, is_false: bool) -> Incident:
     now = world.now()
     if is_false:
+        baseline_pins.forget(conn, incident.model)  # how the model does is in order, people say: it is what later looks compare with
         return incidents.set_status(conn, incident.id, Status.FALSE_ALARM, why=why, actor=by, now=now)
     resolved = incidents.set_status(conn, incident.id, Status.RESOLVED, why=why, actor=by, now=now)
     if resolved.review_due_at is None:

@@ -22,6 +22,7 @@ from mlrunbook.domain.incident import Incident
 from mlrunbook.domain.observed import Missing, Prediction
 from mlrunbook.domain.review.action_items import Item
 from mlrunbook.domain.tally import all_binary
+from mlrunbook.response.measurement.outcome_history import with_history
 from mlrunbook.response.review.closing import root_cause
 from mlrunbook.response.world import World
 from mlrunbook.store import action_items, incidents
@@ -31,7 +32,7 @@ MOST_INCIDENTS = 10_000
 
 
 def weekly(world: World, model: str, period: Period) -> WeeklyFacts:
-    metrics = world.platform.metrics(model, since=period.since, until=period.until)
+    metrics = with_history(world, world.platform.metrics(model, since=period.since, until=period.until), None, before=period.until)
     with world.transaction() as conn:
         happened = incidents_of(conn, model, period)
         return WeeklyFacts(

@@ -76,6 +76,13 @@ def without_a_beginning(found: OutcomeBlocks) -> OutcomeBlocks:
     return replace(found, since=found.since + timedelta(seconds=empty * found.block_s), blocks=found.blocks[empty:])
 
 
+def with_the_open_block(closed: OutcomeBlocks, open_: OutcomeBlocks, baseline: OutcomeBlocks) -> OutcomeBlocks:
+    """A block is closed by time, or by as many outcomes as one of the baseline holds: where far more come than did, an hour is long."""
+    held = sum(block.n for block in baseline.blocks)
+    newest = [block for block in open_.blocks if block.n * len(baseline.blocks) >= held]
+    return replace(closed, blocks=(*closed.blocks, *newest), by_asset=())
+
+
 def may_be_pinned_anew(pinned: Span, course: Course, until: datetime) -> Span | None:
     """The time since a change that came after the pinned one, once it is long enough to take its place."""
     since = speaks_from(pinned, course)

@@ -18,6 +18,7 @@ from mlrunbook.domain.evaluation.pinned_period import (
     may_be_pinned_anew,
     speaks_from,
     usual_period,
+    with_the_open_block,
     without_a_beginning,
 )
 from mlrunbook.response.measurement import recent_changes
@@ -101,11 +102,16 @@ def _read(world: World, look: _Look, baseline: Span) -> OutcomeHistory | None:
     if block_s is None:
         return None
     since = max(since, look.until - timedelta(seconds=block_s * MOST_BLOCKS))
-    read = partial(world.platform.outcome_blocks, look.seen.model, block_s=block_s)
-    before = without_a_beginning(read(since=baseline.since, until=baseline.until))
+    read = partial(world.platform.outcome_blocks, look.seen.model)
+    before = without_a_beginning(read(since=baseline.since, until=baseline.until, block_s=block_s))
     if not before.blocks:
         return None
-    nothing = OutcomeBlocks(since, block_s, ())
-    now = read(since=since, until=look.until, version=look.version) if look.until - since >= timedelta(seconds=block_s) else nothing
+    length = timedelta(seconds=block_s)
+    now = OutcomeBlocks(since, block_s, ())
+    if look.until - since >= length:
+        now = read(since=since, until=look.until, block_s=block_s, version=look.version)
+    if (begun := look.until - now.until) >= timedelta(seconds=1):
+        open_ = read(since=now.until, until=look.until, block_s=begun.total_seconds(), version=look.version)
+        now = with_the_open_block(now, open_, before)
     begins = look.seen.current.outcomes_since or look.seen.current.since
     return OutcomeHistory(before, now, after_change=begins == look.course.last_change)

@@ -13,8 +13,8 @@ MOST_BLOCKS = 2100  # of one answer: a week of 5 minutes
 @dataclass(frozen=True)
 class OutcomeBlocks:
     """What is known of the predictions made from `since` on, in closed blocks of `block_s` each, oldest first; a block without any is in it
-    too, and the last one may be shorter, where it holds as much already. All of them are mature: old enough for their outcomes to be no sample of the fast ones. `by_asset`: the same outcomes, one tally an
-    asset; empty where the platform does not say."""
+    too, and the last one may be shorter, where it holds as much already. All of them are mature: old enough for their outcomes to be no
+    sample of the fast ones. `by_asset`: the same outcomes, one tally an asset; empty where the platform does not say."""
 
     since: datetime
     block_s: float

@@ -123,6 +123,12 @@ def of_recall(block: Counts, rates: Rates) -> Scores:
     return Scores(expected - block.tp, expected)
 
 
+def of_false_alarms(block: Counts, rates: Rates) -> Scores:
+    """A rise of the false-positive rate alone, relative to it."""
+    expected = rates.false_positive_rate * (block.fp + block.tn)
+    return Scores(block.fp - expected, expected)
+
+
 def of_precision(block: Counts, rates: Rates) -> Scores:
     """A fall of precision at the baseline's mix of outcomes: rarer failures, which alone lower it, move nothing."""
     caught, false = rates.recall * (block.tp + block.fn), rates.false_positive_rate * (block.fp + block.tn)

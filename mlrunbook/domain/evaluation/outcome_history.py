@@ -13,14 +13,14 @@ from math import ceil
 from typing import NamedTuple
 
 from mlrunbook.domain.evaluation.accumulated import pin
-from mlrunbook.domain.evaluation.block_score import Rates, Scores, Stacked, of_precision, of_recall, relative, score
+from mlrunbook.domain.evaluation.block_score import Rates, Scores, Stacked, of_false_alarms, of_precision, of_recall, relative, score
 from mlrunbook.domain.evaluation.long_run_variance import LEAST_BATCHES
 from mlrunbook.domain.evaluation.outcome_blocks import OutcomeBlocks as OutcomeBlocks
 from mlrunbook.domain.evaluation.outcome_blocks import OutcomeHistory as OutcomeHistory
 from mlrunbook.domain.evaluation.performance import Evidence, ModelMetrics, Verdict, grade_window, percent
 from mlrunbook.domain.evaluation.proof import Proof, Proven, Question, judge
 from mlrunbook.domain.incident import Severity
-from mlrunbook.domain.policy.judging import F1, PRECISION, RECALL, MetricRule, SeverityPolicy, WindowPolicy, Worse
+from mlrunbook.domain.policy.judging import F1, FALSE_ALARMS, PRECISION, RECALL, MetricRule, SeverityPolicy, WindowPolicy, Worse
 from mlrunbook.domain.tally import Confusion, Tally, total
 
 TIMES_ENOUGH = 3  # what the window judged holds, in times what a window must hold, at the baseline's pace
@@ -104,15 +104,17 @@ def _proven(history: OutcomeHistory, baseline: Tally, rule: MetricRule, now: dat
         pinned = pin(before, assets, outcomes=baseline.n, block_s=history.baseline.block_s)
     window = _window(history.baseline, baseline, policy.window)
     none_yet = Scores((), ())
-    question = Question(since if since is not None else none_yet, now, window, baseline.metrics[rule.name])
-    return judge(pinned, question, policy.run_length, rule)
+    worse, called = rule.worse is Worse.HIGHER, baseline.metrics[rule.name]
+    question = Question(since if since is not None else none_yet, now, window, called, more_is_worse=worse)
+    planned = max(policy.run_length.planned_fall, rule.planned)  # a smaller one may lie within the rule's limit
+    return judge(pinned, question, replace(policy.run_length, planned_fall=planned), rule)
 
 
 def _scores(history: OutcomeHistory, baseline: Tally, rule: MetricRule) -> tuple[Scores, Scores | None, Scores] | None:
     """Of the baseline's blocks, its assets, and the blocks since; None where the baseline holds nothing to fall from."""
     if isinstance(baseline, Confusion):
         rates = Rates.of(baseline)
-        of = {F1: score, RECALL: of_recall, PRECISION: of_precision}.get(rule.name)
+        of = {F1: score, RECALL: of_recall, PRECISION: of_precision, FALSE_ALARMS: of_false_alarms}.get(rule.name)
         if rates is None or of is None:
             return None
 
@@ -146,9 +148,10 @@ def _at_the_same_mix(counts: Confusion, rule: MetricRule, baseline: Confusion) -
         return None
     rates = Rates.of(counts)
     if rates is None:
-        return None if counts.tp else 0.0
+        return 0.0 if not counts.tp and rule.name in (F1, PRECISION, RECALL) else None
     share = usual.positive_rate
-    return {F1: rates.f1_at(share), PRECISION: rates.precision_at(share), RECALL: rates.recall}.get(rule.name)
+    figures = {F1: rates.f1_at(share), PRECISION: rates.precision_at(share), RECALL: rates.recall, FALSE_ALARMS: rates.false_positive_rate}
+    return figures.get(rule.name)
 
 
 def _first_order(tallies: Sequence[Tally], baseline: Tally, rule: MetricRule, figure: float) -> Scores:

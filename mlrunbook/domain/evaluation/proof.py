@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
 from math import ceil
+from typing import NamedTuple
 
 from mlrunbook.domain.evaluation.accumulated import PinnedBaseline, Trace, student, trace
 from mlrunbook.domain.evaluation.block_score import Scores
@@ -44,15 +45,29 @@ class Proven:
     over: int = 0
 
 
+class Verbs(NamedTuple):
+    """What a figure does that gets worse, that as a noun, and what one does that gets better."""
+
+    worse: str
+    noun: str
+    better: str
+
+
 @dataclass(frozen=True)
 class Question:
     """What is judged: outcomes `since` the baseline was pinned, one score a closed block, oldest first; over the last `window` blocks
-    (None: all of them), at `now`, when the newest block closed. `figure` is what the tally's figure is called."""
+    (None: all of them), at `now`, when the newest block closed. `figure` is what the tally's figure is called; where more of it is worse,
+    a `fall` is a rise."""
 
     since: Scores
     now: datetime
     window: int | None = None
     figure: str = "F1"
+    more_is_worse: bool = False
+
+    @property
+    def verbs(self) -> Verbs:
+        return Verbs("rose", "rise", "fell") if self.more_is_worse else Verbs("fell", "fall", "rose")
 
 
 def judge(baseline: PinnedBaseline | None, asked: Question, policy: RunLengthPolicy, rule: MetricRule) -> Proven:
@@ -63,34 +78,38 @@ def judge(baseline: PinnedBaseline | None, asked: Question, policy: RunLengthPol
     figure = asked.figure
     if baseline is None:
         needed = f"{LEAST_BLOCKS} blocks of outcomes, or {LEAST_ASSETS} assets, are needed to know how much {figure} varies by itself"
-        return Proven(Proof.INSUFFICIENT, f"baseline too short to prove a fall: {needed}; keep collecting outcomes")
+        return Proven(Proof.INSUFFICIENT, f"baseline too short to prove a {asked.verbs.noun}: {needed}; keep collecting outcomes")
     seen = trace(baseline, asked.since, policy, window=asked.window, least=rule.medium)
     if not len(seen.height):
         return _undecided(baseline, asked, seen, policy, f"no block of outcomes has closed since the baseline of {figure}", rule)
     half = student((1 - policy.confidence) / 2, baseline.dof) * float(seen.error[-1])
     fall = float(seen.fall[-1])
     low, high, over = fall - half, fall + half, int(seen.over[-1])
-    moved = f"{figure} {_moved(fall, low, high)}"
+    moved = f"{figure} {_moved(asked.verbs, fall, low, high)}"
     if seen.proven[-1]:
         promise = f"at most {percent(policy.called_share)} of unchanged models come this far in {policy.within_days} days"
         return Proven(Proof.REAL, f"{moved}: beyond chance ({promise})", fall, low, high, over=over)
     if high < rule.medium:
-        return Proven(Proof.RULED_OUT, f"{moved}: a fall of {percent(rule.medium)} is ruled out", fall, low, high, over=over)
+        return Proven(Proof.RULED_OUT, f"{moved}: a {asked.verbs.noun} of {percent(rule.medium)} is ruled out", fall, low, high, over=over)
     found = _undecided(baseline, asked, seen, policy, moved, rule)
     return Proven(found.proof, found.sentence, fall, low, high, found.undecided_for, found.undecided_until, over)
 
 
 def _undecided(baseline: PinnedBaseline, asked: Question, seen: Trace, policy: RunLengthPolicy, moved: str, rule: MetricRule) -> Proven:
-    planned = percent(policy.planned_fall)
+    planned, verbs = percent(policy.planned_fall), asked.verbs
     ahead = blocks_ahead(baseline, seen, policy)
     if ahead is None:
-        more = ceil(baseline.outcomes * (baseline.provable(policy) / (policy.planned_fall - rule.medium / 2)) ** 2)
+        more = ceil(
+            baseline.outcomes * (baseline.provable(policy) / max(policy.planned_fall - rule.medium / 2, policy.planned_fall / 4)) ** 2
+        )
         known = f"its {asked.figure} is known to {percent(baseline.uncertainty)} from {baseline.outcomes:,} outcomes (standard error)"
-        words = f"baseline too short to prove {planned}: {known}, only falls over {percent(baseline.provable(policy))} can be proven"
+        words = (
+            f"baseline too short to prove {planned}: {known}, only {verbs.noun}s over {percent(baseline.provable(policy))} can be proven"
+        )
         return Proven(Proof.INSUFFICIENT, f"{moved}; {words}; about {more:,} outcomes are needed, keep collecting")
     outcomes = ceil(ahead * baseline.outcomes / baseline.blocks)
     until = asked.now + timedelta(seconds=ahead * baseline.block_s)
-    words = f"undecided until about {outcomes:,} more outcomes, {until:%d %b %Y %H:%M} UTC, if it fell {planned}"
+    words = f"undecided until about {outcomes:,} more outcomes, {until:%d %b %Y %H:%M} UTC, if it {verbs.worse} {planned}"
     return Proven(Proof.UNPROVEN, f"{moved}: {words}", undecided_for=outcomes, undecided_until=until)
 
 
@@ -107,8 +126,9 @@ def blocks_ahead(baseline: PinnedBaseline, seen: Trace, policy: RunLengthPolicy)
     return ahead if ahead <= MOST_BLOCKS_AHEAD else None
 
 
-def _moved(fall: float, low: float, high: float) -> str:
-    interval = f"interval {percent(max(low, 0))} to {percent(min(max(high, 0), 1))}"
+def _moved(verbs: Verbs, fall: float, low: float, high: float) -> str:
+    most = max(high, 0) if verbs.worse == "rose" else min(max(high, 0), 1)
+    interval = f"interval {percent(max(low, 0))} to {percent(most)}"
     if high <= 0:
-        return f"rose {percent(-fall)}"
-    return f"fell {percent(fall)} ({interval})" if fall > 0 else f"did not fall ({interval})"
+        return f"{verbs.better} {percent(-fall)}"
+    return f"{verbs.worse} {percent(fall)} ({interval})" if fall > 0 else f"did not {verbs.noun} ({interval})"

@@ -105,7 +105,7 @@ class MetricRule:
         return self.high if self.high is not None and drop > self.high else self.medium
 
 
-F1, PRECISION, RECALL = "f1", "precision", "recall"
+F1, PRECISION, RECALL, FALSE_ALARMS = "f1", "precision", "recall", "false_positive_rate"
 RUNBOOK_RULES = (
     MetricRule(F1, Worse.LOWER, medium=0.10, high=0.20),
     MetricRule(PRECISION, Worse.LOWER, medium=0.15),

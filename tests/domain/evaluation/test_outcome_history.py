@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from mlrunbook.domain.evaluation.outcome_history import OutcomeBlocks, OutcomeHistory, grade_metrics, judge_history
 from mlrunbook.domain.evaluation.performance import Evidence, ModelMetrics, Verdict, WindowMetrics
 from mlrunbook.domain.incident import Severity
-from mlrunbook.domain.policy.judging import SeverityPolicy
+from mlrunbook.domain.policy.judging import MetricRule, SeverityPolicy, Worse
 from mlrunbook.domain.tally import Confusion, Tally, total
 from tests.domain.other_tasks import DROPS, errors
 
@@ -145,8 +145,20 @@ def test_a_regression_is_judged_by_its_own_tally() -> None:
     worse, same = ([total(errors(seed, 300, mae=mae)) for seed in range(100, 120)] for mae in (5.5, 4.0))
     real, ruled_out = (judge_history(history(before, since), NOW, policy) for since in (worse, same))
     assert (real.evidence, real.severity, real.fell) == (Evidence.REAL, Severity.HIGH, ("mae",))
-    assert "MAE" in real.reason
+    assert "MAE rose" in real.reason
     assert ruled_out.evidence is Evidence.FALSE_ALARM
+
+
+def test_a_rule_about_false_alarms_is_judged_too() -> None:
+    rules = (*POLICY.drops.metrics[:1], MetricRule("false_positive_rate", Worse.HIGHER, medium=0.5))
+    policy = replace(POLICY, drops=replace(POLICY.drops, metrics=rules))
+    rng = np.random.default_rng(2)
+    before = days(rng, 200, fpr=0.004)
+    real = judge_history(history(before, days(rng, 40, fpr=0.008)), NOW, policy)
+    same = judge_history(history(before, days(rng, 40, fpr=0.004)), NOW, policy)
+    assert (real.evidence, real.fell) == (Evidence.REAL, ("false_positive_rate",))
+    assert "the false-positive rate rose" in real.reason
+    assert same.evidence is Evidence.FALSE_ALARM
 
 
 # --- beside the window ----------------------------------------------------------------------------------------------------------

@@ -58,9 +58,7 @@ class Counting(FileWorld):
             cells += (tp, fp, failed - tp, sound - fp)
         return Confusion(*cells.tolist())
 
-    def outcome_blocks(
-        self, model: str, *, since: datetime, until: datetime, block_s: float, version: str | None = None
-    ) -> OutcomeBlocks:
+    def outcome_blocks(self, model: str, *, since: datetime, until: datetime, block_s: float, version: str | None = None) -> OutcomeBlocks:
         length = timedelta(seconds=block_s)
         starts = [since + k * length for k in range(int((until - since) / length))]
         return OutcomeBlocks(since, block_s, tuple(self.counted(at, at + length) for at in starts))

@@ -59,7 +59,9 @@ class HttpPlatform:
 
     def outcome_blocks(self, model: str, *, since: datetime, until: datetime, block_s: float, version: str | None = None) -> OutcomeBlocks:
         params = {"since": _iso(since), "until": _iso(until), "blockS": block_s, "version": version}
-        return self._read(f"/api/v1/model-performance/outcome-blocks/{quote(model, safe='')}", _about(model, _outcome_blocks), params)
+        whole = int((until - since).total_seconds() / block_s + 1e-9)
+        parse = _about(model, lambda b: _outcome_blocks(b, since, block_s, whole))
+        return self._read(f"/api/v1/model-performance/outcome-blocks/{quote(model, safe='')}", parse, params)
 
     def alerts(self, model: str | None = None) -> Sequence[Mapping[str, Any]]:
         return self._read(
@@ -334,14 +336,17 @@ def _block(b: Fields, name: str) -> Confusion:
     return Confusion(*counts)
 
 
-def _outcome_blocks(b: Fields) -> OutcomeBlocks:
+def _outcome_blocks(b: Fields, since: datetime, block_s: float, whole: int) -> OutcomeBlocks:
+    """Other blocks than those asked for would be taken for these."""
     task = _task(b)
-    return OutcomeBlocks(
-        since=b.time("since"),
-        block_s=b.number("blockS", 1, TEN_YEARS_S),
-        blocks=_blocks(b, task),
-        by_asset=_blocks(b, task, "byAsset"),
-    )
+    found = OutcomeBlocks(b.time("since"), b.number("blockS", 0, TEN_YEARS_S), _blocks(b, task), _blocks(b, task, "byAsset"))
+    if abs((found.since - since).total_seconds()) > 1:
+        raise b.misread("since", f"as it was asked for, {since.isoformat()}")
+    if abs(found.block_s - block_s) > 1e-3:
+        raise b.misread("blockS", f"as it was asked for, {block_s:g}")
+    if len(found.blocks) != whole:
+        raise b.misread("blocks", f"the {whole} whole blocks of the time asked for")
+    return found
 
 
 def _day(b: Fields) -> DayFigures:

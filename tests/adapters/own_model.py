@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterator, Mapping
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from hypothesis import strategies as st
@@ -53,6 +53,7 @@ PLATFORM_VERBS: Mapping[str, Callable[[ModelPlatform, str], object]] = {
     "status": lambda p, m: p.status(m),
     "metrics": lambda p, m: p.metrics(m),
     "history": lambda p, m: p.history(m, days=7),
+    "outcome_blocks": lambda p, m: p.outcome_blocks(m, since=NOW - timedelta(days=1), until=NOW, block_s=3600.0),
     "prediction_log": lambda p, m: p.prediction_log(m),
     "changes": lambda p, m: p.changes(m, since=NOW),
     "versions": lambda p, m: p.versions(m),

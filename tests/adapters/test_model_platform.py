@@ -19,6 +19,7 @@ from mlrunbook.base.db import transaction
 from mlrunbook.base.settings import Settings
 from mlrunbook.base.tokens import Scope
 from mlrunbook.domain.errors import NotFound, Refused, Transient, Unknown
+from mlrunbook.domain.evaluation.outcome_blocks import OutcomeBlocks
 from mlrunbook.domain.evaluation.performance import Confusion
 from mlrunbook.domain.observed import ViewSchedule
 from mlrunbook.local.platform import feature_schedules, predictions, work_orders
@@ -326,3 +327,28 @@ def test_a_connection_cut_after_the_request_is_unknown() -> None:
         threading.Thread(target=cut, daemon=True).start()
         with pytest.raises(Unknown):
             roll_back(HttpPlatform(f"http://127.0.0.1:{cutting.getsockname()[1]}", "t", timeout_s=2), "m")
+
+
+@pytest.mark.parametrize(
+    ("changed", "about"),
+    [
+        ({"since": "2026-03-01T06:00:00Z"}, "since"),
+        ({"blockS": 60}, "blockS"),
+        ({"blocks": [[0, 0, 0, 0]] * 3}, "blocks"),
+        ({"blocks": [[0, 0, 0]] * 2}, "blocks"),
+        ({"blocks": [[0, 0, 0, -1]] * 2}, "blocks"),
+        ({"byAsset": [{"tp": 1}]}, "byAsset"),
+    ],
+)
+def test_other_outcome_blocks_than_those_asked_for_are_refused_by_name(changed: dict[str, object], about: str) -> None:
+    since = datetime(2026, 3, 1, tzinfo=UTC)
+    said = {"model": "m", "since": since.isoformat(), "blockS": 3600, "blocks": [[1, 2, 3, 4], [0, 0, 0, 0]], "byAsset": [[1, 2, 3, 4]]}
+
+    def asked(body: dict[str, object]) -> OutcomeBlocks:
+        transport = httpx.MockTransport(lambda _: httpx.Response(200, json=body))
+        http = HttpPlatform("http://platform", transport=transport)
+        return http.outcome_blocks("m", since=since, until=since + timedelta(hours=2, minutes=59), block_s=3600.0)
+
+    assert asked(said) == OutcomeBlocks(since, 3600.0, (Confusion(1, 2, 3, 4), Confusion()), (Confusion(1, 2, 3, 4),))
+    with pytest.raises(Refused, match=about):
+        asked(said | changed)

@@ -196,6 +196,7 @@ STATUS = {"model": "churn", "servingVersion": "v1", "serverHealthy": True}
         ("flag_pending_work_orders", {"model": "churn", "workOrders": []}),
         ("changes", {"model": "churn", "changes": []}),
         ("history", {"model": "churn", "days": []}),
+        ("outcome_blocks", {"model": "churn", "since": "2026-03-01T00:00:00Z", "blockS": 3600, "blocks": [[0, 0, 0, 0]] * 24}),
         ("metrics", {"model": "churn", "current": {}, "baseline": {}}),
         ("prediction_log", {"predictions": [{"model": "churn"}]}),
         ("replay", {"model": "churn", "rows": [], "versions": []}),

@@ -61,7 +61,8 @@ def test_the_platform_in_the_box_keeps_the_contract(ours: tuple[str, str, str], 
 def test_the_fake_of_the_tests_keeps_the_contract(tmp_path: Path, check: Check) -> None:
     """What a fake does otherwise, the flows' tests would prove wrongly."""
     fake = FileWorld(tmp_path / "world.json", lambda: datetime.now(UTC))
-    check.ask(fake, Subject(MODEL, datetime.now(UTC)))
+    with suppress(NotRun):  # a platform may leave it out
+        check.ask(fake, Subject(MODEL, datetime.now(UTC)))
 
 
 def test_every_verb_of_the_port_has_its_check() -> None:

@@ -128,7 +128,8 @@ class Trace:
 
 def trace(baseline: PinnedBaseline, since: Scores, policy: RunLengthPolicy, *, window: int | None = None, least: float = 0.0) -> Trace:
     """`since`: one score a block closed since the baseline was pinned, oldest first. `window`: blocks of the evaluation window, None: all;
-    it reaches back to where the CUSUM last left 0 where that is longer. A fall of `least` or less is not proven."""
+    it reaches back to where the CUSUM last left 0 where that is longer. Blocks are meant as large as the baseline's: where far more
+    outcomes come, one may be several. A fall of `least` or less is not proven."""
     import numpy as np
 
     known = baseline.known_for(since)
@@ -137,8 +138,11 @@ def trace(baseline: PinnedBaseline, since: Scores, policy: RunLengthPolicy, *, w
     height = (sums - np.minimum.accumulate(sums))[1:]
     at = np.arange(1, len(fall) + 1)
     start = np.maximum.accumulate(np.where(height <= 0, at, 0)) if len(fall) else at
-    begin = np.minimum(start, np.maximum(at - max(window, LEAST_BATCHES), 0)) if window is not None else np.zeros_like(at)
     total_fall, total_weight = (np.concatenate([[0.0], np.cumsum(x)]) for x in (fall, weight))
+    begin = np.zeros_like(at)
+    if window is not None:
+        enough = total_weight[at] - max(window, LEAST_BATCHES) * baseline.weight_per_block
+        begin = np.minimum(start, np.maximum(np.searchsorted(total_weight, enough, side="right") - 1, 0))
     held = np.maximum(total_weight[at] - total_weight[begin], 1e-12)
     size = (total_fall[at] - total_fall[begin]) / held
     error = np.sqrt(known.variance / held + known.uncertainty**2)

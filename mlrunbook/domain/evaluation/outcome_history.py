@@ -17,14 +17,20 @@ from mlrunbook.domain.evaluation.block_score import Rates, Scores, Stacked, of_f
 from mlrunbook.domain.evaluation.long_run_variance import LEAST_BATCHES
 from mlrunbook.domain.evaluation.outcome_blocks import OutcomeBlocks as OutcomeBlocks
 from mlrunbook.domain.evaluation.outcome_blocks import OutcomeHistory as OutcomeHistory
-from mlrunbook.domain.evaluation.performance import Evidence, ModelMetrics, Verdict, grade_window, percent
+from mlrunbook.domain.evaluation.performance import Evidence, ModelMetrics, Verdict, WindowMetrics, grade_window, percent
 from mlrunbook.domain.evaluation.proof import Proof, Proven, Question, judge
 from mlrunbook.domain.incident import Severity
 from mlrunbook.domain.policy.judging import F1, FALSE_ALARMS, PRECISION, RECALL, MetricRule, SeverityPolicy, WindowPolicy, Worse
 from mlrunbook.domain.tally import Confusion, Tally, total
 
 TIMES_ENOUGH = 3  # what the window judged holds, in times what a window must hold, at the baseline's pace
+NEWEST = 3  # slices of the window that say how fast outcomes come
 OTHERS_SHARE = 0.1  # of the promise, for each metric that does not lead
+
+
+class _Asked(NamedTuple):
+    now: datetime
+    pace_per_s: float
 
 
 class _Judged(NamedTuple):
@@ -50,8 +56,8 @@ class _Judged(NamedTuple):
         return self.rule.severity(self.fall)
 
 
-def judge_history(history: OutcomeHistory, now: datetime, policy: SeverityPolicy) -> Verdict:
-    """Whether performance fell since the baseline was pinned, over all looks at it.
+def judge_history(history: OutcomeHistory, now: datetime, policy: SeverityPolicy, *, pace_per_s: float = 0.0) -> Verdict:
+    """Whether performance fell since the baseline was pinned, over all looks at it. `pace_per_s`: how fast outcomes come now.
 
     REAL: beyond chance, and past a limit. FALSE_ALARM: such a fall is ruled out. UNPROVEN: neither yet, and the outcomes that come will
     decide. INSUFFICIENT: this baseline can never prove one.
@@ -60,9 +66,9 @@ def judge_history(history: OutcomeHistory, now: datetime, policy: SeverityPolicy
     rules = policy.drops.rules_for(baseline.metrics) if baseline else ()
     if baseline is None or not rules:
         return Verdict(Evidence.INSUFFICIENT, None, "no outcome of the time when the model was healthy: nothing to compare with")
-    judged = []
+    judged, asked = [], _Asked(now, pace_per_s)
     for k, rule in enumerate(rules):
-        found = _proven(history, baseline, rule, now, _share(policy, rules, k))
+        found = _proven(history, baseline, rule, asked, _share(policy, rules, k))
         judged.append(_Judged(rule, baseline.metrics[rule.name], found, *_figures(history, baseline, rule, found.over)))
     return _verdict(judged, history)
 
@@ -78,14 +84,29 @@ def grade_metrics(metrics: ModelMetrics, policy: SeverityPolicy) -> Verdict:
     if history is None or (history.after_change and alone.evidence is not Evidence.INSUFFICIENT):
         return alone
     now = metrics.current.until
-    together = judge_history(history, now, policy)
+    pace_per_s = _pace_per_s(metrics.current)
+    together = judge_history(history, now, policy, pace_per_s=pace_per_s)
     if together.evidence is Evidence.INSUFFICIENT:
         return alone
     if alone.is_real and together.evidence is Evidence.FALSE_ALARM:
-        until = now + timedelta(seconds=LEAST_BATCHES * history.since.block_s)
+        until = now + _blocks_take(LEAST_BATCHES, history.baseline, pace_per_s)
         both = f"{alone.reason}; yet together with what came before, {together.reason}: undecided until {until:%d %b %Y %H:%M} UTC"
         return replace(together, evidence=Evidence.UNPROVEN, reason=both, undecided_until=until)
     return together
+
+
+def _pace_per_s(window: WindowMetrics) -> float:
+    """Outcomes that came of the newest predictions of the window."""
+    length = ((window.outcomes_until or window.until) - (window.outcomes_since or window.since)).total_seconds()
+    newest = window.blocks[-NEWEST:]
+    seconds = length * len(newest) / len(window.blocks) if newest else length
+    return (sum(block.n for block in newest) if newest else window.labelled) / seconds if seconds > 0 else 0.0
+
+
+def _blocks_take(count: int, baseline: OutcomeBlocks, pace_per_s: float) -> timedelta:
+    """How long as many outcomes take as so many blocks of the baseline hold."""
+    held = sum(block.n for block in baseline.blocks) / len(baseline.blocks)
+    return timedelta(seconds=count * min(baseline.block_s, held / pace_per_s if pace_per_s > 0 else baseline.block_s))
 
 
 def _share(policy: SeverityPolicy, rules: Sequence[MetricRule], position: int) -> SeverityPolicy:
@@ -96,7 +117,7 @@ def _share(policy: SeverityPolicy, rules: Sequence[MetricRule], position: int) -
     return replace(policy, run_length=spent)
 
 
-def _proven(history: OutcomeHistory, baseline: Tally, rule: MetricRule, now: datetime, policy: SeverityPolicy) -> Proven:
+def _proven(history: OutcomeHistory, baseline: Tally, rule: MetricRule, asked: _Asked, policy: SeverityPolicy) -> Proven:
     scored = _scores(history, baseline, rule)
     pinned = since = None
     if scored is not None:
@@ -105,7 +126,7 @@ def _proven(history: OutcomeHistory, baseline: Tally, rule: MetricRule, now: dat
     window = _window(history.baseline, baseline, policy.window)
     none_yet = Scores((), ())
     worse, called = rule.worse is Worse.HIGHER, baseline.metrics[rule.name]
-    question = Question(since if since is not None else none_yet, now, window, called, more_is_worse=worse)
+    question = Question(since if since is not None else none_yet, asked.now, window, called, worse, asked.pace_per_s)
     planned = max(policy.run_length.planned_fall, rule.planned)  # a smaller one may lie within the rule's limit
     return judge(pinned, question, replace(policy.run_length, planned_fall=planned), rule)
 

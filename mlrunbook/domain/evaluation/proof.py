@@ -57,13 +57,14 @@ class Verbs(NamedTuple):
 class Question:
     """What is judged: outcomes `since` the baseline was pinned, one score a closed block, oldest first; over the last `window` blocks
     (None: all of them), at `now`, when the newest block closed. `figure` is what the tally's figure is called; where more of it is worse,
-    a `fall` is a rise."""
+    a `fall` is a rise. `pace_per_s`: how fast outcomes come, where that is faster than they did in the baseline."""
 
     since: Scores
     now: datetime
     window: int | None = None
     figure: str = "F1"
     more_is_worse: bool = False
+    pace_per_s: float = 0.0
 
     @property
     def verbs(self) -> Verbs:
@@ -108,7 +109,7 @@ def _undecided(baseline: PinnedBaseline, asked: Question, seen: Trace, policy: R
         )
         return Proven(Proof.INSUFFICIENT, f"{moved}; {words}; about {more:,} outcomes are needed, keep collecting")
     outcomes = ceil(ahead * baseline.outcomes / baseline.blocks)
-    until = asked.now + timedelta(seconds=ahead * baseline.block_s)
+    until = asked.now + timedelta(seconds=outcomes / max(asked.pace_per_s, baseline.outcomes / baseline.blocks / baseline.block_s))
     words = f"undecided until about {outcomes:,} more outcomes, {until:%d %b %Y %H:%M} UTC, if it {verbs.worse} {planned}"
     return Proven(Proof.UNPROVEN, f"{moved}: {words}", undecided_for=outcomes, undecided_until=until)
 

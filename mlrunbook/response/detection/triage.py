@@ -67,7 +67,7 @@ def triage(run: Run) -> Triage:
         final = number == policy.triage.looks
         seen = look(run, final_look=final)
         assessment = seen.assessment
-        if assessment.real is not None and not (assessment.may_be_worse and not final):
+        if final or (assessment.real is not None and not assessment.may_be_worse and not _is_decided_soon(run, assessment, number)):
             break
         with run.write() as conn:
             run.note(conn, "triage", f"Look {number} of {policy.triage.looks}: {assessment.reasons[0]}")
@@ -80,6 +80,13 @@ def triage(run: Run) -> Triage:
         reasons = (f"reopened: {again.why}", *assessment.reasons)
         assessment = replace(assessment, real=True, insufficient=unproven, unproven=False, undecided_until=None, reasons=reasons)
     return _settle(run, replace(seen, assessment=assessment))
+
+
+def _is_decided_soon(run: Run, found: Assessment, number: int) -> bool:
+    """Where outcomes that decide come before the last look. Else looks seconds apart bring none."""
+    triage = run.world.policy.triage
+    left = timedelta(seconds=(triage.looks - number) * triage.seconds_between_looks)
+    return found.undecided_until is not None and found.undecided_until <= run.world.now() + left
 
 
 def asked(run: Run) -> str | None:

@@ -53,12 +53,12 @@ def escalate(
     if records.recall(conn, incident.id, UnknownModel):  # paged once, and not by a ladder
         return
     begun = opened_at(conn, incident)
-    rungs = [] if is_ticket(conn, incident) else ladder(incident.severity, begun, policy)
+    rungs, doubt = [] if is_ticket(conn, incident) else ladder(incident.severity, begun, policy), _not_proven(conn, incident)
     for role in {Role(r) for r in Role} - {rung.role for rung in rungs}:
         outbox.cancel(conn, now=now, incident_id=incident.id, key_prefix=f"page:{incident.id}:{role}:")
     for rung in rungs:
         at = max(rung.at, hold_first_until) if hold_first_until else rung.at
-        key, reason = str(rung.role), rung.reason
+        key, reason = str(rung.role), rung.reason + doubt
         if anew and rung.at <= now:
             reason = anew
             if not _waits(conn, incident, rung.role):
@@ -73,6 +73,14 @@ def is_ticket(conn: Connection, incident: Incident) -> bool:
         return True
     found = records.recall_if_readable(conn, incident.id, Triage)
     return found is not None and found.assessment.is_ticket and not incident.severity.at_least(Severity.HIGH)
+
+
+def _not_proven(conn: Connection, incident: Incident) -> str:
+    found = records.recall_if_readable(conn, incident.id, Triage)
+    if found is None or not found.assessment.unproven:
+        return ""
+    until = found.assessment.undecided_until
+    return f"; it is not proven yet{f', undecided until about {until:%d %b %Y %H:%M} UTC' if until else ''}"
 
 
 def _waits(conn: Connection, incident: Incident, role: Role) -> bool:

@@ -113,6 +113,7 @@ def test_a_critical_alert_that_is_unproven_pages_now_says_so_and_changes_nothing
     assert notifier.pages()
     found = triage_of(counting, incident_id)
     assert (found["unproven"], found["insufficient"], bool(found["undecided_until"])) == (True, True, True)
+    assert all("it is not proven yet, undecided until about" in m.body for m in notifier.pages())
     assert any("undecided until about" in m.body for m in notifier.sent)
     assert platform.applied == {}
     assert all(plan(counting, incident_id, kind) is None for kind in PlanKind)

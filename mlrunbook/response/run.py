@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 from sqlalchemy import Connection
 
 from mlrunbook.domain.incident import Incident
+from mlrunbook.domain.policy.policy import Policy
 from mlrunbook.domain.records import Recorded
 from mlrunbook.response.world import World
 from mlrunbook.store import incidents, leases, records, timeline
@@ -37,6 +38,11 @@ class Run:
     def incident(self) -> Incident:
         with self.world.transaction() as conn:
             return incidents.get(conn, self.incident_id)
+
+    @property
+    def policy(self) -> Policy:
+        """As it holds for the incident's model."""
+        return self.world.policy.for_model(self.incident().model)
 
     def recall(self, kind: type[R], *names: object) -> R | None:
         """What an earlier step of this or another run has left."""

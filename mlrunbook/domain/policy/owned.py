@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from enum import StrEnum
 from itertools import combinations
+from typing import Any
 
 from mlrunbook.domain.errors import Refused
 from mlrunbook.domain.policy.cluster import ClusterObjects
@@ -27,11 +28,13 @@ class ModelRules:
     owner          the team that answers for it, in words for people; "" where nobody is named
     cluster        its objects in the cluster: of one model alone, so never under a pattern
     feature_views  the feature views that it reads and an incident of it may materialise; None: those of `features.views`
+    severity       the keys of the section `severity` that are its own; all others are those of that section
     """
 
     owner: str = ""
     cluster: ClusterObjects | None = None
     feature_views: tuple[str, ...] | None = None
+    severity: dict[str, Any] | None = None
 
 
 class Known(StrEnum):

@@ -23,6 +23,7 @@ from mlrunbook.domain.policy.cluster import ClusterPolicy
 from mlrunbook.domain.policy.compliance import RegulatoryPolicy
 from mlrunbook.domain.policy.intake import IntakePolicy
 from mlrunbook.domain.policy.judging import DriftPolicy, FairnessPolicy, FeatureStorePolicy, RecoveryPolicy, RolloutPolicy, SeverityPolicy
+from mlrunbook.domain.policy.own_limits import own_severity
 from mlrunbook.domain.policy.owned import ModelRules, check_models, check_objects
 from mlrunbook.domain.policy.patterns import most_specific
 from mlrunbook.domain.roles import Duty, Role, RolesPolicy
@@ -401,6 +402,18 @@ class Policy(Section):
         check_models(self.models)
         check_objects(self.objects.by_model)
         return self
+
+    @model_validator(mode="after")
+    def _own_limits_are_limits(self) -> Self:
+        for name, rules in self.models.items():
+            if rules.severity is not None:
+                own_severity(self.severity, rules.severity, at=f"models.{name}.severity")
+        return self
+
+    def for_model(self, model: str) -> Policy:
+        """The policy as it holds for one model: with its own limits of severity."""
+        own = self.rules_of(model).severity
+        return self if own is None else self.model_copy(update={"severity": own_severity(self.severity, own)})
 
     @property
     def objects(self) -> ClusterPolicy:

@@ -49,13 +49,13 @@ def examine(world: World, model: str, period: Period) -> Audit:
 def _judged(world: World, model: str, period: Period) -> tuple[str, tuple[Section, ...]]:
     if period.kind is Kind.WEEKLY:
         facts = audit_facts.weekly(world, model, period)
-        return audit_facts.versions(facts.metrics), weekly(facts, world.policy)
+        return audit_facts.versions(facts.metrics), weekly(facts, world.policy.for_model(model))
     if period.kind is Kind.MONTHLY:
         fairness = audit_facts.monthly(world, model, period)
         return fairness.version, monthly(fairness, world.policy)
     version = world.platform.status(model).serving_version
     if period.kind is Kind.QUARTERLY:
-        return version, quarterly(records.quarterly(world, model, period), period, world.policy)
+        return version, quarterly(records.quarterly(world, model, period), period, world.policy.for_model(model))
     return version, annual(records.annual(world, model, period), period, world.policy)
 
 

@@ -217,7 +217,7 @@ def _threshold_to_raise_to(run: Run, state: ServingState | None) -> float | None
 
 
 def _best_threshold(run: Run, config: ServingConfig) -> float | None:
-    incident, limit = run.incident(), run.world.policy.severity.drops.most(PRECISION)
+    incident, limit = run.incident(), run.policy.severity.drops.most(PRECISION)
     floor = metrics(run).baseline.confusion.precision
     if floor is None or incident.type is IncidentType.INFRASTRUCTURE:
         return None

@@ -113,7 +113,7 @@ def seen(
         drift=None if isinstance(log, Missing) else log.drift,
         probing=None if isinstance(log, Missing) else log.probing,
         platform_answers=not isinstance(status, Missing),
-        outcomes=world.policy.severity.outcomes,
+        outcomes=world.policy.for_model(model).severity.outcomes,
         fairness=world.policy.fairness,
     )
 

@@ -152,7 +152,7 @@ def look(run: Run, *, final_look: bool = False) -> Look:
     with run.world.transaction() as conn:
         incident = incidents.get(conn, run.incident_id)
         claims, believed, without = _claims(run, conn, incident), _believed(run, conn, incident), _unproven(run, conn, incident)
-    policy = run.world.policy
+    policy = run.world.policy.for_model(incident.model)
 
     def judged(of: Measurements) -> Look:
         found = assess(claims, of, policy.severity, policy.fairness, final_look=final_look)

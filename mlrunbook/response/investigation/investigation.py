@@ -59,7 +59,7 @@ def _rollouts(run: Run) -> list[Change]:
 
 
 def check_model_performance(run: Run) -> list[Finding]:
-    metrics, policy = _metrics(run), run.world.policy.severity
+    metrics, policy = _metrics(run), run.policy.severity
     return [
         *_judged(PERFORMANCE, lambda: checks.model_performance(metrics, policy)),
         *_judged("infrastructure.inference_latency", lambda: checks.inference_latency(metrics, limit_ms=policy.latency_p95_ms)),
@@ -68,7 +68,7 @@ def check_model_performance(run: Run) -> list[Finding]:
 
 
 def check_data_quality(run: Run) -> list[Finding]:
-    recent, policy = _recent(run), run.world.policy
+    recent, policy = _recent(run), run.policy
     reference = reference_rows(run)
     return [
         *_judged("data_quality.feature_distributions", lambda: checks.feature_distributions(recent, reference, policy.drift)),
@@ -90,7 +90,7 @@ def check_infrastructure(run: Run) -> list[Finding]:
 
 
 def check_ground_truth(run: Run) -> list[Finding]:
-    metrics, drops = _metrics(run), run.world.policy.severity.drops
+    metrics, drops = _metrics(run), run.policy.severity.drops
     labelled = _labelled(run, metrics)
     baseline = metrics if isinstance(metrics, Missing) else metrics.baseline.confusion
     return [
@@ -179,7 +179,7 @@ def rediagnosed(run: Run) -> tuple[Diagnosis, DiagnosisFacts]:
     diagnosed = tried("the diagnosis", made)
     if not isinstance(diagnosed, Missing):
         return diagnosed
-    nothing = DiagnosisFacts(about.detected_at, model_version=about.version, policy=run.world.policy)
+    nothing = DiagnosisFacts(about.detected_at, model_version=about.version, policy=run.policy)
     empty = diagnose((), nothing, now)
     return replace(empty, sentence=f"{diagnosed.reason}. {empty.sentence}", headline=f"{empty.headline}; {diagnosed.reason}"), nothing
 
@@ -207,12 +207,12 @@ def _gathered(run: Run, about: About) -> DiagnosisFacts:
     course = or_none("the course of the features", lambda: courses(reference, recent or ())) or {}
     seen = _metrics(run)
     metrics, labelled = _or_none(seen), _or_none(_labelled(run, seen)) or []
-    baseline, drops = metrics.baseline.confusion if metrics else None, run.world.policy.severity.drops
+    baseline, drops = metrics.baseline.confusion if metrics else None, run.policy.severity.drops
     rows = [*(recent or ()), *labelled]
     inputs = or_none("the look for broken features", lambda: judge_inputs(reference, rows, baseline, drops)) or NOTHING_BROKEN
     return gather(
         about,
-        run.world.policy,
+        run.policy,
         changed=Changed(changes, _rollout(run)),
         metrics=metrics,
         log=Log(labelled, course, probing, inputs, recent or (), reference),

@@ -42,7 +42,7 @@ def _judged(run: Run) -> RollbackTargets:
 
 
 def _judge(run: Run) -> RollbackTargets:
-    incident, platform, policy = run.incident(), run.world.platform, run.world.policy.severity.drops
+    incident, platform, policy = run.incident(), run.world.platform, run.policy.severity.drops
     model = incident.model
     current = incident.model_version or platform.status(model).serving_version
     known = {v.version: v for v in platform.versions(model)}

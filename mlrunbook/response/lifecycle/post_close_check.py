@@ -83,7 +83,7 @@ def _measure(world: World, incident: Incident, item: outbox.Item, closed_at: dat
         seen = required("the metrics", lambda: world.platform.metrics(incident.model, since=since, until=until))
     except (NotFound, Refused) as error:
         return RecoveryVerdict(None, f"it cannot be measured: {error}")
-    rewritten = judge_rewrites(seen, world.policy.severity.outcomes)
+    rewritten = judge_rewrites(seen, world.policy.for_model(incident.model).severity.outcomes)
     if rewritten.beyond:
         return RecoveryVerdict(None, f"it cannot be measured: {rewritten.sentence}")
     baseline = as_binary(before or seen.baseline.tally)

@@ -94,7 +94,7 @@ def baseline_by_type(run: Run) -> Mapping[str, Tally]:
 
 def is_dangerous(run: Run, version: str) -> bool | None:
     """Did this version flag nearly everything when it served, in the last 30 days? None when that cannot be read."""
-    policy = run.world.policy.severity
+    policy = run.policy.severity
     platform, since = run.world.platform, run.world.now() - IN_PRODUCTION
     found = or_none("the metrics", lambda: platform.metrics(run.incident().model, since=since, version=version))
     then = found.current if found else None

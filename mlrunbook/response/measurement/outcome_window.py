@@ -15,7 +15,8 @@ from mlrunbook.response.world import World
 def with_enough_outcomes(world: World, hour: ModelMetrics, version: str | None, *, before: datetime | None = None) -> ModelMetrics:
     """`hour` as it is where it holds enough outcomes, or nothing better can be had. `before`: later changes do not count as one that the
     window must begin at."""
-    policy, now, model = world.policy.severity.window, world.now(), hour.model
+    now, model = world.now(), hour.model
+    policy = world.policy.for_model(model).severity.window
     if holds_enough(hour.current, policy):
         return hour
 

@@ -194,7 +194,7 @@ def validate(run: Run) -> Outlook:
     """
     if standing := run.recall(Validation):
         return standing.outlook
-    to_train, policy = _to_train(run), run.world.policy
+    to_train, policy = _to_train(run), run.policy
     model, version = run.incident().model, to_train.version
     training = _training_rows_checked(run, to_train)
 
@@ -236,7 +236,7 @@ def _training_rows_checked(run: Run, to_train: _ToTrain) -> Check:
         if isinstance(reference, Missing):
             return Check(TRAINING_DATA, None, f"whether the training rows are broken is not known: {reference.reason}")
         rows, version = spread(read, to_train.start, to_train.end, TRAINING_PARTS), run.incident().model_version or ""
-        drops, asked = run.world.policy.severity.drops, run.recall(Request) is not None
+        drops, asked = run.policy.severity.drops, run.recall(Request) is not None
         return judge_training_rows(reference, rows, version=version, end=to_train.end, drops=drops, asked=asked)
 
     found = tried("the look at the training rows", judged)
@@ -249,7 +249,7 @@ def shadow(run: Run) -> Outlook:
     """What the candidate made of live requests since it was staged. Waits up to the world's `patience_s` while that does not say."""
     if standing := run.recall(Shadow):
         return standing.outlook
-    policy, model, version = run.world.policy, run.incident().model, _to_train(run).version
+    policy, model, version = run.policy, run.incident().model, _to_train(run).version
     staged_at = _staged_at(run)
 
     def look() -> tuple[bool, Shadow]:

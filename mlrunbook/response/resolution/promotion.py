@@ -74,7 +74,7 @@ def _fell(run: Run, *, since: datetime) -> tuple[bool | None, str] | Missing:
     validation = run.recall(Validation)
     if validation is None or validation.version is None:
         raise Refused(f"the validation of what {run.incident_id} has promoted is not on record: nothing says what to compare it with")
-    version, compared, policy = validation.version, validation.candidate, run.world.policy.severity
+    version, compared, policy = validation.version, validation.candidate, run.policy.severity
 
     def judged() -> tuple[bool | None, str] | Missing:
         seen = run.world.platform.metrics(run.incident().model, since=since, version=version)

@@ -61,7 +61,7 @@ def _judged(run: Run, since: datetime) -> Recovery:
 
 def _compared(run: Run, before: Confusion, seen: ModelMetrics) -> RecoveryVerdict:
     """Over all; in an incident of bias then on every asset type."""
-    policy = run.world.policy
+    policy = run.policy
     rewritten = judge_rewrites(seen, policy.severity.outcomes)
     if rewritten.beyond:
         return RecoveryVerdict(None, f"the recovery cannot be measured: {rewritten.sentence}")

@@ -17,7 +17,7 @@ MINUTE = timedelta(minutes=1)
 
 def recovered(run: Run, since: datetime) -> tuple[bool | None, str] | None:
     """The server answers and is within its limits on requests made since the change. None: the incident was not about it."""
-    incident, platform, policy = run.incident(), run.world.platform, run.world.policy.severity
+    incident, platform, policy = run.incident(), run.world.platform, run.policy.severity
     diagnosis = run.recall(Diagnosed)
     cause = diagnosis.cause if diagnosis else None
     if incident.type is not IncidentType.INFRASTRUCTURE and cause not in (Cause.SERVING_INFRASTRUCTURE, Cause.BAD_ROLLOUT):

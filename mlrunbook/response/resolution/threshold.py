@@ -27,7 +27,7 @@ def chosen(run: Run, diagnosis: Diagnosis, state: ServingState | None) -> Diagno
 
     Precision is back when it is as near to its baseline as policy lets it fall (`severity.drops.metrics`).
     """
-    policy, known, metrics = run.world.policy, _known(run), _metrics(run)
+    policy, known, metrics = run.policy, _known(run), _metrics(run)
     before = metrics.baseline.confusion.precision if metrics else None
     if state is None or state.config is None or known is None or before is None:
         return _infeasible(diagnosis, "no threshold can be chosen: the server's config, known outcomes or the baseline cannot be read")

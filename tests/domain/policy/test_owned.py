@@ -109,3 +109,29 @@ def test_the_sentence_about_an_unknown_name_ends_once_whatever_it_hints_at(say: 
 
 def test_a_cluster_policy_that_names_no_model_maps_nothing() -> None:
     assert ClusterPolicy().by_model == {}
+
+
+def test_a_model_has_the_limits_that_are_its_own_and_the_common_ones_for_all_else() -> None:
+    policy = parse("severity: {error_rate: 0.02}\nmodels: {pumps: {severity: {window: {min_outcomes: 400}, null_rate: 0.2}}, 'fan*': {}}")
+    own = policy.for_model("pumps").severity
+    assert (own.window.min_outcomes, own.window.min_positives, own.null_rate, own.error_rate) == (400, 30, 0.2, 0.02)
+    assert own.drops == policy.severity.drops
+    assert policy.for_model("fans") is policy
+    assert policy.severity.window.min_outcomes == 100
+
+
+@pytest.mark.parametrize(
+    ("own", "says"),
+    [
+        ("{windw: {min_outcomes: 400}}", r"models.pumps.severity.windw: unknown key; known here: .*window"),
+        ("{window: {min_outcome: 400}}", r"models.pumps.severity.window.min_outcome: unknown key; known here: .*min_outcomes"),
+        ("{window: {min_outcomes: 0}}", r"models.pumps.severity.window.min_outcomes: .*greater than or equal to 1"),
+        ("{window: {min_outcomes: '400'}}", r"models.pumps.severity.window.min_outcomes: "),
+        ("{null_rate: 2}", r"models.pumps.severity.null_rate: "),
+        ("{drops: {metrics: [{name: f2, worse: lower, medium: 0.1}]}}", r"no metric is called f2"),
+        ("[window]", r"models.pumps.severity: "),
+    ],
+)
+def test_limits_of_a_model_that_cannot_be_are_refused_by_name(own: str, says: str) -> None:
+    with pytest.raises(Invalid, match=says):
+        parse(f"models:\n  pumps:\n    owner: me\n    severity: {own}\n")

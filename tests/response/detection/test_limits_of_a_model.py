@@ -1,0 +1,28 @@
+"""Limits that policy gives one model hold where that model is judged live, and nowhere else."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from mlrunbook.base.policy_file import parse
+from mlrunbook.domain.detection.triage import Triage
+from mlrunbook.response.world import World
+from mlrunbook.store import records
+from tests.response.carrying import carry
+from tests.response.people import report
+
+OWN = "severity: {drops: {metrics: [{name: f1, worse: lower, medium: 0.9, high: 0.95}]}}"
+
+
+@pytest.mark.parametrize(("model", "is_real"), [("predictive_maintenance", False), ("pumps", True), ("predictive_*", False)])
+def test_a_fall_within_the_limits_of_its_own_model_is_not_real(world: World, model: str, is_real: bool) -> None:
+    policy = parse(f'models:\n  "{model}": {{{OWN}}}\n')
+    judged = replace(world, policy=policy)
+    incident_id = report(judged, description="F1 fell")
+    carry(judged, incident_id, "run-1")
+    with judged.transaction() as conn:
+        triage = records.recall(conn, incident_id, Triage)
+    assert triage is not None
+    assert triage.real is is_real

@@ -1,4 +1,4 @@
-"""Run every benchmark, or the ones named: `make bench ARGS=intake`. Two have options: `make bench ARGS="promises --help"`, and `real`."""
+"""Run every benchmark, or the ones named: `make bench ARGS=intake`. Some have options: `make bench ARGS="promises --help"`."""
 
 from __future__ import annotations
 
@@ -18,11 +18,15 @@ def main(names: list[str]) -> int:
 
         return real(names[1:])
     if {"-h", "--help"} & set(names):
-        print(f"{(__doc__ or '').strip()}\nThere are {', '.join(ALL)}, promises and real; each takes minutes.")
+        print(f"{(__doc__ or '').strip()}\nThere are {', '.join(ALL)}, promises, real and backtest; each takes minutes.")
         return 0
+    if names[:1] == ["backtest"]:
+        from benchmarks.backtest import main as backtest
+
+        return backtest(names[1:])
     unknown = [name for name in names if name not in ALL]
     if unknown:
-        print(f"there is no benchmark {unknown[0]!r}; choose from {', '.join(ALL)}, promises and real", file=sys.stderr)
+        print(f"there is no benchmark {unknown[0]!r}; choose from {', '.join(ALL)}, promises, real and backtest", file=sys.stderr)
         return 2
     for name in names or ALL:
         importlib.import_module(f"benchmarks.{name}").main()

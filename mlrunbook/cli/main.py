@@ -12,6 +12,7 @@ from mlrunbook.base import secret_files
 from mlrunbook.cli import (
     actions,
     audit,
+    backtest,
     backup,
     channel,
     database,
@@ -69,6 +70,7 @@ app.add_typer(channel.app, name="channel")
 app.add_typer(policy.app, name="policy")
 app.add_typer(runbook.app, name="runbook")
 app.add_typer(audit.app, name="audit")
+app.command()(backtest.backtest)
 app.command()(doctor.doctor)
 app.command("platform-contract")(platform_contract.platform_contract)
 app.add_typer(database.token, name="token")

@@ -40,18 +40,18 @@ def draw(chart: Chart) -> str:
             return _bars(chart)
 
 
-def _svg(height: float, title: str, about: str, body: str) -> str:
+def svg(height: float, title: str, about: str, body: str) -> str:
     return (
         f'<svg viewBox="0 0 {WIDTH} {height:.0f}" role="img" xmlns="http://www.w3.org/2000/svg">'
         f"<title>{escape(title)}</title><desc>{escape(about)}</desc>{body}</svg>"
     )
 
 
-def _text(x: float, y: float, words: str, anchor: str = "start", colour: str = "#1b1f24", size: int = 12) -> str:
+def text(x: float, y: float, words: str, anchor: str = "start", colour: str = "#1b1f24", size: int = 12) -> str:
     return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}" fill="{colour}" font-size="{size}">{escape(words)}</text>'
 
 
-def _rule(x1: float, y1: float, x2: float, y2: float, colour: str = GRID, more: str = "") -> str:
+def rule(x1: float, y1: float, x2: float, y2: float, colour: str = GRID, more: str = "") -> str:
     return f'<line x1="{x1:.1f}" y1="{y1:.1f}" x2="{x2:.1f}" y2="{y2:.1f}" stroke="{colour}" {more}/>'
 
 
@@ -129,7 +129,7 @@ def _lines(chart: Lines) -> str:
             parts += _legend(name, i)
     if chart.limit is not None:
         parts += _limit_across(chart, plane.y(chart.limit) if draws_limit else None)
-    return _svg(plane.bottom + _BOTTOM, chart.title, _about_lines(chart), "".join(parts))
+    return svg(plane.bottom + _BOTTOM, chart.title, _about_lines(chart), "".join(parts))
 
 
 def _period(chart: Lines, plane: _Plane) -> list[str]:
@@ -147,7 +147,7 @@ def _grid(chart: Lines, plane: _Plane) -> list[str]:
     parts = []
     for tick in plane.ticks:
         y = plane.y(tick)
-        parts += [_rule(_LEFT, y, WIDTH - _RIGHT, y), _text(_LEFT - 6, y + 4, number(tick, chart.unit), "end", MUTED, 11)]
+        parts += [rule(_LEFT, y, WIDTH - _RIGHT, y), text(_LEFT - 6, y + 4, number(tick, chart.unit), "end", MUTED, 11)]
     return parts
 
 
@@ -155,8 +155,8 @@ def _calendar(plane: _Plane) -> list[str]:
     parts = []
     for day in _dates(plane.first, plane.last):
         at, words = plane.x(day), f"{day:%b %Y}" if plane.days > 200 else f"{day.day} {day:%b}"
-        parts.append(_rule(at, plane.bottom, at, plane.bottom + 4, MUTED))
-        parts.append(_text(at, plane.bottom + 18, words, "end" if at > WIDTH - 30 else "middle", MUTED, 11))  # not cut off at the edge
+        parts.append(rule(at, plane.bottom, at, plane.bottom + 4, MUTED))
+        parts.append(text(at, plane.bottom + 18, words, "end" if at > WIDTH - 30 else "middle", MUTED, 11))  # not cut off at the edge
     return parts
 
 
@@ -174,8 +174,8 @@ def _series(days: Sequence[date], values: Sequence[float | None], nth: int, plan
 def _legend(name: str, nth: int) -> list[str]:
     colour, dash = _stroke(nth)
     at = _LEFT + nth * 150
-    line_of_it = _rule(at, 13, at + 26, 13, colour, f'stroke-width="1.8" stroke-dasharray="{dash}"')
-    return [line_of_it, _marker(nth, at + 13, 13, colour), _text(at + 32, 17, name)]
+    line_of_it = rule(at, 13, at + 26, 13, colour, f'stroke-width="1.8" stroke-dasharray="{dash}"')
+    return [line_of_it, _marker(nth, at + 13, 13, colour), text(at + 32, 17, name)]
 
 
 def _stroke(nth: int) -> tuple[str, str]:
@@ -185,9 +185,9 @@ def _stroke(nth: int) -> tuple[str, str]:
 def _limit_across(chart: Lines, y: float | None) -> list[str]:
     """Named in the corner: beside the line its name would cover a value. None: it is too far above to be drawn."""
     if y is None:
-        return [_text(WIDTH - _RIGHT, 17, f"{_limit(chart)}, above the chart", "end", LIMIT, 11)]
-    across = _rule(_LEFT, y, WIDTH - _RIGHT, y, LIMIT, 'stroke-dasharray="6 4" stroke-width="1.3"')
-    return [across, _text(WIDTH - _RIGHT, 17, _limit(chart), "end", LIMIT, 11)]
+        return [text(WIDTH - _RIGHT, 17, f"{_limit(chart)}, above the chart", "end", LIMIT, 11)]
+    across = rule(_LEFT, y, WIDTH - _RIGHT, y, LIMIT, 'stroke-dasharray="6 4" stroke-width="1.3"')
+    return [across, text(WIDTH - _RIGHT, 17, _limit(chart), "end", LIMIT, 11)]
 
 
 def _runs(at: Sequence[date], values: Sequence[float | None]) -> list[list[tuple[date, float]]]:
@@ -246,26 +246,26 @@ def _intervals(chart: Intervals) -> str:
     def x(value: float) -> float:
         return left + (max(value, low) - low) / (1 - low) * (WIDTH - left - 60)
 
-    parts = [_marker(0, left + 4, 12, COLOURS[0]), _text(left + 14, 16, "period, with its interval", colour=MUTED, size=11)]
+    parts = [_marker(0, left + 4, 12, COLOURS[0]), text(left + 14, 16, "period, with its interval", colour=MUTED, size=11)]
     if any(e.before is not None for e in shown):
-        parts += [_hollow(left + 190, 12), _text(left + 200, 16, chart.before_name, colour=MUTED, size=11)]
+        parts += [_hollow(left + 190, 12), text(left + 200, 16, chart.before_name, colour=MUTED, size=11)]
     for tick in ticks:
-        parts += [_rule(x(tick), top, x(tick), bottom), _text(x(tick), bottom + 16, number(tick), "middle", MUTED, 11)]
+        parts += [rule(x(tick), top, x(tick), bottom), text(x(tick), bottom + 16, number(tick), "middle", MUTED, 11)]
     for i, one in enumerate(chart.estimates):
         y = top + row * (i + 0.5)
-        parts.append(_text(left - 10, y + 4, _short(one.name), "end"))
+        parts.append(text(left - 10, y + 4, short(one.name), "end"))
         if one.value is None:
-            parts.append(_text(left + 8, y + 4, "not judged: too few outcomes", colour=MUTED, size=11))
+            parts.append(text(left + 8, y + 4, "not judged: too few outcomes", colour=MUTED, size=11))
             continue
-        parts += [_rule(x(one.low), y, x(one.high), y, COLOURS[0], 'stroke-width="3" stroke-opacity="0.45"')]
+        parts += [rule(x(one.low), y, x(one.high), y, COLOURS[0], 'stroke-width="3" stroke-opacity="0.45"')]
         if one.before is not None:
             parts.append(_hollow(x(one.before), y))
-        parts += [_marker(0, x(one.value), y, COLOURS[0]), _text(WIDTH - 50, y + 4, f"{one.value:.2f}", size=12)]
+        parts += [_marker(0, x(one.value), y, COLOURS[0]), text(WIDTH - 50, y + 4, f"{one.value:.2f}", size=12)]
     said = [
         f"{e.name}: " + ("not judged" if e.value is None else f"{e.value:.2f}, interval {e.low:.2f} to {e.high:.2f}")
         for e in chart.estimates
     ]
-    return _svg(bottom + 24, chart.title, "; ".join(said), "".join(parts))
+    return svg(bottom + 24, chart.title, "; ".join(said), "".join(parts))
 
 
 def _hollow(x: float, y: float) -> str:
@@ -291,11 +291,11 @@ def _bars(chart: Bars) -> str:
 
     parts = []
     for tick in ticks:
-        parts += [_rule(x(tick), top, x(tick), bottom), _text(x(tick), bottom + 15, number(tick, chart.unit), "middle", MUTED, 11)]
+        parts += [rule(x(tick), top, x(tick), bottom), text(x(tick), bottom + 15, number(tick, chart.unit), "middle", MUTED, 11)]
     colours = [SEVERITY.get(part, COLOURS[n % len(COLOURS)]) for n, part in enumerate(chart.parts)]
     for i, name in enumerate(chart.names):
         y, reached = top + row * i, 0.0
-        parts.append(_text(left - 10, y + row / 2 + 4, _short(name), "end"))
+        parts.append(text(left - 10, y + row / 2 + 4, short(name), "end"))
         for n, values in enumerate(chart.parts.values()):
             if values[i] > 0:
                 width = x(reached + values[i]) - x(reached)
@@ -303,16 +303,16 @@ def _bars(chart: Bars) -> str:
                     f'<rect x="{x(reached):.1f}" y="{y + 4:.1f}" width="{width:.1f}" height="{row - 8}" fill="{colours[n]}" stroke="#fff"/>'
                 )
             reached += values[i]
-        parts.append(_text(x(reached) + 5, y + row / 2 + 4, number(totals[i], chart.unit), colour=MUTED, size=11))
+        parts.append(text(x(reached) + 5, y + row / 2 + 4, number(totals[i], chart.unit), colour=MUTED, size=11))
     if len(chart.parts) > 1:
         for n, name in enumerate(chart.parts):
             parts.append(f'<rect x="{left + n * 120}" y="6" width="12" height="12" fill="{colours[n]}"/>')
-            parts.append(_text(left + n * 120 + 17, 16, name, size=11))
+            parts.append(text(left + n * 120 + 17, 16, name, size=11))
     if chart.limit is not None:
-        parts.append(_rule(x(chart.limit), top - 6, x(chart.limit), bottom, LIMIT, 'stroke-dasharray="6 4" stroke-width="1.3"'))
-        parts.append(_text(x(chart.limit) + 4, top - 6, _limit(chart), colour=LIMIT, size=11))
+        parts.append(rule(x(chart.limit), top - 6, x(chart.limit), bottom, LIMIT, 'stroke-dasharray="6 4" stroke-width="1.3"'))
+        parts.append(text(x(chart.limit) + 4, top - 6, _limit(chart), colour=LIMIT, size=11))
     said = "; ".join(f"{name}: {number(value, chart.unit)}" for name, value in zip(chart.names, totals, strict=True))
-    return _svg(bottom + 22, chart.title, said, "".join(parts))
+    return svg(bottom + 22, chart.title, said, "".join(parts))
 
 
 def _matrix(chart: Matrix) -> str:
@@ -320,21 +320,21 @@ def _matrix(chart: Matrix) -> str:
     c = chart.counts
     cells = (("failed", (c.tp, c.fn)), ("did not fail", (c.fp, c.tn)))
     left, top, width, height = 130, 30, 150, 46
-    parts = [_text(left + width / 2, 20, "flagged", "middle", MUTED), _text(left + 1.5 * width, 20, "not flagged", "middle", MUTED)]
+    parts = [text(left + width / 2, 20, "flagged", "middle", MUTED), text(left + 1.5 * width, 20, "not flagged", "middle", MUTED)]
     names = (("caught", "missed"), ("false alarm", "rightly quiet"))
     for row, (word, counts) in enumerate(cells):
         y = top + row * height
-        parts.append(_text(left - 10, y + height / 2 + 4, word, "end"))
+        parts.append(text(left - 10, y + height / 2 + 4, word, "end"))
         for column, count in enumerate(counts):
             of = count / sum(counts) if sum(counts) else 0.0
             x, opacity = left + column * width, 0.06 + 0.5 * of  # dark text stays readable on it
             parts.append(
                 f'<rect x="{x}" y="{y}" width="{width}" height="{height}" fill="{COLOURS[0]}" fill-opacity="{opacity:.2f}" stroke="#fff"/>'
             )
-            parts.append(_text(x + width / 2, y + 21, f"{count:,}".replace(",", " "), "middle", size=15))
-            parts.append(_text(x + width / 2, y + 38, f"{names[row][column]}, {of * 100:.1f} %", "middle", size=11))
+            parts.append(text(x + width / 2, y + 21, f"{count:,}".replace(",", " "), "middle", size=15))
+            parts.append(text(x + width / 2, y + 38, f"{names[row][column]}, {of * 100:.1f} %", "middle", size=11))
     about = f"failed: {c.tp} flagged, {c.fn} not flagged; did not fail: {c.fp} flagged, {c.tn} not flagged"
-    return _svg(top + 2 * height + 6, chart.title, about, "".join(parts))
+    return svg(top + 2 * height + 6, chart.title, about, "".join(parts))
 
 
 def _limit(chart: Lines | Bars) -> str:
@@ -342,8 +342,8 @@ def _limit(chart: Lines | Bars) -> str:
 
 
 def _empty(title: str) -> str:
-    return _svg(40, title, "nothing to draw", _text(WIDTH / 2, 24, "nothing to draw yet", "middle", MUTED))
+    return svg(40, title, "nothing to draw", text(WIDTH / 2, 24, "nothing to draw yet", "middle", MUTED))
 
 
-def _short(name: str, most: int = 36) -> str:
+def short(name: str, most: int = 36) -> str:
     return name if len(name) <= most else f"{name[: most - 1]}…"

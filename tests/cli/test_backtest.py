@@ -162,7 +162,7 @@ def test_a_log_that_is_too_short_to_prove_anything_says_so(run: Run, files: File
     found = done.data
     assert found["calls"] == []
     assert found["unjudged"]
-    assert "not judged" in done.result.stdout
+    assert "Not judged" in done.result.stdout
 
 
 def test_the_policy_of_the_model_decides_and_not_that_of_another(run: Run, files: Files, tmp_path: Path) -> None:

@@ -105,9 +105,9 @@ def headline(found: Backtest) -> Iterator[str]:
     missed = f"; {len(found.missed)} missed, in hindsight" if found.missed else ""
     yield f"this runbook: {counted(len(found.calls), 'call')} of a real fall{missed}"
     for base in {(b.since, b.until): b for b in found.baselines if b.provable > found.planned_fall}.values():
-        yield f"the baseline {moment(base.since)} to {moment(base.until)} varies so much that it proves only falls over {base.provable:.0%}"
+        yield f"The baseline {moment(base.since)} to {moment(base.until)} varies so much that it proves only falls over {base.provable:.0%}"
     for gap in found.unjudged:
-        yield f"not judged {moment(gap.since)} to {moment(gap.until)}: {gap.sentence}"
+        yield f"Not judged {moment(gap.since)} to {moment(gap.until)}: {gap.sentence}"
 
 
 def called_words(call: Call) -> str:

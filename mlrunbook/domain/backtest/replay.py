@@ -8,7 +8,7 @@ become the new baseline, as nobody in a log acts on a call.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import ceil
 
 from mlrunbook.domain.backtest.blocks import BlockLog, VersionBlocks, confusion
@@ -123,6 +123,7 @@ class Replay:
             if found.over is None and since < version.end:
                 own = against = self._pinned(version, found.look + 1, least=against.blocks // 2)  # its memory was that long
                 since = against.until if against else found.look + 1
+                self.called[-1] = replace(found, until=since) if against else found
 
     def _inherited(self, version: VersionBlocks) -> Pinned | None:
         """The newest baseline that was pinned before this version came."""

@@ -33,7 +33,7 @@ def look_again(run: Run) -> None:
     seen = look(run, final_look=True)
     if seen.metrics is None:
         return
-    policy, now = run.world.policy.severity, run.world.now()
+    policy, now = run.policy.severity, run.world.now()
     verdict = graded(seen.metrics, policy)
     if judged := unproven.decided(found.assessment, seen.assessment, verdict, now, policy.run_length.planned_fall):
         _settle(run, found, replace(seen, assessment=judged))

@@ -39,6 +39,7 @@ class _Look:
 
 def with_history(world: World, seen: ModelMetrics, version: str | None, *, before: datetime | None = None) -> ModelMetrics:
     """`seen` with its history, where the platform counts outcomes by block. `before`: later changes are what was done about it."""
+    world = replace(world, policy=world.policy.for_model(seen.model))
     history = or_none("the outcomes since the baseline", lambda: _history(world, seen, version, before or world.now()))
     return replace(seen, history=history)
 

@@ -8,14 +8,17 @@ from datetime import datetime, timedelta
 from mlrunbook.domain.detection.severity import Assessment
 from mlrunbook.domain.evaluation.performance import Verdict, percent
 
-SOONEST, LATEST, OVERDUE = timedelta(minutes=1), timedelta(hours=6), timedelta(hours=1)
+AT_ONCE, SOON, HOURLY, LATEST = timedelta(seconds=5), timedelta(minutes=1), timedelta(hours=1), timedelta(hours=6)
 
 
 def next_look(found: Assessment, now: datetime) -> timedelta:
-    """Sooner the nearer the decision is; every hour once it is late."""
-    if found.undecided_until is None or found.undecided_until <= now:
-        return OVERDUE
-    return min(max((found.undecided_until - now) / 4, SOONEST), LATEST)
+    """Sooner the nearer the decision is; once it is late, after as long again as it is late, and every hour in the end."""
+    if found.undecided_until is None:
+        return HOURLY
+    left = found.undecided_until - now
+    if left <= timedelta(0):
+        return min(max(-left, AT_ONCE), HOURLY)
+    return min(max(left / 4, min(left, SOON), AT_ONCE), LATEST)
 
 
 def decided(found: Assessment, again: Assessment, verdict: Verdict, now: datetime, planned_fall: float) -> Assessment | None:

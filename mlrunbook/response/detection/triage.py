@@ -62,16 +62,19 @@ def triage(run: Run) -> Triage:
         if run.recall(SeverityDoubted):
             reassess_severity(run)
         return run.recall(Triage) or found
-    policy = run.world.policy
-    for number in range(1, policy.triage.looks + 1):
-        final = number == policy.triage.looks
+    policy = run.world.policy.triage
+    most = max(policy.looks, int(policy.page_anyway_after_s // policy.seconds_between_looks))
+    for number in range(1, most + 1):
+        final = number >= policy.looks
         seen = look(run, final_look=final)
         assessment = seen.assessment
-        if final or (assessment.real is not None and not assessment.may_be_worse and not _is_decided_soon(run, assessment, number)):
+        decided = final or (assessment.real is not None and not assessment.may_be_worse)
+        if decided and not _is_decided_soon(run, assessment, most - number):
             break
-        with run.write() as conn:
-            run.note(conn, "triage", f"Look {number} of {policy.triage.looks}: {assessment.reasons[0]}")
-        run.world.sleep(policy.triage.seconds_between_looks)
+        if number <= policy.looks:
+            with run.write() as conn:
+                run.note(conn, "triage", f"Look {number} of {policy.looks}: {assessment.reasons[0]}")
+        run.world.sleep(policy.seconds_between_looks)
     if not assessment.real and (wanted := asked(run)):  # a person wants a change: there is work to do, whatever is measured
         assessment = replace(assessment, real=True, insufficient=True, reasons=(wanted, *assessment.reasons))
     again = run.recall(Reopened)
@@ -82,11 +85,10 @@ def triage(run: Run) -> Triage:
     return _settle(run, replace(seen, assessment=assessment))
 
 
-def _is_decided_soon(run: Run, found: Assessment, number: int) -> bool:
-    """Where outcomes that decide come before the last look. Else looks seconds apart bring none."""
-    triage = run.world.policy.triage
-    left = timedelta(seconds=(triage.looks - number) * triage.seconds_between_looks)
-    return found.undecided_until is not None and found.undecided_until <= run.world.now() + left
+def _is_decided_soon(run: Run, found: Assessment, looks_left: int) -> bool:
+    """Where outcomes that decide come within the looks left, and those end as the page goes out anyway. Else looks bring none."""
+    left = timedelta(seconds=looks_left * run.world.policy.triage.seconds_between_looks)
+    return looks_left > 0 and found.undecided_until is not None and found.undecided_until <= run.world.now() + left
 
 
 def asked(run: Run) -> str | None:

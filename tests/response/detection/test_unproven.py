@@ -144,6 +144,24 @@ def test_it_takes_one_look_to_see_that_seconds_bring_no_outcome(counting: World,
     assert slept == []
 
 
+def test_outcomes_that_decide_before_the_page_goes_out_anyway_are_waited_for(
+    counting: World, platform: Counting, clock: Clock, notifier: LedgerNotifier
+) -> None:
+    platform.falls_at, platform.shows, slept = T0 - timedelta(minutes=20), FEW, list[float]()
+
+    def sleep(seconds: float) -> None:  # in which an hour's outcomes come
+        slept.append(seconds)
+        clock.advance(minutes=20)
+
+    soon = counting.policy.triage.model_copy(update={"page_anyway_after_s": 24 * 3600.0, "seconds_between_looks": 1200.0})
+    patient = replace(counting, policy=counting.policy.model_copy(update={"triage": soon}), sleep=sleep)
+    incident_id = alert(patient, "critical")
+    assert carry(patient, incident_id, "run-1") != "not proven yet"
+    found = triage_of(counting, incident_id)
+    assert (found["real"], found["unproven"], found["insufficient"]) == (True, False, False)
+    assert 0 < len(slept) < 72
+
+
 def later(world: World, clock: Clock, incident_id: str, hours: int) -> list[str]:
     """How runs ended that the dispatcher starts in this time."""
     ended = []

@@ -7,17 +7,21 @@ the baseline, or where it touched (nearly) all.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
+from functools import cached_property
 from typing import TYPE_CHECKING
 
+from mlrunbook.domain.evaluation.drift import ks_distance
 from mlrunbook.domain.evaluation.performance import Confusion, Evidence, grade_drop
 from mlrunbook.domain.evaluation.prediction_rows import confusion_of, in_time_order
 from mlrunbook.domain.investigation.inputs import clock, marks
 from mlrunbook.domain.investigation.inputs.columns import Column, Held, columns_of
+from mlrunbook.domain.investigation.inputs.meaning import Meaning, meaning_lost
 from mlrunbook.domain.investigation.inputs.mixed_up import mixed_up
+from mlrunbook.domain.investigation.inputs.relations import apart, apart_from_last
 from mlrunbook.domain.investigation.inputs.stretch import LEAST_ROWS, Stretch
 from mlrunbook.domain.investigation.inputs.units import converted, offset
 from mlrunbook.domain.investigation.upstream import failures_changed
@@ -29,6 +33,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     Floats = NDArray[np.float64]
+    Ints = NDArray[np.int64]
 
 LEAST_REFERENCE = 100
 LEAST_OF_A_GROUP, MOST_GROUPS = 60, 24
@@ -47,6 +52,10 @@ class Kind(StrEnum):
     FILLED_IN = "filled_in"
     OFFSET = "offset"
     OUTSIDE = "outside"
+    REPEATED = "repeated"
+    COARSE = "coarse"
+    APART = "apart"
+    OTHER_MEANING = "other_meaning"
     CLOCK = "clock"
 
 
@@ -126,9 +135,10 @@ def input_faults(reference: Sequence[Prediction], rows: Sequence[Prediction]) ->
         return ()
     table = _Table.of(before, now)
     found = [*_clock_faults(table), *_of(table)]
-    if not found:
-        found = [replace(fault, group=group) for group, part in _groups(table) for fault in _of(part)]
-    return tuple(_told_once([fault for fault in found if fault.until is None or len(fault.rows) >= LEAST_OF_WHAT_IS_OVER * fault.of]))
+    found = found or [replace(one, group=group) for group, part in _groups(table) for one in _of(part) if _of_it_alone(table, one)]
+    found = [fault for fault in found if fault.until is None or len(fault.rows) >= LEAST_OF_WHAT_IS_OVER * fault.of]
+    found += _together(table, {name for fault in found for name in fault.features})
+    return tuple(_told_once(found))
 
 
 def _told_once(faults: Sequence[InputFault]) -> Iterator[InputFault]:
@@ -141,15 +151,41 @@ def _told_once(faults: Sequence[InputFault]) -> Iterator[InputFault]:
             yield fault
 
 
+def _of_it_alone(table: _Table, fault: InputFault) -> bool:
+    """Whether the rows of others, at the same time, hold what they held: else all moved, and the group's move is theirs."""
+    import numpy as np
+
+    if fault.kind not in (Kind.UNIT, Kind.OFFSET, Kind.OUTSIDE):
+        return True
+    end = fault.until or table.now[-1].at
+    others = [i for i, p in enumerate(table.now) if fault.since <= p.at <= end and p.id not in fault.rows]
+    mine = [i for i, p in enumerate(table.now) if p.id in fault.rows]
+    before, now = table.columns[fault.features[0]]
+    old, theirs, its = (np.sort(v[np.isfinite(v)]) for v in (before.numbers, now.numbers[others], now.numbers[mine]))
+    if min(len(old), len(theirs), len(its)) < LEAST_ROWS:
+        return True
+    return ks_distance(old, theirs) < 0.5 * ks_distance(old, its)
+
+
 @dataclass(frozen=True)
 class _Table:
     before: Sequence[Prediction]
     now: Sequence[Prediction]
     columns: Mapping[str, tuple[Column, Column]]
 
+    @cached_property
+    def last_of_asset(self) -> tuple[Ints, Ints]:
+        """Before and now, a row each: where the row before it of the same asset is; -1 where there is none."""
+        return marks.places_of_last([p.asset_id for p in self.before]), marks.places_of_last([p.asset_id for p in self.now])
+
     @classmethod
     def of(cls, before: Sequence[Prediction], now: Sequence[Prediction]) -> _Table:
         return cls(before, now, columns_of(before, now))
+
+    def numbers(self, but: Collection[str] = ()) -> tuple[dict[str, Floats], dict[str, Floats]]:
+        """Of the numeric columns, before and now."""
+        kept = {name: pair for name, pair in self.columns.items() if pair[0].is_numeric and name not in but}
+        return {n: p[0].numbers for n, p in kept.items()}, {n: p[1].numbers for n, p in kept.items()}
 
     def part(self, before: Sequence[int], now: Sequence[int]) -> _Table:
         import numpy as np
@@ -188,9 +224,11 @@ def _of(table: _Table) -> Iterator[InputFault]:
             yield from _numbers_of(table, name, before, now)
         elif (same := marks.constant(before, now)) and before.n:
             yield table.fault(Kind.CONSTANT, [name], f"{name} is always {_value(same[1])}", same[0])
+        if at := marks.repeated(before, now, table.last_of_asset):
+            words = f"{name} stands still: each asset repeats the value it had"
+            yield table.fault(Kind.REPEATED, [name], words, at)
     yield from _offset_of(table)
-    numbers = {name: pair for name, pair in table.columns.items() if pair[0].is_numeric}
-    if found := mixed_up({n: p[0].numbers for n, p in numbers.items()}, {n: p[1].numbers for n, p in numbers.items()}):
+    if found := mixed_up(*table.numbers()):
         held = ", ".join(f"{name} holds what {other} held" for name, other in found.holds.items())
         yield table.fault(Kind.MIXED_UP, list(found.holds), held, found.stretch)
 
@@ -220,6 +258,10 @@ def _numbers_of(table: _Table, name: str, before: Column, now: Column) -> Iterat
         code = now.values.index(same[1])
         yield table.fault(Kind.FILLED_IN, [name], share, same[0], lambda i: now.codes[i] == code)
         return
+    if at := marks.coarse(before, now):
+        values = len(np.unique(now.numbers[at.start : at.end]))
+        yield table.fault(Kind.COARSE, [name], f"{name} takes only {values} values where it took many: rounded or cut off", at)
+        return
     if at := marks.far_outside(before, now):
         part = now.numbers[at.start : at.end]
         old = before.numbers[np.isfinite(before.numbers)]
@@ -236,6 +278,37 @@ def _offset_of(table: _Table) -> Iterator[InputFault]:
         return
     for name, one in found.items():
         yield table.fault(Kind.OFFSET, [name], f"{name} is {one.unit.words}", one.stretch)
+
+
+def _together(table: _Table, named: Collection[str]) -> Iterator[InputFault]:
+    """Columns that say nothing wrong by themselves: those that no longer go with the others, or with the outcomes."""
+    before, now = table.numbers(but=named)
+    if found := apart(before, now):
+        who = " or ".join(found.columns)
+        words = f"{who} no longer goes with the other features, as if its values were of other rows or late,"
+        yield table.fault(Kind.APART, found.columns, words, found.stretch)
+    elif found := apart_from_last(before, table.last_of_asset[0], now, table.last_of_asset[1]):
+        words = f"{found.columns[0]} no longer goes with what the same asset sent before, as if its values were of other rows,"
+        yield table.fault(Kind.APART, found.columns, words, found.stretch)
+    elif lost := meaning_lost(before, _outcomes(table.before), now, _outcomes(table.now)):
+        at = Stretch(len(table.now) - lost.rows, len(table.now), 0.0)
+        yield table.fault(Kind.OTHER_MEANING, list(lost.holds) or [lost.column], _meaning_words(lost), at)
+
+
+def _meaning_words(lost: Meaning) -> str:
+    if lost.holds:
+        held = ", ".join(f"{name} goes with the outcomes as {other} did" for name, other in lost.holds.items())
+        return f"{held}, as if columns were swapped,"
+    if lost.turned:
+        return f"{lost.column} goes with the outcomes the other way round and no other feature does, as if its sign had changed,"
+    return f"{lost.column} alone no longer goes with the outcomes, as if its values were of other rows,"
+
+
+def _outcomes(rows: Sequence[Prediction]) -> Floats:
+    import numpy as np
+
+    told: Floats = np.array([np.nan if p.outcome is None else float(p.outcome) for p in rows])
+    return told
 
 
 def _clock_faults(table: _Table) -> Iterator[InputFault]:
@@ -255,8 +328,7 @@ def _clock_faults(table: _Table) -> Iterator[InputFault]:
         told: Floats = np.array([p.at.timestamp() % clock.DAY for p in rows])
         return told
 
-    numbers = {name: pair for name, pair in table.columns.items() if pair[0].is_numeric}
-    before, now = {n: p[0].numbers for n, p in numbers.items()}, {n: p[1].numbers for n, p in numbers.items()}
+    before, now = table.numbers()
     for name, (at, hours) in clock.clocks_off(before, seconds(table.before), now, seconds(table.now)).items():
         yield table.fault(Kind.CLOCK, [name], f"{name}, which tells the time of day, is {_off(hours)}: local time instead of UTC,", at)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from mlrunbook.domain.investigation.inputs.columns import Column, Held
@@ -12,12 +13,15 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     Bools = NDArray[np.bool_]
+    Floats = NDArray[np.float64]
     Ints = NDArray[np.int64]
 
 LEAST_RISE = 0.30  # within the stretch: a mark that a third of the rows carried before is a fault where most carry it now
 TIMES_A_RUN = 3  # the longest run of one value there ever was
 TIMES_A_VALUE = 3  # the most rows there ever were of one value
 MOST_USUAL = 0.80  # a value that is nearly always there may well be there all the time
+MOST_REPEATED = 0.3  # of the rows that say what their asset said last: such a column stands still by itself
+LEAST_OF_COARSE, LEAST_VALUES, TIMES_COARSER = 200, 20, 4
 RARE = 0.002
 LEAST_REPEATED = 30
 OUTSIDE = 0.5  # of the reference's span, beyond its end; as `probing` has it
@@ -70,6 +74,56 @@ def filled_in(before: Column, now: Column) -> tuple[Stretch, object] | None:
     seen, rare = now.codes == code, usual[code] / before.n
     found = _beyond(before.codes == code, seen, rare, 0.3)
     return (found, now.values[code]) if found else None
+
+
+def places_of_last(keys: Sequence[str]) -> Ints:
+    """
+    >>> places_of_last(["a", "b", "a"]).tolist()
+    [-1, -1, 0]
+    """
+    import numpy as np
+
+    last: dict[str, int] = {}
+    places = np.full(len(keys), -1, np.int64)
+    for i, key in enumerate(keys):
+        places[i] = last.get(key, -1)
+        last[key] = i
+    return places
+
+
+def repeated(before: Column, now: Column, last: tuple[Ints, Ints]) -> Stretch | None:
+    """Where assets say again what they said last, far more often than they ever did."""
+    import numpy as np
+
+    def again(column: Column, at: Ints) -> Bools:
+        same: Bools = (at >= 0) & (column.codes >= 0) & (column.codes == column.codes[at])
+        return same
+
+    was, is_, known = again(before, last[0]), again(now, last[1]), last[0] >= 0
+    if known.sum() < LEAST_REPEATED or len(np.unique(before.codes)) < LEAST_REPEATED:
+        return None
+    usual = float(was[known].mean())
+    return None if usual > MOST_REPEATED else _beyond(was[known], is_, usual, 0.6)
+
+
+def coarse(before: Column, now: Column) -> Stretch | None:
+    """Where a column takes a fraction of the different values that so many rows of it ever took: it was rounded, cut off or binned."""
+    import numpy as np
+
+    def different(values: Floats) -> int:
+        return len(np.unique(values[np.isfinite(values)]))
+
+    n = now.n
+    for share in (1.0, 0.5, 0.25, 0.1):
+        rows = int(n * share)
+        if rows < LEAST_OF_COARSE or before.n < rows // 4:
+            continue
+        size = min(rows, before.n // 2)
+        usual = min(different(before.numbers[at : at + size]) for at in range(0, before.n - size + 1, max(size // 2, 1)))
+        part = now.numbers[n - rows :]
+        if usual >= LEAST_VALUES and np.isfinite(part).mean() > 0.5 and different(part[-size:]) * TIMES_COARSER <= usual:
+            return Stretch(n - rows, n, float(rows))
+    return None
 
 
 def far_outside(before: Column, now: Column) -> Stretch | None:

@@ -285,7 +285,7 @@ def _diagnosed(
         About(at, "v2.0.0"), POLICY, changed=Changed(changes), metrics=metrics, log=log, features=None,
         versions=Versions(STATUS, None, targets),
     )  # fmt: skip
-    return diagnose(found, facts, at), [fault.sentence for fault in inputs.faults]
+    return diagnose(found, facts, at), list(inputs.faults)
 
 
 def _changes(subject: Subject, w: Window, now: Sequence[Prediction]) -> list[Change]:

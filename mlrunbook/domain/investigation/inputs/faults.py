@@ -27,6 +27,7 @@ from mlrunbook.domain.investigation.inputs.units import converted, offset
 from mlrunbook.domain.investigation.upstream import failures_changed
 from mlrunbook.domain.observed import Prediction
 from mlrunbook.domain.policy.judging import DropPolicy
+from mlrunbook.domain.records import Record, Recorded
 
 if TYPE_CHECKING:
     import numpy as np
@@ -81,20 +82,20 @@ class InputFault:
 
 
 @dataclass(frozen=True)
-class BrokenInputs:
-    """`explains` True: rows that no fault touched are as good as the baseline, or hardly any are left. False: they are worse too. None: too
-    few outcomes are known to tell."""
+class BrokenInputs(Recorded, key=Record.INPUTS):
+    """`faults`: their sentences. `explains` True: rows that no fault touched are as good as the baseline, or hardly any are left. False:
+    they are worse too. None: too few outcomes are known to tell."""
 
-    faults: tuple[InputFault, ...]
-    explains: bool | None
-    sentence: str
+    faults: tuple[str, ...] = ()
+    explains: bool | None = None
+    sentence: str = "no feature is broken"
 
     @property
     def matters(self) -> bool:
         return bool(self.faults) and self.explains is not False
 
 
-NOTHING_BROKEN = BrokenInputs((), None, "no feature is broken")
+NOTHING_BROKEN = BrokenInputs()
 
 
 def judge_inputs(
@@ -106,7 +107,7 @@ def judge_inputs(
         return NOTHING_BROKEN
     shown = "; ".join(f.sentence for f in faults[:SHOWN]) + (f"; and {len(faults) - SHOWN} more" if len(faults) > SHOWN else "")
     explains, words = _explains(faults, rows, baseline, policy or DropPolicy())
-    return BrokenInputs(faults, explains, f"{shown}; {words}" if words else shown)
+    return BrokenInputs(tuple(fault.sentence for fault in faults), explains, f"{shown}; {words}" if words else shown)
 
 
 def _explains(

@@ -51,6 +51,7 @@ class Kind(StrEnum):
     UNIT = "unit"
     CONSTANT = "constant"
     FILLED_IN = "filled_in"
+    CUT_OFF = "cut_off"
     OFFSET = "offset"
     OUTSIDE = "outside"
     REPEATED = "repeated"
@@ -129,15 +130,18 @@ def _explains(
     return True, f"{rest} are as good as the baseline"
 
 
-def input_faults(reference: Sequence[Prediction], rows: Sequence[Prediction]) -> tuple[InputFault, ...]:
-    """Those of all rows; where there are none, those of one asset type or asset alone. The most telling first."""
+def input_faults(
+    reference: Sequence[Prediction], rows: Sequence[Prediction], *, least_passed: float = LEAST_OF_WHAT_IS_OVER
+) -> tuple[InputFault, ...]:
+    """Those of all rows; where there are none, those of one asset type or asset alone. The most telling first. One that has passed counts
+    where it touched at least `least_passed` of the rows."""
     before, now = in_time_order(reference), in_time_order(list({p.id: p for p in rows}.values()))
     if len(before) < LEAST_REFERENCE or len(now) < LEAST_ROWS:
         return ()
     table = _Table.of(before, now)
     found = [*_clock_faults(table), *_of(table)]
     found = found or [replace(one, group=group) for group, part in _groups(table) for one in _of(part) if _of_it_alone(table, one)]
-    found = [fault for fault in found if fault.until is None or len(fault.rows) >= LEAST_OF_WHAT_IS_OVER * fault.of]
+    found = [fault for fault in found if fault.until is None or len(fault.rows) >= least_passed * fault.of]
     found += _together(table, {name for fault in found for name in fault.features})
     return tuple(_told_once(found))
 
@@ -254,14 +258,17 @@ def _numbers_of(table: _Table, name: str, before: Column, now: Column) -> Iterat
     if (found := converted(before.numbers, now.numbers)) is not None:
         yield table.fault(Kind.UNIT, [name], f"{name} is {found.unit.words}", found.stretch)
         return
-    if same := marks.filled_in(before, now):
-        share = f"{name} is {_value(same[1])}, which it hardly ever was"
-        code = now.values.index(same[1])
-        yield table.fault(Kind.FILLED_IN, [name], share, same[0], lambda i: now.codes[i] == code)
-        return
     if at := marks.coarse(before, now):
         values = len(np.unique(now.numbers[at.start : at.end]))
         yield table.fault(Kind.COARSE, [name], f"{name} takes only {values} values where it took many: rounded or cut off", at)
+        return
+    if same := marks.filled_in(before, now):
+        if marks.is_cut_off(before, now, same):
+            yield table.fault(Kind.CUT_OFF, [name], f"{name} is cut off at {_value(same[1])}", same[0])
+            return
+        share = f"{name} is {_value(same[1])}, which it hardly ever was"
+        code = now.values.index(same[1])
+        yield table.fault(Kind.FILLED_IN, [name], share, same[0], lambda i: now.codes[i] == code)
         return
     if at := marks.far_outside(before, now):
         part = now.numbers[at.start : at.end]

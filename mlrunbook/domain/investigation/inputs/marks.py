@@ -22,6 +22,7 @@ TIMES_A_VALUE = 3  # the most rows there ever were of one value
 MOST_USUAL = 0.80  # a value that is nearly always there may well be there all the time
 MOST_REPEATED = 0.3  # of the rows that say what their asset said last: such a column stands still by itself
 LEAST_OF_COARSE, LEAST_VALUES, TIMES_COARSER = 200, 20, 4
+BEYOND_THE_CUT = 0.05  # of the reference
 RARE = 0.002
 LEAST_REPEATED = 30
 OUTSIDE = 0.5  # of the reference's span, beyond its end; as `probing` has it
@@ -74,6 +75,20 @@ def filled_in(before: Column, now: Column) -> tuple[Stretch, object] | None:
     seen, rare = now.codes == code, usual[code] / before.n
     found = _beyond(before.codes == code, seen, rare, 0.3)
     return (found, now.values[code]) if found else None
+
+
+def is_cut_off(before: Column, now: Column, filled: tuple[Stretch, object]) -> bool:
+    """Whether the value is the end of all that comes since, and other values came beyond it before: then the rows it is not in are chosen
+    by their value, and no measure of what the others would have been."""
+    import numpy as np
+
+    at, value = filled
+    part, old = now.numbers[at.start : at.end], before.numbers
+    part = part[np.isfinite(part)]
+    if not isinstance(value, int | float) or not len(part):
+        return False
+    below, above = float((old < value).mean()), float((old > value).mean())
+    return (value == part.min() and below > BEYOND_THE_CUT) or (value == part.max() and above > BEYOND_THE_CUT)
 
 
 def places_of_last(keys: Sequence[str]) -> Ints:

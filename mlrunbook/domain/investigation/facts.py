@@ -31,6 +31,7 @@ from mlrunbook.domain.tally import all_binary, as_binary
 
 WEEK, DAY = timedelta(days=7), timedelta(hours=24)
 HOLDS = 0.10  # relative: how far F1 of the other asset types may be below its baseline where the fall is not theirs
+LEAST_APART = 0.4  # of the fall of some types: where others fell by more, all fell
 MOST_LEFT = 0.5  # of a fall, once the threshold before is back
 LEAST_OF_A_TYPE = 20  # predictions of an unknown asset type: fewer may be a typing error upstream
 
@@ -137,7 +138,14 @@ class DiagnosisFacts:
         is_ = sum((c for name, c in now.items() if name not in fallen), Confusion())
         if min(was.positives, is_.positives) < drops.min_positives:
             return False
-        return not grade_drop(was, is_, drops).is_real and (relative_drop(was.f1, is_.f1) or 0.0) <= HOLDS
+        if grade_drop(was, is_, drops).is_real or _drop_of("f1", was, is_) > HOLDS:
+            return False
+        theirs = [sum((side[name] for name in fallen if name in before and name in now), Confusion()) for side in (before, now)]
+        return all(
+            _drop_of(what, was, is_) <= max(HOLDS, LEAST_APART * fell)
+            for what in ("precision", "recall")
+            if (fell := _drop_of(what, theirs[0], theirs[1])) > HOLDS
+        )
 
     @property
     def deployed_in_a_day(self) -> str | None:
@@ -185,6 +193,10 @@ class DiagnosisFacts:
 
     def _counts(self, at: datetime) -> bool:
         return self.detected_at - WEEK <= at <= self.detected_at
+
+
+def _drop_of(what: str, before: Confusion, now: Confusion) -> float:
+    return relative_drop(getattr(before, what), getattr(now, what)) or 0.0
 
 
 def last_threshold_change(changes: Sequence[Change], until: datetime) -> ThresholdChange | None:

@@ -12,10 +12,8 @@ from math import sqrt
 from typing import TYPE_CHECKING, Any
 
 from mlrunbook.domain.evaluation.performance import Confusion, percent
-from mlrunbook.domain.evaluation.prediction_rows import in_time_order
-from mlrunbook.domain.evaluation.probing import MOST, is_number
+from mlrunbook.domain.evaluation.prediction_rows import in_time_order, numbers_of
 from mlrunbook.domain.investigation.findings import Finding
-from mlrunbook.domain.investigation.inputs.columns import plain_numbers
 from mlrunbook.domain.observed import Prediction
 
 if TYPE_CHECKING:
@@ -156,15 +154,5 @@ def _means(values: Floats | Sequence[float]) -> list[float]:
 def _columns(rows: Sequence[Prediction]) -> dict[str, Floats]:
     ordered = in_time_order(rows)
     names = sorted({name for p in ordered for name in p.features})
-    columns = {name: _numbers([p.features.get(name) for p in ordered]) for name in names}
-    return {name: values for name, values in columns.items() if len(values)}
-
-
-def _numbers(values: Sequence[Any]) -> Floats:
-    """Those that are numbers and can be counted with, in their order."""
-    import numpy as np
-
-    plain = plain_numbers(values)
-    told = plain if plain is not None else np.array([float(v) if is_number(v) else np.nan for v in values], np.float64)
-    kept: Floats = told[np.abs(told) <= MOST]
-    return kept
+    columns = {name: numbers_of(ordered, name) for name in names}
+    return {name: known for name, values in columns.items() if len(known := values[values == values])}

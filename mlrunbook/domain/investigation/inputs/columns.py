@@ -10,6 +10,7 @@ from math import isfinite
 from typing import TYPE_CHECKING, Any
 
 from mlrunbook.domain.evaluation.drift import truth_of
+from mlrunbook.domain.evaluation.prediction_rows import plain_numbers
 from mlrunbook.domain.observed import Prediction
 
 if TYPE_CHECKING:
@@ -75,7 +76,8 @@ def read(value: Any) -> tuple[Held, float]:
         return (Held.NUMBER, number) if isfinite(number) else (Held.INFINITE, nothing)
     if isinstance(value, str):
         return _read_text(value)
-    return Held.OTHER, nothing
+    plain = value.item() if callable(getattr(value, "item", None)) and not getattr(value, "shape", None) else value
+    return (Held.OTHER, nothing) if plain is value or type(plain) is type(value) else read(plain)  # a number of numpy
 
 
 def _read_text(value: str) -> tuple[Held, float]:
@@ -104,22 +106,6 @@ def columns_of(reference: Sequence[Prediction], rows: Sequence[Prediction]) -> d
 
 def _key(value: Any, held: Held, number: float) -> Any:
     return number if number == number else None if held is Held.MISSING else str(value)
-
-
-_PLAIN_TYPES = frozenset({float, int, type(None)})
-
-
-def plain_numbers(values: Sequence[Any]) -> Floats | None:
-    """Where all are numbers or None, as arrays have them: NaN for None. Value by value would take fifty times as long."""
-    import numpy as np
-
-    if not set(map(type, values)) <= _PLAIN_TYPES:
-        return None
-    try:
-        told: Floats = np.array(values, np.float64)
-    except OverflowError:
-        return None
-    return told
 
 
 def _pair(before: Sequence[Any], now: Sequence[Any]) -> tuple[Column, Column]:

@@ -21,6 +21,7 @@ TIMES_A_RUN = 3  # the longest run of one value there ever was
 TIMES_A_VALUE = 3  # the most rows there ever were of one value
 MOST_USUAL = 0.80  # a value that is nearly always there may well be there all the time
 MOST_REPEATED = 0.3  # of the rows that say what their asset said last: such a column stands still by itself
+LEAST_STILL = 0.7  # of the rows of the stretch: what is rounded repeats itself by chance
 LEAST_OF_COARSE, LEAST_VALUES, TIMES_COARSER = 200, 20, 4
 BEYOND_THE_CUT = 0.05  # of the reference
 RARE = 0.002
@@ -118,7 +119,8 @@ def repeated(before: Column, now: Column, last: tuple[Ints, Ints]) -> Stretch | 
     if known.sum() < LEAST_REPEATED or len(np.unique(before.codes)) < LEAST_REPEATED:
         return None
     usual = float(was[known].mean())
-    return None if usual > MOST_REPEATED else _beyond(was[known], is_, usual, 0.6)
+    found = None if usual > MOST_REPEATED else _beyond(was[known], is_, usual, 0.6)
+    return found if found and is_[found.start : found.end].mean() >= LEAST_STILL else None
 
 
 def coarse(before: Column, now: Column) -> Stretch | None:

@@ -44,7 +44,7 @@ def meaning_lost(before: Mapping[str, Floats], outcome_before: Floats, now: Mapp
     import numpy as np
 
     names = usable(before, now)
-    if len(names) < 2:
+    if not names:
         return None
     old, new = scores_of(names, before, before), scores_of(names, before, now)
     known, there = np.isfinite(outcome_before), np.isfinite(outcome_now)
@@ -57,10 +57,17 @@ def meaning_lost(before: Mapping[str, Floats], outcome_before: Floats, now: Mapp
         if len(newest) < LEAST_OUTCOMES:
             return None
         is_, error_now = _said(new[newest], outcome_now[newest])
+        older = rows[: -len(newest)]
+        if share < 1 and not (len(older) >= LEAST_OUTCOMES // 2 and _is_as_before(was, _said(new[older], outcome_now[older])[0])):
+            continue  # it did not set in there
         if found := _judged(names, was, is_, np.hypot(error, error_now)):
             column, turned, holds = found
             return Meaning(column, turned, holds, len(now[names[0]]) - int(newest[0]))
     return None
+
+
+def _is_as_before(was: Floats, is_: Floats) -> bool:
+    return float(((was - is_) ** 2).sum()) <= NEAR**2 * float((was**2).sum())
 
 
 def _judged(names: list[str], was: Floats, is_: Floats, error: Floats) -> tuple[str, bool, Mapping[str, str]] | None:
@@ -76,13 +83,16 @@ def _judged(names: list[str], was: Floats, is_: Floats, error: Floats) -> tuple[
     if len(lost) != 1:
         return None
     j = int(lost[0])
-    others = np.delete(was, j), np.delete(is_, j)
-    if not (np.abs(others[0]) > CLEAR * np.delete(error, j)).any() or float((others[0] @ others[1]) / (others[0] ** 2).sum()) < HOLD:
-        return None
     ratio = is_[j] / was[j]
-    if abs(ratio) <= NEAR or abs(ratio + 1) <= NEAR:
-        return names[j], bool(ratio < -0.5), {}
-    return None
+    turned = bool(abs(ratio + 1) <= NEAR)
+    if not turned and abs(ratio) > NEAR:
+        return None
+    others, theirs = np.delete(was, j), np.delete(is_, j)
+    if (np.abs(others) > CLEAR * np.delete(error, j)).any():
+        hold = float((others @ theirs) / (others**2).sum()) >= HOLD
+    else:
+        hold = turned and len(names) == 1  # nothing else says anything: only what turned round is told from what faded
+    return (names[j], turned, {}) if hold else None
 
 
 def _as_another(names: Sequence[str], was: Floats, is_: Floats, error: Floats) -> dict[str, str]:

@@ -59,6 +59,12 @@ def apart(before: Mapping[str, Floats], now: Mapping[str, Floats]) -> Apart | No
     return Apart(broken, stretches[broken[0]])
 
 
+def those_apart(before: Mapping[str, Floats], now: Mapping[str, Floats]) -> list[str]:
+    """Every column that looks apart, the most telling first: the broken ones, and what they foretell."""
+    names = usable(before, now)
+    return [name for name, _ in _worst(names, scores_of(names, before, before), scores_of(names, before, now))] if len(names) > 1 else []
+
+
 def apart_from_last(before: Mapping[str, Floats], last_before: Ints, now: Mapping[str, Floats], last_now: Ints) -> Apart | None:
     """The column that no longer goes with what the same asset said last. `last_...`: where that is, a row each; -1 where nowhere."""
     import numpy as np

@@ -8,17 +8,20 @@ counted too, and a broken feature that is named is a false one.
 from __future__ import annotations
 
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from pathlib import Path as Folder
 from time import process_time
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from rich.console import Console
+from rich.table import Table
 
 from benchmarks.real.injected import KINDS, Kind, Window
-from benchmarks.real.tables import Described, best_threshold
+from benchmarks.real.tables import Described, best_threshold, described_in, read
 from mlrunbook.domain.actions import Path
 from mlrunbook.domain.evaluation.performance import Confusion, ModelMetrics, WindowMetrics, grade_metrics
 from mlrunbook.domain.evaluation.probing import judge_probing
@@ -39,6 +42,7 @@ BASELINE, LOGGED, PARTS = 12_000, 4000, 8  # outcomes of the baseline; rows read
 SIZES = ((4000, 1.0, False), (3000, 0.3, True))  # rows of the window, share that is broken, one asset alone
 SLICES = 120
 MOST_CATEGORIES = 50
+LEAST_RIGHT, MOST_RETRAIN = 0.95, 0.01
 STATUS = ServingStatus("real", "v2.0.0", "v1.5.0", None, True, "v2.0.0")
 
 
@@ -46,7 +50,6 @@ STATUS = ServingStatus("real", "v2.0.0", "v1.5.0", None, True, "v2.0.0")
 class Subject:
     """A table with two models of it."""
 
-    name: str
     features: pd.DataFrame  # numbers; categories as codes
     categories: dict[str, Sequence[Any]]
     outcome: Array
@@ -73,10 +76,47 @@ class Tally:
     wrong: list[str] = field(default_factory=list)
 
 
+def measure_all(folder: Folder, seeds: int, seed: int) -> Iterator[tuple[str, dict[str, Tally]]]:
+    """Every described table of the folder, as it is done."""
+    for file in described_in(folder):
+        described, table = read(file)
+        yield file.stem, measure_causes(described, table, seeds=seeds, seed=seed)
+
+
+def missed(injected: dict[str, dict[str, Any]]) -> list[str]:
+    """The figures of all tables together that are over what is promised."""
+    calls = sum(f["calls"] for f in injected.values())
+    if not calls:
+        return []
+    right, retrain = (sum(f[of] * f["calls"] for f in injected.values() if f["calls"]) / calls for of in ("right_path", "retrain_wrongly"))
+    out = [f"causes: the right path in {right:.1%} of {calls} calls"] * (right < LEAST_RIGHT)
+    return out + [f"causes: retraining wrongly advised in {retrain:.1%} of {calls} calls"] * (retrain > MOST_RETRAIN)
+
+
+def show(injected: dict[str, dict[str, Any]]) -> None:
+    table = Table(
+        title="Injected: calls with the right path (retraining wrongly advised) of the calls, and windows in which the cause is named"
+    )
+    for column in ("kind", *injected):
+        table.add_column(column, justify="left" if column == "kind" else "right")
+    for kind in dict.fromkeys(name for f in injected.values() for name in f["kinds"]):
+        table.add_row(kind, *(_cell(f["kinds"].get(kind)) for f in injected.values()))
+    Console(width=40 + 22 * max(len(injected), 1)).print(table)
+
+
+def _cell(of: dict[str, int] | None) -> str:
+    if of is None:
+        return ""
+    wrongly = f" ({of['retrain']})" if of["retrain"] else ""
+    return f"{of['right']}{wrongly} of {of['calls']}; {of['named']}/{of['windows']}"
+
+
 def measure_causes(
-    name: str, described: Described, table: pd.DataFrame, *, seeds: int = 2, kinds: Sequence[Kind] = KINDS, seed: int = 1
+    described: Described, table: pd.DataFrame, *, seeds: int = 2, kinds: Sequence[Kind] = KINDS, seed: int = 1
 ) -> dict[str, Tally]:
-    subject = subject_of(name, described, table)
+    if not _feature_names(described, table):
+        return {}
+    subject = subject_of(described, table)
     return {kind.name: _measured(subject, kind, seeds, seed) for kind in kinds if len(subject.columns) > 1 or kind.name != "swapped"}
 
 
@@ -95,13 +135,11 @@ def figures(tallies: dict[str, Tally]) -> dict[str, Any]:
     }
 
 
-def subject_of(name: str, described: Described, table: pd.DataFrame) -> Subject:
+def subject_of(described: Described, table: pd.DataFrame) -> Subject:
     """The table must have a feature; a `score` that it brings is no feature."""
     if described.time:
         table = table.sort_values(described.time, kind="stable").reset_index(drop=True)
-    other = {described.label, described.time, described.score, described.asset, described.outcome_delay}
-    names = list(described.features or [c for c in table.columns if c not in other and _is_feature(table[c])])
-    features, categories = _encoded(table[names])
+    features, categories = _encoded(table[_feature_names(described, table)])
     outcome = table[described.label].to_numpy() == 1
     trained, tuned = int(len(table) * described.train), int(len(table) * (described.train + described.tune))
     model, before = _fitted(features[:trained], outcome[:trained]), _fitted(features[: trained // 2], outcome[: trained // 2])
@@ -110,12 +148,17 @@ def subject_of(name: str, described: Described, table: pd.DataFrame) -> Subject:
     block = int(pd.Timedelta(described.block).total_seconds() / spaced) if spaced else 0
     left = len(table) - tuned
     return Subject(
-        name, features, categories, outcome,
+        features, categories, outcome,
         table[described.asset].astype(str).to_numpy() if described.asset else None,
         table[described.segment].astype(str).to_numpy() if described.segment else None,
         model, before, best_threshold(scores, outcome[trained:tuned]), tuned,
         min(max(block or left // 12, 20), max(left // 8, 1)), _by_importance(model, features[tuned:]),
     )  # fmt: skip
+
+
+def _feature_names(described: Described, table: pd.DataFrame) -> list[str]:
+    other = {described.label, described.time, described.score, described.asset, described.outcome_delay}
+    return list(described.features or [c for c in table.columns if c not in other and _is_feature(table[c])])
 
 
 def _is_feature(column: pd.Series) -> bool:

@@ -120,7 +120,12 @@ def repeated(before: Column, now: Column, last: tuple[Ints, Ints]) -> Stretch | 
         return None
     usual = float(was[known].mean())
     found = None if usual > MOST_REPEATED else _beyond(was[known], is_, usual, 0.6)
-    return found if found and is_[found.start : found.end].mean() >= LEAST_STILL else None
+    if found is None or is_[found.start : found.end].mean() < LEAST_STILL:
+        return None
+    values, assets = len(np.unique(now.codes[found.start : found.end])), int((last[1] < 0).sum())
+    return (
+        found if values >= min(assets, len(np.unique(before.codes))) / 2 else None
+    )  # fewer: each is of many assets, as rounding makes them
 
 
 def coarse(before: Column, now: Column) -> Stretch | None:

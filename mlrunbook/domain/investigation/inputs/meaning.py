@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 BLOCKS = 8  # the standard error of what a column says: by how much blocks of time differ
 LEAST_OUTCOMES = 400
-CLEAR = 5.0  # standard errors
+CLEAR = 4.0  # standard errors
 LEAST_LOST = 0.25  # of what all columns say together: one that says little explains no fall
 NEAR = 0.3  # as a share of what it said: gone, or turned, to this
 HOLD = 0.75  # of what the other columns said is still said

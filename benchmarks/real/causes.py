@@ -23,7 +23,8 @@ from rich.table import Table
 from benchmarks.real.injected import KINDS, Kind, Window
 from benchmarks.real.tables import Described, best_threshold, described_in, read
 from mlrunbook.domain.actions import Path
-from mlrunbook.domain.evaluation.performance import Confusion, ModelMetrics, WindowMetrics, grade_metrics
+from mlrunbook.domain.evaluation.outcome_history import grade_metrics
+from mlrunbook.domain.evaluation.performance import Confusion, ModelMetrics, WindowMetrics
 from mlrunbook.domain.evaluation.probing import judge_probing
 from mlrunbook.domain.evaluation.rollback_target import choose_target
 from mlrunbook.domain.investigation import findings as checks
@@ -215,7 +216,7 @@ def _one(subject: Subject, kind: Kind, tally: Tally, rng: np.random.Generator, n
     kind.inject(new)
     before, now = _log(subject, old, 0), _log(subject, new, BASELINE)
     metrics = ModelMetrics("real", _metrics(now), _metrics(before))
-    called = bool(grade_metrics(metrics, POLICY.severity.drops).is_real)
+    called = bool(grade_metrics(metrics, POLICY.severity).is_real)
     began = process_time()
     try:
         diagnosis, faults = _diagnosed(subject, new, metrics, before, now)
@@ -302,7 +303,7 @@ def _diagnosed(
     changes = _changes(subject, w, now)
     found = [
         *checks.recent_changes(changes, at),
-        *checks.model_performance(metrics, drops),
+        *checks.model_performance(metrics, POLICY.severity),
         checks.inference_latency(metrics),
         checks.affected_asset_types(metrics, drops),
         checks.feature_distributions(new, old, POLICY.drift),

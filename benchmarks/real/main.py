@@ -15,7 +15,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.real import rules
+from benchmarks.real import causes, rules
 from benchmarks.real.measure import EFFECTIVE_FAILURES, QUICK, WINDOWS, Measured, Size, measure
 from benchmarks.real.streams import Pool
 from benchmarks.real.tables import BadTable, load_all
@@ -40,10 +40,13 @@ def main(arguments: list[str]) -> int:
         waiting = [(pool.log.name, workers.apply_async(measure, (pool, size, options.seed))) for pool in pools]
         results = [_done(name, result.get()) for name, result in waiting]
     _print(results)
+    injected = {name: causes.figures(found) for name, found in causes.measure_all(options.data, 1 if options.quick else 2, options.seed)}
+    causes.show(injected)
     line = {
         "benchmark": "real",
         "tables": {r.name: _rounded(asdict(r)) for r in results},
-        "missed": [m for r in results for m in missed(r)],
+        "causes": injected,
+        "missed": [*(m for r in results for m in missed(r)), *causes.missed(injected)],
         "seconds": round(time.perf_counter() - began, 1),
     }
     print(json.dumps(line))

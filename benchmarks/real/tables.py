@@ -89,13 +89,25 @@ class Log:
 
 def load_all(folder: Path) -> list[Log]:
     """Every described table of `folder`."""
+    return [load(file) for file in described_in(folder)]
+
+
+def described_in(folder: Path) -> list[Path]:
     files = sorted([*folder.glob("*.yaml"), *folder.glob("*.yml")])
     if not files:
         raise BadTable(f"{folder} holds no description (NAME.yaml): see docs/how-to/benchmark-real.md for one")
-    return [load(file) for file in files]
+    return files
 
 
 def load(file: Path) -> Log:
+    described, table = read(file)
+    try:
+        return _log(file.stem, described, table)
+    except ValueError as e:
+        raise BadTable(f"{file.name}: {described.table} cannot be read: {e}") from e
+
+
+def read(file: Path) -> tuple[Described, pd.DataFrame]:
     try:
         described = Described.model_validate(yaml.safe_load(file.read_text()))
     except (ValidationError, yaml.YAMLError) as e:
@@ -105,7 +117,7 @@ def load(file: Path) -> Log:
         raise BadTable(f"{file.name}: there is no table {path}")
     try:
         table = pd.read_parquet(path) if path.suffix == ".parquet" else pd.read_csv(path)
-        return _log(file.stem, described, _with_columns(file, described, table))
+        return described, _with_columns(file, described, table)
     except (ValueError, OSError) as e:
         raise BadTable(f"{file.name}: {described.table} cannot be read: {e}") from e
 

@@ -41,6 +41,7 @@ class Record(StrEnum):
     # Investigation
     FINDINGS = "findings:"
     FEATURES = "features"
+    INPUTS = "inputs"  # what is wrong with the features, by what the rows logged
     ROLLBACK_TARGETS = "rollback_targets"
     DIAGNOSIS = "diagnosis"
     # Resolution
@@ -96,6 +97,7 @@ OF_THE_FIX = (
     Record.GRADED_AGAIN,
     Record.SEVERITY_DOUBTED,
     Record.FEATURES,
+    Record.INPUTS,
     Record.ROLLBACK_TARGETS,
     *CANDIDATE_RECORDS,
 )

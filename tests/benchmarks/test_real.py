@@ -9,10 +9,13 @@ import pandas as pd
 import pytest
 import yaml
 
+from benchmarks.real.causes import figures, measure_causes
+from benchmarks.real.causes import missed as missed_of
+from benchmarks.real.injected import KINDS
 from benchmarks.real.main import main
 from benchmarks.real.measure import Size, measure
 from benchmarks.real.streams import Pool, fallen, rarer, replaced_share
-from benchmarks.real.tables import BadTable, load
+from benchmarks.real.tables import BadTable, Described, load
 
 DESCRIBED = {"table": "even.csv", "time": "at", "label": "failed", "score": "score", "threshold": 0.5, "baseline_looks": 60}
 
@@ -81,3 +84,21 @@ def test_a_bad_description_says_what_is_wrong(tmp_path: Path, changes: dict[str,
 def test_a_folder_without_a_description_ends_with_a_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--data", str(tmp_path)]) == 2
     assert "NAME.yaml" in capsys.readouterr().err
+
+
+def test_what_is_injected_is_answered_with_the_right_path(tmp_path: Path) -> None:
+    file, rng, n = described(tmp_path), np.random.default_rng(4), 9000
+    load = rng.normal(size=n)
+    table = pd.DataFrame({"torque": 40 + 10 * load + rng.normal(size=n), "wear": rng.uniform(0, 200, n), "heat": load + rng.normal(size=n)})
+    risk = 1 / (1 + np.exp(-((table["torque"] - 45) / 3 + (table["wear"] - 100) / 25)))
+    table = table.assign(failed=(rng.random(n) < risk).astype(int), at=pd.date_range("2026-01-01", periods=n, freq="15min"))
+    asked = [kind for kind in KINDS if kind.name in ("concept drift", "threshold low", "x10", "swapped", "of any row", "text", "nothing")]
+    found = measure_causes(load_description(file), table, seeds=1, kinds=asked)
+    assert sum(tally.calls for tally in found.values()) >= 8
+    assert {name: tally.wrong for name, tally in found.items() if tally.wrong} == {}
+    assert figures(found)["right_path"] == 1
+    assert missed_of({"pumps": figures(found)}) == []
+
+
+def load_description(file: Path) -> Described:
+    return Described.model_validate({"table": file.with_suffix(".csv").name, "time": "at", "label": "failed"})

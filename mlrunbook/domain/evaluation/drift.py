@@ -197,7 +197,7 @@ def _moved(seen: _Compared, old: _Column, new: _Column, n_old: float, n_new: flo
     assert new.ordered is not None
     seen.effect = ks_distance(old.ordered, new.ordered)
     sd, step = float(old.ordered.std()), float(new.ordered.mean() - old.ordered.mean())
-    seen.shift_sd = step / sd if old.ordered[0] < old.ordered[-1] else None  # of a constant, rounding would make a tiny deviation
+    seen.shift_sd = step / sd if sd and old.ordered[0] < old.ordered[-1] else None  # of a constant, rounding would make a tiny deviation
     root = (n_old * n_new / (n_old + n_new)) ** 0.5
     p = float(kolmogorov((root + 0.12 + 0.11 / root) * seen.effect))  # Stephens 1970: the limit, corrected for finite n
     if seen.shift_sd is not None and abs(seen.shift_sd) >= 0.1:

@@ -12,6 +12,7 @@ from mlrunbook.domain.evaluation.fairness import Fairness, judge_groups
 from mlrunbook.domain.evaluation.outcome_history import grade_metrics
 from mlrunbook.domain.evaluation.outcomes import OutcomeFeed, judge_feed
 from mlrunbook.domain.evaluation.performance import Confusion, ModelMetrics, Verdict, grade_drop, relative_drop
+from mlrunbook.domain.evaluation.prediction_rows import confusion_of
 from mlrunbook.domain.evaluation.probing import Probing
 from mlrunbook.domain.evaluation.rewritten import RewriteVerdict, judge_rewrites
 from mlrunbook.domain.evaluation.rollback_target import TargetChoice
@@ -24,11 +25,14 @@ from mlrunbook.domain.investigation.rollouts import NO_HISTORY, RolloutVerdict
 from mlrunbook.domain.investigation.serving_health import Seen, trouble_of
 from mlrunbook.domain.investigation.upstream import Course
 from mlrunbook.domain.observed import Change, Prediction, ServingStatus
+from mlrunbook.domain.policy.judging import DropPolicy
 from mlrunbook.domain.policy.policy import Policy
 from mlrunbook.domain.tally import all_binary, as_binary
 
 WEEK, DAY = timedelta(days=7), timedelta(hours=24)
 HOLDS = 0.10  # relative: how far F1 of the other asset types may be below its baseline where the fall is not theirs
+LEAST_APART = 0.4  # of the fall of some types: where others fell by more, all fell
+MOST_LEFT = 0.5  # of a fall, once the threshold before is back
 LEAST_OF_A_TYPE = 20  # predictions of an unknown asset type: fewer may be a typing error upstream
 
 
@@ -134,7 +138,14 @@ class DiagnosisFacts:
         is_ = sum((c for name, c in now.items() if name not in fallen), Confusion())
         if min(was.positives, is_.positives) < drops.min_positives:
             return False
-        return not grade_drop(was, is_, drops).is_real and (relative_drop(was.f1, is_.f1) or 0.0) <= HOLDS
+        if grade_drop(was, is_, drops).is_real or _drop_of("f1", was, is_) > HOLDS:
+            return False
+        theirs = [sum((side[name] for name in fallen if name in before and name in now), Confusion()) for side in (before, now)]
+        return all(
+            _drop_of(what, was, is_) <= max(HOLDS, LEAST_APART * fell)
+            for what in ("precision", "recall")
+            if (fell := _drop_of(what, theirs[0], theirs[1])) > HOLDS
+        )
 
     @property
     def deployed_in_a_day(self) -> str | None:
@@ -182,6 +193,10 @@ class DiagnosisFacts:
 
     def _counts(self, at: datetime) -> bool:
         return self.detected_at - WEEK <= at <= self.detected_at
+
+
+def _drop_of(what: str, before: Confusion, now: Confusion) -> float:
+    return relative_drop(getattr(before, what), getattr(now, what)) or 0.0
 
 
 def last_threshold_change(changes: Sequence[Change], until: datetime) -> ThresholdChange | None:
@@ -284,24 +299,41 @@ def gather(
 
 def _replayed(facts: DiagnosisFacts, predictions: Sequence[Prediction]) -> DiagnosisFacts:
     """With the answers that the threshold before the last change, and the best one there is, would have given."""
-    hit, version = facts.fallen_types, facts.model_version
-    labelled = [p for p in predictions if p.outcome is not None and version in (None, p.version) and (not hit or p.asset_type in hit)]
-    baseline_f1 = _baseline_f1(facts.metrics, hit) if facts.metrics else None
-    if not labelled or baseline_f1 is None:
+    hit, version, metrics = facts.fallen_types, facts.model_version, facts.metrics
+    known = [p for p in predictions if p.outcome is not None and version in (None, p.version)]
+    labelled = [p for p in known if not hit or p.asset_type in hit]
+    baseline = _baseline_of(metrics, hit) if metrics else None
+    if not labelled or metrics is None or baseline is None or baseline.f1 is None:
         return facts
-    scores, outcomes, change = [p.score for p in labelled], [bool(p.outcome) for p in labelled], facts.threshold_change
-    return replace(
-        facts,
-        replay_before=replay(scores, outcomes, change.before, baseline_f1=baseline_f1) if change else None,
-        replay_best=best_recovery(scores, outcomes, baseline_f1=baseline_f1),
-    )
+    change, drops = facts.threshold_change, facts.policy.severity.drops
+    before = _at_former(labelled, change, baseline, drops) if change else None
+    if hit and change and before and before.recoverable is False:
+        # The types that fell are those that did worst, by chance as well. A threshold is that of all: it goes back first.
+        of_all = _at_former(known, change, metrics.baseline.confusion, drops)
+        before = of_all if of_all and of_all.recoverable else before
+    scores, outcomes = [p.score for p in labelled], [bool(p.outcome) for p in labelled]
+    return replace(facts, replay_before=before, replay_best=best_recovery(scores, outcomes, baseline_f1=baseline.f1))
 
 
-def _baseline_f1(metrics: ModelMetrics, types: Collection[str]) -> float | None:
+def _at_former(rows: Sequence[Prediction], change: ThresholdChange, baseline: Confusion, drops: DropPolicy) -> Replay | None:
+    """What the threshold before would have given. Where it takes back most of the fall, and what is left of it is not proven, it is
+    recoverable as well: as few rows as these may be that much worse by chance."""
+    if baseline.f1 is None:
+        return None
+    found = replay([p.score for p in rows], [bool(p.outcome) for p in rows], change.before, baseline_f1=baseline.f1)
+    left, fell = relative_drop(baseline.f1, found.f1), relative_drop(baseline.f1, confusion_of(rows).f1)
+    if found.recoverable is not False or left is None or fell is None or left > MOST_LEFT * fell:
+        return found
+    if grade_drop(baseline, found.expected, drops).is_real:
+        return found
+    return replace(found, recoverable=True, sentence=f"{found.sentence}, which so few outcomes do not prove")
+
+
+def _baseline_of(metrics: ModelMetrics, types: Collection[str]) -> Confusion:
     """Of these asset types together; of all when none is named."""
     if not types:
-        return metrics.baseline.confusion.f1
-    return sum((as_binary(metrics.baseline.by_asset_type[name]) for name in types), Confusion()).f1
+        return metrics.baseline.confusion
+    return sum((as_binary(metrics.baseline.by_asset_type[name]) for name in types), Confusion())
 
 
 def unseen_types(recent: Sequence[str], trained: Sequence[str] | None) -> dict[str, float] | None:

@@ -9,13 +9,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from math import sqrt
-from statistics import fmean, pstdev
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mlrunbook.domain.evaluation.performance import Confusion, percent
-from mlrunbook.domain.evaluation.probing import is_number
+from mlrunbook.domain.evaluation.prediction_rows import in_time_order, numbers_of
 from mlrunbook.domain.investigation.findings import Finding
 from mlrunbook.domain.observed import Prediction
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    Floats = NDArray[np.float64]
 
 BLOCKS = 20  # the course of a feature is looked at in so many means
 LEAST_A_BLOCK = 10
@@ -64,15 +69,17 @@ def _matters(column: Mapping[str, Any]) -> bool:
     return bool(found - {"moved"}) or (found == {"moved"} and (effect is None or effect >= MATERIAL_EFFECT))
 
 
-def course_of(reference: Sequence[float], recent: Sequence[float]) -> Course | None:
+def course_of(reference: Floats | Sequence[float], recent: Floats | Sequence[float]) -> Course | None:
     """Both in time order, the recent values after the reference. None when there are too few, or the reference never varied."""
-    spread = pstdev(reference) if len(reference) > 1 else 0.0
+    import numpy as np
+
+    spread = float(np.std(reference)) if len(reference) > 1 else 0.0
     if not spread or min(len(reference), len(recent)) * 2 < BLOCKS * LEAST_A_BLOCK:
         return None
     means = [*_means(reference), *_means(recent)]
     way = max(means) - min(means)
     steps = [abs(later - earlier) for earlier, later in zip(means, means[2:], strict=False)]
-    return Course((means[-1] - fmean(reference)) / spread, min(max(steps) / way, 1.0) if way else 0.0)
+    return Course((means[-1] - float(np.mean(reference))) / spread, min(max(steps) / way, 1.0) if way else 0.0)
 
 
 def courses(reference: Sequence[Prediction], recent: Sequence[Prediction]) -> dict[str, Course]:
@@ -135,14 +142,17 @@ def _share(value: float) -> str:
     return percent(value) if value >= 0.1 or value < 0.01 else f"{value * 100:.1f} %"
 
 
-def _means(values: Sequence[float]) -> list[float]:
+def _means(values: Floats | Sequence[float]) -> list[float]:
     """BLOCKS / 2 means of equal parts, in time order."""
+    import numpy as np
+
     count = BLOCKS // 2
     cuts = [round(i * len(values) / count) for i in range(count + 1)]
-    return [fmean(values[start:end]) for start, end in pairwise(cuts)]
+    return [float(np.mean(values[start:end])) for start, end in pairwise(cuts)]
 
 
-def _columns(rows: Sequence[Prediction]) -> dict[str, list[float]]:
-    ordered = sorted(rows, key=lambda p: (p.at, p.id))
-    names = {name for p in ordered for name, value in p.features.items() if is_number(value)}
-    return {name: [float(v) for p in ordered if is_number(v := p.features.get(name))] for name in names}
+def _columns(rows: Sequence[Prediction]) -> dict[str, Floats]:
+    ordered = in_time_order(rows)
+    names = sorted({name for p in ordered for name in p.features})
+    columns = {name: numbers_of(ordered, name) for name in names}
+    return {name: known for name, values in columns.items() if len(known := values[values == values])}

@@ -15,6 +15,7 @@ from mlrunbook.domain.observed import Prediction
 from mlrunbook.domain.policy.judging import DropPolicy
 
 LEAST_ROWS = 100
+LEAST_PASSED = 0.01  # of the rows: what has passed explains no fall, but a model learns it all the same
 
 
 def judge_training_rows(
@@ -26,7 +27,7 @@ def judge_training_rows(
     """
     if min(len(reference), len(rows)) < LEAST_ROWS:
         return Check(TRAINING_DATA, None, f"only {len(rows)} logged rows of the training window: too few to say whether any is broken")
-    if faults := input_faults(reference, rows):
+    if faults := input_faults(reference, rows, least_passed=LEAST_PASSED):
         broken = "; ".join(fault.sentence for fault in faults[:3])
         return Check(TRAINING_DATA, False, f"trained on broken rows: {broken}; train on rows from before or after that")
     if slip := logged_threshold(reference, rows, version=version, until=end):

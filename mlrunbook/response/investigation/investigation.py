@@ -18,7 +18,7 @@ from mlrunbook.domain.investigation.diagnosis import Diagnosed, Diagnosis, diagn
 from mlrunbook.domain.investigation.facts import About, Changed, DiagnosisFacts, Log, Versions, gather
 from mlrunbook.domain.investigation.feature_store import merged
 from mlrunbook.domain.investigation.findings import CHECKLIST, Finding, Findings, unknown
-from mlrunbook.domain.investigation.inputs.faults import NOTHING_BROKEN, judge_inputs
+from mlrunbook.domain.investigation.inputs.faults import NOTHING_BROKEN, BrokenInputs, judge_inputs
 from mlrunbook.domain.investigation.rollouts import NO_HISTORY, RolloutVerdict, judge_rollout
 from mlrunbook.domain.investigation.upstream import courses
 from mlrunbook.domain.observed import Change, Missing, Prediction
@@ -184,10 +184,6 @@ def rediagnosed(run: Run) -> tuple[Diagnosis, DiagnosisFacts]:
     return replace(empty, sentence=f"{diagnosed.reason}. {empty.sentence}", headline=f"{empty.headline}; {diagnosed.reason}"), nothing
 
 
-def gathered_facts(run: Run) -> DiagnosisFacts:
-    return _gathered(run, _about(run))
-
-
 def _about(run: Run) -> About:
     incident, triage = run.incident(), run.recall(Triage)
     return About(
@@ -207,9 +203,7 @@ def _gathered(run: Run, about: About) -> DiagnosisFacts:
     course = or_none("the course of the features", lambda: courses(reference, recent or ())) or {}
     seen = _metrics(run)
     metrics, labelled = _or_none(seen), _or_none(_labelled(run, seen)) or []
-    baseline, drops = metrics.baseline.confusion if metrics else None, run.policy.severity.drops
-    rows = [*(recent or ()), *labelled]
-    inputs = or_none("the look for broken features", lambda: judge_inputs(reference, rows, baseline, drops)) or NOTHING_BROKEN
+    inputs = _inputs_judged(run, metrics, reference, [*(recent or ()), *labelled])
     return gather(
         about,
         run.policy,
@@ -219,6 +213,18 @@ def _gathered(run: Run, about: About) -> DiagnosisFacts:
         features=feature_store.recorded_verdict(run),
         versions=Versions(or_none("the status", lambda: platform.status(model)), _trained_types(run), rollback_target.recorded(run)),
     )
+
+
+def _inputs_judged(run: Run, metrics: ModelMetrics | None, reference: Sequence[Prediction], rows: Sequence[Prediction]) -> BrokenInputs:
+    """Judged once: the plan rests on what the diagnosis saw."""
+    if standing := run.recall(BrokenInputs):
+        return standing
+    baseline, drops = metrics.baseline.confusion if metrics else None, run.policy.severity.drops
+    judged = or_none("the look for broken features", lambda: judge_inputs(reference, rows, baseline, drops))
+    if judged is None:
+        return NOTHING_BROKEN
+    with run.write() as conn:
+        return run.keep(conn, judged)
 
 
 def _rollout(run: Run) -> RolloutVerdict:

@@ -155,6 +155,12 @@ class TestACandidateTrainedOnBrokenRows:
         assert self.judged(at_threshold(NOW, 0.03, since=N // 2)) is False
         assert self.judged(shuffled(NOW, "H")) is False
 
+    def test_is_refused_for_each_kind_even_where_it_has_passed_and_was_short(self) -> None:
+        for name, value in {"unit": lambda v: v * 10, "constant": lambda _: 41.0, "missing": lambda _: None, "text": str}.items():
+            part = slice(N // 2, N // 2 + N // 25)
+            broken = [replace(p, features=dict(p.features) | {"torque": value(p.features["torque"])}) for p in NOW[part]]
+            assert self.judged([*NOW[: part.start], *broken, *NOW[part.stop :]]) is False, name
+
     def test_may_learn_an_asset_type_that_a_person_asked_for(self) -> None:
         assert self.judged(shuffled(NOW, "H"), asked=True) is None
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
@@ -84,6 +85,35 @@ def test_a_candidate_that_is_no_better_is_never_staged(run: Run, file_world: Fil
     with pytest.raises(Refused, match="validation has not passed"):
         candidate.stage(run)
     assert f"stage:{NAMED}" not in file_world.applied
+
+
+BROKEN: dict[str, Callable[[float], object]] = {
+    "another unit": lambda v: v * 10,
+    "a constant": lambda _: 41.0,
+    "nothing": lambda _: None,
+    "text": str,
+    "infinite": lambda _: float("inf"),
+}
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_a_candidate_that_was_trained_on_broken_rows_is_refused_by_the_feature(
+    run: Run, file_world: FileWorld, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    everything = file_world.prediction_log
+
+    def log(*args: Any, **asked: Any) -> list[Prediction]:
+        rows = everything(*args, **asked)
+        if not asked.get("labelled_only") or asked.get("until") is None:
+            return list(rows)  # not the training window
+        value = BROKEN[name]
+        return [replace(p, features=dict(p.features) | {"torque_nm": value(p.features["torque_nm"])}) for p in rows]
+
+    monkeypatch.setattr(file_world, "prediction_log", log)
+    assert play(prepare_candidate, run).verdict == "do_not_promote"
+    (said,) = [t for t in told(run.world, run.incident_id, "candidate") if t.startswith("Validation")]
+    assert "trained on broken rows: torque_nm" in said
+    assert file_world.state["staging"] is None
 
 
 def test_a_candidate_that_fails_in_the_shadow_is_taken_out_again(run: Run, file_world: FileWorld) -> None:

@@ -10,6 +10,7 @@ from math import isfinite
 from typing import TYPE_CHECKING, Any
 
 from mlrunbook.domain.evaluation.drift import truth_of
+from mlrunbook.domain.evaluation.prediction_rows import plain_numbers
 from mlrunbook.domain.observed import Prediction
 
 if TYPE_CHECKING:
@@ -75,7 +76,8 @@ def read(value: Any) -> tuple[Held, float]:
         return (Held.NUMBER, number) if isfinite(number) else (Held.INFINITE, nothing)
     if isinstance(value, str):
         return _read_text(value)
-    return Held.OTHER, nothing
+    plain = value.item() if callable(getattr(value, "item", None)) and not getattr(value, "shape", None) else value
+    return (Held.OTHER, nothing) if plain is value or type(plain) is type(value) else read(plain)  # a number of numpy
 
 
 def _read_text(value: str) -> tuple[Held, float]:
@@ -108,6 +110,23 @@ def _key(value: Any, held: Held, number: float) -> Any:
 
 def _pair(before: Sequence[Any], now: Sequence[Any]) -> tuple[Column, Column]:
     """Both with the same codes: what says the same is the same, however it is written."""
+    old, new = plain_numbers(before), plain_numbers(now)
+    return _read_pair(before, now) if old is None or new is None else _number_pair(old, new)
+
+
+def _number_pair(before: Floats, now: Floats) -> tuple[Column, Column]:
+    import numpy as np
+
+    values = np.concatenate([before, now])
+    held = np.where(np.isnan(values), Held.MISSING, np.where(np.isinf(values), Held.INFINITE, Held.NUMBER)).astype(np.int64)
+    different, codes = np.unique(values, return_inverse=True)
+    codes = np.where(np.isnan(values), -1, codes)
+    numbers, told = np.where(np.isfinite(values), values, np.nan), tuple(different.tolist())
+    n = len(before)
+    return Column(held[:n], numbers[:n], codes[:n], told), Column(held[n:], numbers[n:], codes[n:], told)
+
+
+def _read_pair(before: Sequence[Any], now: Sequence[Any]) -> tuple[Column, Column]:
     import numpy as np
 
     index: dict[Any, int] = {}

@@ -7,33 +7,41 @@ the baseline, or where it touched (nearly) all.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
+from functools import cached_property
 from typing import TYPE_CHECKING
 
+from mlrunbook.domain.evaluation.drift import ks_distance
 from mlrunbook.domain.evaluation.performance import Confusion, Evidence, grade_drop
 from mlrunbook.domain.evaluation.prediction_rows import confusion_of, in_time_order
 from mlrunbook.domain.investigation.inputs import clock, marks
 from mlrunbook.domain.investigation.inputs.columns import Column, Held, columns_of
+from mlrunbook.domain.investigation.inputs.meaning import Meaning, meaning_lost
 from mlrunbook.domain.investigation.inputs.mixed_up import mixed_up
+from mlrunbook.domain.investigation.inputs.relations import apart, apart_from_last
 from mlrunbook.domain.investigation.inputs.stretch import LEAST_ROWS, Stretch
 from mlrunbook.domain.investigation.inputs.units import converted, offset
 from mlrunbook.domain.investigation.upstream import failures_changed
 from mlrunbook.domain.observed import Prediction
 from mlrunbook.domain.policy.judging import DropPolicy
+from mlrunbook.domain.records import Record, Recorded
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
     Floats = NDArray[np.float64]
+    Ints = NDArray[np.int64]
 
 LEAST_REFERENCE = 100
 LEAST_OF_A_GROUP, MOST_GROUPS = 60, 24
 NEARLY_ALL = 0.8  # of the known outcomes: what is left says too little
 LEAST_OF_WHAT_IS_OVER = 0.05  # of the rows: a spike that has passed explains no fall
+MOVED = 0.1  # in KS distance
+MOST_MIXED_UP_OF_A_GROUP = 12  # columns
 SHOWN = 3
 
 
@@ -45,8 +53,13 @@ class Kind(StrEnum):
     UNIT = "unit"
     CONSTANT = "constant"
     FILLED_IN = "filled_in"
+    CUT_OFF = "cut_off"
     OFFSET = "offset"
     OUTSIDE = "outside"
+    REPEATED = "repeated"
+    COARSE = "coarse"
+    APART = "apart"
+    OTHER_MEANING = "other_meaning"
     CLOCK = "clock"
 
 
@@ -72,20 +85,20 @@ class InputFault:
 
 
 @dataclass(frozen=True)
-class BrokenInputs:
-    """`explains` True: rows that no fault touched are as good as the baseline, or hardly any are left. False: they are worse too. None: too
-    few outcomes are known to tell."""
+class BrokenInputs(Recorded, key=Record.INPUTS):
+    """`faults`: their sentences. `explains` True: rows that no fault touched are as good as the baseline, or hardly any are left. False:
+    they are worse too. None: too few outcomes are known to tell."""
 
-    faults: tuple[InputFault, ...]
-    explains: bool | None
-    sentence: str
+    faults: tuple[str, ...] = ()
+    explains: bool | None = None
+    sentence: str = "no feature is broken"
 
     @property
     def matters(self) -> bool:
         return bool(self.faults) and self.explains is not False
 
 
-NOTHING_BROKEN = BrokenInputs((), None, "no feature is broken")
+NOTHING_BROKEN = BrokenInputs()
 
 
 def judge_inputs(
@@ -97,7 +110,7 @@ def judge_inputs(
         return NOTHING_BROKEN
     shown = "; ".join(f.sentence for f in faults[:SHOWN]) + (f"; and {len(faults) - SHOWN} more" if len(faults) > SHOWN else "")
     explains, words = _explains(faults, rows, baseline, policy or DropPolicy())
-    return BrokenInputs(faults, explains, f"{shown}; {words}" if words else shown)
+    return BrokenInputs(tuple(fault.sentence for fault in faults), explains, f"{shown}; {words}" if words else shown)
 
 
 def _explains(
@@ -119,16 +132,20 @@ def _explains(
     return True, f"{rest} are as good as the baseline"
 
 
-def input_faults(reference: Sequence[Prediction], rows: Sequence[Prediction]) -> tuple[InputFault, ...]:
-    """Those of all rows; where there are none, those of one asset type or asset alone. The most telling first."""
+def input_faults(
+    reference: Sequence[Prediction], rows: Sequence[Prediction], *, least_passed: float = LEAST_OF_WHAT_IS_OVER
+) -> tuple[InputFault, ...]:
+    """Those of all rows; where there are none, those of one asset type or asset alone. The most telling first. One that has passed counts
+    where it touched at least `least_passed` of the rows."""
     before, now = in_time_order(reference), in_time_order(list({p.id: p for p in rows}.values()))
     if len(before) < LEAST_REFERENCE or len(now) < LEAST_ROWS:
         return ()
     table = _Table.of(before, now)
     found = [*_clock_faults(table), *_of(table)]
-    if not found:
-        found = [replace(fault, group=group) for group, part in _groups(table) for fault in _of(part)]
-    return tuple(_told_once([fault for fault in found if fault.until is None or len(fault.rows) >= LEAST_OF_WHAT_IS_OVER * fault.of]))
+    found = found or [replace(one, group=group) for group, part in _groups(table) for one in _of(part) if _of_it_alone(table, one)]
+    found = [fault for fault in found if fault.until is None or len(fault.rows) >= least_passed * fault.of]
+    found += _together(table, {name for fault in found for name in fault.features})
+    return tuple(_told_once(found))
 
 
 def _told_once(faults: Sequence[InputFault]) -> Iterator[InputFault]:
@@ -141,22 +158,49 @@ def _told_once(faults: Sequence[InputFault]) -> Iterator[InputFault]:
             yield fault
 
 
+def _of_it_alone(table: _Table, fault: InputFault) -> bool:
+    """Whether the rows of others, at the same time, hold what they held: else all moved, and the group's move is theirs."""
+    import numpy as np
+
+    if fault.kind not in (Kind.UNIT, Kind.OFFSET, Kind.OUTSIDE):
+        return True
+    end = fault.until or table.now[-1].at
+    others = [i for i, p in enumerate(table.now) if fault.since <= p.at <= end and p.id not in fault.rows]
+    mine = [i for i, p in enumerate(table.now) if p.id in fault.rows]
+    before, now = table.columns[fault.features[0]]
+    old, theirs, its = (np.sort(v[np.isfinite(v)]) for v in (before.numbers, now.numbers[others], now.numbers[mine]))
+    if min(len(old), len(theirs), len(its)) < LEAST_ROWS:
+        return True
+    return ks_distance(old, theirs) < 0.5 * ks_distance(old, its)
+
+
 @dataclass(frozen=True)
 class _Table:
     before: Sequence[Prediction]
     now: Sequence[Prediction]
     columns: Mapping[str, tuple[Column, Column]]
+    of_group: bool = False
+
+    @cached_property
+    def last_of_asset(self) -> tuple[Ints, Ints]:
+        """Before and now, a row each: where the row before it of the same asset is; -1 where there is none."""
+        return marks.places_of_last([p.asset_id for p in self.before]), marks.places_of_last([p.asset_id for p in self.now])
 
     @classmethod
     def of(cls, before: Sequence[Prediction], now: Sequence[Prediction]) -> _Table:
         return cls(before, now, columns_of(before, now))
+
+    def numbers(self, but: Collection[str] = ()) -> tuple[dict[str, Floats], dict[str, Floats]]:
+        """Of the numeric columns, before and now."""
+        kept = {name: pair for name, pair in self.columns.items() if pair[0].is_numeric and name not in but}
+        return {n: p[0].numbers for n, p in kept.items()}, {n: p[1].numbers for n, p in kept.items()}
 
     def part(self, before: Sequence[int], now: Sequence[int]) -> _Table:
         import numpy as np
 
         old, new = np.asarray(before, np.int64), np.asarray(now, np.int64)
         columns = {name: (was.at(old), is_.at(new)) for name, (was, is_) in self.columns.items()}
-        return _Table([self.before[i] for i in before], [self.now[i] for i in now], columns)
+        return _Table([self.before[i] for i in before], [self.now[i] for i in now], columns, of_group=True)
 
     def fault(
         self, kind: Kind, features: Sequence[str], words: str, at: Stretch, touched: Callable[[int], bool] | None = None
@@ -188,9 +232,13 @@ def _of(table: _Table) -> Iterator[InputFault]:
             yield from _numbers_of(table, name, before, now)
         elif (same := marks.constant(before, now)) and before.n:
             yield table.fault(Kind.CONSTANT, [name], f"{name} is always {_value(same[1])}", same[0])
+        if at := marks.repeated(before, now, table.last_of_asset):
+            words = f"{name} stands still: each asset repeats the value it had"
+            yield table.fault(Kind.REPEATED, [name], words, at)
     yield from _offset_of(table)
-    numbers = {name: pair for name, pair in table.columns.items() if pair[0].is_numeric}
-    if found := mixed_up({n: p[0].numbers for n, p in numbers.items()}, {n: p[1].numbers for n, p in numbers.items()}):
+    if len(table.columns) > MOST_MIXED_UP_OF_A_GROUP and table.of_group:
+        return
+    if found := mixed_up(*table.numbers()):
         held = ", ".join(f"{name} holds what {other} held" for name, other in found.holds.items())
         yield table.fault(Kind.MIXED_UP, list(found.holds), held, found.stretch)
 
@@ -212,10 +260,17 @@ def _numbers_of(table: _Table, name: str, before: Column, now: Column) -> Iterat
     if same := marks.constant(before, now):
         yield table.fault(Kind.CONSTANT, [name], f"{name} is always {_value(same[1])}", same[0])
         return
-    if (found := converted(before.numbers, now.numbers)) is not None:
+    if (not table.of_group or _may_have_moved(before, now)) and (found := converted(before.numbers, now.numbers)) is not None:
         yield table.fault(Kind.UNIT, [name], f"{name} is {found.unit.words}", found.stretch)
         return
+    if at := marks.coarse(before, now):
+        values = len(np.unique(now.numbers[at.start : at.end]))
+        yield table.fault(Kind.COARSE, [name], f"{name} takes only {values} values where it took many: rounded or cut off", at)
+        return
     if same := marks.filled_in(before, now):
+        if marks.is_cut_off(before, now, same):
+            yield table.fault(Kind.CUT_OFF, [name], f"{name} is cut off at {_value(same[1])}", same[0])
+            return
         share = f"{name} is {_value(same[1])}, which it hardly ever was"
         code = now.values.index(same[1])
         yield table.fault(Kind.FILLED_IN, [name], share, same[0], lambda i: now.codes[i] == code)
@@ -228,6 +283,19 @@ def _numbers_of(table: _Table, name: str, before: Column, now: Column) -> Iterat
         yield table.fault(Kind.OUTSIDE, [name], words, at, lambda i: not old.min() <= now.numbers[i] <= old.max())
 
 
+def _may_have_moved(before: Column, now: Column) -> bool:
+    """Whether the newest rows of a group, or all, lie otherwise than before: a look at every unit of every group takes seconds."""
+    import numpy as np
+
+    old = np.sort(before.numbers[np.isfinite(before.numbers)])
+    for share in (1, 4, 16):
+        new = now.numbers[-max(now.n // share, LEAST_ROWS) :]
+        new = np.sort(new[np.isfinite(new)])
+        if len(old) and len(new) and ks_distance(old, new) >= MOVED + len(new) ** -0.5:
+            return True
+    return False
+
+
 def _offset_of(table: _Table) -> Iterator[InputFault]:
     """Of one feature while machines fail as often as before: where several moved, or outcomes did, the machines are at work differently."""
     numeric = {name: pair for name, pair in table.columns.items() if pair[0].is_numeric}
@@ -236,6 +304,37 @@ def _offset_of(table: _Table) -> Iterator[InputFault]:
         return
     for name, one in found.items():
         yield table.fault(Kind.OFFSET, [name], f"{name} is {one.unit.words}", one.stretch)
+
+
+def _together(table: _Table, named: Collection[str]) -> Iterator[InputFault]:
+    """Columns that say nothing wrong by themselves: those that no longer go with the others, or with the outcomes."""
+    before, now = table.numbers(but=named)
+    if found := apart(before, now):
+        who = " or ".join(found.columns)
+        words = f"{who} no longer goes with the other features, as if its values were of other rows or late,"
+        yield table.fault(Kind.APART, found.columns, words, found.stretch)
+    elif lost := meaning_lost(before, _outcomes(table.before), now, _outcomes(table.now)):
+        at = Stretch(len(table.now) - lost.rows, len(table.now), 0.0)
+        yield table.fault(Kind.OTHER_MEANING, list(lost.holds) or [lost.column], _meaning_words(lost), at)
+    elif found := apart_from_last(before, table.last_of_asset[0], now, table.last_of_asset[1]):
+        words = f"{found.columns[0]} no longer goes with what the same asset sent before, as if its values were of other rows,"
+        yield table.fault(Kind.APART, found.columns, words, found.stretch)
+
+
+def _meaning_words(lost: Meaning) -> str:
+    if lost.holds:
+        held = ", ".join(f"{name} goes with the outcomes as {other} did" for name, other in lost.holds.items())
+        return f"{held}, as if columns were swapped,"
+    if lost.turned:
+        return f"{lost.column} goes with the outcomes the other way round and no other feature does, as if its sign had changed,"
+    return f"{lost.column} alone no longer goes with the outcomes, as if its values were of other rows,"
+
+
+def _outcomes(rows: Sequence[Prediction]) -> Floats:
+    import numpy as np
+
+    told: Floats = np.array([np.nan if p.outcome is None else float(p.outcome) for p in rows])
+    return told
 
 
 def _clock_faults(table: _Table) -> Iterator[InputFault]:
@@ -255,8 +354,7 @@ def _clock_faults(table: _Table) -> Iterator[InputFault]:
         told: Floats = np.array([p.at.timestamp() % clock.DAY for p in rows])
         return told
 
-    numbers = {name: pair for name, pair in table.columns.items() if pair[0].is_numeric}
-    before, now = {n: p[0].numbers for n, p in numbers.items()}, {n: p[1].numbers for n, p in numbers.items()}
+    before, now = table.numbers()
     for name, (at, hours) in clock.clocks_off(before, seconds(table.before), now, seconds(table.now)).items():
         yield table.fault(Kind.CLOCK, [name], f"{name}, which tells the time of day, is {_off(hours)}: local time instead of UTC,", at)
 

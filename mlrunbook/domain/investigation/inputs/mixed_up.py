@@ -13,6 +13,7 @@ from itertools import combinations
 from typing import TYPE_CHECKING
 
 from mlrunbook.domain.evaluation.drift import ks_distance
+from mlrunbook.domain.investigation.inputs.relations import those_apart
 from mlrunbook.domain.investigation.inputs.stretch import FORGIVEN, LEAST_ROWS, Stretch, best_stretch
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ BINS = 40
 LEAST_PER_COLUMN = 0.7  # nats a row and column
 LEAST_REFERENCE = 200
 MOST_COLUMNS = 40  # pairs grow with the square
+MOST_PAIRED = 12  # of more columns, only those that no longer go with the others are tried in pairs
 
 
 @dataclass(frozen=True)
@@ -45,7 +47,8 @@ def mixed_up(before: Mapping[str, Floats], now: Mapping[str, Floats]) -> MixedUp
     names = [n for n in before if np.isfinite(before[n]).sum() >= LEAST_REFERENCE and np.unique(before[n]).size > 2][:MOST_COLUMNS]
     if len(names) < 2 or not len(now[names[0]]):
         return None
-    found = [one for one in (_shifted(names, before, now), *_swapped(names, before, now)) if one]
+    pairs = names if len(names) <= MOST_PAIRED else those_apart(before, now)[:MOST_PAIRED]
+    found = [one for one in (_shifted(names, before, now), *_swapped(pairs, before, now)) if one]
     return max(found, key=lambda one: one.stretch.evidence, default=None)
 
 

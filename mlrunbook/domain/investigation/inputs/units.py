@@ -12,7 +12,7 @@ from math import log10
 from typing import TYPE_CHECKING
 
 from mlrunbook.domain.evaluation.drift import ks_distance
-from mlrunbook.domain.investigation.inputs.stretch import LEAST_ROWS, Stretch, best_stretch
+from mlrunbook.domain.investigation.inputs.stretch import ENOUGH, LEAST_ROWS, MOST_OF_ONE, Stretch, best_stretch
 
 if TYPE_CHECKING:
     import numpy as np
@@ -105,10 +105,10 @@ def converted(before: Floats, now: Floats, units: Sequence[Unit] = UNITS) -> Con
     old = np.sort(before[np.isfinite(before)])
     if len(old) < LEAST_REFERENCE or old[0] == old[-1]:
         return None
-    strange = np.sort(now[np.isfinite(now)])
-    if len(strange) == 0:
+    if not np.isfinite(now).any():
         return None
-    found = [one for unit in units if (one := _in(unit, old, before, now)) is not None]
+    course = _Course.of(before, now, old)
+    found = [one for unit in units if (one := _in(unit, course)) is not None]
     found = [one for one in found if one.unit.is_decimal or _in_one_step(one.stretch, before, now)]
     best = max((one.stretch.evidence for one in found), default=0.0)
     return min(
@@ -153,17 +153,45 @@ def _in_one_step(stretch: Stretch, before: Floats, now: Floats) -> bool:
     return way * step > 0 and abs(step) >= STEP * abs(way)
 
 
-def _in(unit: Unit, old: Floats, before: Floats, now: Floats) -> Converted | None:
+@dataclass(frozen=True)
+class _Course:
+    """A column before and now, sorted once for all units."""
+
+    before: Floats
+    now: Floats
+    old: Floats  # before, sorted, finite
+    quantiles: Floats  # of it
+
+    @classmethod
+    def of(cls, before: Floats, now: Floats, old: Floats) -> _Course:
+        import numpy as np
+
+        return cls(before, now, old, old[np.linspace(0, len(old) - 1, BINS // 2 + 1).round().astype(int)])
+
+    def evidence(self, edges: Floats, ratio: Floats, values: Floats) -> Floats:
+        """Log likelihood ratio a row; 0 where there is no number, and for what neither side ever showed."""
+        import numpy as np
+
+        place = np.where(values == edges[-1], len(edges) - 1, np.searchsorted(edges, values, side="right"))
+        told: Floats = np.where(np.isfinite(values), ratio[np.clip(place, 0, len(ratio) - 1)], 0.0)
+        return told
+
+
+def _in(unit: Unit, course: _Course) -> Converted | None:
     import numpy as np
 
-    other = np.sort(unit.of(old))
-    edges = np.unique(np.quantile(np.concatenate([old, other]), np.linspace(0, 1, BINS + 1)))
+    old, now = course.old, course.now
+    edges = np.unique(np.concatenate([course.quantiles, unit.of(course.quantiles)]))
     if len(edges) < 3:
         return None
-    stretch = best_stretch(_evidence(edges, old, other, now))
-    if not stretch.is_enough:
+    ratio = _ratio(edges, unit, old)
+    evidence = course.evidence(edges, ratio, now)
+    if evidence[evidence > 0].clip(max=MOST_OF_ONE).sum() < ENOUGH:
         return None
-    if not stretch.is_beyond(best_stretch(_evidence(edges, old, other, before))) or stretch.evidence < LEAST_PER_ROW * stretch.rows:
+    stretch = best_stretch(evidence)
+    if not stretch.is_enough or stretch.evidence < LEAST_PER_ROW * stretch.rows:
+        return None
+    if not stretch.is_beyond(best_stretch(course.evidence(edges, ratio, course.before))):
         return None
     part = now[stretch.start : stretch.end]
     part = part[np.isfinite(part)]
@@ -176,16 +204,18 @@ def _in(unit: Unit, old: Floats, before: Floats, now: Floats) -> Converted | Non
     return Converted(stretch, unit, distance)
 
 
-def _evidence(edges: Floats, old: Floats, other: Floats, now: Floats) -> Floats:
-    """Log likelihood ratio a row; 0 where there is no number, and for what neither side ever showed."""
+def _ratio(edges: Floats, unit: Unit, old: Floats) -> Floats:
+    """Of each bin, and 0 on both sides of all: by how much likelier a value there is in the unit than as it was."""
     import numpy as np
 
-    def shares(values: Floats) -> Floats:
-        counts = np.histogram(values, edges)[0]
-        known: Floats = (counts + 0.5) / (counts.sum() + 0.5 * len(counts))
+    def shares(bounds: Floats) -> Floats:
+        places = np.searchsorted(old, bounds, side="left")
+        places[-1] = np.searchsorted(old, bounds[-1], side="right")
+        counts = np.diff(places) + 0.5
+        known: Floats = counts / counts.sum()
         return known
 
-    ratio = np.concatenate([[0.0], np.log(shares(other) / shares(old)), [0.0]])
-    place = np.where(now == edges[-1], len(edges) - 1, np.searchsorted(edges, now, side="right"))
-    told: Floats = np.where(np.isfinite(now), ratio[np.clip(place, 0, len(ratio) - 1)], 0.0)
+    back = unit.back(edges)
+    in_it = shares(back) if unit.factor > 0 else shares(back[::-1])[::-1]
+    told: Floats = np.concatenate([[0.0], np.log(in_it / shares(edges)), [0.0]])
     return told

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from math import comb
+from math import comb, inf, sqrt
 
 from mlrunbook.domain.evaluation.clustered import outcomes_per_one
 from mlrunbook.domain.evaluation.performance import Confusion, ModelMetrics, f1_interval, percent, wilson, z_value
@@ -143,23 +143,34 @@ def _enough(counts: Confusion, policy: FairnessPolicy, per_one: float) -> bool:
 
 
 def _widest(rooms: Mapping[str, Interval3], max_gap: float) -> tuple[Gap, Gap | None]:
-    """The widest gap of all, and of those that are too wide beyond chance. Every interval is taken once: there are two thousand groups, and
-    two million pairs."""
-    import numpy as np
+    """The widest gap of all, and of those that are too wide beyond chance.
 
+    There are two thousand groups, and two million pairs: the widest gap beyond chance is between two that no other group beats in both,
+    being further out and better known, and of these there are few.
+    """
     names = list(rooms)
-    value, down, up = (np.array(v) for v in zip(*rooms.values(), strict=True))
-    size = value[:, None] - value[None, :]
-    low, high = size - np.sqrt(down[:, None] + up[None, :]), size + np.sqrt(up[:, None] + down[None, :])
-    np.fill_diagonal(size, -np.inf)
 
-    def gap(at: int) -> Gap:
-        a, b = divmod(at, len(names))
-        return Gap(names[a], names[b], float(size[a, b]), float(low[a, b]), float(high[a, b]))
+    def gap(better: str, worse: str) -> Gap:
+        (high, down, up), (low, below, above) = rooms[better], rooms[worse]
+        size = high - low
+        return Gap(better, worse, size, size - sqrt(down + above), size + sqrt(up + below))
 
-    beyond = np.where((size > max_gap) & (low > 0), size, -np.inf)
-    best = int(beyond.argmax())
-    return gap(int(size.argmax())), gap(best) if beyond.flat[best] > -np.inf else None
+    best = max(names, key=lambda name: rooms[name][0])
+    worst = min((name for name in names if name != best), key=lambda name: rooms[name][0])
+    above = _unbeaten([(rooms[name][0], rooms[name][1], name) for name in names])
+    below = _unbeaten([(-rooms[name][0], rooms[name][2], name) for name in names])
+    wide = [found for a in above for b in below if a != b and (found := gap(a, b)).size > max_gap and found.low > 0]
+    return gap(best, worst), max(wide, key=lambda found: found.size, default=None)
+
+
+def _unbeaten(groups: Sequence[tuple[float, float, str]]) -> list[str]:
+    """Of groups by how far out they are and how little is known of them, those that none beats in both."""
+    found, least = [], inf
+    for _, unknown, name in sorted(groups, key=lambda group: (-group[0], group[1])):
+        if unknown < least:
+            found.append(name)
+            least = unknown
+    return found
 
 
 def _room(now: Confusion, before: Confusion | None, confidence: float, per_one: float) -> Interval3:

@@ -7,8 +7,17 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 
 from mlrunbook.domain.evaluation.clustered import Parts, outcomes_per_one
-from mlrunbook.domain.evaluation.performance import Evidence, ModelMetrics, Verdict, WindowMetrics, clustering, grade_counts, grade_drop
-from mlrunbook.domain.policy.judging import DropPolicy
+from mlrunbook.domain.evaluation.performance import (
+    Evidence,
+    ModelMetrics,
+    Verdict,
+    WindowMetrics,
+    clustering,
+    grade_counts,
+    grade_drop,
+    relative_drop,
+)
+from mlrunbook.domain.policy.judging import DropPolicy, Worse
 from mlrunbook.domain.tally import Confusion, Tally
 
 # p-values are sought between these: below the first the rule's normal approximation means little, and nobody acts above the second.
@@ -101,7 +110,8 @@ def judge_blocks_of_segments(baseline: Segments, current: Segments, policy: Drop
         blocks = current.parts.blocks.get(name, ()), baseline.parts.blocks.get(name, ())
         return grade_drop(before, now, at, blocks=blocks[0], baseline_blocks=blocks[1])
 
-    p = {name: _p_value(partial(grade, name), policy) for name in sorted(known)}
+    suspects = {name for name in known if _is_past(baseline.tallies.get(name), current.tallies[name], policy)}
+    p = {name: _p_value(partial(grade, name), policy) if name in suspects else 1.0 for name in sorted(known)}
     adjusted = _adjusted(p)
     called = sum(a <= policy.false_alarm_rate for a in adjusted.values())
     at = replace(policy, false_alarm_rate=policy.false_alarm_rate * max(called, 1) / max(len(known), 1))
@@ -128,6 +138,15 @@ def _per_one(baseline: Segments, current: Segments, known: Collection[str], poli
         if near is not None:
             found[name] = max(found.get(name, 1.0), near)
     return found
+
+
+def _is_past(before: Tally | None, now: Tally, policy: DropPolicy) -> bool:
+    """Whether any figure moved past its limit: there is no need to ask chance about the others."""
+    rules = policy.rules_for(now.metrics)
+    if before is None or before.task != now.task:
+        return False
+    drops = [(rule, relative_drop(before.figure(rule.name), now.figure(rule.name)) or 0.0) for rule in rules]
+    return any((drop if rule.worse is Worse.LOWER else -drop) > rule.medium for rule, drop in drops)
 
 
 def _p_value(grade: Callable[[DropPolicy], Verdict], policy: DropPolicy) -> float:

@@ -20,7 +20,16 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
 from mlrunbook.domain.evaluation.column_values import categories_of, name_of, numbers_of
-from mlrunbook.domain.evaluation.effective_rows import Alike, cycles_seen, frequent, likeness, odd_hours, rows_as_one, tenths
+from mlrunbook.domain.evaluation.effective_rows import (
+    Alike,
+    cycles_seen,
+    frequent,
+    kept_by_assets,
+    likeness,
+    odd_hours,
+    rows_as_one,
+    tenths,
+)
 from mlrunbook.domain.evaluation.performance import percent
 from mlrunbook.domain.policy.judging import DriftPolicy
 
@@ -263,14 +272,16 @@ def ks_distance(old: Floats, new: Floats) -> float:
 
 @dataclass(frozen=True)
 class _Rows:
-    """`order` None: in time order already. `seconds`: their times in that order, where they have any. `pairs`: each row and the one
-    before it of the same entity. `mean_cluster`: the size of the entity that a random row belongs to."""
+    """`order` None: in time order already. `seconds`: their times in that order, where they have any; `entity` a number for each entity,
+    likewise. `pairs`: each row and the one before it of the same entity. `mean_cluster`: the size of the entity that a random row belongs
+    to."""
 
     n: int
     order: Ints | None = None
     seconds: Floats | None = None
     pairs: tuple[Ints, Ints] | None = None
     mean_cluster: float = 1.0
+    entity: Ints | None = None
 
     @property
     def odd(self) -> float:
@@ -287,10 +298,11 @@ class _Rows:
         if entity is None or n == 0:
             return cls(n, order, seconds)
         _, codes = np.unique(np.asarray(entity), return_inverse=True)
-        by_entity = np.argsort(codes if order is None else codes[order], kind="stable")
+        ordered = codes if order is None else codes[order]
+        by_entity = np.argsort(ordered, kind="stable")
         sizes = np.bincount(codes)
-        same = np.diff((codes if order is None else codes[order])[by_entity]) == 0
-        return cls(n, order, seconds, (by_entity[1:][same], by_entity[:-1][same]), float((sizes**2).sum() / n))
+        same = np.diff(ordered[by_entity]) == 0
+        return cls(n, order, seconds, (by_entity[1:][same], by_entity[:-1][same]), float((sizes**2).sum() / n), ordered)
 
 
 def _seconds(times: Any) -> Floats | None:
@@ -305,9 +317,9 @@ def _seconds(times: Any) -> Floats | None:
 @dataclass(frozen=True)
 class _Column:
     """What is kept of a column: its known values sorted where they are numbers, counted where they are categories; both where they can be
-    read as either (booleans, numbers written as text). `tau`: how many neighbours count as one; `rho`: how much rows of one entity
-    resemble each other, `cycles`: how often a counter was reset in them. `odd`:
-    the share of the time that makes no whole day, of which `tau_of_rows` neighbours count as one."""
+    read as either (booleans, numbers written as text). `tau`: how many neighbours count as one (`tau_of_rows` where
+    their hours make no whole day, which are a share of `odd`); `rho`: how much rows of one entity resemble each other, one after the
+    other, `kept` however far apart; `cycles`: how often a counter was reset in them."""
 
     n: int
     known: int
@@ -315,6 +327,7 @@ class _Column:
     counts: Mapping[str, int] = field(default_factory=dict)
     tau: float = 1.0
     rho: float = 0.0
+    kept: float = 0.0
     cluster: float = 1.0
     cycles: float = math.inf
     odd: float = 0.0
@@ -356,7 +369,8 @@ class _Column:
         tau = rows_as_one(classes, seconds)
         tau_of_rows = tau if seconds is None else rows_as_one(classes, None)
         cycles = cycles_seen(marks, mask, rows.pairs) if rows.pairs and column.ordered is not None else math.inf
-        memory = replace(column, tau=tau, tau_of_rows=tau_of_rows, rho=rho, cycles=cycles)
+        kept = kept_by_assets(classes, rows.entity[mask]) if rows.entity is not None else 0.0
+        memory = replace(column, tau=tau, tau_of_rows=tau_of_rows, rho=rho, kept=kept, cycles=cycles)
         return replace(memory, cluster=rows.mean_cluster, odd=rows.odd)
 
     @property
@@ -374,9 +388,10 @@ class _Column:
 
     def design_effect(self, cluster: float, odd: float) -> float:
         """Rows that count as one, where a share of their time makes no whole day (`odd`). In a cluster of m rows with likeness rho they are
-        1 + (m-1) rho, and never more than in an endless series."""
+        1 + (m-1) rho, and never more than in an endless series that forgets; what an asset keeps it never forgets."""
         by_time = self.tau + odd * self.tau_of_rows if odd and self.tau_of_rows > self.tau else self.tau
-        return max(by_time, min(1 + (max(cluster, 1.0) - 1) * self.rho, (1 + self.rho) / (1 - self.rho)))
+        others = max(cluster, 1.0) - 1
+        return max(by_time, min(1 + others * self.rho, (1 + self.rho) / (1 - self.rho)), 1 + others * self.kept)
 
 
 def _ranks(ordered: Floats, raw: Any, mask: Any) -> Floats:

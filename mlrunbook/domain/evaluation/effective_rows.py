@@ -126,6 +126,20 @@ def cycles_seen(ranks: Any, mask: Any, pairs: tuple[Ints, Ints]) -> float:
     return float(min(up, moved - up) / np.count_nonzero(of_asset))
 
 
+def kept_by_assets(classes: Ints, assets: Ints) -> float:
+    """How much rows of one asset resemble each other for good, however far apart (intraclass correlation), 0..1: a machine that is larger
+    than others stays so, under all the noise. 0 for fewer assets than can show it."""
+    import numpy as np
+
+    sizes = np.bincount(assets)
+    mean_size = float((sizes.astype(float) ** 2).sum() / len(assets))
+    if np.count_nonzero(sizes) < LEAST_BLOCKS or mean_size <= 1:
+        return 0.0
+    counts = np.bincount(assets * CLASSES + classes, minlength=len(sizes) * CLASSES).reshape(-1, CLASSES)
+    effect = _design_effect(counts[sizes > 0], np.bincount(classes, minlength=CLASSES) / len(classes))
+    return min((effect - 1) / (mean_size - 1), 1.0)
+
+
 def likeness(ranks: Any, mask: Any, pairs: tuple[Ints, Ints], alike: Alike) -> float:
     """Of rows of the same asset, each with the one before it, 0..1."""
     both = mask[pairs[0]] & mask[pairs[1]]

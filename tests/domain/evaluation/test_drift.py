@@ -373,3 +373,19 @@ def test_hours_of_a_day_are_not_compared_with_whole_days(days: float, reference_
         (old, at), (new, at_new) = hourly(start, reference_days), hourly(start + reference_days + rng.random(), days)
         drifted += Reference.of(old, at=at).compare(new, at=at_new).drifted is True
     assert drifted <= 1
+
+
+def test_what_assets_keep_under_much_noise_is_no_evidence_of_drift() -> None:
+    """Other machines of the same kind: each is larger or smaller than others, and every reading is noisy."""
+    rng, drifted, seen = np.random.default_rng(5), 0, 0
+    of = np.repeat([f"machine {k}" for k in range(60)], 80)
+
+    def fleet(moved: float = 0.0) -> dict[str, Any]:
+        return {"x": np.repeat(rng.normal(size=60), 80) + rng.normal(size=60 * 80) + moved}
+
+    for _ in range(40):
+        reference = Reference.of(fleet(), entity=of)
+        drifted += reference.compare(fleet(), entity=of).drifted is True
+        seen += reference.compare(fleet(1.2), entity=of).drifted is True
+    assert drifted <= 3
+    assert seen >= 36

@@ -21,7 +21,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.real.injected import KINDS, Kind, Window
-from benchmarks.real.tables import Described, best_threshold, described_in, read
+from benchmarks.real.tables import Described, best_threshold, described_in, in_order, read
 from mlrunbook.domain.actions import Path
 from mlrunbook.domain.evaluation.outcome_history import grade_metrics
 from mlrunbook.domain.evaluation.performance import Confusion, ModelMetrics, WindowMetrics
@@ -138,10 +138,8 @@ def figures(tallies: dict[str, Tally]) -> dict[str, Any]:
 
 def subject_of(described: Described, table: pd.DataFrame) -> Subject:
     """The table must have a feature; a `score` that it brings is no feature."""
-    if described.time:
-        table = table.sort_values(described.time, kind="stable").reset_index(drop=True)
+    table, outcome = in_order(described, table)
     features, categories = _encoded(table[_feature_names(described, table)])
-    outcome = table[described.label].to_numpy() == 1
     trained, tuned = int(len(table) * described.train), int(len(table) * (described.train + described.tune))
     model, before = _fitted(features[:trained], outcome[:trained]), _fitted(features[: trained // 2], outcome[: trained // 2])
     scores = _scores(model, features[trained:tuned])

@@ -104,6 +104,8 @@ def _print(results: list[Measured]) -> None:
             f"{r.name}: {r.rows:,} rows, {r.positive_rate:.1%} failed, F1 {r.f1:.2f}; {r.rows_per_look:.0f} rows a look, {r.looks} looks "
             f"in two years; {r.design_effect:.1f} outcomes count as one; {r.refused:.0%} of baselines too short to prove 20 %"
         )
+        if r.left_out:
+            console.print(f"  left out: {r.left_out}")
         late = ", ".join(f"{name} {share:.0%}" for name, share in r.missed.items())
         console.print(f"  after {r.missed_after_rows:,.0f} rows missed: {late}; severity right: {_shares(r.severity)}")
         console.print(f"  delays: {_rounded(r.delays)}")

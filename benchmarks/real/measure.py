@@ -48,6 +48,7 @@ class Measured:
     f1: float
     looks: int
     rows_per_look: float
+    left_out: str = ""
     design_effect: float = 1.0
     refused: float = 0.0
     windows: dict[str, dict[int, float]] = field(default_factory=dict)
@@ -65,7 +66,7 @@ def measure(pool: Pool, size: Size, seed: int) -> Measured:
     log, rng = pool.log, np.random.default_rng([seed, 18])
     total = pool.all
     looks = ceil(POLICY.within_days * _DAY_S / log.look_s)
-    result = Measured(log.name, int(total.n), float(total.positives / total.n), float(total.f1), looks, pool.per_look)
+    result = Measured(log.name, int(total.n), float(total.positives / total.n), float(total.f1), looks, pool.per_look, log.left_out)
     result.design_effect = design_effect(pool, rng)
     _windows(result, pool, size, rng)
     _two_years(result, pool, size, rng)

@@ -112,11 +112,12 @@ def our_drift(baseline: Stream, looks: int, recent: Stream, recent_looks: int) -
     def side(stream: Stream, until: int) -> tuple[dict[str, Array], Array, Array | None]:
         rows, log = stream.rows(until), stream.pool.log
         columns = {name: log.features[name].to_numpy()[rows] for name in log.features.columns}
-        return columns, np.arange(len(rows)), None if log.asset is None else log.asset[rows]
+        at = (stream.seconds(until) * 1e6).astype("datetime64[us]")
+        return columns, at, None if log.asset is None else log.asset[rows]
 
     old, new = side(baseline, looks), side(recent, recent_looks)
-    reference = Reference.of(old[0], at=old[1].tolist(), entity=None if old[2] is None else old[2].tolist())
-    return reference.compare(new[0], at=new[1].tolist(), entity=None if new[2] is None else new[2].tolist()).drifted is True
+    reference = Reference.of(old[0], at=old[1], entity=None if old[2] is None else old[2].tolist())
+    return reference.compare(new[0], at=new[1], entity=None if new[2] is None else new[2].tolist()).drifted is True
 
 
 def missing() -> list[str]:

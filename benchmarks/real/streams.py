@@ -103,6 +103,12 @@ class Stream:
     def counts(self) -> Counts:
         return self.pool.counts[self.unit, self.look]
 
+    def seconds(self, looks: int) -> Array:
+        """Since the stream began, of `rows`, which are not in the order of time within a look."""
+        log = self.pool.log
+        look = np.repeat(np.arange(looks), self.counts.n[:, :looks].sum(axis=0))
+        return look * log.look_s + (log.seconds[self.rows(looks)] - log.seconds[0]) % log.look_s
+
     def rows(self, looks: int) -> Array:
         """Rows of the log in the order of the stream's first `looks`."""
         first, n = self.pool.first[self.unit, self.look][:, :looks].T.ravel(), self.counts.n[:, :looks].T.ravel()

@@ -322,6 +322,7 @@ def _window(b: Fields) -> WindowMetrics:
         rewritten=_rewritten(b, "rewritten"),
         blocks=_blocks(b, task),
         blocks_by_asset_type={name: _blocks(g, task) for name, g in types.items() if g.has("blocks")},
+        assets_by_asset_type={name: _blocks(g, task, "assets") for name, g in types.items() if g.has("assets")},
     )
 
 

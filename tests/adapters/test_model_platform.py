@@ -22,6 +22,7 @@ from mlrunbook.domain.errors import NotFound, Refused, Transient, Unknown
 from mlrunbook.domain.evaluation.outcome_blocks import OutcomeBlocks
 from mlrunbook.domain.evaluation.performance import Confusion
 from mlrunbook.domain.observed import ViewSchedule
+from mlrunbook.domain.tally import as_binary
 from mlrunbook.local.platform import feature_schedules, predictions, work_orders
 from mlrunbook.local.platform.api import create_app
 from mlrunbook.local.serving.feature_watch import Seen
@@ -89,6 +90,8 @@ def test_metrics_come_through_whole(world: World) -> None:
     assert (found.current.versions, found.current.flagged_share, found.current.null_rate) == (("v2.0.0",), 0.1, 0)
     assert found.current.latency_p95_ms == 20
     assert [block for block in found.current.blocks if block.n] == [found.current.confusion]
+    of_type = found.baseline.blocks_by_asset_type["H"], found.baseline.assets_by_asset_type["H"]
+    assert [sum((as_binary(part) for part in parts), Confusion()) for parts in of_type] == [found.baseline.confusion] * 2
     assert platform.metrics(model, since=now - timedelta(minutes=1), version="v2.0.0").current.predictions == 0
     assert platform.alerts(model) == []
 

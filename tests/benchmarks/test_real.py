@@ -28,6 +28,7 @@ def described(folder: Path, *, rows: int = 12_000, assets: int = 0, **changes: o
     table = pd.DataFrame({"at": np.tile(at, max(assets, 1)), "failed": failed.astype(int), "score": score, "load": rng.normal(size=rows)})
     if assets:
         table["pump"] = np.repeat(np.arange(assets), rows // assets)
+    table["word"] = "high"
     table.to_csv(folder / "even.csv", index=False)
     (folder / "even.yaml").write_text(yaml.safe_dump({**DESCRIBED, **changes}))
     return folder / "even.yaml"
@@ -66,19 +67,66 @@ def test_an_even_table_is_not_called_and_its_falls_are(tmp_path: Path) -> None:
     ("changes", "words"),
     [
         ({"label": "broken"}, "no column broken"),
-        ({"table": "none.csv"}, "no table"),
+        ({"table": "none.csv"}, "no file"),
         ({"threshold": None}, "threshold"),
         ({"time": None}, "every"),
         ({"block": "3d"}, "week"),
         ({"block": "often"}, "block"),
-        ({"label": "load"}, "0 or 1"),
-        ({"time": "load", "block": "4000d"}, "blocks"),
-        ({"colour": "blue"}, "colour"),
+        ({"label": "load"}, "`label`: load holds .*positive:"),
+        ({"positive": "broken"}, "`positive`: no row has the failed 'broken'"),
+        ({"block": "4000d"}, "blocks"),
+        ({"time": "load"}, "`time`: load holds numbers"),
+        ({"colour": "blue"}, "no key `colour`"),
+        ({"train": 2}, "`train`: .* less than 1"),
+        ({"score": "word"}, "`score`: word must hold numbers, found 'high'"),
+        ({"time": "word"}, "`time`: word holds what is no time"),
+        ({"outcome_delay": "soon"}, "`outcome_delay`: 'soon'"),
+        ({"score": None, "threshold": None, "train": 0.001}, "train|tune"),
+        ({"score": None, "threshold": None, "features": []}, "features"),
     ],
 )
 def test_a_bad_description_says_what_is_wrong(tmp_path: Path, changes: dict[str, object], words: str) -> None:
     with pytest.raises(BadTable, match=words):
         Pool.of(load(described(tmp_path, rows=2000, **changes)))
+
+
+@pytest.mark.parametrize("content", ["- a\n- b", "table: [", "", "just text"])
+def test_a_file_that_is_no_description_is_named(tmp_path: Path, content: str) -> None:
+    (tmp_path / "odd.yaml").write_text(content)
+    with pytest.raises(BadTable, match=r"odd\.yaml"):
+        load(tmp_path / "odd.yaml")
+
+
+@pytest.mark.parametrize("kind", ["parquet", "csv"])
+def test_tables_of_other_shapes_are_read_as_the_same_log(tmp_path: Path, kind: str) -> None:
+    """Text labels, gaps, rows in any order, several at the same time, times in milliseconds, an asset without a name."""
+    usual = load(described(tmp_path, rows=6000, assets=3, asset="pump"))
+    table = pd.read_csv(tmp_path / "even.csv", parse_dates=["at"])
+    table["failed"] = np.where(table["failed"] == 1, "Yes", "no")
+    table["at"] = table["at"].astype("datetime64[ms]").astype("int64")
+    table["pump"] = table["pump"].map({0: "a", 1: "b", 2: None})
+    table.loc[table.index[:5], "load"] = None
+    unknown = table.iloc[:7].assign(failed=None)
+    mixed = pd.concat([table, unknown]).sample(frac=1, random_state=3)
+    mixed.to_parquet(tmp_path / "even.parquet") if kind == "parquet" else mixed.to_csv(tmp_path / "even.csv", index=False)
+    (tmp_path / "even.yaml").write_text(yaml.safe_dump({**DESCRIBED, "asset": "pump", "table": f"even.{kind}"}))
+    odd = load(tmp_path / "even.yaml")
+    assert odd.left_out == "7 rows without failed"
+    assert odd.asset is not None
+    assert set(odd.asset) == {0, 1, 2}
+    one, other = Pool.of(usual).all, Pool.of(odd).all
+    assert [one.tp, one.fp, one.fn, one.tn] == [other.tp, other.fp, other.fn, other.tn]
+
+
+def test_text_and_truth_values_are_features_too(tmp_path: Path) -> None:
+    described(tmp_path, rows=6000)
+    table = pd.read_csv(tmp_path / "even.csv").drop(columns="score")
+    table["word"], table["hot"] = np.where(table["failed"] == 1, "high", "low"), table["load"] > 0
+    table.to_csv(tmp_path / "even.csv", index=False)
+    fitted = {"score": None, "threshold": None, "features": ["word", "hot", "load"]}
+    (tmp_path / "even.yaml").write_text(yaml.safe_dump({**DESCRIBED, **fitted}))
+    log = load(tmp_path / "even.yaml")
+    assert (log.flag == log.outcome).all()
 
 
 def test_a_folder_without_a_description_ends_with_a_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -31,7 +31,7 @@ from mlrunbook.domain.evaluation.history import DayFigures
 from mlrunbook.domain.evaluation.outcome_history import grade_metrics
 from mlrunbook.domain.evaluation.outcomes import judge_feed
 from mlrunbook.domain.evaluation.performance import Confusion, Evidence, ModelMetrics, f1_interval, percent, wilson, z_value
-from mlrunbook.domain.evaluation.segments import judge_segments
+from mlrunbook.domain.evaluation.segments import judge_asset_types
 from mlrunbook.domain.incident import Incident, IncidentType, Severity
 from mlrunbook.domain.observed import Missing
 from mlrunbook.domain.policy.policy import Policy
@@ -236,7 +236,7 @@ def _segments(metrics: ModelMetrics | Missing, policy: Policy) -> Section:
     drop, now, before = policy.severity.drops, all_binary(metrics.current.by_asset_type), all_binary(metrics.baseline.by_asset_type)
     if not now:
         return Section(key, title, Verdict.NOT_ENOUGH_DATA, "the platform knows no outcome by asset type in this period")
-    found = judge_segments(before, now, drop, kind="asset type")
+    found = judge_asset_types(metrics, drop)
     verdict = {True: Verdict.FAIL, False: Verdict.PASS, None: Verdict.NOT_ENOUGH_DATA}[found.fell]
     estimates = tuple(
         Estimate(name, c.f1 if c.positives >= drop.min_positives else None, *f1_interval(c, drop.confidence), _f1(before.get(name)))

@@ -14,7 +14,7 @@ from enum import StrEnum
 from typing import TypeVar
 
 from mlrunbook.domain.detection.critical_assets import MissedFailure, missed_words
-from mlrunbook.domain.evaluation.fairness import Fairness, judge_groups
+from mlrunbook.domain.evaluation.fairness import Fairness, judge_asset_type_gap
 from mlrunbook.domain.evaluation.outcomes import judge_feed
 from mlrunbook.domain.evaluation.performance import Confusion, ModelMetrics, relative_drop
 from mlrunbook.domain.evaluation.probing import Probing
@@ -23,7 +23,6 @@ from mlrunbook.domain.investigation.findings import Finding
 from mlrunbook.domain.policy.alerting import MISSED_FAILURE_ALERT
 from mlrunbook.domain.policy.judging import DriftPolicy, FairnessPolicy, OutcomesPolicy
 from mlrunbook.domain.policy.policy import AlertThresholds
-from mlrunbook.domain.tally import all_binary
 
 Row = TypeVar("Row")
 NOW = "now"
@@ -330,7 +329,7 @@ def _fairness_gap(seen: Seen) -> Measured | None:
     if seen.metrics is None:
         return None
     policy = replace(seen.fairness, confidence=max(seen.fairness.confidence, FAIRNESS_CONFIDENCE))
-    found = judge_groups(all_binary(seen.metrics.current.by_asset_type), policy, all_binary(seen.metrics.baseline.by_asset_type) or None)
+    found = judge_asset_type_gap(seen.metrics, policy)
     if found.gap is None:
         return None
     return Measured(float(found.verdict is Fairness.UNFAIR), f"{seen.model}: {found.sentence}")

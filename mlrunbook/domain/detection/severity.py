@@ -21,7 +21,7 @@ from mlrunbook.domain.detection.signals import (
     signals,
     unfair,
 )
-from mlrunbook.domain.evaluation.fairness import Fairness, FairnessVerdict, judge_groups
+from mlrunbook.domain.evaluation.fairness import Fairness, FairnessVerdict, judge_asset_type_gap
 from mlrunbook.domain.evaluation.outcomes import judge_feed, lag_of
 from mlrunbook.domain.evaluation.performance import Evidence, ModelMetrics, Verdict
 from mlrunbook.domain.evaluation.rewritten import judge_rewrites
@@ -29,7 +29,6 @@ from mlrunbook.domain.incident import IncidentType, Severity
 from mlrunbook.domain.observed import ServingStatus
 from mlrunbook.domain.policy.alerting import MISSED_FAILURE_ALERT
 from mlrunbook.domain.policy.judging import FairnessPolicy, SeverityPolicy
-from mlrunbook.domain.tally import all_binary
 
 
 @dataclass(frozen=True)
@@ -258,10 +257,7 @@ def _are_rewritten(metrics: ModelMetrics | None, policy: SeverityPolicy) -> bool
 
 
 def _by_group(metrics: ModelMetrics | None, fairness: FairnessPolicy | None) -> FairnessVerdict | None:
-    groups = all_binary(metrics.current.by_asset_type) if metrics else {}
-    if metrics is None or not groups:
-        return None
-    return judge_groups(groups, fairness, all_binary(metrics.baseline.by_asset_type) or None)
+    return judge_asset_type_gap(metrics, fairness) if metrics and metrics.current.by_asset_type else None
 
 
 def _missed(alert: AlertSignal) -> Signal:

@@ -7,17 +7,19 @@ that is truly worse.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from math import sqrt
 from typing import Any
 
 from mlrunbook.domain.evaluation.accumulated import student
-from mlrunbook.domain.evaluation.block_score import Counts, Rates, Scores
+from mlrunbook.domain.evaluation.block_score import Counts, Rates, Scores, Stacked
+from mlrunbook.domain.evaluation.failure_rate import rates_words
 from mlrunbook.domain.evaluation.long_run_variance import long_run_variance
-from mlrunbook.domain.evaluation.performance import percent
+from mlrunbook.domain.evaluation.moves import percent
 from mlrunbook.domain.policy.judging import F1, DropPolicy
-from mlrunbook.domain.tally import Confusion
+from mlrunbook.domain.tally import Confusion, Tally, as_binary
 
 _WORSE_TAIL = 0.0026  # one-sided: z = 2.8
 _SAME_TAIL = 0.05  # one-sided: z = 1.64
@@ -63,17 +65,23 @@ def judge_base_rate(baseline: Window, current: Window, drops: DropPolicy) -> Bas
         return BaseRateVerdict(Explained.UNDECIDED, "no failure was caught here or in the baseline: recall cannot be compared")
     was, is_ = (_variance_of_f1(window, of, rates.positive_rate) for window, of in ((baseline, rates), (current, rates_now)))
     drop, star = 1 - rates_now.f1 / rates.f1, 1 - rates_now.f1_at(rates.positive_rate) / rates.f1
-    moved = (
-        f"failures went from {percent(rates.positive_rate)} to {percent(rates_now.positive_rate)} of the outcomes, recall from "
-        f"{percent(rates.recall)} to {percent(rates_now.recall)}, false alarms from {percent(rates.false_positive_rate)} to "
-        f"{percent(rates_now.false_positive_rate)}"
-    )
+    moved = rates_words(before, now)
     if was is None or is_ is None:
         return BaseRateVerdict(Explained.UNDECIDED, f"{moved}: too few blocks or assets to tell why F1 moved", drop, star)
     error = sqrt(was[0] + is_[0]) / rates.f1
     explained, words = _explain(drop, star, error, min(was[1], is_[1]), drops)
     way = f"fell {percent(star)}" if star > 0 else f"rose {percent(-star)}"
     return BaseRateVerdict(explained, f"{words}: {moved}; F1 at the baseline's failure rate {way}", drop, star, error)
+
+
+def fewer_failures(blocks: Sequence[Tally], baseline_blocks: Sequence[Tally], drops: DropPolicy) -> str | None:
+    """What says that F1 fell because failures are rarer, and that the model is the same; None where nothing does. `blocks` and
+    `baseline_blocks`: equal slices of time, oldest first."""
+    if not blocks or not baseline_blocks:
+        return None
+    now, before = (Window(Stacked.of([as_binary(block) for block in side])) for side in (blocks, baseline_blocks))
+    verdict = judge_base_rate(before, now, drops)
+    return verdict.sentence if verdict.explained is Explained.FEWER_FAILURES else None
 
 
 def _explain(drop: float, star: float, error: float, dof: int, drops: DropPolicy) -> tuple[Explained, str]:

@@ -12,7 +12,6 @@ middle of the recent rows would look like dependence, and hide itself.
 from __future__ import annotations
 
 import math
-import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -20,7 +19,17 @@ from datetime import datetime
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
-from mlrunbook.domain.evaluation.effective_rows import Alike, frequent, likeness, rows_as_one, tenths
+from mlrunbook.domain.evaluation.column_values import categories_of, name_of, numbers_of
+from mlrunbook.domain.evaluation.effective_rows import (
+    Alike,
+    cycles_seen,
+    frequent,
+    kept_by_assets,
+    likeness,
+    odd_hours,
+    rows_as_one,
+    tenths,
+)
 from mlrunbook.domain.evaluation.performance import percent
 from mlrunbook.domain.policy.judging import DriftPolicy
 
@@ -35,6 +44,8 @@ Columns = Mapping[str, Any]  # by name: a sequence or numpy array with a value a
 Keys = Sequence[Any] | None
 
 MOST_CODES = 20
+LEAST_CYCLES = 3  # of a counter, in the rows of an asset: before that its place in the cycle moves
+TOO_FEW = "too few independent values"
 LEAST_EXPECTED = 5.0  # in a cell of the chi-square table (Cochran 1954); rarer categories are judged together
 
 
@@ -95,7 +106,7 @@ class Reference:
         seen: dict[str, _Compared] = {}
         for name in sorted({*self._columns, *recent}):
             new = _Column.read(recent[name], rows) if name in recent else None  # one at a time: a million rows of all would not fit
-            seen[name] = _compare(self._columns.get(name), new, policy, rows.mean_cluster)
+            seen[name] = _compare(self._columns.get(name), new, policy, rows)
         return _verdict(seen, policy, f"{rows.n} recent against {self.rows} reference rows")
 
 
@@ -107,7 +118,7 @@ class _Compared:
     schema: str = ""
     effect: float | None = None
     shift_sd: float | None = None
-    independent: float | None = None  # the smaller side's, where too few
+    unjudged: str = ""  # why its distribution is not judged
 
 
 def _verdict(seen: Mapping[str, _Compared], policy: DriftPolicy, against: str) -> DriftVerdict:
@@ -125,7 +136,7 @@ def _verdict(seen: Mapping[str, _Compared], policy: DriftPolicy, against: str) -
         words += [c.tests[what][2] for what in hits]
         found = ((Found.SCHEMA,) if c.schema else ()) + tuple(hits)
         if not words:
-            words = ["not judged: too few independent values" if c.effect is None else "as before"]
+            words = [f"not judged: {c.unjudged or TOO_FEW}" if c.effect is None else "as before"]
         columns[name] = ColumnDrift(found, c.effect, adjusted.get((name, Found.MOVED)), c.shift_sd, ", ".join(words))
     return _summed_up(columns, seen, against)
 
@@ -145,24 +156,35 @@ def _summed_up(columns: Mapping[str, ColumnDrift], seen: Mapping[str, _Compared]
         Found.MOVED: ("the distribution moved for {}", f"none of {len(judged)} distributions moved"),
     }
     steps = {what: bad.format(listed(what)) if listed(what) else good for what, (bad, good) in lines.items()}
-    left = f"not judged, with too few independent values: {', '.join(unjudged)}" if unjudged else ""
+    left = _left(unjudged, seen)
     if hits := [text for what, text in steps.items() if listed(what)]:
         drifted, said = True, "; ".join(hits)
     elif judged:
         drifted, said = False, f"none of {len(judged)} features moved"
     else:
-        return DriftVerdict(None, columns, tuple(steps.values()), f"{against}: too few independent values to compare")
+        return DriftVerdict(None, columns, tuple(steps.values()), f"{against}: {TOO_FEW} to compare{_why(unjudged, seen)}")
     return DriftVerdict(drifted, columns, tuple(steps.values()), "; ".join(filter(None, (said, against, left))))
 
 
-def _compare(old: _Column | None, new: _Column | None, policy: DriftPolicy, cluster: float) -> _Compared:
+def _left(unjudged: Sequence[str], seen: Mapping[str, _Compared]) -> str:
+    """Which columns are neither sound nor drifted, and why."""
+    return f"not judged, with {TOO_FEW}: {', '.join(unjudged)}{_why(unjudged, seen)}" if unjudged else ""
+
+
+def _why(unjudged: Sequence[str], seen: Mapping[str, _Compared]) -> str:
+    """Of the first column of which that is known."""
+    said = next((f"{name}: {seen[name].unjudged}" for name in unjudged if seen[name].unjudged), "")
+    return f" ({said})" if said else ""
+
+
+def _compare(old: _Column | None, new: _Column | None, policy: DriftPolicy, recent: _Rows) -> _Compared:
     if old is None or old.is_empty:
         newly = new is not None and not new.is_empty
         return _Compared({}, schema="it is new" if newly and new is not None and new.known >= policy.min_values else "")
     if new is None:
         return _Compared({}, schema="it is gone")
     if new.n < policy.min_values or old.n < policy.min_values:
-        return _Compared({}, independent=float(min(new.n, old.n)))
+        return _Compared({}, unjudged=f"{min(new.n, old.n)} rows, {policy.min_values} needed")
     by_category = bool(old.counts and new.counts)
     if not new.is_empty and not by_category and not (old.is_countable and new.is_countable):
         was, now = ("text", "numbers") if old.counts else ("numbers", "text")
@@ -172,9 +194,12 @@ def _compare(old: _Column | None, new: _Column | None, policy: DriftPolicy, clus
         rise = new.nulls / new.n - old.nulls / old.n
         words = f"{percent(old.nulls / old.n)} -> {percent(new.nulls / new.n)}"
         seen.tests[Found.NULLS] = (_p_of_more(old.nulls, old.n, new.nulls, new.n), rise > policy.null_rise, words)
-    n_old, n_new = old.known / old.design_effect(old.cluster), new.known / old.design_effect(cluster)
+    n_old, n_new = old.known / old.design_effect(old.cluster, old.odd), new.known / old.design_effect(recent.mean_cluster, recent.odd)
     if min(n_old, n_new) < policy.min_independent:
-        seen.independent = min(n_old, n_new)
+        seen.unjudged = f"its rows resemble each other and count as {min(n_old, n_new):.0f}, {policy.min_independent} needed"
+        return seen
+    if not by_category and old.cycles < LEAST_CYCLES:
+        seen.unjudged = f"it counts up and was reset {old.cycles:.1f} times an asset in the reference, {LEAST_CYCLES} needed"
         return seen
     if by_category:
         _mixed(seen, old, new, n_old, n_new, policy)
@@ -247,14 +272,20 @@ def ks_distance(old: Floats, new: Floats) -> float:
 
 @dataclass(frozen=True)
 class _Rows:
-    """`order` None: in time order already. `seconds`: their times in that order, where they have any. `pairs`: each row and the one
-    before it of the same entity. `mean_cluster`: the size of the entity that a random row belongs to."""
+    """`order` None: in time order already. `seconds`: their times in that order, where they have any; `entity` a number for each entity,
+    likewise. `pairs`: each row and the one before it of the same entity. `mean_cluster`: the size of the entity that a random row belongs
+    to."""
 
     n: int
     order: Ints | None = None
     seconds: Floats | None = None
     pairs: tuple[Ints, Ints] | None = None
     mean_cluster: float = 1.0
+    entity: Ints | None = None
+
+    @property
+    def odd(self) -> float:
+        return odd_hours(self.seconds)
 
     @classmethod
     def of(cls, columns: Columns, at: Keys, entity: Keys) -> _Rows:
@@ -267,10 +298,11 @@ class _Rows:
         if entity is None or n == 0:
             return cls(n, order, seconds)
         _, codes = np.unique(np.asarray(entity), return_inverse=True)
-        by_entity = np.argsort(codes if order is None else codes[order], kind="stable")
+        ordered = codes if order is None else codes[order]
+        by_entity = np.argsort(ordered, kind="stable")
         sizes = np.bincount(codes)
-        same = np.diff((codes if order is None else codes[order])[by_entity]) == 0
-        return cls(n, order, seconds, (by_entity[1:][same], by_entity[:-1][same]), float((sizes**2).sum() / n))
+        same = np.diff(ordered[by_entity]) == 0
+        return cls(n, order, seconds, (by_entity[1:][same], by_entity[:-1][same]), float((sizes**2).sum() / n), ordered)
 
 
 def _seconds(times: Any) -> Floats | None:
@@ -285,8 +317,9 @@ def _seconds(times: Any) -> Floats | None:
 @dataclass(frozen=True)
 class _Column:
     """What is kept of a column: its known values sorted where they are numbers, counted where they are categories; both where they can be
-    read as either (booleans, numbers written as text). `tau`: how many neighbours count as one; `rho`: how much rows of one entity
-    resemble each other."""
+    read as either (booleans, numbers written as text). `tau`: how many neighbours count as one (`tau_of_rows` where
+    their hours make no whole day, which are a share of `odd`); `rho`: how much rows of one entity resemble each other, one after the
+    other, `kept` however far apart; `cycles`: how often a counter was reset in them."""
 
     n: int
     known: int
@@ -294,23 +327,27 @@ class _Column:
     counts: Mapping[str, int] = field(default_factory=dict)
     tau: float = 1.0
     rho: float = 0.0
+    kept: float = 0.0
     cluster: float = 1.0
+    cycles: float = math.inf
+    odd: float = 0.0
+    tau_of_rows: float = 0.0
 
     @classmethod
     def read(cls, values: Any, rows: _Rows, *, measured: bool = False) -> _Column:
         """`measured`: how much rows resemble each other, too, as a reference needs it."""
         import numpy as np
 
-        numbers, is_either = _numbers(values)
+        numbers, is_either = numbers_of(values)
         raw: Any
         if numbers is not None:
             raw = numbers if rows.order is None else numbers[rows.order]
             mask = np.isfinite(raw)
             known = raw if mask.all() else raw[mask]
-            counts = Counter(name for v in values if (name := _name(v)) is not None) if is_either else {}
+            counts = Counter(name for v in values if (name := name_of(v)) is not None) if is_either else {}
             column = cls(len(raw), len(known), ordered=np.sort(known), counts=counts)
         else:
-            codes, names = _categories(values)
+            codes, names = categories_of(values)
             raw = codes if rows.order is None else codes[rows.order]
             mask = raw >= 0
             known = raw if mask.all() else raw[mask]
@@ -328,8 +365,13 @@ class _Column:
             chance = float((tally / len(known)) @ (tally / len(known)))  # agreement beyond chance: the mean over all indicators
             alike = lambda one, other: (float(np.mean(one == other)) - chance) / (1 - chance)  # noqa: E731
         rho = likeness(marks, mask, rows.pairs, alike) if rows.pairs else 0.0
-        tau = rows_as_one(classes, None if rows.seconds is None else rows.seconds[mask])
-        return replace(column, tau=tau, rho=rho, cluster=rows.mean_cluster)
+        seconds = None if rows.seconds is None else rows.seconds[mask]
+        tau = rows_as_one(classes, seconds)
+        tau_of_rows = tau if seconds is None else rows_as_one(classes, None)
+        cycles = cycles_seen(marks, mask, rows.pairs) if rows.pairs and column.ordered is not None else math.inf
+        kept = kept_by_assets(classes, rows.entity[mask]) if rows.entity is not None else 0.0
+        memory = replace(column, tau=tau, tau_of_rows=tau_of_rows, rho=rho, kept=kept, cycles=cycles)
+        return replace(memory, cluster=rows.mean_cluster, odd=rows.odd)
 
     @property
     def nulls(self) -> int:
@@ -344,9 +386,12 @@ class _Column:
         """Numbers, or a few of them however they are written: codes and truth values. Many that are written as text are another type."""
         return self.ordered is not None and len(self.counts) <= MOST_CODES
 
-    def design_effect(self, cluster: float) -> float:
-        """Rows that count as one. In a cluster of m rows with likeness rho 1 + (m-1) rho, and never more than in an endless series."""
-        return max(self.tau, min(1 + (max(cluster, 1.0) - 1) * self.rho, (1 + self.rho) / (1 - self.rho)))
+    def design_effect(self, cluster: float, odd: float) -> float:
+        """Rows that count as one, where a share of their time makes no whole day (`odd`). In a cluster of m rows with likeness rho they are
+        1 + (m-1) rho, and never more than in an endless series that forgets; what an asset keeps it never forgets."""
+        by_time = self.tau + odd * self.tau_of_rows if odd and self.tau_of_rows > self.tau else self.tau
+        others = max(cluster, 1.0) - 1
+        return max(by_time, min(1 + others * self.rho, (1 + self.rho) / (1 - self.rho)), 1 + others * self.kept)
 
 
 def _ranks(ordered: Floats, raw: Any, mask: Any) -> Floats:
@@ -354,82 +399,3 @@ def _ranks(ordered: Floats, raw: Any, mask: Any) -> Floats:
     import numpy as np
 
     return np.where(mask, np.searchsorted(ordered, raw), 0).astype(np.float64)
-
-
-def _numbers(values: Any) -> tuple[Floats | None, bool]:
-    """The column as float64, and whether it may be read as categories too; None when it holds nothing but categories. What is no number
-    counts as null, unless it is most of the column."""
-    import numpy as np
-
-    if isinstance(values, np.ndarray) and values.dtype.kind in "fiu":
-        return values.astype(np.float64, copy=False), False
-    kinds = set(map(type, values))
-    truths = {k for k in kinds if issubclass(k, (bool, np.bool_))}
-    plain = {k for k in kinds if issubclass(k, (float, int, np.floating, np.integer))} - truths
-    if kinds <= plain | {type(None)}:
-        return (_floats(values) if plain else np.full(len(values), np.nan)), False
-    numbers = _floats(values)
-    others = sum(number != number and not _is_null(v) for v, number in zip(values, numbers.tolist(), strict=True))
-    if plain:
-        return (numbers if np.isfinite(numbers).sum() > others else None), False
-    return (numbers, True) if not others else (None, False)
-
-
-def _floats(values: Any) -> Floats:
-    import numpy as np
-
-    try:
-        return np.array(values, dtype=np.float64)  # quick, and right for numbers and None alone
-    except (TypeError, ValueError, OverflowError):
-        return np.array([number_of(v) for v in values], dtype=np.float64)
-
-
-_NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?")
-
-
-def number_of(value: Any) -> float:
-    """What a value says as a number, however it is written; NaN where it says none, or one that is not finite."""
-    if isinstance(value, str):
-        text = value.strip()
-        if (truth := truth_of(text)) is not None:
-            return float(truth)
-        if not _NUMBER.fullmatch(text):
-            return math.nan
-        value = text
-    try:
-        number = float(value)
-    except (TypeError, ValueError, OverflowError):
-        return math.nan
-    return number if math.isfinite(number) else math.nan
-
-
-def truth_of(text: str) -> bool | None:
-    return {"true": True, "false": False}.get(text.lower())
-
-
-def _is_null(value: Any) -> bool:
-    return value is None or bool(value != value)
-
-
-def _name(value: Any) -> str | None:
-    """The category of one value: one name for all ways to write it. Ids with leading zeros are left as they are."""
-    if type(value) is str and not value[:1].isdigit() and value[:1] not in "+-.tTfF":
-        return value  # most are plain words
-    if _is_null(value):
-        return None
-    text = str(value).strip()
-    number = number_of(value)
-    if number != number or (isinstance(value, str) and re.match(r"[-+]?0\d", text)):
-        return text
-    return str(int(number)) if number.is_integer() and abs(number) < 2**53 else text
-
-
-def _categories(values: Any) -> tuple[Ints, tuple[str, ...]]:
-    import numpy as np
-
-    listed = values.tolist() if isinstance(values, np.ndarray) else list(values)
-    named = {v: _name(v) for v in set(listed)} if set(map(type, listed)) <= {str, type(None)} else None
-    said = [named[v] for v in listed] if named is not None else [_name(v) for v in listed]
-    names = [name for name in dict.fromkeys(said) if name is not None]
-    index: dict[str | None, int] = {name: i for i, name in enumerate(names)} | {None: -1}
-    return np.fromiter(map(index.__getitem__, said), np.int64, len(said)), tuple(names)

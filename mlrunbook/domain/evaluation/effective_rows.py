@@ -10,6 +10,7 @@ lengths counts, and needs eight blocks of each.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from math import inf
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -22,10 +23,12 @@ if TYPE_CHECKING:
 Alike = Callable[[Any, Any], float]  # how much two aligned samples of one column resemble each other: 0 by chance, 1 equal
 CLASSES = 10  # tenths of the values; as many of the most frequent categories
 LEAST_BLOCKS = 8
+COUNTS = 0.9  # of the steps from row to row of an asset go the same way: a counter
 BEYOND_CHANCE = 2.0  # standard errors: of independent rows the longest blocks would else seem to remember
 DAYS = (1, 2, 7, 14, 28)  # lengths of blocks, where there are times: a daily and a weekly cycle cancel out in whole ones
 MOST_BLOCKS = 1 << 16  # of rows without times: the shortest blocks of a longer column hold several rows
 DAY_S = 86_400
+NEARLY_WHOLE = 0.05  # of a day
 
 
 def tenths(ordered: Floats, values: Floats) -> Ints:
@@ -56,6 +59,14 @@ def rows_as_one(classes: Ints, seconds: Floats | None) -> float:
         return 1.0
     found = [1.0, *(_design_effect(counts, shares) for counts in _blocks(classes, seconds))]
     return max(found)
+
+
+def odd_hours(seconds: Floats | None) -> float:
+    """The share of the rows' time, sorted, that makes no whole day: all of half a day, a third of a day and a half. What comes again every
+    day cancels out in the rest. 0 for rows without times."""
+    days = 0.0 if seconds is None or len(seconds) < 2 else float(seconds[-1] - seconds[0]) / DAY_S
+    left = days - round(days)
+    return 0.0 if not days or (days >= 0.5 and abs(left) < NEARLY_WHOLE) else days % 1 / days
 
 
 def _blocks(classes: Ints, seconds: Floats | None) -> Iterator[Ints]:
@@ -96,6 +107,37 @@ def _design_effect(counts: Ints, shares: Floats) -> float:
     effects = (off**2).sum(axis=0) / (sizes.sum() * (share * (1 - share))[inside]) * b / (b - 1)
     effect = float(effects.mean())
     return effect * b / (b - 3) if effect > 1 + BEYOND_CHANCE * (2 / (b - 1)) ** 0.5 else 1.0
+
+
+def cycles_seen(ranks: Any, mask: Any, pairs: tuple[Ints, Ints]) -> float:
+    """How often a counter (wear, hours since a service) was reset in the rows of one asset, on average; infinite where the column is none.
+
+    Assets count up side by side, and what they were reset by comes to many of them at once: while each has not been through a few cycles,
+    that the fleet stands elsewhere in them says nothing.
+    """
+    import numpy as np
+
+    both = mask[pairs[0]] & mask[pairs[1]]
+    steps = ranks[pairs[0]][both] - ranks[pairs[1]][both]  # of the later row from the earlier one
+    moved, up = np.count_nonzero(steps), np.count_nonzero(steps > 0)
+    if moved < LEAST_BLOCKS or moved < len(steps) / 2 or max(up, moved - up) < COUNTS * moved:
+        return inf
+    of_asset = np.concatenate([[True], pairs[1][1:] != pairs[0][:-1]])  # where the pairs of the next asset begin
+    return float(min(up, moved - up) / np.count_nonzero(of_asset))
+
+
+def kept_by_assets(classes: Ints, assets: Ints) -> float:
+    """How much rows of one asset resemble each other for good, however far apart (intraclass correlation), 0..1: a machine that is larger
+    than others stays so, under all the noise. 0 for fewer assets than can show it."""
+    import numpy as np
+
+    sizes = np.bincount(assets)
+    mean_size = float((sizes.astype(float) ** 2).sum() / len(assets))
+    if np.count_nonzero(sizes) < LEAST_BLOCKS or mean_size <= 1:
+        return 0.0
+    counts = np.bincount(assets * CLASSES + classes, minlength=len(sizes) * CLASSES).reshape(-1, CLASSES)
+    effect = _design_effect(counts[sizes > 0], np.bincount(classes, minlength=CLASSES) / len(classes))
+    return min((effect - 1) / (mean_size - 1), 1.0)
 
 
 def likeness(ranks: Any, mask: Any, pairs: tuple[Ints, Ints], alike: Alike) -> float:

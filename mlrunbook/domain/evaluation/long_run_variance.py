@@ -41,8 +41,12 @@ def long_run_variance(blocks: Summed, assets: Summed | None = None) -> LongRunVa
 
     None: too few blocks and assets to know. Blocks without weight stay in: time without outcomes is time.
     """
-    found = [*_batch_means(blocks), *(_sandwich(assets) if assets is not None else ())]
-    return max(found, key=lambda v: v.per_weight, default=None) if _enough(blocks, assets) else None
+    return max(estimates(blocks, assets), key=lambda v: v.per_weight, default=None)
+
+
+def estimates(blocks: Summed, assets: Summed | None = None) -> list[LongRunVariance]:
+    """One for each length of a batch, and that over assets; none where there are too few blocks and assets to know."""
+    return [*_batch_means(blocks), *(_sandwich(assets) if assets is not None else ())] if _enough(blocks, assets) else []
 
 
 def _enough(blocks: Summed, assets: Summed | None) -> bool:

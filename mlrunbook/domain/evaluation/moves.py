@@ -12,7 +12,7 @@ from math import inf, sqrt
 from statistics import NormalDist
 
 from mlrunbook.domain.evaluation.block_errors import Spread, normal_score, spread, student_score, weight
-from mlrunbook.domain.evaluation.sequential import falls, needed_score, spent
+from mlrunbook.domain.evaluation.sequential import Cells, falls, needed_score, spent
 from mlrunbook.domain.policy.judging import F1, DropPolicy, MetricRule, Worse
 from mlrunbook.domain.tally import Confusion, Tally
 
@@ -66,6 +66,11 @@ def relative_drop(baseline: float | None, current: float | None) -> float | None
     return None if not baseline or current is None else 1 - current / baseline
 
 
+def percent(share: float) -> str:
+    """'31 %'; one decimal where the whole number would say 0 or hide it (0.4 %)."""
+    return f"{share * 100:.1f} %" if 0 < share < 0.01 else f"{share * 100:.0f} %"
+
+
 def z_value(confidence: float) -> float:
     """Two-sided normal quantile: 1.96 for .95."""
     return NormalDist().inv_cdf(0.5 + confidence / 2)
@@ -84,7 +89,7 @@ def wilson(successes: float, n: float, z: float) -> Interval:
     return (0.0 if successes == 0 else middle - half), (1.0 if successes == n else middle + half)
 
 
-def f1_interval(counts: Confusion, confidence: float = 0.95, clustering: float = 1.0) -> Interval:
+def f1_interval(counts: Cells, confidence: float = 0.95, clustering: float = 1.0) -> Interval:
     """Interval of F1 through the Jaccard index: Wilson on J = TP/(TP+FP+FN), then F1 = 2J/(1+J), which is monotone in J.
 
     `clustering`: how many trials count as one.

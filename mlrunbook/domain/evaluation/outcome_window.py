@@ -87,6 +87,7 @@ def _with_outcomes(requests: WindowMetrics, outcomes: WindowMetrics) -> WindowMe
         by_risk_level=outcomes.by_risk_level,
         by_asset_type=outcomes.by_asset_type,
         blocks_by_asset_type=outcomes.blocks_by_asset_type,
+        assets_by_asset_type=outcomes.assets_by_asset_type,
         label_delay_s=outcomes.label_delay_s,
         outcomes_due=outcomes.outcomes_due,
         outcomes_missing=outcomes.outcomes_missing,

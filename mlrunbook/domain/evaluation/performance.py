@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import StrEnum
 
+from mlrunbook.domain.evaluation.base_rate import fewer_failures
 from mlrunbook.domain.evaluation.block_errors import LEAST_BLOCKS, held
+from mlrunbook.domain.evaluation.failure_rate import moves_at_baseline_rate, rates_words
 from mlrunbook.domain.evaluation.moves import Move, moves_by_blocks, moves_of_counts
 from mlrunbook.domain.evaluation.moves import f1_interval as f1_interval
+from mlrunbook.domain.evaluation.moves import percent as percent
 from mlrunbook.domain.evaluation.moves import relative_drop as relative_drop
 from mlrunbook.domain.evaluation.moves import wilson as wilson
 from mlrunbook.domain.evaluation.moves import z_value as z_value
@@ -48,7 +51,8 @@ class WindowMetrics:
     them without one; None likewise. `errors` counts the assets asked for that got no prediction by kind (features, invalid_features,
     scoring, storage, no_model, busy, internal), `refused` those that were the caller's own mistake and are no part of
     `error_rate`; empty where the platform does not say. `blocks` are the tallies of equal slices of the window's time,
-    oldest first (`blocks_by_asset_type`: of each type): how much outcomes come in clusters; empty likewise. `rewritten`: its outcomes
+    oldest first (`blocks_by_asset_type`: of each type), `assets_by_asset_type` those of single assets: how much outcomes come in clusters;
+    empty likewise. `rewritten`: its outcomes
     that were changed; None likewise.
     `mature_age_s`: the age at which 99 % of the outcomes of each class had come; None likewise.
     `outcomes_since`, `outcomes_until`: when the predictions were made whose outcomes these are, where the window itself holds too few
@@ -74,6 +78,7 @@ class WindowMetrics:
     outcomes_missing: int | None = None
     blocks: tuple[Tally, ...] = ()
     blocks_by_asset_type: Mapping[str, tuple[Tally, ...]] = field(default_factory=dict)
+    assets_by_asset_type: Mapping[str, tuple[Tally, ...]] = field(default_factory=dict)
     rewritten: Rewritten | None = None
     mature_age_s: float | None = None
     outcomes_since: datetime | None = None
@@ -111,6 +116,9 @@ class ModelMetrics:
         known."""
         now = self.current.null_rate
         return None if now is None else max(now - (self.baseline.null_rate or 0.0), 0.0)
+
+
+HARDLY = 0.02  # a fall that the failure rate explains by no more is told of without it
 
 
 class Evidence(StrEnum):
@@ -191,15 +199,44 @@ def grade_drop(
     if nothing := _nothing_to_compare(baseline, current, policy):
         return nothing
     if isinstance(baseline, Confusion) and isinstance(current, Confusion):
-        return _of_counts(baseline, current, policy, clustering(blocks, baseline_blocks))
+        found = grade_counts(baseline, current, policy, clustering(blocks, baseline_blocks))
+        same = fewer_failures(blocks, baseline_blocks, policy) if found.evidence is not Evidence.REAL else None
+        return replace(found, evidence=Evidence.FALSE_ALARM, reason=same) if same else found
     moves, seen = moves_by_blocks(baseline, current, policy, blocks, baseline_blocks), current.seen
     return _verdict(moves, seen, policy, _too_early(moves, current, policy, needs=_more_blocks(blocks, baseline_blocks)))
 
 
-def _of_counts(baseline: Confusion, current: Confusion, policy: DropPolicy, together: float | None) -> Verdict:
-    """`together`: how many outcomes count as one; None where neither window says."""
+def grade_counts(baseline: Confusion, current: Confusion, policy: DropPolicy, together: float | None) -> Verdict:
+    """`grade_drop` where it is known how many outcomes count as one (`together`; None: neither window says).
+
+    Where failures are rarer, F1 and precision must have fallen at the baseline's failure rate too.
+    """
+    if nothing := _nothing_to_compare(baseline, current, policy):
+        return nothing
+    moves = moves_of_counts(baseline, current, policy, together or 1.0)
+    plain = _of_counts(moves, baseline, current, policy, together)
+    if plain.evidence is Evidence.FALSE_ALARM or not any(move.is_past for move in moves):
+        return plain
+    at_rate = moves_at_baseline_rate(baseline, current, policy, together or 1.0)
+    if at_rate is None:
+        return plain
+    found = _of_counts(at_rate, baseline, current, policy, together)
+    if (found.evidence, found.severity) == (plain.evidence, plain.severity) and moves[0].drop - at_rate[0].drop < HARDLY:
+        return plain
+    fell = f"{moves[0].called} {moves[0].verb} {percent(abs(moves[0].drop))}"
+    said = f"{fell} while {rates_words(baseline, current)}; at the baseline's failure rate {found.reason}"
+    if found.evidence is Evidence.FALSE_ALARM and not _excludes_planned(at_rate[0]):
+        said += ", but there are too few failures to rule out a worse model"
+        return replace(found, evidence=Evidence.INSUFFICIENT, reason=said)
+    return replace(found, reason=said)
+
+
+def _excludes_planned(move: Move) -> bool:
+    return move.interval is not None and move.interval[0] > (move.was or 0.0) * (1 - move.rule.planned)
+
+
+def _of_counts(moves: Sequence[Move], baseline: Confusion, current: Confusion, policy: DropPolicy, together: float | None) -> Verdict:
     per_one = together or 1.0
-    moves = moves_of_counts(baseline, current, policy, per_one)
     enough = _outcomes_that_show(moves[0], baseline, current, policy, per_one) if any(move.is_suspected for move in moves) else ""
     too_early = _too_early(moves, current, policy, clustering=per_one, enough=enough)
     return _verdict(moves, _seen(current, together), policy, too_early)
@@ -236,6 +273,8 @@ def _nothing_to_compare(baseline: Tally, current: Tally, policy: DropPolicy) -> 
         why = f"the baseline is of a {baseline.task} model and this one of a {current.task} model: nothing sound to compare with"
     elif baseline.cases < policy.min_positives or not baseline.figure(rules[0].name):
         why = f"the baseline holds only {baseline.cases} {baseline.case_words}: nothing sound to compare with"
+    elif not current.cases and isinstance(current, Confusion):
+        why = f"no failure in {current.n} outcomes: a quiet window says nothing about {current.metrics[rules[0].name]}"
     elif current.figure(rules[0].name) is None:
         why = f"{current.lacks}: {current.metrics[rules[0].name]} is undefined"
     else:
@@ -305,8 +344,3 @@ def _exact(drop: float, *limits: float) -> str:
     """One decimal more where rounding would land on a limit: "9.7 %, within 10 %"."""
     rounded = percent(drop)
     return f"{drop * 100:.1f} %" if rounded in map(percent, limits) else rounded
-
-
-def percent(share: float) -> str:
-    """'31 %'; one decimal where the whole number would say 0 or hide it (0.4 %)."""
-    return f"{share * 100:.1f} %" if 0 < share < 0.01 else f"{share * 100:.0f} %"

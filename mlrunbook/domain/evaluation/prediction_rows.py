@@ -63,7 +63,7 @@ def feature_columns(predictions: Sequence[Prediction]) -> dict[str, list[Any]]:
 def drift_between(before: Sequence[Prediction], now: Sequence[Prediction], policy: DriftPolicy | None = None) -> DriftVerdict:
     """Of the features of two samples in time order; rows of one asset resemble each other."""
     known = Reference.of(feature_columns(before), at=[p.at for p in before], entity=[p.asset_id for p in before])
-    return known.compare(feature_columns(now), policy, entity=[p.asset_id for p in now])
+    return known.compare(feature_columns(now), policy, at=[p.at for p in now], entity=[p.asset_id for p in now])
 
 
 def confusion_of(predictions: Iterable[Prediction]) -> Confusion:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from typing import Any
 
 from mlrunbook.domain.evaluation.performance import Confusion, ModelMetrics, Rewritten, WindowMetrics
 from mlrunbook.domain.policy.judging import OutcomesPolicy
@@ -42,7 +43,8 @@ def as_first_reported(metrics: ModelMetrics) -> ModelMetrics:
     def before(window: WindowMetrics) -> WindowMetrics:
         if not window.rewritten or not window.rewritten.count:
             return window
-        return replace(window, tally=window.rewritten.first, by_risk_level={}, by_asset_type={}, blocks=(), blocks_by_asset_type={})
+        unknown: dict[str, Any] = {f"{part}by_asset_type": {} for part in ("", "blocks_", "assets_")}
+        return replace(window, tally=window.rewritten.first, by_risk_level={}, blocks=(), **unknown)
 
     return replace(metrics, current=before(metrics.current), baseline=before(metrics.baseline), history=None)
 

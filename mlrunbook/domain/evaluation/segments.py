@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 
-from mlrunbook.domain.evaluation.performance import Evidence, ModelMetrics, Verdict, WindowMetrics, grade_drop
-from mlrunbook.domain.policy.judging import DropPolicy
-from mlrunbook.domain.tally import Tally
+from mlrunbook.domain.evaluation.clustered import Parts, outcomes_per_one
+from mlrunbook.domain.evaluation.performance import (
+    Evidence,
+    ModelMetrics,
+    Verdict,
+    WindowMetrics,
+    clustering,
+    grade_counts,
+    grade_drop,
+    relative_drop,
+)
+from mlrunbook.domain.policy.judging import DropPolicy, Worse
+from mlrunbook.domain.tally import Confusion, Tally
 
 # p-values are sought between these: below the first the rule's normal approximation means little, and nobody acts above the second.
 _LEAST_P, _MOST_P = 1e-9, 0.5
@@ -56,17 +66,21 @@ class SegmentsVerdict:
 
 @dataclass(frozen=True)
 class Segments:
-    """The tallies of one window by segment, and those of its blocks of time where they are known."""
+    """The tallies of one window by segment, and those of its blocks of time and of its assets where they are known."""
 
     tallies: Mapping[str, Tally]
-    blocks: Mapping[str, Sequence[Tally]] = field(default_factory=dict)
+    parts: Parts = field(default_factory=Parts)
 
 
 def judge_asset_types(metrics: ModelMetrics, policy: DropPolicy) -> SegmentsVerdict:
     def of(window: WindowMetrics) -> Segments:
-        return Segments(window.by_asset_type, window.blocks_by_asset_type)
+        return Segments(window.by_asset_type, parts_of(window))
 
     return judge_blocks_of_segments(of(metrics.baseline), of(metrics.current), policy, kind="asset type")
+
+
+def parts_of(window: WindowMetrics) -> Parts:
+    return Parts(window.blocks_by_asset_type, window.assets_by_asset_type)
 
 
 def judge_segments(
@@ -86,12 +100,18 @@ def judge_blocks_of_segments(baseline: Segments, current: Segments, policy: Drop
     """
     known = {name for name, tally in current.tallies.items() if tally.cases}
 
+    per_one = _per_one(baseline, current, known, policy)
+
     def grade(name: str, at: DropPolicy) -> Verdict:
         now = current.tallies[name]
-        blocks, before = current.blocks.get(name, ()), baseline.blocks.get(name, ())
-        return grade_drop(baseline.tallies.get(name, type(now)()), now, at, blocks=blocks, baseline_blocks=before)
+        before = baseline.tallies.get(name, type(now)())
+        if isinstance(now, Confusion) and isinstance(before, Confusion):
+            return grade_counts(before, now, at, per_one.get(name))
+        blocks = current.parts.blocks.get(name, ()), baseline.parts.blocks.get(name, ())
+        return grade_drop(before, now, at, blocks=blocks[0], baseline_blocks=blocks[1])
 
-    p = {name: _p_value(partial(grade, name), policy) for name in sorted(known)}
+    suspects = {name for name in known if _is_past(baseline.tallies.get(name), current.tallies[name], policy)}
+    p = {name: _p_value(partial(grade, name), policy) if name in suspects else 1.0 for name in sorted(known)}
     adjusted = _adjusted(p)
     called = sum(a <= policy.false_alarm_rate for a in adjusted.values())
     at = replace(policy, false_alarm_rate=policy.false_alarm_rate * max(called, 1) / max(len(known), 1))
@@ -106,6 +126,27 @@ def judge_blocks_of_segments(baseline: Segments, current: Segments, policy: Drop
 
     segments = tuple(judge(name, tally) for name, tally in sorted(current.tallies.items()))
     return SegmentsVerdict(segments, _sentence(segments, kind))
+
+
+def _per_one(baseline: Segments, current: Segments, known: Collection[str], policy: DropPolicy) -> dict[str, float]:
+    """How many outcomes of each segment count as one. Neighbouring blocks tell of a cluster inside the window, too."""
+    binary = {name for name in known if isinstance(current.tallies[name], Confusion)}
+    before, now = baseline.parts.of(binary), current.parts.of(binary)
+    found = outcomes_per_one(before, now, confidence=1 - policy.false_alarm_rate)
+    for name in binary:
+        near = clustering(now.blocks.get(name, ()), before.blocks.get(name, ()))
+        if near is not None:
+            found[name] = max(found.get(name, 1.0), near)
+    return found
+
+
+def _is_past(before: Tally | None, now: Tally, policy: DropPolicy) -> bool:
+    """Whether any figure moved past its limit: there is no need to ask chance about the others."""
+    rules = policy.rules_for(now.metrics)
+    if before is None or before.task != now.task:
+        return False
+    drops = [(rule, relative_drop(before.figure(rule.name), now.figure(rule.name)) or 0.0) for rule in rules]
+    return any((drop if rule.worse is Worse.LOWER else -drop) > rule.medium for rule, drop in drops)
 
 
 def _p_value(grade: Callable[[DropPolicy], Verdict], policy: DropPolicy) -> float:

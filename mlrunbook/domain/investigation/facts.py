@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from functools import cached_property
 
-from mlrunbook.domain.evaluation.fairness import Fairness, judge_groups
+from mlrunbook.domain.evaluation.fairness import Fairness, judge_asset_type_gap
 from mlrunbook.domain.evaluation.outcome_history import grade_metrics
 from mlrunbook.domain.evaluation.outcomes import OutcomeFeed, judge_feed
 from mlrunbook.domain.evaluation.performance import Confusion, ModelMetrics, Verdict, grade_drop, relative_drop
@@ -125,7 +125,7 @@ class DiagnosisFacts:
             return fallen if fallen and self._others_hold(fallen) else {}
         if fallen or not metrics.baseline.by_asset_type:
             return fallen
-        groups = judge_groups(all_binary(metrics.current.by_asset_type), self.policy.fairness, all_binary(metrics.baseline.by_asset_type))
+        groups = judge_asset_type_gap(metrics, self.policy.fairness)
         return {groups.gap.worse: groups.sentence} if groups.verdict is Fairness.UNFAIR and groups.gap else {}
 
     def _others_hold(self, fallen: Collection[str]) -> bool:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
+from collections.abc import Mapping
 from datetime import datetime, timedelta
+from typing import Any
 
 from sqlalchemy import Connection, RowMapping, text, update
 
@@ -16,6 +19,9 @@ from mlrunbook.local.platform.tables import models
 CURRENT = timedelta(minutes=60)
 BASELINE = timedelta(days=7)
 SLICES = 120  # of a window: two are joined where clusters of outcomes are measured, and fewer would measure them worse
+
+TYPE_SLICES = 40  # of the time of one asset type: enough of them to know how much its outcomes come in clusters
+MOST_TYPES, MOST_ASSETS = 200, 2000  # those with most failures; the assets of one type
 
 # One row for the whole window, one a risk level, one an asset type, one a slice of its time. `mine` narrows to a version and a
 # threshold where asked.
@@ -52,6 +58,25 @@ _WINDOW = """
 """
 
 
+# By asset type, slice of time and asset, of the types with most failures: how much their outcomes come in clusters.
+_CLUSTERS = """
+    WITH mine AS (
+        SELECT p.asset_type, p.asset_id, p.label, p.outcome,
+            width_bucket(CAST(extract(epoch FROM p.at) AS double precision), :since_s, :until_s, :type_slices) AS slice
+        FROM platform.predictions p WHERE {mine} AND p.outcome IS NOT NULL
+    ), types AS (
+        SELECT asset_type FROM mine GROUP BY asset_type HAVING bool_or(outcome)
+        ORDER BY count(*) FILTER (WHERE outcome) DESC, asset_type LIMIT :most_types
+    )
+    SELECT asset_type, slice, GROUPING(slice) = 0 AS is_slice, {cells}
+    FROM mine JOIN types USING (asset_type)
+    GROUP BY GROUPING SETS ((asset_type, slice), (asset_type, asset_id)) ORDER BY asset_id
+"""
+_CELLS = """
+        count(*) FILTER (WHERE label AND outcome) AS tp, count(*) FILTER (WHERE label AND NOT outcome) AS fp,
+        count(*) FILTER (WHERE NOT label AND outcome) AS fn, count(*) FILTER (WHERE NOT label AND NOT outcome) AS tn"""
+
+
 def window(
     conn: Connection,
     model: str,
@@ -82,6 +107,7 @@ def window(
     confusion, n, counted = _confusion(total), total["n"], {kind: int(count) for kind, count in (total["errors"] or {}).items()}
     by_kind = {kind: count for kind, count in counted.items() if kind not in REFUSED}
     errors = sum(by_kind.values())
+    blocks, assets = _clusters(conn, mine, values) if confusion.positives else ({}, {})
     return WindowMetrics(
         since=since,
         until=until,
@@ -103,7 +129,26 @@ def window(
         outcomes_missing=total["missing"],
         rewritten=outcomes.rewritten(conn, mine, values, confusion),
         blocks=tuple(by_slice.get(i + 1, Confusion()) for i in range(SLICES)) if confusion.n else (),
+        blocks_by_asset_type=blocks,
+        assets_by_asset_type=assets,
     )
+
+
+_Parts = dict[str, tuple[Confusion, ...]]
+
+
+def _clusters(conn: Connection, mine: str, values: Mapping[str, Any]) -> tuple[_Parts, _Parts]:
+    """The counts of slices of time and of assets, by asset type. Those of a type with more than MOST_ASSETS assets are left out."""
+    asked = {**values, "type_slices": TYPE_SLICES, "most_types": MOST_TYPES}
+    slices: dict[str, dict[int, Confusion]] = defaultdict(dict)
+    assets: dict[str, list[Confusion]] = defaultdict(list)
+    for row in conn.execute(text(_CLUSTERS.format(mine=mine, cells=_CELLS)), asked).mappings():
+        if row["is_slice"]:
+            slices[row["asset_type"]][row["slice"]] = _confusion(row)
+        else:
+            assets[row["asset_type"]].append(_confusion(row))
+    blocks = {name: tuple(of.get(i + 1, Confusion()) for i in range(TYPE_SLICES)) for name, of in slices.items()}
+    return blocks, {name: tuple(of) for name, of in assets.items() if len(of) <= MOST_ASSETS}
 
 
 def _confusion(row: RowMapping) -> Confusion:

@@ -233,6 +233,11 @@ def outcome_version(v: OutcomeVersion) -> dict[str, Any]:
     return {"failed": v.outcome, "at": v.at, "reportedBy": v.by, "tokenId": v.token_id, "previous": v.previous, "rewrites": v.rewrites}
 
 
+def _parts(w: WindowMetrics, asset_type: str) -> dict[str, Any]:
+    known = {"blocks": w.blocks_by_asset_type, "assets": w.assets_by_asset_type}
+    return {part: [list(tally.values) for tally in of[asset_type]] for part, of in known.items() if asset_type in of}
+
+
 def _window(w: WindowMetrics) -> dict[str, Any]:
     return {
         "since": w.since,
@@ -252,7 +257,7 @@ def _window(w: WindowMetrics) -> dict[str, Any]:
         "nullRate": w.null_rate,
         "versions": list(w.versions),
         "byRiskLevel": _groups(w.by_risk_level),
-        "byAssetType": _groups(all_binary(w.by_asset_type)),
+        "byAssetType": {name: group | _parts(w, name) for name, group in _groups(all_binary(w.by_asset_type)).items()},
         "rewritten": _rewritten(w.rewritten),
         "blocks": [list(block.values) for block in w.blocks],
     }

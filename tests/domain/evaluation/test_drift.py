@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import math
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import numpy as np
@@ -316,3 +317,75 @@ def test_codes_are_the_same_as_text_and_as_numbers() -> None:
 def test_a_number_too_large_to_hold_counts_as_missing(value: Any) -> None:
     spoilt = [value if i % 10 == 0 else float(v) for i, v in enumerate(NORMAL)]
     assert found(NORMAL, spoilt) == (Found.NULLS,)
+
+
+# --- cycles that the rows do not hold whole
+
+
+def machines(rounds: int, start: int, *, count: int = 200, life: int = 100, seed: int = 1) -> tuple[dict[str, Any], list[str]]:
+    """Tools that wear and are changed, with much the same age all over the fleet; and a load that does not remember."""
+    rng = np.random.default_rng(seed)
+    age = rng.normal(life / 3, life / 10, count)
+    wear = np.concatenate([(age + start + k) % life for k in range(rounds)])
+    load = np.random.default_rng([seed, start]).normal(size=rounds * count)
+    return {"wear": wear, "load": load}, [f"machine {k}" for k in range(count)] * rounds
+
+
+@pytest.mark.parametrize("later", [12, 40, 85])
+def test_a_counter_that_was_hardly_ever_reset_is_not_judged(later: int) -> None:
+    """Nothing changed: the tools have grown older together."""
+    old, of = machines(10, 0)
+    new, of_new = machines(5, later)
+    verdict = Reference.of(old, entity=of).compare(new, entity=of_new)
+    assert verdict.drifted is False
+    assert verdict.columns["wear"].effect is None
+    assert "counts up and was reset" in verdict.columns["wear"].sentence
+    assert "not judged" in verdict.sentence
+
+
+def test_a_counter_whose_cycle_is_known_is_judged() -> None:
+    (old, of), (new, of_new) = machines(500, 0), machines(500, 500)
+    reference = Reference.of(old, entity=of)
+    assert reference.compare(new, entity=of_new).columns["wear"].effect is not None
+    assert reference.compare(new | {"wear": new["wear"] * 0.5}, entity=of_new).columns["wear"].found
+
+
+def test_what_an_asset_keeps_is_no_counter() -> None:
+    rng, of = np.random.default_rng(2), [f"machine {k}" for k in range(300)] * 6
+    size = np.tile(rng.normal(size=300), 6)
+    verdict = Reference.of({"size": size}, entity=of).compare({"size": size + 1.0}, entity=of)
+    assert verdict.columns["size"].found
+
+
+@pytest.mark.parametrize("days", [0.25, 0.5, 1.5])
+@pytest.mark.parametrize("reference_days", [9, 28])
+def test_hours_of_a_day_are_not_compared_with_whole_days(days: float, reference_days: int) -> None:
+    rng = np.random.default_rng([reference_days, int(days * 4)])
+
+    def hourly(start: float, length: float) -> tuple[dict[str, Any], list[datetime]]:
+        hours = start * 24 + np.arange(int(length * 24 * 12)) / 12
+        values = np.sin(2 * np.pi * hours / 24) + 0.5 * (hours // 24 % 7 >= 5) + rng.normal(size=len(hours))
+        return {"x": values}, [datetime(2026, 1, 1, tzinfo=UTC) + timedelta(hours=float(h)) for h in hours]
+
+    drifted = 0
+    for _ in range(20):
+        start = rng.random() * 7
+        (old, at), (new, at_new) = hourly(start, reference_days), hourly(start + reference_days + rng.random(), days)
+        drifted += Reference.of(old, at=at).compare(new, at=at_new).drifted is True
+    assert drifted <= 1
+
+
+def test_what_assets_keep_under_much_noise_is_no_evidence_of_drift() -> None:
+    """Other machines of the same kind: each is larger or smaller than others, and every reading is noisy."""
+    rng, drifted, seen = np.random.default_rng(5), 0, 0
+    of = np.repeat([f"machine {k}" for k in range(60)], 80)
+
+    def fleet(moved: float = 0.0) -> dict[str, Any]:
+        return {"x": np.repeat(rng.normal(size=60), 80) + rng.normal(size=60 * 80) + moved}
+
+    for _ in range(40):
+        reference = Reference.of(fleet(), entity=of)
+        drifted += reference.compare(fleet(), entity=of).drifted is True
+        seen += reference.compare(fleet(1.2), entity=of).drifted is True
+    assert drifted <= 3
+    assert seen >= 36

@@ -12,6 +12,7 @@ from mlrunbook.base.db import transaction
 from mlrunbook.domain.errors import Invalid, NotFound
 from mlrunbook.domain.evaluation.outcomes import GRACE_S
 from mlrunbook.domain.evaluation.performance import Confusion, ModelMetrics
+from mlrunbook.domain.tally import as_binary
 from mlrunbook.local.platform import metrics, outcomes, predictions
 from tests.local.platform.kit import NOW, REPORTER, log, new_model, reading, release
 
@@ -57,6 +58,18 @@ def test_the_slices_of_a_window_are_in_time_order_and_add_up_to_it(engine: Engin
     assert len(now.blocks) == metrics.SLICES
     assert held == {0: Confusion(tp=3, tn=7), metrics.SLICES * 2 // 3: Confusion(fn=2), metrics.SLICES - 1: Confusion(fp=1, tn=4)}
     assert sum(block.n for block in now.blocks) == now.labelled
+
+
+def test_each_asset_type_has_its_slices_of_time_and_its_assets(engine: Engine, model: str) -> None:
+    log(engine, model, tp=3, tn=7, at=NOW - metrics.CURRENT, asset_type="L")
+    log(engine, model, fn=1, fp=2, unlabelled=5, at=NOW - timedelta(seconds=1), asset_type="L")
+    log(engine, model, tn=9, asset_type="H")  # without a failure there is nothing to judge
+    now = compare(engine, model).current
+    blocks, assets = now.blocks_by_asset_type["L"], now.assets_by_asset_type["L"]
+    assert {i: block for i, block in enumerate(blocks) if block.n} == {0: Confusion(tp=3, tn=7), 39: Confusion(fn=1, fp=2)}
+    assert len(blocks) == metrics.TYPE_SLICES
+    assert sum(map(as_binary, assets), Confusion()) == as_binary(now.by_asset_type["L"])
+    assert now.blocks_by_asset_type.keys() == now.assets_by_asset_type.keys() == {"L"}
 
 
 def test_predictions_without_outcome_count_but_not_as_labelled(engine: Engine, model: str) -> None:

@@ -9,7 +9,7 @@ from enum import IntEnum
 from math import isfinite
 from typing import TYPE_CHECKING, Any
 
-from mlrunbook.domain.evaluation.drift import truth_of
+from mlrunbook.domain.evaluation.column_values import truth_of
 from mlrunbook.domain.evaluation.prediction_rows import plain_numbers
 from mlrunbook.domain.observed import Prediction
 

@@ -210,7 +210,9 @@ def grade_drop(
     if isinstance(baseline, Confusion) and isinstance(current, Confusion):
         found = grade_counts(baseline, current, policy, clustering(blocks, baseline_blocks, baseline_assets))
         if found.evidence is Evidence.REAL and (few := _too_few_blocks(blocks, baseline_blocks, baseline_assets)):
-            return replace(found, evidence=Evidence.INSUFFICIENT, severity=None, fell=(), reason=f"{found.reason}{few}: insufficient evidence")
+            return replace(
+                found, evidence=Evidence.INSUFFICIENT, severity=None, fell=(), reason=f"{found.reason}{few}: insufficient evidence"
+            )
         same = fewer_failures(blocks, baseline_blocks, policy) if found.evidence is not Evidence.REAL else None
         return replace(found, evidence=Evidence.FALSE_ALARM, reason=same) if same else found
     moves, seen = moves_by_blocks(baseline, current, policy, blocks, baseline_blocks), current.seen

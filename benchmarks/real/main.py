@@ -75,7 +75,7 @@ def missed(r: Measured) -> list[str]:
     """The figures that are over what is promised."""
     out = [f"{r.name}: {v:.1%} of unchanged windows of {n} called" for n, v in r.windows["ours"].items() if v > MOST_FALSE]
     out += [f"{r.name}: {r.ever:.0%} of unchanged models called in two years"] * (r.ever > MOST_EVER)
-    late = r.missed["20-50%"]
+    late = r.missed.get("20-50%", 0.0)
     out += [f"{r.name}: {late:.0%} of falls over 20 % missed after {EFFECTIVE_FAILURES} effective failures"] * (late > MOST_MISSED)
     ratio = r.delays.get("20%", {}).get("ratio")
     if r.refused < 0.5 and (ratio is None or ratio > MOST_RATIO):  # else most baselines say that they are too short
@@ -107,7 +107,10 @@ def _print(results: list[Measured]) -> None:
         if r.left_out:
             console.print(f"  left out: {r.left_out}")
         late = ", ".join(f"{name} {share:.0%}" for name, share in r.missed.items())
-        console.print(f"  after {r.missed_after_rows:,.0f} rows missed: {late}; severity right: {_shares(r.severity)}")
+        console.print(
+            f"  after {r.missed_after_rows:,.0f} rows {r.missed_refused:.0%} of baselines say that they are too short, others missed: "
+            f"{late or 'not measured'}; severity right: {_shares(r.severity)}"
+        )
         console.print(f"  delays: {_rounded(r.delays)}")
     wrong = [m for r in results for m in missed(r)]
     console.print("not met: " + "; ".join(wrong) if wrong else "every figure is met")
@@ -124,7 +127,7 @@ def _cells(r: Measured, rule: str) -> list[str]:
         *(f"{r.found[rule][n]:.0%}" if rule in r.found else "" for n in WINDOWS),
         f"{r.ever:.0%}" if ours else "",
         f"{r.ever_rarer:.0%}" if ours else "",
-        f"{r.missed['20-50%']:.0%}" if ours else "",
+        f"{r.missed['20-50%']:.0%}" if ours and "20-50%" in r.missed else "",
         " / ".join(rows) if ours else "",
         f"{at_fifth['ratio']:.2f}" if ours and at_fifth.get("ratio") else "",
         f"{r.drift[rule]:.0%}" if rule in r.drift else "",

@@ -58,6 +58,7 @@ class Measured:
     delays: dict[str, dict[str, float | None]] = field(default_factory=dict)
     missed: dict[str, float] = field(default_factory=dict)
     missed_after_rows: float = 0.0
+    missed_refused: float = 0.0
     severity: dict[str, float] = field(default_factory=dict)
     drift: dict[str, float] = field(default_factory=dict)
 
@@ -211,7 +212,8 @@ def _delay(found: list[int | None], share: float) -> float | None:
 
 
 def _missed(result: Measured, pool: Pool, size: Size, rng: np.random.Generator) -> None:
-    """Falls not called when 150 effective failures have come, against a baseline of five times that; and how severe those called are."""
+    """Falls not called when 150 effective failures have come, against a baseline of five times that which can prove a fifth; of how many
+    it says that it cannot; and how severe the falls called are."""
     total = pool.all
     failures_per_look = pool.per_look * float(total.positives / total.n)
     looks = ceil(EFFECTIVE_FAILURES * result.design_effect / failures_per_look)
@@ -221,10 +223,13 @@ def _missed(result: Measured, pool: Pool, size: Size, rng: np.random.Generator) 
     for _ in range(size.models):
         model = Model.draw(pool, rng, looks, max(BASELINE_TIMES * looks, LEAST_BLOCKS))
         pinned, since = model.pinned(), model.since()
+        if pinned is None or not pinned.proves:
+            result.missed_refused += 1 / size.models
+            continue
         falls = {"unchanged": 0.0, "12%": 0.12, "20%": 0.2, "25%": 0.25, "30%": 0.3, "20-50%": float(rng.uniform(0.2, 0.5))}
         for name, fall in falls.items():
-            seen = pinned.trace(_fall(pool, rng, since, fall) if fall else since) if pinned else None
-            called = seen is not None and bool(seen.proven[-1])
+            seen = pinned.trace(_fall(pool, rng, since, fall) if fall else since)
+            called = bool(seen.proven[-1])
             _say(found, name, called)
             if called and name in ("12%", "30%"):
                 _say(severity, name, (seen.fall[-1] > HIGH) == (fall > HIGH))

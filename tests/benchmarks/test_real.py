@@ -60,6 +60,7 @@ def test_an_even_table_is_not_called_and_its_falls_are(tmp_path: Path) -> None:
     assert max(result.windows["ours"].values()) <= 0.05
     assert result.found["ours"][5000] > 0.9
     assert result.missed["20-50%"] < 0.3
+    assert result.missed_refused < 0.1
     assert 0.5 < result.design_effect < 2
 
 

@@ -152,6 +152,38 @@ def trace(baseline: PinnedBaseline, since: Scores, policy: RunLengthPolicy, *, w
     return Trace(height, most, at - start, size, error, (height >= most) & shown, at - begin)
 
 
+class Newest(NamedTuple):
+    """The relative `fall` over so many of the newest blocks, with its standard `error`."""
+
+    fall: float
+    error: float
+    over: int
+
+
+def worst_of_the_newest(baseline: PinnedBaseline, since: Scores, seen: Trace, policy: RunLengthPolicy) -> tuple[Newest, float] | None:
+    """The newest blocks that show most of a fall, and the least it then is. None: nothing has begun.
+
+    The healthy blocks before a collapse soften it. All blocks since the CUSUM last left 0 are where a fall most likely began: one standard
+    error less allows for their choice. Any fewer were chosen because they look bad: only the lower end of their interval counts.
+    """
+    import numpy as np
+
+    run = int(seen.run[-1]) if len(seen.run) else 0
+    weight = np.cumsum(_array(since.weight)[len(seen.run) - run :][::-1])
+    kept = np.flatnonzero(weight > 0)
+    if not len(kept):
+        return None
+    known, held = baseline.known_for(since), weight[kept]
+    fall = np.cumsum(_array(since.fall)[len(seen.run) - run :][::-1])[kept] / held
+    error = np.sqrt(known.variance / held + known.uncertainty**2)
+    skew = baseline.jump * known.variance / held**2 / error**3
+    errors = beyond_chance((1 - policy.confidence) / 2, baseline.dof, skew)
+    errors[-1] = 1.0
+    least = fall - errors * error
+    k = int(np.argmax(least))
+    return Newest(float(fall[k]), float(error[k]), int(kept[k]) + 1), float(least[k])
+
+
 def limit_of(baseline: PinnedBaseline, known: Known, weight: Any, policy: RunLengthPolicy) -> float:
     """The height of the CUSUM that counts; `weight` of each block since the baseline."""
     sd = sqrt(known.variance / baseline.weight_per_block)

@@ -194,9 +194,10 @@ def _verdict(judged: Sequence[_Judged], history: OutcomeHistory) -> Verdict:
     seen = _seen(history)
     if real:
         said = max(real, key=lambda one: one.severity.rank)
-        worst = said.severity
-        reason = f"{said.found.sentence}; {_moved(said, history)}{seen}: {worst}, over {percent(said.rule.limit(said.fall))}"
-        return Verdict(Evidence.REAL, worst, reason, leading.fall, tuple(one.rule.name for one in real))
+        graded = max((said, _at_worst(leading, history)), key=lambda one: one.severity.rank)
+        worst, drop = graded.severity, graded.fall if graded.rule is leading.rule else leading.fall
+        reason = f"{said.found.sentence}; {_moved(graded, history)}{seen}: {worst}, over {percent(graded.rule.limit(graded.fall))}"
+        return Verdict(Evidence.REAL, worst, reason, drop, tuple(one.rule.name for one in real))
     open_ = next((one for one in judged if _is_open(one, leads=one is leading)), None)
     found = (open_ or leading).found
     evidence = {
@@ -207,6 +208,15 @@ def _verdict(judged: Sequence[_Judged], history: OutcomeHistory) -> Verdict:
     }[found.proof]
     reason, until = f"{found.sentence} ({seen})", found.undecided_until
     return Verdict(evidence, None, reason, leading.found.fall, undecided_until=until, at_most=leading.found.high)
+
+
+def _at_worst(one: _Judged, history: OutcomeHistory) -> _Judged:
+    """Over the newest blocks alone, where these are worse. That something fell is proven: how far says what is most likely."""
+    baseline = history.baseline.tally
+    if one.found.worst_over is None or baseline is None:
+        return one
+    was, now = _figures(history, baseline, one.rule, one.found.worst_over)
+    return one._replace(was=was, now=now)
 
 
 def _is_open(one: _Judged, *, leads: bool) -> bool:

@@ -9,7 +9,9 @@ from enum import StrEnum
 
 from mlrunbook.domain.evaluation.base_rate import fewer_failures
 from mlrunbook.domain.evaluation.block_errors import LEAST_BLOCKS, held
+from mlrunbook.domain.evaluation.clustered import Grouped, clustering_of_group
 from mlrunbook.domain.evaluation.failure_rate import moves_at_baseline_rate, rates_words
+from mlrunbook.domain.evaluation.long_run_variance import LEAST_ASSETS
 from mlrunbook.domain.evaluation.moves import Move, moves_by_blocks, moves_of_counts
 from mlrunbook.domain.evaluation.moves import f1_interval as f1_interval
 from mlrunbook.domain.evaluation.moves import percent as percent
@@ -161,8 +163,12 @@ class Verdict:
         return RECALL in self.fell
 
 
-def clustering(blocks: Sequence[Tally], baseline_blocks: Sequence[Tally]) -> float | None:
-    """How many outcomes count as one because they come in clusters; None where neither window says. See `sequential.clustering_of`."""
+def clustering(blocks: Sequence[Tally], baseline_blocks: Sequence[Tally], baseline_assets: Sequence[Tally] = ()) -> float | None:
+    """How many outcomes count as one because they come in clusters; None where neither window says. See `sequential.clustering_of`.
+
+    Outcomes that overlap, as those of a horizon do, differ little from slice to slice: longer batches of the baseline, and its assets, see
+    what neighbours do not.
+    """
     import numpy as np
 
     def measured(blocks: Sequence[Tally]) -> tuple[float, float]:
@@ -175,7 +181,9 @@ def clustering(blocks: Sequence[Tally], baseline_blocks: Sequence[Tally]) -> flo
 
     if not blocks and not baseline_blocks:
         return None
-    return float(clustering_of(*measured(baseline_blocks), *measured(blocks)))
+    near = float(clustering_of(*measured(baseline_blocks), *measured(blocks)))
+    far = clustering_of_group(Grouped.of(baseline_blocks, baseline_assets))
+    return max(near, far.per_one) if far else near
 
 
 def grade_drop(
@@ -185,13 +193,14 @@ def grade_drop(
     *,
     blocks: Sequence[Tally] = (),
     baseline_blocks: Sequence[Tally] = (),
+    baseline_assets: Sequence[Tally] = (),
 ) -> Verdict:
     """Decide whether performance truly fell, and how badly, by the rules of the policy that are about metrics of this task.
 
     A drop is real when the point estimate is past the limit AND beyond chance however often one looks. It is a false alarm when it is
     within the limits, or when the interval shown still holds the baseline. In between, and on few failures, the evidence is
     insufficient: look again. `blocks` and `baseline_blocks` are the tallies of equal slices of time, oldest first; with neither, binary
-    outcomes are taken as independent, and the sentence says so, and nothing else can be judged.
+    outcomes are taken as independent, and the sentence says so, and nothing else can be judged. `baseline_assets`: one tally an asset.
 
     >>> grade_drop(Confusion(tp=80, fp=18, fn=22, tn=880), Confusion(tp=50, fp=30, fn=52, tn=868), DropPolicy()).reason
     'F1 fell 31 % (0.80 -> 0.55, 95 % interval 0.46-0.63; 102 failures in 1000 outcomes, taken as independent): high, over 20 %'
@@ -199,7 +208,11 @@ def grade_drop(
     if nothing := _nothing_to_compare(baseline, current, policy):
         return nothing
     if isinstance(baseline, Confusion) and isinstance(current, Confusion):
-        found = grade_counts(baseline, current, policy, clustering(blocks, baseline_blocks))
+        found = grade_counts(baseline, current, policy, clustering(blocks, baseline_blocks, baseline_assets))
+        if found.evidence is Evidence.REAL and (few := _too_few_blocks(blocks, baseline_blocks, baseline_assets)):
+            return replace(
+                found, evidence=Evidence.INSUFFICIENT, severity=None, fell=(), reason=f"{found.reason}{few}: insufficient evidence"
+            )
         same = fewer_failures(blocks, baseline_blocks, policy) if found.evidence is not Evidence.REAL else None
         return replace(found, evidence=Evidence.FALSE_ALARM, reason=same) if same else found
     moves, seen = moves_by_blocks(baseline, current, policy, blocks, baseline_blocks), current.seen
@@ -314,10 +327,19 @@ def _more_blocks(*windows: Sequence[Tally]) -> str:
     return f", but in {fewest} blocks of time with an outcome, {LEAST_BLOCKS} needed to tell it from chance"
 
 
+def _too_few_blocks(blocks: Sequence[Tally], baseline_blocks: Sequence[Tally], baseline_assets: Sequence[Tally]) -> str:
+    """Why nobody can know how much outcomes cluster, though the platform says when they came: they came in a few batches."""
+    most = max(len(held(blocks)), len(held(baseline_blocks)))
+    if not baseline_blocks or most >= LEAST_BLOCKS or len(held(baseline_assets)) >= LEAST_ASSETS:
+        return ""
+    return f", but outcomes came in {most} batches, {LEAST_BLOCKS} needed to tell it from chance"
+
+
 def grade_window(metrics: ModelMetrics, policy: DropPolicy) -> Verdict:
     """`grade_drop` of the current window against the baseline: this look alone. See `outcome_history.grade_metrics`."""
     now, before = metrics.current, metrics.baseline
-    return grade_drop(before.tally, now.tally, policy, blocks=now.blocks, baseline_blocks=before.blocks)
+    assets = [asset for of_type in before.assets_by_asset_type.values() for asset in of_type]
+    return grade_drop(before.tally, now.tally, policy, blocks=now.blocks, baseline_blocks=before.blocks, baseline_assets=assets)
 
 
 def _seen(counts: Confusion, clustering: float | None) -> str:

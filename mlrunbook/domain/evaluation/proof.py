@@ -8,7 +8,7 @@ from enum import StrEnum
 from math import ceil
 from typing import NamedTuple
 
-from mlrunbook.domain.evaluation.accumulated import PinnedBaseline, Trace, student, trace
+from mlrunbook.domain.evaluation.accumulated import Newest, PinnedBaseline, Trace, student, trace, worst_of_the_newest
 from mlrunbook.domain.evaluation.block_score import Scores
 from mlrunbook.domain.evaluation.long_run_variance import LEAST_ASSETS, LEAST_BLOCKS
 from mlrunbook.domain.evaluation.performance import percent
@@ -29,7 +29,7 @@ class Proof(StrEnum):
 @dataclass(frozen=True)
 class Proven:
     """`fall`: relative, over the window that was judged, `low` to `high` its interval; None where nothing can be said. `over`: the newest
-    blocks that are this window.
+    blocks that are this window; `worst_over`: fewer, that alone are past the limit of a high incident, where the window is not.
 
     `undecided_for`: outcomes more until a planned fall would be proven, `undecided_until` when they will have come at the baseline's pace;
     both None where it is decided, or cannot be.
@@ -43,6 +43,7 @@ class Proven:
     undecided_for: int | None = None
     undecided_until: datetime | None = None
     over: int = 0
+    worst_over: int | None = None
 
 
 class Verbs(NamedTuple):
@@ -83,17 +84,26 @@ def judge(baseline: PinnedBaseline | None, asked: Question, policy: RunLengthPol
     seen = trace(baseline, asked.since, policy, window=asked.window, least=rule.medium)
     if not len(seen.height):
         return _undecided(baseline, asked, seen, policy, f"no block of outcomes has closed since the baseline of {figure}", rule)
-    half = student((1 - policy.confidence) / 2, baseline.dof) * float(seen.error[-1])
-    fall = float(seen.fall[-1])
-    low, high, over = fall - half, fall + half, int(seen.over[-1])
+    window, worst = Newest(float(seen.fall[-1]), float(seen.error[-1]), int(seen.over[-1])), _worst(baseline, asked, seen, policy, rule)
+    fall, error, over = worst if worst and seen.proven[-1] else window
+    half = student((1 - policy.confidence) / 2, baseline.dof) * error
+    low, high = fall - half, fall + half
     moved = f"{figure} {_moved(asked.verbs, fall, low, high)}"
     if seen.proven[-1]:
         promise = f"at most {percent(policy.called_share)} of unchanged models come this far in {policy.within_days} days"
         return Proven(Proof.REAL, f"{moved}: beyond chance ({promise})", fall, low, high, over=over)
+    worst_over = worst.over if worst else None
     if high < rule.medium:
         return Proven(Proof.RULED_OUT, f"{moved}: a {asked.verbs.noun} of {percent(rule.medium)} is ruled out", fall, low, high, over=over)
     found = _undecided(baseline, asked, seen, policy, moved, rule)
-    return Proven(found.proof, found.sentence, fall, low, high, found.undecided_for, found.undecided_until, over)
+    return Proven(found.proof, found.sentence, fall, low, high, found.undecided_for, found.undecided_until, over, worst_over)
+
+
+def _worst(baseline: PinnedBaseline, asked: Question, seen: Trace, policy: RunLengthPolicy, rule: MetricRule) -> Newest | None:
+    """The newest blocks of the window, if they alone are past the limit of a high incident and the window is not: so that the first call of
+    a collapse is as severe as the collapse."""
+    found = None if rule.high is None or seen.fall[-1] > rule.high else worst_of_the_newest(baseline, asked.since, seen, policy)
+    return found[0] if found and rule.high is not None and found[1] > rule.high and found[0].over < seen.over[-1] else None
 
 
 def _undecided(baseline: PinnedBaseline, asked: Question, seen: Trace, policy: RunLengthPolicy, moved: str, rule: MetricRule) -> Proven:

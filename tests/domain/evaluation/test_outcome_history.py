@@ -87,6 +87,27 @@ def test_a_fall_that_came_after_a_long_healthy_time_is_proven_within_days() -> N
     assert (found.evidence, found.severity) == (Evidence.REAL, Severity.HIGH)
 
 
+@pytest.mark.parametrize("recall", [0.0, 0.1, 0.3])
+@pytest.mark.parametrize("healthy_days", [5, 30, 120])
+def test_the_first_call_of_a_collapse_is_as_severe_as_the_collapse(healthy_days: int, recall: float) -> None:
+    rng = np.random.default_rng(healthy_days)
+    before, healthy, collapsed = days(rng, 200), days(rng, healthy_days), days(rng, 10, recall=recall)
+    calls = (judge_history(history(before, [*healthy, *collapsed[:k]]), NOW, POLICY) for k in range(1, 11))
+    first = next(verdict for verdict in calls if verdict.is_real)
+    assert first.severity is Severity.HIGH
+    assert first.drop is not None
+    assert first.drop > 0.2
+
+
+def test_a_fall_of_an_eighth_is_medium_at_its_first_call_though_it_was_called_because_it_looked_bad() -> None:
+    found = []
+    for seed in range(15):
+        rng = np.random.default_rng(seed)
+        before, since = days(rng, 200), [*days(rng, 30), *days(rng, 60, recall=0.66)]
+        found.append(next(v.severity for k in range(31, 91) if (v := judge_history(history(before, since[:k]), NOW, POLICY)).is_real))
+    assert found.count(Severity.MEDIUM) >= 13
+
+
 def test_a_collapse_of_23_weeks_is_proven_by_a_baseline_that_stays_where_it_is() -> None:
     """Recall loses a fiftieth of itself each week: no week is much worse than the one before."""
     rng = np.random.default_rng(3)

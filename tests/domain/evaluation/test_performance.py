@@ -191,3 +191,30 @@ def test_relative_drops_need_both_values() -> None:
 
 def test_shares_are_written_as_people_read_them() -> None:
     assert [percent(x) for x in (0, 0.004, 0.31, 1)] == ["0 %", "0.4 %", "31 %", "100 %"]
+
+
+def overlapping(rng: np.random.Generator, days: int, assets: int = 100) -> tuple[list[Confusion], list[Confusion]]:
+    """By day, and by asset: a failure is foretold, or missed, on each of the seven days before it; nothing changes."""
+    hit, fails = np.zeros((assets, days), bool), np.zeros((assets, days), bool)
+    for asset in range(assets):
+        for first in np.flatnonzero(rng.random(days + 7) < 0.02):
+            window = slice(max(first - 7, 0), max(first, 0))
+            fails[asset, window], hit[asset, window] = True, rng.random() < 0.6
+
+    def counts(axis: int) -> list[Confusion]:
+        tp, fn, n = (fails & hit).sum(axis), (fails & ~hit).sum(axis), fails.shape[axis]
+        return [Confusion(tp=int(a), fn=int(b), tn=int(n - a - b)) for a, b in zip(tp, fn, strict=True)]
+
+    return counts(0), counts(1)
+
+
+@pytest.mark.parametrize(("before", "now"), [(7, 7), (45, 10), (90, 30)])
+@pytest.mark.parametrize("by_asset", [True, False])
+def test_outcomes_of_overlapping_horizons_are_no_independent_ones(before: int, now: int, by_asset: bool) -> None:
+    rng, real = np.random.default_rng([before, now]), 0
+    for _ in range(100):
+        (was, assets), (is_, _) = overlapping(rng, before), overlapping(rng, now)
+        known = assets if by_asset else ()
+        sums = [Confusion(*(sum(getattr(c, cell) for c in part) for cell in ("tp", "fp", "fn", "tn"))) for part in (was, is_)]
+        real += grade_drop(*sums, DropPolicy(), blocks=is_, baseline_blocks=was, baseline_assets=known).is_real
+    assert real <= 3

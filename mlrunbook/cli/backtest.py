@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -68,9 +69,10 @@ def _run(log: Path, model: str, policy: Path | None, out: Path, said: tuple[list
     from mlrunbook.cli.policy import in_force, path_in_force
     from mlrunbook.domain.policy.owned import is_model_id
 
-    name = model or log.name.split(".")[0] or "model"
+    name = model or _name_of(log)
     if model and not is_model_id(model):
         raise Invalid(f"--model {model[:100]!r}: letters, digits, '.', '_' and '-', 100 at most", field="model")
+    report.check_folder(out)
     from_ = path_in_force(policy)
     asked = history.Asked(log, mapping.given(*said), name, in_force(policy), str(from_) if from_ else "the built-in defaults")
     with _progress(history.STEPS) as progress:
@@ -80,6 +82,11 @@ def _run(log: Path, model: str, policy: Path | None, out: Path, said: tuple[list
     for line in _summary(found):
         screen.print(line)
     screen.print(render.styled(f"report: {html}  data: {data}", "bold"))
+
+
+def _name_of(log: Path) -> str:
+    """The file's name, as the policy can hold it."""
+    return re.sub(r"[^A-Za-z0-9_-]+", "_", log.name.split(".")[0]).strip("_-")[:100] or "model"
 
 
 def _show_columns(columns: Columns) -> None:
@@ -128,3 +135,4 @@ def _summary(found: Backtest) -> Iterator[object]:
     for bad in found.bad:
         yield render.styled(f"left out: {bad.count:,} rows, {bad.reason} ({bad.example})", "yellow")
     yield from (render.styled(line) for line in suggestion_words(found))
+    yield from (render.styled(f"note: {note}", "dim") for note in found.notes[:-1])

@@ -8,6 +8,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -193,6 +194,65 @@ def test_outcomes_of_versions_too_many_to_judge_are_counted(run: Run, files: Fil
     assert any("800 outcomes of 4 small versions" in note for note in found["notes"])
 
 
+def test_a_fall_is_never_more_than_everything(run: Run, tmp_path: Path) -> None:
+    sample = tmp_path / "sample.csv"
+    CliRunner().invoke(app, ["backtest", "--sample", str(sample)])
+    said = json.dumps(run(sample).data["calls"])
+    assert max(int(share) for share in re.findall(r"(?:fell|rose) (\d+) %", said)) <= 100
+    for low, high in re.findall(r"interval (\d+) % to (\d+) %", said):
+        assert int(low) <= int(high)
+
+
+@pytest.mark.parametrize("kind", ["row number", "row number downwards", "unsorted row number", "epoch", "second time"])
+def test_a_column_that_counts_the_rows_is_no_cause(run: Run, files: Files, kind: str) -> None:
+    frame = collapsed(healthy(), 70, 85)
+    rows = np.arange(len(frame))
+    frame["extra"] = {
+        "row number": rows,
+        "row number downwards": len(frame) - rows,
+        "unsorted row number": rows,
+        "epoch": pd.to_datetime(frame["time"]).astype("datetime64[s, UTC]").astype("int64"),
+        "second time": frame["time"],
+    }[kind]
+    if kind == "unsorted row number":
+        frame = frame.sample(frac=1, random_state=3)
+    found = run(files.csv(frame)).data
+    (call,) = found["calls"]
+    assert "extra" not in call["explained"]["sentence"]
+    assert "extra" not in {f["name"] for f in found["drift"]["features"]}
+    assert kind == "second time" or any("extra" in note for note in found["notes"])
+
+
+def test_one_model_of_several_is_judged_and_which_is_asked(run: Run, files: Files) -> None:
+    pumps, fans = collapsed(healthy(), 70, 85).assign(model_name="pumps"), healthy(seed=9).assign(model_name="fans")
+    log = files.csv(pd.concat([pumps, fans]))
+    refusal = run(log).refusal
+    for words in ("pumps", "fans", "--model", "--column model="):
+        assert words in refusal
+    assert "several models" in run(log, "--model", "valves", out="z").refusal
+    alone = run(files.csv(pumps.drop(columns="model_name"), "alone.csv")).data
+    found = run(log, "--model", "pumps", out="b").data
+    assert found["facts"]["rows"] == len(pumps)
+    assert [c["at"] for c in found["calls"]] == [c["at"] for c in alone["calls"]]
+    assert run(log, "--model", "fans", out="c").data["calls"] == []
+    assert run(log, "--column", "model=", "--column", "id=", out="d").data["facts"]["rows"] == 2 * len(pumps)
+
+
+@pytest.mark.parametrize("name", ["2026-11 export (1).csv", "log[1]*.csv", "größe.csv", "-.csv", "a\x1b[31m<b>.csv"])
+def test_the_name_of_any_file_makes_a_policy(run: Run, files: Files, tmp_path: Path, name: str) -> None:
+    found = run(files.csv(healthy(200, a_day=20), name)).data
+    assert found["suggestions"]["models"]
+    policy = tmp_path / "policy.yaml"
+    policy.write_text(found["suggestions"]["models"])
+    checked = CliRunner().invoke(app, ["policy", "check", str(policy)])
+    assert checked.exit_code == 0, checked.output
+
+
+def test_nothing_is_suggested_from_a_handful_of_failures(run: Run, files: Files) -> None:
+    found = run(files.csv(healthy(40).head(60))).data
+    assert found["suggestions"]["models"] == ""
+
+
 # --- bad rows -------------------------------------------------------------------------------------------------------------------
 
 BAD_VALUES = {
@@ -254,7 +314,7 @@ def test_page_and_json_agree_and_the_page_needs_nothing_else(run: Run, files: Fi
     found, html = done.data, done.html
     assert len(re.findall(r'<div class="call ', html)) == len(found["calls"]) == found["summary"]["calls"]
     assert f"<b>{found['summary']['plain_alarms']:,}</b>" in html
-    assert found["calls"][0]["explained"]["sentence"][:60] in html
+    assert found["calls"][0]["explained"]["sentence"][10:60] in html
     assert not re.search(r"<script|src=|url\(|@import|href=\"http", html)
     assert html.count("<svg") == 3
 
@@ -270,6 +330,28 @@ def test_hostile_names_and_values_are_only_text(run: Run, files: Files) -> None:
     assert "<img" not in done.html
     assert "&lt;script&gt;" in done.html
     assert done.data["facts"]["rows"] == len(frame)
+
+
+def test_a_report_is_whole_and_a_link_in_the_folder_is_not_followed(run: Run, files: Files, tmp_path: Path) -> None:
+    log, out, elsewhere = files.csv(healthy(60)), tmp_path / "out", tmp_path / "elsewhere"
+    elsewhere.write_text("precious")
+    out.mkdir()
+    (out / "report.html").symlink_to(elsewhere)
+    done = run(log)
+    assert done.html.startswith("<!DOCTYPE html>")
+    assert elsewhere.read_text() == "precious"
+    assert sorted(file.name for file in out.iterdir()) == ["report.html", "report.json"]
+
+
+def test_a_report_that_cannot_be_written_leaves_no_part_of_one(run: Run, files: Files, tmp_path: Path) -> None:
+    log = files.csv(healthy(60))
+    (tmp_path / "out" / "report.html").mkdir(parents=True)
+    done = run(log)
+    assert done.result.exit_code == 2
+    assert "--out" in done.result.stderr
+    assert [file.name for file in (tmp_path / "out").glob("*.new")] == []
+    (tmp_path / "file").write_text("x")
+    assert "--out" in run(log, out="file").result.stderr
 
 
 # --- what is refused ------------------------------------------------------------------------------------------------------------
@@ -310,6 +392,15 @@ def _written(name: str, content: bytes) -> Callable[[Files], Path]:
     return write
 
 
+def _mostly(name: str, value: str) -> Callable[[Files], Path]:
+    def write(files: Files) -> Path:
+        frame = healthy(40).astype({name: object})
+        frame.loc[frame.index % 3 > 0, name] = value
+        return files.csv(frame)
+
+    return write
+
+
 REFUSED: dict[str, tuple[Callable[[Files], Path], str]] = {
     "no file": (lambda files: files.folder / "nowhere.csv", "there is no file"),
     "an empty file": (_written("log.csv", b""), "is empty"),
@@ -322,6 +413,16 @@ REFUSED: dict[str, tuple[Callable[[Files], Path], str]] = {
     "no time": (lambda files: files.csv(healthy(40).drop(columns="time")), "--column time=NAME"),
     "no score": (lambda files: files.csv(healthy(40).drop(columns="score")), "--column score=NAME"),
     "not UTF-8": (_latin, "UTF-8"),
+    "no outcome known": (lambda files: files.csv(healthy(40).assign(failed="")), "none of 8,000 rows has an outcome"),
+    "failures alone": (lambda files: files.csv(healthy(40).assign(failed=1)), "write 0"),
+    "scores in percent": (lambda files: files.csv(healthy(40).assign(score=healthy(40)["score"] * 100)), "by 100"),
+    "scores with a sign": (lambda files: files.csv(healthy(40).assign(score=healthy(40)["score"].astype(str) + "%")), "decimal point"),
+    "outcomes mostly in other words": (_mostly("failed", "running"), "1 or 0"),
+    "one id for all": (lambda files: files.csv(healthy(40).assign(prediction_id=7)), "--column id="),
+    "outcomes before their predictions": (lambda files: files.csv(healthy(40).assign(outcome_time="2001-01-01")), "swapped"),
+    "a workbook": (_written("log.xlsx", b"PK\x03\x04" + b"x" * 100), "save the sheet as CSV"),
+    "a packed CSV by another name": (_written("log.csv", b"\x1f\x8b" + b"x" * 100), ".csv.gz"),
+    "ten thousand columns": (_written("log.csv", b",".join(b"c%d" % i for i in range(10_000)) + b"\n"), "at most 2,000"),
     "no failure": (lambda files: files.csv(healthy(40).assign(failed=0)), "no failure"),
     "times in another form": (lambda files: files.csv(healthy(40).assign(time="31/12/2025 noon")), "2026-01-31T12:00:00Z"),
     "a folder without Parquet": (lambda files: files.folder, "without a Parquet file"),
@@ -350,6 +451,30 @@ def test_what_cannot_be_replayed_is_refused_in_a_line_that_says_what_to_do(run: 
 )
 def test_an_option_that_cannot_be_meant_is_refused(run: Run, files: Files, args: tuple[str, ...], says: str) -> None:
     assert says in run(files.csv(healthy(40)), *args).refusal
+
+
+BAD_MAPPINGS = {
+    "an alias bomb": ("a: &a [x, x]\n" + "".join(f"{b}: &{b} [{f'*{a}, ' * 9}*{a}]\n" for a, b in pairwise("abcdefghi")), "alias"),
+    "nested without end": ("[" * 3000, "cannot be read as YAML"),
+    "a key twice": ("time: time\ntime: wear\n", "given twice"),
+    "a list": ("- time\n", "must be a section"),
+    "a number for a name": ("time: 3\n", "time: must be text"),
+    "a threshold out of range": ("threshold: 5\n", "threshold: must be less than 1"),
+    "a truth for a threshold": ("threshold: true\n", "threshold: must be"),
+    "an object": ("time: !!python/object/apply:os.system [id]\n", "cannot be read as YAML"),
+    "no text": ("\0\0", "cannot be read as YAML"),
+    "an unknown key": ("when: time\n", "known keys"),
+    "the outcome as a feature": ("features: [failed]\n", "only known after"),
+    "a delay of ages": ("outcome_delay: 99999999999d\n", "ten years"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_MAPPINGS)
+def test_a_mapping_that_cannot_be_meant_is_refused(run: Run, files: Files, tmp_path: Path, case: str) -> None:
+    content, says = BAD_MAPPINGS[case]
+    mapping = tmp_path / "mapping.yaml"
+    mapping.write_text(content)
+    assert says in run(files.csv(healthy(40)), "--mapping", mapping).refusal
 
 
 def test_without_a_log_the_sample_is_named(run: Run) -> None:
@@ -390,10 +515,40 @@ def test_other_shapes_of_the_same_log_say_the_same(run: Run, files: Files) -> No
         "words": frame.assign(failed=frame["failed"].map({0: "False", 1: "TRUE"})),
         "floats": frame.assign(failed=frame["failed"].astype(float)),
         "label": frame.assign(flagged=frame["score"] >= 0.5).drop(columns=["score", "threshold"]),
+        "failed or ok": frame.assign(failed=frame["failed"].map({0: "OK", 1: "Failed"})),
+        "labels in words": frame.assign(prediction=np.where(frame["score"] >= 0.5, "failure", "normal")).drop(
+            columns=["score", "threshold"]
+        ),
+        "camel case": frame.rename(
+            columns={"time": "EventTime", "asset_id": "MachineID", "prediction_id": "requestId", "failed": "IsFailure"}
+        ),
+        "with the frame's index": frame.reset_index(),
     }
     for name, shape in shapes.items():
         calls = run(files.csv(shape, f"{name}.csv"), out=name).data["calls"]
         assert [(c["at"], c["severity"]) for c in calls] == [(c["at"], c["severity"]) for c in usual], name
+
+
+@pytest.mark.parametrize(
+    "how", [{"sep": ";"}, {"sep": "\t"}, {"sep": ";", "decimal": ","}, {"encoding": "utf-8-sig"}, {"compression": "gzip"}]
+)
+def test_a_csv_of_another_country_or_program_says_the_same(run: Run, files: Files, how: dict[str, Any]) -> None:
+    frame = healthy()
+    frame["threshold"] = np.where(days(frame, 90, 120), 0.9, frame["threshold"])
+    usual = run(files.csv(frame)).data
+    path = files.folder / ("log.csv.gz" if "compression" in how else "log.csv")
+    frame.to_csv(path, index=False, **how)
+    found = run(path).data
+    for key in ("calls", "drift", "facts", "segments"):
+        assert found[key] == usual[key]
+
+
+def test_a_structure_is_neither_guessed_nor_taken_for_a_value(run: Run, files: Files) -> None:
+    frame = healthy(60)
+    frame["prediction"] = [{"score": score} for score in frame.pop("score")]
+    frame.to_parquet(files.folder / "log.parquet", index=False)
+    assert "--column score=NAME" in run(files.folder / "log.parquet").refusal
+    assert "a column of its own" in run(files.folder / "log.parquet", "--column", "score=prediction").refusal
 
 
 def test_the_sample_log_holds_a_unit_error_and_a_slipped_threshold_and_both_are_found(run: Run, tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 MEMORY, THREADS = "1200MB", 2
 EARLIEST_S = 315_532_800  # 1980: a smaller number is no time of a prediction
 MOST_FEATURES = 200
+MOST_MODELS = 100
+COUNTED, LEAST_COUNTED = 2000, 20  # rows that are looked at to know a counter
 NUMBERS = (
     "DOUBLE",
     "FLOAT",
@@ -51,6 +53,21 @@ REASONS = (
     "the prediction id was used before",
 )
 DUPLICATE = len(REASONS)
+TRUTHS = "write 1 or 0, true or false, yes or no, failed or ok"
+NEXT = {
+    "the time cannot be read": "write times as 2026-01-31T12:00:00Z, or as seconds since 1970",
+    "the score is no number": "write scores from 0 to 1 with a decimal point and no sign behind; a text is a label: --column label=NAME",
+    "the score is outside 0 to 1": "divide scores and thresholds in percent by 100; a score without bounds is no probability",
+    "the label is neither 0 nor 1": TRUTHS,
+    "there is no score and no label": "leave out the rows that were never scored",
+    "the threshold is no number from 0 to 1": "write it on the scale of the score; --column threshold= ignores the column",
+    "the outcome is neither 0 nor 1": f"{TRUTHS}, and nothing where it is not known",
+    "the outcome's time cannot be read": "write times as 2026-01-31T12:00:00Z, or as seconds since 1970",
+    "the outcome is older than its prediction": "are the two times swapped, or in two time zones?",
+    "the prediction id was used before": "is it the id of something else? --column id=NAME names another, --column id= none",
+}
+YES = ("1", "1.0", "true", "t", "yes", "y", "failed", "fail", "failure", "positive")
+NO = ("0", "0.0", "false", "f", "no", "n", "ok", "normal", "healthy", "negative")
 CHECKED = ("time", "score", "label", "threshold", "outcome", "outcome_time")
 NO_LINE = "the line is no row of this CSV"
 
@@ -66,6 +83,7 @@ class Staged:
     truths: frozenset[str]
     rows: int
     bad: tuple[BadRows, ...]
+    counters: tuple[str, ...] = ()  # features that are none: they only count up or down with the rows
 
     @property
     def is_delayed(self) -> bool:
@@ -98,7 +116,7 @@ def stage(db: DuckDBPyConnection, source: Source, columns: Columns, now_s: float
     try:
         db.execute(_sql(source, columns, features, now_s))
     except duckdb.Error as error:
-        raise Invalid(f"{source.path} cannot be read to its end: {' '.join(str(error).split())[:200]}") from error
+        raise unreadable(source, error) from error
     progress("checking")
     if "id" in columns.of:
         _mark_duplicates(db)
@@ -109,17 +127,69 @@ def stage(db: DuckDBPyConnection, source: Source, columns: Columns, now_s: float
     numeric = frozenset(name for name in features if source.types[name].startswith(NUMBERS))
     truths = frozenset(name for name in features if source.types[name] == "BOOLEAN")
     staged = Staged(db, columns, features, numeric, truths, rows + sum(b.count for b in bad if b.reason == NO_LINE), bad)
-    if rows == sum(b.count for b in bad if b.reason != NO_LINE):
-        raise Invalid(_nothing(source, bad))
-    return staged
+    if 2 * sum(b.count for b in bad) >= staged.rows:
+        raise Invalid(_too_few(source, staged.rows, bad))
+    counters = () if columns.features_named else _counters(staged, rows)
+    return replace(staged, features={name: alias for name, alias in features.items() if name not in counters}, counters=counters)
 
 
-def _nothing(source: Source, bad: tuple[BadRows, ...]) -> str:
+def _counters(staged: Staged, rows: int) -> tuple[str, ...]:
+    """Numeric features that rise or fall with every row, in the order of the file or of time: row numbers, ids, times."""
+    import numpy as np
+
+    names = sorted(staged.numeric)
+    if not names:
+        return ()
+    values = ", ".join(f"TRY_CAST({staged.features[name]} AS DOUBLE)" for name in names)
+    found = staged.db.execute(
+        f"SELECT at_s, {values} FROM log WHERE rowid % {max(rows // COUNTED, 1)} = 0 ORDER BY rowid LIMIT {2 * COUNTED}"
+    ).fetchall()
+    in_file = np.asarray(found, float)
+    if len(in_file) < LEAST_COUNTED:
+        return ()
+    in_time = in_file[np.argsort(in_file[:, 0], kind="stable")]
+    steps = [np.diff(order[:, 1:], axis=0) for order in (in_file, in_time)]
+    counts = np.any([(way * step > 0).all(axis=0) for step in steps for way in (1, -1)], axis=0)
+    return tuple(name for name, is_counter in zip(names, counts, strict=True) if is_counter)
+
+
+def only_model(db: DuckDBPyConnection, source: Source, columns: Columns, model: str) -> Source:
+    """The rows of one model, where a column tells models apart; Invalid where it holds several and `model` is none of them."""
+    import duckdb
+
+    if "model" not in columns.of:
+        return source
+    by = columns.of["model"]
+    try:
+        found = db.execute(
+            f"SELECT CAST({column(by)} AS VARCHAR) AS m, count(*) FROM {source.scan} GROUP BY m ORDER BY 2 DESC, m LIMIT {MOST_MODELS}"
+        ).fetchall()
+    except duckdb.Error as error:
+        raise unreadable(source, error) from error
+    names = [str(name) for name, _ in found if name is not None]
+    if model in names:
+        return source.only(by, model)
+    if len(found) < 2:
+        return source
+    listed = ", ".join(name[:60] for name in names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+    raise Invalid(
+        f"column {by!r} holds several models ({listed}): name one with --model, or pass --column model= if it tells no models apart",
+        field="model",
+    )
+
+
+def unreadable(source: Source, error: Exception) -> Invalid:
+    return Invalid(f"{source.path} cannot be read to its end: {' '.join(str(error).split())[:200]}")
+
+
+def _too_few(source: Source, rows: int, bad: tuple[BadRows, ...]) -> str:
+    """What the rest says is not what the log says: half of it may be half of the outcomes."""
     if not bad:
         return f"{source.path} holds a header and no row: export the predictions again"
-    worst = max(bad, key=lambda b: b.count)
-    how = " (write times as 2026-01-31T12:00:00Z, or as seconds since 1970)" if worst.reason == REASONS[0] else ""
-    return f"no row of {source.path} can be used: in {worst.count:,} {worst.reason}{how}, for instance {worst.example}"
+    worst, unusable = max(bad, key=lambda b: b.count), sum(b.count for b in bad)
+    share = "no row" if unusable == rows else f"only {rows - unusable:,} of {rows:,} rows"
+    how = f": {NEXT[worst.reason]}" if worst.reason in NEXT else ""
+    return f"{share} of {source.path} can be used; in {worst.count:,} rows {worst.reason} ({worst.example}){how}"
 
 
 def _sql(source: Source, columns: Columns, features: Mapping[str, str], now_s: float) -> str:
@@ -205,10 +275,7 @@ def _truth(name: str, type_: str) -> str:
     if type_ != "VARCHAR":
         return f"(CASE WHEN {name} = 1 THEN true WHEN {name} = 0 THEN false END)"
     text = f"lower(trim({name}))"
-    return (
-        f"(CASE WHEN {text} IN ('1', '1.0', 'true', 't', 'yes', 'y') THEN true "
-        f"WHEN {text} IN ('0', '0.0', 'false', 'f', 'no', 'n') THEN false END)"
-    )
+    return f"(CASE WHEN {text} IN ({', '.join(map(quoted, YES))}) THEN true WHEN {text} IN ({', '.join(map(quoted, NO))}) THEN false END)"
 
 
 def _mark_duplicates(db: DuckDBPyConnection) -> None:

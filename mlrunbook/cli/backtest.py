@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from mlrunbook.domain.backtest.result import Backtest
 
 OUT = Path("backtest")
-BAD_INPUT = 2
+BAD_INPUT, TERMINATED = 2, 143
 
 
 def backtest(  # noqa: PLR0913 - its parameters are the command's options
@@ -75,7 +76,7 @@ def _run(log: Path, model: str, policy: Path | None, out: Path, said: tuple[list
     report.check_folder(out)
     from_ = path_in_force(policy)
     asked = history.Asked(log, mapping.given(*said), name, in_force(policy), str(from_) if from_ else "the built-in defaults")
-    with _progress(history.STEPS) as progress:
+    with _terminable(), _progress(history.STEPS) as progress:
         found = history.backtest(asked, progress, _show_columns)
     html, data = report.write(found, out)
     screen = render.console()
@@ -102,6 +103,20 @@ def _show_columns(columns: Columns) -> None:
             ),
             err=True,
         )
+
+
+@contextmanager
+def _terminable() -> Iterator[None]:
+    """SIGTERM, as of `timeout`, takes what is on disk meanwhile away, as Ctrl-C does."""
+
+    def stop(*_: object) -> None:
+        raise SystemExit(TERMINATED)
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 @contextmanager
@@ -133,6 +148,6 @@ def _summary(found: Backtest) -> Iterator[object]:
     if len(found.calls) > 8:
         yield f"and {len(found.calls) - 8} more in the report"
     for bad in found.bad:
-        yield render.styled(f"left out: {bad.count:,} rows, {bad.reason} ({bad.example})", "yellow")
+        yield render.styled(f"left out: {bad.count:,} row{'' if bad.count == 1 else 's'}, {bad.reason} ({bad.example})", "yellow")
     yield from (render.styled(line) for line in suggestion_words(found))
     yield from (render.styled(f"note: {note}", "dim") for note in found.notes[:-1])

@@ -5,6 +5,9 @@ from __future__ import annotations
 import json
 import os
 import re
+import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -17,7 +20,9 @@ import pandas as pd
 import pytest
 from typer.testing import CliRunner, Result
 
+from mlrunbook.adapters.history import mapping, source, staging
 from mlrunbook.cli.main import app
+from mlrunbook.domain.errors import Invalid
 from tests.cli.backtest_logs import BEGIN, Files, collapsed, days, healthy
 
 Run = Callable[..., "Done"]
@@ -352,6 +357,47 @@ def test_a_report_that_cannot_be_written_leaves_no_part_of_one(run: Run, files: 
     assert [file.name for file in (tmp_path / "out").glob("*.new")] == []
     (tmp_path / "file").write_text("x")
     assert "--out" in run(log, out="file").result.stderr
+
+
+def test_a_log_that_grows_while_it_is_read_is_refused(files: Files) -> None:
+    log = files.csv(healthy(40))
+    with staging.database() as db:
+        opened = source.open_source(db, log)
+        assert not opened.has_changed
+        with log.open("a") as more:
+            more.write("1,2025-01-01T00:00:00Z,a,L,0.2,0.5,0,1,1\n")
+        with pytest.raises(Invalid, match="changed while it was read"):
+            staging.stage(db, opened, mapping.settle(opened.types, mapping.given([], None, None, None)), 2e9, lambda _: None)
+
+
+def test_a_disk_that_is_full_is_named(files: Files, tmp_path: Path) -> None:
+    """In a process of its own, whose files may not grow."""
+    log = files.csv(healthy(300, a_day=1000))
+    code = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (2_000_000, 2_000_000)); from mlrunbook.cli.main import app; app()"
+    told = [sys.executable, "-c", code, "backtest", str(log), "--out", str(tmp_path / "out")]
+    clean = {key: value for key, value in os.environ.items() if not key.startswith(("MLRUNBOOK_", "PREFECT_"))}
+    done = subprocess.run(told, capture_output=True, text=True, timeout=300, env={**clean, "TMPDIR": str(tmp_path)}, cwd=tmp_path)
+    assert done.returncode == 2, done.stderr
+    assert "TMPDIR" in done.stderr
+    assert list(tmp_path.glob("mlrunbook-backtest-*")) == []
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
+def test_a_run_that_is_stopped_leaves_nothing(files: Files, tmp_path: Path, how: signal.Signals) -> None:
+    log = files.csv(healthy(300, a_day=2000))
+    clean = {key: value for key, value in os.environ.items() if not key.startswith(("MLRUNBOOK_", "PREFECT_"))}
+    code = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); from mlrunbook.cli.main import app; app()"
+    told = [sys.executable, "-c", code, "backtest", str(log), "--out", str(tmp_path / "out")]
+    with subprocess.Popen(told, stderr=subprocess.PIPE, text=True, env={**clean, "TMPDIR": str(tmp_path)}, cwd=tmp_path) as running:
+        assert running.stderr is not None
+        assert running.stderr.readline().startswith("columns:")
+        running.send_signal(how)
+        said = running.stderr.read()
+        assert running.wait(120) in (130, 143)
+    assert "Traceback" not in said
+    assert list(tmp_path.glob("mlrunbook-backtest-*")) == []
+    assert not (tmp_path / "out").exists()
 
 
 # --- what is refused ------------------------------------------------------------------------------------------------------------

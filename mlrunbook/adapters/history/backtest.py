@@ -8,7 +8,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
-from tempfile import gettempdir
 
 from mlrunbook.adapters.history import mapping, source, staging
 from mlrunbook.adapters.history.reading import EVERY_VERSION, MOST_VERSIONS, Reader, maturity_of, span_of
@@ -20,7 +19,6 @@ from mlrunbook.domain.backtest.drifting import drift_of
 from mlrunbook.domain.backtest.replay import Called, Replay, Watch, watch_at
 from mlrunbook.domain.backtest.result import Alarm, Backtest, Baseline, Call, Explained, LogFacts, Unjudged
 from mlrunbook.domain.backtest.suggestions import suggest
-from mlrunbook.domain.errors import Invalid
 from mlrunbook.domain.evaluation.performance import Evidence, ModelMetrics
 from mlrunbook.domain.incident import Severity
 from mlrunbook.domain.policy.judging import F1
@@ -65,8 +63,7 @@ def _room() -> Iterator[None]:
     try:
         yield
     except (duckdb.Error, OSError) as error:
-        words = " ".join(str(error).split())[:200]
-        raise Invalid(f"the replay stopped: {words}; is there room in {gettempdir()}? TMPDIR names another folder") from error
+        raise staging.no_room(error) from error
 
 
 def _named(version: str) -> str:

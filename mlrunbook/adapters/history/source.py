@@ -16,6 +16,7 @@ TYPES_FROM = 20_480  # rows of a CSV, to tell its types
 LONGEST_LINE = 1 << 20
 PACKED = (b"\x1f\x8b", b"\x28\xb5\x2f\xfd")  # gzip, Zstandard
 MOST_COLUMNS = 2000  # of a CSV, whose types take a minute to tell beyond
+Stamp = tuple[int, int, int] | None  # of a file: node, size, time of its last change
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,12 @@ class Source:
     scan: str
     types: Mapping[str, str]
     is_text: bool
+    stamps: tuple[tuple[Path, Stamp], ...] = ()
+
+    @property
+    def has_changed(self) -> bool:
+        """Since it was opened."""
+        return any(_stamp(file) != stamp for file, stamp in self.stamps)
 
     def only(self, name: str, value: str) -> Source:
         """The rows with this value alone."""
@@ -35,6 +42,7 @@ class Source:
 def open_source(db: DuckDBPyConnection, path: Path) -> Source:
     """Invalid where there is nothing that can be read, with what to do."""
     files = _files(path)
+    stamps = tuple((file, _stamp(file)) for file in files)
     kind = _kind(files[0])
     names = ", ".join(quoted(str(file)) for file in files)
     if kind == "parquet":
@@ -56,7 +64,15 @@ def open_source(db: DuckDBPyConnection, path: Path) -> Source:
         raise _unreadable(path, error) from error
     if len(types) < 2:
         raise Invalid(f"{path} has one column, {next(iter(types), '')[:60]!r}: is it a CSV with a header line, or a Parquet file?")
-    return Source(path, scan, types, kind == "csv")
+    return Source(path, scan, types, kind == "csv", stamps)
+
+
+def _stamp(file: Path) -> Stamp:
+    try:
+        found = file.stat()
+    except OSError:
+        return None
+    return found.st_ino, found.st_size, found.st_mtime_ns
 
 
 def _types(db: DuckDBPyConnection, scan: str) -> dict[str, str]:

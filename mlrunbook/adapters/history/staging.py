@@ -117,6 +117,8 @@ def stage(db: DuckDBPyConnection, source: Source, columns: Columns, now_s: float
         db.execute(_sql(source, columns, features, now_s))
     except duckdb.Error as error:
         raise unreadable(source, error) from error
+    if source.has_changed:
+        raise Invalid(f"{source.path} changed while it was read: copy it, and name the copy")
     progress("checking")
     if "id" in columns.of:
         _mark_duplicates(db)
@@ -145,6 +147,7 @@ def _counters(staged: Staged, rows: int) -> tuple[str, ...]:
         f"SELECT at_s, {values} FROM log WHERE rowid % {max(rows // COUNTED, 1)} = 0 ORDER BY rowid LIMIT {2 * COUNTED}"
     ).fetchall()
     in_file = np.asarray(found, float)
+    in_file[~np.isfinite(in_file)] = np.nan
     if len(in_file) < LEAST_COUNTED:
         return ()
     in_time = in_file[np.argsort(in_file[:, 0], kind="stable")]
@@ -178,7 +181,14 @@ def only_model(db: DuckDBPyConnection, source: Source, columns: Columns, model: 
     )
 
 
+def no_room(error: Exception) -> Invalid:
+    words = " ".join(str(error).split())[:200]
+    return Invalid(f"the replay stopped: {words}; is there room in {tempfile.gettempdir()}? TMPDIR names another folder")
+
+
 def unreadable(source: Source, error: Exception) -> Invalid:
+    if any(word in str(error).lower() for word in ("write", "no space", "out of memory")):
+        return no_room(error)
     return Invalid(f"{source.path} cannot be read to its end: {' '.join(str(error).split())[:200]}")
 
 

@@ -303,6 +303,17 @@ def test_lines_that_are_no_rows_are_counted_too(run: Run, files: Files) -> None:
     assert found["facts"]["rows"] == 60 * 200 + 2
 
 
+@pytest.mark.parametrize("reset", ["1990-01-01T00:00:00Z", "2000-01-01T00:00:00Z"])
+def test_a_few_rows_of_a_clock_that_was_reset_do_not_stretch_the_log(run: Run, files: Files, reset: str) -> None:
+    frame = collapsed(healthy(), 70, 85)
+    usual = run(files.csv(frame)).data["calls"]
+    frame.loc[[7, 9000, 20_000], "time"] = reset
+    found = run(files.csv(frame), out="b").data
+    assert [(b["reason"], b["count"]) for b in found["bad"]] == [("the time lies far from nearly all others", 3)]
+    assert reset[:10] in found["bad"][0]["example"]
+    assert [c["at"] for c in found["calls"]] == [c["at"] for c in usual]
+
+
 def test_csv_and_parquet_say_the_same(run: Run, files: Files) -> None:
     frame = collapsed(healthy(), 70, 85)
     one, other = run(files.csv(frame)).data, run(files.parquet(frame), out="b").data
@@ -466,6 +477,7 @@ REFUSED: dict[str, tuple[Callable[[Files], Path], str]] = {
     "outcomes mostly in other words": (_mostly("failed", "running"), "1 or 0"),
     "one id for all": (lambda files: files.csv(healthy(40).assign(prediction_id=7)), "--column id="),
     "outcomes before their predictions": (lambda files: files.csv(healthy(40).assign(outcome_time="2001-01-01")), "swapped"),
+    "one time for all": (lambda files: files.csv(healthy(40).assign(time="2025-01-01")), "--column time=NAME"),
     "a workbook": (_written("log.xlsx", b"PK\x03\x04" + b"x" * 100), "save the sheet as CSV"),
     "a packed CSV by another name": (_written("log.csv", b"\x1f\x8b" + b"x" * 100), ".csv.gz"),
     "ten thousand columns": (_written("log.csv", b",".join(b"c%d" % i for i in range(10_000)) + b"\n"), "at most 2,000"),

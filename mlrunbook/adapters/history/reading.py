@@ -44,6 +44,10 @@ def span_of(staged: Staged) -> Span:
     span = Span(*found) if found and found[3] else Span(0.0, 0.0, 0.0, 0, 0, 0)
     if not span.failures or span.failures == span.outcomes:
         raise Invalid(f"{_one_sided(span)}: F1 needs outcomes of both kinds", field="column")
+    if span.first == span.last:
+        raise Invalid(
+            "every prediction has the same time: name the column that says when each was made with --column time=NAME", field="column"
+        )
     return span
 
 

@@ -51,8 +51,10 @@ REASONS = (
     "the outcome is older than its prediction",
     "the outcome is in the future",
     "the prediction id was used before",
+    "the time lies far from nearly all others",
 )
-DUPLICATE = len(REASONS)
+DUPLICATE, FAR = len(REASONS) - 1, len(REASONS)
+FEW = 0.001  # of the rows: further away than all others reach, they are a clock that was reset, and would stretch every block of time
 TRUTHS = "write 1 or 0, true or false, yes or no, failed or ok"
 NEXT = {
     "the time cannot be read": "write times as 2026-01-31T12:00:00Z, or as seconds since 1970",
@@ -122,6 +124,7 @@ def stage(db: DuckDBPyConnection, source: Source, columns: Columns, now_s: float
     progress("checking")
     if "id" in columns.of:
         _mark_duplicates(db)
+    _mark_far(db)
     bad = (*_rejected(db, source), *_bad(db))
     (rows,) = db.execute("SELECT count(*) FROM log").fetchone() or (0,)
     if any(b.reason != NO_LINE for b in bad):
@@ -144,7 +147,7 @@ def _counters(staged: Staged, rows: int) -> tuple[str, ...]:
         return ()
     values = ", ".join(f"TRY_CAST({staged.features[name]} AS DOUBLE)" for name in names)
     found = staged.db.execute(
-        f"SELECT at_s, {values} FROM log WHERE rowid % {max(rows // COUNTED, 1)} = 0 ORDER BY rowid LIMIT {2 * COUNTED}"
+        f"SELECT at_s, {values} FROM log WHERE row % {max(rows // COUNTED, 1)} = 0 ORDER BY row LIMIT {2 * COUNTED}"
     ).fetchall()
     in_file = np.asarray(found, float)
     in_file[~np.isfinite(in_file)] = np.nan
@@ -221,6 +224,7 @@ def _sql(source: Source, columns: Columns, features: Mapping[str, str], now_s: f
         f"{text('asset')} AS asset", f"{text('segment')} AS segment", f"{text('version')} AS version",
         *(f"{column(name)} AS {alias}" for name, alias in features.items()),
     ]  # fmt: skip
+    # Without the count of rows, two threads may leave them in another order, whatever preserve_insertion_order says (DuckDB 2.0).
     known = "raw_known_s" if "outcome_time" in of else f"at_s + {columns.outcome_delay_s or 0.0!r}"
     cases = list(_cases(types, now_s))
     whens = " ".join(f"WHEN {condition} THEN {REASONS.index(reason) + 1}" for reason, condition, _ in cases)
@@ -228,8 +232,8 @@ def _sql(source: Source, columns: Columns, features: Mapping[str, str], now_s: f
     threshold = f"coalesce(raw_threshold, {columns.threshold!r})"
     return f"""
         CREATE TABLE log AS
-        WITH raw AS (SELECT {", ".join(values)} FROM {source.scan})
-        SELECT at_s, coalesce(raw_score, CAST(raw_label AS INT)) AS score, coalesce(raw_label, raw_score >= {threshold}) AS flag,
+        WITH raw AS (SELECT row_number() OVER () AS row, {", ".join(values)} FROM {source.scan})
+        SELECT row, at_s, coalesce(raw_score, CAST(raw_label AS INT)) AS score, coalesce(raw_label, raw_score >= {threshold}) AS flag,
             {threshold} AS threshold, outcome, CASE WHEN outcome IS NULL THEN NULL ELSE {known} END AS known_s,
             id, asset, segment, version, CASE {whens} ELSE 0 END AS reason, left(CASE {shown} END, 200) AS example
             {"".join(", " + alias for alias in features.values())}
@@ -290,16 +294,32 @@ def _truth(name: str, type_: str) -> str:
 
 def _mark_duplicates(db: DuckDBPyConnection) -> None:
     """All but the first of each id."""
-    twice = "SELECT id, min(rowid) AS first FROM log WHERE id IS NOT NULL AND reason = 0 GROUP BY id HAVING count(*) > 1"
+    twice = "SELECT id, min(row) AS first FROM log WHERE id IS NOT NULL AND reason = 0 GROUP BY id HAVING count(*) > 1"
     db.execute(
-        f"UPDATE log SET reason = {DUPLICATE}, example = 'the first is row ' || (twice.first + 1) FROM ({twice}) AS twice "
-        "WHERE log.id = twice.id AND log.rowid > twice.first AND log.reason = 0"
+        f"UPDATE log SET reason = {DUPLICATE}, example = 'the first is row ' || twice.first FROM ({twice}) AS twice "
+        "WHERE log.id = twice.id AND log.row > twice.first AND log.reason = 0"
+    )
+
+
+def _mark_far(db: DuckDBPyConnection) -> None:
+    low, high, first, last = (
+        db.execute(
+            f"SELECT approx_quantile(at_s, {FEW}), approx_quantile(at_s, {1 - FEW}), min(at_s), max(at_s) FROM log WHERE reason = 0"
+        ).fetchone()
+        or (None,) * 4
+    )
+    if low is None or (first >= 2 * low - high and last <= 2 * high - low):
+        return
+    db.execute(
+        f"UPDATE log SET reason = {FAR}, example = CAST(make_timestamp(CAST(at_s * 1e6 AS BIGINT)) AS VARCHAR) "
+        "WHERE reason = 0 AND NOT at_s BETWEEN ? AND ?",
+        [2 * low - high, 2 * high - low],
     )
 
 
 def _bad(db: DuckDBPyConnection) -> Iterator[BadRows]:
     found = db.execute(
-        "SELECT reason, count(*), min(rowid) + 1, arg_min(example, rowid) FROM log WHERE reason > 0 GROUP BY reason ORDER BY reason"
+        "SELECT reason, count(*), min(row), arg_min(example, row) FROM log WHERE reason > 0 GROUP BY reason ORDER BY reason"
     ).fetchall()
     for reason, count, row, example in found:
         yield BadRows(REASONS[reason - 1], count, f"row {row}: {example if example is not None else 'empty'}")

@@ -85,9 +85,10 @@ def page(found: Backtest) -> bytes:
         segments=Markup(_segments(found)) if found.segments else None,  # noqa: S704
         data_rows=list(data_rows(found)),
         moment=moment,
-        whole=lambda sentence: escape(_begun(line(sentence, 4000))),
+        whole=lambda sentence: escape(_arrows(_begun(line(sentence, 4000)))),
+        arrows=_arrows,
         pasted=Markup("\n".join(escape(line_) for line_ in found.suggestions.models.splitlines())),  # noqa: S704 - escaped just now
-        f1_words=f1_words,
+        f1_words=lambda call: _arrows(f1_words(call)),
         percent=lambda share: f"{share:.0%}",
     ).encode()
 
@@ -124,9 +125,9 @@ def headline(found: Backtest) -> Iterator[str]:
         "no_baseline": "no baseline yet",
     }
     parts = [f"{alarms[verdict]} {words}" for verdict, words in said.items() if alarms[verdict]]
-    yield f"plain thresholds: {counted(len(found.alarms), 'alarm')}" + (f" ({', '.join(parts)})" if parts else "")
+    yield f"Plain thresholds: {counted(len(found.alarms), 'alarm')}" + (f" ({', '.join(parts)})" if parts else "")
     missed = f"; {len(found.missed)} missed in hindsight" if found.missed else ""
-    yield f"this runbook: {counted(len(found.calls), 'real drop')} called{missed}"
+    yield f"This runbook: {counted(len(found.calls), 'real drop')} called{missed}"
     for base in {(b.since, b.until): b for b in found.baselines if b.provable > found.planned_fall}.values():
         yield (
             f"Against the baseline {moment(base.since)} to {moment(base.until)}, only drops over {base.provable:.0%} can be proven "
@@ -147,6 +148,10 @@ def _begun(sentence: str) -> str:
     """With a capital, where it begins with a word and not with a name."""
     first = sentence.split(" ", 1)[0]
     return sentence[0].upper() + sentence[1:] if first.isalpha() and first.islower() else sentence
+
+
+def _arrows(text: str) -> str:
+    return text.replace("->", "\N{RIGHTWARDS ARROW}")
 
 
 def f1_words(call: Call) -> str:

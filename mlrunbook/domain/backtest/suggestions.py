@@ -59,7 +59,7 @@ def _window(facts: LogFacts, policy: SeverityPolicy) -> tuple[dict[str, int], tu
         said.append(f"min_positives {positives}: {usual.min_positives} independent failures, as {as_one}")
         found["min_positives"] = positives
     if outcomes != usual.min_outcomes:
-        said.append(f"min_outcomes {outcomes:,}: as many outcomes as hold those failures, {facts.base_rate:.2%} of them fail")
+        said.append(f"min_outcomes {outcomes:,}: {positives} failures need as many outcomes, {facts.base_rate:.2%} of which fail")
         found["min_outcomes"] = outcomes
     if most_days > usual.most_days:
         pace = f"{facts.judged / days:,.0f} outcomes and {facts.failures / days:.3g} failures come a day"

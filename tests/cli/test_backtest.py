@@ -303,6 +303,17 @@ def test_lines_that_are_no_rows_are_counted_too(run: Run, files: Files) -> None:
     assert found["facts"]["rows"] == 60 * 200 + 2
 
 
+def test_the_first_bad_row_is_where_it_is_said_to_be_in_a_wide_log(run: Run, files: Files) -> None:
+    """Read by two threads: which chunk comes first is chance."""
+    frame = healthy().astype({"score": object})
+    frame.loc[:40, "score"] = "bad"
+    frame.loc[23_990, "prediction_id"] = 23_000
+    for k in range(25):
+        frame[f"sensor_{k}"] = np.random.default_rng(k).normal(size=len(frame))
+    found = run(files.csv(frame)).data["bad"]
+    assert [b["example"] for b in found] == ["row 1: bad", "row 23991: the first is row 23000"]
+
+
 @pytest.mark.parametrize("reset", ["1990-01-01T00:00:00Z", "2000-01-01T00:00:00Z"])
 def test_a_few_rows_of_a_clock_that_was_reset_do_not_stretch_the_log(run: Run, files: Files, reset: str) -> None:
     frame = collapsed(healthy(), 70, 85)

@@ -94,10 +94,11 @@ def page(found: Backtest) -> bytes:
 
 
 def _segments(found: Backtest) -> str:
-    shown = [
-        Estimate(s.name, s.f1 if s.failures >= 5 else None, s.low or 0.0, s.high or 1.0, s.before) for s in found.segments if s.outcomes
-    ]  # fmt: skip
-    return charts.draw(Intervals("F1 by segment, the newest quarter", tuple(shown[:25]), "the first quarter"))
+    shown = [s for s in found.segments if s.outcomes][:25]
+    estimates = tuple(
+        Estimate(pictures.short(s.name, 30), s.f1 if s.failures >= 5 else None, s.low or 0.0, s.high or 1.0, s.before) for s in shown
+    )
+    return charts.draw(Intervals("F1 by segment, the newest quarter", estimates, "the first quarter"))
 
 
 def moment(at: datetime) -> str:
@@ -182,10 +183,10 @@ def data_rows(found: Backtest) -> Iterator[tuple[str, str]]:
         )
     else:
         yield "Outcome delay", facts.maturity
-    yield (
-        "Effective sample size",
-        f"{facts.effective:,}: outcomes are correlated, {facts.rows_as_one:.1f} say as much as one",
+    as_one = (
+        f"outcomes are correlated, {facts.rows_as_one:.1f} say as much as one" if facts.rows_as_one >= 1.05 else "outcomes are independent"
     )
+    yield "Effective sample size", f"{facts.effective:,}: {as_one}"
     yield "Evaluated", f"every {duration(facts.block_s)}"
     yield "Plain rule", facts.plain_rule
     yield "Threshold", found.threshold

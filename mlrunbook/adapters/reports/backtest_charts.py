@@ -11,6 +11,7 @@ from typing import ClassVar
 
 from mlrunbook.adapters.reports.charts import COLOURS, GRID, LIMIT, MUTED, SEVERITY, WIDTH, escape, number, rule, short, svg, text
 from mlrunbook.domain.backtest.result import Alarm, Backtest, Call, Drift, Point
+from mlrunbook.domain.plural import counted
 
 _LEFT, _RIGHT, _TOP = 44, 14, 34
 _HEIGHT, _LANE = 190, 18
@@ -45,7 +46,7 @@ def timeline(found: Backtest) -> str:
         *_legend(),
     ]  # fmt: skip
     known = [p.f1 for p in found.points if p.f1 is not None]
-    counts = f"{len(found.alarms)} plain alarms, {len(found.calls)} calls"
+    counts = f"{counted(len(found.alarms), 'plain alarm')}, {counted(len(found.calls), 'call')}"
     said = f"F1 between {min(known, default=0):.2f} and {max(known, default=0):.2f}; {counts}"
     return svg(lanes + 2 * _LANE + 30, "F1 over time", said, "".join(parts))
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,7 +20,7 @@ if TYPE_CHECKING:
     from mlrunbook.domain.backtest.result import Backtest
 
 OUT = Path("backtest")
-BAD_INPUT = 2
+BAD_INPUT, TERMINATED = 2, 143
 
 
 def backtest(  # noqa: PLR0913 - its parameters are the command's options
@@ -68,18 +70,24 @@ def _run(log: Path, model: str, policy: Path | None, out: Path, said: tuple[list
     from mlrunbook.cli.policy import in_force, path_in_force
     from mlrunbook.domain.policy.owned import is_model_id
 
-    name = model or log.name.split(".")[0] or "model"
+    name = model or _name_of(log)
     if model and not is_model_id(model):
         raise Invalid(f"--model {model[:100]!r}: letters, digits, '.', '_' and '-', 100 at most", field="model")
+    report.check_folder(out)
     from_ = path_in_force(policy)
     asked = history.Asked(log, mapping.given(*said), name, in_force(policy), str(from_) if from_ else "the built-in defaults")
-    with _progress(history.STEPS) as progress:
+    with _terminable(), _progress(history.STEPS) as progress:
         found = history.backtest(asked, progress, _show_columns)
     html, data = report.write(found, out)
     screen = render.console()
     for line in _summary(found):
         screen.print(line)
     screen.print(render.styled(f"report: {html}  data: {data}", "bold"))
+
+
+def _name_of(log: Path) -> str:
+    """The file's name, as the policy can hold it."""
+    return re.sub(r"[^A-Za-z0-9_-]+", "_", log.name.split(".")[0]).strip("_-")[:100] or "model"
 
 
 def _show_columns(columns: Columns) -> None:
@@ -95,6 +103,20 @@ def _show_columns(columns: Columns) -> None:
             ),
             err=True,
         )
+
+
+@contextmanager
+def _terminable() -> Iterator[None]:
+    """SIGTERM, as of `timeout`, takes what is on disk meanwhile away, as Ctrl-C does."""
+
+    def stop(*_: object) -> None:
+        raise SystemExit(TERMINATED)
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 @contextmanager
@@ -126,5 +148,6 @@ def _summary(found: Backtest) -> Iterator[object]:
     if len(found.calls) > 8:
         yield f"and {len(found.calls) - 8} more in the report"
     for bad in found.bad:
-        yield render.styled(f"left out: {bad.count:,} rows, {bad.reason} ({bad.example})", "yellow")
+        yield render.styled(f"left out: {bad.count:,} row{'' if bad.count == 1 else 's'}, {bad.reason} ({bad.example})", "yellow")
     yield from (render.styled(line) for line in suggestion_words(found))
+    yield from (render.styled(f"note: {note}", "dim") for note in found.notes[:-1])

@@ -5,9 +5,13 @@ from __future__ import annotations
 import json
 import os
 import re
+import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +20,9 @@ import pandas as pd
 import pytest
 from typer.testing import CliRunner, Result
 
+from mlrunbook.adapters.history import mapping, source, staging
 from mlrunbook.cli.main import app
+from mlrunbook.domain.errors import Invalid
 from tests.cli.backtest_logs import BEGIN, Files, collapsed, days, healthy
 
 Run = Callable[..., "Done"]
@@ -193,6 +199,65 @@ def test_outcomes_of_versions_too_many_to_judge_are_counted(run: Run, files: Fil
     assert any("800 outcomes of 4 small versions" in note for note in found["notes"])
 
 
+def test_a_fall_is_never_more_than_everything(run: Run, tmp_path: Path) -> None:
+    sample = tmp_path / "sample.csv"
+    CliRunner().invoke(app, ["backtest", "--sample", str(sample)])
+    said = json.dumps(run(sample).data["calls"])
+    assert max(int(share) for share in re.findall(r"(?:fell|rose) (\d+) %", said)) <= 100
+    for low, high in re.findall(r"interval (\d+) % to (\d+) %", said):
+        assert int(low) <= int(high)
+
+
+@pytest.mark.parametrize("kind", ["row number", "row number downwards", "unsorted row number", "epoch", "second time"])
+def test_a_column_that_counts_the_rows_is_no_cause(run: Run, files: Files, kind: str) -> None:
+    frame = collapsed(healthy(), 70, 85)
+    rows = np.arange(len(frame))
+    frame["extra"] = {
+        "row number": rows,
+        "row number downwards": len(frame) - rows,
+        "unsorted row number": rows,
+        "epoch": pd.to_datetime(frame["time"]).astype("datetime64[s, UTC]").astype("int64"),
+        "second time": frame["time"],
+    }[kind]
+    if kind == "unsorted row number":
+        frame = frame.sample(frac=1, random_state=3)
+    found = run(files.csv(frame)).data
+    (call,) = found["calls"]
+    assert "extra" not in call["explained"]["sentence"]
+    assert "extra" not in {f["name"] for f in found["drift"]["features"]}
+    assert kind == "second time" or any("extra" in note for note in found["notes"])
+
+
+def test_one_model_of_several_is_judged_and_which_is_asked(run: Run, files: Files) -> None:
+    pumps, fans = collapsed(healthy(), 70, 85).assign(model_name="pumps"), healthy(seed=9).assign(model_name="fans")
+    log = files.csv(pd.concat([pumps, fans]))
+    refusal = run(log).refusal
+    for words in ("pumps", "fans", "--model", "--column model="):
+        assert words in refusal
+    assert "several models" in run(log, "--model", "valves", out="z").refusal
+    alone = run(files.csv(pumps.drop(columns="model_name"), "alone.csv")).data
+    found = run(log, "--model", "pumps", out="b").data
+    assert found["facts"]["rows"] == len(pumps)
+    assert [c["at"] for c in found["calls"]] == [c["at"] for c in alone["calls"]]
+    assert run(log, "--model", "fans", out="c").data["calls"] == []
+    assert run(log, "--column", "model=", "--column", "id=", out="d").data["facts"]["rows"] == 2 * len(pumps)
+
+
+@pytest.mark.parametrize("name", ["2026-11 export (1).csv", "log[1]*.csv", "größe.csv", "-.csv", "a\x1b[31m<b>.csv"])
+def test_the_name_of_any_file_makes_a_policy(run: Run, files: Files, tmp_path: Path, name: str) -> None:
+    found = run(files.csv(healthy(200, a_day=20), name)).data
+    assert found["suggestions"]["models"]
+    policy = tmp_path / "policy.yaml"
+    policy.write_text(found["suggestions"]["models"])
+    checked = CliRunner().invoke(app, ["policy", "check", str(policy)])
+    assert checked.exit_code == 0, checked.output
+
+
+def test_nothing_is_suggested_from_a_handful_of_failures(run: Run, files: Files) -> None:
+    found = run(files.csv(healthy(40).head(60))).data
+    assert found["suggestions"]["models"] == ""
+
+
 # --- bad rows -------------------------------------------------------------------------------------------------------------------
 
 BAD_VALUES = {
@@ -238,6 +303,28 @@ def test_lines_that_are_no_rows_are_counted_too(run: Run, files: Files) -> None:
     assert found["facts"]["rows"] == 60 * 200 + 2
 
 
+def test_the_first_bad_row_is_where_it_is_said_to_be_in_a_wide_log(run: Run, files: Files) -> None:
+    """Read by two threads: which chunk comes first is chance."""
+    frame = healthy().astype({"score": object})
+    frame.loc[:40, "score"] = "bad"
+    frame.loc[23_990, "prediction_id"] = 23_000
+    for k in range(25):
+        frame[f"sensor_{k}"] = np.random.default_rng(k).normal(size=len(frame))
+    found = run(files.csv(frame)).data["bad"]
+    assert [b["example"] for b in found] == ["row 1: bad", "row 23991: the first is row 23000"]
+
+
+@pytest.mark.parametrize("reset", ["1990-01-01T00:00:00Z", "2000-01-01T00:00:00Z"])
+def test_a_few_rows_of_a_clock_that_was_reset_do_not_stretch_the_log(run: Run, files: Files, reset: str) -> None:
+    frame = collapsed(healthy(), 70, 85)
+    usual = run(files.csv(frame)).data["calls"]
+    frame.loc[[7, 9000, 20_000], "time"] = reset
+    found = run(files.csv(frame), out="b").data
+    assert [(b["reason"], b["count"]) for b in found["bad"]] == [("the time lies far from nearly all others", 3)]
+    assert reset[:10] in found["bad"][0]["example"]
+    assert [c["at"] for c in found["calls"]] == [c["at"] for c in usual]
+
+
 def test_csv_and_parquet_say_the_same(run: Run, files: Files) -> None:
     frame = collapsed(healthy(), 70, 85)
     one, other = run(files.csv(frame)).data, run(files.parquet(frame), out="b").data
@@ -254,7 +341,7 @@ def test_page_and_json_agree_and_the_page_needs_nothing_else(run: Run, files: Fi
     found, html = done.data, done.html
     assert len(re.findall(r'<div class="call ', html)) == len(found["calls"]) == found["summary"]["calls"]
     assert f"<b>{found['summary']['plain_alarms']:,}</b>" in html
-    assert found["calls"][0]["explained"]["sentence"][:60] in html
+    assert found["calls"][0]["explained"]["sentence"][10:60] in html
     assert not re.search(r"<script|src=|url\(|@import|href=\"http", html)
     assert html.count("<svg") == 3
 
@@ -270,6 +357,69 @@ def test_hostile_names_and_values_are_only_text(run: Run, files: Files) -> None:
     assert "<img" not in done.html
     assert "&lt;script&gt;" in done.html
     assert done.data["facts"]["rows"] == len(frame)
+
+
+def test_a_report_is_whole_and_a_link_in_the_folder_is_not_followed(run: Run, files: Files, tmp_path: Path) -> None:
+    log, out, elsewhere = files.csv(healthy(60)), tmp_path / "out", tmp_path / "elsewhere"
+    elsewhere.write_text("precious")
+    out.mkdir()
+    (out / "report.html").symlink_to(elsewhere)
+    done = run(log)
+    assert done.html.startswith("<!DOCTYPE html>")
+    assert elsewhere.read_text() == "precious"
+    assert sorted(file.name for file in out.iterdir()) == ["report.html", "report.json"]
+
+
+def test_a_report_that_cannot_be_written_leaves_no_part_of_one(run: Run, files: Files, tmp_path: Path) -> None:
+    log = files.csv(healthy(60))
+    (tmp_path / "out" / "report.html").mkdir(parents=True)
+    done = run(log)
+    assert done.result.exit_code == 2
+    assert "--out" in done.result.stderr
+    assert [file.name for file in (tmp_path / "out").glob("*.new")] == []
+    (tmp_path / "file").write_text("x")
+    assert "--out" in run(log, out="file").result.stderr
+
+
+def test_a_log_that_grows_while_it_is_read_is_refused(files: Files) -> None:
+    log = files.csv(healthy(40))
+    with staging.database() as db:
+        opened = source.open_source(db, log)
+        assert not opened.has_changed
+        with log.open("a") as more:
+            more.write("1,2025-01-01T00:00:00Z,a,L,0.2,0.5,0,1,1\n")
+        with pytest.raises(Invalid, match="changed while it was read"):
+            staging.stage(db, opened, mapping.settle(opened.types, mapping.given([], None, None, None)), 2e9, lambda _: None)
+
+
+def test_a_disk_that_is_full_is_named(files: Files, tmp_path: Path) -> None:
+    """In a process of its own, whose files may not grow."""
+    log = files.csv(healthy(300, a_day=1000))
+    code = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (2_000_000, 2_000_000)); from mlrunbook.cli.main import app; app()"
+    told = [sys.executable, "-c", code, "backtest", str(log), "--out", str(tmp_path / "out")]
+    clean = {key: value for key, value in os.environ.items() if not key.startswith(("MLRUNBOOK_", "PREFECT_"))}
+    done = subprocess.run(told, capture_output=True, text=True, timeout=300, env={**clean, "TMPDIR": str(tmp_path)}, cwd=tmp_path)
+    assert done.returncode == 2, done.stderr
+    assert "TMPDIR" in done.stderr
+    assert list(tmp_path.glob("mlrunbook-backtest-*")) == []
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
+def test_a_run_that_is_stopped_leaves_nothing(files: Files, tmp_path: Path, how: signal.Signals) -> None:
+    log = files.csv(healthy(300, a_day=2000))
+    clean = {key: value for key, value in os.environ.items() if not key.startswith(("MLRUNBOOK_", "PREFECT_"))}
+    code = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); from mlrunbook.cli.main import app; app()"
+    told = [sys.executable, "-c", code, "backtest", str(log), "--out", str(tmp_path / "out")]
+    with subprocess.Popen(told, stderr=subprocess.PIPE, text=True, env={**clean, "TMPDIR": str(tmp_path)}, cwd=tmp_path) as running:
+        assert running.stderr is not None
+        assert running.stderr.readline().startswith("columns:")
+        running.send_signal(how)
+        said = running.stderr.read()
+        assert running.wait(120) in (130, 143)
+    assert "Traceback" not in said
+    assert list(tmp_path.glob("mlrunbook-backtest-*")) == []
+    assert not (tmp_path / "out").exists()
 
 
 # --- what is refused ------------------------------------------------------------------------------------------------------------
@@ -310,6 +460,15 @@ def _written(name: str, content: bytes) -> Callable[[Files], Path]:
     return write
 
 
+def _mostly(name: str, value: str) -> Callable[[Files], Path]:
+    def write(files: Files) -> Path:
+        frame = healthy(40).astype({name: object})
+        frame.loc[frame.index % 3 > 0, name] = value
+        return files.csv(frame)
+
+    return write
+
+
 REFUSED: dict[str, tuple[Callable[[Files], Path], str]] = {
     "no file": (lambda files: files.folder / "nowhere.csv", "there is no file"),
     "an empty file": (_written("log.csv", b""), "is empty"),
@@ -322,6 +481,17 @@ REFUSED: dict[str, tuple[Callable[[Files], Path], str]] = {
     "no time": (lambda files: files.csv(healthy(40).drop(columns="time")), "--column time=NAME"),
     "no score": (lambda files: files.csv(healthy(40).drop(columns="score")), "--column score=NAME"),
     "not UTF-8": (_latin, "UTF-8"),
+    "no outcome known": (lambda files: files.csv(healthy(40).assign(failed="")), "none of 8,000 rows has an outcome"),
+    "failures alone": (lambda files: files.csv(healthy(40).assign(failed=1)), "write 0"),
+    "scores in percent": (lambda files: files.csv(healthy(40).assign(score=healthy(40)["score"] * 100)), "by 100"),
+    "scores with a sign": (lambda files: files.csv(healthy(40).assign(score=healthy(40)["score"].astype(str) + "%")), "decimal point"),
+    "outcomes mostly in other words": (_mostly("failed", "running"), "1 or 0"),
+    "one id for all": (lambda files: files.csv(healthy(40).assign(prediction_id=7)), "--column id="),
+    "outcomes before their predictions": (lambda files: files.csv(healthy(40).assign(outcome_time="2001-01-01")), "swapped"),
+    "one time for all": (lambda files: files.csv(healthy(40).assign(time="2025-01-01")), "--column time=NAME"),
+    "a workbook": (_written("log.xlsx", b"PK\x03\x04" + b"x" * 100), "save the sheet as CSV"),
+    "a packed CSV by another name": (_written("log.csv", b"\x1f\x8b" + b"x" * 100), ".csv.gz"),
+    "ten thousand columns": (_written("log.csv", b",".join(b"c%d" % i for i in range(10_000)) + b"\n"), "at most 2,000"),
     "no failure": (lambda files: files.csv(healthy(40).assign(failed=0)), "no failure"),
     "times in another form": (lambda files: files.csv(healthy(40).assign(time="31/12/2025 noon")), "2026-01-31T12:00:00Z"),
     "a folder without Parquet": (lambda files: files.folder, "without a Parquet file"),
@@ -350,6 +520,30 @@ def test_what_cannot_be_replayed_is_refused_in_a_line_that_says_what_to_do(run: 
 )
 def test_an_option_that_cannot_be_meant_is_refused(run: Run, files: Files, args: tuple[str, ...], says: str) -> None:
     assert says in run(files.csv(healthy(40)), *args).refusal
+
+
+BAD_MAPPINGS = {
+    "an alias bomb": ("a: &a [x, x]\n" + "".join(f"{b}: &{b} [{f'*{a}, ' * 9}*{a}]\n" for a, b in pairwise("abcdefghi")), "alias"),
+    "nested without end": ("[" * 3000, "cannot be read as YAML"),
+    "a key twice": ("time: time\ntime: wear\n", "given twice"),
+    "a list": ("- time\n", "must be a section"),
+    "a number for a name": ("time: 3\n", "time: must be text"),
+    "a threshold out of range": ("threshold: 5\n", "threshold: must be less than 1"),
+    "a truth for a threshold": ("threshold: true\n", "threshold: must be"),
+    "an object": ("time: !!python/object/apply:os.system [id]\n", "cannot be read as YAML"),
+    "no text": ("\0\0", "cannot be read as YAML"),
+    "an unknown key": ("when: time\n", "known keys"),
+    "the outcome as a feature": ("features: [failed]\n", "only known after"),
+    "a delay of ages": ("outcome_delay: 99999999999d\n", "ten years"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_MAPPINGS)
+def test_a_mapping_that_cannot_be_meant_is_refused(run: Run, files: Files, tmp_path: Path, case: str) -> None:
+    content, says = BAD_MAPPINGS[case]
+    mapping = tmp_path / "mapping.yaml"
+    mapping.write_text(content)
+    assert says in run(files.csv(healthy(40)), "--mapping", mapping).refusal
 
 
 def test_without_a_log_the_sample_is_named(run: Run) -> None:
@@ -390,10 +584,40 @@ def test_other_shapes_of_the_same_log_say_the_same(run: Run, files: Files) -> No
         "words": frame.assign(failed=frame["failed"].map({0: "False", 1: "TRUE"})),
         "floats": frame.assign(failed=frame["failed"].astype(float)),
         "label": frame.assign(flagged=frame["score"] >= 0.5).drop(columns=["score", "threshold"]),
+        "failed or ok": frame.assign(failed=frame["failed"].map({0: "OK", 1: "Failed"})),
+        "labels in words": frame.assign(prediction=np.where(frame["score"] >= 0.5, "failure", "normal")).drop(
+            columns=["score", "threshold"]
+        ),
+        "camel case": frame.rename(
+            columns={"time": "EventTime", "asset_id": "MachineID", "prediction_id": "requestId", "failed": "IsFailure"}
+        ),
+        "with the frame's index": frame.reset_index(),
     }
     for name, shape in shapes.items():
         calls = run(files.csv(shape, f"{name}.csv"), out=name).data["calls"]
         assert [(c["at"], c["severity"]) for c in calls] == [(c["at"], c["severity"]) for c in usual], name
+
+
+@pytest.mark.parametrize(
+    "how", [{"sep": ";"}, {"sep": "\t"}, {"sep": ";", "decimal": ","}, {"encoding": "utf-8-sig"}, {"compression": "gzip"}]
+)
+def test_a_csv_of_another_country_or_program_says_the_same(run: Run, files: Files, how: dict[str, Any]) -> None:
+    frame = healthy()
+    frame["threshold"] = np.where(days(frame, 90, 120), 0.9, frame["threshold"])
+    usual = run(files.csv(frame)).data
+    path = files.folder / ("log.csv.gz" if "compression" in how else "log.csv")
+    frame.to_csv(path, index=False, **how)
+    found = run(path).data
+    for key in ("calls", "drift", "facts", "segments"):
+        assert found[key] == usual[key]
+
+
+def test_a_structure_is_neither_guessed_nor_taken_for_a_value(run: Run, files: Files) -> None:
+    frame = healthy(60)
+    frame["prediction"] = [{"score": score} for score in frame.pop("score")]
+    frame.to_parquet(files.folder / "log.parquet", index=False)
+    assert "--column score=NAME" in run(files.folder / "log.parquet").refusal
+    assert "a column of its own" in run(files.folder / "log.parquet", "--column", "score=prediction").refusal
 
 
 def test_the_sample_log_holds_a_unit_error_and_a_slipped_threshold_and_both_are_found(run: Run, tmp_path: Path) -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
@@ -42,15 +43,27 @@ class Asked:
 
 def backtest(asked: Asked, progress: Callable[[str, float], None], settled: Callable[[mapping.Columns], None] = lambda _: None) -> Backtest:
     """`settled` hears of the columns before the log is read. Invalid for what cannot be replayed, with what to do."""
-    with staging.database() as db:
+    with _room(), staging.database() as db:
         opened = source.open_source(db, asked.log)
         columns = mapping.settle(opened.types, asked.given)
         settled(columns)
+        opened = staging.only_model(db, opened, columns, asked.model)
         staged = staging.stage(db, opened, columns, time.time(), lambda step: progress(step, 0.0))
         progress("counting", 0.0)
         span = span_of(staged)
         ripe, median = maturity_of(staged, span)
         return _Backtest(asked, staged, Reader(staged, span, ripe), progress).made(ripe.reason, median)
+
+
+@contextmanager
+def _room() -> Iterator[None]:
+    """What the database on disk may run into, such as no room; the readers of the log have named the rest."""
+    import duckdb
+
+    try:
+        yield
+    except (duckdb.Error, OSError) as error:
+        raise staging.no_room(error) from error
 
 
 def _named(version: str) -> str:
@@ -181,7 +194,7 @@ class _Backtest:
             if episode.first <= called.look <= episode.last:
                 return number, "real", called.verdict.reason
             if called.look < episode.first < called.until:
-                return number, "part_of_call", f"call {number} stood open"
+                return number, "part_of_call", f"call {number} was open"
         watch = next(watch_at(replay, episode.last), None)
         if watch is None or watch.against is None:
             return None, "no_baseline", watch.why if watch and watch.why else "the baseline was still being collected"
@@ -245,10 +258,13 @@ class _Backtest:
             said.append("no prediction id is logged, so duplicate rows cannot be told")
         if len(self.staged.columns.features) > staging.MOST_FEATURES:
             said.append(f"only the first {staging.MOST_FEATURES} of {len(self.staged.columns.features)} features were looked at")
+        if self.staged.counters:
+            words = "column rises or falls" if len(self.staged.counters) == 1 else "columns rise or fall"
+            said.append(f"no feature: {', '.join(self.staged.counters[:12])}; the {words} with every row, as a row number or a time does")
         if (more := len(self.staged.features) - MOST_DRIFT) > 0:
             said.append(f"drift was looked at in the first {MOST_DRIFT} features, not in {more} more")
         if self.reader.small_versions:
             few = f"{self.reader.unjudged:,} outcomes of {self.reader.small_versions} small versions were not judged"
             said.append(f"{few}: only the {MOST_VERSIONS} with the most outcomes are")
-        said.append("changes, servers and the feature store are not in a log: causes that show there alone are named as unknown")
+        said.append("a log holds no changes, servers or feature store: causes that show only there were not checked")
         return said

@@ -58,11 +58,14 @@ NAMES: Mapping[str, tuple[tuple[str, ...], ...]] = {
     ),
     "segment": (("asset_type", "segment", "group", "device_type", "machine_type"), ("type", "region", "site", "category", "product")),
     "version": (("model_version", "version"),),
+    "model": (("model", "model_name", "model_id"),),
 }
-ROLES = ("time", "score", "label", "threshold", "outcome", "outcome_time", "id", "asset", "segment", "version")
+ROLES = ("time", "score", "label", "threshold", "outcome", "outcome_time", "id", "asset", "segment", "version", "model")
+NO_VALUE = ("STRUCT", "MAP", "UNION", "BLOB")
 FRACTIONS = ("DOUBLE", "FLOAT", "DECIMAL")
 _UNITS = {"s": 1.0, "min": 60.0, "h": 3600.0, "d": 86_400.0, "w": 604_800.0}
 DEFAULT_THRESHOLD = 0.5
+LONGEST_DELAY_S = 10 * 365 * 86_400.0
 
 
 def seconds_of(length: str) -> float:
@@ -70,7 +73,10 @@ def seconds_of(length: str) -> float:
     found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(s|min|h|d|w)\s*", length)
     if not found:
         raise Invalid(f"{length!r} is no length of time: write 30min, 12h, 7d or 2w", field="outcome-delay")
-    return float(found[1]) * _UNITS[found[2]]
+    seconds = float(found[1]) * _UNITS[found[2]]
+    if seconds > LONGEST_DELAY_S:
+        raise Invalid(f"{length[:20]!r} is longer than ten years", field="outcome-delay")
+    return seconds
 
 
 class MappingFile(BaseModel):
@@ -88,6 +94,7 @@ class MappingFile(BaseModel):
     asset: str | None = None
     segment: str | None = None
     version: str | None = None
+    model: str | None = None
     features: tuple[str, ...] | None = None
     outcome_delay: str | None = None
 
@@ -115,6 +122,7 @@ class Columns:
     threshold: float
     threshold_from: str
     outcome_delay_s: float | None = None
+    features_named: bool = False
 
     @property
     def has_score(self) -> bool:
@@ -139,23 +147,37 @@ def given(columns: Sequence[str], file: Path | None, threshold: float | None, ou
 
 def _read(file: Path) -> MappingFile:
     try:
-        found = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
+        found = _loaded(file.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise Invalid(f"there is no mapping file {file}") from error
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise Invalid(f"{file} cannot be read as YAML: {' '.join(str(error).split())}") from error
+    except OSError as error:
+        raise Invalid(f"cannot read {file}: {error.strerror or error}") from error
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise Invalid(f"{file} cannot be read as YAML: {' '.join(str(error).split())[:200]}") from error
     try:
         return MappingFile.model_validate(found)
     except ValidationError as error:
-        first = error.errors()[0]
-        at = ".".join(str(part) for part in first["loc"] if not isinstance(part, str) or "[" not in part)
+        first = error.errors()[-1]  # of a value that may be text or a number: that of the number
+        at = str(first["loc"][0]) if first["loc"] else ""
         known = f"; known keys: {', '.join(MappingFile.model_fields)}" if first["type"] == "extra_forbidden" else ""
         raise Invalid(f"{file.name}: {at or 'the file'}: {plainly(first)}{known}") from error
 
 
+def _loaded(text: str) -> object:
+    """Invalid for an alias, which may stand for gigabytes, and for a key that is given twice."""
+    for event in yaml.parse(text, Loader=yaml.SafeLoader):
+        if isinstance(event, yaml.AliasEvent):
+            raise ValueError(f"write the value out instead of the alias *{event.anchor}")
+    root = yaml.compose(text, Loader=yaml.SafeLoader)
+    keys = [key.value for key, _ in root.value] if isinstance(root, yaml.MappingNode) else []
+    if twice := [str(key) for key in keys if keys.count(key) > 1]:
+        raise ValueError(f"{twice[0]} is given twice; keep one")
+    return yaml.safe_load(text) or {}
+
+
 def settle(types: Mapping[str, str], said: Given) -> Columns:
     """The columns of a log with these columns and DuckDB types. Invalid with what to say where it cannot be told."""
-    of = {role: _exactly(name, types, role) for role, name in said.columns.items() if name}
+    of = {role: _one_value(role, _exactly(name, types, role), types) for role, name in said.columns.items() if name}
     closed = set(said.columns)
     if said.threshold is not None:
         closed.add("threshold")
@@ -174,15 +196,22 @@ def settle(types: Mapping[str, str], said: Given) -> Columns:
         raise Invalid(f"column {twice!r} is named for {' and '.join(r for r, n in whole.items() if n == twice)}; one column says one thing")
     features = said.features
     if features is None:
-        features = tuple(name for name, type_ in types.items() if name not in whole.values() and _is_value(type_))
-    for name in features:
-        _exactly(name, types, "features")
-    return Columns(whole, frozenset(guessed), features, *_threshold(whole, said), outcome_delay_s=said.outcome_delay_s)
+        features = tuple(name for name, type_ in types.items() if name not in whole.values() and _is_feature(type_))
+    features = tuple(dict.fromkeys(_one_value("features", _exactly(name, types, "features"), types) for name in features))
+    if known := [name for name in features if name in (whole.get("outcome"), whole.get("outcome_time"))]:
+        raise Invalid(f"features: {known[0]!r} is only known after the prediction, and cannot be one", field="features")
+    named = said.features is not None
+    return Columns(whole, frozenset(guessed), features, *_threshold(whole, said), said.outcome_delay_s, features_named=named)
 
 
 def _is_value(type_: str) -> bool:
-    """A list or a structure is no feature that anything here can judge."""
-    return not type_.endswith("]") and not type_.startswith(("STRUCT", "MAP", "UNION", "BLOB"))
+    """One value a row: no list, no structure."""
+    return not type_.endswith("]") and not type_.startswith(NO_VALUE)
+
+
+def _is_feature(type_: str) -> bool:
+    """A moment is none: every row has a new one, and that says nothing of the inputs."""
+    return _is_value(type_) and not type_.startswith(("TIMESTAMP", "DATE"))
 
 
 def _threshold(of: Mapping[str, str], said: Given) -> tuple[float, str]:
@@ -217,6 +246,12 @@ def _exactly(name: str, types: Mapping[str, str], role: str) -> str:
     raise Invalid(f"{role}: the log has no column {name!r}{hint}", field="column")
 
 
+def _one_value(role: str, name: str, types: Mapping[str, str]) -> str:
+    if not _is_value(types[name]):
+        raise Invalid(f"{role}: column {name!r} holds lists or structures: write the value into a column of its own", field="column")
+    return name
+
+
 def _guess(role: str, types: Mapping[str, str], taken: set[str]) -> str | None:
     for names in NAMES[role]:
         found = [name for name in types if name not in taken and _plain(name) in names and _could_be(role, name, types[name])]
@@ -230,6 +265,8 @@ def _guess(role: str, types: Mapping[str, str], taken: set[str]) -> str | None:
 
 def _could_be(role: str, name: str, type_: str) -> bool:
     """`prediction` is a score where it holds fractions, else a label."""
+    if not _is_value(type_):
+        return False
     if _plain(name) not in ("prediction", "predicted", "y_pred"):
         return True
     return type_.startswith(FRACTIONS) == (role == "score")
@@ -243,4 +280,6 @@ def _only_time(types: Mapping[str, str], taken: set[str]) -> str | None:
 
 
 def _plain(name: str) -> str:
-    return re.sub(r"[^a-z0-9]+", "_", name.strip().casefold()).strip("_")
+    """`MachineID`, `machineId` and `Machine id` are machine_id."""
+    words = re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", name.strip())
+    return re.sub(r"[^a-z0-9]+", "_", words.casefold()).strip("_")

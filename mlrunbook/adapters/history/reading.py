@@ -43,9 +43,22 @@ def span_of(staged: Staged) -> Span:
     ).fetchone()
     span = Span(*found) if found and found[3] else Span(0.0, 0.0, 0.0, 0, 0, 0)
     if not span.failures or span.failures == span.outcomes:
-        what = "no outcome" if not span.outcomes else "only failures" if span.failures else "no failure"
-        raise Invalid(f"{what} among {span.outcomes:,} known outcomes: F1 needs both kinds; look at what the outcome's column holds")
+        raise Invalid(f"{_one_sided(span)}: F1 needs outcomes of both kinds", field="column")
+    if span.first == span.last:
+        raise Invalid(
+            "every prediction has the same time: name the column that says when each was made with --column time=NAME", field="column"
+        )
     return span
+
+
+def _one_sided(span: Span) -> str:
+    if not span.outcomes:
+        return (
+            f"none of {span.rows:,} rows has an outcome; name its column with --column outcome=NAME, or come back once outcomes are known"
+        )
+    if not span.failures:
+        return f"there is no failure among {span.outcomes:,} known outcomes; write 1 where one happened, or export a longer time"
+    return f"all {span.outcomes:,} known outcomes are failures; write 0 where none happened: an empty outcome counts as not known yet"
 
 
 def maturity_of(staged: Staged, span: Span) -> tuple[Maturity, float | None]:

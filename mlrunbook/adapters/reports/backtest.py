@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict
@@ -26,16 +27,38 @@ MOST_ALARMS = 100  # on the page; the JSON has all
 REAL = pictures.REAL
 
 
+def check_folder(folder: Path) -> None:
+    """Before a long replay, that its report can be written there; Invalid where it cannot."""
+    there = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists() or path.is_symlink())
+    if not there.is_dir():
+        raise Invalid(f"the report cannot be written to {folder}: {there} is no folder; name another with --out")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise Invalid(f"the report cannot be written to {folder}: no permission to write into {there}; name another with --out")
+
+
 def write(found: Backtest, folder: Path) -> tuple[Path, Path]:
     """`report.html` and `report.json`, made anew; Invalid where they cannot be written."""
     html, data = folder / "report.html", folder / "report.json"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        html.write_bytes(page(found))
-        data.write_text(json.dumps(as_data(found), indent=1, default=_plain), encoding="utf-8")
+        _replace(data, json.dumps(as_data(found), indent=1, default=_plain).encode())
+        _replace(html, page(found))
     except OSError as error:
         raise Invalid(f"the report cannot be written to {folder}: {error.strerror or error}; name another folder with --out") from error
     return html, data
+
+
+def _replace(file: Path, content: bytes) -> None:
+    """Whole or not at all, and never through a link to a file elsewhere."""
+    fresh = file.with_name(f"{file.name}.new")
+    fresh.unlink(missing_ok=True)
+    try:
+        with fresh.open("xb") as out:
+            out.write(content)
+        fresh.replace(file)
+    except BaseException:
+        fresh.unlink(missing_ok=True)
+        raise
 
 
 def as_data(found: Backtest) -> dict[str, Any]:
@@ -62,18 +85,20 @@ def page(found: Backtest) -> bytes:
         segments=Markup(_segments(found)) if found.segments else None,  # noqa: S704
         data_rows=list(data_rows(found)),
         moment=moment,
-        whole=lambda sentence: escape(line(sentence, 4000)),
+        whole=lambda sentence: escape(_arrows(_begun(line(sentence, 4000)))),
+        arrows=_arrows,
         pasted=Markup("\n".join(escape(line_) for line_ in found.suggestions.models.splitlines())),  # noqa: S704 - escaped just now
-        f1_words=f1_words,
+        f1_words=lambda call: _arrows(f1_words(call)),
         percent=lambda share: f"{share:.0%}",
     ).encode()
 
 
 def _segments(found: Backtest) -> str:
-    shown = [
-        Estimate(s.name, s.f1 if s.failures >= 5 else None, s.low or 0.0, s.high or 1.0, s.before) for s in found.segments if s.outcomes
-    ]  # fmt: skip
-    return charts.draw(Intervals("F1 by segment, the newest quarter", tuple(shown[:25]), "the first quarter"))
+    shown = [s for s in found.segments if s.outcomes][:25]
+    estimates = tuple(
+        Estimate(pictures.short(s.name, 30), s.f1 if s.failures >= 5 else None, s.low or 0.0, s.high or 1.0, s.before) for s in shown
+    )
+    return charts.draw(Intervals("F1 by segment, the newest quarter", estimates, "the first quarter"))
 
 
 def moment(at: datetime) -> str:
@@ -84,9 +109,9 @@ def cards(found: Backtest) -> list[tuple[str, str]]:
     real = sum(alarm.verdict in REAL for alarm in found.alarms)
     return [
         (f"{len(found.alarms):,}", "times the plain thresholds would have alarmed"),
-        (f"{len(found.calls):,}", f"falls the runbook would have called real; {real:,} of those alarms belong to them"),
-        (f"{len(found.missed):,}", "falls that are plain in hindsight and were not called"),
-        (f"{found.facts.effective:,}", f"independent outcomes, which {found.facts.judged:,} are worth"),
+        (f"{len(found.calls):,}", f"drops the runbook would have called real, which cover {real:,} of those alarms"),
+        (f"{len(found.missed):,}", "drops that are clear in hindsight and were not called"),
+        (f"{found.facts.effective:,}", f"effective sample size of {found.facts.judged:,} outcomes"),
     ]
 
 
@@ -95,26 +120,39 @@ def headline(found: Backtest) -> Iterator[str]:
     yield f"{found.model}: {facts.judged:,} outcomes, {moment(facts.first)} to {moment(facts.last)}; {facts.base_rate:.2%} failed"
     said = {
         "real": "real",
-        "part_of_call": "while a call stood open",
-        "chance": "chance",
-        "unproven": "not proven",
+        "part_of_call": "during an open call",
+        "chance": "explained by chance",
+        "unproven": "undecided",
         "no_baseline": "no baseline yet",
     }
     parts = [f"{alarms[verdict]} {words}" for verdict, words in said.items() if alarms[verdict]]
-    yield f"plain thresholds: {counted(len(found.alarms), 'alarm')}" + (f" ({', '.join(parts)})" if parts else "")
-    missed = f"; {len(found.missed)} missed, in hindsight" if found.missed else ""
-    yield f"this runbook: {counted(len(found.calls), 'call')} of a real fall{missed}"
+    yield f"Plain thresholds: {counted(len(found.alarms), 'alarm')}" + (f" ({', '.join(parts)})" if parts else "")
+    missed = f"; {len(found.missed)} missed in hindsight" if found.missed else ""
+    yield f"This runbook: {counted(len(found.calls), 'real drop')} called{missed}"
     for base in {(b.since, b.until): b for b in found.baselines if b.provable > found.planned_fall}.values():
-        yield f"The baseline {moment(base.since)} to {moment(base.until)} varies so much that it proves only falls over {base.provable:.0%}"
+        yield (
+            f"Against the baseline {moment(base.since)} to {moment(base.until)}, only drops over {base.provable:.0%} can be proven "
+            f"(policy asks for {found.planned_fall:.0%}): it holds too few independent failures"
+        )
     for gap in found.unjudged:
         yield f"Not judged {moment(gap.since)} to {moment(gap.until)}: {gap.sentence}"
 
 
 def called_words(call: Call) -> str:
-    over = f", over {moment(call.over)}" if call.over else ", not over by itself" if call.closed else ", open at the end"
+    over = f", recovered {moment(call.over)}" if call.over else ", did not recover" if call.closed else ", open at the end"
     path = f" [path: {call.explained.path or 'a person decides'}]" if call.explained else ""
     cause = f": {call.explained.cause.replace('_', ' ')}{path}" if call.explained else ""
-    return f"{moment(call.at)}, {f1_words(call)} (set in {moment(call.began)}{over}){cause}"
+    return f"{moment(call.at)}, {f1_words(call)} (began {moment(call.began)}{over}){cause}"
+
+
+def _begun(sentence: str) -> str:
+    """With a capital, where it begins with a word and not with a name."""
+    first = sentence.split(" ", 1)[0]
+    return sentence[0].upper() + sentence[1:] if first.isalpha() and first.islower() else sentence
+
+
+def _arrows(text: str) -> str:
+    return text.replace("->", "\N{RIGHTWARDS ARROW}")
 
 
 def f1_words(call: Call) -> str:
@@ -145,8 +183,11 @@ def data_rows(found: Backtest) -> Iterator[tuple[str, str]]:
         )
     else:
         yield "Outcome delay", facts.maturity
-    yield "Effective sample size", f"{facts.effective:,}: {facts.rows_as_one:.1f} outcomes that come together count as one"
-    yield "Looks", f"one each {duration(facts.block_s)}"
+    as_one = (
+        f"outcomes are correlated, {facts.rows_as_one:.1f} say as much as one" if facts.rows_as_one >= 1.05 else "outcomes are independent"
+    )
+    yield "Effective sample size", f"{facts.effective:,}: {as_one}"
+    yield "Evaluated", f"every {duration(facts.block_s)}"
     yield "Plain rule", facts.plain_rule
     yield "Threshold", found.threshold
     if facts.versions:

@@ -6,10 +6,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import groupby
+from math import ceil
 from typing import ClassVar
 
 from mlrunbook.adapters.reports.charts import COLOURS, GRID, LIMIT, MUTED, SEVERITY, WIDTH, escape, number, rule, short, svg, text
 from mlrunbook.domain.backtest.result import Alarm, Backtest, Call, Drift, Point
+from mlrunbook.domain.plural import counted
 
 _LEFT, _RIGHT, _TOP = 44, 14, 34
 _HEIGHT, _LANE = 190, 18
@@ -44,7 +46,7 @@ def timeline(found: Backtest) -> str:
         *_legend(),
     ]  # fmt: skip
     known = [p.f1 for p in found.points if p.f1 is not None]
-    counts = f"{len(found.alarms)} plain alarms, {len(found.calls)} calls"
+    counts = f"{counted(len(found.alarms), 'plain alarm')}, {counted(len(found.calls), 'call')}"
     said = f"F1 between {min(known, default=0):.2f} and {max(known, default=0):.2f}; {counts}"
     return svg(lanes + 2 * _LANE + 30, "F1 over time", said, "".join(parts))
 
@@ -54,8 +56,8 @@ def _shaded(calls: Sequence[Call], time: _Time) -> Iterator[str]:
     for call in calls:
         left, right = time.x(call.began), time.x(call.over or call.closed or time.last)
         colour = SEVERITY.get(call.severity.value, LIMIT)
-        words = f"call {call.number}: {call.severity.value}, set in {_day(call.began)}, called {_day(call.at)}"
-        words += f", over {_day(call.over)}" if call.over else ", not over by itself"
+        words = f"call {call.number}: {call.severity.value}, began {_day(call.began)}, called {_day(call.at)}"
+        words += f", recovered {_day(call.over)}" if call.over else ", did not recover" if call.closed else ", open at the end"
         yield (
             f'<rect x="{left:.1f}" y="{_TOP}" width="{max(right - left, 1.5):.1f}" height="{_HEIGHT}" fill="{colour}" fill-opacity="0.13">'
             f"<title>{escape(words)}</title></rect>"
@@ -138,9 +140,9 @@ def _legend() -> Iterator[str]:
 def verdict_words(alarm: Alarm) -> str:
     return {
         "real": f"real, call {alarm.call}",
-        "part_of_call": f"call {alarm.call} stood open",
-        "chance": "chance explains it",
-        "unproven": "not proven",
+        "part_of_call": f"call {alarm.call} was open",
+        "chance": "explained by chance",
+        "unproven": "undecided",
         "no_baseline": "no baseline yet",
     }[alarm.verdict]
 
@@ -170,7 +172,7 @@ def heatmap(drift: Drift) -> str:
             if drifted:
                 middle = x + width / 2 - 1
                 parts.append(f'<circle cx="{middle:.1f}" cy="{y + row / 2:.1f}" r="4" fill="{LIMIT}" stroke="#fff" stroke-width="1.2"/>')
-    for k in range(0, len(drift.at), max(1, len(drift.at) // 6)):
+    for k in range(0, len(drift.at), max(1, ceil(len(drift.at) / 6))):
         parts.append(text(left + width * k, bottom + 15, f"{drift.at[k].day} {drift.at[k]:%b %y}", "start", MUTED, 10))
     moved = ", ".join(f.name for f in shown if any(f.drifted)) or "no feature"
     return svg(bottom + 22, "Drift by feature", f"drifted: {moved}", "".join(parts))

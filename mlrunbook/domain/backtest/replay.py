@@ -157,12 +157,13 @@ class Replay:
 
     def _too_short(self, version: VersionBlocks, since: int) -> str:
         if version.end - since < LEAST_BLOCKS:
-            return f"{version.end - since} blocks of time are no baseline: {LEAST_BLOCKS} are needed"
+            return f"the outcomes span {version.end - since} of the {LEAST_BLOCKS} time blocks that a baseline needs"
         held = confusion(version.between(since, version.end))
         made = self._pin(version, since, version.end)
         if made is None:
-            return f"{version.end - since} blocks with {held.n:,} outcomes and {held.positives:,} failures do not make a baseline"
-        return f"{held.n:,} outcomes with {held.positives:,} failures prove only falls over {made.provable:.0%}: too few for a baseline"
+            return f"{held.n:,} outcomes with {held.positives:,} failures are too few for a baseline"
+        few = f"{held.n:,} outcomes with {held.positives:,} failures are too few for a baseline"
+        return f"{few}: no fall under {made.provable:.0%} could be proven"
 
     def _first_call(self, watch: Watch) -> Called | None:
         for look in self._worth_judging(watch):

@@ -41,25 +41,25 @@ def suggest(model: str, facts: LogFacts, scores: Scores | None, policy: Severity
         lines.append("      window: { " + ", ".join(f"{key}: {value}" for key, value in window.items()) + " }")
     else:
         lines = []
-        said = (*said, "the policy fits this log as it is: nothing to paste")
+        said = said or ("the policy in force fits this log; nothing to change",)
     return Suggestions("\n".join(lines), (*said, why), threshold)
 
 
 def _window(facts: LogFacts, policy: SeverityPolicy) -> tuple[dict[str, int], tuple[str, ...]]:
     usual, days = policy.window, max((facts.last - facts.first).total_seconds() / 86_400, 1e-9)
     positives = max(usual.min_positives, _round(usual.min_positives * min(facts.rows_as_one, 20.0)))
-    if not facts.failures:
-        return {}, ("no failure is known: windows cannot be sized",)
+    if facts.failures < usual.min_positives:
+        return {}, (f"{facts.failures} failures are too few to size windows: {usual.min_positives} are needed",)
     outcomes = max(usual.min_outcomes, _round(positives / facts.base_rate))
     takes = TIMES_ENOUGH * max(outcomes / (facts.judged / days), positives / (facts.failures / days))
     most_days = min(max(ceil(takes), 1), MOST_DAYS)
     found, said = {}, []
-    as_one = f"{facts.rows_as_one:.1f} outcomes that come together count as one"
+    as_one = f"{facts.rows_as_one:.1f} correlated outcomes say as much as one"
     if positives != usual.min_positives:
-        said.append(f"min_positives {positives}: {usual.min_positives} independent failures, where {as_one}")
+        said.append(f"min_positives {positives}: {usual.min_positives} independent failures, as {as_one}")
         found["min_positives"] = positives
     if outcomes != usual.min_outcomes:
-        said.append(f"min_outcomes {outcomes:,}: as many outcomes as hold those failures, {facts.base_rate:.2%} of them fail")
+        said.append(f"min_outcomes {outcomes:,}: {positives} failures need as many outcomes, {facts.base_rate:.2%} of which fail")
         found["min_outcomes"] = outcomes
     if most_days > usual.most_days:
         pace = f"{facts.judged / days:,.0f} outcomes and {facts.failures / days:.3g} failures come a day"
@@ -104,7 +104,7 @@ def better_threshold(scores: Scores) -> tuple[float | None, str]:
     if now <= 2 * failing_later / (1 + failing_later):
         return None, f"threshold: at none is F1 above that of flagging every asset ({checked}): look at the scores"
     if float(np.quantile(gain, SURELY)) <= 0 or float(gain.mean()) < LEAST_GAIN:
-        return None, f"threshold: {chosen:g}, the best of the first half, is not surely better ({checked}): keep yours"
+        return None, f"threshold: {chosen:g}, the best of the first half, is not clearly better ({checked}): keep yours"
     return chosen, f"threshold {chosen:g} would have been better: {checked}; set it in the model's own configuration, not in the policy"
 
 

@@ -188,7 +188,8 @@ def _from_alerts_alone(
         found = "; ".join(dict.fromkeys(_refuted_words(a.name, said) for a in alerts)) or said
         return Assessment(False, severity, kind, (f"false alarm: {named} fired, but {found}",))
     if undecided := _undecided([a for a, known in zip(alerts, covers, strict=False) if not known], kind, seen):
-        reason = f"{named} fired and is not proven: {undecided.reason}; handled as {severity}, nothing is changed until then"
+        fired = f"{named} fired, but the outcomes have not confirmed it yet"
+        reason = f"{fired}: {undecided.reason}; handled as {severity}, nothing is changed until then"
         until = undecided.undecided_until
         return Assessment(True, severity, kind, (reason,), insufficient=True, unproven=True, undecided_until=until)
     never = None in covers

@@ -103,6 +103,8 @@ def _design_effect(counts: Ints, shares: Floats) -> float:
     sizes, b = counts.sum(axis=1, keepdims=True), len(counts)
     reached, share = np.cumsum(counts, axis=1)[:, :-1], np.cumsum(shares)[:-1]
     inside = (share > 0) & (share < 1 - 1e-12)
+    if not inside.any():
+        return 1.0
     off = (reached - sizes * share)[:, inside]
     effects = (off**2).sum(axis=0) / (sizes.sum() * (share * (1 - share))[inside]) * b / (b - 1)
     effect = float(effects.mean())

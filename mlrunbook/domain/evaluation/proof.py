@@ -142,4 +142,6 @@ def _moved(verbs: Verbs, fall: float, low: float, high: float) -> str:
     interval = f"interval {percent(max(low, 0))} to {percent(most)}"
     if high <= 0:
         return f"{verbs.better} {percent(-fall)}"
+    if verbs.worse == "fell" and fall >= 1:  # the sum is linear in the counts and goes on where the figure ends
+        return "fell steeply"
     return f"{verbs.worse} {percent(fall)} ({interval})" if fall > 0 else f"did not {verbs.noun} ({interval})"

@@ -182,6 +182,15 @@ class DiagnosisFacts:
         return None if verdict is None or not verdict.is_decided else verdict.is_real
 
     @property
+    def leading_fell(self) -> bool:
+        """Not where performance is proven to have fallen, and the metric that leads is not even past its limit."""
+        verdict, metrics = self.verdict, self.metrics
+        if self.dangerous or verdict is None or metrics is None or not verdict.is_real:
+            return True
+        leading, *_ = self.policy.severity.drops.rules_for(metrics.current.tally.metrics)
+        return leading.name in verdict.fell or (verdict.drop is not None and verdict.drop > leading.medium)
+
+    @property
     def degraded_words(self) -> str:
         if self.dangerous:
             return "measured dangerous"

@@ -47,6 +47,7 @@ def with_history(world: World, seen: ModelMetrics, version: str | None, *, befor
 def _history(world: World, seen: ModelMetrics, version: str | None, before: datetime) -> OutcomeHistory | None:
     with world.transaction() as conn:
         pinned, ended = baseline_pins.get(conn, seen.model), incidents.last_ended(conn, seen.model, by=before)
+        troubled = incidents.open_since(conn, seen.model)
     longest = timedelta(days=world.policy.severity.window.most_days)
     begin = seen.current.outcomes_since or seen.current.since
     oldest = pinned.since if pinned else begin - 2 * longest
@@ -57,7 +58,11 @@ def _history(world: World, seen: ModelMetrics, version: str | None, before: date
     look = _Look(seen, version, Course([at for at in changes if at <= before], ended), until)
     if told := _told_by_the_platform(seen):
         return _read(world, look, told)
-    return _since_pinned(world, look, pinned) if pinned else _pinned_now(world, look, begin, longest)
+    found = _since_pinned(world, look, pinned) if pinned else None
+    if found and _proves(world, found):
+        return found
+    healthy_until = min(begin, troubled) if troubled else begin  # what is being looked into is not known to be healthy
+    return _pinned_now(world, look, healthy_until, longest, instead_of=pinned) or found
 
 
 def _told_by_the_platform(seen: ModelMetrics) -> Span | None:
@@ -66,15 +71,17 @@ def _told_by_the_platform(seen: ModelMetrics) -> Span | None:
     return Span(given.since, given.until) if given.until < seen.current.since - USUAL else None
 
 
-def _pinned_now(world: World, look: _Look, begin: datetime, longest: timedelta) -> OutcomeHistory | None:
-    """The first look pins the usual time before the window; a longer one where that is too short to prove anything."""
+def _pinned_now(world: World, look: _Look, begin: datetime, longest: timedelta, *, instead_of: Span | None = None) -> OutcomeHistory | None:
+    """The first look pins the usual time before the window; a longer one where that is too short to prove anything. So does one that finds
+    too little left of the pinned time: platforms do not keep outcomes for ever."""
     found = None
     for length in dict.fromkeys((min(USUAL, longest), longest)):
         period = usual_period(begin, look.course, length)
         found = _read(world, look, period) if period else None
         if period and found and _proves(world, found):
             with world.transaction() as conn:
-                baseline_pins.put(conn, look.seen.model, period, why="the first look at this model", now=world.now())
+                why = "too few outcomes of the pinned time are left on the platform" if instead_of else "the first look at this model"
+                baseline_pins.put(conn, look.seen.model, period, why=why, now=world.now(), instead_of=instead_of)
             return found
     return found
 

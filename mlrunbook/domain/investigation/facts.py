@@ -183,12 +183,11 @@ class DiagnosisFacts:
 
     @property
     def leading_fell(self) -> bool:
-        """Not where performance is proven to have fallen, and the metric that leads is not even past its limit."""
-        verdict, metrics = self.verdict, self.metrics
-        if self.dangerous or verdict is None or metrics is None or not verdict.is_real:
+        """Not where only another metric is proven to have fallen, and the one that leads has risen meanwhile."""
+        verdict = self.verdict
+        if self.dangerous or verdict is None or not verdict.is_real:
             return True
-        leading, *_ = self.policy.severity.drops.rules_for(metrics.current.tally.metrics)
-        return leading.name in verdict.fell or (verdict.drop is not None and verdict.drop > leading.medium)
+        return verdict.drop is None or verdict.drop > 0
 
     @property
     def degraded_words(self) -> str:

@@ -209,11 +209,10 @@ def test_what_was_found_before_the_proof_is_looked_for_anew(counting: World, pla
 
 
 def closed(world: World, clock: Clock) -> Incident:
-    """An incident that a person reported, and that was fixed five minutes ago."""
-    incident_id = report(world, by_alert=False, type=IncidentType.PREDICTION_ERROR, description="it misses pumps")
-    carry(world, incident_id, "first-life")
+    """An incident that an alert opened, and that was fixed five minutes ago."""
+    incident_id = report(world, type=IncidentType.PREDICTION_ERROR)
     with world.transaction() as conn:
-        for status in (Status.RESOLVED, Status.CLOSED):
+        for status in (Status.INVESTIGATING, Status.RESOLVED, Status.CLOSED):
             incidents.set_status(conn, incident_id, status, why="the lead fixed it", actor="the lead", now=clock())
     clock.advance(minutes=5)
     return incident_of(world, incident_id)

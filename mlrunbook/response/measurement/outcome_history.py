@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from functools import partial
@@ -21,10 +22,13 @@ from mlrunbook.domain.evaluation.pinned_period import (
     with_the_open_block,
     without_a_beginning,
 )
+from mlrunbook.domain.observed import Missing
 from mlrunbook.response.measurement import recent_changes
-from mlrunbook.response.tried import or_none
+from mlrunbook.response.tried import tried
 from mlrunbook.response.world import World
 from mlrunbook.store import baseline_pins, incidents
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -40,7 +44,10 @@ class _Look:
 def with_history(world: World, seen: ModelMetrics, version: str | None, *, before: datetime | None = None) -> ModelMetrics:
     """`seen` with its history, where the platform counts outcomes by block. `before`: later changes are what was done about it."""
     world = replace(world, policy=world.policy.for_model(seen.model))
-    history = or_none("the outcomes since the baseline", lambda: _history(world, seen, version, before or world.now()))
+    history = tried("the outcomes since the baseline", lambda: _history(world, seen, version, before or world.now()))
+    if isinstance(history, Missing):
+        log.warning("%s is judged by its last outcomes alone: %s", seen.model, history.reason)
+        return replace(seen, history=None)
     return replace(seen, history=history)
 
 

@@ -171,6 +171,22 @@ def test_an_outage_is_heard_of_while_the_metrics_cannot_be_read(
     assert notifier.pages()
 
 
+def test_an_outage_is_heard_of_while_the_metrics_are_not_understood(counting: World, platform: Counting, notifier: LedgerNotifier) -> None:
+    reading, status = platform.metrics, platform.status
+
+    def odd(model: str, **asked: Any) -> ModelMetrics:
+        seen = reading(model, **asked)
+        return replace(seen, current=replace(seen.current, flagged_share="most"))  # type: ignore[arg-type]
+
+    platform.metrics = odd  # type: ignore[method-assign]
+    platform.status = lambda model: replace(status(model), server_healthy=False)  # type: ignore[method-assign]
+    incident_id = alert(counting, "warning")
+    carry(counting, incident_id, "run-1")
+    deliver(counting)
+    assert incident_of(counting, incident_id).severity is Severity.CRITICAL
+    assert notifier.pages()
+
+
 @pytest.mark.parametrize("days", [-30, 400])
 def test_a_clock_that_jumps_loses_nothing(counting: World, platform: Counting, clock: Clock, notifier: LedgerNotifier, days: int) -> None:
     incident_id = a_ticket(counting, platform)

@@ -6,9 +6,10 @@ from dataclasses import replace
 
 from mlrunbook.domain.detection import unproven
 from mlrunbook.domain.detection.flapping import Reopened
+from mlrunbook.domain.detection.severity import Assessment
 from mlrunbook.domain.detection.severity_change import risen
 from mlrunbook.domain.detection.signals import graded
-from mlrunbook.domain.detection.triage import Triage
+from mlrunbook.domain.detection.triage import Affected, Triage
 from mlrunbook.domain.records import Record
 from mlrunbook.domain.resolution.fix import Applied, HumanResolution
 from mlrunbook.response.detection.triage import Look, asked, end_false_alarm, in_the_light_of_people, look
@@ -28,12 +29,25 @@ def waits_s(run: Run) -> float | None:
 
 def look_again(run: Run) -> Triage | None:
     """Where the outcomes say by now: Step 1 anew for what they prove, the end of what they rule out. Returns what was ended."""
+    if ended := _ended_as_it_was(run):
+        return ended
     found = _waiting(run)
     if found is None:
         return None
     seen = look(run, final_look=True)
     judged = unproven.decided(found.assessment, seen.assessment, _measured(run, seen), run.policy.severity.run_length.planned_fall)
     return _settle(run, found, replace(seen, assessment=judged)) if judged else None
+
+
+def _ended_as_it_was(run: Run) -> Triage | None:
+    """An earlier run found out that the alert which reopened the incident was false, and was killed before it could end."""
+    incident, again = run.incident(), run.recall(Reopened)
+    if incident.status.is_open or again is None or again.measured or again.before is None:
+        return None
+    if incident.closed_at != again.before.closed_at:
+        return None
+    found = Assessment(False, incident.severity, incident.type, ("the alert that reopened it was a false alarm",))
+    return Triage(False, found.severity, found.type, found.reasons[0], found, Affected(incident.model, incident.model_version))
 
 
 def _measured(run: Run, seen: Look) -> unproven.Measured:

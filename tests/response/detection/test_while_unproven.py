@@ -16,6 +16,8 @@ from mlrunbook.domain.evaluation.performance import ModelMetrics
 from mlrunbook.domain.incident import Incident, IncidentType, Severity, Status
 from mlrunbook.domain.records import Record
 from mlrunbook.gateway.api.incidents import _ended
+from mlrunbook.response.detection import unproven
+from mlrunbook.response.lifecycle import runs
 from mlrunbook.response.measurement.outcome_history import with_history
 from mlrunbook.response.world import World
 from mlrunbook.store import baseline_pins, incidents, outbox, tables
@@ -244,6 +246,23 @@ def test_an_alert_that_reopened_an_incident_and_is_ruled_out_later_ends_as_it_ha
     wait(counting, clock, incident_id, 60, every=4)
     now = incident_of(counting, incident_id)
     assert (now.status, now.resolved_at, now.closed_at) == (Status.CLOSED, first.resolved_at, first.closed_at)
+
+
+def test_a_run_that_is_killed_after_the_reopening_alert_was_ruled_out_leaves_nothing_to_do(
+    counting: World, platform: Counting, clock: Clock
+) -> None:
+    closed(counting, clock)
+    incident_id = a_ticket(counting, platform)
+    platform.shows = None
+    while incident_of(counting, incident_id).status.is_open:
+        clock.advance(hours=4)
+        run = runs.take(counting, incident_id, "killed")
+        assert run is not None
+        unproven.look_again(run)
+    assert carry(counting, incident_id, "killed").startswith("false alarm")
+    assert incident_of(counting, incident_id).status is Status.CLOSED
+    assert recorded(counting, incident_id, Record.CONTAINMENT) == {}
+    assert platform.applied == {}
 
 
 def test_a_ticket_that_reopened_an_incident_sends_no_updates(

@@ -178,7 +178,7 @@ def test_an_outage_is_heard_of_while_the_metrics_are_not_understood(counting: Wo
 
     def odd(model: str, **asked: Any) -> ModelMetrics:
         seen = reading(model, **asked)
-        return replace(seen, current=replace(seen.current, flagged_share="most"))  # type: ignore[arg-type]
+        return replace(seen, current=replace(seen.current, null_rate="most"))  # type: ignore[arg-type]
 
     platform.metrics = odd  # type: ignore[method-assign]
     platform.status = lambda model: replace(status(model), server_healthy=False)  # type: ignore[method-assign]

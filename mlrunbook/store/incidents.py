@@ -122,6 +122,12 @@ def last_ended(conn: Connection, model: str, *, by: datetime) -> datetime | None
     return found
 
 
+def open_since(conn: Connection, model: str) -> datetime | None:
+    """When the oldest incident of this model that is open was detected; None: there is none."""
+    found: datetime | None = conn.execute(select(func.min(incidents.c.detected_at)).where(incidents.c.model == model, OPEN)).scalar_one()
+    return found
+
+
 def number_of(conn: Connection, incident_id: str) -> int:
     return int(conn.execute(select(incidents.c.number).where(incidents.c.id == incident_id)).scalar_one())
 

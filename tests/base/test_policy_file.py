@@ -149,6 +149,13 @@ def test_a_mistake_is_explained(text: str, said: str) -> None:
     assert errors(text) == [f"runbook.yaml:{said}"]
 
 
+@pytest.mark.parametrize("text", ["window: {most_days: 100000000}", "run_length: {within_days: 100000000}"])
+@pytest.mark.parametrize("section", ["severity: {%s}", "models: {pumps: {severity: {%s}}}"])
+def test_days_that_no_calendar_holds_are_refused(section: str, text: str) -> None:
+    with pytest.raises(Invalid, match="3650"):
+        parse(section % text)
+
+
 @pytest.mark.parametrize(
     "text", ["x: \x01", "x: !!python/object:os.system {}", "x: 2026-02-31", "[" * 1500, "\x00", "? {a: 1}\n: 2", "<<: 3"]
 )

@@ -15,6 +15,7 @@ from markupsafe import Markup, escape
 
 from mlrunbook.adapters.reports import backtest_charts as pictures
 from mlrunbook.adapters.reports import charts
+from mlrunbook.adapters.reports.charts import short
 from mlrunbook.base import pages
 from mlrunbook.domain.audits.section import Estimate, Intervals
 from mlrunbook.domain.backtest.result import Backtest, Call
@@ -95,9 +96,7 @@ def page(found: Backtest) -> bytes:
 
 def _segments(found: Backtest) -> str:
     shown = [s for s in found.segments if s.outcomes][:25]
-    estimates = tuple(
-        Estimate(pictures.short(s.name, 30), s.f1 if s.failures >= 5 else None, s.low or 0.0, s.high or 1.0, s.before) for s in shown
-    )
+    estimates = tuple(Estimate(short(s.name, 30), s.f1 if s.failures >= 5 else None, s.low or 0.0, s.high or 1.0, s.before) for s in shown)
     return charts.draw(Intervals("F1 by segment, the newest quarter", estimates, "the first quarter"))
 
 

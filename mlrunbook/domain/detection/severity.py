@@ -161,6 +161,8 @@ def _from_a_report(reported: Severity, kind: IncidentType, seen: _Seen, said: st
 
 def on_a_persons_word(found: Assessment, metrics: ModelMetrics | None) -> Assessment:
     """A person is never overruled by a measurement: it argues, with its numbers, and nothing is changed by itself on what it disputes."""
+    if found.real and found.unproven:
+        return replace(found, unproven=False, undecided_until=None, reasons=("a person reported it", *found.reasons))
     if found.real:
         return found
     before, now = (metrics.baseline.confusion.f1, metrics.current.confusion.f1) if metrics else (None, None)
@@ -179,7 +181,7 @@ def _from_alerts_alone(
     final_look: bool,
 ) -> Assessment:
     """No limit is measured as passed and no person has reported anything: do the measurements cover what the alerts claim?"""
-    named = ", ".join(f"{a.name} ({a.level.lower()})" for a in alerts) or "no alert"
+    named = _listed([f"{a.name} ({a.level.lower()})" for a in alerts]) or "no alert"
     covers = [_measured(a.name, a.type or kind, seen) for a in alerts or (AlertSignal("", ""),)]
     # What is measured and refuted grades nothing, while something else is still open.
     critical = any(a.is_critical for a in [a for a, known in zip(alerts, covers, strict=False) if not known] or alerts)
@@ -199,6 +201,12 @@ def _from_alerts_alone(
         return Assessment(True, severity, kind, (reason,), insufficient=True, unproven=not never and seen.metrics is not None)
     reason = f"{named} fired, but {said}: look again when more outcomes are known"
     return Assessment(None, severity, kind, (reason,), insufficient=True)
+
+
+def _listed(names: Sequence[str]) -> str:
+    """Each once: "A, B and C"."""
+    *most, last = dict.fromkeys(names) or [""]
+    return f"{', '.join(most)} and {last}" if most else last
 
 
 def _undecided(claims: Sequence[AlertSignal], kind: IncidentType, seen: _Seen) -> Verdict | None:

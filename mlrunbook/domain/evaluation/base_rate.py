@@ -24,6 +24,7 @@ from mlrunbook.domain.tally import Confusion, Tally, as_binary
 _WORSE_TAIL = 0.0026  # one-sided: z = 2.8
 _SAME_TAIL = 0.05  # one-sided: z = 1.64
 _SAME_BELOW = 0.15  # a model whose F1* fell by less than this is the same model
+_FLAGS_MORE = 1.5  # times as many false alarms among the healthy are no longer the same model
 _EXPLAINED = 0.05  # how much of the fall of F1 the base rate must explain, at least
 
 
@@ -70,6 +71,8 @@ def judge_base_rate(baseline: Window, current: Window, drops: DropPolicy) -> Bas
         return BaseRateVerdict(Explained.UNDECIDED, f"{moved}: too few blocks or assets to tell why F1 moved", drop, star)
     error = sqrt(was[0] + is_[0]) / rates.f1
     explained, words = _explain(drop, star, error, min(was[1], is_[1]), drops)
+    if explained is Explained.FEWER_FAILURES and _flags_more(before, now):
+        explained, words = Explained.UNDECIDED, "failures are fewer, and the model gives more false alarms"
     way = f"fell {percent(star)}" if star > 0 else f"rose {percent(-star)}"
     return BaseRateVerdict(explained, f"{words}: {moved}; F1 at the baseline's failure rate {way}", drop, star, error)
 
@@ -82,6 +85,13 @@ def fewer_failures(blocks: Sequence[Tally], baseline_blocks: Sequence[Tally], dr
     now, before = (Window(Stacked.of([as_binary(block) for block in side])) for side in (blocks, baseline_blocks))
     verdict = judge_base_rate(before, now, drops)
     return verdict.sentence if verdict.explained is Explained.FEWER_FAILURES else None
+
+
+def _flags_more(before: Confusion, now: Confusion) -> bool:
+    """More of the healthy assets are flagged, by far and beyond chance: F1 at the old failure rate may hide it behind more recall."""
+    was, is_ = before.fp / (before.fp + before.tn), now.fp / (now.fp + now.tn)
+    error = sqrt(is_ * (1 - is_) / (now.fp + now.tn) + was * (1 - was) / (before.fp + before.tn))
+    return is_ > _FLAGS_MORE * was and is_ - was > student(_WORSE_TAIL, 1000) * error
 
 
 def _explain(drop: float, star: float, error: float, dof: int, drops: DropPolicy) -> tuple[Explained, str]:

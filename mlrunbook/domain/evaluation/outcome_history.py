@@ -13,14 +13,15 @@ from math import ceil
 from typing import NamedTuple
 
 from mlrunbook.domain.evaluation.accumulated import pin
+from mlrunbook.domain.evaluation.base_rate import fewer_failures
 from mlrunbook.domain.evaluation.block_score import Rates, Scores, Stacked, of_false_alarms, of_precision, of_recall, relative, score
-from mlrunbook.domain.evaluation.long_run_variance import LEAST_BATCHES
+from mlrunbook.domain.evaluation.long_run_variance import LEAST_BATCHES, LEAST_BLOCKS
 from mlrunbook.domain.evaluation.outcome_blocks import OutcomeBlocks as OutcomeBlocks
 from mlrunbook.domain.evaluation.outcome_blocks import OutcomeHistory as OutcomeHistory
 from mlrunbook.domain.evaluation.performance import Evidence, ModelMetrics, Verdict, WindowMetrics, grade_window, percent
 from mlrunbook.domain.evaluation.proof import Proof, Proven, Question, judge
 from mlrunbook.domain.incident import Severity
-from mlrunbook.domain.policy.judging import F1, FALSE_ALARMS, PRECISION, RECALL, MetricRule, SeverityPolicy, WindowPolicy, Worse
+from mlrunbook.domain.policy.judging import F1, FALSE_ALARMS, PRECISION, RECALL, DropPolicy, MetricRule, SeverityPolicy, WindowPolicy, Worse
 from mlrunbook.domain.tally import Confusion, Tally, total
 
 TIMES_ENOUGH = 3  # what the window judged holds, in times what a window must hold, at the baseline's pace
@@ -45,15 +46,20 @@ class _Judged(NamedTuple):
 
     @property
     def fall(self) -> float:
-        """Of the figures themselves: sums over blocks take large falls for smaller ones."""
-        if not self.was or self.now is None:
-            return self.found.fall or 0.0
-        fall = 1 - self.now / self.was
-        return -fall if self.rule.worse is Worse.HIGHER else fall
+        """Of the figures themselves, where they are known."""
+        exact = _exact(self.rule, self.was, self.now)
+        return (self.found.fall or 0.0) if exact is None else exact
 
     @property
     def severity(self) -> Severity:
         return self.rule.severity(self.fall)
+
+
+def _exact(rule: MetricRule, was: float | None, now: float | None) -> float | None:
+    if not was or now is None:
+        return None
+    fall = 1 - now / was
+    return -fall if rule.worse is Worse.HIGHER else fall
 
 
 def judge_history(history: OutcomeHistory, now: datetime, policy: SeverityPolicy, *, pace_per_s: float = 0.0) -> Verdict:
@@ -70,7 +76,20 @@ def judge_history(history: OutcomeHistory, now: datetime, policy: SeverityPolicy
     for k, rule in enumerate(rules):
         found = _proven(history, baseline, rule, asked, _share(policy, rules, k))
         judged.append(_Judged(rule, baseline.metrics[rule.name], found, *_figures(history, baseline, rule, found.over)))
-    return _verdict(judged, history)
+    verdict = _verdict(judged, history)
+    same = _fewer_failures(judged[0], history, policy.drops) if verdict.evidence is Evidence.FALSE_ALARM else None
+    return replace(verdict, reason=f"{same} ({_seen(history)})") if same else verdict
+
+
+def _fewer_failures(leading: _Judged, history: OutcomeHistory, drops: DropPolicy) -> str | None:
+    """What says so, where F1 fell past its limit by the plain counts, and the model is the same."""
+    before, window = history.baseline.tally, history.since.blocks[-max(leading.found.over, LEAST_BLOCKS) :]
+    now = total(window)
+    if leading.rule.name != F1 or not isinstance(before, Confusion) or not isinstance(now, Confusion):
+        return None
+    if not before.f1 or now.f1 is None or now.f1 >= before.f1 * (1 - drops.most(F1)):
+        return None
+    return fewer_failures(window, history.baseline.blocks, drops)
 
 
 def grade_metrics(metrics: ModelMetrics, policy: SeverityPolicy) -> Verdict:
@@ -126,7 +145,11 @@ def _proven(history: OutcomeHistory, baseline: Tally, rule: MetricRule, asked: _
     window = _window(history.baseline, baseline, policy.window)
     none_yet = Scores((), ())
     worse, called = rule.worse is Worse.HIGHER, baseline.metrics[rule.name]
-    question = Question(since if since is not None else none_yet, asked.now, window, called, worse, asked.pace_per_s)
+
+    def exact(over: int) -> float | None:
+        return _exact(rule, *_figures(history, baseline, rule, over))
+
+    question = Question(since if since is not None else none_yet, asked.now, window, called, worse, asked.pace_per_s, exact)
     planned = max(policy.run_length.planned_fall, rule.planned)  # a smaller one may lie within the rule's limit
     return judge(pinned, question, replace(policy.run_length, planned_fall=planned), rule)
 
@@ -196,7 +219,9 @@ def _verdict(judged: Sequence[_Judged], history: OutcomeHistory) -> Verdict:
         said = max(real, key=lambda one: one.severity.rank)
         graded = max((said, _at_worst(leading, history)), key=lambda one: one.severity.rank)
         worst, drop = graded.severity, graded.fall if graded.rule is leading.rule else leading.fall
-        reason = f"{said.found.sentence}; {_moved(graded, history)}{seen}: {worst}, over {percent(graded.rule.limit(graded.fall))}"
+        limit = graded.rule.limit(graded.fall)
+        past = f", over {percent(limit)}" if graded.fall > limit else ""
+        reason = f"{said.found.sentence}; {_moved(graded, history)}{seen}: {worst}{past}"
         return Verdict(Evidence.REAL, worst, reason, drop, tuple(one.rule.name for one in real))
     open_ = next((one for one in judged if _is_open(one, leads=one is leading)), None)
     found = (open_ or leading).found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -58,7 +59,9 @@ class Verbs(NamedTuple):
 class Question:
     """What is judged: outcomes `since` the baseline was pinned, one score a closed block, oldest first; over the last `window` blocks
     (None: all of them), at `now`, when the newest block closed. `figure` is what the tally's figure is called; where more of it is worse,
-    a `fall` is a rise. `pace_per_s`: how fast outcomes come, where that is faster than they did in the baseline."""
+    a `fall` is a rise. `pace_per_s`: how fast outcomes come, where that is faster than they did in the baseline. `exact`: how far the
+    figure itself fell over so many of the newest blocks; sums over blocks take large falls for smaller ones, and more false alarms for
+    worse than they are. None: not known."""
 
     since: Scores
     now: datetime
@@ -66,6 +69,7 @@ class Question:
     figure: str = "F1"
     more_is_worse: bool = False
     pace_per_s: float = 0.0
+    exact: Callable[[int], float | None] = lambda _: None
 
     @property
     def verbs(self) -> Verbs:
@@ -91,7 +95,8 @@ def judge(baseline: PinnedBaseline | None, asked: Question, policy: RunLengthPol
     moved = f"{figure} {_moved(asked.verbs, fall, low, high)}"
     if seen.proven[-1]:
         promise = f"at most {percent(policy.called_share)} of unchanged models come this far in {policy.within_days} days"
-        return Proven(Proof.REAL, f"{moved}: beyond chance ({promise})", fall, low, high, over=over)
+        shown = _moved(asked.verbs, *_at_scale(asked.exact(over), fall, low, high))
+        return Proven(Proof.REAL, f"{figure} {shown}: beyond chance ({promise})", fall, low, high, over=over)
     worst_over = worst.over if worst else None
     if high < rule.medium:
         return Proven(Proof.RULED_OUT, f"{moved}: a {asked.verbs.noun} of {percent(rule.medium)} is ruled out", fall, low, high, over=over)
@@ -135,6 +140,13 @@ def blocks_ahead(baseline: PinnedBaseline, seen: Trace, policy: RunLengthPolicy)
     showing = baseline.variance / baseline.weight_per_block / spare - len(seen.height)
     ahead = max(1, ceil(climbing), ceil(showing))
     return ahead if ahead <= MOST_BLOCKS_AHEAD else None
+
+
+def _at_scale(exact: float | None, fall: float, low: float, high: float) -> tuple[float, float, float]:
+    """Fall and interval as the figure itself shows them, so that they agree with the figures beside them."""
+    if exact is None or exact <= 0 or fall <= 0:
+        return fall, low, high
+    return exact, low * exact / fall, high * exact / fall
 
 
 def _moved(verbs: Verbs, fall: float, low: float, high: float) -> str:

@@ -182,6 +182,14 @@ class DiagnosisFacts:
         return None if verdict is None or not verdict.is_decided else verdict.is_real
 
     @property
+    def leading_fell(self) -> bool:
+        """Not where only another metric is proven to have fallen, and the one that leads has risen meanwhile."""
+        verdict = self.verdict
+        if self.dangerous or verdict is None or not verdict.is_real:
+            return True
+        return verdict.drop is None or verdict.drop > 0
+
+    @property
     def degraded_words(self) -> str:
         if self.dangerous:
             return "measured dangerous"

@@ -14,6 +14,7 @@ from mlrunbook.domain.tally import metric_names
 
 Share = Annotated[float, Field(gt=0, lt=1)]
 Count = Annotated[int, Field(ge=1)]
+Days = Annotated[int, Field(ge=1, le=3650)]  # ten years: beyond, dates overflow
 _Name = Annotated[str, StringConstraints(min_length=1)]
 
 
@@ -187,7 +188,7 @@ class WindowPolicy:
 
     min_outcomes: Count = 100
     min_positives: Count = 30
-    most_days: Count = 28
+    most_days: Days = 28
 
 
 @dataclass(frozen=True)
@@ -200,7 +201,7 @@ class RunLengthPolicy:
     """
 
     called_share: Share = 0.4
-    within_days: Count = 730
+    within_days: Days = 730
     window_called_share: Share = 0.005
     planned_fall: Share = 0.2
     confidence: Share = 0.95

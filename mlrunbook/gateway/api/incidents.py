@@ -18,7 +18,7 @@ from mlrunbook.domain.communication.regulatory import Notification, Statement
 from mlrunbook.domain.detection.reports import Report
 from mlrunbook.domain.detection.triage import Triage
 from mlrunbook.domain.errors import Invalid, NotFound, Refused
-from mlrunbook.domain.incident import TRANSITIONS, ClockName, Incident, Severity, Status
+from mlrunbook.domain.incident import TRANSITIONS, ClockName, Incident, IncidentType, Severity, Status
 from mlrunbook.domain.policy.intake import MODEL_ID
 from mlrunbook.domain.records import Record
 from mlrunbook.domain.resolution.fix import HumanResolution
@@ -338,10 +338,14 @@ def _may_be_false(incident: Incident, reason: str) -> None:
         raise Refused(f"{words}; close it with a reason instead: `mlrunbook incidents close {incident.id} --reason '...'`")
 
 
+ABOUT_PREDICTIONS = (IncidentType.PREDICTION_ERROR, IncidentType.PERFORMANCE_DEGRADATION, IncidentType.BIAS_FAIRNESS)
+
+
 def _ended(conn: Connection, world: World, incident: Incident, why: str, by: str, *, is_false: bool) -> Incident:
     now = world.now()
     if is_false:
-        baseline_pins.forget(conn, incident.model)  # how the model does is in order, people say: it is what later looks compare with
+        if incident.type in ABOUT_PREDICTIONS:  # how the model does is in order, people say: it is what later looks compare with
+            baseline_pins.forget(conn, incident.model)
         return incidents.set_status(conn, incident.id, Status.FALSE_ALARM, why=why, actor=by, now=now)
     resolved = incidents.set_status(conn, incident.id, Status.RESOLVED, why=why, actor=by, now=now)
     if resolved.review_due_at is None:

@@ -158,8 +158,8 @@ def ask_next_role(conn: Connection, policy: Policy, incident: Incident, deadline
 
 
 def schedule_update(conn: Connection, policy: Policy, incident: Incident, *, now: datetime, at: datetime) -> None:
-    """The next update to stakeholders; one that waits already is moved. Low incidents have none: they are tickets."""
-    if incident.severity is Severity.LOW or records.recall(conn, incident.id, UnknownModel):
+    """The next update to stakeholders; one that waits already is moved. Tickets have none."""
+    if is_ticket(conn, incident) or records.recall(conn, incident.id, UnknownModel):
         return
     rows = outbox.of_incident(conn, incident.id, UPDATE)
     if waiting := next((r for r in rows if r["delivered_at"] is None and r["cancelled_at"] is None), None):
@@ -175,7 +175,7 @@ def send_update(conn: Connection, policy: Policy, item: outbox.Item, *, now: dat
     if outbox.is_delivered(conn, item.dedup_key):
         return
     outbox.delivered(conn, item, now=now)
-    if is_unresolved(incident) and incident.severity is not Severity.LOW:
+    if is_unresolved(incident) and not is_ticket(conn, incident):
         update_notice(conn, policy, incident, number=int(item.payload["number"]), now=now)
         schedule_update(conn, policy, incident, now=now, at=now + timedelta(minutes=policy.communication.update_every_min))
 

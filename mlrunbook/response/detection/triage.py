@@ -166,7 +166,8 @@ def look(run: Run, *, final_look: bool = False) -> Look:
     if isinstance(found, Missing):  # judged by the report: nothing is changed on figures that nobody understood
         with run.write() as conn:
             run.note(conn, "triage", f"The measurements do not count: {found.reason}")
-        return judged(Measurements(None, None))
+        serving = tried("the judgement of what serves", lambda: judged(Measurements(None, seen.status, seen.platform_reachable)))
+        return judged(Measurements(None, None)) if isinstance(serving, Missing) else serving
     return found
 
 

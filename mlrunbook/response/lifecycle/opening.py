@@ -14,6 +14,7 @@ from mlrunbook.domain.containment.breach import subtype_for
 from mlrunbook.domain.detection.lifecycle import OpenedBy
 from mlrunbook.domain.detection.reports import FirstReport, NewReport, Origin, Report, StatedSubtype
 from mlrunbook.domain.detection.severity_change import SeverityDoubted
+from mlrunbook.domain.detection.triage import Triage
 from mlrunbook.domain.errors import NotFound
 from mlrunbook.domain.incident import Incident, Subtype
 from mlrunbook.domain.policy.intake import UNPROVEN
@@ -101,6 +102,8 @@ def _join(
         begin_response(conn, policy, incident, by=report.reported_by, start=start, now=now)
     elif proves is not None:
         flapping.note_opening(conn, policy, incident, now=now)
+    if _waits_for_outcomes(conn, incident.id):  # what has come may decide
+        leases.wake(conn, incident.id, why=words, key=f"unproven-{now.isoformat()}", now=now)
     if subtype := report.subtype:  # what follows from it does not wait for whatever the run is waiting for
         leases.wake(conn, incident.id, why=f"{report.reported_by} reports {subtype.words}", key=f"subtype-{subtype}", now=now)
     if number is not None:
@@ -111,6 +114,11 @@ def _join(
         _doubt_severity(conn, policy, incident, report, now=now)
         return incident
     return severity_change.say(conn, policy, incident.id, _said(report), now=now)
+
+
+def _waits_for_outcomes(conn: Connection, incident_id: str) -> bool:
+    triage = records.recall_if_readable(conn, incident_id, Triage)
+    return triage is not None and triage.real and triage.assessment.waits_for_outcomes
 
 
 def _said(report: Report) -> severity_change.Said:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from functools import partial
@@ -21,10 +22,13 @@ from mlrunbook.domain.evaluation.pinned_period import (
     with_the_open_block,
     without_a_beginning,
 )
+from mlrunbook.domain.observed import Missing
 from mlrunbook.response.measurement import recent_changes
-from mlrunbook.response.tried import or_none
+from mlrunbook.response.tried import tried
 from mlrunbook.response.world import World
 from mlrunbook.store import baseline_pins, incidents
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -40,13 +44,17 @@ class _Look:
 def with_history(world: World, seen: ModelMetrics, version: str | None, *, before: datetime | None = None) -> ModelMetrics:
     """`seen` with its history, where the platform counts outcomes by block. `before`: later changes are what was done about it."""
     world = replace(world, policy=world.policy.for_model(seen.model))
-    history = or_none("the outcomes since the baseline", lambda: _history(world, seen, version, before or world.now()))
+    history = tried("the outcomes since the baseline", lambda: _history(world, seen, version, before or world.now()))
+    if isinstance(history, Missing):
+        log.warning("%s is judged by its last outcomes alone: %s", seen.model, history.reason)
+        return replace(seen, history=None)
     return replace(seen, history=history)
 
 
 def _history(world: World, seen: ModelMetrics, version: str | None, before: datetime) -> OutcomeHistory | None:
     with world.transaction() as conn:
         pinned, ended = baseline_pins.get(conn, seen.model), incidents.last_ended(conn, seen.model, by=before)
+        troubled = incidents.open_since(conn, seen.model)
     longest = timedelta(days=world.policy.severity.window.most_days)
     begin = seen.current.outcomes_since or seen.current.since
     oldest = pinned.since if pinned else begin - 2 * longest
@@ -57,7 +65,11 @@ def _history(world: World, seen: ModelMetrics, version: str | None, before: date
     look = _Look(seen, version, Course([at for at in changes if at <= before], ended), until)
     if told := _told_by_the_platform(seen):
         return _read(world, look, told)
-    return _since_pinned(world, look, pinned) if pinned else _pinned_now(world, look, begin, longest)
+    found = _since_pinned(world, look, pinned) if pinned else None
+    if found and _proves(world, found):
+        return found
+    healthy_until = min(begin, troubled) if troubled else begin  # what is being looked into is not known to be healthy
+    return _pinned_now(world, look, healthy_until, longest, instead_of=pinned) or found
 
 
 def _told_by_the_platform(seen: ModelMetrics) -> Span | None:
@@ -66,15 +78,17 @@ def _told_by_the_platform(seen: ModelMetrics) -> Span | None:
     return Span(given.since, given.until) if given.until < seen.current.since - USUAL else None
 
 
-def _pinned_now(world: World, look: _Look, begin: datetime, longest: timedelta) -> OutcomeHistory | None:
-    """The first look pins the usual time before the window; a longer one where that is too short to prove anything."""
+def _pinned_now(world: World, look: _Look, begin: datetime, longest: timedelta, *, instead_of: Span | None = None) -> OutcomeHistory | None:
+    """The first look pins the usual time before the window; a longer one where that is too short to prove anything. So does one that finds
+    too little left of the pinned time: platforms do not keep outcomes for ever."""
     found = None
     for length in dict.fromkeys((min(USUAL, longest), longest)):
         period = usual_period(begin, look.course, length)
         found = _read(world, look, period) if period else None
         if period and found and _proves(world, found):
             with world.transaction() as conn:
-                baseline_pins.put(conn, look.seen.model, period, why="the first look at this model", now=world.now())
+                why = "too few outcomes of the pinned time are left on the platform" if instead_of else "the first look at this model"
+                baseline_pins.put(conn, look.seen.model, period, why=why, now=world.now(), instead_of=instead_of)
             return found
     return found
 

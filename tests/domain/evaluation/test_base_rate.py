@@ -71,3 +71,10 @@ def test_any_window_gets_a_verdict(seed: int, recall: float, fpr: float, positiv
     verdict = judge_base_rate(Window(days(rng, 60)), Window(now), DROPS)
     assert "nan" not in verdict.sentence
     assert verdict.error is None or verdict.error == pytest.approx(verdict.error)
+
+
+def test_a_model_that_gives_more_false_alarms_is_not_the_same_one_though_it_catches_more() -> None:
+    """F1 at the old failure rate is as high as before."""
+    for seed in range(20):
+        found = judged(seed, positives=10, recall=0.95, fpr=0.09)
+        assert found.explained is not Explained.FEWER_FAILURES, found.sentence

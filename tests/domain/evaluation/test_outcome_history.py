@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -55,6 +56,35 @@ def test_a_fall_is_real_with_the_severity_of_its_size(model: dict[str, float], s
     assert (found.evidence, found.severity) == (Evidence.REAL, severity)
     assert fell in found.fell
     assert str(severity) in found.reason
+
+
+@pytest.mark.parametrize("model", [{"recall": 0.35}, {"recall": 0.5}, {"recall": 0.65}, {"fpr": 0.1}, {"fpr": 0.05}, {"fpr": 0.03}])
+@pytest.mark.parametrize("seed", [1, 2])
+def test_the_fall_that_is_told_is_that_of_the_figures_beside_it_and_within_its_interval(model: dict[str, float], seed: int) -> None:
+    reason = judged(40, seed=seed, **model).reason
+    said = re.search(r"fell (\d+) % \(interval (\d+) % to (\d+) %\).*?(0\.\d+) -> (0\.\d+)", reason)
+    assert said, reason
+    fell, low, high = (int(number) / 100 for number in said.groups()[:3])
+    was, now = (float(figure) for figure in said.groups()[3:])
+    assert fell == pytest.approx(1 - now / was, abs=0.02)
+    assert low <= fell <= high
+
+
+def test_a_fall_that_is_told_as_past_a_limit_is_past_it() -> None:
+    for fpr in np.linspace(0.024, 0.04, 9):
+        reason = judged(80, fpr=float(fpr)).reason
+        if said := re.search(r"fell (\d+) %.*, over (\d+) %", reason):
+            assert int(said[1]) >= int(said[2]), reason
+
+
+@pytest.mark.parametrize("share", [0.4, 0.3, 0.15])
+def test_where_f1_fell_with_the_failure_rate_alone_it_is_said_to_be_so(share: float) -> None:
+    rng = np.random.default_rng(3)
+    since = days(rng, 200, positives=30 * share, healthy=700 + 30 * (1 - share))
+    found = judge_history(history(days(rng, 200), since), NOW, POLICY)
+    assert found.evidence is Evidence.FALSE_ALARM
+    assert "fewer failures, same model" in found.reason
+    assert "fewer failures" not in judged(200).reason
 
 
 def test_an_unchanged_model_is_ruled_out_and_so_is_one_with_a_third_of_the_failures() -> None:

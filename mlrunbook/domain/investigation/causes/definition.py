@@ -92,7 +92,10 @@ def by_hand(look: str) -> Remedy:
 
 
 def retrain_or(file: CaseFile, cause: Cause, look: str) -> Remedy:
-    """Path C for the causes that the policy names; else a person investigates."""
+    """Path C for the causes that the policy names; else a person investigates. So does one where the metric that leads has risen:
+    whether more failures caught are worth more false alarms is no question of training data."""
+    if not file.facts.leading_fell:
+        return by_hand(f"overall the model does better than before, so a person decides what to trade for it; {look}")
     if cause in file.facts.policy.retraining.triggers:
         return Remedy("Path C: retrain on recent data, and promote only what proves better", Path.RETRAIN)
     return by_hand(look)

@@ -123,9 +123,8 @@ def test_several_alerts_are_told_of_in_one_sentence(counting: World, platform: C
         incident_id = alert(counting, "warning", name)
     carry(counting, incident_id, "run-1")
     (said, *_) = assessment(counting, incident_id)["reasons"]
-    assert said.startswith(
-        "ModelF1Drop (warning), ModelPrecisionDrop (warning) and ModelRecallDrop (warning) fired and are not proven yet: "
-    )
+    named = "ModelF1Drop (warning), ModelPrecisionDrop (warning) and ModelRecallDrop (warning)"
+    assert said.startswith(f"{named} fired, but the outcomes have not confirmed them yet: ")
 
 
 # --- the platform

@@ -8,7 +8,9 @@ weighted failures says less than its size: its variance is that of the failures 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import sqrt
 
+from mlrunbook.domain.evaluation.block_score import Rates
 from mlrunbook.domain.evaluation.moves import Move, f1_interval, moves_of_counts, percent, wilson, z_value
 from mlrunbook.domain.evaluation.sequential import falls
 from mlrunbook.domain.policy.judging import F1, PRECISION, DropPolicy
@@ -63,6 +65,21 @@ def moves_at_baseline_rate(baseline: Confusion, current: Confusion, policy: Drop
         return Move(move.rule, move.of, move.was, now, interval, fell)
 
     return [at_rate(move) for move in moves_of_counts(baseline, current, policy, clustering)]
+
+
+SURELY = 2.8  # standard errors
+
+
+def raises_more_false_alarms(baseline: Confusion, current: Confusion, policy: DropPolicy, clustering: float) -> bool:
+    """Rarer failures do not make healthy assets be flagged more often: beyond chance, and so much that F1 is past its limit below what the
+    baseline's model would reach at the failure rate of now."""
+    usual, now = Rates.of(baseline), Rates.of(current)
+    if usual is None or now is None or 1 - now.f1 / usual.f1_at(now.positive_rate) <= policy.most(F1):
+        return False
+    healthy = (baseline.fp + baseline.tn, current.fp + current.tn)
+    share = (baseline.fp + current.fp) / sum(healthy)
+    error = sqrt(share * (1 - share) * clustering * sum(1 / n for n in healthy))
+    return now.false_positive_rate - usual.false_positive_rate > SURELY * error
 
 
 def rates_words(baseline: Confusion, current: Confusion) -> str:

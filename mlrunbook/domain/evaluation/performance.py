@@ -10,7 +10,7 @@ from enum import StrEnum
 from mlrunbook.domain.evaluation.base_rate import fewer_failures
 from mlrunbook.domain.evaluation.block_errors import LEAST_BLOCKS, held
 from mlrunbook.domain.evaluation.clustered import Grouped, clustering_of_group
-from mlrunbook.domain.evaluation.failure_rate import moves_at_baseline_rate, rates_words
+from mlrunbook.domain.evaluation.failure_rate import moves_at_baseline_rate, raises_more_false_alarms, rates_words
 from mlrunbook.domain.evaluation.long_run_variance import LEAST_ASSETS
 from mlrunbook.domain.evaluation.moves import Move, moves_by_blocks, moves_of_counts
 from mlrunbook.domain.evaluation.moves import f1_interval as f1_interval
@@ -234,6 +234,8 @@ def grade_counts(baseline: Confusion, current: Confusion, policy: DropPolicy, to
     if at_rate is None:
         return plain
     found = _of_counts(at_rate, baseline, current, policy, together)
+    if found.evidence is Evidence.FALSE_ALARM and raises_more_false_alarms(baseline, current, policy, together or 1.0):
+        return plain
     if (found.evidence, found.severity) == (plain.evidence, plain.severity) and moves[0].drop - at_rate[0].drop < HARDLY:
         return plain
     fell = f"{moves[0].called} {moves[0].verb} {percent(abs(moves[0].drop))}"

@@ -67,3 +67,10 @@ def test_a_quiet_window_without_a_failure_proves_nothing(false_alarms: int) -> N
     verdict = grade_drop(Confusion(800, 180, 220, 8800), Confusion(0, false_alarms, 0, 3000), DROPS)
     assert verdict.evidence is Evidence.INSUFFICIENT
     assert "no failure" in verdict.reason
+
+
+def test_healthy_assets_flagged_twice_as_often_are_no_matter_of_rarer_failures() -> None:
+    before, now = Confusion(tp=1130, fp=370, fn=340, tn=1160), Confusion(tp=98, fp=1450, fn=4, tn=1448)
+    assert grade_drop(before, now, DropPolicy()).is_real
+    unchanged = Confusion(tp=78, fp=700, fn=24, tn=2198)
+    assert not grade_drop(before, unchanged, DropPolicy()).is_real

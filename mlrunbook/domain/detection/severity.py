@@ -190,7 +190,7 @@ def _from_alerts_alone(
         found = "; ".join(dict.fromkeys(_refuted_words(a.name, said) for a in alerts)) or said
         return Assessment(False, severity, kind, (f"false alarm: {named} fired, but {found}",))
     if undecided := _undecided([a for a, known in zip(alerts, covers, strict=False) if not known], kind, seen):
-        fired = f"{named} fired, but the outcomes have not confirmed it yet"
+        fired = f"{named} fired, but the outcomes have not confirmed {'them' if len(alerts) > 1 else 'it'} yet"
         reason = f"{fired}: {undecided.reason}; handled as {severity}, nothing is changed until then"
         until = undecided.undecided_until
         return Assessment(True, severity, kind, (reason,), insufficient=True, unproven=True, undecided_until=until)

@@ -219,9 +219,10 @@ def _verdict(judged: Sequence[_Judged], history: OutcomeHistory) -> Verdict:
         said = max(real, key=lambda one: one.severity.rank)
         graded = max((said, _at_worst(leading, history)), key=lambda one: one.severity.rank)
         worst, drop = graded.severity, graded.fall if graded.rule is leading.rule else leading.fall
+        whose = "" if graded.rule is said.rule else f"{graded.called} "
         limit = graded.rule.limit(graded.fall)
         past = f", over {percent(limit)}" if graded.fall > limit else ""
-        reason = f"{said.found.sentence}; {_moved(graded, history)}{seen}: {worst}{past}"
+        reason = f"{said.found.sentence}; {whose}{_moved(graded, history)}{seen}: {worst}{past}"
         return Verdict(Evidence.REAL, worst, reason, drop, tuple(one.rule.name for one in real))
     open_ = next((one for one in judged if _is_open(one, leads=one is leading)), None)
     found = (open_ or leading).found

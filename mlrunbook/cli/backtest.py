@@ -109,12 +109,21 @@ def _show_columns(columns: Columns) -> None:
 def _terminable() -> Iterator[None]:
     """SIGTERM, as of `timeout`, takes what is on disk meanwhile away, as Ctrl-C does."""
 
+    stopped = False
+
     def stop(*_: object) -> None:
+        nonlocal stopped
+        stopped = True
         raise SystemExit(TERMINATED)
 
     before = signal.signal(signal.SIGTERM, stop)
     try:
         yield
+    except RuntimeError as error:
+        if "Query interrupted" not in str(error):
+            raise
+        # What a signal raises in the middle of a query comes out of DuckDB as this.
+        raise (SystemExit(TERMINATED) if stopped else KeyboardInterrupt) from error
     finally:
         signal.signal(signal.SIGTERM, before)
 

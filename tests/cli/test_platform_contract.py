@@ -20,7 +20,7 @@ def test_a_platform_that_conforms_is_said_to_endpoint_by_endpoint(cli: Cli, plat
     assert done.exit_code == 0, done.output
     assert "conforms   GET   /api/v1/ml/models/{model}/status\n           v2.0.0 serves, the server is not healthy\n" in done.stdout
     assert "not run    POST  /api/v1/ml/models/{model}/rollback" in done.stdout
-    assert done.stdout.endswith("10 conforms, 7 not run\n")
+    assert done.stdout.endswith("11 conforms, 7 not run\n")
 
 
 def test_changes_need_the_models_name_and_a_token_and_are_put_back(cli: Cli, engine: Engine, platform: tuple[str, str]) -> None:

@@ -36,7 +36,7 @@ def pace_of(window: WindowMetrics, now: datetime) -> tuple[Pace, Maturity] | Non
     days = (known_until - window.since) / timedelta(days=1)
     if days <= 0 or not window.labelled:
         return None
-    if window.mature_age_s is not None:
+    if window.mature_age_s:  # a log that was loaded has no delays
         ripe = Maturity(window.mature_age_s, f"99 % of the outcomes of each kind come within {duration(window.mature_age_s)}")
     else:
         ripe = Maturity(due_age_s(window.label_delay_s), f"outcomes take {duration(window.label_delay_s or 0.0)} (median)")

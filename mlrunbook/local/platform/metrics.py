@@ -124,7 +124,7 @@ def window(
         errors=by_kind,
         refused={kind: count for kind, count in counted.items() if kind in REFUSED},
         label_delay_s=total["label_delay_s"],
-        mature_age_s=total["mature_age_s"],
+        mature_age_s=float(total["mature_age_s"]) if total["mature_age_s"] is not None else None,
         outcomes_due=total["due"],
         outcomes_missing=total["missing"],
         rewritten=outcomes.rewritten(conn, mine, values, confusion),

@@ -60,7 +60,7 @@ def _history(world: World, seen: ModelMetrics, version: str | None, before: date
     oldest = pinned.since if pinned else begin - 2 * longest
     changes = sorted(c.at for c in recent_changes.that_bound_windows(world, seen.model, since=oldest))
     usual = seen.baseline
-    age_s = usual.mature_age_s if usual.mature_age_s is not None else due_age_s(usual.label_delay_s)
+    age_s = usual.mature_age_s or due_age_s(usual.label_delay_s)  # a log that was loaded has no delays
     until = min([world.now() - timedelta(seconds=age_s), *(at for at in changes if at > before)])
     look = _Look(seen, version, Course([at for at in changes if at <= before], ended), until)
     if told := _told_by_the_platform(seen):

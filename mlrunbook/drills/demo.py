@@ -35,7 +35,7 @@ from mlrunbook.local.stack import Stack, stop_on_signals
 from mlrunbook.store.timeline import Entry
 
 KUBERNETES = "kubernetes"
-GIVE_UP_S = {"auto": 180.0, "ask": 1800.0, "ui": 1800.0}  # people take their time
+GIVE_UP_S = {"auto": 600.0, "ask": 1800.0, "ui": 1800.0}  # people take their time
 TEXT_LIMIT = 240
 STYLES = {
     "status": "bold",

@@ -72,7 +72,7 @@ class Exercise:
         *,
         decide: Callable[[str], bool | None] = lambda _: True,
         show: Callable[[Entry], None] = lambda _: None,
-        patience_s: float = 180.0,
+        patience_s: float = 600.0,
     ) -> None:
         self.stack, self.fault, self._simulator = stack, chosen, simulator
         self._decide, self._show, self._patience_s = decide, show, patience_s

@@ -16,6 +16,7 @@ from mlrunbook.domain.investigation.causes.definition import Repair
 from mlrunbook.domain.investigation.diagnosis import Diagnosed, Lead, ScoredCause
 from mlrunbook.domain.investigation.feature_store import FeatureCheck, FeatureVerdict
 from mlrunbook.domain.investigation.findings import Finding, Findings, State
+from mlrunbook.domain.investigation.inputs.faults import BrokenInputs
 from mlrunbook.domain.observed import FeatureFault, FeatureProblem
 from mlrunbook.domain.records import Recorded
 from mlrunbook.domain.review.review import Approved, Drafted, DriftReport, Reviewed
@@ -159,6 +160,11 @@ SAMPLES: list[tuple[type[Recorded], dict[str, Any], Recorded]] = [
     (Findings, {"findings": []}, Findings(())),
     (FeatureCheck, FEATURES_ROW, FEATURES),
     (Diagnosed, DIAGNOSIS_ROW, DIAGNOSIS),
+    (
+        BrokenInputs,
+        {"faults": ["torque is 10 times what it was"], "explains": True, "sentence": "torque is broken"},
+        BrokenInputs(("torque is 10 times what it was",), explains=True, sentence="torque is broken"),
+    ),
     (RollbackTargets, TARGETS_ROW, TARGETS),
     (RollbackTargets, NOT_REPLAYED_ROW, RollbackTargets(None, (), "the versions could not be compared", True, 0, 0)),
     (Drafted, {"markdown": "# Post-Incident Review: inc-1"}, Drafted("# Post-Incident Review: inc-1")),

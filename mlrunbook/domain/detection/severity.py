@@ -12,16 +12,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
+from functools import cached_property
 
 from mlrunbook.domain.detection.signals import (
     Signal,
     enough_requests,
-    graded,
     hints_at_worse,
     signals,
     unfair,
 )
 from mlrunbook.domain.evaluation.fairness import Fairness, FairnessVerdict, judge_asset_type_gap
+from mlrunbook.domain.evaluation.outcome_history import grade_metrics
 from mlrunbook.domain.evaluation.outcomes import judge_feed, lag_of
 from mlrunbook.domain.evaluation.performance import Evidence, ModelMetrics, Verdict
 from mlrunbook.domain.evaluation.rewritten import judge_rewrites
@@ -103,6 +104,11 @@ class _Seen:
     policy: SeverityPolicy
     groups: FairnessVerdict | None
 
+    @cached_property
+    def performance(self) -> Verdict | None:
+        """Judged once a look, however many alerts ask: a history is hundreds of blocks."""
+        return grade_metrics(self.metrics, self.policy) if self.metrics else None
+
 
 def assess(
     claims: Claims,
@@ -132,7 +138,7 @@ def assess(
         return _from_signals(found, claims.severity, kind, alerts, seen)
 
     kind = kind or IncidentType.PERFORMANCE_DEGRADATION
-    said = seen.groups.sentence if seen.groups else _performance_words(metrics, policy)
+    said = seen.groups.sentence if seen.groups else _performance_words(seen)
     if claims.severity is not None:
         return _from_a_report(claims.severity, kind, seen, said)
     return _from_alerts_alone(alerts, kind, seen, said, final_look)
@@ -149,7 +155,7 @@ def _unmeasurable(reported: Severity | None, kind: IncidentType | None) -> Asses
 def _from_a_report(reported: Severity, kind: IncidentType, seen: _Seen, said: str) -> Assessment:
     """A person reports it, and no limit is measured as passed."""
     claim = kind is IncidentType.PERFORMANCE_DEGRADATION and reported.at_least(Severity.HIGH)
-    if claim and _performance_is_fine(seen.metrics, seen.policy):
+    if claim and _performance_is_fine(seen):
         return Assessment(False, reported, kind, (f"reported as {reported}, but the measurement says otherwise: {said}",))
     # One missed critical failure does not show in F1, so a reported prediction error stands whatever the averages say.
     risk = kind is IncidentType.PREDICTION_ERROR and reported is Severity.CRITICAL
@@ -211,10 +217,10 @@ def _listed(names: Sequence[str]) -> str:
 
 def _undecided(claims: Sequence[AlertSignal], kind: IncidentType, seen: _Seen) -> Verdict | None:
     """The verdict where all that is left open is whether performance fell, and outcomes that come will say."""
-    if seen.metrics is None or not claims or not all(_claims_performance(a.name, a.type or kind) for a in claims):
+    if not claims or not all(_claims_performance(a.name, a.type or kind) for a in claims):
         return None
-    verdict = graded(seen.metrics, seen.policy)
-    return verdict if verdict.evidence is Evidence.UNPROVEN else None
+    verdict = seen.performance
+    return verdict if verdict and verdict.evidence is Evidence.UNPROVEN else None
 
 
 _BREACHES = (IncidentType.SECURITY, IncidentType.COMPLIANCE)
@@ -321,7 +327,7 @@ def _measured(alert: str, kind: IncidentType, seen: _Seen) -> bool | None:
         return None
     if alert == "AllAssetsHighRisk" and enough and metrics is not None and metrics.current.flagged_share is not None:
         return True
-    return _performance_is_measured(metrics, policy)
+    return _performance_is_measured(seen)
 
 
 def _outcomes_are_known(alert: str, metrics: ModelMetrics, policy: SeverityPolicy) -> bool:
@@ -344,24 +350,25 @@ def _refuted_words(alert: str, said: str) -> str:
     return f"{_RATE_ALERTS[alert].replace('_', ' ')} is within its limit" if alert in _RATE_ALERTS else said
 
 
-def _performance_is_fine(metrics: ModelMetrics | None, policy: SeverityPolicy) -> bool:
-    return metrics is not None and graded(metrics, policy).evidence is Evidence.FALSE_ALARM
+def _performance_is_fine(seen: _Seen) -> bool:
+    return seen.performance is not None and seen.performance.evidence is Evidence.FALSE_ALARM
 
 
-def _performance_is_measured(metrics: ModelMetrics | None, policy: SeverityPolicy) -> bool:
+def _performance_is_measured(seen: _Seen) -> bool:
     """On a handful of failures a drop may be proven, but not how far it goes."""
-    if metrics is None:
+    metrics = seen.metrics
+    if metrics is None or seen.performance is None:
         return False
     since = metrics.history.since.tally if metrics.history else None
-    if max(metrics.current.tally.cases, since.cases if since else 0) < policy.drops.min_positives:
+    if max(metrics.current.tally.cases, since.cases if since else 0) < seen.policy.drops.min_positives:
         return False
-    return graded(metrics, policy).is_decided
+    return seen.performance.is_decided
 
 
-def _performance_words(metrics: ModelMetrics | None, policy: SeverityPolicy) -> str:
-    if metrics is None:
+def _performance_words(seen: _Seen) -> str:
+    if seen.performance is None:
         return "the platform gave no metrics to check it against"
-    return "; ".join((graded(metrics, policy).reason, *_lag(metrics)))
+    return "; ".join((seen.performance.reason, *_lag(seen.metrics)))
 
 
 def _lag(metrics: ModelMetrics | None) -> tuple[str, ...]:

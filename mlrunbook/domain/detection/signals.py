@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from mlrunbook.domain.evaluation.fairness import Fairness, FairnessVerdict
 from mlrunbook.domain.evaluation.outcome_history import grade_metrics
 from mlrunbook.domain.evaluation.outcomes import judge_feed
-from mlrunbook.domain.evaluation.performance import Confusion, ModelMetrics, Verdict, WindowMetrics, percent, wilson, z_value
+from mlrunbook.domain.evaluation.performance import Confusion, ModelMetrics, WindowMetrics, percent, wilson, z_value
 from mlrunbook.domain.evaluation.rewritten import as_first_reported, judge_rewrites
 from mlrunbook.domain.evaluation.segments import judge_asset_types
 from mlrunbook.domain.incident import IncidentType, Severity
@@ -60,10 +60,6 @@ def hints_at_worse(metrics: ModelMetrics, policy: SeverityPolicy, worst: Signal)
     return _hints_at_danger(metrics, policy)
 
 
-def graded(metrics: ModelMetrics, policy: SeverityPolicy) -> Verdict:
-    return grade_metrics(metrics, policy)
-
-
 def enough_requests(now: WindowMetrics, policy: SeverityPolicy) -> bool:
     """A server that fails every request makes no prediction: what failed counts too. Not one answer is enough where nobody counts."""
     return now.requests is None or now.requests >= policy.min_predictions
@@ -104,7 +100,7 @@ def _of_dangerous_predictions(metrics: ModelMetrics, policy: SeverityPolicy) -> 
 
 def _of_performance(metrics: ModelMetrics, policy: SeverityPolicy) -> Iterator[Signal]:
     """Not where outcomes no longer arrive: those that came before say nothing of now."""
-    counts, feed, verdict = metrics.current.confusion, judge_feed(metrics), graded(metrics, policy)
+    counts, feed, verdict = metrics.current.confusion, judge_feed(metrics), grade_metrics(metrics, policy)
     if feed.stalled:
         yield Signal(Severity.MEDIUM, IncidentType.INFRASTRUCTURE, f"outcomes no longer arrive: medium, {feed.sentence}")
     elif verdict.is_real and verdict.severity is not None:
@@ -123,7 +119,7 @@ def _of_rewritten_outcomes(metrics: ModelMetrics, policy: SeverityPolicy) -> Ite
     if not found.beyond:
         return
     yield Signal(Severity.MEDIUM, IncidentType.INFRASTRUCTURE, f"{found.sentence}: medium, nothing is changed on what they say")
-    first = graded(as_first_reported(metrics), policy)
+    first = grade_metrics(as_first_reported(metrics), policy)
     if first.is_real and first.severity is not None:
         kind, reason = IncidentType.PERFORMANCE_DEGRADATION, f"on the first-reported outcomes {first.reason}"
         yield Signal(first.severity, kind, reason, by_outcomes=True)

@@ -8,8 +8,8 @@ from mlrunbook.domain.detection import unproven
 from mlrunbook.domain.detection.flapping import Reopened
 from mlrunbook.domain.detection.severity import Assessment
 from mlrunbook.domain.detection.severity_change import risen
-from mlrunbook.domain.detection.signals import graded
 from mlrunbook.domain.detection.triage import Affected, Triage
+from mlrunbook.domain.evaluation.outcome_history import grade_metrics
 from mlrunbook.domain.records import Record
 from mlrunbook.domain.resolution.fix import Applied, HumanResolution
 from mlrunbook.response.detection.triage import Look, asked, end_false_alarm, in_the_light_of_people, look
@@ -53,7 +53,7 @@ def _ended_as_it_was(run: Run) -> Triage | None:
 def _measured(run: Run, seen: Look) -> unproven.Measured:
     incident, again, metrics = run.incident(), run.recall(Reopened), seen.metrics
     began = again.at if again else incident.detected_at
-    verdict = graded(metrics, run.policy.severity) if metrics else None
+    verdict = grade_metrics(metrics, run.policy.severity) if metrics else None
     return unproven.Measured(verdict, metrics is not None and metrics.history is not None, began, run.world.now())
 
 

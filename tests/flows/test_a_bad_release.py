@@ -17,7 +17,6 @@ from mlrunbook.store import action_items, incidents, journal, outbox, timeline
 from tests.flows.live import Live, wait_for
 
 pytestmark = [pytest.mark.prefect, pytest.mark.stack]
-SOUND = ("v1.5.0", "v1.4.0")  # the newest, unless an older one is better beyond chance on the requests that came
 
 ASK_AGAIN = "Reported again by"
 
@@ -31,6 +30,14 @@ class Story(NamedTuple):
     @property
     def id(self) -> str:
         return self.incident.id
+
+    @property
+    def target(self) -> str:
+        """Of the two sound versions the newest, unless the other is better at 95 % on the requests that happened to come: now and then."""
+        chosen = self.live.record(self.id, "rollback_targets")
+        assert chosen is not None
+        assert chosen["target"] in ("v1.5.0", "v1.4.0")
+        return str(chosen["target"])
 
 
 @pytest.fixture(scope="module")
@@ -77,7 +84,7 @@ def test_it_is_graded_high_and_ends_closed(story: Story) -> None:
 
 
 def test_the_old_version_serves_again_and_f1_is_back_within_5_percent(story: Story) -> None:
-    assert story.live.serving()["servingVersion"] == story.live.loaded()["version"] in SOUND
+    assert story.live.serving()["servingVersion"] == story.live.loaded()["version"] == story.target
     recovery = story.live.record(story.id, "recovery")
     diagnosis = story.live.record(story.id, "diagnosis")
     assert recovery is not None
@@ -122,7 +129,7 @@ def test_every_item_of_the_checklist_has_its_finding(story: Story) -> None:
 def test_plan_and_review_are_artifacts_and_the_review_is_due_with_its_action_items(story: Story) -> None:
     shown = story.live.artifacts(story.id)
     key = story.id.replace("_", "-")
-    assert any(version in shown[f"{key}-plan"] for version in SOUND)
+    assert story.target in shown[f"{key}-plan"]
     review = story.live.record(story.id, "review")
     assert review is not None
     assert shown[f"{key}-review"] == review["markdown"]

@@ -270,7 +270,7 @@ def test_idle_connections_keep_nobody_out(world: World, monkeypatch: pytest.Monk
         for _ in range(5):
             answer = httpx.get(f"{http.base_url}/health", timeout=60, trust_env=False)
             assert answer.status_code == 200, answer.text
-        assert time.monotonic() - began < 30
+        assert time.monotonic() - began < 3
         idle[0].settimeout(5)
         assert is_closed(idle[0]), "who has waited longest made room"
         for one in idle:
@@ -368,7 +368,7 @@ def test_thousands_of_requests_that_are_sent_at_once_on_one_connection_keep_nobo
                 one.sendall(flood)
         begun_s = time.monotonic()
         assert http.get("/health", timeout=60).status_code == 200
-        assert time.monotonic() - begun_s < 30
+        assert time.monotonic() - begun_s < 2
         for one in floods:
             until(lambda one=one: is_closed(one))  # type: ignore[misc]
         assert app.state.edge.refused.labels("rate")._value.get() == 0

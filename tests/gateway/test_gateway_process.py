@@ -35,7 +35,7 @@ from tests.waiting import until
 
 STARTED = "2026-03-02T08:45:00Z"
 HELD_S = 2.0  # how long a due page may be held
-NOISE_S = 12.0  # and what a busy machine adds
+NOISE_S = 4.0  # and what a busy machine adds
 NOWHERE = "http://127.0.0.1:9"
 
 

@@ -150,7 +150,7 @@ def test_a_platform_that_hangs_loses_no_alert_and_holds_the_webhook_up_for_a_mom
     with TestClient(create_app(world), headers=keys.of("the lead")) as client:
         begun = time.monotonic()
         receipts = [send(client, alert(f"ghost_{n}")) for n in range(10)]
-        assert time.monotonic() - begun < 60
+        assert time.monotonic() - begun < 10
         assert [r["accepted"] for r in receipts] == [1] * 10
         assert report(client, "ghost_x").status_code == 201
 

@@ -104,7 +104,7 @@ def test_a_registry_that_hangs_costs_one_short_wait_and_not_one_an_alert(hanging
     models = known(hanging, wait_s=0.3)
     begun = time.monotonic()
     assert {of(models, f"fraud_{n}") for n in range(200)} == {Known.UNREACHABLE}
-    assert time.monotonic() - begun < 30
+    assert time.monotonic() - begun < 5
     assert hanging.asked == ["models"]
 
 

@@ -282,14 +282,14 @@ def test_a_folder_that_hangs_holds_each_page_for_seconds_and_no_thread_heaps_up(
     try:
         for _ in range(2):
             assert notifier._beside(lambda: let_go.wait(120)) is None
-        assert time.monotonic() - began_s < 2 * notifier_module.DISK_S + 20
+        assert time.monotonic() - began_s < 2 * notifier_module.DISK_S + 5
         notifier._at_the_disk |= {threading.Thread(target=let_go.wait, args=(60,), daemon=True) for _ in range(2)}
         for thread in notifier._at_the_disk:
             if not thread.ident:
                 thread.start()
         began_s = time.monotonic()
         assert notifier._beside(lambda: let_go.wait(120)) is None
-        assert time.monotonic() - began_s < notifier_module.DISK_S
+        assert time.monotonic() - began_s < 1
     finally:
         let_go.set()
 

@@ -79,7 +79,7 @@ def test_ten_thousand_alerts_in_one_message_are_one_incident_within_seconds(clie
     assert (received["accepted"], len(received["incidents"])) == (10_000, 1)
     again, again_s = post(client, "alertmanager", storm(model, 10_000))
     assert (again["accepted"], again["incidents"]) == (10_000, received["incidents"])
-    assert max(took_s, again_s) < 120, "5 s on a machine of its own"
+    assert max(took_s, again_s) < 30, "5 s on a machine of its own"
     with world.transaction() as conn:
         (incident,) = incidents.find(conn, model=model)
         assert incident.alert_count == 20_000
@@ -140,7 +140,7 @@ def test_a_flood_of_parts_that_are_nothing_is_a_few_things_to_look_at(client: Te
     received, took_s = post(client, form, MANY[form][0]([1] * 60_000))
     assert received["accepted"] == 0
     assert before < waiting(world) <= before + 2
-    assert took_s < 60
+    assert took_s < 10
 
 
 def test_a_thousand_models_in_one_message_never_hold_many_locks_at_once(client: TestClient, world: World, model: str) -> None:
@@ -186,7 +186,7 @@ def test_a_message_of_very_many_values_is_kept_aside_unread(client: TestClient, 
     begun = time.monotonic()
     answer = client.post(f"/webhooks/{form}", content=b"[" + b"[]," * 1_000_000 + b"1]", headers={"Content-Type": content})
     assert (answer.status_code, answer.json()["quarantined"], waiting(world)) == (202, 1, before + 1)
-    assert time.monotonic() - begun < 60
+    assert time.monotonic() - begun < 10
     (kept,) = client.get("/api/v1/quarantine", params={"limit": 1}).json()["quarantined"]
     assert "nothing of it was read" in kept["error"]
 

@@ -270,7 +270,7 @@ def test_a_file_of_a_gigabyte_is_refused_unread(folder: Path, sound: bytes) -> N
     began = time.monotonic()
     with pytest.raises(RunbookError, match=f"more than {artefact_archive.MOST_BYTES >> 20}"):
         artefacts.load(folder)
-    assert time.monotonic() - began < 20
+    assert time.monotonic() - began < 2
 
 
 JSON = st.recursive(

@@ -46,7 +46,7 @@ def _falls(watch: Watch, limit: float) -> Iterator[tuple[int, int, float, float,
         end = np.arange(length, len(fall))
         held = np.maximum(weight[end] - weight[end - length], 1e-12)
         size = (fall[end] - fall[end - length]) / held
-        error = np.sqrt(known.variance / held + known.uncertainty**2)
+        error = known.error(held)
         for at in np.flatnonzero((size >= FALL) & (size - z * error > limit)).tolist():
             yield watch.since + at, watch.since + at + length, float(size[at]), float(error[at]), float(z * error[at])
 

@@ -13,14 +13,14 @@ from math import ceil
 
 from mlrunbook.domain.backtest.blocks import BlockLog, VersionBlocks, confusion
 from mlrunbook.domain.evaluation.accumulated import PinnedBaseline, Trace, pin, trace
-from mlrunbook.domain.evaluation.block_score import Rates, Scores, Stacked, of_precision, of_recall, score
+from mlrunbook.domain.evaluation.block_score import SCORES, Rates, Scores, Stacked, score
 from mlrunbook.domain.evaluation.long_run_variance import LEAST_BATCHES, LEAST_BLOCKS
 from mlrunbook.domain.evaluation.outcome_blocks import OutcomeHistory
 from mlrunbook.domain.evaluation.outcome_history import judge_history
 from mlrunbook.domain.evaluation.performance import Verdict
 from mlrunbook.domain.policy.judging import F1, PRECISION, RECALL, RecoveryPolicy, SeverityPolicy
 
-SCORES: dict[str, Callable[[Stacked, Rates], Scores]] = {F1: score, RECALL: of_recall, PRECISION: of_precision}
+WATCHED = (F1, RECALL, PRECISION)
 SHARP = 0.7  # of a planned fall: a baseline that barely proves one takes very long to
 QUARTER = 0.25  # of the log: so much is spent on a sharp baseline, no more
 USELESS = 0.5
@@ -170,7 +170,7 @@ class Replay:
             verdict = self.judged(watch, look)
             if verdict is None or not verdict.is_real:
                 continue
-            fell = next((name for name in verdict.fell if name in SCORES), F1)
+            fell = next((name for name in verdict.fell if name in WATCHED), F1)
             began = max(look - int(self._trace(watch, fell, look + 1).run[-1]) + 1, watch.since)
             over, waited = self._back(watch, fell, look + 1), look + 1 + self._patience(watch)
             if over is not None and over >= waited:
@@ -193,7 +193,7 @@ class Replay:
         import numpy as np
 
         near = np.zeros(watch.until - watch.since, bool)
-        for name in SCORES:
+        for name in WATCHED:
             if self.policy.drops.rule(name):
                 seen = self._trace(watch, name, watch.until)
                 near |= (seen.height >= HALF_WAY * seen.limit) & (seen.fall > 0)

@@ -36,6 +36,12 @@ class Known(NamedTuple):
     variance: float
     uncertainty: float
 
+    def error(self, held: Any) -> Any:
+        """Standard error of the relative fall over outcomes of this weight (a number or an array)."""
+        import numpy as np
+
+        return np.sqrt(self.variance / held + self.uncertainty**2)
+
 
 @dataclass(frozen=True)
 class PinnedBaseline:
@@ -145,7 +151,7 @@ def trace(baseline: PinnedBaseline, since: Scores, policy: RunLengthPolicy, *, w
         begin = np.minimum(start, np.maximum(np.searchsorted(total_weight, enough, side="right") - 1, 0))
     held = np.maximum(total_weight[at] - total_weight[begin], 1e-12)
     size = (total_fall[at] - total_fall[begin]) / held
-    error = np.sqrt(known.variance / held + known.uncertainty**2)
+    error = known.error(held)
     most = limit_of(baseline, known, weight, policy)
     skew = baseline.jump * known.variance / held**2 / error**3  # the third moment of a sum, by that of the whole error
     shown = (size > least) & (size >= beyond_chance(policy.window_called_share, baseline.dof, skew) * error)
@@ -175,7 +181,7 @@ def worst_of_the_newest(baseline: PinnedBaseline, since: Scores, seen: Trace, po
         return None
     known, held = baseline.known_for(since), weight[kept]
     fall = np.cumsum(_array(since.fall)[len(seen.run) - run :][::-1])[kept] / held
-    error = np.sqrt(known.variance / held + known.uncertainty**2)
+    error = known.error(held)
     skew = baseline.jump * known.variance / held**2 / error**3
     errors = beyond_chance((1 - policy.confidence) / 2, baseline.dof, skew)
     errors[-1] = 1.0

@@ -11,11 +11,12 @@ Counts may be numbers or numpy arrays of one shape; arrays come back.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
 from mlrunbook.domain.evaluation.sequential import Cells, Numbers
+from mlrunbook.domain.policy.judging import F1, FALSE_ALARMS, PRECISION, RECALL
 
 
 class Counts(Cells, Protocol):
@@ -136,3 +137,12 @@ def of_precision(block: Counts, rates: Rates) -> Scores:
     missed = Part(per_caught * (caught - block.tp), caught)
     flagged = Part(block.fp - false, false)
     return Scores(missed.fall + flagged.fall, missed.weight + flagged.weight, (missed, flagged))
+
+
+SCORES: Mapping[str, Callable[[Counts, Rates], Scores]] = {
+    F1: score,
+    RECALL: of_recall,
+    PRECISION: of_precision,
+    FALSE_ALARMS: of_false_alarms,
+}
+"""The score of each metric of a binary model, as policy calls them."""

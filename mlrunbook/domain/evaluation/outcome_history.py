@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from mlrunbook.domain.evaluation.accumulated import pin
 from mlrunbook.domain.evaluation.base_rate import fewer_failures
-from mlrunbook.domain.evaluation.block_score import Rates, Scores, Stacked, of_false_alarms, of_precision, of_recall, relative, score
+from mlrunbook.domain.evaluation.block_score import SCORES, Rates, Scores, Stacked, relative
 from mlrunbook.domain.evaluation.long_run_variance import LEAST_BATCHES, LEAST_BLOCKS
 from mlrunbook.domain.evaluation.outcome_blocks import OutcomeBlocks as OutcomeBlocks
 from mlrunbook.domain.evaluation.outcome_blocks import OutcomeHistory as OutcomeHistory
@@ -158,7 +158,7 @@ def _scores(history: OutcomeHistory, baseline: Tally, rule: MetricRule) -> tuple
     """Of the baseline's blocks, its assets, and the blocks since; None where the baseline holds nothing to fall from."""
     if isinstance(baseline, Confusion):
         rates = Rates.of(baseline)
-        of = {F1: score, RECALL: of_recall, PRECISION: of_precision, FALSE_ALARMS: of_false_alarms}.get(rule.name)
+        of = SCORES.get(rule.name)
         if rates is None or of is None:
             return None
 

@@ -120,7 +120,7 @@ class ModelMetrics:
         return None if now is None else max(now - (self.baseline.null_rate or 0.0), 0.0)
 
 
-HARDLY = 0.02  # a fall that the failure rate explains by no more is told of without it
+HARDLY = 0.02  # where the failure rate explains no more of a fall than this, the sentence leaves it out
 
 
 class Evidence(StrEnum):

@@ -68,7 +68,7 @@ def escalate(
 
 
 def is_ticket(conn: Connection, incident: Incident) -> bool:
-    """Work for the queue, nobody is paged: a low incident, or one below high that outcomes have not proven yet."""
+    """A ticket, no page: a low incident, or one below high that outcomes have not proven yet."""
     if incident.severity is Severity.LOW:
         return True
     found = records.recall_if_readable(conn, incident.id, Triage)

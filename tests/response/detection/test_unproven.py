@@ -134,7 +134,7 @@ def test_a_missed_critical_failure_waits_for_no_outcome(counting: World, platfor
     found = triage_of(counting, incident_id)
     assert (found["real"], found["safety_risk"], found["unproven"]) == (True, True, False)
     assert incident_of(counting, incident_id).severity is Severity.CRITICAL
-    assert plan(counting, incident_id, PlanKind.MITIGATION) is not None, "a sender that nobody vouches for: a person is asked at once"
+    assert plan(counting, incident_id, PlanKind.MITIGATION) is not None, "policy does not trust this sender, so on-call decides at once"
 
 
 def test_a_persons_report_is_taken_at_its_word_while_outcomes_say_nothing_yet(counting: World, platform: Counting) -> None:

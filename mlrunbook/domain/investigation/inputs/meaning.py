@@ -91,7 +91,7 @@ def _judged(names: list[str], was: Floats, is_: Floats, error: Floats) -> tuple[
     if (np.abs(others) > CLEAR * np.delete(error, j)).any():
         hold = float((others @ theirs) / (others**2).sum()) >= HOLD
     else:
-        hold = turned and len(names) == 1  # nothing else says anything: only what turned round is told from what faded
+        hold = turned and len(names) == 1  # nothing else says anything: a turned sign is sure even so, a faded one is not
     return (names[j], turned, {}) if hold else None
 
 

@@ -16,6 +16,7 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from mlrunbook.base.wording import plainly, shown
+from mlrunbook.base.yaml_text import first_alias
 from mlrunbook.domain.errors import Invalid, NotFound
 from mlrunbook.domain.intake import policy_warnings
 from mlrunbook.domain.policy.intake import unnamed_fields
@@ -84,9 +85,8 @@ def _checked(text: str, name: str) -> tuple[Policy, Mapping[KeyPath, int]]:
 
 
 def _parse(text: str, name: str) -> tuple[Policy, Mapping[KeyPath, int]]:
-    for event in yaml.parse(text, Loader=yaml.SafeLoader):
-        if isinstance(event, yaml.AliasEvent) and event.start_mark:
-            raise Invalid(f"{name}:{event.start_mark.line + 1}: write the value out instead of the alias *{event.anchor}")
+    if (alias := first_alias(text)) and alias.start_mark:
+        raise Invalid(f"{name}:{alias.start_mark.line + 1}: write the value out instead of the alias *{alias.anchor}")
     root = yaml.compose(text, Loader=yaml.SafeLoader)
     if root is None:
         return Policy(), {(): 1}

@@ -21,11 +21,11 @@ from mlrunbook.domain.backtest.result import Alarm, Backtest, Baseline, Call, Ex
 from mlrunbook.domain.backtest.suggestions import suggest
 from mlrunbook.domain.evaluation.performance import Evidence, ModelMetrics
 from mlrunbook.domain.incident import Severity
+from mlrunbook.domain.investigation.facts import RECENT_ROWS, REFERENCE_PARTS, REFERENCE_ROWS
 from mlrunbook.domain.policy.judging import F1
 from mlrunbook.domain.policy.policy import Policy
 
 MOST_EXPLAINED = 25
-RECENT_ROWS, REFERENCE_ROWS, REFERENCE_PARTS = 4000, 4000, 8  # as the live investigation reads
 PERIODS, SAMPLED = 12, 2500
 STEPS = ("reading", "checking", "counting", "replaying", "investigating", "drift", "suggesting")
 

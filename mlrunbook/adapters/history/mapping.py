@@ -13,6 +13,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from mlrunbook.base.wording import plainly
+from mlrunbook.base.yaml_text import first_alias
 from mlrunbook.domain.errors import Invalid
 
 # What each column may be called, the surest first: a name of a later row counts only where none of an earlier one is there.
@@ -165,9 +166,8 @@ def _read(file: Path) -> MappingFile:
 
 def _loaded(text: str) -> object:
     """Invalid for an alias, which may stand for gigabytes, and for a key that is given twice."""
-    for event in yaml.parse(text, Loader=yaml.SafeLoader):
-        if isinstance(event, yaml.AliasEvent):
-            raise ValueError(f"write the value out instead of the alias *{event.anchor}")
+    if alias := first_alias(text):
+        raise ValueError(f"write the value out instead of the alias *{alias.anchor}")
     root = yaml.compose(text, Loader=yaml.SafeLoader)
     keys = [key.value for key, _ in root.value] if isinstance(root, yaml.MappingNode) else []
     if twice := [str(key) for key in keys if keys.count(key) > 1]:

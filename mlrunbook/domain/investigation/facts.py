@@ -30,6 +30,8 @@ from mlrunbook.domain.policy.policy import Policy
 from mlrunbook.domain.tally import all_binary, as_binary
 
 WEEK, DAY = timedelta(days=7), timedelta(hours=24)
+RECENT_ROWS = 4000  # of the prediction log: about 3 s of a busy model, and enough failures for an interval
+REFERENCE_ROWS, REFERENCE_PARTS = 4000, 8
 HOLDS = 0.10  # relative: how far F1 of the other asset types may be below its baseline where the fall is not theirs
 LEAST_APART = 0.4  # of the fall of some types: where others fell by more, all fell
 MOST_LEFT = 0.5  # of a fall, once the threshold before is back

@@ -15,7 +15,17 @@ from mlrunbook.domain.evaluation.performance import ModelMetrics
 from mlrunbook.domain.evaluation.probing import judge_probing
 from mlrunbook.domain.investigation import findings as checks
 from mlrunbook.domain.investigation.diagnosis import Diagnosed, Diagnosis, diagnose
-from mlrunbook.domain.investigation.facts import About, Changed, DiagnosisFacts, Log, Versions, gather
+from mlrunbook.domain.investigation.facts import (
+    RECENT_ROWS,
+    REFERENCE_PARTS,
+    REFERENCE_ROWS,
+    About,
+    Changed,
+    DiagnosisFacts,
+    Log,
+    Versions,
+    gather,
+)
 from mlrunbook.domain.investigation.feature_store import merged
 from mlrunbook.domain.investigation.findings import CHECKLIST, Finding, Findings, unknown
 from mlrunbook.domain.investigation.inputs.faults import NOTHING_BROKEN, BrokenInputs, judge_inputs
@@ -31,8 +41,6 @@ from mlrunbook.response.run import Run
 from mlrunbook.response.tried import or_none, tried, unexpected
 from mlrunbook.store import incidents, records
 
-RECENT_ROWS = 4000  # of the prediction log: about 3 s of a busy model, and enough failures for an interval
-REFERENCE_ROWS, REFERENCE_PARTS = 4000, 8
 LOG_LINES = 500
 T = TypeVar("T")
 CHANGES = tuple(item.key for item in CHECKLIST if item.key.startswith("recent_changes."))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import subprocess
 import sys
@@ -134,7 +133,7 @@ def test_a_restored_stack_has_the_incident_the_tokens_the_model_and_the_features
     assert past.incident_id in said
     assert "a person" in said
 
-    wait_for("the doctor finds nothing wrong", lambda: finds_nothing_wrong(shell, f"{sign_in}\n{doctor}"))
+    finds_nothing_wrong(shell, f"{sign_in}\n{doctor}")
 
     gateway = httpx.Client(base_url=f"http://127.0.0.1:{ports.gateway}", trust_env=False, timeout=60)
     read = gateway.get(f"/api/v1/incidents/{past.incident_id}/timeline", headers={"Authorization": f"Bearer {past.token}"})
@@ -157,11 +156,22 @@ def test_a_restored_stack_has_the_incident_the_tokens_the_model_and_the_features
     assert len(predicted["predictions"]) == 3
 
 
-def finds_nothing_wrong(shell: Shell, command: str) -> bool:
+def finds_nothing_wrong(shell: Shell, command: str) -> None:
     """Not at once: two stacks share this machine, and a part that has just started may take longer than the doctor waits."""
-    with contextlib.suppress(AssertionError):
-        return " 0 fail" in shell.type(command)
-    return False
+    said = ""
+
+    def is_well() -> bool:
+        nonlocal said
+        try:
+            said = shell.type(command)
+        except AssertionError as failed:
+            said = str(failed)
+        return " 0 fail" in said
+
+    try:
+        wait_for("the doctor finds nothing wrong", is_well)
+    except AssertionError as late:
+        raise AssertionError(f"{late}; it says:\n{said}") from late
 
 
 def are_online(features: httpx.Client, assets: list[str]) -> bool:

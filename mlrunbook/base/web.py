@@ -105,21 +105,30 @@ def problem(
     return JSONResponse(body, status_code=status, media_type=PROBLEM, headers=dict(headers) if headers else None)
 
 
-def problem_of(error: RunbookError) -> JSONResponse:
+def status_of(error: RunbookError) -> int:
     """The status a runbook error has on the wire: what the caller may do about it decides it."""
     match error:
         case Transient():
-            return problem(503, "Try again in a moment", str(error), headers={"Retry-After": str(RETRY_AFTER_S)})
+            return 503
         case NotFound():
-            return problem(404, "Not found", str(error))
+            return 404
         case Invalid():
-            return problem(422, "Invalid request", str(error), error.field)
+            return 422
         case NotApproved():
-            return problem(403, "Forbidden", str(error))
+            return 403
         case Fenced() | Refused():
-            return problem(409, "Refused", str(error))
+            return 409
         case _:  # Unknown: nobody can tell, so nobody may retry blindly
-            return problem(500, "Outcome unknown", str(error))
+            return 500
+
+
+TITLES = {503: "Try again in a moment", 404: "Not found", 422: "Invalid request", 403: "Forbidden", 409: "Refused", 500: "Outcome unknown"}
+
+
+def problem_of(error: RunbookError) -> JSONResponse:
+    status = status_of(error)
+    headers = {"Retry-After": str(RETRY_AFTER_S)} if status == 503 else None
+    return problem(status, TITLES[status], str(error), error.field if isinstance(error, Invalid) else None, headers=headers)
 
 
 def limit(app: FastAPI, limits: Limits, alert_doors: tuple[str, ...] = ()) -> Edge:
@@ -166,9 +175,17 @@ def _on_validation_error(_: Request, error: Exception) -> JSONResponse:
     if first["type"] == "json_invalid" or (tuple(first["loc"]) == ("body",) and first["type"] in _NOT_AN_OBJECT):
         why = first.get("ctx", {}).get("error", first["msg"]) if first["type"] == "json_invalid" else first["msg"]
         return problem(400, "Not a JSON object", f"send a JSON object with Content-Type: application/json ({why})")
-    errors = [{"field": _path(e["loc"]), "detail": plainly(e)} for e in found[:20]]
-    detail = "; ".join(f"{e['field']} {e['detail']}" for e in errors[:3])
-    return problem(422, "Invalid request", detail, errors[0]["field"], errors=errors)
+    errors = _faults(error)
+    return problem(422, "Invalid request", said_of(error), errors[0]["field"], errors=errors)
+
+
+def _faults(error: RequestValidationError) -> list[dict[str, str]]:
+    return [{"field": _path(e["loc"]), "detail": plainly(e)} for e in error.errors()[:20]]
+
+
+def said_of(error: RequestValidationError) -> str:
+    """What is wrong with the first fields, in words."""
+    return "; ".join(f"{e['field']} {e['detail']}" for e in _faults(error)[:3])
 
 
 def _path(loc: tuple[Any, ...]) -> str:

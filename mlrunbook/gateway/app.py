@@ -19,6 +19,7 @@ from mlrunbook.domain.policy.policy import Policy
 from mlrunbook.gateway import health, metrics
 from mlrunbook.gateway.api import audits, changes_and_quarantine, incidents
 from mlrunbook.gateway.api.dependencies import models_of
+from mlrunbook.gateway.console import router as console
 from mlrunbook.gateway.dispatcher import Dispatcher
 from mlrunbook.gateway.heartbeat import Heartbeat
 from mlrunbook.gateway.webhooks import pagerduty_door, router
@@ -81,6 +82,7 @@ def create_app(
     for form in FORMATS.values():
         app.include_router(router.router(world, form))
     app.include_router(pagerduty_door.router(world))
+    console.expose(app, world)
     app.add_exception_handler(404, _on_no_such_path)
     return app
 

@@ -1,0 +1,1 @@
+"""The console: what an on-call engineer sees and does in a browser. Server-rendered pages; htmx only makes them live."""

@@ -159,7 +159,7 @@ def test_the_process_serves_and_ends_on_sigterm(database_url: str, tmp_path: Pat
     env = os.environ | {"MLRUNBOOK_DATABASE_URL": database_url, "MLRUNBOOK_DATA_DIR": str(tmp_path), "MLRUNBOOK_HOME": str(tmp_path)}
     with subprocess.Popen([sys.executable, "-m", "mlrunbook.gateway", "--port", str(port)], env=env, stderr=subprocess.PIPE) as gateway:
         try:
-            with httpx.Client(transport=httpx.HTTPTransport(retries=6), timeout=20) as http:
+            with httpx.Client(transport=httpx.HTTPTransport(retries=6), timeout=120) as http:
                 health = http.get(f"http://127.0.0.1:{port}/health")
             assert health.json()["dispatcher"] == "alive"
         finally:

@@ -12,14 +12,11 @@ from mlrunbook.base.web import CamelModel
 from mlrunbook.domain.actions import Order
 from mlrunbook.domain.incident import Severity
 from mlrunbook.domain.roles import Duty, Role
+from mlrunbook.gateway import operations
 from mlrunbook.gateway.api import schemas
-from mlrunbook.gateway.api.dependencies import NEXT_BEFORE, READER, Approver, Before, IncidentId, Limit, Operator, named, still_open
+from mlrunbook.gateway.api.dependencies import NEXT_BEFORE, READER, Approver, Before, IncidentId, Limit, Operator
 from mlrunbook.gateway.api.schemas import IncidentOut, Name, Said, Words
 from mlrunbook.gateway.text import clean
-from mlrunbook.response import known_people
-from mlrunbook.response.communication import handover
-from mlrunbook.response.containment import emergency
-from mlrunbook.response.lifecycle import flapping, severity_change, unknown_models
 from mlrunbook.response.world import World
 from mlrunbook.store import alerts
 
@@ -90,10 +87,7 @@ def of_incident(routes: APIRouter, world: World) -> None:
     @routes.post("/{id}/severity")
     def set_severity(incident_id: IncidentId, body: SeverityIn, who: Operator) -> IncidentOut:
         """Raise or lower the severity. A higher one begins containment again and voids what was approved for less and has not begun."""
-        with world.transaction() as conn:
-            still_open(conn, incident_id)
-            said = severity_change.Said(body.severity, named(who), body.reason)
-            made = severity_change.say(conn, world.policy, incident_id, said, now=world.now())
+        made = operations.set_severity(world, incident_id, who, body.severity, body.reason)
         out: IncidentOut = IncidentOut.of(made)
         return out
 
@@ -101,31 +95,21 @@ def of_incident(routes: APIRouter, world: World) -> None:
     def order_containment(incident_id: IncidentId, body: ContainmentIn, who: Approver) -> schemas.PlanOut:
         """Order containment on the spot, or take all of it back. The order is your approval; the next run carries it out first, and it
         is paged until it is in force."""
-        now = world.now()
-        seen = emergency.look(world, incident_id, body.order, version=body.version)
+        wanted = operations.Wanted(body.order, body.reason, body.version, body.door)
+        plan = operations.order_containment(world, incident_id, who, wanted)
         with world.transaction() as conn:
-            incident = still_open(conn, incident_id)
-            unknown_models.refuse(conn, incident)
-            by = emergency.Requester(who.name, who.role, body.door, who.person)
-            asked = emergency.Requested(body.order, by, body.reason, body.version)
-            plan = emergency.request(conn, world.policy, incident, asked, now=now, state=seen)
-            return schemas.PlanOut.of(conn, world.policy, plan, now=now)
+            return schemas.PlanOut.of(conn, world.policy, plan, now=world.now())
 
     @routes.post("/{id}/handover")
     def hand_over(incident_id: IncidentId, body: HandoverIn, who: Operator) -> IncidentOut:
         """Record who has a role now: pages to it, and notices, name that person."""
-        with world.transaction() as conn:
-            still_open(conn, incident_id)
-            to = known_people.checked(conn, world.policy, body.to, "to")
-            made = handover.hand_over(conn, incident_id, body.role, to=to, note=body.note, by=named(who), now=world.now())
+        made = operations.hand_over(world, incident_id, who, body.role, body.to, body.note)
         out: IncidentOut = IncidentOut.of(made)
         return out
 
     @routes.post("/{id}/go-on")
     def go_on(incident_id: IncidentId, who: Operator, body: GoOnIn | None = None) -> IncidentOut:
         """Let automation go on after an incident that opened again and again."""
-        with world.transaction() as conn:
-            still_open(conn, incident_id)
-            made = flapping.resume_automation(conn, incident_id, by=named(who), note=body.note if body else "", now=world.now())
+        made = operations.go_on(world, incident_id, who, body.note if body else "")
         out: IncidentOut = IncidentOut.of(made)
         return out

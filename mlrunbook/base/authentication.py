@@ -20,7 +20,7 @@ from fastapi.routing import APIRoute
 
 from mlrunbook.base import tokens
 from mlrunbook.base.db import transaction
-from mlrunbook.base.edge import Edge, meter_of
+from mlrunbook.base.edge import Edge, NothingShown, meter_of
 from mlrunbook.base.tokens import Identity, Scope
 
 Prove = Callable[[Request], Awaitable[Identity]]
@@ -164,6 +164,8 @@ async def _admitted(request: Request, prove: Prove, door: Door) -> Identity:
         who = await prove(request)
         if door.sender and not who.may_post_as(door.sender):
             raise HTTPException(403, f"the token of {who.name} may post only for {', '.join(who.limits.senders)}, not for {door.sender}")
+    except NothingShown:
+        raise
     except HTTPException as error:
         raise (edge.failed(request, error) if error.status_code in (401, 403) else error) from error
     meter_of(request).prove()

@@ -67,6 +67,13 @@ class NotProven(HTTPException):
         self.why = why
 
 
+class NothingShown(HTTPException):
+    """401 for who came without anything to prove themselves with, as every browser does once: no attempt, and not counted as one."""
+
+    def __init__(self, detail: str) -> None:
+        super().__init__(401, detail)
+
+
 class Edge:
     """The limits of one application, and what it has refused."""
 

@@ -27,6 +27,9 @@ class Settings(BaseSettings):
     platform_url: str = "http://127.0.0.1:8070"
     model_server_url: str = "http://127.0.0.1:8080"
     gateway_url: str = "http://127.0.0.1:8090"
+    public_url: str | None = Field(
+        default=None, description="Where people's browsers reach the gateway, e.g. https://incidents.example.com"
+    )
     feature_server_url: str | None = Field(default=None, description="Feast feature server, e.g. http://feast-server:6566")
     feature_repo: Path | None = Field(default=None, description="Folder of the Feast repository's feature_store.yaml")
     platform_token: SecretStr | None = Field(default=None, description="Token the flows use on the model platform")

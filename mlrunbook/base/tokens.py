@@ -166,6 +166,16 @@ def verify(conn: Connection, presented: str, *, note_use: bool = True) -> Identi
     if note_use and (row.last_used_at is None or row.last_used_at < now - USED_WITHIN):
         used = func.greatest(tokens.c.last_used_at, now)
         conn.execute(update(tokens).where(tokens.c.id == row.id).values(last_used_at=used))
+    return _identity(row)
+
+
+def of_id(conn: Connection, token_id: str) -> Identity | None:
+    """Whose token that is, for who has shown it before; None once it is revoked or over."""
+    row = conn.execute(select(tokens).where(tokens.c.id == token_id, tokens.c.revoked_at.is_(None))).one_or_none()
+    return None if row is None or _is_over(row, datetime.now(UTC)) else _identity(row)
+
+
+def _identity(row: Any) -> Identity:
     scopes = frozenset(Scope(s) for s in row.scopes)
     limits = Limits(tuple(row.senders), tuple(row.models), row.expires_at)
     return Identity(row.id, row.name, row.role, scopes | (OF_INTAKE if Scope.INTAKE in scopes else frozenset()), row.person, limits)

@@ -52,6 +52,7 @@ def _application(dispatch: bool) -> FastAPI:
         if dispatcher and config.heartbeat_url
         else None,
         prefect_ui_url=config.prefect_api_url.removesuffix("/").removesuffix("/api") if config.prefect_api_url else None,
+        public_url=config.public_url,
         limits=web.Limits.of(config, body_bytes=MAX_BODY_BYTES, json_pieces=MAX_JSON_PIECES),
         policy_now=policy_now,
     )

@@ -40,6 +40,7 @@ def create_app(
     dispatcher: Dispatcher | None = None,
     heartbeat: Heartbeat | None = None,
     prefect_ui_url: str | None = None,
+    public_url: str | None = None,
     limits: web.Limits | None = None,
     policy_now: Callable[[], Policy] | None = None,
 ) -> FastAPI:
@@ -82,7 +83,7 @@ def create_app(
     for form in FORMATS.values():
         app.include_router(router.router(world, form))
     app.include_router(pagerduty_door.router(world))
-    console.expose(app, world)
+    console.expose(app, world, public_url=public_url or "")
     app.add_exception_handler(404, _on_no_such_path)
     return app
 

@@ -18,7 +18,7 @@ from sqlalchemy import (
     UniqueConstraint,
     text,
 )
-from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 
 from mlrunbook.base.db import metadata
 
@@ -383,4 +383,31 @@ drills = Table(
     Column("what", Text, nullable=False),
     Column("result", Text, nullable=False),
     UniqueConstraint("held_at", "what", name="one_drill_per_time"),
+)
+
+# Who is signed in to the console. The secret itself is in the browser's cookie alone.
+console_sessions = Table(
+    "console_sessions",
+    metadata,
+    Column("sha256", Text, primary_key=True),
+    Column("door", Text, nullable=False),  # token, link, oidc, proxy
+    Column("token_id", Text),  # whose rights it has; None: those of `groups`
+    Column("person", Text, nullable=False),
+    Column("name", Text, nullable=False),
+    Column("groups", ARRAY(Text), nullable=False, server_default="{}"),
+    Column("id_token", Text),  # the provider's, to end its session too
+    _time("signed_in_at", required=True),
+    _time("seen_at", required=True),  # to the minute
+    _time("expires_at", required=True),
+    _time("ended_at"),
+)
+
+# What is good once: a sign-in link, the way to a provider and back.
+console_one_time_secrets = Table(
+    "console_one_time_secrets",
+    metadata,
+    Column("sha256", Text, primary_key=True),
+    Column("purpose", Text, nullable=False),
+    Column("data", JSONB, nullable=False),
+    _time("expires_at", required=True),
 )

@@ -20,6 +20,7 @@ from mlrunbook.domain.cause import Cause
 from mlrunbook.domain.incident import Status
 from mlrunbook.domain.investigation.diagnosis import Diagnosed
 from mlrunbook.gateway.app import create_app
+from mlrunbook.gateway.console.route import ConsoleRoute
 from mlrunbook.gateway.webhooks.registry import FORMATS
 from mlrunbook.local.platform import api as platform_api
 from mlrunbook.local.serving import model_server
@@ -94,7 +95,9 @@ def routes(services: dict[str, FastAPI]) -> list[tuple[str, str, str]]:
     found = set()
     for name, app in services.items():
         found |= {(name, method.upper(), path) for path, ways in app.openapi()["paths"].items() for method in ways}
-        found |= {(name, method, path.replace(":path", "")) for path, methods, _ in every(app) for method in methods - {"HEAD"}}
+        # The console's pages ask for a session: tests/gateway/console/test_authorization.py.
+        api = [(path, methods) for path, methods, route in every(app) if not isinstance(route, ConsoleRoute)]
+        found |= {(name, method, path.replace(":path", "")) for path, methods in api for method in methods - {"HEAD"}}
     return sorted(found)
 
 

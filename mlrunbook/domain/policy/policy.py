@@ -21,6 +21,7 @@ from mlrunbook.domain.policy.audits import AuditPolicy
 from mlrunbook.domain.policy.changes import BreachPolicy, ContainmentPolicy
 from mlrunbook.domain.policy.cluster import ClusterPolicy
 from mlrunbook.domain.policy.compliance import RegulatoryPolicy
+from mlrunbook.domain.policy.console import ConsolePolicy
 from mlrunbook.domain.policy.intake import IntakePolicy
 from mlrunbook.domain.policy.judging import DriftPolicy, FairnessPolicy, FeatureStorePolicy, RecoveryPolicy, RolloutPolicy, SeverityPolicy
 from mlrunbook.domain.policy.own_limits import own_severity
@@ -369,6 +370,7 @@ class Policy(Section):
     rollouts: RolloutPolicy = RolloutPolicy()
     intake: IntakePolicy = IntakePolicy()
     audits: AuditPolicy = AuditPolicy()
+    console: ConsolePolicy = ConsolePolicy()
     costs: CostAssumptions = CostAssumptions()
 
     @model_validator(mode="after")

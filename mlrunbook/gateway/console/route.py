@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Coroutine
 from http import HTTPStatus
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 from fastapi import APIRouter, HTTPException, Request, Response
 from fastapi.exceptions import RequestValidationError
@@ -58,9 +58,21 @@ def wants_fragment(request: Request) -> bool:
 
 
 def to_sign_in(request: Request) -> Response:
-    """After signing in the person is where they were; of a form that was sent, at the form."""
+    """After signing in the person is on the page they see now; of what was sent from another page, at that page."""
     there = request.url.path + (f"?{request.url.query}" if request.url.query else "")
+    if seen := _page_seen(request):
+        there = seen
     return redirect(request, f"{SIGN_IN}?next={quote(there, safe='')}")
+
+
+def _page_seen(request: Request) -> str:
+    """The page that a form or a part of a page was asked from; empty where the request is for the page itself."""
+    if wants_fragment(request):
+        seen = request.headers.get("hx-current-url", "")
+    else:
+        seen = request.headers.get("referer", "") if request.method != "GET" else ""
+    parts = urlsplit(seen)
+    return parts.path + (f"?{parts.query}" if parts.query else "")
 
 
 def redirect(request: Request, to: str) -> Response:

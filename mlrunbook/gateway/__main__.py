@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING
 from mlrunbook.domain.errors import Invalid, RunbookError
 
 if TYPE_CHECKING:
+    from types import FrameType
+
     import uvicorn
     from fastapi import FastAPI
 
@@ -63,8 +65,15 @@ def _server(app: FastAPI) -> uvicorn.Server:
 
     from mlrunbook.base import http_server
 
+    class Server(uvicorn.Server):
+        """Pages that are open on a live incident end their streams first: else each would hold up the stop for as long as it may take."""
+
+        def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+            app.state.live.stop()
+            super().handle_exit(sig, frame)
+
     how = http_server.options()
-    return uvicorn.Server(uvicorn.Config(app, log_config=None, access_log=False, timeout_graceful_shutdown=5, **how))
+    return Server(uvicorn.Config(app, log_config=None, access_log=False, timeout_graceful_shutdown=5, **how))
 
 
 @contextlib.contextmanager

@@ -83,7 +83,7 @@ def create_app(
     for form in FORMATS.values():
         app.include_router(router.router(world, form))
     app.include_router(pagerduty_door.router(world))
-    console.expose(app, world, public_url=public_url or "")
+    console.expose(app, world, public_url=public_url or "", prefect_ui_url=prefect_ui_url)
     app.add_exception_handler(404, _on_no_such_path)
     return app
 

@@ -5,7 +5,7 @@ The row is no proof, for whoever edits the chain can edit it too; the proof is w
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -67,6 +67,13 @@ def get(conn: Connection, incident_id: str) -> Head | None:
     noted = (chain_heads.c[name] for name in ("entries", "entries_hash", "events", "events_hash"))
     row = conn.execute(select(*noted).where(chain_heads.c.incident_id == incident_id)).one_or_none()
     return head_of(Length(row.entries, row.events), row.entries_hash, row.events_hash) if row else None
+
+
+def lengths(conn: Connection, incident_ids: Collection[str]) -> dict[str, Length]:
+    """How long each of these chains is, by what is kept beside it: whoever shows them sees by it that something came."""
+    noted = select(chain_heads.c.incident_id, chain_heads.c.entries, chain_heads.c.events)
+    rows = conn.execute(noted.where(chain_heads.c.incident_id == func.any(sorted(incident_ids))))
+    return {r.incident_id: Length(r.entries, r.events) for r in rows}
 
 
 def at(conn: Connection, incident_id: str, lengths: Sequence[Length]) -> dict[Length, str]:

@@ -61,6 +61,14 @@ def get(conn: Connection, incident_id: str, step: str) -> dict[str, Any] | None:
     return dict(row.data) if row else None
 
 
+def recorded_at(conn: Connection, incident_id: str, step: str) -> datetime | None:
+    """When what stands was recorded."""
+    at: datetime | None = conn.execute(
+        select(records.c.recorded_at).where(records.c.incident_id == incident_id, records.c.step == step)
+    ).scalar_one_or_none()
+    return at
+
+
 def put(conn: Connection, incident_id: str, step: str, data: Mapping[str, Any], *, now: datetime) -> dict[str, Any]:
     """Record `data` unless the step is recorded already; return what stands recorded."""
     body = dict(json.loads(json.dumps(data, default=str)))

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from fastapi import FastAPI
 
-from mlrunbook.gateway.console import rendering, sign_in
+from mlrunbook.gateway.console import incident, rendering, sign_in
+from mlrunbook.gateway.console.live import Live
 from mlrunbook.gateway.console.visitor import Console
 from mlrunbook.response.world import World
 
 
-def expose(app: FastAPI, world: World, *, public_url: str = "") -> None:
-    """`public_url`: where browsers reach the gateway; empty where nobody has said."""
+def expose(app: FastAPI, world: World, *, public_url: str = "", prefect_ui_url: str | None = None) -> None:
+    """`public_url`: where browsers reach the gateway; empty where nobody has said. `prefect_ui_url`: where they reach Prefect."""
     app.mount(rendering.STATIC, rendering.Static(), name="static")
     app.state.console = Console(world, public_url.rstrip("/"))
     app.include_router(sign_in.router())
+    app.state.live = Live(world, incident.entry_html)
+    app.include_router(incident.router(world, app.state.live, prefect_ui_url=prefect_ui_url))

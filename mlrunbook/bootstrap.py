@@ -68,6 +68,7 @@ def _world() -> World:
         policy=policy(),
         lease_s=config.lease_s,
         now=utc_now,
+        public_url=config.public_url,
         anchors=Anchors(config.anchors_dir, config.chain_keys),
         trainer=TrainingProcess(policy().training, config.data / "training", home=config.home),
         features=FeastStore(config.feature_repo, policy().features) if config.feature_repo else None,

@@ -183,7 +183,8 @@ class ServingRuntime(Protocol):
 
 @dataclass(frozen=True)
 class Message:
-    """One page, message or notice. `channel` is a policy name; `page` asks for an answer."""
+    """One page, message or notice. `channel` is a policy name; `page` asks for an answer. `link` to the console stands in the body too, as
+    a line of its own; None: nobody has said how browsers reach it."""
 
     key: str
     incident_id: str
@@ -192,6 +193,7 @@ class Message:
     body: str
     page: bool = False
     severity: str | None = None
+    link: str | None = None
 
 
 class FeatureStore(Protocol):

@@ -23,6 +23,7 @@ SETTINGS = frozenset(
         "PLATFORM_TOKEN",
         "MODEL_SERVER_URL",
         "GATEWAY_URL",
+        "PUBLIC_URL",
         "FEATURE_SERVER_URL",
         "FEATURE_REPO",
         "RUNTIME",

@@ -12,8 +12,10 @@ from functools import cache
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, SecretStr
+from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from mlrunbook.domain.communication import console_links
 
 
 class Settings(BaseSettings):
@@ -27,9 +29,7 @@ class Settings(BaseSettings):
     platform_url: str = "http://127.0.0.1:8070"
     model_server_url: str = "http://127.0.0.1:8080"
     gateway_url: str = "http://127.0.0.1:8090"
-    public_url: str | None = Field(
-        default=None, description="Where people's browsers reach the gateway, e.g. https://incidents.example.com"
-    )
+    public_url: str | None = Field(default=None, description="Where people's browsers reach the console; every message links to it")
     feature_server_url: str | None = Field(default=None, description="Feast feature server, e.g. http://feast-server:6566")
     feature_repo: Path | None = Field(default=None, description="Folder of the Feast repository's feature_store.yaml")
     platform_token: SecretStr | None = Field(default=None, description="Token the flows use on the model platform")
@@ -37,6 +37,7 @@ class Settings(BaseSettings):
 
     prefect_api_url: str | None = Field(default=None, validation_alias="PREFECT_API_URL")
     prefect_auth: SecretStr | None = Field(default=None, validation_alias="PREFECT_API_AUTH_STRING")
+    prefect_ui_url: str | None = Field(default=None, validation_alias="PREFECT_UI_URL", description="Where browsers reach Prefect's UI")
 
     smtp_port: int | None = Field(default=None, ge=0, le=65535, description="Port the gateway takes alerts by mail on; none: it takes none")
     smtp_host: str = Field(default="127.0.0.1", description="Address the gateway takes mail on")
@@ -60,9 +61,20 @@ class Settings(BaseSettings):
     requests_per_min_address: int = Field(default=12_000, ge=1, description="Requests a minute from one address, with or without a token")
     failed_logins_per_min_address: int = Field(default=300, ge=1, description="Requests a minute without a valid token from one address")
 
+    @field_validator("public_url")
+    @classmethod
+    def _an_address(cls, given: str | None) -> str | None:
+        return console_links.address(given) if given else None
+
     @property
     def data(self) -> Path:
         return self.data_dir.expanduser()
+
+    @property
+    def prefect_ui(self) -> str | None:
+        """Where people's browsers find Prefect's UI, as far as it is known."""
+        given = self.prefect_ui_url or (self.prefect_api_url or "").rstrip("/").removesuffix("/api")
+        return given.rstrip("/") or None
 
     @property
     def serving_state_file(self) -> Path:

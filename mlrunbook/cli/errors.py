@@ -61,7 +61,8 @@ def explained(error: Exception) -> tuple[str, int]:
     if type(error).__name__ == "ValidationError" and hasattr(error, "errors"):  # pydantic's, of the settings
         first = error.errors()[0]
         name = "_".join(str(part) for part in first["loc"]).upper()
-        return f"MLRUNBOOK_{name.removeprefix('MLRUNBOOK_')}: {first['msg']}; correct it in the environment", 1
+        said = first["msg"].removeprefix("Value error, ")
+        return f"MLRUNBOOK_{name.removeprefix('MLRUNBOOK_')}: {said}; correct it in the environment", 1
     if isinstance(error, OSError):
         where = f"{error.filename}: " if error.filename else ""
         return f"{where}{error.strerror or error}; check the path and its permissions", 1

@@ -14,6 +14,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from mlrunbook.base.spare_descriptors import SpareDescriptors
+from mlrunbook.domain.communication.console_links import with_link
 from mlrunbook.domain.communication.messages import Rendered, bare_page
 from mlrunbook.domain.errors import NotFound, Refused, RunbookError
 from mlrunbook.domain.incident import Incident, Severity
@@ -21,7 +22,7 @@ from mlrunbook.gateway import payloads
 from mlrunbook.gateway.lanes import Attempt, Lanes
 from mlrunbook.ports import Message
 from mlrunbook.response.communication import chain, channel_fallback, escalation, regulatory_clocks, set_aside
-from mlrunbook.response.communication.notifications import page_text, settle_late
+from mlrunbook.response.communication.notifications import link_of, page_text, settle_late
 from mlrunbook.response.containment import emergency
 from mlrunbook.response.execution import approvals
 from mlrunbook.response.lifecycle import alert_intake, flapping, post_close_check
@@ -229,8 +230,9 @@ class Dispatcher:
             p |= {"subject": text.subject, "body": text.body}
             severity = str(incident.severity)
         head = chain.sent(self._world, incident_id)
-        body = chain.with_head(p["body"], head)
-        message = Message(item.dedup_key, incident_id, p["channel"], p["subject"], body, page=is_page, severity=severity)
+        link = link_of(self._world.public_url, p, incident_id)
+        body = chain.with_head(with_link(p["body"], link), head)
+        message = Message(item.dedup_key, incident_id, p["channel"], p["subject"], body, page=is_page, severity=severity, link=link)
         self._world.notifier.send(message)
         with self._world.transaction() as conn:
             now = self._world.now()

@@ -41,6 +41,7 @@ class World:
     elapsed: Callable[[], Elapsed] = elapsed  # how much time has passed, while `now` may be set by anybody
     clock_watch: ClockWatch = field(default_factory=ClockWatch, repr=False, compare=False)
     draw_drift_page: Callable[..., bytes] = drift.draw  # inputs before, inputs now, the verdict: an HTML page
+    public_url: str | None = None  # where people's browsers reach the console; None: nothing links to it
     anchors: Anchors | None = None  # None: heads of chains go out unsigned and are kept nowhere
     known_models: KnownModels = field(default=None, repr=False, compare=False)  # type: ignore[assignment]  # always that of `platform`
 

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import unquote
 
 from mlrunbook.adapters.channels import mail, pagerduty
-from mlrunbook.adapters.channels.rendering import Format, block, cut, format_of, inert, parts
+from mlrunbook.adapters.channels.rendering import Format, block, cut, format_of, inert, parts, rendered
+from mlrunbook.domain.communication.console_links import LABEL
 from mlrunbook.domain.communication.messages import line
 from mlrunbook.domain.errors import Refused, Transient
 from mlrunbook.domain.policy.policy import channel_variable
@@ -88,8 +89,12 @@ def _rendered(message: Message, target: NotifyBase) -> Iterator[tuple[str, str]]
     in_body = target.title_maxlen <= 0 or target.overflow_amalgamate_title
     most = min(target.title_maxlen, MAX_TITLE) if target.title_maxlen > 0 else MAX_TITLE
     title = cut(subject, Format.SLACK_TITLE if form is Format.SLACK else form, most)
-    room = target.body_maxlen - (len(title) + AROUND_TITLE if in_body else 0)
-    for body in parts(block(message.body) or subject, form, max(room, MIN_BODY)):
+    room = max(MIN_BODY, target.body_maxlen - (len(title) + AROUND_TITLE if in_body else 0))
+    text = block(message.body) or subject
+    if message.link and len(label := f"{LABEL}{message.link}") >= room:  # a text message: an address in two pieces opens nothing
+        text = "\n".join(one for one in text.split("\n") if one != label)
+        yield ("" if in_body else title), rendered(label if len(label) < target.body_maxlen else message.link, form)
+    for body in parts(text, form, room):
         yield title, body
 
 

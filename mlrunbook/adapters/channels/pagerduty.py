@@ -66,6 +66,8 @@ def send(message: Message, address: str, action: Action = "trigger") -> str:
             "severity": SEVERITY.get(message.severity or "", "error"),
             "custom_details": {"incident_id": message.incident_id, "message": message.body[:MAX_BODY]},
         }
+        if message.link:
+            event |= {"client_url": message.link, "links": [{"href": message.link, "text": "Open in the console"}]}
     try:
         answer = httpx.post(to.url, json=event, timeout=TIMEOUT_S)
     except httpx.HTTPError as error:

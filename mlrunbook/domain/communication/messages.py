@@ -25,10 +25,12 @@ LINE_LIMIT = 500
 
 @dataclass(frozen=True)
 class Rendered:
-    """A message ready to send; `text` is how the runbook's templates show it."""
+    """A message ready to send; `text` is how the runbook's templates show it. `console`: the console's path for it, where that is not the
+    incident's page."""
 
     subject: str
     body: str
+    console: str | None = None
 
     @property
     def text(self) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
+from mlrunbook.domain.communication import console_links
 from mlrunbook.domain.communication.durations import in_words
 from mlrunbook.domain.communication.messages import Rendered, _paragraph, _text, line
 from mlrunbook.domain.errors import Invalid
@@ -77,4 +78,5 @@ def action_item_reminder(item: Item, now: datetime) -> Rendered:
                 f"Not needed any more: mlrunbook actions drop {item.id} --note 'why'",
             ),
         ),
+        console_links.ACTIONS,
     )

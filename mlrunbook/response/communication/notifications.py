@@ -5,8 +5,8 @@ A page's text is written when it goes out, not when it is planned: a page two ho
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime
 from statistics import median_high
 from typing import Any, Literal
@@ -15,7 +15,7 @@ from sqlalchemy import Connection
 
 from mlrunbook.domain.action_state import SETTLED
 from mlrunbook.domain.actions import PlanKind, Promote, Stage
-from mlrunbook.domain.communication import messages
+from mlrunbook.domain.communication import console_links, messages
 from mlrunbook.domain.communication.durations import in_words, response_deadline, times
 from mlrunbook.domain.communication.escalation import Holder
 from mlrunbook.domain.communication.messages import Figures, IncidentSnapshot, Rendered
@@ -31,6 +31,8 @@ from mlrunbook.response.communication import reports
 from mlrunbook.response.plan_state import state_of
 from mlrunbook.store import incidents, journal, outbox, plans, records, regulatory_clocks
 from mlrunbook.store.outbox import EXPIRY, ORDER_OVERDUE, RESPONSE, SETTLE, UPDATE
+
+CONSOLE = "console"  # of a payload: a path of the console
 
 
 def round_of(conn: Connection, incident_id: str) -> str:
@@ -56,13 +58,15 @@ def respond_by(conn: Connection, policy: Policy, incident: Incident) -> datetime
 
 @dataclass(frozen=True)
 class Page:
-    """Who is called, why, and what there is to do. `key` is the page's own among those of the incident; `at` None: at once."""
+    """Who is called, why, and what there is to do. `key` is the page's own among those of the incident; `at` None: at once. `console`: the
+    console's path for it, where that is not the incident's page."""
 
     role: Role
     reason: str
     key: str
     next_step: str | None = None
     at: datetime | None = None
+    console: str | None = None
 
 
 def page(conn: Connection, policy: Policy, incident: Incident, call: Page, *, now: datetime) -> None:
@@ -71,6 +75,7 @@ def page(conn: Connection, policy: Policy, incident: Incident, call: Page, *, no
     for channel in policy.escalation.of(call.role).channels:
         dedup = f"page:{incident.id}:{call.key}{round_}:{channel}"
         payload = {"role": str(call.role), "to": call.role.words, "reason": call.reason, "channel": channel, "next_step": call.next_step}
+        payload |= _console(call.console)
         if not outbox.put(conn, "page", dedup, payload, now=now, incident_id=incident.id, at=call.at):
             outbox.reschedule(conn, dedup, call.at or now, payload, now=now)
 
@@ -105,6 +110,7 @@ def request_action(conn: Connection, policy: Policy, incident: Incident, call: P
     """A person has to act: a page, or a ticket when the severity is low (24 h to answer)."""
     if incident.severity is Severity.LOW:
         text = messages.page(snapshot(conn, policy, incident, now=now), call.role, call.reason, next_step=call.next_step)
+        text = replace(text, console=call.console)
         send_message(conn, incident, "tickets", "the ticket queue", text, key=call.key, now=now)
     else:
         page(conn, policy, incident, call, now=now)
@@ -119,10 +125,20 @@ def page_text(conn: Connection, policy: Policy, payload: dict[str, Any], inciden
 def send_message(conn: Connection, incident: Incident, channel: str, to: str, message: Rendered, *, key: str, now: datetime) -> None:
     """One message by one channel. The reporter's own words lead it."""
     body = messages.led_by(reports.words(conn, incident.id), message.body)
-    payload = {"channel": channel, "to": to, "subject": message.subject, "body": body}
+    payload = {"channel": channel, "to": to, "subject": message.subject, "body": body} | _console(message.console)
     outbox.put(
         conn, "message", f"message:{incident.id}:{key}{round_of(conn, incident.id)}:{channel}", payload, now=now, incident_id=incident.id
     )
+
+
+def _console(path: str | None) -> dict[str, str]:
+    return {CONSOLE: path} if path else {}
+
+
+def link_of(public_url: str | None, payload: Mapping[str, Any], incident_id: str) -> str | None:
+    """Where the console shows what the message is about; None where nobody has said how people's browsers reach it."""
+    path = str(payload.get(CONSOLE, ""))
+    return console_links.link(public_url, path if path.startswith("/") else console_links.of_incident(incident_id))
 
 
 def send_to_contact(conn: Connection, incident: Incident, contact: Contact, to: str, message: Rendered, *, key: str, now: datetime) -> None:

@@ -9,7 +9,7 @@ from datetime import datetime
 
 from sqlalchemy import Connection
 
-from mlrunbook.domain.communication import messages, regulatory
+from mlrunbook.domain.communication import console_links, messages, regulatory
 from mlrunbook.domain.communication.regulatory import Clock, Notification, Statement
 from mlrunbook.domain.errors import NotFound
 from mlrunbook.domain.incident import ClockName, Incident
@@ -68,8 +68,9 @@ def remind(world: World, item: outbox.Item) -> None:
     head = chain.sent(world, incident_id)
     if clock is not None:
         text = messages.regulatory_reminder(incident, clock, now)
-        body = chain.with_head(text.body, head)
-        world.notifier.send(Message(item.dedup_key, incident_id, item.payload["channel"], text.subject, body, page=True))
+        link = console_links.link(world.public_url, console_links.of_incident(incident_id))
+        body = chain.with_head(console_links.with_link(text.body, link), head)
+        world.notifier.send(Message(item.dedup_key, incident_id, item.payload["channel"], text.subject, body, page=True, link=link))
     with world.transaction() as conn:
         incident = incidents.get(conn, incident_id, lock=True)
         if clock is not None and clock == _meant(conn, item) and not outbox.is_delivered(conn, item.dedup_key):

@@ -13,7 +13,7 @@ from sqlalchemy import Connection
 from mlrunbook.domain.action_state import ActionState
 from mlrunbook.domain.actions import Isolate, Order, Plan, PlanKind, RouteTraffic, Scale
 from mlrunbook.domain.approval import Decision
-from mlrunbook.domain.communication import messages
+from mlrunbook.domain.communication import console_links, messages
 from mlrunbook.domain.containment.emergency import KEPT, Word, emergency_plan, undoes_of
 from mlrunbook.domain.containment.orders import Ordered, OrderEnded, OrderState, OrderWaits, Thing, newest_about, things_of
 from mlrunbook.domain.containment.taking_back import Seen, reverse, stays
@@ -307,8 +307,9 @@ def _page(conn: Connection, policy: Policy, incident: Incident, one: Ordered, *,
             words = f"ordered and not done: {what}; {'begun, and tried until it is read back' if one.given.sent else until}"
             todo, roles = BY_HAND, [Role.ONCALL_ML_ENGINEER]
     timeline.append(conn, incident.id, "action", words[:1].upper() + words[1:], actor="dispatcher", at=now)
+    where = console_links.of_decision(incident.id, one.plan.digest) if one.state is OrderState.WAITING else None
     for role in dict.fromkeys([*roles, *([Role.ML_TEAM_LEAD] if again else [])]):
-        page(conn, policy, incident, Page(role, words, f"{key}:{role}", todo), now=now)
+        page(conn, policy, incident, Page(role, words, f"{key}:{role}", todo, console=where), now=now)
 
 
 def _by_command(one: Ordered) -> str:

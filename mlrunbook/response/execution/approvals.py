@@ -9,6 +9,7 @@ from sqlalchemy import Connection
 
 from mlrunbook.domain.actions import Plan, PlanKind
 from mlrunbook.domain.approval import DECISIONS, POLICY_RULE, Decision
+from mlrunbook.domain.communication import console_links
 from mlrunbook.domain.communication.messages import line
 from mlrunbook.domain.errors import Invalid, Refused
 from mlrunbook.domain.policy.policy import OnExpiry, Policy
@@ -127,8 +128,9 @@ def _ask(conn: Connection, policy: Policy, plan: Plan, roles: Iterable[Role], wh
     if against := plan.facts.get(OBJECTION):
         why = f"{line(str(against), PAGED_OBJECTION)}. Asked for anyway: {why}"
     todo = f"Decide: mlrunbook incidents approve {incident.id} --plan {plan.digest[:12]}   (or: incidents reject)"
+    where = console_links.of_decision(incident.id, plan.digest)
     for role in dict.fromkeys(roles):
-        request_action(conn, policy, incident, Page(role, why, f"ask:{plan.digest[:12]}:{round}:{role}", todo), now=now)
+        request_action(conn, policy, incident, Page(role, why, f"ask:{plan.digest[:12]}:{round}:{role}", todo, console=where), now=now)
     if plan.kind is PlanKind.MITIGATION:
         return
     at = now + timedelta(minutes=policy.approvals.of(plan.kind).expires_after_min)

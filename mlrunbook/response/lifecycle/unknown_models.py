@@ -13,7 +13,7 @@ from functools import partial
 
 from sqlalchemy import Connection, text
 
-from mlrunbook.domain.communication import messages
+from mlrunbook.domain.communication import console_links, messages
 from mlrunbook.domain.detection.alerts import NormalisedAlert
 from mlrunbook.domain.detection.lifecycle import Recognised, UnknownModel
 from mlrunbook.domain.detection.reports import FirstReport, Report
@@ -96,15 +96,16 @@ def page_held(conn: Connection, policy: Policy, sender: Sender, held: Sequence[N
     todo = "mlrunbook quarantine list; register the model or map it in `intake.models`, then mlrunbook quarantine replay NUMBER"
     key = f"held:{kind}:{slot}"
     if kind == "low":
-        told = messages.Rendered(f"[HELD] alerts of {sender.name[:100]}", f"{why}\n{todo}")
+        told = messages.Rendered(f"[HELD] alerts of {sender.name[:100]}", f"{why}\n{todo}", console_links.QUARANTINE)
         send_message(conn, carrier, "tickets", "the ticket queue", told, key=key, now=now)
         return
     said = [row["dedup_key"] for row in outbox.of_incident(conn, carrier.id, "page")]
     if not any(one.startswith(f"page:{carrier.id}:{key}:") for one in said):
-        page(conn, policy, carrier, Page(Role.ONCALL_ML_ENGINEER, why, f"{key}:first", todo), now=now)
+        page(conn, policy, carrier, Page(Role.ONCALL_ML_ENGINEER, why, f"{key}:first", todo, console=console_links.QUARANTINE), now=now)
     elif not any(one.startswith(f"page:{carrier.id}:{key}:more") for one in said):
         ends = datetime.fromtimestamp((slot + 1) * every.total_seconds(), UTC)
-        page(conn, policy, carrier, Page(Role.ONCALL_ML_ENGINEER, f"More: {why}", f"{key}:more", todo, at=ends), now=now)
+        more = Page(Role.ONCALL_ML_ENGINEER, f"More: {why}", f"{key}:more", todo, ends, console_links.QUARANTINE)
+        page(conn, policy, carrier, more, now=now)
 
 
 def _opened_by(conn: Connection, sender: Sender, *, now: datetime) -> list[records.Made]:

@@ -6,7 +6,7 @@ from datetime import datetime
 
 from sqlalchemy import Connection
 
-from mlrunbook.domain.communication import messages
+from mlrunbook.domain.communication import console_links, messages
 from mlrunbook.domain.incident import Incident
 from mlrunbook.domain.policy.policy import Policy
 from mlrunbook.domain.review.review import Approved, next_review_reminder
@@ -37,14 +37,14 @@ def remind(conn: Connection, policy: Policy, item: outbox.Item, *, now: datetime
     todo = f"Hold it, then: mlrunbook incidents sign-review {incident.id} --as reviewed"
     if now < due:
         subject = f"[REVIEW DUE] {messages.model_name(incident.model)}"
-        text = messages.Rendered(subject, f"{words[:1].upper()}{words[1:]}.\n{todo}")
+        text = messages.Rendered(subject, f"{words[:1].upper()}{words[1:]}.\n{todo}", console_links.of_review(incident.id))
         for channel, to in (("incidents", "#ml-incidents"), ("tickets", "the ticket queue")):
             send_message(conn, incident, channel, to, text, key=item.dedup_key, now=now)
     else:
         number = sum(datetime.fromisoformat(r["payload"]["at"]) >= due for r in _rows(conn, incident, due)) - 1
         role = ESCALATION[min(number, len(ESCALATION) - 1)]
         timeline.append(conn, incident.id, "review", f"Overdue: {words}; the {role.words} is asked", actor="dispatcher", at=now)
-        call = Page(role, words, f"review-due:{role}:{item.dedup_key}", todo)
+        call = Page(role, words, f"review-due:{role}:{item.dedup_key}", todo, console=console_links.of_review(incident.id))
         request_action(conn, policy, incident, call, now=now)
     _plan_next(conn, policy, incident, due, now=now)
 

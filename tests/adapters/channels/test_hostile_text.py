@@ -9,6 +9,7 @@ import time
 import unicodedata
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from email import message_from_bytes, policy
 from html.parser import HTMLParser
 from typing import Any, NamedTuple
@@ -235,6 +236,35 @@ def test_a_mail_address_a_command_and_an_address_of_a_page_can_be_copied() -> No
         with far_side() as sent:
             deliver(message(kept), address)
         assert any(kept in text for one in sent for text in texts_of(one)), address
+
+
+LINK = f"https://mlrunbook.example.com/incidents/incident_12/approve?plan={'a1' * 6}"
+
+
+@pytest.mark.parametrize("channel", CHANNELS)
+@pytest.mark.parametrize("told", ["F1 fell", "".join(ATTACKS)[:300]])
+def test_the_link_to_the_console_arrives_whole_whatever_stands_around_it(channel: str, told: str) -> None:
+    address, texts_of, read = CHANNELS[channel]
+    linked = replace(message(told), body=f"{told}\nConsole: {LINK}\n\n{told}", link=LINK)
+    with far_side() as sent:
+        deliver(linked, address)
+    assert any(LINK in read(text).text for one in sent for text in texts_of(one))
+
+
+@pytest.mark.parametrize("most", [160, 130, 1000])
+@pytest.mark.parametrize("told", ["F1 fell", "word " * 300, "a" * 900])
+def test_a_text_message_holds_the_link_in_one_piece(most: int, told: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A service that takes so many characters, title included."""
+    from apprise.plugins.custom_json import NotifyJSON
+
+    monkeypatch.setattr(NotifyJSON, "body_maxlen", most)
+    monkeypatch.setattr(NotifyJSON, "title_maxlen", 0)
+    linked = replace(message(told), body=f"{told}\nConsole: {LINK}\n\n{told}", link=LINK)
+    with far_side() as sent:
+        deliver(linked, "json://127.0.0.1:9/")
+    texts = [str(one["message"]) for one in sent]
+    assert sum(LINK in text for text in texts) == 1
+    assert all(len(text) <= most for text in texts)
 
 
 @pytest.mark.parametrize("text", ["\n" * 40_000, ":" + "a" * 40_000, ":a " * 13_000, "a@" * 20_000, "&" + "a" * 40_000, "<" * 40_000])

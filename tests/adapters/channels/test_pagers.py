@@ -94,6 +94,18 @@ def test_one_key_goes_through_trigger_acknowledge_and_resolve(tmp_path: Path, pa
     assert ledger(tmp_path) == ["pagerduty-events"]
 
 
+def test_the_paging_service_shows_the_console_as_a_button_and_in_the_text(tmp_path: Path, pagerduty: PagerDuty) -> None:
+    notifier = ChannelNotifier(tmp_path, {"page": pagerduty.address}.get)
+    link = "https://mlrunbook.example.com/incidents/incident_7"
+    notifier.send(replace(PAGE, link=link, body=f"Act now\nConsole: {link}\n\n" + "x" * 200_000))
+    notifier.settle(replace(PAGE, link=link), "acknowledge")
+    first, then = pagerduty.events
+    assert first["client_url"] == link
+    assert [one["href"] for one in first["links"]] == [link]
+    assert link in first["payload"]["custom_details"]["message"]
+    assert "links" not in then, "an acknowledgement has none"
+
+
 def test_a_busy_service_is_worth_another_try_and_a_wrong_key_is_not(tmp_path: Path, pagerduty: PagerDuty) -> None:
     pagerduty.busy = True
     with pytest.raises(Transient, match="429"):

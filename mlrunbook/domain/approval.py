@@ -54,7 +54,7 @@ class Approval:
     plan_digest: str
     decision: str  # approved, rejected
     approver: str
-    door: str  # cli, rest, prefect_form, policy_rule
+    door: str  # cli, rest, console, prefect_form, policy_rule
     verified: bool
     at: datetime
     role: str | None = None

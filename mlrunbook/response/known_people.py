@@ -19,7 +19,19 @@ def checked(conn: Connection, policy: Policy, name: str, field: str) -> str:
     return kept
 
 
+def named_for(policy: Policy, role: Role) -> str:
+    """Whom policy names for a role; empty: nobody."""
+    name = policy.escalation.of(role).name
+    return "" if name == UNNAMED else name
+
+
+def suggested(conn: Connection, policy: Policy) -> list[str]:
+    """People whom somebody may want to name: those of policy, then whoever has a token with a role."""
+    people = [*(named_for(policy, role) for role in Role), *(token.name for token in tokens.in_force(conn) if token.role)]
+    return [name for name in dict.fromkeys(people) if name]
+
+
 def _known(conn: Connection, policy: Policy) -> list[str]:
     """Whoever has a token, and whomever policy names for a role."""
-    named = [policy.escalation.of(role).name for role in Role]
-    return [*(token.name for token in tokens.in_force(conn)), *(name for name in named if name != UNNAMED)]
+    named = [name for role in Role if (name := named_for(policy, role))]
+    return [*(token.name for token in tokens.in_force(conn)), *named]

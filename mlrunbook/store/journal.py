@@ -181,6 +181,14 @@ def last_replicas(conn: Connection, model: str) -> int | None:
     return next((n for n in seen if isinstance(n, int) and n > 0), None)
 
 
+def versions(conn: Connection, model: str) -> list[str]:
+    """Versions of the model that changes of any incident found or set, the newest first."""
+    wanted = select(actions.c.before, actions.c.target).where(actions.c.model == model).order_by(actions.c.intended_at.desc()).limit(50)
+    keys = ("version", "target_version", "serving_version", "serves")
+    found = [(body or {}).get(key) for row in conn.execute(wanted) for body in (row.target, row.before) for key in keys]
+    return [value for value in dict.fromkeys(found) if isinstance(value, str) and value]
+
+
 def set_kept(conn: Connection, action_id: str, because: str) -> None:
     row_events.change(conn, update(actions).where(actions.c.id == action_id).values(kept_because=because))
 

@@ -236,11 +236,27 @@ def standing(markdown: str, items: Sequence[ActionItem], reviewed: Signature | N
     return _with_section(text, APPROVALS, _approvals(reviewed, approved))
 
 
+def misplaced(markdown: str, items: Sequence[ActionItem]) -> list[str]:
+    """Lines that people wrote into a section that `standing` writes anew, and that would be lost."""
+    known = {f"| {md(item.action)} " for item in items}
+    lost: list[str] = []
+    within = ""
+    for row in markdown.splitlines():
+        if row.startswith("## "):
+            within = row if row in (ACTION_ITEMS, APPROVALS) else ""
+        elif within and row.strip() and not row.startswith((*known, *_OURS)):
+            lost.append(row.strip())
+    return lost
+
+
 def corrected(markdown: str, retold: Mapping[str, str]) -> str:
     """The text with sentences that no longer hold replaced; what people have put in their place stays."""
     for old, new in retold.items():
         markdown = markdown.replace(md(old), md(new))
     return markdown
+
+
+_OURS = ("| Action |", "|---", "- **Reviewed By:**", "- **Approved By:**", "- **Date:**")
 
 
 def _with_section(markdown: str, heading: str, body: Sequence[str]) -> str:

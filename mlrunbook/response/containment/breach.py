@@ -182,7 +182,7 @@ def plan_release(run: Run) -> str | None:
     rows = isolating(run)
     if not rows:
         return None
-    tried = dry_run.dry_run(run, rows[-1].model, [Isolate(rows[-1].model, False)])
+    tried = dry_run.dry_run(run.world, rows[-1].model, [Isolate(rows[-1].model, False)])
     with run.write() as conn:
         fix = records.recall(conn, run.incident_id, HumanResolution) or records.recall(conn, run.incident_id, Applied)
         about = (rows[-1].id, fix.stored_at if fix else "")

@@ -94,11 +94,11 @@ def _dry_run(run: Run, decided: Containment) -> tuple[Containment, list[tuple[Ac
     """What a dry run refuses is left out of the automatic plan, where it must not hold the rest up, with the reason; and is not offered."""
     left_out: list[tuple[Action, str]] = []
     if automatic := decided.automatic:
-        keep, left_out = dry_run.left_out(automatic.actions, dry_run.dry_run(run, automatic.model, automatic.actions))
+        keep, left_out = dry_run.left_out(automatic.actions, dry_run.dry_run(run.world, automatic.model, automatic.actions))
         carried = replace(automatic, actions=tuple(automatic.actions[i] for i in keep)) if keep else None
         decided = decided._replace(automatic=carried)
     if offer := decided.mitigation:
-        tried = dry_run.dry_run(run, offer.model, offer.actions)
+        tried = dry_run.dry_run(run.world, offer.model, offer.actions)
         refused = dry_run.refusal(offer, tried)
         if refused and offer.kind is not PlanKind.ISOLATION:  # officers are asked in any case, and read what must be mended first
             decided = decided._replace(mitigation=None, reasons=(*decided.reasons, refused))
@@ -129,7 +129,7 @@ def _situation(run: Run, triage: Triage, isolate: Verdict | None) -> Situation:
 
 def _no_route(run: Run, version: str) -> str | None:
     model = run.incident().model
-    return dry_run.dry_run(run, model, [RouteTraffic(model, version)]).refused.get(0)
+    return dry_run.dry_run(run.world, model, [RouteTraffic(model, version)]).refused.get(0)
 
 
 def announce(run: Run) -> None:

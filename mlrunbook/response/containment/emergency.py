@@ -78,21 +78,29 @@ def request(
     yet in force, is the same plan. `state`: what the runtime shows now, where it answers. Refused where the role may not order it, and
     while the server is isolated. The caller holds the incident's row.
     """
+    plan = planned(conn, policy, incident, asked, now=now, state=state)
+    digest = plans.propose(conn, plan, now=now)
+    yes = Decision("approved", asked.by.name, asked.by.role, asked.by.door, reason=asked.why, person=asked.by.person)
+    approvals.decide(conn, policy, incident.id, digest, yes, now=now)
+    return plan
+
+
+def planned(
+    conn: Connection, policy: Policy, incident: Incident, asked: Requested, *, now: datetime, state: ServingState | None = None
+) -> Plan:
+    """What `request` would have carried out, with its refusals. Stores nothing."""
     if incident.status is Status.RESOLVED:
         raise Refused(f"{incident.id} is resolved; report it again if the trouble is back")
     _not_isolated(conn, policy, incident, now=now)
     known = standing_orders.of_model(conn, policy, incident.model, now=now)
 
-    def planned(at: datetime) -> Plan:
+    def given(at: datetime) -> Plan:
         if asked.order is Order.TAKE_BACK:
             return _reverse(conn, incident, known, state, asked.word(at))
         return emergency_plan(incident.id, incident.model, asked.order, asked.word(at), version=asked.version)
 
-    plan = _same_again(known, at_once := planned(now)) or _anew(known, at_once, planned, now)
-    digest = plans.propose(conn, plan, now=now)
-    yes = Decision("approved", asked.by.name, asked.by.role, asked.by.door, reason=asked.why, person=asked.by.person)
-    approvals.decide(conn, policy, incident.id, digest, yes, now=now)
-    return plan
+    plan = given(now)
+    return _same_again(known, plan) or _anew(known, plan, given, now)
 
 
 def look(world: World, incident_id: str, order: Order, *, version: str | None) -> ServingState | None:

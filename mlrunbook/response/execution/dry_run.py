@@ -12,8 +12,8 @@ from mlrunbook.domain.containment.containment import feasible
 from mlrunbook.domain.errors import Refused
 from mlrunbook.domain.observed import Missing
 from mlrunbook.response.execution import existing
-from mlrunbook.response.run import Run
 from mlrunbook.response.tried import tried
+from mlrunbook.response.world import World
 
 # What the runtime does; the other actions are the platform's and the feature store's.
 OF_THE_RUNTIME = (Scale, RouteTraffic, Configure, Restart, UndoRollout, Isolate)
@@ -21,41 +21,44 @@ OF_THE_RUNTIME = (Scale, RouteTraffic, Configure, Restart, UndoRollout, Isolate)
 
 @dataclass(frozen=True)
 class DryRun:
-    """`refused`: why, by the action's position. `found`: a sentence an action of the runtime, for the approver."""
+    """`refused`: why, by the action's position. `found`: a sentence an action of the runtime, for the approver. `untried`: why the runtime
+    gave no answer; empty: it did."""
 
     refused: Mapping[int, str]
     found: tuple[str, ...]
+    untried: str = ""
 
     def shown(self, plan: Plan) -> Plan:
         return replace(plan, facts={**plan.facts, "dry_run": list(self.found)}) if self.found else plan
 
 
-def dry_run(run: Run, model: str, actions: Sequence[Action]) -> DryRun:
+def dry_run(world: World, model: str, actions: Sequence[Action]) -> DryRun:
     """Each action by itself, once what it names is known to exist. A runtime that gives no answer refuses nothing, and is asked only once:
     that is for the carrying out."""
-    refused = existing.refused(run.world, model, actions)
+    refused = existing.refused(world, model, actions)
     found: list[str] = []
-    silent = ""
+    silent = untried = ""
     for i, action in enumerate(actions):
         if not isinstance(action, OF_THE_RUNTIME) or i in refused:
             continue
         said = silent
         if not silent:
-            rehearsed = tried("the dry run", partial(_rehearsed, run, model, action))
+            rehearsed = tried("the dry run", partial(_rehearsed, world, model, action))
             if isinstance(rehearsed, Missing):
                 said = silent = f"could not be tried: {rehearsed.reason}"
+                untried = rehearsed.reason
             else:
                 is_refused, said = rehearsed
                 if is_refused:
                     refused[i], said = said, f"would be refused: {said}"
         found.append(f"{action.summary}: {said}")
-    return DryRun(refused, tuple(found))
+    return DryRun(refused, tuple(found), untried)
 
 
-def _rehearsed(run: Run, model: str, action: Action) -> tuple[bool, str]:
+def _rehearsed(world: World, model: str, action: Action) -> tuple[bool, str]:
     """Whether the runtime would refuse it, and its words."""
     try:
-        return False, "; ".join(run.world.runtime.dry_run(model, [action])) or "nothing speaks against it"
+        return False, "; ".join(world.runtime.dry_run(model, [action])) or "nothing speaks against it"
     except Refused as error:
         return True, str(error)
 

@@ -68,7 +68,7 @@ def _proposed(run: Run) -> Plan | str:
         proposed = replace(proposed, requested_by=request.requested_by)
     if again := run.recall(Reopened):  # decided anew: the yes to the plan that did not hold covers no second attempt
         proposed = replace(proposed, reasons=(*proposed.reasons, f"reopened at {again.at}: {again.why}"))
-    tried = dry_run.dry_run(run, incident.model, proposed.actions)
+    tried = dry_run.dry_run(run.world, incident.model, proposed.actions)
     if refused := dry_run.refusal(proposed, tried):
         return f"{diagnosis.headline}. {diagnosis.advice}: {refused}"
     return tried.shown(proposed)
@@ -237,7 +237,7 @@ def _feasible(run: Run, undo: Undo) -> tuple[Undo, list[tuple[Action, str]]]:
     if undo.plan is None:
         return undo, []
     actions = undo.plan.actions
-    tried = dry_run.dry_run(run, undo.plan.model, actions)
+    tried = dry_run.dry_run(run.world, undo.plan.model, actions)
     keep, left_out = dry_run.left_out(actions, tried)
     reason = f"a dry run of taking it back was refused ({'; '.join(tried.refused.values())}); a person was asked"
     kept = {**undo.kept, **{u: reason for i, u in enumerate(undo.undoes) if u and i not in keep}}

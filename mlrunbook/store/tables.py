@@ -237,7 +237,7 @@ approvals = Table(
     Column("approver", Text, nullable=False),
     Column("person", Text, nullable=False),  # who counts: a person id, or the door where nobody is proven
     Column("role", Text),
-    Column("door", Text, nullable=False),  # cli, rest, prefect_form, policy_rule
+    Column("door", Text, nullable=False),  # cli, rest, console, prefect_form, policy_rule
     Column("verified", Boolean, nullable=False),  # False: the door cannot prove who it was
     Column("reason", Text, nullable=False, server_default=""),
     _time("at", required=True),

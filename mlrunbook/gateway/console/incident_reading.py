@@ -145,7 +145,7 @@ def read(conn: Connection, policy: Policy, incident: Incident, who: Identity, *,
             for one in evidence.manifest(conn, incident.id)
         ),
         clocks=tuple(
-            view.ClockView(one.law, one.sentence(now), one.runs, one.runs and one.deadline <= now)
+            view.ClockView(one.name, one.law, one.sentence(now), one.runs, one.runs and one.deadline <= now)
             for one in regulatory_clocks.of_incident(conn, incident.id)
         ),
         entries=entries(conn, incident.id),

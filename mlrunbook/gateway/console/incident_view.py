@@ -351,6 +351,7 @@ def size_words(count: int) -> str:
 
 @dataclass(frozen=True)
 class ClockView:
+    name: str
     law: str
     sentence: str
     runs: bool

@@ -13,6 +13,7 @@ from starlette.types import Scope
 
 from mlrunbook import __version__
 from mlrunbook.base import pages
+from mlrunbook.gateway.console import confirmations
 
 STATIC = "/static"
 POLICY = (
@@ -41,7 +42,9 @@ def page(
     **values: Any,
 ) -> HTMLResponse:
     """The template of this package. `visitor` None: nobody is signed in, or it does not matter who."""
-    html = pages.render(__package__, template, visitor=visitor, path=request.url.path, static=STATIC, version=__version__, **values)
+    frame = {"visitor": visitor, "path": request.url.path, "static": STATIC, "version": __version__}
+    frame["did"] = confirmations.sentence(request.query_params.get("did", "")) if request.method == "GET" else ""
+    html = pages.render(__package__, template, **frame, **values)
     return HTMLResponse(html, status_code=status, headers=HEADERS | dict(headers or {}))
 
 

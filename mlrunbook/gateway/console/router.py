@@ -4,7 +4,18 @@ from __future__ import annotations
 
 from fastapi import FastAPI
 
-from mlrunbook.gateway.console import incident, rendering, sign_in
+from mlrunbook.gateway.console import (
+    acting,
+    clocks,
+    containing,
+    deciding,
+    evidence_bundle,
+    incident,
+    rendering,
+    reporting,
+    review,
+    sign_in,
+)
 from mlrunbook.gateway.console.live import Live
 from mlrunbook.gateway.console.visitor import Console
 from mlrunbook.response.world import World
@@ -17,3 +28,5 @@ def expose(app: FastAPI, world: World, *, public_url: str = "", prefect_ui_url: 
     app.include_router(sign_in.router())
     app.state.live = Live(world, incident.entry_html)
     app.include_router(incident.router(world, app.state.live, prefect_ui_url=prefect_ui_url))
+    for pages in (acting, deciding, containing, clocks, reporting, review, evidence_bundle):
+        app.include_router(pages.router(world))

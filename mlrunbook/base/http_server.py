@@ -19,6 +19,7 @@ BODY_S = 30.0
 MAX_HEADER_BYTES = 64 << 10
 MAX_CONNECTIONS = 1_000
 MOST_PIPELINED = 8  # requests of one connection that wait for their turn; clients of today send none before the answer
+PEER = "mlrunbook.peer"  # where in the ASGI scope the other end of the connection is; `client` may come from X-Forwarded-For
 WARNINGS_A_MIN = 6  # of each kind
 
 
@@ -104,6 +105,7 @@ class Protocol(HttpToolsProtocol):
             self.transport.abort()
             raise TooManyAtOnce  # so that the parser reads no further
         super().on_message_begin()
+        self.scope[PEER] = self.client  # type: ignore[literal-required]
         if not self._in_headers:
             self._in_headers, self._header_bytes = True, 0
             self._arm(HEADERS_S)

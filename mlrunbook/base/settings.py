@@ -30,6 +30,11 @@ class Settings(BaseSettings):
     model_server_url: str = "http://127.0.0.1:8080"
     gateway_url: str = "http://127.0.0.1:8090"
     public_url: str | None = Field(default=None, description="Where people's browsers reach the console; every message links to it")
+    oidc_issuer: str | None = Field(
+        default=None, description="OpenID Connect provider that people sign in at, e.g. https://login.example.com"
+    )
+    oidc_client_id: str | None = Field(default=None, description="What the provider calls the console")
+    oidc_client_secret: SecretStr | None = Field(default=None, description="What the console proves itself with to the provider")
     feature_server_url: str | None = Field(default=None, description="Feast feature server, e.g. http://feast-server:6566")
     feature_repo: Path | None = Field(default=None, description="Folder of the Feast repository's feature_store.yaml")
     platform_token: SecretStr | None = Field(default=None, description="Token the flows use on the model platform")

@@ -42,7 +42,7 @@ def doctor(
 
 def _findings(model: str) -> list[Finding]:
     from mlrunbook.base.policy_file import load
-    from mlrunbook.diagnostics import people, runtime, senders, services, store
+    from mlrunbook.diagnostics import people, runtime, senders, services, sign_in, store
     from mlrunbook.diagnostics.doctor import Ask, Check, examine, fail
     from mlrunbook.domain.policy.policy import Policy, channel_variable
 
@@ -65,6 +65,7 @@ def _findings(model: str) -> list[Finding]:
         Check("feature store", runtime.features, timeout_s=30.0),
         Check("channels", people.channels),
         Check("senders", senders.sns),
+        Check("sign-in", sign_in.sign_in),
     ]
     if not wrong:
         checks.insert(0, Check("policy", lambda ask: people.policy(ask, source)))

@@ -52,6 +52,9 @@ class Gateway:
     def __exit__(self, *_: object) -> None:
         self._http.close()
 
+    def sign_in_link(self, next: str) -> dict[str, Any]:
+        return self._json("POST", "/api/v1/console/links", json={"next": next})
+
     def report(self, model: str, body: Mapping[str, Any]) -> dict[str, Any]:
         return self._json("POST", f"{_of_model(model)}", json=body)
 

@@ -18,6 +18,7 @@ from mlrunbook.cli import (
     database,
     doctor,
     incidents,
+    login,
     platform_contract,
     policy,
     quarantine,
@@ -55,6 +56,7 @@ def about(
 app.command()(services.up)
 app.command()(services.demo)
 app.command()(services.gameday)
+app.command()(login.login)
 app.command()(incidents.report)
 incidents.app.command()(response.severity)
 incidents.app.command()(response.contain)

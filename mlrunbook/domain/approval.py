@@ -147,10 +147,15 @@ def granted(approvals: Sequence[Approval], plan_digest: str, now: datetime, rule
 
 
 def _people(yes: Sequence[tuple[Approval, str]]) -> dict[str, str]:
-    """One entry a person. A name typed at a door that proves nothing adds nobody when its owner, by person id or by name, has said yes
-    with a token."""
-    people = {row.counts_as: sentence for row, sentence in yes if row.verified}
-    proven = frozenset[str]().union(*(row.persons for row, _ in yes if row.verified))
+    """One entry a person. Whose id is another's name is the same: of a token that was made without an id, and from a sign-in provider. A
+    name typed at a door that proves nothing adds nobody when its owner, by person id or by name, has said yes where it was proven."""
+    people: dict[str, str] = {}
+    counted: list[Approval] = []
+    for row, sentence in (one for one in yes if one[0].verified):
+        if not any(row.counts_as in other.persons or other.counts_as in row.persons for other in counted):
+            people[row.counts_as] = sentence
+        counted.append(row)
+    proven = frozenset[str]().union(*(row.persons for row in counted))
     typed = {row.counts_as: sentence for row, sentence in yes if not row.verified and person_of(row.approver) not in proven}
     return people | typed
 

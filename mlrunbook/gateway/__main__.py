@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from fastapi import FastAPI
 
     from mlrunbook.base.edge import Edge
+    from mlrunbook.base.settings import Settings
+    from mlrunbook.gateway.console.oidc import Provider
 
 
 SWITCH_S = 0.001  # a page takes many short steps: at each it may wait this long for a thread that reads a long message (Python: 5 ms)
@@ -39,6 +41,7 @@ def _application(dispatch: bool) -> FastAPI:
     from mlrunbook.base.settings import settings
     from mlrunbook.bootstrap import dispatching, policy_now, world
     from mlrunbook.gateway.app import MAX_BODY_BYTES, MAX_JSON_PIECES, create_app
+    from mlrunbook.gateway.console import router as console
     from mlrunbook.gateway.dispatcher import Dispatcher
     from mlrunbook.gateway.heartbeat import Heartbeat
 
@@ -47,7 +50,7 @@ def _application(dispatch: bool) -> FastAPI:
     config, outside = settings(), world()
     pages = dispatching(outside) if dispatch else outside
     dispatcher = Dispatcher(pages, every_s=config.dispatch_every_s) if dispatch else None
-    return create_app(
+    app = create_app(
         outside,
         dispatcher=dispatcher,
         heartbeat=Heartbeat(pages, dispatcher, config.heartbeat_url.get_secret_value(), every_s=config.heartbeat_every_s)
@@ -58,6 +61,23 @@ def _application(dispatch: bool) -> FastAPI:
         limits=web.Limits.of(config, body_bytes=MAX_BODY_BYTES, json_pieces=MAX_JSON_PIECES),
         policy_now=policy_now,
     )
+    if provider := _provider(config):
+        console.offer(app, provider)
+    return app
+
+
+def _provider(config: Settings) -> Provider | None:
+    """Whom people sign in at. Half of its settings are no reason not to start: pages must go out."""
+    from mlrunbook.gateway.console.oidc import Provider
+
+    if not config.oidc_issuer:
+        return None
+    if not config.oidc_client_id or not config.public_url:
+        missing = "MLRUNBOOK_PUBLIC_URL" if config.oidc_client_id else "MLRUNBOOK_OIDC_CLIENT_ID"
+        logging.getLogger(__name__).error("nobody can sign in at %s: set %s too", config.oidc_issuer, missing)
+        return None
+    secret = config.oidc_client_secret.get_secret_value() if config.oidc_client_secret else None
+    return Provider(config.oidc_issuer, config.oidc_client_id, secret, config.public_url)
 
 
 def _server(app: FastAPI) -> uvicorn.Server:

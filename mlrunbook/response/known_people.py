@@ -9,6 +9,7 @@ from mlrunbook.domain import people
 from mlrunbook.domain.errors import Invalid
 from mlrunbook.domain.policy.policy import UNNAMED, Policy
 from mlrunbook.domain.roles import Role
+from mlrunbook.store import console_sessions
 
 
 def checked(conn: Connection, policy: Policy, name: str, field: str) -> str:
@@ -32,6 +33,7 @@ def suggested(conn: Connection, policy: Policy) -> list[str]:
 
 
 def _known(conn: Connection, policy: Policy) -> list[str]:
-    """Whoever has a token, and whomever policy names for a role."""
+    """Whoever has a token or signed in to the console lately, and whomever policy names for a role."""
     named = [name for role in Role if (name := named_for(policy, role))]
-    return [*(token.name for token in tokens.in_force(conn)), *named]
+    held = [text for token in tokens.in_force(conn) for text in (token.name, token.person)]
+    return [*held, *console_sessions.known_names(conn), *named]

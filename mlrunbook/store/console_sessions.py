@@ -57,11 +57,12 @@ class Session:
     expires_at: datetime
 
 
-def begin(conn: Connection, of: SignedIn, *, now: datetime, lasts: timedelta) -> str:
-    """A new session: its secret, this once. Those that ended long ago are forgotten."""
+def begin(conn: Connection, of: SignedIn, *, now: datetime, lasts: timedelta, proven_at: datetime | None = None) -> str:
+    """A new session: its secret, this once. Those that ended long ago are forgotten. `proven_at`: when the person last proved who they are,
+    where that was earlier."""
     conn.execute(delete(sessions).where(sessions.c.expires_at < now - KEPT))
     secret = secrets.token_urlsafe(32)
-    times = {"signed_in_at": now, "seen_at": now, "expires_at": now + lasts}
+    times = {"signed_in_at": min(proven_at or now, now), "seen_at": now, "expires_at": now + lasts}
     row = vars(of) | {"door": str(of.door), "groups": list(of.groups)}
     conn.execute(insert(sessions).values(sha256=_digest(secret), **row, **times))
     return secret
@@ -86,9 +87,10 @@ def end(conn: Connection, secret: str, *, now: datetime) -> None:
     conn.execute(update(sessions).where(sessions.c.sha256 == _digest(secret), sessions.c.ended_at.is_(None)).values(**ended))
 
 
-def known_people(conn: Connection) -> list[tuple[str, str]]:
-    """Person and name of everybody who signed in lately."""
-    return [(r.person, r.name) for r in conn.execute(select(sessions.c.person, sessions.c.name).distinct())]
+def known_names(conn: Connection) -> list[str]:
+    """Names and person ids of everybody who signed in lately."""
+    rows = conn.execute(select(sessions.c.person, sessions.c.name).distinct())
+    return [text for row in rows for text in (row.name, row.person)]
 
 
 def once(conn: Connection, purpose: Purpose, data: Mapping[str, Any], *, now: datetime, lasts: timedelta) -> str:

@@ -75,6 +75,15 @@ def test_people_are_told_apart_by_their_id_and_not_by_name_door_or_token() -> No
     assert granted([*same, replace(YES, person="lee")], DIGEST, NOW, two)[0], "two people may have one name"
 
 
+def test_a_token_without_a_person_id_and_a_sign_in_under_the_same_name_are_one() -> None:
+    two = replace(LEADS, count=2)
+    by_token = replace(YES, approver="Ann Lee", person="ann lee")
+    by_provider = replace(YES, approver="Ann Lee", person="ann.lee@example.com", door="console")
+    for pair in ([by_token, by_provider], [by_provider, by_token]):
+        assert not granted(pair, DIGEST, NOW, two)[0]
+        assert granted([*pair, replace(YES, approver="Bo Ray", person="bo@example.com")], DIGEST, NOW, two)[0]
+
+
 FORM = replace(YES, verified=False, door="prefect_form", role=None)
 WITH_FORM = replace(LEADS, count=2, unverified_doors=frozenset({"prefect_form"}))
 

@@ -17,14 +17,19 @@ from urllib.parse import urlsplit
 from anyio import CapacityLimiter, to_thread
 from fastapi import Depends, HTTPException, Request, Response
 
+from mlrunbook.base import authentication as doors
 from mlrunbook.base import tokens
-from mlrunbook.base.authentication import Door, authentication
 from mlrunbook.base.edge import NothingShown
+from mlrunbook.base.http_server import PEER
 from mlrunbook.base.tokens import Identity, Scope
+from mlrunbook.domain.people import person_of
+from mlrunbook.domain.policy.console import ConsolePolicy
+from mlrunbook.gateway.console.oidc import Provider
 from mlrunbook.response.world import World
 from mlrunbook.store import console_sessions
-from mlrunbook.store.console_sessions import Session, SignedIn
+from mlrunbook.store.console_sessions import Door, Session, SignedIn
 
+WAY = "-way"
 SESSION = "mlrunbook.session"  # where in the ASGI scope the session is kept that was found
 CHANGING = ("POST", "PUT", "PATCH", "DELETE")
 OWN_SITES = ("same-origin", "none")  # of Sec-Fetch-Site: our own pages, and the person at the address bar
@@ -35,10 +40,15 @@ _lookups = CapacityLimiter(8)
 
 @dataclass(frozen=True)
 class Console:
-    """What signing in stands on. `public_url`: where browsers reach us; empty where nobody has said."""
+    """What signing in stands on. `public_url`: where browsers reach us; empty where nobody has said. `provider` None: there is none."""
 
     world: World
     public_url: str = ""
+    provider: Provider | None = None
+
+    @property
+    def policy(self) -> ConsolePolicy:
+        return self.world.policy.console
 
     def identity(self, session: Session) -> Identity | None:
         """Who that is by the token or the policy of this moment; None: nobody any more."""
@@ -46,7 +56,7 @@ class Console:
         if of.token_id is not None:
             with self.world.transaction() as conn:
                 return tokens.of_id(conn, of.token_id)
-        grant = self.world.policy.console.grant(of.groups)
+        grant = self.policy.grant(of.groups)
         if grant is None:
             return None
         return Identity("", of.name, grant.role, frozenset(Scope(scope) for scope in grant.scopes), of.person)
@@ -54,18 +64,11 @@ class Console:
     def find(self, secret: str) -> tuple[Session, Identity] | None:
         """The session that is not over, and who it is of."""
         with self.world.transaction() as conn:
-            idle = timedelta(minutes=self.world.policy.console.idle_min)
+            idle = timedelta(minutes=self.policy.idle_min)
             session = console_sessions.find(conn, secret, now=self.world.now(), idle=idle)
         if session is None or (who := self.identity(session)) is None:
             return None
         return session, who
-
-    def begin(self, of: SignedIn, instead_of: str) -> str:
-        """A new session, whose secret nobody has seen before; the browser's former one is over."""
-        now, lasts = self.world.now(), timedelta(hours=self.world.policy.console.session_h)
-        with self.world.transaction() as conn:
-            console_sessions.end(conn, instead_of, now=now)
-            return console_sessions.begin(conn, of, now=now, lasts=lasts)
 
 
 @dataclass(frozen=True)
@@ -104,12 +107,29 @@ def secret_of(request: Request) -> str:
 
 def keep(request: Request, answer: Response, secret: str) -> None:
     """Give the browser its session."""
-    lasts_s = console_of(request).world.policy.console.session_h * 3600
-    answer.set_cookie(cookie_name(request), secret, max_age=lasts_s, path="/", secure=is_https(request), httponly=True, samesite="lax")
+    _set(request, answer, cookie_name(request), secret, lasts_s=console_of(request).policy.session_h * 3600)
 
 
 def forget(request: Request, answer: Response) -> None:
-    answer.delete_cookie(cookie_name(request), path="/", secure=is_https(request), httponly=True, samesite="lax")
+    answer.delete_cookie(cookie_name(request), secure=is_https(request), httponly=True, samesite="lax")
+
+
+def keep_for_the_way(request: Request, answer: Response, secret: str, *, lasts: timedelta) -> None:
+    """To the provider and back."""
+    _set(request, answer, cookie_name(request) + WAY, secret, lasts_s=int(lasts.total_seconds()))
+
+
+def on_the_way(request: Request) -> str:
+    return request.cookies.get(cookie_name(request) + WAY, "")
+
+
+def forget_the_way(request: Request, answer: Response) -> None:
+    answer.delete_cookie(cookie_name(request) + WAY, secure=is_https(request), httponly=True, samesite="lax")
+
+
+def _set(request: Request, answer: Response, name: str, secret: str, *, lasts_s: int) -> None:
+    """`lax`, not `strict`: links in pages and the way back from a provider come from other sites."""
+    answer.set_cookie(name, secret, max_age=lasts_s, secure=is_https(request), httponly=True, samesite="lax")
 
 
 def csrf_of(secret: str) -> str:
@@ -135,7 +155,40 @@ async def look_up(request: Request) -> tuple[Session, Identity] | None:
     """Who is signed in, if anybody is."""
     if not (secret := secret_of(request)):
         return None
-    return await to_thread.run_sync(console_of(request).find, secret, limiter=_lookups)
+    found = await to_thread.run_sync(console_of(request).find, secret, limiter=_lookups)
+    return found if found is not None and _fits_proxy(found[0], of_proxy(request)) else None
+
+
+def of_proxy(request: Request) -> SignedIn | None:
+    """Whom a trusted proxy names in this request. A header counts once, and only from the proxy's own networks."""
+    proxy = console_of(request).policy.proxy
+    peer = request.scope.get(PEER) or request.scope.get("client") or ("",)
+    if proxy is None or not proxy.trusts(str(peer[0])):
+        return None
+    person, name, groups = (_header(request, one) for one in (proxy.person_header, proxy.name_header, proxy.groups_header))
+    if not person:
+        return None
+    named = tuple(one for group in groups.split(",") if (one := group.strip()))
+    return SignedIn(Door.PROXY, person_of(person), name or person, groups=named)
+
+
+def _header(request: Request, name: str) -> str:
+    """Empty where it is missing, or there twice: then somebody else than the proxy may have set one."""
+    values = request.headers.getlist(name)
+    if len(values) != 1:
+        return ""
+    try:
+        return values[0].encode("latin-1").decode().strip()  # headers are bytes; proxies send UTF-8
+    except UnicodeError:
+        return ""
+
+
+def _fits_proxy(session: Session, named: SignedIn | None) -> bool:
+    """A session of the proxy holds while the proxy says the same; any other where the proxy names nobody else."""
+    if named is None:
+        return session.of.door is not Door.PROXY
+    is_same = named.person == session.of.person
+    return is_same and (session.of.door is not Door.PROXY or named.groups == session.of.groups)
 
 
 def _proving(scope: Scope) -> Callable[[Request], Awaitable[Identity]]:
@@ -166,15 +219,17 @@ async def _check_csrf(request: Request, csrf: str) -> None:
 
 def asking(scope: Scope, *, fresh: bool = False) -> Callable[..., Awaitable[Visitor]]:
     """A dependency: who is signed in and has the scope. `fresh`: and signed in so recently that they may change production."""
-    proven = authentication(_proving(scope), Door(scope))
+    proven = doors.authentication(_proving(scope), doors.Door(scope))
 
     async def visitor(request: Request, who: Identity = Depends(proven)) -> Visitor:
         session: Session = request.scope[SESSION]
-        csrf, limits = csrf_of(secret_of(request)), console_of(request).world.policy.console
+        csrf, limits = csrf_of(secret_of(request)), console_of(request).policy
         if request.method in CHANGING:
             await _check_csrf(request, csrf)
         age = console_of(request).world.now() - session.signed_in_at
         is_fresh = age <= timedelta(minutes=limits.fresh_sign_in_min)
+        if session.of.door is Door.PROXY:  # only the proxy knows when somebody last proved who they are
+            is_fresh = limits.proxy is not None and limits.proxy.counts_as_fresh
         if fresh and not is_fresh:
             raise NothingShown(f"changes to production need a sign-in of the last {limits.fresh_sign_in_min} minutes: sign in again")
         return Visitor(who, csrf, session.signed_in_at, is_fresh)

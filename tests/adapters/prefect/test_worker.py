@@ -162,6 +162,7 @@ def test_every_setting_is_either_for_runs_or_known_not_to_be() -> None:
     """A new setting is decided about: a run that lacks one would quietly use its default."""
     not_for_runs = {"gateway_token", "heartbeat_url", "heartbeat_every_s", "smtp_port", "smtp_host", "dispatch_every_s"}
     not_for_runs |= {"requests_per_min_token", "requests_per_min_address", "failed_logins_per_min_address", "chain_key", "sns_certificates"}
+    not_for_runs |= {"oidc_issuer", "oidc_client_id", "oidc_client_secret"}
     ours = {name for name, field in Settings.model_fields.items() if not field.validation_alias}
     given = {name.removeprefix("MLRUNBOOK_").lower() for name in run_environment.SETTINGS | {run_environment.MORE}}
     assert ours - given == not_for_runs

@@ -5,12 +5,14 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
 import pytest
 from fastapi import FastAPI
 
 from mlrunbook.gateway.console.visitor import csrf_of
+from tests.gateway.console.provider import RunningProvider, running
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # Starlette would rather have another HTTP client than the one the product uses
@@ -65,3 +67,9 @@ def incident(client: TestClient, model: str) -> str:
     """An open incident of `model`."""
     body = {"severity": "medium", "type": "performance_degradation", "description": "F1 fell"}
     return str(client.post(f"/api/v1/model-governance/{model}/incidents", json=body).json()["id"])
+
+
+@pytest.fixture(scope="session")
+def provider(scratch: Path) -> Iterator[RunningProvider]:
+    with running(scratch / "provider.log") as one:
+        yield one

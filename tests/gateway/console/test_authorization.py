@@ -14,6 +14,10 @@ from tests.gateway.test_authorization import every, url_of
 OPEN = {
     ("GET", "/login"),
     ("POST", "/login/token"),
+    ("GET", "/login/link/{secret}"),
+    ("POST", "/login/link/{secret}"),
+    ("GET", "/login/oidc"),
+    ("GET", "/login/oidc/callback"),
 }
 
 

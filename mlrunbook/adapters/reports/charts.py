@@ -28,21 +28,22 @@ def escape(text: str) -> str:
     return html.escape(line(text))
 
 
-def draw(chart: Chart) -> str:
+def draw(chart: Chart, width: int = WIDTH) -> str:
+    """`width`: of a matrix, for a place that is narrower than a page."""
     match chart:
         case Lines():
             return _lines(chart)
         case Intervals():
             return _intervals(chart)
         case Matrix():
-            return _matrix(chart)
+            return _matrix(chart, width)
         case Bars():
             return _bars(chart)
 
 
-def svg(height: float, title: str, about: str, body: str) -> str:
+def svg(height: float, title: str, about: str, body: str, width: int = WIDTH) -> str:
     return (
-        f'<svg viewBox="0 0 {WIDTH} {height:.0f}" role="img" xmlns="http://www.w3.org/2000/svg">'
+        f'<svg viewBox="0 0 {width} {height:.0f}" role="img" xmlns="http://www.w3.org/2000/svg">'
         f"<title>{escape(title)}</title><desc>{escape(about)}</desc>{body}</svg>"
     )
 
@@ -315,7 +316,7 @@ def _bars(chart: Bars) -> str:
     return svg(bottom + 22, chart.title, said, "".join(parts))
 
 
-def _matrix(chart: Matrix) -> str:
+def _matrix(chart: Matrix, wide: int) -> str:
     """Rows are what happened, columns what the model said. The shade is the share of the row."""
     c = chart.counts
     cells = (("failed", (c.tp, c.fn)), ("did not fail", (c.fp, c.tn)))
@@ -334,7 +335,7 @@ def _matrix(chart: Matrix) -> str:
             parts.append(text(x + width / 2, y + 21, f"{count:,}".replace(",", " "), "middle", size=15))
             parts.append(text(x + width / 2, y + 38, f"{names[row][column]}, {of * 100:.1f} %", "middle", size=11))
     about = f"failed: {c.tp} flagged, {c.fn} not flagged; did not fail: {c.fp} flagged, {c.tn} not flagged"
-    return svg(top + 2 * height + 6, chart.title, about, "".join(parts))
+    return svg(top + 2 * height + 6, chart.title, about, "".join(parts), wide)
 
 
 def _limit(chart: Lines | Bars) -> str:

@@ -17,7 +17,7 @@ from mlrunbook.domain.incident import Incident
 from mlrunbook.gateway.api.incidents import EVIDENCE_HEADERS
 from mlrunbook.gateway.api.messages import MessageOut
 from mlrunbook.gateway.console import incident_charts, incident_reading, platform_history, rendering
-from mlrunbook.gateway.console.incident_view import EntryView
+from mlrunbook.gateway.console.incident_lists import EntryView
 from mlrunbook.gateway.console.live import SIGNED_OUT, Live
 from mlrunbook.gateway.console.rendering import page
 from mlrunbook.gateway.console.route import ConsoleRoute, wants_fragment

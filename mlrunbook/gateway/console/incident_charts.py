@@ -25,6 +25,7 @@ from mlrunbook.store import evidence, journal, records
 METRICS = "metrics.json"  # of the evidence: the two windows as triage read them
 DRIFT = "data_quality.feature_distributions"
 MOST = 12  # bars, segments and marks of one chart
+NARROW = 440  # of a matrix: all that it needs
 SLICES = 48  # of the platform's time
 
 
@@ -98,7 +99,7 @@ def _confusion(facts: Facts) -> Iterator[ChartView]:
         if window and window.counts.n:
             c = window.counts
             rows = (("failed", str(c.tp), str(c.fn)), ("did not fail", str(c.fp), str(c.tn)))
-            drawn = Markup(charts.draw(Matrix(title, c)))  # noqa: S704
+            drawn = Markup(charts.draw(Matrix(title, c), NARROW))  # noqa: S704
             yield ChartView(title, drawn, ("What happened", "Flagged", "Not flagged"), rows, _span(window))
 
 
@@ -209,8 +210,8 @@ def windows(kept: bytes) -> tuple[Window | None, Window | None]:
         return None, None
 
 
-def _window(body: Mapping[str, Any]) -> Window | None:
-    counts = _counts(body.get("tally"))
+def _window(body: Any) -> Window | None:
+    counts = _counts(body["tally"])
     if counts is None:
         return None
     blocks = [_counts(one) for one in body.get("blocks") or ()]

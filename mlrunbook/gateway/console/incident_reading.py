@@ -21,6 +21,7 @@ from mlrunbook.domain.investigation.diagnosis import Diagnosed
 from mlrunbook.domain.investigation.findings import Finding, Findings
 from mlrunbook.domain.policy.policy import Policy
 from mlrunbook.domain.resolution.recovery import Recovery
+from mlrunbook.gateway.console import incident_lists as lists
 from mlrunbook.gateway.console import incident_view as view
 from mlrunbook.gateway.console.possible import Possible, case_of, possible
 from mlrunbook.response.communication import reports
@@ -54,7 +55,7 @@ class IncidentPage:
     why: str
     warnings: tuple[str, ...]
     reported: tuple[view.Quote, ...]
-    duties: tuple[view.DutyView, ...]
+    duties: tuple[lists.DutyView, ...]
     attention: view.Attention
     others: tuple[Possible, ...]
     impossible: tuple[Possible, ...]
@@ -64,20 +65,20 @@ class IncidentPage:
     serving_by: str
     done: tuple[view.Done, ...]
     findings: tuple[view.FindingView, ...]
-    diagnosis: str
+    diagnosis: tuple[str, ...]
     leads: tuple[str, ...]
     whys: tuple[str, ...]
     recovery: str
     precedents: tuple[tuple[str, str], ...]
-    messages: tuple[view.Message, ...]
-    files: tuple[view.File, ...]
-    clocks: tuple[view.ClockView, ...]
-    entries: tuple[view.EntryView, ...]
+    messages: tuple[lists.Message, ...]
+    files: tuple[lists.File, ...]
+    clocks: tuple[lists.ClockView, ...]
+    entries: tuple[lists.EntryView, ...]
     has_review: bool
     run: str | None
 
     @property
-    def latest(self) -> tuple[view.EntryView, ...]:
+    def latest(self) -> tuple[lists.EntryView, ...]:
         return self.entries[:LATEST]
 
     @property
@@ -124,7 +125,7 @@ def read(conn: Connection, policy: Policy, incident: Incident, who: Identity, *,
         why=_why(conn, incident, triage),
         warnings=_warnings(conn, incident, now=now),
         reported=_reported(conn, incident, now=now),
-        duties=tuple(view.DutyView(one.duty.words, one.role.words, one.name) for one in assigned(conn, policy, incident)),
+        duties=tuple(lists.DutyView(one.duty.words, one.role.words, one.name) for one in assigned(conn, policy, incident)),
         attention=waits,
         others=others,
         impossible=impossible,
@@ -134,18 +135,18 @@ def read(conn: Connection, policy: Policy, incident: Incident, who: Identity, *,
         serving_by=serving_by,
         done=view.done(rows, _past(conn, incident.id, rows), now),
         findings=view.findings(_findings(conn, incident.id)),
-        diagnosis=diagnosed.sentence if diagnosed else "",
+        diagnosis=tuple(view.parts_of(diagnosed.sentence)) if diagnosed else (),
         leads=tuple(lead.explained for lead in diagnosed.leads) if diagnosed else (),
         whys=diagnosed.chain if diagnosed else (),
         recovery=recovery.sentence if recovery else "",
         precedents=tuple((c.incident_id, c.sentence) for c in similar_incidents.of(conn, incident) if who.may_see(c.model)),
-        messages=view.messages(outbox.of_incident(conn, incident.id, "page", "message"), now)[:MOST_MESSAGES],
+        messages=lists.messages(outbox.of_incident(conn, incident.id, "page", "message"), now)[:MOST_MESSAGES],
         files=tuple(
-            view.File(one.name, view.size_words(one.bytes), one.sha256, view.When.of(one.taken_at, now))
+            lists.File(one.name, lists.size_words(one.bytes), one.sha256, view.When.of(one.taken_at, now))
             for one in evidence.manifest(conn, incident.id)
         ),
         clocks=tuple(
-            view.ClockView(one.name, one.law, one.sentence(now), one.runs, one.runs and one.deadline <= now)
+            lists.ClockView(one.name, one.law, one.sentence(now), one.runs, one.runs and one.deadline <= now)
             for one in regulatory_clocks.of_incident(conn, incident.id)
         ),
         entries=entries(conn, incident.id),
@@ -154,10 +155,10 @@ def read(conn: Connection, policy: Policy, incident: Incident, who: Identity, *,
     )
 
 
-def entries(conn: Connection, incident_id: str, *, before: int = NEWEST) -> tuple[view.EntryView, ...]:
+def entries(conn: Connection, incident_id: str, *, before: int = NEWEST) -> tuple[lists.EntryView, ...]:
     """The newest first."""
     found = timeline.last(conn, incident_id, before=before, limit=ENTRIES)
-    return tuple(view.EntryView.of(entry) for entry in reversed(found))
+    return tuple(lists.EntryView.of(entry) for entry in reversed(found))
 
 
 def _plans(

@@ -20,7 +20,6 @@ from mlrunbook.domain.roles import Role
 from mlrunbook.gateway.console.possible import Act, Possible
 from mlrunbook.store.journal import Row
 from mlrunbook.store.plans import StoredApproval
-from mlrunbook.store.timeline import Entry
 
 ALSO_DATED = timedelta(hours=20)  # what is older is shown with its day
 
@@ -135,7 +134,7 @@ def plan_view(
         state.why,
         state.waits,
         tuple(Change(step.action.summary, tuple(_values(step.action, step.before, serving))) for step in state.steps),
-        tuple(part for reason in plan.reasons for part in reason.split("; ") if part != facts.get(OBJECTION)),
+        tuple(part for reason in plan.reasons if reason != facts.get(OBJECTION) for part in parts_of(reason)),
         str(facts.get(OBJECTION, "")),
         plan.expected,
         tuple(map(str, facts.get("dry_run", ()))),
@@ -147,6 +146,21 @@ def plan_view(
         _decides(acts, Act.APPROVE, plan.digest),
         _decides(acts, Act.REJECT, plan.digest),
     )
+
+
+def parts_of(said: str) -> list[str]:
+    """A long sentence at its semicolons, but for those in brackets.
+
+    >>> parts_of("F1 fell (0.82 -> 0.49; 105 failures); no threshold change explains it")
+    ['F1 fell (0.82 -> 0.49; 105 failures)', 'no threshold change explains it']
+    """
+    found: list[str] = []
+    for part in said.split("; "):
+        if found and found[-1].count("(") > found[-1].count(")"):
+            found[-1] += f"; {part}"
+        else:
+            found.append(part)
+    return found
 
 
 def _decides(acts: Sequence[Possible], act: Act, digest: str) -> Possible:
@@ -274,95 +288,6 @@ def findings(found: Iterable[Finding]) -> tuple[FindingView, ...]:
     items = {item.key: (i, item) for i, item in enumerate(CHECKLIST)}
     by_suspicion = sorted(found, key=lambda one: (_SUSPECT_FIRST[one.state], items[one.key][0]))
     return tuple(FindingView(items[f.key][1].group, items[f.key][1].title, str(f.state), f.sentence, f.source) for f in by_suspicion)
-
-
-@dataclass(frozen=True)
-class Message:
-    """A page or notice. `state`: delivered, waiting, not delivered (with the error), cancelled."""
-
-    kind: str
-    to: str
-    channel: str
-    text: str
-    state: str
-    note: str
-    at: When
-
-    @property
-    def is_trouble(self) -> bool:
-        return self.state == "not delivered"
-
-
-def messages(rows: Iterable[Mapping[str, Any]], now: datetime) -> tuple[Message, ...]:
-    """Of the outbox, newest first; what others wrote into a payload is shown as text, whatever shape it has."""
-    found = [_message(row, now) for row in rows if row["kind"] in ("page", "message") and isinstance(row["payload"], Mapping)]
-    return tuple(reversed(found))
-
-
-def _message(row: Mapping[str, Any], now: datetime) -> Message:
-    payload, error = row["payload"], str(row["last_error"] or "")
-    state, at, note = "waiting", row["not_before"], error
-    if row["delivered_at"] is not None:
-        state, at, note = "delivered", row["delivered_at"], ""
-    elif row["cancelled_at"] is not None:
-        state, at, note = "cancelled", row["cancelled_at"], "no longer needed"
-    elif row["attempts"] and error:
-        state, note = "not delivered", f"tried {row['attempts']} times: {error}"
-    text = str(payload.get("subject") or payload.get("reason") or "")
-    return Message(
-        "page" if row["kind"] == "page" else "notice", str(payload.get("to", "")), str(payload.get("channel", "")), text, state, note,
-        When.of(at, now),
-    )  # fmt: skip
-
-
-@dataclass(frozen=True)
-class EntryView:
-    """A line of the timeline."""
-
-    seq: int
-    at: When
-    kind: str
-    actor: str
-    text: str
-
-    @classmethod
-    def of(cls, entry: Entry) -> EntryView:
-        actor = "" if entry.text.startswith(entry.actor) else entry.actor
-        return cls(entry.seq, When.of(entry.at), entry.kind.replace("_", " "), actor, entry.text)
-
-
-@dataclass(frozen=True)
-class File:
-    name: str
-    size: str
-    sha256: str
-    at: When
-
-
-def size_words(count: int) -> str:
-    """
-    >>> size_words(900), size_words(2048), size_words(5 << 20)
-    ('900 bytes', '2 kB', '5.2 MB')
-    """
-    if count < 1000:
-        return f"{count} bytes"
-    return f"{count / 1000:.0f} kB" if count < 1_000_000 else f"{count / 1_000_000:.1f} MB"
-
-
-@dataclass(frozen=True)
-class ClockView:
-    name: str
-    law: str
-    sentence: str
-    runs: bool
-    is_overdue: bool
-
-
-@dataclass(frozen=True)
-class DutyView:
-    duty: str
-    role: str
-    name: str
 
 
 @dataclass(frozen=True)

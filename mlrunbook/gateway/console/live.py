@@ -125,7 +125,7 @@ class Live:
 
     async def _news(self, watched: _Watched, head: Length | None, within_s: float) -> None:
         """Return once there is any, and at the latest after that long."""
-        if self._task is None or self._task.done():
+        if self._task is None:
             self._task = asyncio.create_task(self._look_on())
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(within_s), self._looked:
@@ -148,6 +148,7 @@ class Live:
                     log.exception("live pages could not look; they look again")
                 await asyncio.sleep(self._every_s)
         finally:
+            self._task = None  # before anything is waited for: who comes now begins anew
             async with self._looked:
                 self._looked.notify_all()
 

@@ -67,6 +67,12 @@ class KnownModels:
         named = [name for name in {*self._listed, *policy.named_models} if may_see(name)] if hints else []
         return {model: _standing(model, found.get(model) if model in asked else True, named) for model in wanted}
 
+    @property
+    def listed(self) -> frozenset[str]:
+        """What the registry listed when it was asked last; nobody is kept waiting for it."""
+        with self._lock:
+            return self._listed
+
     def demand(self, policy: Policy, model: str) -> None:
         """NotFound, with what to do, for a name that nobody knows."""
         standing = self.of(policy, [model], fresh=True)[model]

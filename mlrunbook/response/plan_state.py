@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 
 from sqlalchemy import Connection
 
-from mlrunbook.domain.actions import Plan
+from mlrunbook.domain.actions import Action, Plan
 from mlrunbook.domain.approval import PREFECT_FORM, Approval, ApprovalRules, granted, is_entitled, valid
 from mlrunbook.domain.policy.policy import Policy
 from mlrunbook.domain.resolution.deciding import PlanState, Step, standing_of
@@ -30,7 +30,7 @@ def valid_approval(conn: Connection, policy: Policy, plan: Plan, *, now: datetim
     """The approval a change of this plan may rest on right now, and the sentence that says why or why not."""
     digest = plan.digest
     if plans.is_superseded(conn, plan.incident_id, digest):
-        return None, f"plan {digest[:12]} was replaced by a newer one; decide about that"
+        return None, _replaced(plan)
     rows = plans.approvals_of(conn, plan.incident_id, digest)
     rules = rules_for(policy, plan)
     yes, why = granted(rows, digest, now, rules)
@@ -39,29 +39,48 @@ def valid_approval(conn: Connection, policy: Policy, plan: Plan, *, now: datetim
 
 def is_rejected(conn: Connection, policy: Policy, plan: Plan) -> bool:
     """Somebody who may decide said no."""
-    rules = rules_for(policy, plan)
-    rows = plans.approvals_of(conn, plan.incident_id, plan.digest)
-    return any(r.decision == "rejected" and r.voided_at is None and is_entitled(r, rules) for r in rows)
+    return _rejected(plans.approvals_of(conn, plan.incident_id, plan.digest), rules_for(policy, plan))
 
 
 def state_of(conn: Connection, policy: Policy, plan: Plan, *, now: datetime) -> PlanState:
     """Where the plan stands now. Hold the incident's row for an answer that still holds when you act on it."""
-    approval, why = valid_approval(conn, policy, plan, now=now)
-    approvals = plans.approvals_of(conn, plan.incident_id, plan.digest)
+    said, replaced = plans.approvals_of(conn, plan.incident_id, plan.digest), plans.is_superseded(conn, plan.incident_id, plan.digest)
+    return _state(policy, plan, said, journal.of_incidents(conn, [plan.incident_id]), replaced=replaced, now=now)
+
+
+def states_of(conn: Connection, policy: Policy, standing: Sequence[Plan], *, now: datetime) -> list[PlanState]:
+    """`state_of` each of these plans, none of which was replaced, by as many reads as one takes."""
+    ids = list({plan.incident_id for plan in standing})
+    said, done = plans.approvals_of_incidents(conn, ids), journal.of_incidents(conn, ids)
+    return [_state(policy, plan, [row for row in said if row.incident_id == plan.incident_id], done, now=now) for plan in standing]
+
+
+def _state(
+    policy: Policy, plan: Plan, said: Sequence[StoredApproval], done: Sequence[journal.Row], *, replaced: bool = False, now: datetime
+) -> PlanState:
+    rules, mine = rules_for(policy, plan), [row for row in said if row.plan_digest == plan.digest]
+    approved, why = granted(mine, plan.digest, now, rules)
+    rows = {row.ordinal: row for row in done if (row.incident_id, row.plan_digest) == (plan.incident_id, plan.digest)}
     return standing_of(
         plan,
-        [_step(conn, plan, ordinal) for ordinal in range(len(plan.actions))],
-        replaced=plans.is_superseded(conn, plan.incident_id, plan.digest),
-        rejected=is_rejected(conn, policy, plan),
-        approved=approval is not None,
-        expired=_have_expired(approvals, now),
-        why=why,
+        [_step(action, rows.get(ordinal)) for ordinal, action in enumerate(plan.actions)],
+        replaced=replaced,
+        rejected=_rejected(mine, rules),
+        approved=approved and not replaced,
+        expired=_have_expired(mine, now),
+        why=_replaced(plan) if replaced else why,
     )
 
 
-def _step(conn: Connection, plan: Plan, ordinal: int) -> Step:
-    row = journal.find(conn, plan.incident_id, plan.digest, ordinal)
-    action = plan.actions[ordinal]
+def _replaced(plan: Plan) -> str:
+    return f"plan {plan.digest[:12]} was replaced by a newer one; decide about that"
+
+
+def _rejected(said: Iterable[Approval], rules: ApprovalRules) -> bool:
+    return any(row.decision == "rejected" and row.voided_at is None and is_entitled(row, rules) for row in said)
+
+
+def _step(action: Action, row: journal.Row | None) -> Step:
     return Step(action, row.state, row.before, row.undone_by is not None) if row else Step(action)
 
 

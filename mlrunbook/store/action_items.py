@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, select, tuple_, update
+from sqlalchemy import Connection, select, text, tuple_, update
 from sqlalchemy.dialects.postgresql import insert
 
 from mlrunbook.domain.errors import NotFound
 from mlrunbook.domain.incident import ItemStatus
 from mlrunbook.domain.review.action_items import Item
 from mlrunbook.store import row_events
-from mlrunbook.store.tables import action_items
+from mlrunbook.store.incident_search import seen
+from mlrunbook.store.tables import ITEM_IS_OPEN, action_items, incidents
 
-OPEN = action_items.c.status.in_([s.value for s in ItemStatus if s.is_open])
+OPEN = text(ITEM_IS_OPEN)
 
 
 def add(conn: Connection, incident_id: str, action: str, *, owner_role: str, due_at: datetime) -> Item | None:
@@ -44,15 +45,29 @@ def of_incident(conn: Connection, incident_id: str) -> list[Item]:
     return [_item(dict(r._mapping)) for r in rows]
 
 
+def of_numbers(conn: Connection, numbers: Iterable[int]) -> list[Item]:
+    """The earliest due first."""
+    query = select(action_items).where(action_items.c.id.in_(list(numbers))).order_by(action_items.c.due_at, action_items.c.id)
+    return [_item(dict(r._mapping)) for r in conn.execute(query)]
+
+
 def find(
-    conn: Connection, *, only_open: bool = True, due_before: datetime | None = None, after: int | None = None, limit: int = 1000
+    conn: Connection,
+    *,
+    only_open: bool = True,
+    due_before: datetime | None = None,
+    after: int | None = None,
+    models: Sequence[str] = (),
+    limit: int = 1000,
 ) -> list[Item]:
-    """Of all incidents, the earliest due first; those that come after the item `after`."""
+    """Of all incidents, the earliest due first; those that come after the item `after`. `models`: patterns, of a limited token."""
     query = select(action_items).order_by(action_items.c.due_at, action_items.c.id).limit(limit)
     if only_open:
         query = query.where(OPEN)
     if due_before is not None:
         query = query.where(action_items.c.due_at < due_before)
+    if models:
+        query = query.where(action_items.c.incident_id.in_(select(incidents.c.id).where(seen(incidents.c.model, models))))
     if after is not None:
         query = query.where(tuple_(action_items.c.due_at, action_items.c.id) > (get(conn, after).due_at, after))
     return [_item(dict(r._mapping)) for r in conn.execute(query)]

@@ -14,7 +14,8 @@ from sqlalchemy import ARRAY, Connection, DateTime, Text, cast, exists, func, or
 from mlrunbook.base.db import to_json
 from mlrunbook.domain.detection.alerts import PROVEN_AS
 from mlrunbook.domain.policy.intake import UNPROVEN
-from mlrunbook.store.tables import alerts, incidents
+from mlrunbook.store.incident_search import seen
+from mlrunbook.store.tables import ONE_OPEN, alerts, incidents
 
 SILENCED = "silenced"  # in the body of an alert that came in a silence: why
 IN_SILENCE = alerts.c.incident_id.is_(None) & alerts.c.body.has_key(SILENCED)
@@ -156,9 +157,10 @@ def ended(conn: Connection, keys: Iterable[str]) -> set[str]:
     return set(conn.execute(query).scalars())
 
 
-def silenced(conn: Connection, *, before: int | None = None, limit: int) -> list[dict[str, Any]]:
-    """Alerts that came in a silence and belong to no incident, below the number `before`; those that came last first."""
-    query = select(alerts).where(IN_SILENCE)
+def silenced(conn: Connection, *, before: int | None = None, models: Sequence[str] = (), limit: int) -> list[dict[str, Any]]:
+    """Alerts that came in a silence and belong to no incident, below the number `before`; those that came last first. `models`: patterns,
+    of a limited token."""
+    query = select(alerts).where(IN_SILENCE, seen(alerts.c.body["model"].astext, models))
     if before is not None:
         query = query.where(alerts.c.id < before)
     return [dict(r._mapping) for r in conn.execute(query.order_by(alerts.c.id.desc()).limit(limit))]
@@ -198,6 +200,13 @@ def firing(conn: Connection, *, source: str, model: str) -> list[dict[str, Any]]
         .order_by(alerts.c.id)
     )
     return [dict(r._mapping) for r in rows]
+
+
+def firing_by_model(conn: Connection) -> dict[str, int]:
+    """How many alerts of incidents that are not over still fire, by model."""
+    query = select(incidents.c.model, func.count().label("n")).join(alerts, alerts.c.incident_id == incidents.c.id)
+    query = query.where(text(f"incidents.{ONE_OPEN}"), alerts.c.status == "firing").group_by(incidents.c.model)
+    return {row.model: row.n for row in conn.execute(query)}
 
 
 def told_by_others(conn: Connection, *, name: str, model: str, source: str, since: datetime, begun: datetime) -> bool:

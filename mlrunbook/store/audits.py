@@ -14,6 +14,7 @@ from sqlalchemy.dialects.postgresql import insert
 from mlrunbook.domain.audits.period import Kind
 from mlrunbook.domain.audits.section import Audit, Verdict
 from mlrunbook.domain.errors import NotFound
+from mlrunbook.store.incident_search import seen
 from mlrunbook.store.tables import audits, drills
 
 _SHOWN = [c for c in audits.c if c.name != "report"]  # the report is some 100 KB
@@ -100,17 +101,42 @@ def last_before(conn: Connection, model: str, kind: Kind, until: datetime) -> Fi
 
 
 def find(
-    conn: Connection, *, model: str | None = None, since: datetime | None = None, before: int | None = None, limit: int = 1000
+    conn: Connection,
+    *,
+    model: str | None = None,
+    verdict: Verdict | None = None,
+    since: datetime | None = None,
+    before: int | None = None,
+    models: Sequence[str] = (),
+    limit: int = 1000,
 ) -> list[Filed]:
-    """The newest period first; `since`: whose period ended after it; those that come after the audit `before`."""
+    """The newest period first; `since`: whose period ended after it; those that come after the audit `before`. `models`: patterns, of a
+    limited token."""
     query = select(*_SHOWN).order_by(audits.c.until.desc(), audits.c.id.desc()).limit(limit)
     if model:
         query = query.where(audits.c.model == model)
+    if verdict is not None:
+        query = query.where(audits.c.verdict == verdict.value)
     if since:
         query = query.where(audits.c.until > since)
+    if models:
+        query = query.where(seen(audits.c.model, models))
     if before is not None:
         query = query.where(tuple_(audits.c.until, audits.c.id) < (_ended(conn, before), before))
     return [_filed(row) for row in conn.execute(query)]
+
+
+def newest(conn: Connection) -> dict[str, Filed]:
+    """The last audit of each model."""
+    query = select(*_SHOWN).distinct(audits.c.model).order_by(audits.c.model, audits.c.until.desc(), audits.c.id.desc())
+    return {row.model: _filed(row) for row in conn.execute(query)}
+
+
+def get(conn: Connection, audit_id: int) -> Filed:
+    row = conn.execute(select(*_SHOWN).where(audits.c.id == audit_id)).one_or_none()
+    if row is None:
+        raise NotFound(f"there is no audit {audit_id}; list them with `mlrunbook audit list`")
+    return _filed(row)
 
 
 def report(conn: Connection, audit_id: int) -> bytes:

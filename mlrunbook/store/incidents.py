@@ -81,7 +81,7 @@ def open_or_join(conn: Connection, report: Report, *, now: datetime, unproven: b
 
 def of_ids(conn: Connection, incident_ids: Iterable[str]) -> dict[str, Incident]:
     rows = conn.execute(select(*FIELDS).where(incidents.c.id == func.any(cast(list(incident_ids), ARRAY(Text)))))
-    return {r.id: _incident(r) for r in rows}
+    return {r.id: incident_of(r) for r in rows}
 
 
 def get(conn: Connection, incident_id: str, *, lock: bool = False) -> Incident:
@@ -89,7 +89,7 @@ def get(conn: Connection, incident_id: str, *, lock: bool = False) -> Incident:
     row = conn.execute(query.with_for_update() if lock else query).one_or_none()
     if row is None:
         raise NotFound(f"there is no incident {incident_id!r}; list them with `mlrunbook incidents list`")
-    return _incident(row)
+    return incident_of(row)
 
 
 def find(
@@ -111,7 +111,21 @@ def find(
         query = query.where(incidents.c.status == status.value)
     if only_open:
         query = query.where(OPEN)
-    return [_incident(r) for r in conn.execute(query)]
+    return [incident_of(r) for r in conn.execute(query)]
+
+
+def models(conn: Connection) -> list[str]:
+    """Every model that has had an incident, by name. Goes from one name to the next, however many incidents each has."""
+    return [row.model for row in conn.execute(_MODELS)]
+
+
+_MODELS = text("""
+    WITH RECURSIVE named AS (
+        SELECT min(model) AS model FROM incidents
+        UNION ALL
+        SELECT (SELECT min(model) FROM incidents WHERE model > named.model) FROM named WHERE named.model IS NOT NULL
+    ) SELECT model FROM named WHERE model IS NOT NULL
+""")
 
 
 def last_ended(conn: Connection, model: str, *, by: datetime) -> datetime | None:
@@ -277,7 +291,7 @@ def open_of(conn: Connection, model: str, family: str) -> Incident | None:
     row = conn.execute(
         select(*FIELDS).where(incidents.c.model == model, incidents.c.family == family, OPEN).with_for_update()
     ).one_or_none()
-    return _incident(row) if row else None
+    return incident_of(row) if row else None
 
 
 def clock_set_back(conn: Connection, by_s: float) -> None:
@@ -296,8 +310,9 @@ def on_this_clock(conn: Connection, incident_id: str, at: datetime, then_moved_s
     return at + timedelta(seconds=min(0.0, moved_s(conn, incident_id) - then_moved_s))
 
 
-def _incident(row: Row[Any]) -> Incident:
-    values = dict(row._mapping)
+def incident_of(row: Row[Any]) -> Incident:
+    """Of a row that has `FIELDS` among its columns."""
+    values = {column.name: row._mapping[column.name] for column in FIELDS}
     return Incident(
         **{
             **values,

@@ -6,7 +6,7 @@ Written by `mlrunbook.response.execution.execute` alone.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -131,6 +131,11 @@ def mark(conn: Connection, row: Row, state: str, **values: Any) -> None:
 def of_incident(conn: Connection, incident_id: str) -> list[Row]:
     rows = conn.execute(select(actions).where(actions.c.incident_id == incident_id).order_by(actions.c.intended_at, actions.c.ordinal))
     return [Row(**r._mapping) for r in rows]
+
+
+def of_incidents(conn: Connection, incident_ids: Collection[str]) -> list[Row]:
+    query = select(actions).where(actions.c.incident_id.in_(incident_ids)).order_by(actions.c.intended_at, actions.c.ordinal)
+    return [Row(**r._mapping) for r in conn.execute(query)] if incident_ids else []
 
 
 def of_model(conn: Connection, model: str, *, since: datetime) -> list[Row]:

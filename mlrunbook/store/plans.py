@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
@@ -162,6 +162,11 @@ def _who(said: Decision) -> str:
 
 def approvals_of(conn: Connection, incident_id: str, digest: str | None = None) -> list[StoredApproval]:
     return _rows(conn, incident_id, digest)
+
+
+def approvals_of_incidents(conn: Connection, incident_ids: Collection[str]) -> list[StoredApproval]:
+    query = select(approvals, _outlived()).where(approvals.c.incident_id.in_(incident_ids)).order_by(approvals.c.id)
+    return [_approval(row) for row in conn.execute(query)] if incident_ids else []
 
 
 def void(conn: Connection, incident_id: str, digest: str, *, because: str, now: datetime) -> None:

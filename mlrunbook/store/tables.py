@@ -23,6 +23,11 @@ from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 from mlrunbook.base.db import metadata
 
 ONE_OPEN = "status NOT IN ('closed', 'false_alarm')"
+# What a search of incidents looks into. Functions of the database (migration 0018), so that it knows what it costs to read a text's words.
+INCIDENT_WORDS = "incident_words(model, description, impact)"
+CAUSE_WORDS = "cause_words(data)"
+CAUSE_STEPS = "step IN ('diagnosis', 'human_resolution')"
+ITEM_IS_OPEN = "status IN ('not started', 'in progress')"
 OPENING = "kind = 'detected' OR data ->> 'reopened' = 'true'"  # an entry of the timeline
 
 
@@ -66,6 +71,8 @@ incidents = Table(
         unique=True,
         postgresql_where=text(ONE_OPEN),
     ),
+    Index("incidents_of_model", "model", "number"),
+    Index("incidents_by_words", text(INCIDENT_WORDS), postgresql_using="gin"),
 )
 
 alerts = Table(
@@ -211,6 +218,7 @@ records = Table(
     Column("data", JSONB, nullable=False),
     _time("recorded_at", required=True),
     Index("records_of_step", "step", "recorded_at"),
+    Index("records_by_words_of_cause", text(CAUSE_WORDS), postgresql_using="gin", postgresql_where=text(CAUSE_STEPS)),
 )
 
 # Containment, resolution and undo plans by digest. A newer plan of the same kind supersedes an undecided or
@@ -355,6 +363,7 @@ action_items = Table(
     Column("ended_by", Text),
     Column("note", Text, nullable=False, server_default=""),
     Index("one_item_per_action", "incident_id", text("md5(action)"), unique=True),
+    Index("action_items_due", "due_at", "id", postgresql_where=text(ITEM_IS_OPEN)),
 )
 
 # One audit of one model and period, with the report as it was written.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import sys
 
-ALL = ("intake", "console", "materialize", "candidates", "training", "decisions", "drift")
+ALL = ("intake", "lists", "console", "materialize", "candidates", "training", "decisions", "drift")
 
 
 def main(names: list[str]) -> int:

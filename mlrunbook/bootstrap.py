@@ -9,6 +9,7 @@ from contextvars import ContextVar
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import cache
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mlrunbook.base import db
@@ -115,9 +116,15 @@ def policy_now() -> Policy:
     """The policy file of the checkout, or the runbook's defaults where there is none."""
     from mlrunbook.base.policy_file import load
 
+    path = policy_path()
+    return load(path) if path else Policy()
+
+
+def policy_path() -> Path | None:
+    """The policy file; None: there is none, the defaults hold."""
     config = settings()
     path = config.policy or config.home / "runbook.yaml"
-    return load(path) if config.policy or path.exists() else Policy()
+    return path if config.policy or path.exists() else None
 
 
 def _secret(config: Settings) -> str | None:

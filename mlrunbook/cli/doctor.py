@@ -9,7 +9,6 @@ import typer
 
 from mlrunbook.cli import render, target
 from mlrunbook.cli.policy import path_in_force
-from mlrunbook.domain.errors import RunbookError
 
 if TYPE_CHECKING:
     from mlrunbook.base.settings import Settings
@@ -41,35 +40,10 @@ def doctor(
 
 
 def _findings(model: str) -> list[Finding]:
-    from mlrunbook.base.policy_file import load
-    from mlrunbook.diagnostics import people, runtime, senders, services, sign_in, store
-    from mlrunbook.diagnostics.doctor import Ask, Check, examine, fail
-    from mlrunbook.domain.policy.policy import Policy, channel_variable
+    from mlrunbook.diagnostics import everything
 
     env = target.environment()
-    wrong = []
-    try:
-        source = path_in_force(None)
-        policy = load(source) if source else Policy()
-    except RunbookError as error:
-        wrong.append(fail("policy", "; ".join(str(error).splitlines()), "mlrunbook policy check"))
-        source, policy = None, Policy()
-    addresses = {name: env[channel_variable(name)] for name in policy.channels if env.get(channel_variable(name))}
-    checks = [
-        Check("database", store.store),
-        Check("Prefect", services.prefect),
-        Check("gateway", services.gateway),
-        Check("platform", services.platform, timeout_s=20.0),
-        Check("model server", services.model_server),
-        Check("runtime", runtime.runtime, timeout_s=20.0),
-        Check("feature store", runtime.features, timeout_s=30.0),
-        Check("channels", people.channels),
-        Check("senders", senders.sns),
-        Check("sign-in", sign_in.sign_in),
-    ]
-    if not wrong:
-        checks.insert(0, Check("policy", lambda ask: people.policy(ask, source)))
-    return wrong + examine(checks, Ask(_settings(env), policy, model, addresses))
+    return everything.findings(_settings(env), env, path_in_force(None), model)
 
 
 def _settings(env: Mapping[str, str]) -> Settings:

@@ -9,17 +9,18 @@ from contextlib import asynccontextmanager
 from difflib import get_close_matches
 
 from fastapi import FastAPI, Request
-from fastapi.responses import HTMLResponse, JSONResponse
+from fastapi.responses import RedirectResponse, Response
 from starlette.concurrency import run_in_threadpool
 
 from mlrunbook import __version__
-from mlrunbook.base import pages, web
+from mlrunbook.base import web
 from mlrunbook.domain.errors import RunbookError
 from mlrunbook.domain.policy.policy import Policy
 from mlrunbook.gateway import health, metrics
 from mlrunbook.gateway.api import audits, changes_and_quarantine, incidents
 from mlrunbook.gateway.api.dependencies import models_of
 from mlrunbook.gateway.console import router as console
+from mlrunbook.gateway.console.route import no_such_page, wants_page
 from mlrunbook.gateway.dispatcher import Dispatcher
 from mlrunbook.gateway.heartbeat import Heartbeat
 from mlrunbook.gateway.webhooks import pagerduty_door, router
@@ -60,7 +61,15 @@ def create_app(
         if keeper:
             await run_in_threadpool(keeper.stop)
 
-    app = FastAPI(title="mlrunbook gateway", version=__version__, description=__doc__ or "", lifespan=lifespan, responses=web.PROBLEMS)
+    app = FastAPI(
+        title="mlrunbook gateway",
+        version=__version__,
+        description=__doc__ or "",
+        lifespan=lifespan,
+        responses=web.PROBLEMS,
+        docs_url=None,
+        redoc_url=None,
+    )
     web.prepare(
         app,
         engine=world.engine,
@@ -74,8 +83,8 @@ def create_app(
     metrics.expose(app, world, dispatcher_alive=alive)
 
     @app.get("/", include_in_schema=False)
-    def front_page() -> HTMLResponse:
-        return HTMLResponse(pages.render(__package__, "front_page.html.j2", prefect_ui_url=prefect_ui_url))
+    def front_page() -> RedirectResponse:
+        return RedirectResponse("/incidents", 303)
 
     app.include_router(incidents.router(world))
     app.include_router(audits.router(world))
@@ -83,16 +92,18 @@ def create_app(
     for form in FORMATS.values():
         app.include_router(router.router(world, form))
     app.include_router(pagerduty_door.router(world))
-    console.expose(app, world, public_url=public_url or "", prefect_ui_url=prefect_ui_url)
+    console.expose(app, world, policy_now=policy_now or (lambda: world.policy), public_url=public_url or "", prefect_ui_url=prefect_ui_url)
     app.add_exception_handler(404, _on_no_such_path)
     return app
 
 
-def _on_no_such_path(request: Request, error: Exception) -> JSONResponse:
-    """Of a webhook, with those that there are."""
+def _on_no_such_path(request: Request, error: Exception) -> Response:
+    """Of a webhook, with those that there are; a browser gets a page."""
     if isinstance(error, RunbookError):
         return web.problem_of(error)
     said, path = str(getattr(error, "detail", "Not Found")), request.url.path
+    if said == "Not Found" and wants_page(request):
+        return no_such_page(request)
     if path.startswith("/webhooks") and said == "Not Found":  # else the door itself says what is missing
         known = [*FORMATS, pagerduty_door.PATH.rpartition("/")[2]]
         asked = path.removeprefix("/webhooks").strip("/")[:100]

@@ -15,13 +15,13 @@ ROOT = Path(__file__).parents[2]
 
 
 def test_what_is_printed_is_one_line_and_escaped() -> None:
-    page = pages.render("mlrunbook.gateway", "front_page.html.j2", prefect_ui_url="http://prefect\x1b\n\"><script>alert('1')</script>")
-    assert 'href="http://prefect &#34;&gt;&lt;script&gt;alert(&#39;1&#39;)&lt;/script&gt;"' in page
+    page = pages.render("mlrunbook.gateway.console", "waiting.html.j2", count="1\x1b\n\"><script>alert('1')</script>")
+    assert ">1 &#34;&gt;&lt;script&gt;alert(&#39;1&#39;)&lt;/script&gt;<" in page
 
 
 def test_a_value_that_a_template_misses_is_an_error() -> None:
     with pytest.raises(UndefinedError):
-        pages.render("mlrunbook.gateway", "front_page.html.j2")
+        pages.render("mlrunbook.gateway.console", "waiting.html.j2")
 
 
 def test_the_wheel_has_every_template(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

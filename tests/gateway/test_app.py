@@ -98,13 +98,6 @@ def test_health_is_503_when_the_dispatcher_is_gone(world: World) -> None:
     assert "restart the gateway" in answer.json()["detail"]
 
 
-def test_the_front_page_says_what_this_is_and_links_on(world: World) -> None:
-    page = TestClient(create_app(world, prefect_ui_url="http://127.0.0.1:4200")).get("/")
-    assert page.headers["content-type"].startswith("text/html")
-    assert 'href="/docs"' in page.text
-    assert 'href="http://127.0.0.1:4200"' in page.text
-
-
 def _schema(client: TestClient) -> dict[str, Any]:
     return cast(dict[str, Any], client.get("/openapi.json").json())
 

@@ -35,7 +35,8 @@ with warnings.catch_warnings():
 ALL = tuple(scope for scope in Scope if scope is not Scope.INTAKE)
 MODEL, OTHER = "predictive_maintenance", "another_model"
 HEADERS = ("Bearer mlrb_00000000_" + "x" * 43, "Bearer", "Basic eDp5", "bearer null", "Bearer mlrb__", "Bearer " + "A" * 4000)
-OPEN = {("gateway", "GET", path) for path in ("/", "/health", "/ready", "/openapi.json", "/docs", "/docs/oauth2-redirect", "/redoc")} | {
+DOCS = ("/docs/swagger-ui-bundle.js", "/docs/swagger-ui.css")
+OPEN = {("gateway", "GET", path) for path in ("/", "/health", "/ready", "/openapi.json", "/docs", *DOCS)} | {
     ("gateway", "OPTIONS", "/webhooks/cloudevents"),  # the handshake of the specification
     *(("platform", "GET", path) for path in ("/health", "/openapi.json")),
     *(("model server", "GET", path) for path in ("/health", "/ready", "/openapi.json")),

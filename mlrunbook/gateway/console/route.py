@@ -82,6 +82,19 @@ def redirect(request: Request, to: str) -> Response:
     return RedirectResponse(to, status_code=303, headers={"Cache-Control": "no-store"})
 
 
+API = ("/api/", "/webhooks", "/health", "/ready", "/metrics", "/openapi.json")
+
+
+def wants_page(request: Request) -> bool:
+    """Whether a browser asks for something to look at; programs get problem+json, and so does every path of the API."""
+    accept = request.headers.get("accept", "")
+    return request.method in ("GET", "HEAD") and "text/html" in accept and not request.url.path.startswith(API)
+
+
+def no_such_page(request: Request) -> Response:
+    return rendering.page(request, None, "no_such_page.html.j2", status=404)
+
+
 def error_page(request: Request, status: int, said: str, headers: dict[str, str] | None = None) -> Response:
     title = TITLES.get(status) or HTTPStatus(status).phrase
     kept = {name: value for name, value in (headers or {}).items() if name.lower() == "retry-after"}

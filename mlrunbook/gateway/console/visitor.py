@@ -217,9 +217,10 @@ async def _check_csrf(request: Request, csrf: str) -> None:
         raise HTTPException(403, "this form is of another session, so nothing was done: open the page again and send it from there")
 
 
-def asking(scope: Scope, *, fresh: bool = False) -> Callable[..., Awaitable[Visitor]]:
-    """A dependency: who is signed in and has the scope. `fresh`: and signed in so recently that they may change production."""
-    proven = doors.authentication(_proving(scope), doors.Door(scope))
+def asking(scope: Scope, *, fresh: bool = False, lists: bool = False) -> Callable[..., Awaitable[Visitor]]:
+    """A dependency: who is signed in and has the scope. `fresh`: and signed in so recently that they may change production. `lists`: the
+    page shows what is of the models that the visitor may see, and asks `Identity.may_see` itself."""
+    proven = doors.authentication(_proving(scope), doors.Door(scope, model_in_body=lists))
 
     async def visitor(request: Request, who: Identity = Depends(proven)) -> Visitor:
         session: Session = request.scope[SESSION]
@@ -244,6 +245,7 @@ async def is_still_signed_in(request: Request, visitor: Visitor) -> bool:
 
 
 Reader = Annotated[Visitor, Depends(asking(Scope.READ))]
+ListReader = Annotated[Visitor, Depends(asking(Scope.READ, lists=True))]
 Reporter = Annotated[Visitor, Depends(asking(Scope.REPORT))]
 Operator = Annotated[Visitor, Depends(asking(Scope.OPERATE))]
 Approver = Annotated[Visitor, Depends(asking(Scope.APPROVE))]

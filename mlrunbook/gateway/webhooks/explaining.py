@@ -13,10 +13,12 @@ from mlrunbook.domain.detection.alerts import READ, NormalisedAlert
 from mlrunbook.domain.detection.verdicts import Outcome, Verdict, verdict
 from mlrunbook.domain.policy.policy import Policy
 from mlrunbook.gateway.text import clean
-from mlrunbook.gateway.webhooks.ingest import Receipt, Tried, judged
+from mlrunbook.gateway.webhooks import proofs
+from mlrunbook.gateway.webhooks.ingest import Receipt, Tried, again, judged
 from mlrunbook.gateway.webhooks.judging import Judgement, ModelChange
 from mlrunbook.gateway.webhooks.parsing import ExternalNote, Format, Reading, Received, as_it_came
 from mlrunbook.response.world import World
+from mlrunbook.store.quarantine import Quarantined
 
 log = logging.getLogger(__name__)
 
@@ -90,6 +92,14 @@ def _word(word: ExternalNote) -> Explained:
         said = f"acknowledges {about} for {word.by}, where the secret of the format proves the sender; else it is only noted"
         return Explained(Verdict(Outcome.NOTE, said), "acknowledgement")
     return Explained(Verdict(Outcome.NOTE, f"is noted on the timeline of {about}: {word.text}"), "note")
+
+
+def of_quarantined(world: World, form: Format, kept: Quarantined) -> list[Explained]:
+    """How a replay would read the message now. Nothing is stored. NotApproved where its sender may not say any of it."""
+    with world.transaction() as conn:
+        sender = proofs.sender_of(conn, kept, now=world.now(), window_s=world.policy.intake.replay_window_s)
+    readings, _ = judged(world, form, again(world, form, kept), sender, fresh=True)
+    return list(explained(readings, world.policy, now=kept.received_at))
 
 
 def is_test(headers: Mapping[str, str], now: datetime, window_s: float) -> bool:

@@ -319,6 +319,12 @@ def _unproven(letter: Letter, word: ExternalNote) -> str:
     return f"{said}: only a message that the secret of {letter.form.name} proves ends them (set {variable})"
 
 
+def again(world: World, form: Format, kept: quarantine.Quarantined) -> Received:
+    """A quarantined message, or part of one, as a message of its format that came when it did."""
+    message = received(kept.body, kept.headers, world)
+    return Received(form.whole(message.payload), message.headers, kept.received_at, message.policy, message.problem)
+
+
 def replay(world: World, form: Format, number: int) -> Receipt:
     """Read a quarantined message again, after the policy names its model for example. Refused, with the reason, while it cannot be used.
 
@@ -328,8 +334,7 @@ def replay(world: World, form: Format, number: int) -> Receipt:
     kept = _unreplayed(world, number)
     with world.transaction() as conn:
         sender = proofs.sender_of(conn, kept, now=world.now(), window_s=world.policy.intake.replay_window_s)
-    message = received(kept.body, kept.headers, world)
-    whole = Received(form.whole(message.payload), message.headers, kept.received_at, message.policy, message.problem)
+    whole = again(world, form, kept)
     try:
         readings, standings = judged(world, form, whole, sender, fresh=True)
     except NotApproved as error:

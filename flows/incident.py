@@ -146,9 +146,9 @@ async def release(incident_id: str) -> bool:
 async def approval(incident_id: str, digest: str) -> Literal["approved", "rejected"]:
     """Read the decision from the store, else suspend; a resume without a valid decision suspends again."""
     while (state := await approval_state(incident_id, digest)) == "pending":
-        plan = await publish_plan(incident_id, digest)
+        form = await publish_plan(incident_id, digest)
         if number := await ask_for_approval(incident_id, digest):
-            await record_form(incident_id, digest, number, await form_answer(plan, digest, number))
+            await record_form(incident_id, digest, number, await form_answer(form, digest, number))
     return "approved" if state == "approved" else "rejected"
 
 

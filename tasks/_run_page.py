@@ -14,6 +14,7 @@ from prefect.runtime import flow_run
 
 from mlrunbook.base.progress import told_to
 from mlrunbook.base.settings import settings
+from mlrunbook.domain.communication import console_links
 from mlrunbook.domain.detection.lifecycle import Shown
 from mlrunbook.domain.errors import Transient
 from mlrunbook.response.run import Run
@@ -44,8 +45,19 @@ async def show_link_once(run: Run, what: str, link: str, text: str, about: str) 
     await _once(run, key, link, show)
 
 
+async def show_console_once(run: Run) -> None:
+    """A link to the incident in the console."""
+    link = f"{console_address(run)}{console_links.of_incident(run.incident_id)}"
+    await show_link_once(run, "console", link, "Open in the console", "The incident in the console: follow it, decide, hand over, review")
+
+
+def console_address(run: Run) -> str:
+    """Of the console, for a person's browser: without MLRUNBOOK_PUBLIC_URL the one that works on this machine."""
+    return run.world.public_url or settings().gateway_url.rstrip("/")
+
+
 def gateway_link(path: str) -> str:
-    return f"{settings().gateway_url.rstrip('/')}/api/v1/{path}"
+    return f"{settings().public_url or settings().gateway_url.rstrip('/')}/api/v1/{path}"
 
 
 async def _show(key: str, create: Callable[[], Awaitable[object]]) -> None:

@@ -6,7 +6,7 @@ from mlrunbook.domain.communication.markdown import md
 from mlrunbook.domain.investigation.diagnosis import Diagnosed
 from mlrunbook.domain.investigation.findings_page import findings_markdown
 from mlrunbook.response.investigation import investigation, rollback_target
-from tasks._run_page import show_text_once
+from tasks._run_page import show_console_once, show_text_once
 from tasks._step import RETRY_TRANSIENT, step
 from tasks.run import current_run, off_loop
 
@@ -25,4 +25,5 @@ async def publish_findings(incident_id: str) -> None:
     diagnosis = await off_loop(run.recall, Diagnosed)
     leads = [lead.explained for lead in diagnosis.leads] if diagnosis else []
     text = findings_markdown(incident_id, diagnosis.sentence if diagnosis else "", leads, found)
+    await show_console_once(run)
     await show_text_once(run, "findings", text, md(diagnosis.headline if diagnosis else ""))

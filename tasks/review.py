@@ -3,7 +3,7 @@
 from prefect import task
 
 from mlrunbook.response.review import closing, drift_report
-from tasks._run_page import gateway_link, show_link_once, show_text_once
+from tasks._run_page import gateway_link, show_console_once, show_link_once, show_text_once
 from tasks._step import RETRY_TRANSIENT, step
 from tasks.run import current_run, off_loop
 
@@ -13,7 +13,9 @@ write_review = step(closing.draft_review, "draft-review-of-{incident_id}")
 @task(task_run_name="publish-review", **RETRY_TRANSIENT)
 async def publish_review(incident_id: str, markdown: str) -> None:
     """The post-incident review, as drafted."""
-    await show_text_once(current_run(incident_id), "review", markdown, f"Post-incident review of {incident_id}")
+    run = current_run(incident_id)
+    await show_text_once(run, "review", markdown, f"Post-incident review of {incident_id}")
+    await show_console_once(run)
 
 
 @task(task_run_name="publish-drift-report", **RETRY_TRANSIENT)

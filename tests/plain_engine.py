@@ -50,6 +50,7 @@ class PlainEngine:
         ran: The names of the runs of flows and tasks, in the order they began; once for each attempt.
         delays_s: The waits before retries.
         artifacts: What the run pages show, by key.
+        forms: The forms that runs have stopped at.
     """
 
     sleep: Sleep = no_wait
@@ -57,6 +58,7 @@ class PlainEngine:
     ran: list[str] = field(default_factory=list)
     delays_s: list[float] = field(default_factory=list)
     artifacts: dict[str, str] = field(default_factory=dict)
+    forms: list[type[BaseModel]] = field(default_factory=list)
     _gates: dict[tuple[str, str], Mapping[str, Any] | None] = field(default_factory=dict)
 
     def run(self, flow: Flow[..., Any], run_id: str, **parameters: Any) -> Any:
@@ -124,6 +126,7 @@ class PlainEngine:
         gate = (str(run.id), key)
         if gate not in self._gates:
             self._gates[gate] = None
+            self.forms.append(wait_for_input)
             raise Suspended(key)
         return wait_for_input(**(self._gates[gate] or {}))
 

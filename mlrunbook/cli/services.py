@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from mlrunbook.base.listen import Listen, gateway_options, networks
 from mlrunbook.cli import target
 from mlrunbook.domain.errors import Invalid, Refused
 
@@ -25,10 +26,25 @@ Port = Annotated[int, typer.Option(min=1, max=65_535)]
 Host = Annotated[str, typer.Option("--host", help="Address to listen on.")]
 
 
+ListenAt = Annotated[
+    str | None,
+    typer.Option("--listen", metavar="ADDRESS[:PORT]", help="Serve the console and the API there too: with TLS, or behind a proxy."),
+]
+TlsCert = Annotated[Path | None, typer.Option("--tls-cert", help="Certificate with its chain, PEM, for --listen.")]
+TlsKey = Annotated[Path | None, typer.Option("--tls-key", help="The certificate's key, PEM, without a password.")]
+BehindProxy = Annotated[
+    str,
+    typer.Option(
+        "--behind-proxy", metavar="ADDRESSES", help="The proxy that speaks TLS in front; X-Forwarded-* is believed from it alone."
+    ),
+]
+
+
 class Approve(StrEnum):
     ASK = "ask"
     AUTO = "auto"
     UI = "ui"
+    CONSOLE = "console"
 
 
 class Runtime(StrEnum):
@@ -36,7 +52,7 @@ class Runtime(StrEnum):
     KUBERNETES = "kubernetes"
 
 
-def up(
+def up(  # noqa: PLR0913 - a port a part, and where the console is reached
     home: Annotated[
         Path | None, typer.Option("--home", help="Data folder; default MLRUNBOOK_DATA_DIR, else ~/.local/share/mlrunbook.")
     ] = None,
@@ -45,6 +61,10 @@ def up(
     model_port: Annotated[int, typer.Option("--model-port", "--model-server-port", min=1, max=65_535)] = 8080,
     prefect_port: Port = 4200,
     feature_server_port: Port = 6566,
+    listen: ListenAt = None,
+    tls_cert: TlsCert = None,
+    tls_key: TlsKey = None,
+    behind_proxy: BehindProxy = "",
     with_fleet: Annotated[bool, typer.Option("--with-fleet", help="Also train and serve a model, and send it simulated traffic.")] = False,
 ) -> None:
     """Start the whole stack on this machine; Ctrl-C stops it."""
@@ -53,8 +73,10 @@ def up(
     from mlrunbook.local.stack import Stack, stop_on_signals
 
     bootstrap.policy()  # a mistake in it would stop the gateway: say so before anything starts
+    proxies = networks(behind_proxy)
+    public = _public(listen, tls_cert, tls_key, proxies)
     ports = Ports(prefect_port, platform_port, model_port, gateway_port, feature_server_port)
-    stack = Stack(home or target.data_dir(), ports=ports, report=typer.echo)
+    stack = Stack(home or target.data_dir(), ports=ports, report=typer.echo, public=public, proxies=proxies)
     ready = False
     try:
         with stop_on_signals(), stack:
@@ -66,6 +88,17 @@ def up(
         if not ready:
             raise
         typer.echo("stopped; nothing is left running")
+
+
+def _public(address: str | None, cert: Path | None, key: Path | None, proxies: tuple[str, ...]) -> Listen | None:
+    """Where people reach the console. What is wrong with it is said before anything starts."""
+    from mlrunbook.base import certificate, listen
+
+    if public := listen.listen(address, cert and cert.absolute(), key and key.absolute(), proxies):
+        if public.cert and public.key:
+            certificate.context(public.cert, public.key, now=datetime.now(UTC))
+        listen.bound(public).close()
+    return public
 
 
 @contextlib.contextmanager
@@ -86,7 +119,9 @@ def _tell(stack: Stack) -> None:
     env, secrets = stack.env(), stack.data / "secrets"
     login = f" (login: {secrets / 'prefect-auth'})" if (secrets / "prefect-auth").exists() and "PREFECT_API_URL" not in os.environ else ""
     moved = stack.data != target.DEFAULT_DATA_DIR.expanduser()
+    public = env["MLRUNBOOK_PUBLIC_URL"]
     for label, where in (
+        ("Console", public or env["MLRUNBOOK_GATEWAY_URL"]),
         ("Prefect UI", f"{env['PREFECT_API_URL'].removesuffix('/api')}{login}"),
         ("Gateway", env["MLRUNBOOK_GATEWAY_URL"]),
         ("Platform", env["MLRUNBOOK_PLATFORM_URL"]),
@@ -96,6 +131,8 @@ def _tell(stack: Stack) -> None:
         ("Logs", str(stack.data / "logs")),
     ):
         typer.echo(f"  {label:<13} {where}")
+    if not public:
+        typer.echo("Pages and notices link to the console once MLRUNBOOK_PUBLIC_URL says where people's browsers reach it.")
     typer.echo("Prefect's login equals a shell on this machine as this user: give it to those alone who may change production.")
     if moved:
         typer.echo(f"In another terminal, first: export MLRUNBOOK_DATA_DIR={shlex.quote(str(stack.data))}")
@@ -108,9 +145,16 @@ def gateway(
     host: Host = "127.0.0.1",
     port: Port = 8090,
     no_dispatcher: Annotated[bool, typer.Option("--no-dispatcher", help="Serve HTTP only; another gateway delivers.")] = False,
+    listen: ListenAt = None,
+    tls_cert: TlsCert = None,
+    tls_key: TlsKey = None,
+    behind_proxy: BehindProxy = "",
 ) -> None:
     """Run the gateway: alerts and reports in; pages, runs and answers out."""
-    _become("mlrunbook.gateway", "--host", host, "--port", str(port), *(["--no-dispatcher"] if no_dispatcher else []))
+    proxies = networks(behind_proxy)
+    public = _public(listen, tls_cert, tls_key, proxies)
+    options = [*(["--no-dispatcher"] if no_dispatcher else []), *gateway_options(public, proxies)]
+    _become("mlrunbook.gateway", "--host", host, "--port", str(port), *options)
 
 
 def platform(host: Host = "127.0.0.1", port: Port = 8070) -> None:
@@ -164,7 +208,7 @@ def deploy() -> None:
 def demo(
     fault: Annotated[str, typer.Option("--fault", help="What breaks; a wrong name lists them all.")] = "bad-release",
     approve: Annotated[
-        Approve, typer.Option("--approve", help="Who decides: you here, the demo itself, or you in the Prefect UI.")
+        Approve, typer.Option("--approve", help="Who decides: you here, the demo itself, you in Prefect's form or in the console.")
     ] = Approve.ASK,
     data: Annotated[Path | None, typer.Option("--data", help="The AI4I 2020 table as CSV instead of the simulated fleet.")] = None,
     out: Annotated[Path | None, typer.Option("--out", help="Keep summary, review, messages and timeline here.")] = None,

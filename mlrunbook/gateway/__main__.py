@@ -8,32 +8,37 @@ import logging
 import socket
 import sys
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+from mlrunbook.base import listen
 from mlrunbook.domain.errors import Invalid, RunbookError
 
 if TYPE_CHECKING:
-    from types import FrameType
-
-    import uvicorn
     from fastapi import FastAPI
 
     from mlrunbook.base.edge import Edge
+    from mlrunbook.base.listen import Listen
     from mlrunbook.base.settings import Settings
     from mlrunbook.gateway.console.oidc import Provider
 
 
+Proxies = tuple[str, ...]
 SWITCH_S = 0.001  # a page takes many short steps: at each it may wait this long for a thread that reads a long message (Python: 5 ms)
 
 
-def serve(host: str = "127.0.0.1", port: int = 8090, *, dispatch: bool = True) -> None:
-    """Serve until SIGINT or SIGTERM. Invalid when the port is taken or the settings are incomplete."""
+def serve(host: str = "127.0.0.1", port: int = 8090, *, dispatch: bool = True, public: Listen | None = None, proxies: Proxies = ()) -> None:
+    """Serve until SIGINT or SIGTERM. Invalid when the port is taken or the settings are incomplete. `public`: an address to serve besides;
+    `proxies`: the networks of those in front."""
     sys.setswitchinterval(SWITCH_S)
     with _listening(host, port) as listener:
         app = _application(dispatch)
+        from mlrunbook.gateway import serving
+
+        server = serving.server(app, before_exit=lambda: app.state.live.stop(), public=public, proxies=proxies)
         # uvicorn raises SIGINT anew once it has stopped
         with _taking_mail(app.state.edge), contextlib.suppress(KeyboardInterrupt):
-            _server(app).run(sockets=[listener])
+            server.run(sockets=[listener])
 
 
 def _application(dispatch: bool) -> FastAPI:
@@ -56,7 +61,7 @@ def _application(dispatch: bool) -> FastAPI:
         heartbeat=Heartbeat(pages, dispatcher, config.heartbeat_url.get_secret_value(), every_s=config.heartbeat_every_s)
         if dispatcher and config.heartbeat_url
         else None,
-        prefect_ui_url=config.prefect_api_url.removesuffix("/").removesuffix("/api") if config.prefect_api_url else None,
+        prefect_ui_url=config.prefect_ui,
         public_url=config.public_url,
         limits=web.Limits.of(config, body_bytes=MAX_BODY_BYTES, json_pieces=MAX_JSON_PIECES),
         policy_now=policy_now,
@@ -78,22 +83,6 @@ def _provider(config: Settings) -> Provider | None:
         return None
     secret = config.oidc_client_secret.get_secret_value() if config.oidc_client_secret else None
     return Provider(config.oidc_issuer, config.oidc_client_id, secret, config.public_url)
-
-
-def _server(app: FastAPI) -> uvicorn.Server:
-    import uvicorn
-
-    from mlrunbook.base import http_server
-
-    class Server(uvicorn.Server):
-        """Pages that are open on a live incident end their streams first: else each would hold up the stop for as long as it may take."""
-
-        def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-            app.state.live.stop()
-            super().handle_exit(sig, frame)
-
-    how = http_server.options()
-    return Server(uvicorn.Config(app, log_config=None, access_log=False, timeout_graceful_shutdown=5, **how))
 
 
 @contextlib.contextmanager
@@ -129,9 +118,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=8090)
     parser.add_argument("--no-dispatcher", action="store_true", help="serve HTTP only; another gateway delivers")
+    parser.add_argument("--listen", metavar="ADDRESS[:PORT]", help="serve this address too, with TLS or behind a proxy")
+    parser.add_argument("--tls-cert", type=Path, metavar="FILE", help="its certificate, with the chain, in PEM")
+    parser.add_argument("--tls-key", type=Path, metavar="FILE", help="the certificate's key, in PEM")
+    parser.add_argument("--behind-proxy", default="", metavar="ADDRESSES", help="the proxy in front, whose X-Forwarded-* is believed")
     args = parser.parse_args(argv)
     try:
-        serve(args.host, args.port, dispatch=not args.no_dispatcher)
+        proxies = listen.networks(args.behind_proxy)
+        public = listen.listen(args.listen, args.tls_cert, args.tls_key, proxies)
+        serve(args.host, args.port, dispatch=not args.no_dispatcher, public=public, proxies=proxies)
     except RunbookError as error:
         print(f"mlrunbook gateway: {error}", file=sys.stderr)
         return 2

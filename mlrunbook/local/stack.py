@@ -18,7 +18,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent import futures
 from datetime import UTC, datetime
 from pathlib import Path
@@ -30,6 +30,7 @@ import psutil
 from mlrunbook.adapters.local.serving_state import claim
 from mlrunbook.adapters.prefect import deployments
 from mlrunbook.base import run_environment, secret_file
+from mlrunbook.base.listen import Listen, gateway_options
 from mlrunbook.base.processes import Service, Supervisor, end_marked, uninterrupted
 from mlrunbook.base.settings import Settings
 from mlrunbook.base.tokens import Limits, Scope
@@ -71,6 +72,7 @@ class Stack:
     `parts` names what to run besides PostgreSQL (tests and benchmarks leave some out); with `durable=False` a power cut may lose data.
     MLRUNBOOK_DATABASE_URL, PREFECT_API_URL, MLRUNBOOK_PLATFORM_URL and MLRUNBOOK_FEATURE_REPO in the environment replace the embedded
     parts; the feature store in the box needs the database and the platform in the box. It takes seconds to import and is not waited for.
+    `public` is where the gateway, and nothing else, listens besides loopback; `proxies`: the networks of those in front of it.
     `meanwhile` is done once the database has its schema, while the rest starts. `timings` holds seconds by part.
     """
 
@@ -85,6 +87,8 @@ class Stack:
         durable: bool = True,
         report: Callable[[str], None] = print,
         meanwhile: Callable[[Stack], None] | None = None,
+        public: Listen | None = None,
+        proxies: Sequence[str] = (),
     ) -> None:
         self.data = data_dir.expanduser().resolve()
         self.ports = ports or Ports()
@@ -101,6 +105,7 @@ class Stack:
         self._durable = durable
         self._report = report
         self._meanwhile = meanwhile
+        self._public, self._proxies = public, proxies
         if FEATURE_SERVER in parts & replaced and not self._own_features:
             report("no feature store: set MLRUNBOOK_FEATURE_REPO to yours (ours needs the embedded database and platform)")
         self._lock: TextIO | None = None
@@ -163,6 +168,7 @@ class Stack:
             "MLRUNBOOK_PLATFORM_URL": self._own_platform or f"http://{HOST}:{self.ports.platform}",
             "MLRUNBOOK_MODEL_SERVER_URL": given.model_server_url if self._own_platform else f"http://{HOST}:{self.ports.model_server}",
             "MLRUNBOOK_GATEWAY_URL": f"http://{HOST}:{self.ports.gateway}",
+            "MLRUNBOOK_PUBLIC_URL": given.public_url or (self._public and self._public.url) or "",
             # Empty counts as not set, and hides what a shell inherited from another stack.
             "MLRUNBOOK_FEATURE_REPO": str(self._feature_repo) if ours else self._own_features or "",
             "MLRUNBOOK_FEATURE_SERVER_URL": f"http://{HOST}:{self.ports.feature_server}" if ours else _given(FEATURE_URL) or "",
@@ -346,7 +352,7 @@ class Stack:
             ),
             "gateway": Service(
                 "gateway",
-                [*python, "mlrunbook.gateway", "--port", str(at.gateway)],
+                [*python, "mlrunbook.gateway", "--port", str(at.gateway), *gateway_options(self._public, self._proxies)],
                 env | {"MLRUNBOOK_CHAIN_KEY": self.chain_key},
                 answers(f"http://{HOST}:{at.gateway}/ready"),
                 cwd=self.home,

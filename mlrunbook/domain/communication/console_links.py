@@ -43,11 +43,6 @@ def with_link(body: str, link: str | None) -> str:
     return f"{first}\n{LABEL}{link}{blank}{rest}"
 
 
-def of_run(prefect_ui: str, run_id: str) -> str:
-    """The flow run in Prefect's UI."""
-    return f"{prefect_ui}/runs/flow-run/{quote(run_id, safe='')}"
-
-
 def address(given: str) -> str:
     """What stands before a path. ValueError, with what is wrong, for anything but http(s)://HOST[:PORT].
 

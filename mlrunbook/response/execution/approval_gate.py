@@ -59,7 +59,8 @@ def record_form(run: Run, digest: str, number: int, answer: FormAnswer | None) -
             return False
         why_not = _decided_by_form(conn, run, digest, answer)
         if why_not is not None:
-            run.note(conn, "approval", f"Resumed by {line(answer.name, 100)} without a valid approval ({why_not}): waiting again")
+            who = line(answer.name, 100) or "somebody in Prefect"
+            run.note(conn, "approval", f"Resumed by {who} without a valid approval ({why_not}): waiting again")
         return why_not is None
 
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+from prefect._internal.pydantic.v2_schema import create_v2_schema
+from prefect.utilities.schema_tools.validation import is_valid
 
 from flows.incident import respond
 from mlrunbook import bootstrap
 from mlrunbook.domain.actions import Order, Path, Plan, PlanKind
-from mlrunbook.domain.approval import FormAnswer
+from mlrunbook.domain.approval import PREFECT_FORM, FormAnswer
 from mlrunbook.domain.detection.reports import NewReport
 from mlrunbook.domain.incident import IncidentType, Severity
 from mlrunbook.domain.policy.policy import ApprovalRule, Approvals, Policy
@@ -21,7 +23,7 @@ from mlrunbook.response.lifecycle.opening import open_or_join
 from mlrunbook.response.lifecycle.runs import take
 from mlrunbook.response.plan_state import valid_approval
 from mlrunbook.response.world import World
-from mlrunbook.store import incidents
+from mlrunbook.store import incidents, plans
 from tests.fakes import MODEL, Clock, FileWorld, LedgerNotifier
 from tests.plain_engine import PlainEngine, Suspended
 from tests.response.carrying import carry
@@ -186,8 +188,43 @@ def test_a_form_that_policy_does_not_count_suspends_the_run_at_the_next_gate(wor
     engine.answer("run-1", first, YES)
     second = suspended_at(world, incident_id, engine)
     assert second != first
+    engine.answer("run-1", second, {"decision": "decided_elsewhere"})
+    third = suspended_at(world, incident_id, engine)
+    assert third != second
     assert "rollback" not in file_world.applied
-    assert any("policy does not count the form" in line for line in told(world, incident_id, "approval"))
+    with world.transaction() as conn:
+        assert not [row for row in plans.approvals_of(conn, incident_id) if row.door == PREFECT_FORM]
+
+
+def test_a_form_says_whether_it_counts_offers_no_approve_where_it_does_not_and_links_to_the_plan(world: World) -> None:
+    incident_id = report(world)
+    suspended_at(world, incident_id, closed := PlainEngine())
+    suspended_at(replace(world, policy=FORM_COUNTS), incident_id, opened := PlainEngine())
+    asked = proposed(world, incident_id)
+    link = f"/incidents/{incident_id}/approve?plan={asked.digest[:12]}"
+    for engine, offered in ((closed, ["decided_elsewhere"]), (opened, ["approved", "rejected", "decided_elsewhere"])):
+        form = engine.forms[-1]
+        choices = [str(one) for one in form.model_fields["decision"].annotation or ()]  # type: ignore[attr-defined]
+        first, plan_text = str(form._description).split("## ", 1)
+        assert choices == offered
+        assert link in first
+        assert all(action.summary in plan_text for action in asked.actions)
+    assert engine.artifacts[f"{incident_id.replace('_', '-')}-console"].endswith(f"/incidents/{incident_id}")
+
+
+@pytest.mark.parametrize("policy", [Policy(), FORM_COUNTS], ids=["decides nothing", "counts"])
+def test_what_the_dispatcher_answers_fits_either_form(world: World, clock: Clock, policy: Policy) -> None:
+    world, engine = replace(world, policy=policy), PlainEngine()
+    incident_id = report(world)
+    gate = suspended_at(world, incident_id, engine)
+    form, answer = engine.forms[-1], {"decision": "decided_elsewhere", "name": "dispatcher", "comment": "why"}
+    assert is_valid(answer, create_v2_schema("form", model_base=form)), "Prefect's server takes it"
+    assert is_valid(answer | {"decision": "approved"}, create_v2_schema("form", model_base=form)) is (policy is FORM_COUNTS)
+    approve(world, incident_id)
+    engine.answer("run-1", gate, answer)
+    clock.advance(minutes=2)
+    assert carry(world, incident_id, "run-1", engine=engine) == "closed"
+    assert any("Resumed by dispatcher" in line for line in told(world, incident_id, "approval"))
 
 
 def test_a_run_that_was_killed_at_the_gate_and_is_tried_again_asks_again(world: World, file_world: FileWorld) -> None:

@@ -7,7 +7,7 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -34,14 +34,14 @@ def served(app: FastAPI, **how: Any) -> Iterator[str]:
 
 
 @contextmanager
-def gateway_process(database_url: str, data: Path, **env: str) -> Iterator[tuple[int, str]]:
-    """`python -m mlrunbook.gateway` with its dispatcher: its process id and URL."""
+def gateway_process(database_url: str, data: Path, *, options: Sequence[str] = (), **env: str) -> Iterator[tuple[int, str]]:
+    """`python -m mlrunbook.gateway` with its dispatcher: its process id and URL on loopback."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     own = {key: value for key, value in os.environ.items() if not key.startswith(("MLRUNBOOK_", "PREFECT_"))}
     given = {"MLRUNBOOK_DATABASE_URL": database_url, "MLRUNBOOK_DATA_DIR": str(data), "MLRUNBOOK_HOME": str(data)} | env
     data.mkdir(parents=True, exist_ok=True)
-    argv = [sys.executable, "-m", "mlrunbook.gateway", "--port", str(port)]
+    argv = [sys.executable, "-m", "mlrunbook.gateway", "--port", str(port), *options]
     with open(data / "gateway.log", "wb") as log:
         process = subprocess.Popen(argv, env=own | given, stdout=log, stderr=log)
     url = f"http://127.0.0.1:{port}"

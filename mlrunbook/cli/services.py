@@ -34,9 +34,7 @@ TlsCert = Annotated[Path | None, typer.Option("--tls-cert", help="Certificate wi
 TlsKey = Annotated[Path | None, typer.Option("--tls-key", help="The certificate's key, PEM, without a password.")]
 BehindProxy = Annotated[
     str,
-    typer.Option(
-        "--behind-proxy", metavar="ADDRESSES", help="The proxy that speaks TLS in front; X-Forwarded-* is believed from it alone."
-    ),
+    typer.Option("--behind-proxy", metavar="ADDRESSES", help="The proxy that speaks TLS in front; X-Forwarded-* counts from it alone."),
 ]
 
 

@@ -24,6 +24,7 @@ from rich.table import Table
 
 from mlrunbook.base import db
 from mlrunbook.base.settings import Settings
+from mlrunbook.domain.communication import console_links
 from mlrunbook.domain.errors import Invalid
 from mlrunbook.drills import scoring
 from mlrunbook.drills.exercise import FAST, POLICY, Exercise, keep
@@ -35,7 +36,7 @@ from mlrunbook.local.stack import Stack, stop_on_signals
 from mlrunbook.store.timeline import Entry
 
 KUBERNETES = "kubernetes"
-GIVE_UP_S = {"auto": 600.0, "ask": 1800.0, "ui": 1800.0}  # people take their time
+GIVE_UP_S = {"auto": 600.0, "ask": 1800.0, "ui": 1800.0, "console": 1800.0}  # people take their time
 TEXT_LIMIT = 240
 STYLES = {
     "status": "bold",
@@ -53,7 +54,7 @@ def run(fault_name: str, *, approve: str, data: Path | None, out: Path | None, s
     chosen = fault(fault_name)
     console = Console(highlight=False)
     if approve not in GIVE_UP_S:
-        raise Invalid(f"--approve must be ask, auto or ui, not {approve!r}", field="approve")
+        raise Invalid(f"--approve must be ask, auto, console or ui, not {approve!r}", field="approve")
     if approve == "ask" and not sys.stdin.isatty():
         console.print("No terminal to ask on: the demo decides by itself (--approve auto).")
         approve = "auto"
@@ -68,9 +69,11 @@ def run(fault_name: str, *, approve: str, data: Path | None, out: Path | None, s
             fleet.append(simulator_for(stack, source, seed=seed))
             fleet[0].build_history(db.engine(stack.database_url), now=datetime.now(UTC))
 
+        ports = Ports.free()
+        os.environ["MLRUNBOOK_PUBLIC_URL"] = f"http://{HOST}:{ports.gateway}"  # every message links to the console
         stack = Stack(
             folder,
-            ports=Ports.free(),
+            ports=ports,
             home=home,
             with_approver=True,
             report=lambda line: console.print(f"  [dim]{escape(line)}"),
@@ -94,11 +97,13 @@ class Demo:
         self, stack: Stack, chosen: Fault, simulator: FleetSimulator, approve: str, out: Path | None, console: Console, begun: float
     ) -> None:
         self._stack, self._fault, self._approve, self._out, self._console, self._begun = stack, chosen, approve, out, console, begun
+        self._told = set[str]()
         self._exercise = Exercise(stack, chosen, simulator, decide=self._decide, show=self._show, patience_s=GIVE_UP_S[approve])
 
     def play(self) -> int:
         say = self._console.print
-        say(f"  Prefect UI [cyan]http://{HOST}:{self._stack.ports.prefect}[/]  gateway [cyan]http://{HOST}:{self._stack.ports.gateway}[/]")
+        say(f"  Console [cyan]{self._console_url}[/]  Prefect UI [cyan]http://{HOST}:{self._stack.ports.prefect}[/]")
+        say(f"  To sign in to the console, paste the token in {self._stack.data / 'secrets' / 'approver.token'}: you are the ML Team Lead.")
         if self._approve == "ui":
             say(f"  The UI asks for a login: {self._stack.data / 'secrets' / 'prefect-auth'} holds it.")
         self._exercise.prepare()
@@ -109,10 +114,21 @@ class Demo:
             keep(self._out, facts, db.engine(self._stack.database_url), self._stack.data / "messages")
         return self._verdict(facts)
 
-    def _decide(self, _: str) -> bool | None:
-        """The team lead's answer; None: given in the Prefect UI."""
-        if self._approve == "ui":
+    @property
+    def _console_url(self) -> str:
+        return self._stack.env()["MLRUNBOOK_GATEWAY_URL"]
+
+    def _decide(self, incident_id: str, digest: str) -> bool | None:
+        """The team lead's answer; None: given in the console or in Prefect's form."""
+        page = f"{self._console_url}{console_links.of_decision(incident_id, digest)}"
+        if self._approve in ("console", "ui") and digest not in self._told:
+            self._told.add(digest)
+            where = "in the console" if self._approve == "console" else "in Prefect's form, or in the console"
+            self._console.print(f"[bold yellow]  Your decision is needed {where}:[/] [cyan]{page}[/]", soft_wrap=True)
+        if self._approve in ("console", "ui"):
             return None
+        if self._approve == "ask":
+            self._console.print(f"  [dim]The plan in full:[/] [cyan]{page}[/]", soft_wrap=True)
         asked = "[bold yellow]  Approve this plan? [y/N] [/]"
         return self._approve == "auto" or self._console.input(asked).strip().lower() in ("y", "yes")
 

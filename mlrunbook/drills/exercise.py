@@ -59,7 +59,7 @@ FAST = {"MLRUNBOOK_PLATFORM_EVALUATE_S": "1", "MLRUNBOOK_LEASE_S": "15", "MLRUNB
 
 
 class Exercise:
-    """`decide(digest)` answers for the team lead, None: somebody else does. `show(entry)` is told the timeline as it grows.
+    """`decide(incident, digest)` answers for the team lead, None: somebody else does. `show(entry)` is told the timeline as it grows.
 
     `injected` is `time.monotonic()` of the fault, 0 before it.
     """
@@ -70,7 +70,7 @@ class Exercise:
         chosen: Fault,
         simulator: FleetSimulator,
         *,
-        decide: Callable[[str], bool | None] = lambda _: True,
+        decide: Callable[[str, str], bool | None] = lambda *_: True,
         show: Callable[[Entry], None] = lambda _: None,
         patience_s: float = 600.0,
     ) -> None:
@@ -168,7 +168,7 @@ class Exercise:
             self._post(f"/api/v1/incidents/{incident.id}/approvals", body, "security-officer")
         if digest is None or digest in self._asked:
             return
-        answer = self._decide(digest)
+        answer = self._decide(incident.id, digest)
         if answer is None:
             return
         self._asked.add(digest)

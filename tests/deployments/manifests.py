@@ -12,7 +12,7 @@ import yaml
 from tests.docs.pages import ROOT
 
 FOLDER = ROOT / "deployments" / "kubernetes"
-BASE, PRODUCTION = "base", "overlays/production"
+BASE, PRODUCTION, INGRESS = "base", "overlays/production", "overlays/ingress"
 Manifest = Mapping[str, Any]
 
 

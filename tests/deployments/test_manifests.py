@@ -20,13 +20,14 @@ from mlrunbook.adapters.local import serving_config
 from mlrunbook.adapters.local.serving_state import DEFAULT_MODEL
 from mlrunbook.adapters.prefect.deployments import FLOW_PROCESS
 from mlrunbook.base import policy_file, secret_files
+from mlrunbook.base.listen import networks
 from mlrunbook.base.settings import Settings
 from mlrunbook.domain.policy.policy import Policy
 from mlrunbook.gateway import app as gateway_app
 from mlrunbook.local.platform import api
 from mlrunbook.local.serving import model_server
 from mlrunbook.response.world import World
-from tests.deployments.manifests import BASE, FOLDER, PRODUCTION, Manifest, containers, every_file, find, of_kind, pods, rendered
+from tests.deployments.manifests import BASE, FOLDER, INGRESS, PRODUCTION, Manifest, containers, every_file, find, of_kind, pods, rendered
 from tests.docs.pages import ROOT
 
 pytestmark = pytest.mark.skipif(
@@ -42,6 +43,7 @@ MODELS = {
     ("rbac.authorization.k8s.io/v1", "Role"): client.V1Role,
     ("rbac.authorization.k8s.io/v1", "RoleBinding"): client.V1RoleBinding,
     ("networking.k8s.io/v1", "NetworkPolicy"): client.V1NetworkPolicy,
+    ("networking.k8s.io/v1", "Ingress"): client.V1Ingress,
     ("policy/v1", "PodDisruptionBudget"): client.V1PodDisruptionBudget,
     ("batch/v1", "Job"): client.V1Job,
 }
@@ -56,6 +58,20 @@ def validated(manifest: Manifest) -> Any:
 def test_every_object_is_one_that_the_api_knows(folder: str) -> None:
     assert len([validated(manifest) for manifest in rendered(folder)]) > 25
     validated(find("ConfigMap", "model-config"))
+
+
+def test_an_ingress_brings_browsers_to_the_gateway_alone_and_the_rest_is_the_production_overlay() -> None:
+    added = [one for one in rendered(INGRESS) if one not in rendered(PRODUCTION)]
+    assert sorted(one["kind"] for one in added) == ["ConfigMap", "Deployment", "Ingress"]
+    by_kind = {one["kind"]: one for one in added}
+    ingress = validated(by_kind["Ingress"])
+    (rule,) = ingress.spec.rules
+    assert [path.backend.service.name for path in rule.http.paths] == ["gateway"]
+    assert [host for tls in ingress.spec.tls for host in tls.hosts] == [rule.host]
+    public = by_kind["ConfigMap"]["data"]["MLRUNBOOK_PUBLIC_URL"]
+    assert public == Settings(public_url=public).public_url == f"https://{rule.host}"
+    (container,) = by_kind["Deployment"]["spec"]["template"]["spec"]["containers"]
+    assert networks(container["command"][container["command"].index("--behind-proxy") + 1])
 
 
 def test_a_field_that_does_not_exist_would_be_noticed() -> None:

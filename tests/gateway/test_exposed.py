@@ -83,25 +83,10 @@ def test_the_gateway_speaks_tls_where_it_listens_and_believes_no_stranger_about_
 
 
 def test_a_certificate_that_is_none_stops_the_gateway_with_one_line(database_url: str, tmp_path: Path) -> None:
-    done = subprocess.run(
-        [
-            sys.executable,
-            "-m",
-            "mlrunbook.cli",
-            "up",
-            "--listen",
-            "127.0.0.1:8443",
-            "--tls-cert",
-            "missing.pem",
-            "--tls-key",
-            "missing.key",
-        ],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-        env={**os.environ, "MLRUNBOOK_DATA_DIR": str(tmp_path)},
-    )
+    options = ["--listen", "127.0.0.1:8443", "--tls-cert", "missing.pem", "--tls-key", "missing.key"]
+    argv = [sys.executable, "-m", "mlrunbook.cli", "up", *options]
+    env = {**os.environ, "MLRUNBOOK_DATA_DIR": str(tmp_path)}
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=120, check=False, env=env)
     assert done.returncode == 1
     assert len(done.stderr.strip().splitlines()) == 1
 

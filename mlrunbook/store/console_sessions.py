@@ -68,14 +68,14 @@ def begin(conn: Connection, of: SignedIn, *, now: datetime, lasts: timedelta, pr
     return secret
 
 
-def find(conn: Connection, secret: str, *, now: datetime, idle: timedelta) -> Session | None:
-    """The session, when it is not over, and notes that somebody is there."""
+def find(conn: Connection, secret: str, *, now: datetime, idle: timedelta, note_use: bool = True) -> Session | None:
+    """The session, when it is not over; and notes that somebody is there, where that is asked."""
     c = sessions.c
     alive = (c.ended_at.is_(None), c.expires_at > now, c.seen_at > now - idle)
     row = conn.execute(select(sessions).where(c.sha256 == _digest(secret), *alive)).one_or_none()
     if row is None:
         return None
-    if row.seen_at < now - SEEN_WITHIN:
+    if note_use and row.seen_at < now - SEEN_WITHIN:
         conn.execute(update(sessions).where(c.sha256 == row.sha256).values(seen_at=now))
     of = SignedIn(Door(row.door), row.person, row.name, row.token_id, tuple(row.groups), row.id_token)
     return Session(row.sha256, of, row.signed_in_at, row.expires_at)

@@ -61,11 +61,11 @@ class Console:
             return None
         return Identity("", of.name, grant.role, frozenset(Scope(scope) for scope in grant.scopes), of.person)
 
-    def find(self, secret: str) -> tuple[Session, Identity] | None:
+    def find(self, secret: str, note_use: bool = True) -> tuple[Session, Identity] | None:
         """The session that is not over, and who it is of."""
         with self.world.transaction() as conn:
             idle = timedelta(minutes=self.policy.idle_min)
-            session = console_sessions.find(conn, secret, now=self.world.now(), idle=idle)
+            session = console_sessions.find(conn, secret, now=self.world.now(), idle=idle, note_use=note_use)
         if session is None or (who := self.identity(session)) is None:
             return None
         return session, who
@@ -151,11 +151,11 @@ def check_site(request: Request) -> None:
         raise HTTPException(403, "this was sent by a page of another site, so nothing was done: open the page here and send it again")
 
 
-async def look_up(request: Request) -> tuple[Session, Identity] | None:
-    """Who is signed in, if anybody is."""
+async def look_up(request: Request, *, note_use: bool = True) -> tuple[Session, Identity] | None:
+    """Who is signed in, if anybody is. `note_use`: it is the person who asks, so the session is not idle."""
     if not (secret := secret_of(request)):
         return None
-    found = await to_thread.run_sync(console_of(request).find, secret, limiter=_lookups)
+    found = await to_thread.run_sync(console_of(request).find, secret, note_use, limiter=_lookups)
     return found if found is not None and _fits_proxy(found[0], of_proxy(request)) else None
 
 
@@ -239,8 +239,9 @@ def asking(scope: Scope, *, fresh: bool = False, lists: bool = False) -> Callabl
 
 
 async def is_still_signed_in(request: Request, visitor: Visitor) -> bool:
-    """For answers that go on for long: whether the session and the rights to read are still there. Ask every few seconds."""
-    found = await look_up(request)
+    """For answers that go on for long: whether the session and the rights to read are still there. Ask every few seconds: a tab that
+    is only left open keeps no session alive."""
+    found = await look_up(request, note_use=False)
     return found is not None and found[1] == visitor.who
 
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import APIRouter, Form, Response
+from fastapi import APIRouter, Form, Request, Response
 from fastapi.responses import PlainTextResponse
 
 from mlrunbook.gateway.console.route import router
-from mlrunbook.gateway.console.visitor import Approver, FreshApprover, Operator, Reader
+from mlrunbook.gateway.console.visitor import Approver, FreshApprover, Operator, Reader, Visitor, is_still_signed_in, look_up
 
 
 def pages(done: list[str]) -> APIRouter:
@@ -38,6 +38,13 @@ def pages(done: list[str]) -> APIRouter:
     def change(visitor: FreshApprover) -> Response:
         done.append(f"{visitor.who.name} changed production")
         return PlainTextResponse("done")
+
+    @routes.get("/try/is-still-in")
+    async def ask_as_a_stream_does(request: Request) -> Response:
+        found = await look_up(request, note_use=False)
+        assert found is not None
+        visitor = Visitor(found[1], "", found[0].signed_in_at, False)
+        return PlainTextResponse(str(await is_still_signed_in(request, visitor)))
 
     @routes.get("/try/models/{model}")
     def of_model(model: str, visitor: Reader) -> Response:

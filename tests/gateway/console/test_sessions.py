@@ -206,6 +206,13 @@ class TestTheEnd:
         clock.pass_(minutes=121)
         assert ann.get("/try/read").url.path == "/login"
 
+    def test_a_live_page_that_is_only_left_open_keeps_no_session_alive(self, ann: Browser, clock: Clock) -> None:
+        for _ in range(2):
+            clock.pass_(minutes=59)
+            assert ann.get("/try/is-still-in").text == "True"
+        clock.pass_(minutes=3)
+        assert ann.get("/try/read").url.path == "/login"
+
     def test_a_form_of_a_session_that_is_over_does_nothing_and_leads_back_to_its_page(
         self, ann: Browser, clock: Clock, done: list[str]
     ) -> None:

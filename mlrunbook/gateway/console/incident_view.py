@@ -328,10 +328,13 @@ def others(acts: Sequence[Possible], at_hand: Attention) -> tuple[tuple[Possible
 
 
 def waiting_first(plans: Iterable[PlanView]) -> tuple[PlanView, ...]:
-    """What waits, then what is approved, then the rest; the newest of each first."""
-    rank = {Standing.PENDING.value: 1, Standing.APPROVED.value: 2}
-    newest = list(plans)[::-1]
-    return tuple(sorted(newest, key=lambda plan: 0 if plan.waits else rank.get(plan.standing, 3)))
+    """What waits for this visitor, what waits for others, then what is approved, then the rest; the newest of each first."""
+    rank = {Standing.PENDING.value: 2, Standing.APPROVED.value: 3}
+
+    def order(plan: PlanView) -> int:
+        return int(not plan.approve.is_possible) if plan.waits else rank.get(plan.standing, 4)
+
+    return tuple(sorted(list(plans)[::-1], key=order))
 
 
 def _sentence(text: str) -> str:

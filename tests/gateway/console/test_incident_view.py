@@ -120,6 +120,12 @@ def test_plans_that_wait_come_first() -> None:
     assert view.waiting_first([new, old])[0].waits
 
 
+def test_what_waits_for_the_visitor_comes_before_what_waits_for_others() -> None:
+    mine = shown(acts=may(Act.APPROVE, Act.REJECT))
+    theirs = shown(acts=(Possible(Act.APPROVE, "the lead decides this", RESOLUTION.digest),))
+    assert [one.approve.is_possible for one in view.waiting_first([mine, theirs])] == [True, False]
+
+
 def message(**values: Any) -> dict[str, Any]:
     base = {
         "kind": "page", "payload": {"to": "ML Team Lead", "channel": "page", "reason": "look"}, "delivered_at": None, "cancelled_at": None,

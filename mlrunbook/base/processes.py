@@ -139,7 +139,7 @@ class Service:
     env: Mapping[str, str]
     healthy: Callable[[], bool] = lambda: True
     cwd: Path | None = None
-    ready_timeout_s: float = 60.0
+    ready_timeout_s: float = 300.0  # a busy machine, and the first start of all, take their time
 
 
 @dataclass

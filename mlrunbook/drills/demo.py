@@ -102,8 +102,10 @@ class Demo:
 
     def play(self) -> int:
         say = self._console.print
-        say(f"  Console [cyan]{self._console_url}[/]  Prefect UI [cyan]http://{HOST}:{self._stack.ports.prefect}[/]")
-        say(f"  To sign in to the console, paste the token in {self._stack.data / 'secrets' / 'approver.token'}: you are the ML Team Lead.")
+        console_url = self._stack.env()["MLRUNBOOK_GATEWAY_URL"]
+        say(f"  Console [cyan]{console_url}[/]  Prefect UI [cyan]http://{HOST}:{self._stack.ports.prefect}[/]")
+        say(f"  Sign in to the console as the ML Team Lead: [cyan]{self._exercise.sign_in_link()}[/]", soft_wrap=True)
+        say(f"  (it works once, within ten minutes; later: the token in {self._stack.data / 'secrets' / 'approver.token'})", soft_wrap=True)
         if self._approve == "ui":
             say(f"  The UI asks for a login: {self._stack.data / 'secrets' / 'prefect-auth'} holds it.")
         self._exercise.prepare()
@@ -114,21 +116,16 @@ class Demo:
             keep(self._out, facts, db.engine(self._stack.database_url), self._stack.data / "messages")
         return self._verdict(facts)
 
-    @property
-    def _console_url(self) -> str:
-        return self._stack.env()["MLRUNBOOK_GATEWAY_URL"]
-
     def _decide(self, incident_id: str, digest: str) -> bool | None:
         """The team lead's answer; None: given in the console or in Prefect's form."""
-        page = f"{self._console_url}{console_links.of_decision(incident_id, digest)}"
-        if self._approve in ("console", "ui") and digest not in self._told:
+        if self._approve != "auto" and digest not in self._told:
             self._told.add(digest)
-            where = "in the console" if self._approve == "console" else "in Prefect's form, or in the console"
-            self._console.print(f"[bold yellow]  Your decision is needed {where}:[/] [cyan]{page}[/]", soft_wrap=True)
+            words = {"ui": "Your decision is needed in Prefect's form, or in the console", "ask": "The plan in full"}
+            said = words.get(self._approve, "Your decision is needed in the console")
+            link = self._exercise.sign_in_link(console_links.of_decision(incident_id, digest))
+            self._console.print(f"[bold yellow]  {said}:[/] [cyan]{link}[/]", soft_wrap=True)
         if self._approve in ("console", "ui"):
             return None
-        if self._approve == "ask":
-            self._console.print(f"  [dim]The plan in full:[/] [cyan]{page}[/]", soft_wrap=True)
         asked = "[bold yellow]  Approve this plan? [y/N] [/]"
         return self._approve == "auto" or self._console.input(asked).strip().lower() in ("y", "yes")
 

@@ -175,10 +175,15 @@ class Exercise:
         body = {"decision": "approved" if answer else "rejected", "planDigest": digest, "reason": "decided in the exercise"}
         self._post(f"/api/v1/incidents/{incident.id}/approvals", body, "approver")
 
-    def _post(self, path: str, body: dict[str, Any], token: str) -> None:
+    def sign_in_link(self, path: str = "") -> str:
+        """Signs a browser in to the console as the team lead, once, and shows that page."""
+        return str(self._post("/api/v1/console/links", {"next": path}, "approver")["url"])
+
+    def _post(self, path: str, body: dict[str, Any], token: str) -> dict[str, Any]:
         answer = self._gateway.post(path, json=body, headers={"Authorization": f"Bearer {self.stack.token(token)}"})
         if answer.is_error:
             raise Invalid(f"the gateway refused {path}: {answer.status_code} {answer.text[:300]}")
+        return dict(answer.json())
 
     def _applied(self) -> dict[str, int]:
         answer = self._platform.get(f"/api/v1/ml/models/{MODEL}/applied")

@@ -391,7 +391,7 @@ class Stack:
         }
         argv = [sys.executable, "-m", "prefect", "server", "start", "--host", HOST, "--port", str(port)]
         healthy = answers(f"{self.prefect_api_url}/health", auth=deployments.basic(self.prefect_auth))
-        return Service("prefect", argv, env, healthy, ready_timeout_s=120)
+        return Service("prefect", argv, env, healthy)
 
     def _worker(self) -> Service:
         argv = [sys.executable, "-m", "mlrunbook.adapters.prefect.worker"]

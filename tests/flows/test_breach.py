@@ -13,6 +13,7 @@ from mlrunbook.domain.incident import Status
 from mlrunbook.drills.simulator.traffic import MODEL
 from mlrunbook.store import journal, outbox
 from tests.flows.live import Live
+from tests.flows.prefect_ui import IS_MISSING, WHY_MISSING, log_in, open_form, opened_page, shot
 
 pytestmark = [pytest.mark.prefect, pytest.mark.stack]
 
@@ -29,6 +30,33 @@ class Leak:
     verified: dict[str, Any]
     told: list[dict[str, Any]]
     changes: list[tuple[str, str]]
+    form: Form | None
+
+
+@dataclass(frozen=True)
+class Form:
+    """What Prefect's form offers where policy does not count it, and where its link leads."""
+
+    offers: list[str]
+    fields: list[str]
+    link: str
+
+
+def _form(live: Live, run: str) -> Form | None:
+    """As a person sees it. None: no browser here."""
+    if IS_MISSING:
+        return None
+    with opened_page() as page:
+        log_in(page, live)
+        form = open_form(page, live, run, "This form decides nothing")
+        shot(page, "breach-form")
+        fields = [label for label in form.locator("label").all_inner_texts() if label.strip()]
+        link = form.get_by_role("link").first.get_attribute("href") or ""
+        form.get_by_text("Select", exact=True).click()
+        page.get_by_role("option").first.wait_for()
+        shot(page, "breach-form-offers")
+        offers = [o.strip() for o in page.get_by_role("option").all_inner_texts()]
+    return Form(offers, fields, link)
 
 
 def _waits_for_people(live: Live, incident_id: str) -> bool:
@@ -41,9 +69,10 @@ def _waits_for_people(live: Live, incident_id: str) -> bool:
 @pytest.fixture(scope="module")
 def leak(live: Live) -> Leak:
     incident_id = live.report(severity="high", type="security", subtype="data_leakage", description="Readings were sent to a stranger")
-    live.wait_until_suspended(incident_id)
+    run = live.wait_until_suspended(incident_id)
     plan = live.wait(incident_id, "the officer is asked", lambda: live.plan(incident_id, PlanKind.ISOLATION))
     isolated = live.loaded()
+    form = _form(live, run)
     refused = live.server.post(f"/v1/models/{MODEL}:predict", json={"instances": []})
     body = {"decision": "approved", "planDigest": plan.digest, "reason": "the receiver has deleted them"}
     path = f"/api/v1/incidents/{incident_id}/approvals"
@@ -62,7 +91,16 @@ def leak(live: Live) -> Leak:
     with live.store() as conn:
         told = [r for r in outbox.of_incident(conn, incident_id, "page", "message") if r["delivered_at"]]
         changes = [(r.kind, r.state) for r in journal.of_incident(conn, incident_id)]
-    return Leak(incident_id, refused, engineers_word, isolated, read(), read("/verify"), told, changes)
+    return Leak(incident_id, refused, engineers_word, isolated, read(), read("/verify"), told, changes, form)
+
+
+@pytest.mark.browser
+@pytest.mark.skipif(IS_MISSING, reason=WHY_MISSING)
+def test_prefects_form_takes_no_decision_where_policy_does_not_count_it_and_leads_to_the_console(leak: Leak) -> None:
+    assert leak.form is not None
+    assert leak.form.offers == ["decided_elsewhere"]
+    assert leak.form.fields == ["Look again"]
+    assert f"/incidents/{leak.id}/approve?plan=" in leak.form.link
 
 
 def test_the_isolated_server_answers_no_caller_and_keeps_running(leak: Leak) -> None:

@@ -2,55 +2,33 @@
 
 from __future__ import annotations
 
-import os
 import signal
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from pathlib import Path
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import pytest
 
 from mlrunbook.base.processes import MARK, marked
+from mlrunbook.domain.communication import console_links
 from mlrunbook.domain.incident import Status
 from mlrunbook.drills.simulator.traffic import MODEL
 from mlrunbook.response.plan_state import PREFECT_FORM
 from mlrunbook.store import plans
 from mlrunbook.store.plans import StoredApproval
 from tests.flows.live import Live, wait_for
+from tests.flows.prefect_ui import IS_MISSING, WHY_MISSING, log_in, open_form, opened_page, shot
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Locator, Page
+    from playwright.sync_api import Page
 
-CHROMIUM = Path("/usr/bin/chromium")
-ARGUMENTS = [
-    "--headless",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
-pytestmark = [
-    pytest.mark.prefect,
-    pytest.mark.stack,
-    pytest.mark.browser,
-    pytest.mark.skipif(not CHROMIUM.exists() and "CI" not in os.environ, reason=f"no browser: {CHROMIUM} is missing"),
-]
+pytestmark = [pytest.mark.prefect, pytest.mark.stack, pytest.mark.browser, pytest.mark.skipif(IS_MISSING, reason=WHY_MISSING)]
 
 
 @pytest.fixture
 def page() -> Iterator[Page]:
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
-        page = browser.new_page(viewport={"width": 1400, "height": 1000})
-        page.set_default_timeout(15_000)
+    with opened_page() as page:
         yield page
-        browser.close()
 
 
 @contextmanager
@@ -63,19 +41,6 @@ def unheard(live: Live) -> Iterator[None]:
         yield
     finally:
         gateway.send_signal(signal.SIGCONT)
-
-
-def shot(page: Page, name: str) -> None:
-    """Kept only where somebody wants to look."""
-    if folder := os.environ.get("MLRUNBOOK_TEST_SHOTS"):
-        page.wait_for_timeout(1500)
-        page.screenshot(path=Path(folder) / f"{name}.png", full_page=True)
-
-
-def log_in(page: Page, live: Live) -> None:
-    page.goto(f"http://127.0.0.1:{live.stack.ports.prefect}/")
-    page.locator("input[type=password]").fill(live.stack.prefect_auth or "")
-    page.get_by_role("button", name="Login").click()
 
 
 def report(page: Page) -> None:
@@ -91,45 +56,35 @@ def report(page: Page) -> None:
     page.get_by_role("button", name="Submit").click()
 
 
-def open_form(page: Page, run: str) -> Locator:
-    """The dialog with the plan. A page opened in the moment of suspending may still show the run without its form: then it is reloaded."""
-    from playwright.sync_api import TimeoutError
-
-    for patience_ms in (5_000, 15_000):
-        page.goto(run)
-        page.get_by_text("Suspended").first.wait_for()
-        shot(page, "2-run-waits")
-        page.locator("main button:has(svg.lucide-ellipsis-vertical)").first.click()
-        page.get_by_role("menuitem", name="Resume").click()
-        form = page.get_by_role("dialog")
-        with suppress(TimeoutError):
-            form.get_by_text("roll predictive_maintenance back to v1.5.0").first.wait_for(timeout=patience_ms)
-            return form
-    raise AssertionError(f"the form shows no plan: {page.get_by_role('dialog').all_inner_texts()}")
-
-
 def approve_in_form(page: Page, live: Live, incident_id: str) -> StoredApproval:
     """Fill it in and send it off, until the approval is stored: an alert that comes meanwhile has the run look once more, and what was
     typed into the form of before goes nowhere."""
     from playwright.sync_api import Error
 
+    failed: list[str] = []
+
     def stored() -> list[StoredApproval]:
         with live.store() as conn:
             return [row for row in plans.approvals_of(conn, incident_id) if row.door == PREFECT_FORM]
 
-    for _ in range(3):
+    for _ in range(5):
         run = live.wait_until_suspended(incident_id)
-        with suppress(Error, AssertionError):
-            form = open_form(page, f"http://127.0.0.1:{live.stack.ports.prefect}/v2/runs/flow-run/{run}")
+        try:
+            form = open_form(page, live, run, "roll predictive_maintenance back to v1.5.0")
             shot(page, "3-form")
+            link = form.locator(f"a[href*='{console_links.of_incident(incident_id)}/approve']")
+            assert "Your answer in this form counts" in form.inner_text()
+            assert link.count() == 1
             form.get_by_label("Your name").fill("Team Lead")
             form.get_by_label("Comment").fill("the findings name the release")
             form.get_by_text("Select", exact=True).click()
             page.get_by_role("option", name="approved").click()
             shot(page, "4-form-filled")
             form.get_by_role("button", name="Resume").click()
-            return wait_for("the approval is stored", stored)[0]
-    raise AssertionError(f"no approval: {page.get_by_role('dialog').all_inner_texts()}; {[e.text for e in live.entries(incident_id)]}")
+            return wait_for("the approval is stored", stored, timeout_s=60)[0]
+        except (Error, AssertionError) as error:
+            failed.append(str(error))
+    raise AssertionError(f"no approval: {failed}; {[e.text for e in live.entries(incident_id)]}")
 
 
 def test_a_person_reports_and_approves_in_the_prefect_ui(live: Live, page: Page) -> None:

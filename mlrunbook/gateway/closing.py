@@ -56,7 +56,7 @@ def close(conn: Connection, world: World, incident: Incident, who: Identity, sai
             f"{incident.id} cannot close: {', '.join(open_ends)} is neither taken back nor kept with a reason: "
             f"`mlrunbook incidents contain {incident.id} --take-back`, or close with --keep-containment"
         )
-    if unsettled := [row.summary for row in journal.of_incident(conn, incident.id) if _is_open_end(row)]:
+    if unsettled := [row.summary for row in journal.of_incident(conn, incident.id) if is_open_end(row)]:
         raise Refused(f"{incident.id} cannot close: it is not known yet whether this happened: {', '.join(unsettled)}")
     what = "called a false alarm" if said.false_alarm else "closed"
     why = f"{what} by {by}" + (f": {reason}" if reason else "")
@@ -72,7 +72,7 @@ def close(conn: Connection, world: World, incident: Incident, who: Identity, sai
     return closed
 
 
-def _is_open_end(row: journal.Row) -> bool:
+def is_open_end(row: journal.Row) -> bool:
     """Nobody knows whether it happened, and nobody has taken it back or said why that may be so."""
     is_open = row.state in BEGUN - SETTLED and row.may_have_happened
     return is_open and row.undone_by is None and row.kept_because is None

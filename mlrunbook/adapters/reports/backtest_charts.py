@@ -3,42 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from itertools import groupby
 from math import ceil
-from typing import ClassVar
 
 from mlrunbook.adapters.reports.charts import COLOURS, GRID, LIMIT, MUTED, SEVERITY, WIDTH, escape, number, rule, short, svg, text
+from mlrunbook.adapters.reports.time_scale import HEIGHT, LEFT, RIGHT, TOP, TimeScale
 from mlrunbook.domain.backtest.result import Alarm, Backtest, Call, Drift, Point
 from mlrunbook.domain.plural import counted
 
-_LEFT, _RIGHT, _TOP = 44, 14, 34
-_HEIGHT, _LANE = 190, 18
+_LANE = 18
 QUIET = "#8a939d"
 REAL = ("real", "part_of_call")
 MOST_FEATURES = 20
 
 
-@dataclass(frozen=True)
-class _Time:
-    first: datetime
-    last: datetime
-    bottom: ClassVar[float] = _TOP + _HEIGHT
-
-    def x(self, at: datetime) -> float:
-        share = (at - self.first) / max(self.last - self.first, (self.last - self.first).resolution)
-        return _LEFT + min(max(share, 0.0), 1.0) * (WIDTH - _LEFT - _RIGHT)
-
-    @staticmethod
-    def y(value: float) -> float:
-        return _TOP + _HEIGHT * (1 - value)
-
-
 def timeline(found: Backtest) -> str:
     if not found.points:
         return ""
-    time = _Time(found.facts.first, max([found.facts.last, *(c.at for c in found.calls)]))
+    time = TimeScale(found.facts.first, max([found.facts.last, *(c.at for c in found.calls)]))
     lanes = time.bottom + 6
     parts = [
         *_shaded(found.calls, time), *_axes(time, lanes + 2 * _LANE), *_band(found.points, time), *_line(found.points, time),
@@ -51,7 +34,7 @@ def timeline(found: Backtest) -> str:
     return svg(lanes + 2 * _LANE + 30, "F1 over time", said, "".join(parts))
 
 
-def _shaded(calls: Sequence[Call], time: _Time) -> Iterator[str]:
+def _shaded(calls: Sequence[Call], time: TimeScale) -> Iterator[str]:
     """From when a fall set in until it was over."""
     for call in calls:
         left, right = time.x(call.began), time.x(call.over or call.closed or time.last)
@@ -59,15 +42,15 @@ def _shaded(calls: Sequence[Call], time: _Time) -> Iterator[str]:
         words = f"call {call.number}: {call.severity.value}, began {_day(call.began)}, called {_day(call.at)}"
         words += f", recovered {_day(call.over)}" if call.over else ", did not recover" if call.closed else ", open at the end"
         yield (
-            f'<rect x="{left:.1f}" y="{_TOP}" width="{max(right - left, 1.5):.1f}" height="{_HEIGHT}" fill="{colour}" fill-opacity="0.13">'
+            f'<rect x="{left:.1f}" y="{TOP}" width="{max(right - left, 1.5):.1f}" height="{HEIGHT}" fill="{colour}" fill-opacity="0.13">'
             f"<title>{escape(words)}</title></rect>"
         )
 
 
-def _axes(time: _Time, bottom: float) -> Iterator[str]:
+def _axes(time: TimeScale, bottom: float) -> Iterator[str]:
     for value in (0.0, 0.25, 0.5, 0.75, 1.0):
-        yield rule(_LEFT, time.y(value), WIDTH - _RIGHT, time.y(value))
-        yield text(_LEFT - 6, time.y(value) + 4, number(value), "end", MUTED, 11)
+        yield rule(LEFT, time.y(value), WIDTH - RIGHT, time.y(value))
+        yield text(LEFT - 6, time.y(value) + 4, number(value), "end", MUTED, 11)
     span = time.last - time.first
     ticks = 6
     for k in range(ticks + 1):
@@ -84,29 +67,29 @@ def _runs(points: Sequence[Point]) -> Iterator[list[Point]]:
             yield list(run)
 
 
-def _band(points: Sequence[Point], time: _Time) -> Iterator[str]:
+def _band(points: Sequence[Point], time: TimeScale) -> Iterator[str]:
     for run in _runs(points):
         upper = [f"{time.x(p.at):.1f},{time.y(p.high or 0):.1f}" for p in run]
         lower = [f"{time.x(p.at):.1f},{time.y(p.low or 0):.1f}" for p in reversed(run)]
         yield f'<polygon points="{" ".join([*upper, *lower])}" fill="{COLOURS[0]}" fill-opacity="0.16"/>'
 
 
-def _line(points: Sequence[Point], time: _Time) -> Iterator[str]:
+def _line(points: Sequence[Point], time: TimeScale) -> Iterator[str]:
     for run in _runs(points):
         at = " ".join(f"{time.x(p.at):.1f},{time.y(p.f1 or 0):.1f}" for p in run)
         yield f'<polyline points="{at}" fill="none" stroke="{COLOURS[0]}" stroke-width="1.5" stroke-linejoin="round"/>'
 
 
-def _flags(calls: Sequence[Call], time: _Time) -> Iterator[str]:
+def _flags(calls: Sequence[Call], time: TimeScale) -> Iterator[str]:
     for call in calls:
         x, colour = time.x(call.at), SEVERITY.get(call.severity.value, LIMIT)
-        yield rule(x, _TOP - 6, x, time.bottom, colour, 'stroke-width="1.4"')
-        yield f'<circle cx="{x:.1f}" cy="{_TOP - 12:.1f}" r="8" fill="{colour}"><title>called {_day(call.at)}</title></circle>'
-        yield text(x, _TOP - 8, str(call.number), "middle", "#fff", 10)
+        yield rule(x, TOP - 6, x, time.bottom, colour, 'stroke-width="1.4"')
+        yield f'<circle cx="{x:.1f}" cy="{TOP - 12:.1f}" r="8" fill="{colour}"><title>called {_day(call.at)}</title></circle>'
+        yield text(x, TOP - 8, str(call.number), "middle", "#fff", 10)
 
 
-def _baselines(found: Backtest, time: _Time, y: float) -> Iterator[str]:
-    yield text(_LEFT - 6, y + 11, "base", "end", MUTED, 10)
+def _baselines(found: Backtest, time: TimeScale, y: float) -> Iterator[str]:
+    yield text(LEFT - 6, y + 11, "base", "end", MUTED, 10)
     for since, until, f1 in dict.fromkeys((b.since, b.until, b.f1) for b in found.baselines):
         left, right = time.x(since), time.x(until)
         yield (
@@ -115,8 +98,8 @@ def _baselines(found: Backtest, time: _Time, y: float) -> Iterator[str]:
         )
 
 
-def _alarms(alarms: Sequence[Alarm], time: _Time, y: float) -> Iterator[str]:
-    yield text(_LEFT - 6, y + 11, "plain", "end", MUTED, 10)
+def _alarms(alarms: Sequence[Alarm], time: TimeScale, y: float) -> Iterator[str]:
+    yield text(LEFT - 6, y + 11, "plain", "end", MUTED, 10)
     for alarm in alarms:
         real = alarm.verdict in REAL
         left, right = time.x(alarm.since), time.x(alarm.until)
@@ -128,7 +111,7 @@ def _alarms(alarms: Sequence[Alarm], time: _Time, y: float) -> Iterator[str]:
 
 
 def _legend() -> Iterator[str]:
-    x = WIDTH - _RIGHT - 292.0
+    x = WIDTH - RIGHT - 292.0
     for colour, words, width in (
         (COLOURS[2], "baseline", 66), (QUIET, "plain alarm, not called", 144), (LIMIT, "in a call", 0)
     ):  # fmt: skip
@@ -151,7 +134,7 @@ def heatmap(drift: Drift) -> str:
     """A row a feature, a column a stretch of time; darker: further from the first stretch. A dot: drifted, beyond chance."""
     shown = drift.features[:MOST_FEATURES]
     left, top, row = 190.0, 8.0, 24.0
-    width = (WIDTH - left - _RIGHT) / len(drift.at)
+    width = (WIDTH - left - RIGHT) / len(drift.at)
     bottom = top + row * len(shown)
     parts = []
     for i, feature in enumerate(shown):

@@ -6,11 +6,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from string import ascii_uppercase
-from typing import ClassVar
 
 from mlrunbook.adapters.reports.charts import COLOURS, LIMIT, MUTED, WIDTH, number, rule, svg, text
-
-_LEFT, _RIGHT, _TOP, _HEIGHT = 44, 14, 34, 190
+from mlrunbook.adapters.reports.time_scale import LEFT, RIGHT, TOP, TimeScale
 
 
 @dataclass(frozen=True)
@@ -45,35 +43,20 @@ def letter(nth: int) -> str:
     return (letter(nth // 26 - 1) if nth >= 26 else "") + ascii_uppercase[nth % 26]
 
 
-@dataclass(frozen=True)
-class _Time:
-    first: datetime
-    last: datetime
-    bottom: ClassVar[float] = _TOP + _HEIGHT
-
-    def x(self, at: datetime) -> float:
-        share = (at - self.first) / max(self.last - self.first, (self.last - self.first).resolution)
-        return _LEFT + min(max(share, 0.0), 1.0) * (WIDTH - _LEFT - _RIGHT)
-
-    @staticmethod
-    def y(value: float) -> float:
-        return _TOP + _HEIGHT * (1 - min(max(value, 0.0), 1.0))
-
-
 def draw(title: str, readings: Sequence[Reading], marks: Sequence[Mark], baseline: Reading | None) -> str:
     """From 0 to 1. The baseline lies across, whenever it was measured; the marks are lettered, oldest first."""
     moments = [*(r.since for r in readings), *(r.until for r in readings), *(m.at for m in marks)]
     if not moments:
         return ""
-    time = _Time(min(moments), max(moments))
+    time = TimeScale(min(moments), max(moments))
     parts = [*_axes(time), *_baseline(time, baseline), *_readings(time, readings), *_marks(time, marks)]
     return svg(time.bottom + 30, title, _about(readings, marks, baseline), "".join(parts))
 
 
-def _axes(time: _Time) -> Iterator[str]:
+def _axes(time: TimeScale) -> Iterator[str]:
     for value in (0.0, 0.25, 0.5, 0.75, 1.0):
-        yield rule(_LEFT, time.y(value), WIDTH - _RIGHT, time.y(value))
-        yield text(_LEFT - 6, time.y(value) + 4, number(value), "end", MUTED, 11)
+        yield rule(LEFT, time.y(value), WIDTH - RIGHT, time.y(value))
+        yield text(LEFT - 6, time.y(value) + 4, number(value), "end", MUTED, 11)
     span, ticks = time.last - time.first, 5
     for k in range(ticks + 1):
         at = time.first + span * k / ticks
@@ -82,10 +65,10 @@ def _axes(time: _Time) -> Iterator[str]:
         yield text(time.x(at), time.bottom + 18, words, "start" if k == 0 else "end" if k == ticks else "middle", MUTED, 11)
 
 
-def _baseline(time: _Time, baseline: Reading | None) -> Iterator[str]:
+def _baseline(time: TimeScale, baseline: Reading | None) -> Iterator[str]:
     if baseline is None:
         return
-    left, right, y = _LEFT, WIDTH - _RIGHT, time.y(baseline.value)
+    left, right, y = LEFT, WIDTH - RIGHT, time.y(baseline.value)
     if baseline.low is not None and baseline.high is not None:
         top = time.y(baseline.high)
         height = max(time.y(baseline.low) - top, 1.0)
@@ -94,7 +77,7 @@ def _baseline(time: _Time, baseline: Reading | None) -> Iterator[str]:
     yield text(right, y - 5, f"baseline {baseline.value:.2f}", "end", COLOURS[2], 11)
 
 
-def _readings(time: _Time, readings: Sequence[Reading]) -> Iterator[str]:
+def _readings(time: TimeScale, readings: Sequence[Reading]) -> Iterator[str]:
     in_time = sorted(readings, key=lambda r: r.at)
     points = " ".join(f"{time.x(r.at):.1f},{time.y(r.value):.1f}" for r in in_time)
     if len(in_time) > 1:
@@ -106,13 +89,13 @@ def _readings(time: _Time, readings: Sequence[Reading]) -> Iterator[str]:
         yield f'<circle cx="{x:.1f}" cy="{time.y(one.value):.1f}" r="3.5" fill="{COLOURS[0]}"/>'
 
 
-def _marks(time: _Time, marks: Sequence[Mark]) -> Iterator[str]:
+def _marks(time: TimeScale, marks: Sequence[Mark]) -> Iterator[str]:
     """Letters of one moment stand beside each other."""
     for nth, (mark, at) in enumerate(zip(marks, _apart([time.x(mark.at) for mark in marks]), strict=True)):
         x = time.x(mark.at)
-        yield rule(x, _TOP - 6, x, time.bottom, LIMIT if nth == 0 else MUTED, 'stroke-width="1.2" stroke-dasharray="2 3"')
-        yield f'<circle cx="{at:.1f}" cy="{_TOP - 14}" r="8" fill="{LIMIT if nth == 0 else MUTED}"/>'
-        yield text(at, _TOP - 10, letter(nth), "middle", "#fff", 10)
+        yield rule(x, TOP - 6, x, time.bottom, LIMIT if nth == 0 else MUTED, 'stroke-width="1.2" stroke-dasharray="2 3"')
+        yield f'<circle cx="{at:.1f}" cy="{TOP - 14}" r="8" fill="{LIMIT if nth == 0 else MUTED}"/>'
+        yield text(at, TOP - 10, letter(nth), "middle", "#fff", 10)
 
 
 def _apart(places: Sequence[float], wide: float = 17.0) -> list[float]:

@@ -14,7 +14,6 @@ from enum import StrEnum
 from sqlalchemy import Connection
 
 from mlrunbook.base.tokens import Identity, Scope
-from mlrunbook.domain.action_state import BEGUN, SETTLED
 from mlrunbook.domain.actions import PlanKind
 from mlrunbook.domain.containment.orders import Ordered, OrderState
 from mlrunbook.domain.detection.triage import Triage
@@ -22,6 +21,7 @@ from mlrunbook.domain.incident import TRANSITIONS, Incident, Severity, Status
 from mlrunbook.domain.policy.policy import Policy
 from mlrunbook.domain.resolution.deciding import Standing
 from mlrunbook.domain.roles import Role
+from mlrunbook.gateway.closing import is_open_end
 from mlrunbook.response.communication import reports
 from mlrunbook.response.execution import standing_orders
 from mlrunbook.response.lifecycle import flapping, unknown_models
@@ -268,7 +268,7 @@ def case_of(conn: Connection, policy: Policy, incident: Incident, *, now: dateti
         in_force=tuple(row.summary for row in left_in_force(conn, incident.id)),
         ordered=tuple(_summary(one) for one in orders if one.state.is_open),
         underway=tuple(_summary(one) for one in orders if one.state in (OrderState.REQUESTED, OrderState.IN_PROGRESS)),
-        unsettled=tuple(row.summary for row in rows if _is_open_end(row)),
+        unsettled=tuple(row.summary for row in rows if is_open_end(row)),
         isolated_for=journal.isolating(conn, incident.model),
         isolated_here=any(row.kept_because is None for row in journal.isolations(conn, incident.id)),
         closes_itself=measured and not reports.unanswered(conn, incident.id),
@@ -301,8 +301,3 @@ def _answered_by(conn: Connection, incident: Incident) -> str | None:
 
 def _summary(one: Ordered) -> str:
     return standing_orders.summary_of(one.plan)
-
-
-def _is_open_end(row: journal.Row) -> bool:
-    """Nobody knows whether it happened, and nobody has taken it back or said why that may be so."""
-    return row.state in BEGUN - SETTLED and row.may_have_happened and row.undone_by is None and row.kept_because is None

@@ -20,6 +20,7 @@ from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
+from rich.prompt import Confirm
 from rich.table import Table
 
 from mlrunbook.base import db
@@ -126,8 +127,7 @@ class Demo:
             self._console.print(f"[bold yellow]  {said}:[/] [cyan]{link}[/]", soft_wrap=True)
         if self._approve in ("console", "ui"):
             return None
-        asked = "[bold yellow]  Approve this plan? [y/N] [/]"
-        return self._approve == "auto" or self._console.input(asked).strip().lower() in ("y", "yes")
+        return self._approve == "auto" or Confirm.ask("[bold yellow]  Approve this plan?[/]", console=self._console, default=False)
 
     def _show(self, entry: Entry) -> None:
         text = entry.text if len(entry.text) <= TEXT_LIMIT else entry.text[: TEXT_LIMIT - 1] + "…"

@@ -27,7 +27,7 @@ from mlrunbook.drills.simulator.simulator import FleetSimulator
 from mlrunbook.drills.simulator.traffic import MODEL
 from mlrunbook.local.stack import Stack
 from mlrunbook.response.lifecycle import runs
-from mlrunbook.store import incidents, timeline
+from mlrunbook.store import incidents, plans, timeline
 from mlrunbook.store.timeline import Entry
 
 SETTLED_TICKS = 1  # of ordinary traffic before the fault
@@ -166,12 +166,17 @@ class Exercise:
             self._asked.add(release)
             body = {"decision": "approved", "planDigest": release, "reason": self._simulator.repair(self.fault)}
             self._post(f"/api/v1/incidents/{incident.id}/approvals", body, "security-officer")
-        if digest is None or digest in self._asked:
-            return
+        if digest is not None and digest not in self._asked:
+            self._decide_as_lead(incident, digest)
+
+    def _decide_as_lead(self, incident: Incident, digest: str) -> None:
         answer = self._decide(incident.id, digest)
         if answer is None:
             return
         self._asked.add(digest)
+        with db.transaction(self._engine) as conn:
+            if plans.approvals_of(conn, incident.id, digest):
+                return  # decided in the console, while the question stood here
         body = {"decision": "approved" if answer else "rejected", "planDigest": digest, "reason": "decided in the exercise"}
         self._post(f"/api/v1/incidents/{incident.id}/approvals", body, "approver")
 

@@ -27,6 +27,7 @@ from mlrunbook.base.settings import settings
 
 if TYPE_CHECKING:
     from prefect.client.schemas.objects import FlowRun, State
+    from prefect.client.schemas.responses import WorkerFlowRunResponse
 
 
 class _NoHooks:
@@ -74,6 +75,13 @@ class Worker(ProcessWorker):
         if done is None or done.status_code is None:
             raise RuntimeError(f"the process of run {flow_run.id} did not start")
         return ProcessWorkerResult(status_code=done.status_code, identifier=str(done.handle.pid))
+
+    async def _submit_scheduled_flow_runs(self, flow_run_response: list[WorkerFlowRunResponse]) -> list[FlowRun]:
+        """A run that was resumed before the process that suspended it has ended still holds its place, and Prefect's worker would die of
+        asking for it twice. It is started at a later look, which is a second away."""
+        held = self._limiter.statistics().borrowers if self._limiter else ()
+        free = [one for one in flow_run_response if one.flow_run.id not in held]
+        return await super()._submit_scheduled_flow_runs(free)
 
     async def _mark_flow_run_as_cancelled(self, flow_run: FlowRun, state_updates: dict[str, Any] | None = None) -> None:
         """Prefect's worker keeps the place of a run whose deployment was deleted meanwhile, for ever."""

@@ -64,7 +64,7 @@ class Shell:
                 stdin=stdin,
                 capture_output=True,
                 text=True,
-                timeout=60,
+                timeout=300,
                 check=False,
             )
         finally:

@@ -48,7 +48,7 @@ def test_the_link_that_the_demo_prints_signs_in_once_and_leads_to_the_plan_whose
 
     front, decision = wait_for("the demo asks for a decision", lambda: links(said) if len(links(said)) > 1 else None)[:2]
     browser, page = signed_in(front)
-    assert page.url.path == "/"
+    assert page.url.path == "/incidents"
     browser, page = signed_in(decision)
     assert page.url.path.endswith("/approve")
     assert httpx.post(decision, trust_env=False).status_code == 401  # the link is used up

@@ -5,6 +5,7 @@ A GET changes nothing. What may be done is looked up by `possible`, and checked 
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +15,7 @@ from fastapi.responses import HTMLResponse, Response
 from sqlalchemy import Connection
 
 from mlrunbook.base.tokens import Identity
+from mlrunbook.domain.errors import Refused
 from mlrunbook.domain.incident import TRANSITIONS, Incident, Severity, Status
 from mlrunbook.domain.policy.policy import Policy
 from mlrunbook.domain.roles import Duty, Role
@@ -44,11 +46,28 @@ class Seen:
     def may(self, act: Act, digest: str = "") -> Possible:
         return of(self.acts, act, digest)
 
+    def mark(self, act: Act) -> str:
+        """Of what the page of this act shows to decide on. It goes with the form: a tab left open decides nothing else."""
+        shown = {
+            Act.SEVERITY: (self.incident.severity,),
+            Act.CLOSE: self.case.in_force,
+            Act.REVERSE: self.case.in_force + self.case.ordered,
+        }
+        return hashlib.sha256("\n".join(shown.get(act, ())).encode()).hexdigest()[:16]
+
 
 def seen(conn: Connection, policy: Policy, incident_id: str, who: Identity, world: World) -> Seen:
     incident = incidents.get(conn, incident_id)
     case = case_of(conn, policy, incident, now=world.now())
     return Seen(incident, case, possible(case, who))
+
+
+def refuse_if_stale(world: World, incident_id: str, who: Identity, act: Act, typed: Typed) -> None:
+    """Where somebody changed meanwhile what the form rests on."""
+    with world.transaction() as conn:
+        found = seen(conn, world.policy, incident_id, who, world)
+    if typed["mark"] and typed["mark"] != found.mark(act):
+        raise Refused("the incident changed while you had this page open. Read it again below, then confirm")
 
 
 def back_to(incident_id: str, did: str) -> str:
@@ -80,7 +99,8 @@ def _expose(routes: APIRouter, world: World, form: Form) -> None:
             more = form.more(conn, world, found)
         may = found.may(form.act)
         values: dict[str, Any] = {"incident": found.incident, "case": found.case, "may": may, "typed": typed, "problem": problem, **more}
-        return page(request, visitor, template, status=problem.status if problem else 200, title=form.act.words, **values)
+        status = problem.status if problem else 200
+        return page(request, visitor, template, status=status, title=form.act.words, mark=found.mark(form.act), **values)
 
     @routes.get(path)
     def look(request: Request, visitor: Operator, incident_id: IncidentId) -> Response:
@@ -89,6 +109,7 @@ def _expose(routes: APIRouter, world: World, form: Form) -> None:
     @routes.post(path)
     def act(request: Request, visitor: Operator, incident_id: IncidentId, typed: TypedIn) -> Response:
         def done() -> str:
+            refuse_if_stale(world, incident_id, visitor.who, form.act, typed)
             form.do(world, incident_id, visitor.who, typed)
             return back_to(incident_id, str(form.act))
 

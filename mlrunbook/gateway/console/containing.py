@@ -16,7 +16,7 @@ from mlrunbook.domain.errors import Refused, RunbookError
 from mlrunbook.gateway import operations
 from mlrunbook.gateway.api import response as bodies
 from mlrunbook.gateway.api.dependencies import IncidentId
-from mlrunbook.gateway.console.acting import back_to, seen
+from mlrunbook.gateway.console.acting import back_to, refuse_if_stale, seen
 from mlrunbook.gateway.console.forms import NOTHING, Problem, Typed, TypedIn, answered
 from mlrunbook.gateway.console.possible import Act
 from mlrunbook.gateway.console.rendering import page
@@ -48,7 +48,7 @@ WORDS: Mapping[Order, Words] = {
     Order.STOP_SERVING: Words(
         "Stop serving",
         "Stop serving {model}",
-        "Every model server is shut down. Every prediction request fails until serving is taken up again.",
+        "Shuts down every model server. Every prediction request fails until serving starts again.",
         "When wrong predictions are worse than none.",
     ),
     Order.ROUTE: Words(
@@ -60,13 +60,13 @@ WORDS: Mapping[Order, Words] = {
     Order.HALT_WORK_ORDERS: Words(
         "Halt work orders",
         "Halt automatic work orders",
-        "Predictions go on and create no work orders. The pending ones are flagged for the supervisors.",
+        "Predictions go on but create no work orders. Pending ones are flagged for the supervisors.",
         "When people act on predictions that may be wrong.",
     ),
     Order.TAKE_BACK: Words(
         "Reverse containment",
-        "Take containment back",
-        "What containment changed is put back as it was before; orders that have not begun are withdrawn.",
+        "Reverse containment",
+        "Puts back what containment changed, and withdraws orders that have not begun.",
         "When the model may serve as before.",
     ),
 }
@@ -147,7 +147,12 @@ def _reverse(routes: APIRouter, world: World) -> None:
             may = found.may(Act.REVERSE)
             preview = _preview(conn, world, incident_id, visitor.who, Order.TAKE_BACK, "") if may.is_possible else Preview()
         values: dict[str, Any] = {"incident": found.incident, "case": found.case, "may": may, "typed": typed, "problem": problem}
-        more: dict[str, Any] = {"preview": preview, "words": WORDS[Order.TAKE_BACK], "order": Order.TAKE_BACK}
+        more: dict[str, Any] = {
+            "preview": preview,
+            "words": WORDS[Order.TAKE_BACK],
+            "order": Order.TAKE_BACK,
+            "mark": found.mark(Act.REVERSE),
+        }
         status = problem.status if problem else 200
         return page(request, visitor, "act_reverse.html.j2", status=status, title="Reverse containment", **values, **more)
 
@@ -159,6 +164,7 @@ def _reverse(routes: APIRouter, world: World) -> None:
     def reverse(request: Request, visitor: FreshApprover, incident_id: IncidentId, typed: TypedIn) -> Response:
         def done() -> str:
             said = typed.into(bodies.ContainmentIn, order=Order.TAKE_BACK, version=None)
+            refuse_if_stale(world, incident_id, visitor.who, Act.REVERSE, typed)
             wanted = operations.Wanted(Order.TAKE_BACK, said.reason, door="console")
             operations.order_containment(world, incident_id, visitor.who, wanted)
             return back_to(incident_id, "reverse")

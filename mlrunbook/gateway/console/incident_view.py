@@ -313,8 +313,8 @@ def attention(answer: Answer, plans: Sequence[PlanView], acts: Sequence[Possible
     if mine:
         said.append(f"Your decision: {_of(mine[0])}." + (f" {len(mine) - 1} more below." if len(mine) > 1 else ""))
     elif asked:
-        said.append(f"A decision about {_of(asked[0])} waits for others. {asked[0].approve.why_not or asked[0].who}")
-    return Attention(" ".join(said) or "Nothing waits for a person now.", tuple(at_hand))
+        said.append(f"Waiting for a decision by somebody else: {_of(asked[0])}. {asked[0].approve.why_not or asked[0].who}")
+    return Attention(" ".join(said) or "Nothing to do right now.", tuple(at_hand))
 
 
 def _of(plan: PlanView) -> str:

@@ -246,6 +246,42 @@ def test_what_stays_in_force_is_listed_before_it_is_closed(client: TestClient, w
     assert client.get(f"/api/v1/incidents/{incident_id}").json()["status"] == "detected"
 
 
+def _raised(client: TestClient, world: World, incident_id: str, _: str) -> None:
+    assert client.post(f"/api/v1/incidents/{incident_id}/severity", json={"severity": "critical", "reason": "a gear broke"}).is_success
+
+
+@pytest.mark.parametrize(
+    ("act", "form", "change"),
+    [
+        ("severity", {"severity": "low", "reason": "one asset"}, _raised),
+        ("close", {"reason": "it stays", "keep_containment": "true"}, _contained),
+        ("reverse", {"reason": "it is over"}, _contained),
+    ],
+)
+def test_a_tab_left_open_decides_nothing_that_it_did_not_show(
+    client: TestClient, world: World, lead: Browser, model: str, act: str, form: dict[str, str], change: Callable[..., None]
+) -> None:
+    incident_id = opened(client, model, severity="medium")
+    if act != "close":  # an order that is not in force yet keeps it open
+        order = {"order": "stop_serving", "reason": "pumps fail"}
+        assert client.post(f"/api/v1/incidents/{incident_id}/containment", json=order).is_success
+    form = form | {"mark": _mark(lead.get(f"/incidents/{incident_id}/{act}").text)}
+    change(client, world, incident_id, model)
+    before = everything(world)
+    answer = lead.submit(f"/incidents/{incident_id}/{act}", form)
+    assert answer.status_code == 409
+    assert form["reason"] in answer.text, "what was typed is still there"
+    assert everything(world) == before
+    again = lead.submit(f"/incidents/{incident_id}/{act}", form | {"mark": _mark(answer.text)}, follow_redirects=False)
+    assert again.status_code == 303
+
+
+def _mark(page: str) -> str:
+    found = re.search(r'name="mark" value="(\w+)"', page)
+    assert found is not None
+    return found[1]
+
+
 def test_automation_goes_on_where_it_has_stopped(client: TestClient, world: World, lead: Browser, model: str) -> None:
     for _ in range(world.policy.recurrence.flapping_after):
         incident_id = opened(client, model)

@@ -306,7 +306,7 @@ def attention(answer: Answer, plans: Sequence[PlanView], acts: Sequence[Possible
     for plan in mine[:1]:
         at_hand += [plan.approve, *([plan.reject] if plan.reject.is_possible else [])]
     if not incident.status.is_open:
-        return Attention("It is over. Nothing waits.", ())
+        return Attention("This incident is over.", ())
     said = []
     if answer.state in ("due", "late"):
         said.append(answer.sentence)

@@ -211,3 +211,19 @@ def test_no_page_is_left_out(url: str, ids: dict[str, str], world: World) -> Non
     seen = [path.format(**ids).partition("?")[0] for path in FULL]
     routes = [route for _, _, route in every(create_app(world)) if isinstance(route, ConsoleRoute) and "GET" in (route.methods or ())]
     assert {one.path for one in routes if not any(one.path_regex.match(path) for path in seen)} == NO_PAGES
+
+
+def test_the_menu_works_by_keyboard_and_the_focus_can_be_seen(chromium: Browser, url: str, token: str) -> None:
+    page = Visit(chromium, url, token).page
+    page.goto(f"{url}/policy")
+    words = "document.activeElement.textContent.trim()"
+    for _ in range(12):
+        page.keyboard.press("Tab")
+        assert page.evaluate("getComputedStyle(document.activeElement).outlineStyle") == "solid", page.evaluate(words)
+        if page.evaluate(words) == "More":
+            break
+    page.keyboard.press("Enter")
+    page.keyboard.press("Tab")
+    assert page.evaluate(words) == "Report an incident"
+    page.keyboard.press("Enter")
+    page.wait_for_url(f"{url}/report")

@@ -350,7 +350,7 @@ def test_the_policy_page_shows_what_is_in_force_and_says_when_the_file_has_chang
 ) -> None:
     page = read(ann.get("/policy"))
     assert "response_min:" in page.text
-    assert "The file says something else" not in page.words
+    assert "The file has changed since" not in page.words
     mine = replace(world, policy=world.policy.model_copy(update={"models": {"churn": ModelRules(owner=HOSTILE)}}))
     bo = browser(create_app(mine, policy_now=lambda: world.policy))
     bo.post("/login/token", data={"token": keys.token("Ann Lee", role="ml_team_lead")})

@@ -53,7 +53,7 @@ class Seen:
             Act.CLOSE: self.case.in_force,
             Act.REVERSE: self.case.in_force + self.case.ordered,
         }
-        return hashlib.sha256("\n".join(shown.get(act, ())).encode()).hexdigest()[:16]
+        return hashlib.sha256("\n".join(shown[act]).encode()).hexdigest()[:16] if act in shown else ""
 
 
 def seen(conn: Connection, policy: Policy, incident_id: str, who: Identity, world: World) -> Seen:

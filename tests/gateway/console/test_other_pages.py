@@ -357,5 +357,5 @@ def test_the_policy_page_shows_what_is_in_force_and_says_when_the_file_has_chang
     answer = bo.get("/policy")
     page = read(answer)
     is_text(answer, page)
-    assert "The file says something else" in page.words
+    assert "The file has changed since" in page.words
     assert "/models/churn" in page.links

@@ -20,7 +20,7 @@ from mlrunbook.response.world import World
 from mlrunbook.store import plans
 from mlrunbook.store.plans import StoredApproval
 from tests.fakes import MODEL, Clock, FileWorld
-from tests.flows.test_browser import ARGUMENTS, CHROMIUM
+from tests.flows.prefect_ui import ARGUMENTS, CHROMIUM
 from tests.response.carrying import carry
 from tests.response.people import deliver, incident_of, report
 from tests.served import served

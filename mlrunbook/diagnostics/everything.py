@@ -26,7 +26,7 @@ def findings(settings: Settings, env: Mapping[str, str], source: Path | None, mo
         Check("database", store.store),
         Check("Prefect", services.prefect),
         Check("gateway", services.gateway),
-        Check("platform", services.platform, timeout_s=20.0),
+        Check("platform", services.platform, timeout_s=60.0),
         Check("model server", services.model_server),
         Check("runtime", runtime.runtime, timeout_s=20.0),
         Check("feature store", runtime.features, timeout_s=30.0),

@@ -121,7 +121,8 @@ def platform(ask: Ask) -> Iterator[Finding]:
     config = ask.settings
     token = config.platform_token.get_secret_value() if config.platform_token else None
     good = 0
-    for result in examine(config.platform_url, model=ask.model, token=token, timeout_s=CALL_S, names=READS):
+    # As long as the flows wait: an endpoint that counts weeks of outcomes may take longer than one that says it is there.
+    for result in examine(config.platform_url, model=ask.model, token=token, timeout_s=config.http_timeout_s, names=READS):
         where = f"{result.method} {result.path}"
         if result.verdict is Verdict.NO_ANSWER:
             yield fail("platform", result.came, "start the model platform, or correct MLRUNBOOK_PLATFORM_URL")

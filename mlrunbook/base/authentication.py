@@ -169,7 +169,7 @@ async def _admitted(request: Request, prove: Prove, door: Door) -> Identity:
     except HTTPException as error:
         raise (edge.failed(request, error) if error.status_code in (401, 403) else error) from error
     meter_of(request).prove()
-    if (wait_s := edge.of_token.wait_s(who.token_id or f"format {who.name}")) is not None:
+    if (wait_s := edge.of_token.wait_s(who.token_id or (f"format {who.name}" if who.secret else f"person {who.person}"))) is not None:
         raise edge.too_many(request.url.path, wait_s, "with this token")
     return who
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncIterator, Callable, Coroutine
 from typing import Annotated, Any
 from urllib.parse import quote
@@ -9,6 +10,7 @@ from uuid import UUID
 
 from fastapi import APIRouter, Header, Path, Query, Request, Response
 from fastapi.responses import HTMLResponse, StreamingResponse
+from starlette.types import Receive, Scope, Send
 
 from mlrunbook.base import pages
 from mlrunbook.domain.chain import Length
@@ -32,6 +34,7 @@ Before = Annotated[int, Query(ge=1, lt=2**31)]
 After = Annotated[int, Query(ge=0, lt=2**31)]
 Events = Annotated[int, Query(ge=0, lt=2**31)]
 LastEventId = Annotated[str, Header(alias="Last-Event-ID")]
+LAST_EVENT_ID = re.compile(r"[0-9]{1,10}")  # one that we gave
 MESSAGES = 20  # of one page
 STREAM = "text/event-stream"
 STREAM_HEADERS = {"Cache-Control": "no-store", "X-Accel-Buffering": "no", "X-Content-Type-Options": "nosniff"}
@@ -114,6 +117,20 @@ def _files(routes: APIRouter, world: World) -> None:
         return Response(kept[0], media_type=kept[1], headers=headers)
 
 
+class Stream(StreamingResponse):
+    """`over` is called at its end, also when the browser has gone before the first word."""
+
+    def __init__(self, said: AsyncIterator[str], over: Callable[[], None]) -> None:
+        super().__init__(said, media_type=STREAM, headers=STREAM_HEADERS)
+        self._over = over
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            self._over()
+
+
 class StreamRoute(ConsoleRoute):
     """Whoever is not signed in any more is told so in the stream's own words: a redirect would make htmx come back twice a second."""
 
@@ -149,20 +166,11 @@ def _events(routes: APIRouter, world: World, live: Live) -> None:
         """New entries of the timeline as they come, and a word when anything else of the incident changed."""
         await live.read(lambda: there(incident_id))
         shown = Length(after, events) if events is not None and not last_event_id else None
-        last = int(last_event_id) if last_event_id.isascii() and last_event_id.isdigit() else after
+        last = int(last_event_id) if LAST_EVENT_ID.fullmatch(last_event_id) else after
         person = visitor.who.person
+        said = live.follow(incident_id, after=max(last, after), shown=shown, still_allowed=lambda: is_still_signed_in(request, visitor))
         live.take_place(person)
-
-        async def said() -> AsyncIterator[str]:
-            try:
-                async for one in live.follow(
-                    incident_id, after=max(last, after), shown=shown, still_allowed=lambda: is_still_signed_in(request, visitor)
-                ):
-                    yield one
-            finally:
-                live.give_back(person)
-
-        return StreamingResponse(said(), media_type=STREAM, headers=STREAM_HEADERS)
+        return Stream(said, lambda: live.give_back(person))
 
     routes.include_router(streams)
 

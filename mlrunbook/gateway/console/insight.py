@@ -18,13 +18,15 @@ from mlrunbook.base.policy_file import warnings
 from mlrunbook.base.settings import settings
 from mlrunbook.diagnostics import everything
 from mlrunbook.diagnostics.doctor import Finding, Level
-from mlrunbook.domain.errors import RunbookError
+from mlrunbook.domain.blackout import without_secrets
+from mlrunbook.domain.errors import NotApproved, RunbookError, Transient
 from mlrunbook.domain.policy.policy import Policy
 from mlrunbook.gateway.console import rendering, words
 from mlrunbook.gateway.console.visitor import Reader
 from mlrunbook.response.world import World
 
 FRESH_S = 20.0
+MOST_WAITING = 4  # people at once: each waits in a place that alerts and decisions need too
 DEFAULT_MODEL = "predictive_maintenance"
 
 Examine = Callable[[str], list[Finding]]
@@ -38,13 +40,22 @@ def examined(model: str) -> list[Finding]:
 
 @dataclass
 class Doctor:
-    """One examination at a time, however many people look: it asks everything that the runbook stands on."""
+    """One examination at a time, however many people look: it asks everything that the runbook stands on. Transient when too many wait."""
 
     examine: Examine
+    _places: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(MOST_WAITING))
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _last: tuple[str, float, list[Finding]] | None = None
 
     def findings(self, model: str) -> list[Finding]:
+        if not self._places.acquire(blocking=False):
+            raise Transient("the doctor is busy with others: look again in a minute")
+        try:
+            return self._found(model)
+        finally:
+            self._places.release()
+
+    def _found(self, model: str) -> list[Finding]:
         with self._lock:
             if self._last is None or self._last[0] != model or time.monotonic() - self._last[1] > FRESH_S:
                 found = self.examine(model)
@@ -66,7 +77,8 @@ def parts(policy: Policy) -> Iterator[Part]:
     values, usual = policy.model_dump(mode="json"), Policy().model_dump(mode="json")
     for name in sorted(values, key=lambda name: (values[name] == usual[name], name)):
         text = yaml.safe_dump({name: values[name]}, sort_keys=False, allow_unicode=True)
-        yield Part(name, words.preformatted(text), values[name] == usual[name])
+        readable, _ = without_secrets(text.encode())  # an address may carry a password, a command a key
+        yield Part(name, words.preformatted(readable.decode()), values[name] == usual[name])
 
 
 def doubts() -> Sequence[str]:
@@ -83,6 +95,8 @@ def add(routes: APIRouter, world: World, policy_now: Callable[[], Policy]) -> No
 
     @routes.get("/doctor")
     def show_doctor(request: Request, visitor: Reader, model: Model = "", live: bool = False) -> Response:
+        if visitor.who.limits.models:
+            raise NotApproved("the doctor looks at all models: sign in with a token that is not limited to some")
         asked = model or world.policy.cluster.default_model or DEFAULT_MODEL
         found = doctor.findings(asked) if live else None
         counts = {level: sum(one.level is level for one in found or ()) for level in reversed(Level)}

@@ -3,11 +3,23 @@
 from __future__ import annotations
 
 import re
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 MAX_CHARS = 2000
 _PATH = re.compile(r"/(?![/\\])[!-\[\]-~]*")  # printable ASCII without spaces and backslashes: browsers read `\` as `/`, and drop tabs
 HOME = "/incidents"
+
+
+def parts_of(address: str) -> SplitResult:
+    """Of an address that a request brings along; all empty where it is none.
+
+    >>> parts_of("https://[").netloc, parts_of("https://a.example/b").netloc
+    ('', 'a.example')
+    """
+    try:
+        return urlsplit(address)
+    except ValueError:
+        return urlsplit("")
 
 
 def local_path(asked: str) -> str:
@@ -18,9 +30,6 @@ def local_path(asked: str) -> str:
     """
     if len(asked) > MAX_CHARS or not _PATH.fullmatch(asked):
         return HOME
-    try:
-        parts = urlsplit(asked)
-    except ValueError:
-        return HOME
+    parts = parts_of(asked)
     is_a_door = parts.path in ("/", "/login", "/logout") or parts.path.startswith(("/login/", "/logout/"))
     return HOME if parts.scheme or parts.netloc or is_a_door else asked

@@ -3,20 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cache
+from functools import cache, lru_cache
 from typing import TYPE_CHECKING, Any
 
 from markupsafe import Markup
+
+from mlrunbook.gateway.console.forms import lines
 
 if TYPE_CHECKING:
     from markdown_it import MarkdownIt
     from markdown_it.token import Token
 
 DEEPEST = 6
+LONGEST = 50_000  # characters; a review has a few thousand, and a text made to be slow takes a second at this length
 
 
+@lru_cache(maxsize=32)
 def html(markdown: str) -> Markup:
-    """Headings are one level deeper than written: the page has its own first. Links open without telling where they were followed."""
+    """Headings are one level deeper than written: the page has its own first. Links open without telling where they were followed.
+
+    A longer text stays as it is written.
+    """
+    if len(markdown) > LONGEST:
+        return Markup("<pre>") + lines(markdown) + Markup("</pre>")
     return Markup(_reader().render(markdown))  # noqa: S704  HTML in it is escaped
 
 

@@ -23,6 +23,7 @@ log = logging.getLogger(__name__)
 CALLBACK = "/login/oidc/callback"
 LEEWAY_S = 60  # between the provider's clock and ours
 MAX_GROUPS = 2_000
+VERIFIED = (True, "true")  # some providers send text; where the claim is missing, the provider vouches for all of its addresses
 NO_FIT = "this way back from the provider was used already, took too long, or began in another browser"
 AGAIN = "start again at the sign-in page"
 
@@ -123,7 +124,7 @@ def read(claims: Mapping[str, Any], policy: ConsolePolicy, *, id_token: str | No
     person = claims.get(policy.person_claim)
     if not isinstance(person, str) or not person.strip():
         raise Invalid(f"the provider does not say who you are: its answer has no claim {policy.person_claim!r} (console.person_claim)")
-    if policy.person_claim == "email" and claims.get("email_verified") is False:
+    if policy.person_claim == "email" and claims.get("email_verified", True) not in VERIFIED:
         raise NotApproved("the provider has not verified your e-mail address: verify it there, then sign in again")
     name, groups = claims.get(policy.name_claim), claims.get(policy.groups_claim)
     if isinstance(groups, str):

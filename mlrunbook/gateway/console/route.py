@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Coroutine
 from http import HTTPStatus
 from typing import Any
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote
 
 from fastapi import APIRouter, HTTPException, Request, Response
 from fastapi.exceptions import RequestValidationError
@@ -15,6 +15,7 @@ from mlrunbook.base import web
 from mlrunbook.base.authentication import AuthenticatedRoute
 from mlrunbook.domain.errors import RunbookError
 from mlrunbook.gateway.console import rendering
+from mlrunbook.gateway.console.local_path import parts_of
 
 SIGN_IN = "/login"
 TITLES = {
@@ -71,7 +72,7 @@ def _page_seen(request: Request) -> str:
         seen = request.headers.get("hx-current-url", "")
     else:
         seen = request.headers.get("referer", "") if request.method != "GET" else ""
-    parts = urlsplit(seen)
+    parts = parts_of(seen)
     return parts.path + (f"?{parts.query}" if parts.query else "")
 
 

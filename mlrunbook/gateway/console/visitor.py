@@ -24,6 +24,7 @@ from mlrunbook.base.http_server import PEER
 from mlrunbook.base.tokens import Identity, Scope
 from mlrunbook.domain.people import person_of
 from mlrunbook.domain.policy.console import ConsolePolicy
+from mlrunbook.gateway.console.local_path import parts_of
 from mlrunbook.gateway.console.oidc import Provider
 from mlrunbook.response.world import World
 from mlrunbook.store import console_sessions
@@ -143,8 +144,8 @@ def check_site(request: Request) -> None:
     if (site := headers.get("sec-fetch-site")) is not None:
         is_ours = site in OWN_SITES
     elif (origin := headers.get("origin")) is not None:
-        ours = (headers.get("host", ""), urlsplit(console_of(request).public_url).netloc)
-        is_ours = urlsplit(origin).netloc in ours and origin != "null"
+        ours = {headers.get("host", ""), urlsplit(console_of(request).public_url).netloc} - {""}
+        is_ours = parts_of(origin).netloc in ours  # "null" and "file://" name no host
     else:  # no browser of today: what the form carries decides
         is_ours = True
     if not is_ours:

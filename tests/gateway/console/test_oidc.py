@@ -346,6 +346,17 @@ def test_claims_without_a_person_are_refused(person: object) -> None:
         read({"email": person, "groups": ["ml-leads"]}, CONSOLE, id_token=None)
 
 
+@pytest.mark.parametrize("said", [False, "false", "False", None, 0, 1.5, [], {}, ""])
+def test_an_address_that_is_not_said_to_be_verified_is_nobodys_however_that_is_said(said: object) -> None:
+    with pytest.raises(NotApproved):
+        read({"email": "ann@example.com", "email_verified": said}, ConsolePolicy(), id_token=None)
+
+
+@pytest.mark.parametrize("said", [{}, {"email_verified": True}, {"email_verified": "true"}])
+def test_an_address_that_the_provider_vouches_for_is_a_person(said: dict[str, object]) -> None:
+    assert read({"email": "ann@example.com"} | said, ConsolePolicy(), id_token=None).person == "ann@example.com"
+
+
 def test_another_claim_than_the_address_may_say_who_it_is() -> None:
     policy = ConsolePolicy(person_claim="sub")
     assert read({"sub": "u-1", "email_verified": False}, policy, id_token=None).person == "u-1"

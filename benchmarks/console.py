@@ -136,7 +136,8 @@ def _first_paint(address: str, token: str, incident_id: str) -> dict[str, float]
             context.add_cookies(cookies)
             page = context.new_page()
             page.goto(f"{address}/incidents/{incident_id}")
-            page.wait_for_function(f"{PAINT} !== undefined")
+            while page.evaluate(PAINT) is None:  # Playwright's own waiting evaluates a string, which the page's policy refuses
+                page.wait_for_timeout(20)
             painted.append(float(page.evaluate(PAINT)))
             context.close()
         chromium.close()

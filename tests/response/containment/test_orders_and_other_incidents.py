@@ -10,8 +10,7 @@ from mlrunbook.base.tokens import Identity, Scope
 from mlrunbook.domain.actions import Order, PlanKind
 from mlrunbook.domain.errors import Fenced, Refused, RunbookError
 from mlrunbook.domain.incident import IncidentType, Severity
-from mlrunbook.gateway.api import schemas
-from mlrunbook.gateway.api.incidents import _close
+from mlrunbook.gateway import closing
 from mlrunbook.response.world import World
 from mlrunbook.store import incidents, journal, leases
 from tests.fakes import Clock, FileWorld
@@ -54,7 +53,7 @@ def killed_at(world: World, file_world: FileWorld, incident_id: str, moment: str
 def close(world: World, incident_id: str, *, keep: bool = False) -> None:
     with world.transaction() as conn:
         incident = incidents.get(conn, incident_id, lock=True)
-        _close(conn, world, incident, LEAD, schemas.ClosingIn(reason="given up", keep_containment=keep))
+        closing.close(conn, world, incident, LEAD, closing.Closing(reason="given up", keep_containment=keep))
 
 
 def test_a_fix_takes_back_nothing_that_was_ordered_in_another_incident(world: World, file_world: FileWorld, clock: Clock) -> None:

@@ -29,8 +29,7 @@ from mlrunbook.domain.errors import Refused, RunbookError
 from mlrunbook.domain.incident import Severity, Status
 from mlrunbook.domain.policy.policy import ApprovalRule, Approvals, Policy
 from mlrunbook.domain.roles import Role
-from mlrunbook.gateway.api import schemas
-from mlrunbook.gateway.api.incidents import _close
+from mlrunbook.gateway import closing
 from mlrunbook.response.containment import emergency
 from mlrunbook.response.containment.emergency import Requester
 from mlrunbook.response.execution import standing_orders
@@ -208,7 +207,7 @@ class Orders(RuleBasedStateMachine):
         with suppress(Refused), self.world.transaction() as conn:
             incident = incidents.get(conn, self.incident_id, lock=True)
             if incident.status.is_open:
-                _close(conn, self.world, incident, who, schemas.ClosingIn(reason="given up", keep_containment=keep))
+                closing.close(conn, self.world, incident, who, closing.Closing(reason="given up", keep_containment=keep))
 
     # -- officers
 

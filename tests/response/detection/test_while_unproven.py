@@ -15,7 +15,7 @@ from mlrunbook.domain.evaluation.outcome_window import Span
 from mlrunbook.domain.evaluation.performance import ModelMetrics
 from mlrunbook.domain.incident import Incident, IncidentType, Severity, Status
 from mlrunbook.domain.records import Record
-from mlrunbook.gateway.api.incidents import _ended
+from mlrunbook.gateway.closing import _ended
 from mlrunbook.response.detection import unproven
 from mlrunbook.response.lifecycle import runs
 from mlrunbook.response.measurement.outcome_history import with_history

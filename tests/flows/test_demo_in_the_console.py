@@ -42,7 +42,7 @@ def field(page: httpx.Response, name: str) -> str:
 def test_the_link_that_the_demo_prints_signs_in_once_and_leads_to_the_plan_whose_approval_closes_the_incident(live: Live) -> None:
     known = {i.id for i in live.incidents()}
     said = io.StringIO()
-    demo = Demo(live.stack, fault("threshold-slip"), live.simulator, "console", None, Console(file=said, width=200), time.monotonic())
+    demo = Demo(live.stack, fault("bad-release"), live.simulator, "console", None, Console(file=said, width=200), time.monotonic())
     playing = threading.Thread(target=demo.play, daemon=True)
     playing.start()
 
@@ -52,7 +52,7 @@ def test_the_link_that_the_demo_prints_signs_in_once_and_leads_to_the_plan_whose
     browser, page = signed_in(decision)
     assert page.url.path.endswith("/approve")
     assert httpx.post(decision, trust_env=False).status_code == 401  # the link is used up
-    form = {"csrf": field(page, "csrf"), "plan_digest": field(page, "plan_digest"), "reason": "nobody asked for this threshold"}
+    form = {"csrf": field(page, "csrf"), "plan_digest": field(page, "plan_digest"), "reason": "the release is the only change of the day"}
     browser.post(str(page.url), data=form).raise_for_status()
 
     playing.join(300)

@@ -59,7 +59,7 @@ FAST = {"MLRUNBOOK_PLATFORM_EVALUATE_S": "1", "MLRUNBOOK_LEASE_S": "15", "MLRUNB
 
 
 class Exercise:
-    """`decide(incident, digest)` answers for the team lead, None: somebody else does. `show(entry)` is told the timeline as it grows.
+    """`decide(incident, digest)` answers for the team lead, None: somebody else does. `show(entry)` gets each new timeline entry.
 
     `injected` is `time.monotonic()` of the fault, 0 before it.
     """

@@ -16,6 +16,7 @@ from mlrunbook.base import web
 from mlrunbook.base.wording import plainly
 from mlrunbook.domain.errors import NotFound, RunbookError
 from mlrunbook.gateway.console.route import redirect
+from mlrunbook.gateway.text import DROPPED
 
 MAX_FIELDS = 50
 LABELS = {
@@ -35,7 +36,6 @@ LABELS = {
 }
 FORM = "application/x-www-form-urlencoded"
 M = TypeVar("M", bound=BaseModel)
-_DROPPED = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]+")
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ NOTHING = Typed()
 
 def lines(text: str) -> Markup:
     """Text of several lines, escaped and whole: for a text area, or below `white-space: pre-line`."""
-    return Markup(escape(_DROPPED.sub("", text)))  # noqa: S704  it is escaped
+    return Markup(escape(DROPPED.sub("", text)))  # noqa: S704  it is escaped
 
 
 async def _typed(request: Request) -> Typed:

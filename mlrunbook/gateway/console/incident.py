@@ -132,7 +132,7 @@ class Stream(StreamingResponse):
 
 
 class StreamRoute(ConsoleRoute):
-    """Whoever is not signed in any more is told so in the stream's own words: a redirect would make htmx come back twice a second."""
+    """Says in the stream's own words that the session is over: a redirect would make htmx come back twice a second."""
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         handle = super().get_route_handler()

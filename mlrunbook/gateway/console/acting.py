@@ -24,9 +24,8 @@ from mlrunbook.gateway.api import response as bodies
 from mlrunbook.gateway.api import schemas
 from mlrunbook.gateway.api.dependencies import IncidentId
 from mlrunbook.gateway.closing import Closing
-from mlrunbook.gateway.console.forms import NOTHING, Problem, Typed, TypedIn, answered
+from mlrunbook.gateway.console.forms import NOTHING, Problem, Typed, TypedIn, answered, form_page
 from mlrunbook.gateway.console.possible import Act, Case, Possible, case_of, of, possible
-from mlrunbook.gateway.console.rendering import page
 from mlrunbook.gateway.console.route import router as console_router
 from mlrunbook.gateway.console.visitor import Operator, Visitor
 from mlrunbook.response import known_people
@@ -98,9 +97,8 @@ def _expose(routes: APIRouter, world: World, form: Form) -> None:
             found = seen(conn, world.policy, incident_id, visitor.who, world)
             more = form.more(conn, world, found)
         may = found.may(form.act)
-        values: dict[str, Any] = {"incident": found.incident, "case": found.case, "may": may, "typed": typed, "problem": problem, **more}
-        status = problem.status if problem else 200
-        return page(request, visitor, template, status=status, title=form.act.words, mark=found.mark(form.act), **values)
+        values: dict[str, Any] = {"incident": found.incident, "case": found.case, "may": may, **more}
+        return form_page(request, visitor, template, typed, problem, title=form.act.words, mark=found.mark(form.act), **values)
 
     @routes.get(path)
     def look(request: Request, visitor: Operator, incident_id: IncidentId) -> Response:

@@ -14,8 +14,7 @@ from mlrunbook.domain.incident import ClockName
 from mlrunbook.gateway.api import schemas
 from mlrunbook.gateway.api.dependencies import IncidentId, named
 from mlrunbook.gateway.console.acting import back_to
-from mlrunbook.gateway.console.forms import NOTHING, Problem, Typed, TypedIn, answered
-from mlrunbook.gateway.console.rendering import page
+from mlrunbook.gateway.console.forms import NOTHING, Problem, Typed, TypedIn, answered, form_page
 from mlrunbook.gateway.console.route import router as console_router
 from mlrunbook.gateway.console.visitor import Operator, Visitor
 from mlrunbook.response.communication import regulatory_clocks
@@ -37,11 +36,10 @@ def router(world: World) -> APIRouter:
         with world.transaction() as conn:
             incident = incidents.get(conn, incident_id)
             running = clocks.get(conn, incident_id, clock)
-        values: dict[str, Any] = {"incident": incident, "clock": clock, "law": LAWS[clock], "typed": typed, "problem": problem}
+        values: dict[str, Any] = {"incident": incident, "clock": clock, "law": LAWS[clock]}
         values |= {"running": running, "sentence": running.sentence(now) if running else "", "cases": CASES[clock]}
         values |= {"not_advice": regulatory.NOT_ADVICE}
-        status = problem.status if problem else 200
-        return page(request, visitor, "act_clock.html.j2", status=status, title=f"{LAWS[clock]}: the deadline", **values)
+        return form_page(request, visitor, "act_clock.html.j2", typed, problem, title=f"{LAWS[clock]}: the deadline", **values)
 
     @routes.get("/incidents/{id}/clocks/{clock}")
     def look(request: Request, visitor: Operator, incident_id: IncidentId, clock: ClockName) -> Response:

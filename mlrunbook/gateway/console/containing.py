@@ -17,7 +17,7 @@ from mlrunbook.gateway import operations
 from mlrunbook.gateway.api import response as bodies
 from mlrunbook.gateway.api.dependencies import IncidentId
 from mlrunbook.gateway.console.acting import back_to, refuse_if_stale, seen
-from mlrunbook.gateway.console.forms import NOTHING, Problem, Typed, TypedIn, answered
+from mlrunbook.gateway.console.forms import NOTHING, Problem, Typed, TypedIn, answered, form_page
 from mlrunbook.gateway.console.possible import Act
 from mlrunbook.gateway.console.rendering import page
 from mlrunbook.gateway.console.route import router as console_router
@@ -112,14 +112,13 @@ def _contain(routes: APIRouter, world: World) -> None:
             "incident": found.incident,
             "case": found.case,
             "may": found.may(Act.CONTAIN),
-            "typed": typed,
-            "problem": problem,
         }
         more: dict[str, Any] = {"order": order, "orders": [(one, WORDS[one]) for one in TO_CONTAIN], "versions": versions}
         template = "act_contain.html.j2" if order is None else "act_order.html.j2"
         words = WORDS[order] if order else None
-        status = problem.status if problem else 200
-        return page(request, visitor, template, status=status, title=words.title if words else "Contain", words=words, **values, **more)
+        return form_page(
+            request, visitor, template, typed, problem, title=words.title if words else "Contain", words=words, **values, **more
+        )
 
     @routes.get("/incidents/{id}/contain")
     def look(request: Request, visitor: Approver, incident_id: IncidentId, order: Ordered = None) -> Response:
@@ -146,15 +145,14 @@ def _reverse(routes: APIRouter, world: World) -> None:
             found = seen(conn, world.policy, incident_id, visitor.who, world)
             may = found.may(Act.REVERSE)
             preview = _preview(conn, world, incident_id, visitor.who, Order.TAKE_BACK, "") if may.is_possible else Preview()
-        values: dict[str, Any] = {"incident": found.incident, "case": found.case, "may": may, "typed": typed, "problem": problem}
+        values: dict[str, Any] = {"incident": found.incident, "case": found.case, "may": may}
         more: dict[str, Any] = {
             "preview": preview,
             "words": WORDS[Order.TAKE_BACK],
             "order": Order.TAKE_BACK,
             "mark": found.mark(Act.REVERSE),
         }
-        status = problem.status if problem else 200
-        return page(request, visitor, "act_reverse.html.j2", status=status, title="Reverse containment", **values, **more)
+        return form_page(request, visitor, "act_reverse.html.j2", typed, problem, title="Reverse containment", **values, **more)
 
     @routes.get("/incidents/{id}/reverse")
     def look(request: Request, visitor: Approver, incident_id: IncidentId) -> Response:

@@ -5,17 +5,20 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Annotated, TypeVar
+from typing import Annotated, Any, TypeVar
 from urllib.parse import parse_qsl
 
 from fastapi import Depends, HTTPException, Request, Response
+from fastapi.responses import HTMLResponse
 from markupsafe import Markup, escape
 from pydantic import BaseModel, ValidationError
 
 from mlrunbook.base import web
 from mlrunbook.base.wording import plainly
 from mlrunbook.domain.errors import NotFound, RunbookError
+from mlrunbook.gateway.console.rendering import page
 from mlrunbook.gateway.console.route import redirect
+from mlrunbook.gateway.console.visitor import Visitor
 from mlrunbook.gateway.text import DROPPED
 
 MAX_FIELDS = 50
@@ -110,6 +113,12 @@ def answered(
     except (ValidationError, RunbookError) as error:
         return again(Problem.of(error))
     return redirect(request, to)
+
+
+def form_page(request: Request, visitor: Visitor, template: str, typed: Typed, problem: Problem | None, /, **values: Any) -> HTMLResponse:
+    """The page of a form: empty, or with what was typed and why nothing was done."""
+    status = problem.status if problem else 200
+    return page(request, visitor, template, status=status, typed=typed, problem=problem, **values)
 
 
 def _snake(name: str) -> str:

@@ -15,8 +15,7 @@ from mlrunbook.domain.policy.intake import MODEL_ID
 from mlrunbook.gateway import operations
 from mlrunbook.gateway.api import schemas
 from mlrunbook.gateway.console.acting import back_to
-from mlrunbook.gateway.console.forms import NOTHING, Problem, Typed, TypedIn, answered
-from mlrunbook.gateway.console.rendering import page
+from mlrunbook.gateway.console.forms import NOTHING, Problem, Typed, TypedIn, answered, form_page
 from mlrunbook.gateway.console.route import router as console_router
 from mlrunbook.gateway.console.visitor import Reporter, Visitor
 from mlrunbook.response.world import World
@@ -37,8 +36,7 @@ def router(world: World) -> APIRouter:
             "types": list(IncidentType),
             "subtypes": list(Subtype),
         }
-        status = problem.status if problem else 200
-        return page(request, visitor, "report.html.j2", status=status, title="Report an incident", typed=typed, problem=problem, **values)
+        return form_page(request, visitor, "report.html.j2", typed, problem, title="Report an incident", **values)
 
     @routes.get("/report")
     def look(request: Request, visitor: Reporter, model: Annotated[str, Query(max_length=100)] = "") -> Response:

@@ -21,7 +21,7 @@ from mlrunbook.domain.roles import Role
 from mlrunbook.gateway.api import reviews as bodies
 from mlrunbook.gateway.api.dependencies import IncidentId
 from mlrunbook.gateway.console import markdown
-from mlrunbook.gateway.console.forms import NOTHING, Problem, Typed, TypedIn, answered, lines
+from mlrunbook.gateway.console.forms import NOTHING, Problem, Typed, TypedIn, answered, form_page, lines
 from mlrunbook.gateway.console.rendering import page
 from mlrunbook.gateway.console.route import router as console_router
 from mlrunbook.gateway.console.visitor import Approver, Operator, Reader, Visitor
@@ -186,9 +186,8 @@ def _signing(routes: APIRouter, world: World) -> None:
             text = markdown.html(reviews.current(conn, incident_id))
             mine = next(one for one in parts_of(conn, world.policy, incident_id, visitor.who) if one.part == part)
             of = reviews.version(conn, incident_id)
-        values: dict[str, Any] = {"incident": incident, "part": mine, "text": text, "of": of, "problem": problem, "typed": NOTHING}
-        status = problem.status if problem else 200
-        return page(request, visitor, "review_sign.html.j2", status=status, title=f"Sign the review: {part}", **values)
+        values: dict[str, Any] = {"incident": incident, "part": mine, "text": text, "of": of}
+        return form_page(request, visitor, "review_sign.html.j2", NOTHING, problem, title=f"Sign the review: {part}", **values)
 
     @routes.get("/incidents/{id}/review/sign/{part}")
     def look(request: Request, visitor: Approver, incident_id: IncidentId, part: ReviewPart) -> HTMLResponse:
@@ -214,10 +213,8 @@ def _items(routes: APIRouter, world: World) -> None:
     ) -> HTMLResponse:
         with world.transaction() as conn:
             incident = incidents.get(conn, incident_id)
-        values: dict[str, Any] = {"incident": incident, "typed": typed, "problem": problem, "roles": list(Role)}
-        return page(
-            request, visitor, "review_item_new.html.j2", status=problem.status if problem else 200, title="Add an action item", **values
-        )
+        values: dict[str, Any] = {"incident": incident, "roles": list(Role)}
+        return form_page(request, visitor, "review_item_new.html.j2", typed, problem, title="Add an action item", **values)
 
     @routes.get("/incidents/{id}/review/items/new")
     def look_at_adding(request: Request, visitor: Operator, incident_id: IncidentId) -> HTMLResponse:
@@ -245,10 +242,10 @@ def _items(routes: APIRouter, world: World) -> None:
             "item": ItemView.of(item, world.now()),
             "now": item.status,
             "statuses": list(ItemStatus),
+            "note": item.note,
         }
-        values |= {"typed": typed, "problem": problem, "note": item.note}
         title = f"Action item {item_id}"
-        return page(request, visitor, "review_item.html.j2", status=problem.status if problem else 200, title=title, **values)
+        return form_page(request, visitor, "review_item.html.j2", typed, problem, title=title, **values)
 
     @routes.get("/incidents/{id}/review/items/{item}")
     def look_at_moving(request: Request, visitor: Operator, incident_id: IncidentId, item_id: ItemId) -> HTMLResponse:

@@ -24,7 +24,7 @@ from tests.gateway.console.test_authorization import guarded
 from tests.gateway.console.world_of import effect, everything
 from tests.gateway.test_authorization import url_of
 
-HOSTILE = "<script>alert(1)</script> {{ 7*7 }} \x1b[31m \"'><img src=x onerror=alert(2)>"
+HOSTILE = "<script>alert(1)</script> {{ 7919*7919 }} \x1b[31m \"'><img src=x onerror=alert(2)>"
 
 
 @dataclass(frozen=True)
@@ -341,13 +341,13 @@ def test_hostile_words_are_kept_as_words(client: TestClient, lead: Browser, mode
         assert answer.status_code in (404, 409, 422, 503), (path, answer.status_code)
         assert "<script>alert" not in answer.text, path
         assert "<img" not in answer.text, path
-        assert "49" not in re.sub(r"\d{3,}", "", answer.text), "no template is rendered"
+        assert str(7919 * 7919) not in answer.text, "no template is rendered"
         assert "\x1b" not in answer.text
     answer = lead.submit(
         "/report", dict.fromkeys(("model", "severity", "type", "subtype", "description", "impact", "reported_by"), HOSTILE)
     )
     assert "<script>alert" not in answer.text
-    assert "{{ 7*7 }}" in answer.text
+    assert "{{ 7919*7919 }}" in answer.text
 
 
 def test_words_in_an_address_are_not_said_by_us(lead: Browser, incident: str) -> None:

@@ -28,7 +28,7 @@ def links(said: io.StringIO) -> list[str]:
 
 def signed_in(link: str) -> tuple[httpx.Client, httpx.Response]:
     """A browser that opened the link and pressed its button, and the page that it then shows."""
-    browser = httpx.Client(follow_redirects=True, timeout=30, trust_env=False)
+    browser = httpx.Client(follow_redirects=True, timeout=120, trust_env=False)
     assert browser.get(link).status_code == 200
     return browser, browser.post(link).raise_for_status()
 

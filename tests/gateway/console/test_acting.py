@@ -352,4 +352,5 @@ def test_hostile_words_are_kept_as_words(client: TestClient, lead: Browser, mode
 
 def test_words_in_an_address_are_not_said_by_us(lead: Browser, incident: str) -> None:
     answer = lead.get(f"/incidents/{incident}/acknowledge", params={"did": "Call +1 555 and read out your token"})
-    assert "555" not in answer.text
+    assert "read out your token" not in answer.text
+    assert "+1 555" not in answer.text

@@ -6,7 +6,7 @@ Every method may raise the errors of `mlrunbook.domain.errors` and nothing else.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Literal, Protocol
 
@@ -31,15 +31,42 @@ from mlrunbook.domain.observed import (
 )
 
 
-class ModelPlatform(Protocol):
-    """The team's model platform: the REST API of the runbook. Everything is about the model named: NotFound for one that is not registered,
-    and an answer about another one is Refused."""
+class Registry(Protocol):
+    """Where a model's versions are registered and which one serves. NotFound for a model that is not registered."""
 
     def models(self) -> Sequence[str]:
         """Every registered model. NotFound where the platform keeps no such list."""
         ...
 
     def status(self, model: str) -> ServingStatus: ...
+
+    def changes(self, model: str, *, since: datetime) -> Sequence[Change]:
+        """Deployments, rollbacks and configuration changes, newest first."""
+        ...
+
+    def versions(self, model: str) -> Sequence[ModelVersion]:
+        """Every registered version, oldest first."""
+        ...
+
+    def rollback(self, model: str, *, target_version: str, reason: str, rolled_back_by: str, idempotency_key: str) -> ServingStatus:
+        """Make `target_version` the serving version. Idempotent. NotFound when the version does not exist."""
+        ...
+
+    def register(self, model: str, *, version: str, registered_by: str, idempotency_key: str) -> ModelVersion:
+        """Enter a trained version. Idempotent; Refused when that version is registered with another artefact."""
+        ...
+
+    def stage(self, model: str, *, version: str | None, staged_by: str, idempotency_key: str) -> ServingStatus:
+        """Put a version into the staging slot, where it scores live requests that nobody acts on; None empties the slot."""
+        ...
+
+    def promote(self, model: str, *, version: str, reason: str, promoted_by: str, idempotency_key: str) -> ServingStatus:
+        """Make `version` the serving version and empty the staging slot. Idempotent."""
+        ...
+
+
+class PredictionLog(Protocol):
+    """A model's predictions and what became of them, counted where they are kept."""
 
     def metrics(
         self, model: str, *, since: datetime | None = None, until: datetime | None = None, version: str | None = None
@@ -55,8 +82,6 @@ class ModelPlatform(Protocol):
         where the platform does not count so."""
         ...
 
-    def alerts(self, model: str | None = None) -> Sequence[Mapping[str, Any]]: ...
-
     def prediction_log(
         self,
         model: str,
@@ -67,35 +92,19 @@ class ModelPlatform(Protocol):
         labelled_only: bool = False,
     ) -> Sequence[Prediction]: ...
 
-    def changes(self, model: str, *, since: datetime) -> Sequence[Change]:
-        """Deployments, rollbacks and configuration changes, newest first."""
-        ...
 
-    def rollback(self, model: str, *, target_version: str, reason: str, rolled_back_by: str, idempotency_key: str) -> ServingStatus:
-        """Make `target_version` the serving version. Idempotent. NotFound when the version does not exist."""
-        ...
-
-    def versions(self, model: str) -> Sequence[ModelVersion]:
-        """Every registered version, oldest first."""
-        ...
-
-    def register(self, model: str, *, version: str, registered_by: str, idempotency_key: str) -> ModelVersion:
-        """Enter a trained version. Idempotent; Refused when that version is registered with another artefact."""
-        ...
-
-    def stage(self, model: str, *, version: str | None, staged_by: str, idempotency_key: str) -> ServingStatus:
-        """Put a version into the staging slot, where it scores live requests that nobody acts on; None empties the slot."""
-        ...
-
-    def promote(self, model: str, *, version: str, reason: str, promoted_by: str, idempotency_key: str) -> ServingStatus:
-        """Make `version` the serving version and empty the staging slot. Idempotent."""
-        ...
+class Replayer(Protocol):
+    """Scores logged requests with registered versions."""
 
     def replay(
         self, model: str, *, versions: Sequence[str], since: datetime | None = None, until: datetime | None = None, limit: int = 4000
     ) -> Replayed:
         """Score the newest logged requests of [since, until) whose outcome is known with each of `versions`, as if it had served."""
         ...
+
+
+class Maintenance(Protocol):
+    """The maintenance domain: what only some teams have. NotFound where there is none."""
 
     def feature_schedules(self) -> Sequence[ViewSchedule]:
         """The scheduled materialisation of every feature view. NotFound where the platform does not run it."""
@@ -108,6 +117,30 @@ class ModelPlatform(Protocol):
     def flag_pending_work_orders(self, model: str, *, reason: str, idempotency_key: str) -> Sequence[WorkOrder]:
         """Flag every pending predictive work order for human review; return them all."""
         ...
+
+
+class ModelPlatform(Registry, PredictionLog, Replayer, Maintenance, Protocol):
+    """The team's model platform: the REST API of the runbook, or composed of parts. Everything is about the model named: NotFound for one
+    that is not registered, and an answer about another one is Refused."""
+
+    def alerts(self, model: str | None = None) -> Sequence[Mapping[str, Any]]: ...
+
+
+@dataclass(frozen=True)
+class Live:
+    """What the monitoring measured of a model server in one window. Shares 0..1; None: not measured; `missing` says why, by figure."""
+
+    latency_p95_ms: float | None = None
+    error_rate: float | None = None
+    requests: int | None = None
+    null_rate: float | None = None
+    missing: Mapping[str, str] = field(default_factory=dict)
+
+
+class LiveFigures(Protocol):
+    """Latency, errors and traffic as the monitoring has them (PromQL)."""
+
+    def live(self, model: str, *, since: datetime, until: datetime) -> Live: ...
 
 
 MISSING = ".missing"  # a part of `preserve` that could not be read: its name with this, and the reason as content

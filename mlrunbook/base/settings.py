@@ -16,6 +16,7 @@ from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from mlrunbook.domain.communication import console_links
+from mlrunbook.domain.policy.connections import connection_variable
 
 
 class Settings(BaseSettings):
@@ -120,6 +121,16 @@ class Settings(BaseSettings):
 def channel_address(name: str) -> str | None:
     """The address (an apprise URL) of a channel named in policy: environment MLRUNBOOK_CHANNEL_<NAME>."""
     return os.environ.get("MLRUNBOOK_CHANNEL_" + name.upper().replace("-", "_")) or None
+
+
+def connection_address(name: str) -> str | None:
+    """The address of a connection named in policy: environment MLRUNBOOK_CONNECTION_<NAME>."""
+    return os.environ.get(connection_variable(name)) or None
+
+
+def connection_token(name: str) -> str | None:
+    """The connection's own secret, where its address holds none: environment MLRUNBOOK_CONNECTION_<NAME>_TOKEN."""
+    return os.environ.get(connection_variable(name) + "_TOKEN") or None
 
 
 def webhook_secrets(source: str) -> tuple[str, ...]:

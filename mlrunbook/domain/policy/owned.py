@@ -15,6 +15,7 @@ from typing import Any
 
 from mlrunbook.domain.errors import Refused
 from mlrunbook.domain.policy.cluster import ClusterObjects
+from mlrunbook.domain.policy.connections import PlatformParts
 from mlrunbook.domain.policy.intake import MODEL_ID
 from mlrunbook.domain.policy.patterns import is_pattern
 
@@ -29,12 +30,14 @@ class ModelRules:
     cluster        its objects in the cluster: of one model alone, so never under a pattern
     feature_views  the feature views that it reads and an incident of it may materialise; None: those of `features.views`
     severity       the keys of the section `severity` that are its own; all others are those of that section
+    platform       what its platform is composed of; None: the REST platform alone
     """
 
     owner: str = ""
     cluster: ClusterObjects | None = None
     feature_views: tuple[str, ...] | None = None
     severity: dict[str, Any] | None = None
+    platform: PlatformParts | None = None
 
 
 class Known(StrEnum):

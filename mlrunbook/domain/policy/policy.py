@@ -21,6 +21,7 @@ from mlrunbook.domain.policy.audits import AuditPolicy
 from mlrunbook.domain.policy.changes import BreachPolicy, ContainmentPolicy
 from mlrunbook.domain.policy.cluster import ClusterPolicy
 from mlrunbook.domain.policy.compliance import RegulatoryPolicy
+from mlrunbook.domain.policy.connections import Connection, ConnectionName, check_parts
 from mlrunbook.domain.policy.console import ConsolePolicy
 from mlrunbook.domain.policy.intake import IntakePolicy
 from mlrunbook.domain.policy.judging import DriftPolicy, FairnessPolicy, FeatureStorePolicy, RecoveryPolicy, RolloutPolicy, SeverityPolicy
@@ -364,6 +365,8 @@ class Policy(Section):
     training: Training = Training()
     retraining: Retraining = Retraining()
     guardrails: Guardrails = Guardrails()
+    # Name -> what stands there; its address is MLRUNBOOK_CONNECTION_<NAME>.
+    connections: dict[ConnectionName, Connection] = Field(default_factory=dict)
     # Model id, or a pattern of them -> who owns it and what is its own.
     models: dict[Text, ModelRules] = Field(default_factory=dict)
     cluster: ClusterPolicy = ClusterPolicy(default_model="predictive_maintenance")
@@ -403,6 +406,13 @@ class Policy(Section):
     def _nothing_belongs_to_two_models(self) -> Self:
         check_models(self.models)
         check_objects(self.objects.by_model)
+        return self
+
+    @model_validator(mode="after")
+    def _every_connection_used_is_named(self) -> Self:
+        for name, rules in self.models.items():
+            if rules.platform is not None:
+                check_parts(f"models.{name}.platform", rules.platform, self.connections)
         return self
 
     @model_validator(mode="after")

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from datetime import timedelta
 
+from mlrunbook.domain.actions import Order, Restart
 from mlrunbook.domain.observed import Change
-from mlrunbook.response.measurement import recent_changes
+from mlrunbook.response.lifecycle import runs
+from mlrunbook.response.measurement import metrics, recent_changes
 from mlrunbook.response.world import World
+from mlrunbook.store import journal
 from mlrunbook.store import recent_changes as changes
-from tests.fakes import MODEL, Clock
+from tests.fakes import MODEL, Clock, FileWorld
 from tests.response.carrying import carry
-from tests.response.people import recorded, report
+from tests.response.containment.test_emergency import order
+from tests.response.people import approve, recorded, report
 
 
 def tell(world: World, change: Change) -> None:
@@ -43,3 +47,33 @@ def test_what_others_tell_cuts_no_measurement_short(world: World, clock: Clock) 
     for kind in ("deployment", "rollback", "config", "feature_store"):
         tell(world, Change(kind, "a thing", "anybody", clock() - timedelta(seconds=1)))
     assert recent_changes.that_bound_windows(world, MODEL, since=since) == [own]
+
+
+def test_a_report_just_after_a_fixed_threshold_is_not_judged_by_what_the_wrong_one_did(
+    world: World, file_world: FileWorld, clock: Clock
+) -> None:
+    """No platform writes down what we changed of the config: the journal does."""
+    file_world.slip()
+    incident = report(world)
+    clock.advance(seconds=20)
+    carry(world, incident, "run-1")
+    approve(world, incident)
+    clock.advance(minutes=2)
+    assert carry(world, incident, "run-1") == "closed"
+    with world.transaction() as conn:
+        fixed_at = max(row.done_at for row in journal.of_incident(conn, incident) if row.kind == Restart.kind and row.done_at)
+
+    clock.advance(seconds=70)
+    again = report(world)
+    run = runs.take(world, again, "run-2")
+    assert run is not None
+    assert metrics.window_start(run) >= fixed_at
+    assert recent_changes.that_bound_windows(world, MODEL, since=fixed_at)[0].author == "mlrunbook"
+
+
+def test_a_switch_that_changes_no_prediction_cuts_no_measurement_short(world: World, file_world: FileWorld, clock: Clock) -> None:
+    incident = report(world)
+    order(world, incident, Order.HALT_WORK_ORDERS)
+    carry(world, incident, "run-1")
+    assert file_world.state["config"]["auto_work_orders"] is False
+    assert incident not in {change.ref for change in recent_changes.that_bound_windows(world, MODEL, since=clock() - timedelta(days=7))}

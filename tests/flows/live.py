@@ -101,9 +101,9 @@ class ChildStack(Stack):
         policy.write_text(POLICY)
         env = {key: value for key, value in os.environ.items() if not key.startswith(("MLRUNBOOK_", "PREFECT_"))} | {
             "MLRUNBOOK_POLICY": str(policy),
-            "MLRUNBOOK_PLATFORM_EVALUATE_S": "1",
+            "MLRUNBOOK_PLATFORM_EVALUATE_S": "4",  # each look counts a million predictions
             "MLRUNBOOK_LEASE_S": str(LEASE_S),
-            "MLRUNBOOK_DISPATCH_EVERY_S": "0.3",
+            "MLRUNBOOK_DISPATCH_EVERY_S": "0.6",
         }
         argv = [sys.executable, "-c", SCRIPT, str(self.data), str(self.home)]
         argv += map(str, astuple(self.ports))

@@ -110,6 +110,7 @@ def _new_deployment(ours: Checkout, name: str) -> str | None:
 )
 def test_what_is_not_our_flow_is_refused_and_nothing_of_it_runs(working: Checkout, door: Callable[[Checkout, str], str | None]) -> None:
     name = f"door-{uuid.uuid4().hex[:8]}"
+    ours = working.deployment("hold")
     try:
         run_id = door(working, name)
         assert run_id is not None
@@ -120,12 +121,18 @@ def test_what_is_not_our_flow_is_refused_and_nothing_of_it_runs(working: Checkou
         wait_for("the log says why", lambda: "Refused: " in working.login.post("/logs/filter", json=logs).text)
     finally:
         ensure_pool(working.login, 4)
-        working.login.patch(f"/deployments/{working.deployment('hold')['id']}", json={"job_variables": {}}).raise_for_status()
-        working.deploy()
+        before = {key: ours[key] for key in ("job_variables", "pull_steps", "entrypoint", "path")}
+        working.login.patch(f"/deployments/{ours['id']}", json=before).raise_for_status()
         working.let_go(name)
-    again = f"{name}-afterwards"
-    working.let_go(again)
-    working.wait_until(working.start("hold", again), "COMPLETED")
+
+
+@pytest.mark.prefect
+def test_deploying_again_repairs_a_deployment_that_was_tampered_with(working: Checkout) -> None:
+    _entrypoint("evil.hold")(working, "tampered")
+    working.let_go("tampered")
+    working.deploy()
+    working.let_go("repaired")
+    working.wait_until(working.start("hold", "repaired"), "COMPLETED")
 
 
 @pytest.mark.prefect

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -304,17 +304,28 @@ class FileWorld(FileRegistry, FileSchedules):
         s = self._known(model)
         serving, staged, types = fake_serving.serves(s), s["staging"], s["asset_types"]
         sound = serving not in s["bad_versions"] and not fake_features.trouble(s["features"])
+        now, threshold, empty = self._now(), s["loaded_threshold"], s["features"]["empty"]
+        shadow_sound = staged not in s["bad_versions"]
         rows = []
         for i in range(min(limit, ROWS if limit < PAGE else 4 * ROWS)):  # a whole page is asked for to train on
             score, failed = scored(i, sound=sound)
-            shadow = scored(i, sound=staged not in s["bad_versions"])[0] if staged else None
-            threshold = s["loaded_threshold"]
-            features = {f: None if f in s["features"]["empty"] else 40.0 + i % 7 for f in ("torque_nm", "tool_wear_min")}
-            asset, type_ = f"asset_{i}", types[i % len(types)]
-            told = Prediction(
-                i, self._now() - timedelta(seconds=i), asset, type_, features, score, score >= threshold, serving, threshold, 20.0, failed
+            rows.append(
+                Prediction(
+                    id=i,
+                    at=now - timedelta(seconds=i),
+                    asset_id=f"asset_{i}",
+                    asset_type=types[i % len(types)],
+                    features={f: None if f in empty else 40.0 + i % 7 for f in ("torque_nm", "tool_wear_min")},
+                    score=score,
+                    label=score >= threshold,
+                    version=serving,
+                    threshold=threshold,
+                    latency_ms=20.0,
+                    outcome=failed,
+                    shadow_version=staged,
+                    shadow_score=scored(i, sound=shadow_sound)[0] if staged else None,
+                )
             )
-            rows.append(replace(told, shadow_version=staged, shadow_score=shadow))
         return rows
 
     def changes(self, model: str, *, since: datetime) -> Sequence[Change]:

@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING
 
 from mlrunbook.base import db
 from mlrunbook.base.anchors import Anchors
-from mlrunbook.base.settings import Settings, channel_address, settings
+from mlrunbook.base.settings import Settings, channel_address, connection_address, connection_token, settings
 from mlrunbook.domain.errors import Transient
 from mlrunbook.domain.policy.policy import Policy
-from mlrunbook.ports import ServingRuntime
+from mlrunbook.ports import ModelPlatform, Registry, ServingRuntime
 from mlrunbook.response.world import World
 
 if TYPE_CHECKING:
@@ -54,14 +54,14 @@ def _world() -> World:
     from mlrunbook.adapters.channels.notifier import ChannelNotifier
     from mlrunbook.adapters.feast.store import FeastStore
     from mlrunbook.adapters.local.training_process import TrainingProcess
-    from mlrunbook.adapters.model_platform import HttpPlatform
     from mlrunbook.adapters.prefect.api import PrefectApi
 
     config = settings()
+    serving = runtime(config, policy())
     return World(
         engine=db.engine(),
-        platform=HttpPlatform(config.platform_url, _secret(config), timeout_s=config.http_timeout_s),
-        runtime=runtime(config, policy()),
+        platform=platform(config, policy(), serving),
+        runtime=serving,
         notifier=ChannelNotifier(config.messages_dir, channel_address),
         orchestrator=PrefectApi(
             config.prefect_api_url or "http://127.0.0.1:4200/api", config.prefect_auth.get_secret_value() if config.prefect_auth else None
@@ -91,9 +91,51 @@ def dispatching(base: World) -> World:
     return replace(base, engine=engine)
 
 
+def platform(config: Settings, policy: Policy, serving: ServingRuntime) -> ModelPlatform:
+    """The model platform: the REST one, or composed of what policy names for each model. Nothing is asked yet."""
+    from mlrunbook.adapters.model_platform import HttpPlatform
+
+    rest = HttpPlatform(config.platform_url, _secret(config), timeout_s=config.http_timeout_s)
+    parts = [rules.platform for rules in policy.models.values() if rules.platform is not None]
+    if not parts:
+        return rest
+    from mlrunbook.adapters.composed_platform import ComposedPlatform, Parts
+
+    is_set = "platform_url" in config.model_fields_set
+    registry = _registry(config, policy, serving) if any(one.registry for one in parts) else None
+    return ComposedPlatform(policy, Parts(rest, is_set, registry))
+
+
+def _registry(config: Settings, policy: Policy, serving: ServingRuntime) -> Registry:
+    from mlrunbook.adapters.mlflow.client import MlflowClient
+    from mlrunbook.adapters.mlflow.registry import MlflowRegistry
+    from mlrunbook.response.measurement.registry_ledger import StoreLedger
+
+    @cache
+    def client(name: str) -> MlflowClient:
+        given = connection_address(name), connection_token(name)
+        return MlflowClient(name, *given, ca_file=policy.connections[name].ca_file, timeout_s=config.http_timeout_s)
+
+    return MlflowRegistry(policy, client, StoreLedger(db.engine, utc_now), serving, utc_now)
+
+
 def runtime(config: Settings, policy: Policy) -> ServingRuntime:
-    """Where the model server runs, by MLRUNBOOK_RUNTIME. Nothing is asked yet, so a cluster that is away fails no start."""
-    if config.runtime == "local":
+    """Where each model's server runs: by MLRUNBOOK_RUNTIME, but for the models of which policy says otherwise. Nothing is asked yet, so a
+    cluster that is away fails no start."""
+    default = _runtime_of(config.runtime, config, policy)
+    if not any(rules.platform and rules.platform.serving for rules in policy.models.values()):
+        return default
+    from mlrunbook.adapters.routed_runtime import RoutedRuntime
+
+    return RoutedRuntime(policy, default, lambda kind: default if kind == config.runtime else _runtime_of(kind, config, policy))
+
+
+def _runtime_of(kind: str, config: Settings, policy: Policy) -> ServingRuntime:
+    if kind == "none":
+        from mlrunbook.adapters.no_runtime import NoRuntime
+
+        return NoRuntime()
+    if kind == "local":
         from mlrunbook.adapters.local.runtime import LocalRuntime
 
         return LocalRuntime(config)

@@ -11,6 +11,7 @@ from datetime import datetime
 from typing import Any, Literal, Protocol
 
 from mlrunbook.domain.actions import Action
+from mlrunbook.domain.alias_moves import Move, Seen
 from mlrunbook.domain.evaluation.history import DayFigures
 from mlrunbook.domain.evaluation.outcome_blocks import OutcomeBlocks
 from mlrunbook.domain.evaluation.performance import ModelMetrics
@@ -141,6 +142,26 @@ class LiveFigures(Protocol):
     """Latency, errors and traffic as the monitoring has them (PromQL)."""
 
     def live(self, model: str, *, since: datetime, until: datetime) -> Live: ...
+
+
+class RegistryLedger(Protocol):
+    """What the aliases of a registry named, kept by us. Thread-safe; Transient while the store is away."""
+
+    def moves(self, model: str) -> Sequence[Move]:
+        """Newest first, also those that were only begun."""
+        ...
+
+    def begin(self, move: Move) -> Move:
+        """Before it is made. The one that has its key already, where there is one."""
+        ...
+
+    def saw(self, seen: Seen) -> Sequence[Move]:
+        """Take down what a look has found; what moved since the last one. Open incidents of the model hear of what was not ours."""
+        ...
+
+    def answered(self, move: Move) -> None:
+        """The servers have followed it."""
+        ...
 
 
 MISSING = ".missing"  # a part of `preserve` that could not be read: its name with this, and the reason as content

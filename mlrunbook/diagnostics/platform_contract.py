@@ -213,7 +213,8 @@ def _versions(platform: ModelPlatform, on: Subject) -> str:
     serving = platform.status(on.model).serving_version
     expect(serving in names, f"the serving version {serving} among them", names)
     for version in found:
-        expect(version.trained_from <= version.trained_to, f"trainedFrom before trainedTo of {version.version}", version.trained_to)
+        if version.trained_from and version.trained_to:
+            expect(version.trained_from <= version.trained_to, f"trainedFrom before trainedTo of {version.version}", version.trained_to)
     _unknown_is_not_found(lambda: platform.versions(NOBODY), "a model that is not there")
     return f"{len(found)} versions: {', '.join(names)}"
 

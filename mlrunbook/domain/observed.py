@@ -188,15 +188,31 @@ class Prediction:
 
 @dataclass(frozen=True)
 class ModelVersion:
-    """A registered version. `asset_types` are those it was trained on; None: not recorded."""
+    """A registered version. None: not recorded. `asset_types` are those it was trained on."""
 
     version: str
     registered_at: datetime
-    trained_from: datetime
-    trained_to: datetime
-    features: tuple[str, ...]
-    threshold: float
+    trained_from: datetime | None
+    trained_to: datetime | None
+    features: tuple[str, ...] | None
+    threshold: float | None
     asset_types: tuple[str, ...] | None = None
+
+    @property
+    def unseen_from(self) -> datetime:
+        """From when on its training can have seen no row: where nobody recorded its end, a version has learned nothing that came after it
+        was registered."""
+        return self.trained_to or self.registered_at
+
+    @property
+    def not_recorded(self) -> tuple[str, ...]:
+        """What the registry does not say, each with what follows."""
+        missing = {
+            "training window (rows before it was registered do not count in a comparison)": self.trained_to is None,
+            "features (whether the servers are given all that it needs is not judged)": self.features is None,
+            "threshold": self.threshold is None,
+        }
+        return tuple(what for what, is_missing in missing.items() if is_missing)
 
 
 @dataclass(frozen=True)

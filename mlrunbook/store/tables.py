@@ -420,3 +420,33 @@ console_one_time_secrets = Table(
     Column("data", JSONB, nullable=False),
     _time("expires_at", required=True),
 )
+
+# What the aliases of a model registry named and when they moved: MLflow keeps no such history.
+registry_moves = Table(
+    "registry_moves",
+    metadata,
+    Column("id", BigInteger, Identity(), primary_key=True),
+    Column("model", Text, nullable=False),
+    Column("alias", Text, nullable=False),
+    Column("before", Text),
+    Column("after", Text),
+    _time("at", required=True),
+    Column("kind", Text, nullable=False),
+    Column("by", Text, nullable=False),
+    Column("seen_by", Text, nullable=False),
+    Column("key", Text, unique=True),  # of a change of ours
+    Column("made", Boolean, nullable=False),  # false: begun, and not seen in the registry yet
+    Column("answered", Boolean, nullable=False),  # the servers have followed
+    Column("note", Text, nullable=False, server_default=""),
+    Index("registry_moves_of_model", "model", "id"),
+)
+
+# What each version was made of when it was first seen.
+registry_versions = Table(
+    "registry_versions",
+    metadata,
+    Column("model", Text, primary_key=True),
+    Column("version", Text, primary_key=True),
+    Column("made_of", Text, nullable=False),
+    _time("seen_at", required=True),
+)

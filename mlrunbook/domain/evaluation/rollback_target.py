@@ -142,7 +142,7 @@ def _judge(bench: _Bench, candidate: VersionReplay) -> _Judgement:
     name, known = candidate.version, bench.terms.known
     if problem := candidate.problem or _never_saw(name, bench.current, bench.rows, known):
         return _Judgement(TargetVerdict(name, Judged.REFUSED, f"{name} does not qualify: {problem}"))
-    fair = [i for i, p in enumerate(bench.rows) if name not in known or p.at >= known[name].trained_to]
+    fair = [i for i, p in enumerate(bench.rows) if name not in known or p.at >= known[name].unseen_from]
     flags = [candidate.scores[bench.at[i]] >= bench.threshold for i in fair]
     seen = SideBySide([bench.rows[i] for i in fair], bench.current, name, [bench.flags[i] for i in fair], flags)
     return _Judgement(_as_target(seen, bench.terms), dict(zip(fair, flags, strict=True)))

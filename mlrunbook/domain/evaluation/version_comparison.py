@@ -132,7 +132,7 @@ def validate(
     Promote: no check fails and its F1 is higher beyond chance. Do not promote: a check fails, or it is no better. Not enough evidence:
     too few known failures, or the better F1 can be chance.
     """
-    rows, versions = _unseen(replayed, candidate.trained_to)
+    rows, versions = _unseen(replayed, candidate.unseen_from)
     own, theirs = versions.get(candidate.version), versions.get(champion.version)
     if own is None or own.problem:
         return _cannot_score(candidate.version, own, rows)
@@ -158,7 +158,7 @@ def validate(
         _latency(own, theirs, policy),
         *([training] if training else []),
     )
-    span = f"on {len(rows)} requests after {candidate.trained_to:%Y-%m-%d %H:%M:%S} UTC"
+    span = f"on {len(rows)} requests after {candidate.unseen_from:%Y-%m-%d %H:%M:%S} UTC"
     decision, sentence = _decided(candidate.version, pair, checks, f"{words}, {span}", span, policy)
     return CandidateVerdict(decision, sentence, checks, len(rows), pair.second.positives, pair.first, pair.second)
 
@@ -186,9 +186,9 @@ def _decided(version: str, pair: Paired, checks: Sequence[Check], words: str, sp
     return Decision.NOT_ENOUGH_EVIDENCE, f"{version} may be better, but chance explains it: {words}"
 
 
-def _unseen(replayed: Replayed, trained_to: datetime) -> tuple[tuple[Prediction, ...], dict[str, VersionReplay]]:
-    """Rows from `trained_to` on, and every version's scores for those."""
-    keep = [i for i, p in enumerate(replayed.rows) if p.at >= trained_to]
+def _unseen(replayed: Replayed, since: datetime) -> tuple[tuple[Prediction, ...], dict[str, VersionReplay]]:
+    """Rows from `since` on, and every version's scores for those."""
+    keep = [i for i, p in enumerate(replayed.rows) if p.at >= since]
     versions = {v.version: replace(v, scores=tuple(v.scores[i] for i in keep) if v.scores else ()) for v in replayed.versions}
     return tuple(replayed.rows[i] for i in keep), versions
 
@@ -229,7 +229,11 @@ def brier_score(truth: Sequence[bool], scores: Sequence[float]) -> float:
 
 
 def _schema(champion: ModelVersion, candidate: ModelVersion) -> Check:
-    more, fewer = (sorted(set(a.features) - set(b.features)) for a, b in ((candidate, champion), (champion, candidate)))
+    if champion.features is None or candidate.features is None:
+        whose = " and ".join(v.version for v in (champion, candidate) if v.features is None)
+        return Check("schema", None, f"the registry does not say which features {whose} needs: log it with a signature")
+    theirs, own = set(champion.features), set(candidate.features)
+    more, fewer = sorted(own - theirs), sorted(theirs - own)
     if more:
         return Check("schema", False, f"{candidate.version} needs features that {champion.version} is not served: {', '.join(more)}")
     words = f"all {len(candidate.features)} features it needs are served"

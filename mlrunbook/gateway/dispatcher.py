@@ -20,6 +20,7 @@ from mlrunbook.domain.errors import NotFound, Refused, RunbookError
 from mlrunbook.domain.incident import Incident, Severity
 from mlrunbook.gateway import payloads
 from mlrunbook.gateway.lanes import Attempt, Lanes
+from mlrunbook.gateway.registry_watch import RegistryWatch
 from mlrunbook.ports import Message
 from mlrunbook.response.communication import chain, channel_fallback, escalation, regulatory_clocks, set_aside
 from mlrunbook.response.communication.notifications import link_of, page_text, settle_late
@@ -80,7 +81,7 @@ class Dispatcher:
         self._stop, self._spares = threading.Event(), SpareDescriptors()
         self._more = {kinds: threading.Event() for kinds in (URGENT, ORDINARY)}  # a thread is free again
         self._stop_looking = threading.Event()
-        self._heads = chain.Keeping(world)
+        self._heads, self._registries = chain.Keeping(world), RegistryWatch(world, monotonic=monotonic)
         self._urgent_done_at = self._revived_at = monotonic()
         self._looked_for_unknown: datetime | None = None
         self._lanes = {kinds: Lanes(self._try, self._failed, monotonic=monotonic, ended=more.set) for kinds, more in self._more.items()}
@@ -100,6 +101,7 @@ class Dispatcher:
             "dispatcher-ordinary": lambda: self._loop(lambda: len(self._start_due(ORDINARY)), self._more[ORDINARY]),
             "dispatcher-runs": lambda: self._loop(self._look_after_runs, self._stop_looking),
             "dispatcher-anchors": lambda: self._loop(self._heads.look, self._stop_looking),
+            "dispatcher-registries": lambda: self._loop(self._registries.look, self._stop_looking),
         }
         beside = [threading.Thread(target=loop, name=name, daemon=True) for name, loop in loops.items()]
         for thread in beside:
@@ -160,6 +162,7 @@ class Dispatcher:
         self._urgent_done_at = self._monotonic()
         done = urgent + self._look_after_runs() + self._wait_for(self._start_due(ORDINARY))
         self._heads.look()
+        self._registries.look()
         return done
 
     @staticmethod

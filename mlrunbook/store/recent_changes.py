@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, func, select
 from sqlalchemy.dialects.postgresql import insert
 
 from mlrunbook.domain.observed import Change
@@ -35,3 +35,10 @@ def of_model(conn: Connection, model: str, *, since: datetime, until: datetime |
         query = query.where(changes.c.at <= until)
     rows = conn.execute(query.order_by(changes.c.at.desc(), changes.c.id).limit(limit))
     return [Change(r.kind, r.ref, r.author, r.at, r.detail) for r in rows]
+
+
+def models_told(conn: Connection, *, source: str, since: datetime) -> dict[str, datetime]:
+    """Of which models `source` has told since then, and when last."""
+    newest = func.max(changes.c.received_at).label("newest")
+    query = select(changes.c.model, newest).where(changes.c.source == source, changes.c.received_at >= since).group_by(changes.c.model)
+    return {row.model: row.newest for row in conn.execute(query)}

@@ -139,6 +139,7 @@ changes = Table(
     _time("received_at", required=True),
     Index("one_row_per_change", "model", "kind", text("md5(ref)"), "at", unique=True),  # a ref is longer than an index row may be
     Index("changes_of_model", "model", "at"),
+    Index("changes_by_source", "source", "received_at"),
 )
 
 # What each rule of the monitor flow remembers between its runs.

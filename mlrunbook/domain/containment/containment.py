@@ -68,6 +68,7 @@ class Situation:
     `previous_is_dangerous` None: nothing is known against it. `raise_to` is the threshold a score replay asks for, None without one.
     `recent_deployment`: the model was deployed within 24 h; False leaves the temporary rollback out. `blind` says why features are not what
     they should be: then no version can do better. `no_route` says why traffic cannot go to the previous version: nobody serves it, say.
+    `no_switches` says why nothing about the server can be set: it takes no threshold and no switches, or is not managed here.
     """
 
     pending_work_orders: int = 0
@@ -78,6 +79,7 @@ class Situation:
     recent_deployment: bool | None = None
     blind: str | None = None
     no_route: str | None = None
+    no_switches: str | None = None
 
     @property
     def previous_version(self) -> str | None:
@@ -183,10 +185,12 @@ def _steps(
     notes: list[str] = []
     if assessment.severity is Severity.CRITICAL and assessment.dangerous:
         steps.append(_stop_danger(model, seen))
-    if assessment.safety_risk:
+    if assessment.safety_risk and not seen.no_switches:
         steps.append(_halt_work_orders(incident_id, model, seen.pending_work_orders))
     if assessment.dangerous:
         return steps, notes
+    if seen.no_switches:
+        return steps, [*notes, f"until this is fixed a person looks at the predictions: {seen.no_switches}"]
     if assessment.excessive_false_positives:
         raised = _raise_threshold(incident_id, model, seen, policy)
         if isinstance(raised, str):

@@ -118,10 +118,12 @@ _VERSION = re.compile(r"^(?P<v>v?)(?P<major>\d+)\.(?P<minor>\d+)(?:\.(?P<patch>\
 
 
 def next_version(existing: Sequence[str], wanted: str | None = None) -> str:
-    """The name of the version to train: `wanted`, or the next minor version after the highest.
+    """The name of the version to train: `wanted`, or the next minor version after the highest; the next number where versions are counted.
 
     >>> next_version(["v1.5.0", "v2.0.0", "canary"])
     'v2.1.0'
+    >>> next_version(["1", "2", "10"])
+    '11'
 
     Invalid when `wanted` exists: a version is never overwritten.
     """
@@ -129,6 +131,8 @@ def next_version(existing: Sequence[str], wanted: str | None = None) -> str:
         if wanted in existing:
             raise Invalid(f"version {wanted} exists, and a version is never overwritten; choose another one", field="version")
         return wanted
+    if existing and all(version.isdecimal() for version in existing):
+        return str(max(map(int, existing)) + 1)
     parsed = [(int(m["major"]), int(m["minor"]), m["v"]) for m in map(_VERSION.match, existing) if m]
     major, minor, prefix = max(parsed, default=(0, 0, "v"))
     while (name := f"{prefix}{major}.{minor + 1}.0") in existing:  # "v2.1.0" beside "2.1"

@@ -30,6 +30,8 @@ from mlrunbook.gateway.webhooks.judging import Judgement, ModelChange, judge_all
 from mlrunbook.gateway.webhooks.parsing import ExternalNote, Format, Received, Unusable, as_it_came, read_json
 from mlrunbook.response.communication.escalation import acknowledge
 from mlrunbook.response.lifecycle.alert_intake import AlertBatch, Hold, homes_of, note_once
+from mlrunbook.response.measurement.recent_changes import has_ledger
+from mlrunbook.response.measurement.registry_ledger import is_hint
 from mlrunbook.response.world import World
 from mlrunbook.store import alerts as known_alerts
 from mlrunbook.store import incidents, quarantine, recent_changes, timeline, webhook_deliveries
@@ -262,7 +264,8 @@ def store(conn: Connection, policy: Policy, letter: Letter, readings: Sequence[J
     for reading in readings:
         ids = [next(homes) for _ in reading.alerts]
         for told in reading.changes:
-            take_change(conn, told, source=name, now=now)
+            quiet = has_ledger(policy, told.model) and is_hint(told.change.detail)  # the next look at the registry says what became of it
+            take_change(conn, told, source=name, now=now, quiet=quiet)
         ids += [_take_word(conn, letter, word, now=now) for word in reading.words]
         waiting = sum((id(alert.part), alert.fingerprint) in held for alert in reading.alerts)
         accepted, found = len(reading.alerts) - waiting, list(dict.fromkeys(filter(None, ids)))
@@ -277,11 +280,13 @@ def _kept(alert: NormalisedAlert, reading: Judgement, letter: Letter) -> Normali
     return replace(alert, body={**alert.body, **more})
 
 
-def take_change(conn: Connection, told: ModelChange, *, source: str, now: datetime) -> bool:
-    """Keep a change and note it on what is open about that model. False when it is known."""
+def take_change(conn: Connection, told: ModelChange, *, source: str, now: datetime, quiet: bool = False) -> bool:
+    """Keep a change and, unless `quiet`, note it on what is open about that model. False when it is known."""
     change = told.change
     if not recent_changes.put(conn, told.model, change, source=source, now=now):
         return False
+    if quiet:
+        return True
     for incident in incidents.find(conn, model=told.model, only_open=True):
         incidents.get(conn, incident.id, lock=True)
         words = f"{source} tells of a change: {change.kind.replace('_', ' ')} {change.ref} by {change.author} at {change.at.isoformat()}"

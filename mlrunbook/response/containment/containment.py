@@ -16,6 +16,7 @@ from mlrunbook.domain.containment.orders import unspoken
 from mlrunbook.domain.detection.flapping import Reopened
 from mlrunbook.domain.detection.severity_change import SeveritySet
 from mlrunbook.domain.detection.triage import Triage
+from mlrunbook.domain.errors import NotFound
 from mlrunbook.domain.evaluation.threshold import choose_threshold
 from mlrunbook.domain.incident import TRANSITIONS, IncidentType, Severity, Status
 from mlrunbook.domain.investigation.findings import State
@@ -124,7 +125,19 @@ def _situation(run: Run, triage: Triage, isolate: Verdict | None) -> Situation:
         recent_deployment=_deployed_within_a_day(run),
         blind=_blind(run) if assessment.dangerous else None,
         no_route=_no_route(run, previous) if assessment.dangerous and previous else None,
+        no_switches=_no_switches(run) if state is None or state.config is None else None,
     )
+
+
+def _no_switches(run: Run) -> str | None:
+    """Why nothing about the server can be set; None where it can, or where nobody can tell now."""
+    try:
+        run.world.runtime.read_config(run.incident().model)
+    except NotFound as error:
+        return str(error)
+    except Exception:  # away, or not understood: what is set is tried, and people hear of it where it fails
+        return None
+    return None
 
 
 def _no_route(run: Run, version: str) -> str | None:

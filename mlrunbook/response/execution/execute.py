@@ -134,7 +134,7 @@ class Attempt:
         state = self._read_back(row, lambda: self._wait(self.run.world.settle_s / 3))
         if self.is_satisfied(state):
             return state
-        if state != row.before and not self.effect.repeatable:
+        if state != row.before and not self.effect.repeatable and not self.effect.half_way(self.action, row.before or {}, state):
             why = f"is {state}: neither the state before ({row.before}) nor the target; somebody else acted"
             self._give_up(row, ActionState.UNKNOWN, why)
         return None

@@ -38,7 +38,8 @@ COMPARED = 5_000  # entities of a feature view that are read back: all of a flee
 class ActionHandler:
     """`read` returns the state in the words the journal keeps; `repeatable`: applying twice is the same as once. `settles`: how many times
     `World.settle_s` it may take to show. `unseen`: what is journaled as the state before where nothing answers, for what must be done all
-    the same; None: then it waits until it can be read."""
+    the same; None: then it waits until it can be read. `half_way`: from the state before to the one now, whether it is this change that was
+    cut off in the middle, and applying it again completes it."""
 
     read: Callable[[World, Any], State]
     is_satisfied: Callable[[Any, State], bool]
@@ -47,16 +48,29 @@ class ActionHandler:
     settles: float = 1.0
     failed: Callable[[State], str | None] = lambda state: state.get("failed")  # why it will not come true, where that is known
     unseen: Callable[[Any], State | None] = lambda action: None
+    half_way: Callable[[Any, State, State], bool] = lambda action, before, now: False
 
 
 def _read_serving_version(world: World, action: RollBack | Promote) -> State:
-    status = world.platform.status(action.model)
+    """A registry in which nothing serves (the serving version was deleted, say) is one that a rollback is for."""
+    try:
+        status = world.platform.status(action.model)
+    except NotFound:
+        if not world.platform.versions(action.model):
+            raise
+        return {"serving_version": None, "server_version": None}
     return {"serving_version": status.serving_version, "server_version": status.server_version if status.server_healthy else None}
 
 
 def _serves(version: str, state: State) -> bool:
     """The registry says so, and the server (when one runs) serves it. A route override shows as the server's version too."""
     return state.get("serving_version") == version and state.get("server_version") in (None, version)
+
+
+def _is_named_alone(version: str, before: State, now: State) -> bool:
+    """The registry names it, and the servers were not told to follow yet."""
+    server = now.get("server_version")
+    return bool(now.get("serving_version") == version and server not in (None, version) and server == before.get("serving_version"))
 
 
 def _read_route(world: World, action: RouteTraffic) -> State:
@@ -246,6 +260,8 @@ HANDLERS: dict[str, ActionHandler] = {
             a.model, target_version=a.target_version, reason=a.reason, rolled_back_by="mlrunbook", idempotency_key=key
         ),
         repeatable=False,
+        settles=A_START,
+        half_way=lambda a, before, now: _is_named_alone(a.target_version, before, now),
     ),
     RouteTraffic.kind: ActionHandler(
         read=_read_route, is_satisfied=_routed, apply=lambda world, a, _: world.runtime.route(a.model, version=a.version), repeatable=True
@@ -312,5 +328,7 @@ HANDLERS: dict[str, ActionHandler] = {
             a.model, version=a.version, reason=a.reason, promoted_by="mlrunbook", idempotency_key=key
         ),
         repeatable=False,
+        settles=A_START,
+        half_way=lambda a, before, now: _is_named_alone(a.version, before, now),
     ),
 }

@@ -12,7 +12,7 @@ from sqlalchemy import Connection
 from mlrunbook.domain.actions import Action, Isolate, Plan, PlanKind, Scale
 from mlrunbook.domain.approval import POLICY_RULE
 from mlrunbook.domain.containment.orders import WHAT_ANSWERS, OrderState, thing_of
-from mlrunbook.domain.errors import NotApproved, Overtaken, Refused, Transient
+from mlrunbook.domain.errors import NotApproved, NotFound, Overtaken, Refused, Transient
 from mlrunbook.domain.incident import Severity
 from mlrunbook.domain.roles import Role
 from mlrunbook.response.communication.notifications import Page, page
@@ -67,8 +67,8 @@ def check_not_isolated(world: World, action: Action) -> None:
     """While a model server is isolated, its process and its version are evidence: no rule changes what serves, a person may."""
     try:
         isolated = world.runtime.observe(action.model).isolated
-    except Transient:
-        return  # the effect's own reading tells
+    except (Transient, NotFound):
+        return  # the effect's own reading tells; a server that nobody manages here was not isolated from here
     if isolated:
         raise Refused(f"{action.summary}: the model server is isolated, nothing but a person's decision changes what it serves")
 

@@ -7,6 +7,8 @@ from datetime import datetime, timedelta
 from mlrunbook.domain.action_state import ActionState
 from mlrunbook.domain.actions import Configure, Materialize, Restart
 from mlrunbook.domain.observed import Change
+from mlrunbook.domain.policy.policy import Policy
+from mlrunbook.response.measurement.registry_ledger import is_hint
 from mlrunbook.response.world import World
 from mlrunbook.store import journal, recent_changes
 
@@ -36,10 +38,18 @@ def _our_own(world: World, model: str, since: datetime) -> list[Change]:
     return found
 
 
+def has_ledger(policy: Policy, model: str) -> bool:
+    """Our own ledger says what moved in its registry."""
+    parts = policy.rules_of(model).platform
+    return parts is not None and parts.registry is not None
+
+
 def of_model(world: World, model: str, *, since: datetime) -> list[Change]:
     """Newest first. What both tell of (same kind and ref within the hour) is the platform's. Raises what the platform raises."""
     own = list(world.platform.changes(model, since=since))
     with world.transaction() as conn:
         told = recent_changes.of_model(conn, model, since=since)
+    if has_ledger(world.policy, model):
+        told = [change for change in told if not is_hint(change.detail)]
     new = [t for t in told if not any((o.kind, o.ref) == (t.kind, t.ref) and abs(o.at - t.at) <= SAME for o in own)]
     return sorted([*own, *new], key=lambda change: change.at, reverse=True)

@@ -111,8 +111,8 @@ def applied(run: Run, digest: str) -> None:
 def _confirm_running(run: Run, configured: list[Configure], serves: list[str]) -> None:
     """Path A: `GET .../status`. Path D: "read the threshold back from the running server"."""
     model = run.incident().model
-    seen = run.world.runtime.observe(model)
     for action in configured:
+        seen = run.world.runtime.observe(model)
         loaded = seen.config.as_dict() if seen.config else {}
         wrong = {k: loaded.get(k) for k, v in action.settings.items() if loaded.get(k) != v}
         if wrong:

@@ -8,6 +8,7 @@ down_revision = "0018_console_lists"
 
 
 def upgrade() -> None:
+    op.create_index("changes_by_source", "changes", ["source", "received_at"])
     op.create_table(
         "registry_moves",
         sa.Column("id", sa.BigInteger, sa.Identity(), primary_key=True),

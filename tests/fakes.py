@@ -73,6 +73,8 @@ STORE_TABLES = frozenset(
         "drills",
         "clocks",
         "lease_looks",
+        "registry_moves",
+        "registry_versions",
     }
 )
 

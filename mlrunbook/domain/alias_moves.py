@@ -90,7 +90,7 @@ def _of_somebody(seen: Seen, alias: str, names: str | None, last: Move | None, m
 
 
 def altered(seen: Seen, known: Mapping[str, str], now: datetime) -> list[Move]:
-    """Versions that are made of something else than when we saw them: deleted and made anew under their number, or tampered with."""
+    """Versions that are made of something else than when we first saw them. MLflow changes none: somebody has changed its database."""
     return [
         Move(
             seen.model, "", version, version, now, "config", SOMEBODY, POLL,

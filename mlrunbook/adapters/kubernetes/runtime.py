@@ -56,19 +56,12 @@ class KubernetesRuntime:
             route_version=route.get(objects.version_label),
             restart_id=rollout.restart_id if rollout.state == "done" else None,
             version=self._serving_version(objects, pods, route),
-            config=self._loaded(objects) if ready else None,
+            config=config.read(cluster, objects) if ready else None,
             isolated=isolated,
             autoscaler=autoscaler.state(cluster, objects.scaled_deployment),
             rollout=rollout,
             caveats=(isolation.ENFORCED_BY, *isolation.gaps(policies, pods, model, objects)) if isolated else (),
         )
-
-    def _loaded(self, objects: ClusterObjects) -> ServingConfig | None:
-        """None for a server that takes no threshold and no switches: it has no such ConfigMap."""
-        try:
-            return config.read(self._cluster, objects)
-        except NotFound:
-            return None
 
     @understood(CLUSTER)
     def scale(self, model: str, *, replicas: int) -> None:

@@ -71,9 +71,10 @@ class MlflowClient:
         *,
         ca_file: str | None = None,
         timeout_s: float = 10.0,
+        page: int = PAGE,
         transport: httpx.BaseTransport | None = None,
     ) -> None:
-        self.variable = connection_variable(connection)
+        self._page, self.variable = page, connection_variable(connection)
         if not address:
             raise Invalid(f"{self.variable} is not set: give it the address of the MLflow server, as https://mlflow.example.com")
         self.url, auth = _address(self.variable, address)
@@ -99,7 +100,7 @@ class MlflowClient:
 
     def registered_models(self) -> list[Registered]:
         """Every one, by name."""
-        pages = self._pages("/registered-models/search", "registered_models", _registered, {"max_results": PAGE})
+        pages = self._pages("/registered-models/search", "registered_models", _registered, {"max_results": self._page})
         return sorted(pages, key=lambda one: one.name)
 
     def registered(self, name: str) -> Registered:
@@ -112,7 +113,7 @@ class MlflowClient:
     def versions(self, name: str) -> list[Version]:
         """Every version, oldest first; empty where there are none, or no such model."""
         quoted = name.replace("'", "''") if "'" in name else name
-        params = {"filter": f"name='{quoted}'", "max_results": PAGE, "order_by": "version_number DESC"}
+        params = {"filter": f"name='{quoted}'", "max_results": self._page, "order_by": "version_number DESC"}
         found = {one.version: one for one in self._pages("/model-versions/search", "model_versions", _version, params)}
         return sorted(found.values(), key=lambda one: (one.created_at, len(one.version), one.version))
 
@@ -172,7 +173,7 @@ class MlflowClient:
             yield from page
             if not token:
                 return
-        raise Refused(f"{self.url}{API}{path} has more than {MOST_PAGES * PAGE} entries: that is more than this can look through")
+        raise Refused(f"{self.url}{API}{path} has more than {MOST_PAGES * self._page} entries: that is more than this can look through")
 
     def _parsed(self, where: str, response: httpx.Response, parse: Callable[[Fields], T], misread: type[RunbookError]) -> T:
         if not response.is_success:

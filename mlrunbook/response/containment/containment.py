@@ -16,7 +16,7 @@ from mlrunbook.domain.containment.orders import unspoken
 from mlrunbook.domain.detection.flapping import Reopened
 from mlrunbook.domain.detection.severity_change import SeveritySet
 from mlrunbook.domain.detection.triage import Triage
-from mlrunbook.domain.errors import NotFound
+from mlrunbook.domain.errors import Refused
 from mlrunbook.domain.evaluation.threshold import choose_threshold
 from mlrunbook.domain.incident import TRANSITIONS, IncidentType, Severity, Status
 from mlrunbook.domain.investigation.findings import State
@@ -133,7 +133,7 @@ def _no_switches(run: Run) -> str | None:
     """Why nothing about the server can be set; None where it can, or where nobody can tell now."""
     try:
         run.world.runtime.read_config(run.incident().model)
-    except NotFound as error:
+    except Refused as error:
         return str(error)
     except Exception:  # away, or not understood: what is set is tried, and people hear of it where it fails
         return None

@@ -6,7 +6,7 @@ A model without `platform` in policy has the REST platform alone, as ever. What 
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
@@ -26,13 +26,13 @@ log = logging.getLogger(__name__)
 @dataclass(frozen=True)
 class Parts:
     """What there is. `rest`: the REST platform of models without parts; `rest_is_set`: somebody gave its address, so it also answers what
-    a model's parts leave out."""
+    a model's parts leave out. `predictions` and `live` give what is behind a connection, by its name."""
 
     rest: ModelPlatform
     rest_is_set: bool
     registry: Registry | None = None
-    predictions: PredictionLog | None = None
-    live: LiveFigures | None = None
+    predictions: Callable[[str], PredictionLog] | None = None
+    live: Callable[[str], LiveFigures] | None = None
     replayer: Replayer | None = None
 
 
@@ -82,7 +82,7 @@ class ComposedPlatform:
         parts, live = self._of(model), self._parts.live
         if parts is None or parts.live is None or live is None:
             return found
-        return replace(found, current=_with_live(live, model, found.current))
+        return replace(found, current=_with_live(live(parts.live.connection), model, found.current))
 
     def history(self, model: str, *, days: int, until: datetime | None = None) -> Sequence[DayFigures]:
         return self._log(model).history(model, days=days, until=until)
@@ -143,7 +143,7 @@ class ComposedPlatform:
     def _log(self, model: str) -> PredictionLog:
         parts = self._of(model)
         if parts is not None and parts.predictions is not None and self._parts.predictions is not None:
-            return self._parts.predictions
+            return self._parts.predictions(parts.predictions.connection)
         why = f"no log of predictions is connected for {model} (models.{model}.platform.predictions): its performance is not judged"
         return self._rest_for(model, why)
 

@@ -46,7 +46,12 @@ SYSTEM = frozenset(
 )
 # Prefect's client and worker. Of the server's settings only the one that keeps a client from starting a server of its own.
 PREFECT = frozenset({"PREFECT_HOME", "PREFECT_SERVER_EPHEMERAL_ENABLED", "PREFECT_DEBUG_MODE"})
-PREFIXES = ("LC_", "PREFECT__", *(f"PREFECT_{part}_" for part in ("API", "CLIENT", "FLOWS", "LOGGING", "RUNNER", "TASKS", "WORKER")))
+PREFIXES = (
+    "LC_",
+    "MLRUNBOOK_CONNECTION_",
+    "PREFECT__",
+    *(f"PREFECT_{part}_" for part in ("API", "CLIENT", "FLOWS", "LOGGING", "RUNNER", "TASKS", "WORKER")),
+)
 NEVER = ("PREFECT_API_DATABASE_",)  # the server's database, under its older name
 
 

@@ -54,7 +54,7 @@ def composed(engine: Engine, folder: Path, clock: Clock, policy: Policy, tap: Ta
     runtime = NoRuntime() if policy.rules_of(MODEL).platform.serving is Serving.NONE else served  # type: ignore[union-attr]
     client = MlflowClient("ml", URL, transport=mlflow)
     registry = MlflowRegistry(policy, lambda _: client, StoreLedger(lambda: engine, clock), runtime, clock)
-    platform = ComposedPlatform(policy, Parts(served, False, registry, predictions=served))
+    platform = ComposedPlatform(policy, Parts(served, False, registry, predictions=lambda _: served))
     return replace(world, platform=platform, runtime=runtime, features=None, trainer=None, known_models=None)
 
 

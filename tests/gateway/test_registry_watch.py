@@ -17,6 +17,8 @@ from sqlalchemy import Engine
 
 from mlrunbook.domain.errors import Transient
 from mlrunbook.domain.observed import Change
+from mlrunbook.domain.policy.connections import RegistryPart
+from mlrunbook.domain.policy.policy import Policy
 from mlrunbook.gateway.app import create_app
 from mlrunbook.gateway.dispatcher import Dispatcher
 from mlrunbook.gateway.registry_watch import EVERY_S, RegistryWatch
@@ -25,6 +27,7 @@ from mlrunbook.ports import Message
 from mlrunbook.response.measurement import recent_changes
 from mlrunbook.response.world import World
 from mlrunbook.store import outbox, timeline
+from mlrunbook.store import recent_changes as told_changes
 from tests.fake_mlflow import FakeMlflow
 from tests.fakes import MODEL, Clock, LedgerNotifier, empty_store
 from tests.response.composed import BAD, GOOD, composed, policy_with, released_badly
@@ -180,9 +183,20 @@ class _Away:
     changes = versions
 
 
-def test_without_a_registry_in_policy_nothing_is_looked_at(watched: Watched) -> None:
-    from mlrunbook.domain.policy.policy import Policy
+def test_a_webhook_names_a_model_as_its_registry_does(engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLRUNBOOK_WEBHOOK_SECRET_MLFLOW", SECRET)
+    world = composed(engine, tmp_path, Clock(), policy_with(part=RegistryPart("ml", name="Pumps EU: failures")))
+    event = {"entity": "model_version", "action": "created", "timestamp": Clock()().isoformat()}
+    body = json.dumps(event | {"data": {"name": "Pumps EU: failures", "version": "7"}}).encode()
+    headers = {"Content-Type": "application/json", "X-MLflow-Delivery-Id": "of another name"}
+    with TestClient(create_app(world)) as client:
+        answer = client.post("/webhooks/mlflow", content=body, headers=headers | samples.proof("mlflow", SECRET, body, Clock()()))
+    assert answer.json()["changes"] == 1
+    with world.transaction() as conn:
+        assert "7" in [c.ref for c in told_changes.of_model(conn, MODEL, since=Clock()() - timedelta(hours=1))]
 
+
+def test_without_a_registry_in_policy_nothing_is_looked_at(watched: Watched) -> None:
     away = _Away()
     assert RegistryWatch(replace(watched.world, platform=away, policy=Policy())).look() == 0
     assert away.asked == []

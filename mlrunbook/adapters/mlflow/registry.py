@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import lru_cache
@@ -27,6 +28,7 @@ from mlrunbook.ports import RegistryLedger, ServingRuntime
 log = logging.getLogger(__name__)
 Clients = Callable[[str], MlflowClient]  # by the connection's name
 _ALIAS = "/registered-models/alias"
+DESCRIBED, AT_ONCE = 50, 8
 
 
 @dataclass(frozen=True)
@@ -94,10 +96,13 @@ class MlflowRegistry:
         return alias_moves.as_changes(self._ledger.moves(model), since=since)
 
     def versions(self, model: str) -> Sequence[ModelVersion]:
+        """Runs and signatures are read of the newest and of those that an alias names: two requests each, once a process."""
         of = self._of(model)
         registered, found = of.client.registered(of.name), of.client.versions(of.name)
         self._saw(of, registered, found)
-        return [self._described(of, one) for one in found]
+        whole = {one.version for one in found[-DESCRIBED:]} | set(registered.aliases.values())
+        with ThreadPoolExecutor(AT_ONCE, thread_name_prefix="mlflow") as pool:
+            return list(pool.map(lambda one: self._described(of, one) if one.version in whole else described(one, None, None), found))
 
     def rollback(self, model: str, *, target_version: str, reason: str, rolled_back_by: str, idempotency_key: str) -> ServingStatus:
         self._serve(self._of(model), target_version, "rollback", rolled_back_by, idempotency_key)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
@@ -11,6 +11,7 @@ from mlrunbook.domain.detection.alerts import NormalisedAlert, judge
 from mlrunbook.domain.intake.facts import State
 from mlrunbook.domain.intake.naming import Unnamed, asked_about, identify
 from mlrunbook.domain.observed import Change
+from mlrunbook.domain.policy.intake import IntakePolicy
 from mlrunbook.domain.policy.owned import Standing
 from mlrunbook.domain.policy.policy import Policy
 from mlrunbook.gateway.webhooks.parsing import ExternalNote, Reading, Unusable
@@ -56,6 +57,13 @@ def judge_all(readings: Iterable[Reading], policy: Policy, standings: Mapping[st
     return [_judgement(reading, policy, standings, received_at) for reading in readings]
 
 
+def _with_names_of_registries(policy: Policy) -> IntakePolicy:
+    """A registry tells of a model by the name that it has there; lines of `intake.models` come first."""
+    registries = {model: rules.platform.registry for model, rules in policy.models.items() if rules.platform}
+    lines = {f"registered_model:{part.name}": model for model, part in registries.items() if part and part.name}
+    return replace(policy.intake, models={**policy.intake.models, **lines}) if lines else policy.intake
+
+
 def _judgement(reading: Reading, policy: Policy, standings: Mapping[str, Standing], received_at: datetime) -> Judgement:
     alerts, changes, unusable = list[NormalisedAlert](), list[ModelChange](), list(reading.unusable)
     passed = [PassedOver("", reading.passed_over)] if reading.passed_over else []
@@ -69,7 +77,7 @@ def _judgement(reading: Reading, policy: Policy, standings: Mapping[str, Standin
         else:
             alerts.append(alert)
     for told in reading.changes:
-        named = identify(told.facts, policy.intake, standings, about_a_model=True)
+        named = identify(told.facts, _with_names_of_registries(policy), standings, about_a_model=True)
         if isinstance(named, Unnamed):
             unusable.append(Unusable(reading.part, f"the change {named.reason}"))
         else:

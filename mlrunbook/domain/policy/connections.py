@@ -87,11 +87,13 @@ class Columns:
 
 @dataclass(frozen=True)
 class OutcomeColumns:
-    """The columns of the outcomes: `reported_at` is when each came; the newest of one key is what holds (a correction)."""
+    """The columns of the outcomes: `reported_at` is when each came; the newest of one key is what holds (a correction). `reported_by` is who
+    reported it: without it a correction counts as their own."""
 
     key: Name = "prediction_id"
     outcome: Name = "outcome"
     reported_at: Name | None = "reported_at"
+    reported_by: Name | None = None
     day: Name | None = None
 
 
@@ -103,7 +105,8 @@ class PredictionsPart:
     outcomes_*              the same; neither: the outcome stands in the column `outcomes.outcome` of the predictions' own table
     model_column            where one log holds several models: the column, and the value that is this model
     threshold               at which the score decides where no column says so
-    positive                what an outcome and a label say when they say yes
+    positive, negative      what an outcome and a label say when they say yes, and no; empty: true, yes, y, t, 1, and false, no, n, f, 0.
+                            Anything else is an error that names it
     time_zone               of times without a zone
     late_outcomes_days      how long after a prediction its outcome, or a correction, may come: so far back the outcomes are read
     timeout_s, most_rows    what one look may cost: beyond, it ends with an error that says so
@@ -120,6 +123,7 @@ class PredictionsPart:
     model_value: str | None = None
     threshold: Annotated[float, Field(ge=0, le=1)] = 0.5
     positive: tuple[str, ...] = ()
+    negative: tuple[str, ...] = ()
     time_zone: Annotated[str, AfterValidator(_zone)] = "UTC"
     late_outcomes_days: Annotated[int, Field(ge=0, le=3650)] = 30
     timeout_s: Annotated[float, Field(gt=0)] = 30.0

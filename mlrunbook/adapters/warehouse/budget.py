@@ -14,14 +14,18 @@ if TYPE_CHECKING:
     import ibis.expr.types as ir
 
 
-def check(look: Look, log: Log, period: Period) -> None:
-    """Refused where the days of a look hold more rows than policy allows."""
+LONG = 500_000
+
+
+def check(look: Look, log: Log, period: Period) -> bool:
+    """Whether it is LONG; Refused where the days of a look hold more rows than policy allows."""
     rows = sum(_rows(look, table) for table in log.touched(period))
     if rows > log.part.most_rows:
         raise Refused(
             f"{look.connection}: a look at {period.since:%d %b %H:%M} to {period.until:%d %b %H:%M} UTC would read {rows:,} rows, more than "
             f"predictions.most_rows ({log.part.most_rows:,}); name `columns.day` and `outcomes.day`, or raise it"
         )
+    return rows > LONG
 
 
 def _rows(look: Look, table: ir.Table) -> int:

@@ -64,14 +64,22 @@ class Look:
         schema = {POSTGRES: _described_by_postgres, DUCKDB: _described_by_duckdb}.get(self.dialect)
         return self.backend.sql(sql, schema=schema(self.backend.con, sql) if schema else None)
 
-    def rows(self, asked: ir.Expr) -> Rows:
+    def rows(self, asked: ir.Expr, steps: Mapping[str, ir.Table] | None = None) -> Rows:
+        """`steps`: what `asked` names as tables, each made once however often it is read."""
+        return self._fetch(self.sql(asked, steps))
+
+    def sql(self, asked: ir.Expr, steps: Mapping[str, ir.Table] | None = None) -> str:
         from ibis.common.exceptions import OperationNotDefinedError
 
+        once = "MATERIALIZED " if self.dialect in (DUCKDB, POSTGRES) else ""
         try:
+            made = [f'"{name}" AS {once}({self.backend.compile(step)})' for name, step in (steps or {}).items()]
             sql = str(self.backend.compile(asked))
         except OperationNotDefinedError as error:
             raise troubles.in_our_words(self.connection, error) from error
-        return self._fetch(sql)
+        if not made:
+            return sql
+        return f"WITH {', '.join(made)} SELECT * FROM ({sql}) AS asked"
 
     def fetch(self, sql: str) -> Rows:
         return self._fetch(sql)

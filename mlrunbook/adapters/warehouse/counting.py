@@ -24,6 +24,7 @@ MOST_TYPES, MOST_ASSETS = 200, 2000
 MOST_GROUPS = 250_000
 SETTLES_US = 3_600_000_000
 DAY_US = 86_400_000_000
+MADE, REPORTS, KNOWN = "made", "reports", "known"
 _SHAPE = {
     "part": "string",
     "name": "string",
@@ -50,34 +51,45 @@ _SHAPE = {
 
 @dataclass(frozen=True)
 class Window:
-    """The predictions of one period, of one version where given, each with what is known of it. `once`: rows that are the same are one."""
+    """The predictions of one period, of one version where given, each with what is known of it. `once`: rows that are the same are one.
+    `is_long`: whether keys repeat is told by some of them."""
 
     log: Log
     period: Period
     version: str | None = None
     once: bool = False
+    is_long: bool = False
+
+    @cached_property
+    def steps(self) -> dict[str, ir.Table]:
+        """What the branches are made of, each read once: the predictions, the reports about them, and both together."""
+        made = self.log.slim(self.period, self.version)
+        found = {MADE: made.distinct() if self.once else made}
+        if self.log.outcomes is not None:
+            found[REPORTS] = self.log.reports_for(self.period).semi_join(named(MADE, found[MADE]), "key")
+        found[KNOWN] = self._known(named(MADE, found[MADE]), named(REPORTS, found[REPORTS]) if REPORTS in found else None)
+        return found
 
     @cached_property
     def made(self) -> ir.Table:
-        made = self.log.slim(self.period, self.version)
-        return made.distinct() if self.once else made
-
-    @cached_property
-    def reports(self) -> ir.Table:
-        return self.log.reports_for(self.period).semi_join(self.made, "key")
+        return named(MADE, self.steps[MADE])
 
     @cached_property
     def known(self) -> ir.Table:
         """One row a prediction: `outcome` (null: not known), `first_us` when it was first reported, and what is wrong with it."""
+        return named(KNOWN, self.steps[KNOWN])
+
+    def _known(self, made: ir.Table, reports: ir.Table | None) -> ir.Table:
         import ibis
 
-        made = self.made
-        if self.log.outcomes is None:
-            beside = {"outcome": made.truth, "first_us": made.reported_us, "unread": made.truth_unread, "said": made.truth_said}
+        made = made.drop("version")  # what is not needed takes room in a join of millions
+        if reports is None:
             none = ibis.literal(False)
-            return made.mutate(**beside, torn=none, changed=none, first=made.truth, untimed=none)
-        joined = made.left_join(by_key(self.reports, has_time=self.log.reported_at is not None), "key")
-        return joined.drop("key_right") if "key_right" in joined.columns else joined
+            beside = {"outcome": made.truth, "first_us": made.reported_us, "first": made.truth}
+            if "said" in made.columns:
+                beside["unread"] = made.said.notnull()
+            return made.mutate(**beside, torn=none, untimed=none).drop("truth", "reported_us")
+        return joined(made.left_join(by_key(reports, has_time=self._has_times), "key"))
 
     # --- the branches
 
@@ -114,7 +126,14 @@ class Window:
 
     def _checks(self, part: str) -> ir.Table:
         known = self.known
-        return _row(known.agg(**_trouble(known), n=known.count(), keys=known.key.nunique(), keyed=known.key.count()), part)
+        return _row(known.agg(**_trouble(known), **self._repeated(), n=known.count()), part)
+
+    def _repeated(self) -> dict[str, Any]:
+        key = self.known.key
+        some = None
+        if self.is_long:
+            some = key % 16 == 0 if key.type().is_integer() else key.right(1) == "0"
+        return {"keys": key.nunique(where=some), "keyed": key.count(where=some)}
 
     def _whole(self, due_us: int) -> ir.Table:
         known = self.known
@@ -123,8 +142,7 @@ class Window:
             known.agg(
                 **_counts(known, due_us),
                 **_trouble(known),
-                keys=known.key.nunique(),
-                keyed=known.key.count(),
+                **self._repeated(),
                 figure=quantile(delays, 0.5, self.log.dialect) if self._has_times else _null("float64"),
             ),
             "whole",
@@ -179,10 +197,10 @@ class Window:
     def _rewritten(self) -> list[ir.Table]:
         if self.log.outcomes is None or not self._has_times:
             return []
-        return [rewritten(self.known, self.reports)]
+        return [rewritten(self.known, named(REPORTS, self.steps[REPORTS]))]
 
 
-def newest(log: Log, period: Period, limit: int, *, labelled_only: bool) -> tuple[ir.Table, Mapping[str, str]]:
+def newest(log: Log, period: Period, limit: int, *, labelled_only: bool, once: bool) -> tuple[ir.Table, Mapping[str, str]]:
     """The newest rows with their features and what is known of them; and the column of each feature, by its name."""
     import ibis
 
@@ -201,21 +219,18 @@ def newest(log: Log, period: Period, limit: int, *, labelled_only: bool) -> tupl
         threshold = values.number(rows[log.name_of(columns.threshold)], "columns.threshold")
     chosen = rows.select(**made, score=number, threshold=threshold, latency=log.latency_of(rows), **more)
     chosen = chosen.filter(chosen.yes.notnull() | chosen.unscored)
+    chosen = chosen.distinct() if once else chosen
     order = [ibis.desc("us"), ibis.desc("key")]
     if log.outcomes is None:
-        told = chosen.mutate(outcome=chosen.truth, unread=chosen.truth_unread, said=chosen.truth_said, **dict.fromkeys(_NOT, ibis.literal(False)))
-        told = told.filter(told.outcome.notnull() | told.unread) if labelled_only else told
+        told = chosen.mutate(outcome=chosen.truth, torn=ibis.literal(False), untimed=ibis.literal(False))
+        if labelled_only:
+            told = told.filter(told.outcome.notnull() | (told.said.notnull() if "said" in told.columns else ibis.literal(False)))
         return told.order_by(order).limit(limit), features
     if not labelled_only:
         chosen = chosen.order_by(order).limit(limit)
-    reports = by_key(log.reports_for(period).semi_join(chosen, "key"), has_time=log.reported_at is not None)
-    reports = reports.drop("first", "first_us", "changed")
-    joined = chosen.inner_join(reports, "key") if labelled_only else chosen.left_join(reports, "key")
-    joined = joined.drop("key_right") if "key_right" in joined.columns else joined
-    return joined.order_by(order).limit(limit), features
-
-
-_NOT = ("torn", "untimed")
+    reports = by_key(log.reports_for(period).semi_join(chosen, "key"), has_time=log.reported_at is not None).drop("first", "first_us")
+    told = joined(chosen.inner_join(reports, "key") if labelled_only else chosen.left_join(reports, "key"))
+    return told.order_by(order).limit(limit), features
 
 
 def rewritten_lately(log: Log, period: Period, lately_us: int) -> ir.Table:
@@ -224,58 +239,36 @@ def rewritten_lately(log: Log, period: Period, lately_us: int) -> ir.Table:
     again = reports.filter(reports.us >= lately_us).select("key")
     reports = reports.semi_join(again, "key")
     grouped = by_key(reports, has_time=True)
-    changed = grouped.filter(grouped.changed & (grouped.outcome != grouped.first))
-    made = log.slim(period).semi_join(changed, "key")
-    known = made.inner_join(changed, "key")
-    return rewritten(known.drop("key_right") if "key_right" in known.columns else known, reports, lately_us)
+    changed = grouped.filter(grouped.outcome != grouped.first)
+    return rewritten(joined(log.slim(period).inner_join(changed, "key")), reports, lately_us)
 
 
 def by_key(reports: ir.Table, *, has_time: bool) -> ir.Table:
-    """One row a key that has a report: what holds, what came first, whether they differ. Without times two that differ are `torn`."""
+    """One row a key that has a report: what holds, what came first. Two that differ at one time are `torn`; without times all have one."""
     import ibis
 
+    said = {"said": reports.said.max()} if "said" in reports.columns else {}
     if not has_time:
-        grouped = reports.group_by("key").agg(
-            last=reports.yes.max(), least=reports.yes.min(), unread=reports.unread.any(), said=_unread_of(reports)
-        )
-        never = ibis.literal(None, type="int64")
-        return grouped.select(
-            "key",
-            "unread",
-            "said",
-            outcome=grouped.last == 1,
-            first=grouped.least == 1,
-            first_us=never,
-            torn=grouped.last != grouped.least,
-            changed=ibis.literal(False),
-            untimed=ibis.literal(False),
-        )
-    mark, inverse = 2 * reports.us + reports.yes, 2 * reports.us + 1 - reports.yes
-    grouped = reports.group_by("key").agg(
-        last=mark.max(),
-        inverse=inverse.max(),
-        first=mark.min(),
-        most=reports.yes.max(),
-        least=reports.yes.min(),
-        unread=reports.unread.any(),
-        untimed=reports.us.isnull().any(),
-        said=_unread_of(reports),
-    )
-    return grouped.select(
-        "key",
-        "unread",
-        "untimed",
-        "said",
-        outcome=grouped.last % 2 == 1,
-        first=grouped.first % 2 == 1,
-        first_us=grouped.first // 2,
-        torn=(grouped.last % 2 == 1) & (grouped.inverse % 2 == 1) & (grouped.last == grouped.inverse),
-        changed=grouped.most != grouped.least,
-    )
+        grouped = reports.group_by("key").agg(last=reports.yes.max(), least=reports.yes.min(), **said)
+        never, none = ibis.literal(None, type="int64"), ibis.literal(False)
+        told = {"outcome": grouped.last == 1, "first": grouped["least"] == 1, "first_us": never, "torn": grouped.last != grouped["least"]}
+        return grouped.select("key", *said, **told, untimed=none)
+    us = ibis.coalesce(reports.us, -1)  # below every mark of a report with a time
+    mark, inverse = 2 * us + reports.yes, 2 * us + 1 - reports.yes
+    grouped = reports.group_by("key").agg(last=mark.max(), inverse=inverse.max(), least=mark.min(), **said)
+    told = {"outcome": grouped.last % 2 == 1, "first": grouped["least"] % 2 == 1, "first_us": grouped["least"] // 2}
+    return grouped.select("key", *said, **told, untimed=grouped["least"] < 0, torn=(grouped.last == grouped.inverse) & (grouped.last % 2 == 1))
 
 
-def _unread_of(reports: ir.Table) -> Any:
-    return reports.said.max(where=reports.unread)
+def named(name: str, step: ir.Table) -> ir.Table:
+    """A step, to be read by its name."""
+    import ibis
+
+    return ibis.table(step.schema(), name=name)
+
+
+def joined(both: ir.Table) -> ir.Table:
+    return both.drop("key_right") if "key_right" in both.columns else both
 
 
 def rewritten(known: ir.Table, reports: ir.Table, since_us: int | None = None) -> ir.Table:
@@ -284,8 +277,9 @@ def rewritten(known: ir.Table, reports: ir.Table, since_us: int | None = None) -
     import ibis
 
     # Few of them: only what changed is put in order.
-    suspected = known.filter(known.changed & (known.outcome != known.first)).select("key", label="yes", outcome="outcome", made="us")
+    suspected = known.filter(known.outcome != known.first).select("key", label="yes", outcome="outcome", made="us")
     mine = reports.semi_join(suspected, "key")
+    mine = mine if "by" in mine.columns else mine.mutate(by=ibis.literal(""))
     order = ibis.window(group_by="key", order_by=["us", "yes"])
     told = mine.mutate(before=mine.yes.lag().over(order))
     told = told.filter(told.before.isnull() | (told.before != told.yes))
@@ -300,29 +294,32 @@ def rewritten(known: ir.Table, reports: ir.Table, since_us: int | None = None) -
     if since_us is not None:
         per_key = per_key.filter(per_key.lately >= since_us)
     found = per_key.filter(per_key.rewritten).inner_join(suspected, "key")
-    groups = found.group_by(name=found.by, place=2 * found.label.cast("int64") + found.outcome.cast("int64"))
+    groups = found.group_by(name=found.by, place=2 * found.label.cast("int32") + found.outcome.cast("int32"))
     return _row(groups.agg(n=found.count(), oldest=found.made.min(), newest=found.made.max()), "rewritten")
 
 
-def logged(log: Log, period: Period, gaps: Mapping[str, Any], version: str | None = None, *, by_day: bool = False) -> ir.Table:
-    """What rests on no outcome, over the rows as they are logged: `unscored` are those without a prediction, `f0` and so on the gaps of
-    each feature."""
-    rows = log.made_in(period)
-    if version is not None:
-        rows = rows.filter(log.version_of(rows) == version)
-    judged = log.judged(rows)
-    latency = log.latency_of(rows)
-    rows = rows.mutate(yes_=judged["yes"], unread_=judged["unread"], said_=judged["said"], latency_=latency)
-    scored = rows.yes_.notnull()
+def logged(window: Window, gaps: Mapping[str, Any], *, by_day: bool = False) -> ir.Table:
+    """What rests on no outcome: `unscored` are the rows without a prediction, `f0` and so on the gaps of each feature."""
+    log = window.log
+    rows = log.made_in(window.period)
+    if window.version is not None:
+        rows = rows.filter(log.version_of(rows) == window.version)
+    judged, key = log.judged(rows), log.named_of(rows, window.period)["key"]
+    empty = {f"f{i}": gap(rows) for i, gap in enumerate(gaps.values())}
+    told = rows.select(
+        key=key, us=rows.us_, yes=judged["yes"], unread=judged["unread"], said=judged["said"], latency=log.latency_of(rows), **empty
+    )
+    told = told.distinct() if window.once else told
+    scored = told.yes.notnull()
     found = {
-        "n": rows.count(where=scored),
-        "unscored": rows.count(where=rows.yes_.isnull() & ~rows.unread_),
-        "unread": rows.count(where=rows.unread_),
-        "name": rows.said_.max(where=rows.unread_),
-        "figure": quantile(rows.latency_, 0.95, log.dialect, where=scored) if log.part.columns.latency_ms else _null("float64"),
+        "n": told.count(where=scored),
+        "unscored": told.count(where=told.yes.isnull() & ~told.unread),
+        "unread": told.count(where=told.unread),
+        "name": told.said.max(where=told.unread),
+        "figure": quantile(told.latency, 0.95, log.dialect, where=scored) if log.part.columns.latency_ms else _null("float64"),
     }
-    found |= {f"f{i}": rows.count(where=scored & gap(rows)) for i, gap in enumerate(gaps.values())}
-    return rows.group_by(place=rows.us_ // DAY_US).agg(**found) if by_day else rows.agg(**found)
+    found |= {name: told.count(where=scored & told[name]) for name in empty}
+    return told.group_by(place=told.us // DAY_US).agg(**found) if by_day else told.agg(**found)
 
 
 _NEAR = frozenset({"bigquery", "trino", "athena"})  # they have no exact one, or none in an aggregate
@@ -354,11 +351,14 @@ def _counts(t: ir.Table, due_us: int) -> dict[str, Any]:
 
 
 def _trouble(t: ir.Table) -> dict[str, Any]:
+    """`said`: an outcome that is neither yes nor no, as it is written."""
+    import ibis
+
     return {
-        "unread": t.count(where=t.unread),
+        "unread": t.said.count() if "said" in t.columns else ibis.literal(0),
         "torn": t.count(where=t.torn),
         "untimed": t.count(where=t.untimed),
-        "name": t.said.max(where=t.unread),
+        "name": t.said.max() if "said" in t.columns else _null("string"),
     }
 
 

@@ -89,8 +89,8 @@ class WarehouseLog:
             if not count:
                 return OutcomeBlocks(since, block_s, ())
             period = log.period(since, ends)
-            budget.check(look, log, period)
-            rows = look.rows(Window(log, period, version, once).blocks(round(block_s * 1e6), MOST_ASSETS))
+            window = Window(log, period, version, once, budget.check(look, log, period))
+            rows = look.rows(window.blocks(round(block_s * 1e6), MOST_ASSETS), window.steps)
             blocks, by_asset = reading.blocks(log, rows, count, once=once)
             return OutcomeBlocks(since, block_s, blocks, by_asset)
 
@@ -109,11 +109,11 @@ class WarehouseLog:
         ends = until or self._now()
         begins = [since] if since is not None else [ends - back for back in BACK]
 
-        def of(look: Look, log: Log, _once: bool) -> Sequence[Prediction]:
+        def of(look: Look, log: Log, once: bool) -> Sequence[Prediction]:
             found: Sequence[Prediction] = ()
             for begin in begins:
                 if begin < ends:
-                    found = self._newest(look, log, begin, ends, limit, labelled_only=labelled_only)
+                    found = self._newest(look, log, begin, ends, limit, labelled_only=labelled_only, once=once)
                 if len(found) >= limit:
                     break
             return found
@@ -145,16 +145,16 @@ class WarehouseLog:
         due: datetime | None = None,
     ) -> WindowMetrics:
         period, gaps = log.period(since, until), log.gaps(json_keys)
-        budget.check(look, log, period)
-        rows = look.rows(Window(log, period, version, once).asked(values.us_of(due or until)))
-        (made,) = look.rows(counting.logged(log, period, gaps, version))
+        window = Window(log, period, version, once, budget.check(look, log, period))
+        rows = look.rows(window.asked(values.us_of(due or until)), window.steps)
+        (made,) = look.rows(counting.logged(window, gaps))
         return reading.window(log, since, until, rows, made, len(gaps), once=once)
 
     def _days(self, look: Look, log: Log, since: datetime, until: datetime, *, once: bool) -> list[DayFigures]:
         period, gaps = log.period(since, until), log.gaps(self._json_keys(look, log, until))
-        budget.check(look, log, period)
-        made = look.rows(counting.logged(log, period, gaps, by_day=True))
-        return reading.days(log, look.rows(Window(log, period, None, once).by_day()), made, len(gaps), once=once)
+        window = Window(log, period, None, once, budget.check(look, log, period))
+        made = look.rows(counting.logged(window, gaps, by_day=True))
+        return reading.days(log, look.rows(window.by_day(), window.steps), made, len(gaps), once=once)
 
     def _rewritten_lately(self, look: Look, log: Log, *, once: bool) -> Rewritten:
         """Of the last day, of predictions as old as outcomes may come late."""
@@ -164,17 +164,18 @@ class WarehouseLog:
         if not rows:
             return Rewritten()
         oldest, newest = min(row["oldest"] for row in rows), max(row["newest"] for row in rows)
-        span = log.period(values.time_of(oldest), values.time_of(newest + 1))
-        counted = look.rows(Window(log, span, None, once).counts())
-        known = reading.confusion_of(counted)
+        window = Window(log, log.period(values.time_of(oldest), values.time_of(newest + 1)), None, once)
+        known = reading.confusion_of(look.rows(window.counts(), window.steps))
         return reading.rewritten_lately(rows, known, values.time_of(oldest), values.time_of(newest))
 
-    def _newest(self, look: Look, log: Log, since: datetime, until: datetime, limit: int, *, labelled_only: bool) -> list[Prediction]:
+    def _newest(
+        self, look: Look, log: Log, since: datetime, until: datetime, limit: int, *, labelled_only: bool, once: bool
+    ) -> list[Prediction]:
         period = log.period(since, until)
         budget.check(look, log, period)
-        asked, features = counting.newest(log, period, limit, labelled_only=labelled_only)
+        asked, features = counting.newest(log, period, limit, labelled_only=labelled_only, once=once)
         try:
-            return reading.predictions(log, look.rows(asked), features)
+            return reading.predictions(log, look.rows(asked), features, once=once)
         except ValueError as error:
             raise Invalid(f"the log of predictions holds a row that cannot be read: {error}") from error
 

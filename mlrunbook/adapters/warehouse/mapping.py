@@ -183,8 +183,7 @@ class Log:
         return chosen.filter(chosen.yes.notnull())
 
     def named_of(self, rows: ir.Table, period: Period) -> dict[str, Any]:
-        """`key`, `us`, `version`, `segment`, `asset`; and, where the outcome stands beside it, `truth`, `truth_unread`, `truth_said` and
-        `reported_us`."""
+        """`key`, `us`, `version`, `segment`, `asset`; and, where the outcome stands beside it, `truth`, `reported_us` and `said`."""
         import ibis
 
         columns = self.part.columns
@@ -223,7 +222,7 @@ class Log:
         if self.reported_at:
             later = self._reports_of(period)
             us = values.instant_us(rows[_named(rows, self.reported_at)], later, self.dialect, "outcomes.reported_at")
-        return {"truth": said.yes, "truth_unread": said.unread, "truth_said": said.said, "reported_us": us}
+        return {"truth": said.yes, "reported_us": us} | _unread(said)
 
     def _reports_of(self, period: Period) -> Period:
         return Period(period.since - _NEVER, period.until + timedelta(days=self.part.late_outcomes_days), period.zone)
@@ -233,7 +232,8 @@ class Log:
         return self.reports_in(self._reports_of(period))
 
     def reports_in(self, period: Period) -> ir.Table:
-        """What was reported in `period`: `key`, `yes` (0 or 1), `us` (null without a time), `by`; `unread` where it is neither yes nor no."""
+        """What was reported in `period`: `key`, `yes` (0 or 1), `us` (null without a time), `by` where
+        that is known, and `said` where it is neither yes nor no."""
         import ibis
 
         of = self.part.outcomes
@@ -245,18 +245,29 @@ class Log:
         if of.reported_at:
             at = self.reported(of.reported_at)
             us = values.instant_us(at, period, self.dialect, "outcomes.reported_at")
-            rows = rows.filter(values.about(at, period) | at.isnull())
+            near = values.about(at, period)
+            rows = rows.filter(near | at.isnull() if at.type().nullable else near)
         said = values.truth(self.reported(of.outcome), self.part.positive, self.part.negative, "outcomes.outcome")
         key = values.key_of(self.reported(of.key), self.column(self.part.columns.key))
-        by = self.reported(of.reported_by).cast("string") if of.reported_by else ibis.literal("")
-        chosen = rows.select(key=key, yes=said.yes.cast("int64"), us=us, by=by, unread=said.unread, said=said.said)
-        return chosen.filter((chosen.yes.notnull() | chosen.unread) & chosen.key.notnull())
+        more = {"by": self.reported(of.reported_by).cast("string")} if of.reported_by else {}
+        chosen = rows.select(key=key, yes=said.yes.cast("int32"), us=us, **more, **_unread(said))
+        is_said = chosen.yes.notnull() | chosen.said.notnull() if "said" in chosen.columns else chosen.yes.notnull()
+        return chosen.filter(is_said & chosen.key.notnull())
 
     def _of_model(self, rows: ir.Table) -> ir.Table:
         """Keys may be those of one model alone: outcomes are narrowed to it too, where their table names it."""
         name = self.part.model_column
         column = _named(rows, name) if name else None
         return rows.filter(rows[column].cast("string") == self.part.model_value) if column else rows
+
+
+def _unread(truth: values.Truth) -> dict[str, Any]:
+    """What is neither yes nor no, as it is written; nothing where the type leaves no such thing."""
+    import ibis
+
+    if not truth.may_be_unread:
+        return {}
+    return {"said": truth.unread.ifelse(truth.said, ibis.literal(None, type="string"))}
 
 
 def _named(table: ir.Table, name: str) -> str | None:

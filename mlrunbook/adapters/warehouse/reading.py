@@ -209,14 +209,15 @@ def blocks(log: Log, rows: Rows, count: int, *, once: bool) -> tuple[tuple[Confu
     return tuple(by_block.get(i, Confusion()) for i in range(count)), tuple(_confusion(row) for row in _of(rows, "asset"))
 
 
-def predictions(log: Log, rows: Rows, features: Mapping[str, str]) -> list[Prediction]:
-    """What was delivered twice is in it once."""
-    counts = {name: sum(bool(row[name]) for row in rows) for name in ("unread", "torn", "untimed", "unscored")}
-    said = {name: next((row[name] for row in rows if row[of]), None) for name, of in (("said", "unread"), ("written", "unscored"))}
-    check_logged(log, {"unread": counts.pop("unscored"), "name": said["written"]})
-    check_outcomes(log, [{**counts, "part": "whole", "name": said["said"], "keys": 0, "keyed": 0}], once=True)
-    single = {row["key"] if row["key"] is not None else f"no key {i}": row for i, row in enumerate(rows)}
-    return [_prediction(log, row, features) for row in single.values()]
+def predictions(log: Log, rows: Rows, features: Mapping[str, str], *, once: bool) -> list[Prediction]:
+    written = [row["written"] for row in rows if row["unscored"]]
+    said = [row["said"] for row in rows if row.get("said") is not None]
+    keys = [row["key"] for row in rows if row["key"] is not None]
+    troubles = {name: sum(bool(row[name]) for row in rows) for name in ("torn", "untimed")}
+    seen = {**troubles, "unread": len(said), "name": next(iter(said), None), "keys": len(set(keys)), "keyed": len(keys)}
+    check_logged(log, {"unread": len(written), "name": next(iter(written), None)})
+    check_outcomes(log, [{"part": "whole", **seen}], once=once)
+    return [_prediction(log, row, features) for row in rows]
 
 
 def _prediction(log: Log, row: Row, features: Mapping[str, str]) -> Prediction:

@@ -100,6 +100,7 @@ class Truth:
     yes: Any
     unread: Any
     said: Any
+    may_be_unread: bool = True
 
 
 def truth(column: Any, positive: Sequence[str], negative: Sequence[str], key: str) -> Truth:
@@ -108,7 +109,7 @@ def truth(column: Any, positive: Sequence[str], negative: Sequence[str], key: st
     kind = column.type()
     nothing = ibis.literal(None, type="boolean")
     if kind.is_boolean() and not positive:
-        return Truth(column, ibis.literal(False), column.cast("string"))
+        return Truth(column, ibis.literal(False), column.cast("string"), may_be_unread=False)
     if kind.is_numeric() and not kind.is_boolean():
         value = number(column, key)
         yes, no = _numbers(positive, key) or [1.0], _numbers(negative, key)

@@ -22,8 +22,8 @@ def check(look: Look, log: Log, period: Period) -> bool:
     rows = sum(_rows(look, table) for table in log.touched(period))
     if rows > log.part.most_rows:
         raise Refused(
-            f"{look.connection}: a look at {period.since:%d %b %H:%M} to {period.until:%d %b %H:%M} UTC would read {rows:,} rows, more than "
-            f"predictions.most_rows ({log.part.most_rows:,}); name `columns.day` and `outcomes.day`, or raise it"
+            f"{look.connection}: a look at {period.since:%d %b %H:%M} to {period.until:%d %b %H:%M} UTC would read {rows:,} rows, "
+            f"more than predictions.most_rows ({log.part.most_rows:,}); name `columns.day` and `outcomes.day`, or raise it"
         )
     return rows > LONG
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from mlrunbook.adapters.warehouse import files, troubles
-from mlrunbook.domain.errors import RunbookError, Transient
+from mlrunbook.domain.errors import Refused, RunbookError, Transient
 from mlrunbook.domain.policy.connections import connection_variable
 
 if TYPE_CHECKING:
@@ -198,7 +198,7 @@ class Warehouse:
         try:
             backend = ibis.connect(self._address.replace("TOKEN", self._token) if self._token else self._address)
         except ValueError as error:
-            raise troubles.Refused(f"{connection_variable(self.connection)} is no address that ibis knows: correct it") from error
+            raise Refused(f"{connection_variable(self.connection)} is no address that ibis knows: correct it") from error
 
         def fetch(sql: str) -> Rows:
             with backend._safe_raw_sql(sql) as cursor:
@@ -225,7 +225,7 @@ def _within(timeout_s: float, stop: Callable[[], Any]) -> Iterator[None]:
 def _described_by_duckdb(db: Any, sql: str) -> Mapping[str, Any]:
     from ibis.backends.sql.datatypes import DuckDBType
 
-    return {name: DuckDBType.from_string(kind) for name, kind, *_ in db.execute(f"DESCRIBE SELECT * FROM ({sql}) AS asked").fetchall()}
+    return {name: DuckDBType.from_string(kind) for name, kind, *_ in db.execute(f"DESCRIBE SELECT * FROM (\n{sql}\n) AS asked").fetchall()}
 
 
 def _described_by_postgres(db: Any, sql: str) -> Mapping[str, Any]:
@@ -233,7 +233,7 @@ def _described_by_postgres(db: Any, sql: str) -> Mapping[str, Any]:
     from ibis.backends.sql.datatypes import PostgresType
 
     with db.cursor() as cursor:
-        cursor.execute(f"SELECT * FROM ({sql}) AS asked LIMIT 0".encode())
+        cursor.execute(f"SELECT * FROM (\n{sql}\n) AS asked LIMIT 0".encode())
         found = {}
         for column in cursor.description:
             known = db.adapters.types.get(column.type_code)

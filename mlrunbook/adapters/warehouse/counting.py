@@ -95,7 +95,14 @@ class Window:
 
     def asked(self, due_us: int) -> ir.Table:
         """Everything about the window but what rests on no outcome."""
-        branches = [self._whole(due_us), self._by_class(), self._by_version(), self._by_slice(due_us), *self._by_asset(), *self._rewritten()]
+        branches = [
+            self._whole(due_us),
+            self._by_class(),
+            self._by_version(),
+            self._by_slice(due_us),
+            *self._by_asset(),
+            *self._rewritten(),
+        ]
         whole, *others = branches
         return whole.union(*others)
 
@@ -257,7 +264,9 @@ def by_key(reports: ir.Table, *, has_time: bool) -> ir.Table:
     mark, inverse = 2 * us + reports.yes, 2 * us + 1 - reports.yes
     grouped = reports.group_by("key").agg(last=mark.max(), inverse=inverse.max(), least=mark.min(), **said)
     told = {"outcome": grouped.last % 2 == 1, "first": grouped["least"] % 2 == 1, "first_us": grouped["least"] // 2}
-    return grouped.select("key", *said, **told, untimed=grouped["least"] < 0, torn=(grouped.last == grouped.inverse) & (grouped.last % 2 == 1))
+    return grouped.select(
+        "key", *said, **told, untimed=grouped["least"] < 0, torn=(grouped.last == grouped.inverse) & (grouped.last % 2 == 1)
+    )
 
 
 def named(name: str, step: ir.Table) -> ir.Table:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from math import floor
 from typing import TypeVar
 
@@ -21,7 +22,7 @@ from mlrunbook.domain.policy.connections import PredictionsPart
 
 CURRENT, BASELINE, LATELY = timedelta(minutes=60), timedelta(days=7), timedelta(hours=24)
 MOST_ASSETS = 5000  # of `outcome_blocks`; of more, some are counted together
-DAYS_A_STATEMENT = 31
+DAYS_A_STATEMENT = timedelta(days=31)
 JSON_SAMPLE = 100
 # How far back the newest predictions are looked for, one after the other, where nobody says since when.
 BACK = tuple(timedelta(days=days) for days in (1, 7, 31, 366, 3660))
@@ -30,6 +31,12 @@ T = TypeVar("T")
 
 def _utc_now() -> datetime:
     return datetime.now(UTC)
+
+
+def _of(look: Look, log: Log, since: datetime, until: datetime, version: str | None = None, *, once: bool) -> Window:
+    """Refused where it would read more than policy allows."""
+    period = log.period(since, until)
+    return Window(log, period, version, once, budget.check(look, log, period))
 
 
 class WarehouseLog:
@@ -59,9 +66,9 @@ class WarehouseLog:
 
         def of(look: Look, log: Log, once: bool) -> ModelMetrics:
             keys = self._json_keys(look, log, until)
-            baseline = self._window(look, log, since - BASELINE, since, keys, once=once)
+            baseline = self._window(look, _of(look, log, since - BASELINE, since, once=once), keys)
             due = until - timedelta(seconds=due_age_s(baseline.label_delay_s))
-            current = self._window(look, log, since, until, keys, once=once, version=version, due=due)
+            current = self._window(look, _of(look, log, since, until, version, once=once), keys, due)
             lately = self._rewritten_lately(look, log, once=once) if log.tells_corrections else None
             return ModelMetrics(model=model, current=current, baseline=baseline, rewritten_lately=lately)
 
@@ -72,9 +79,8 @@ class WarehouseLog:
         last = (until.astimezone(UTC) - timedelta(microseconds=1)).replace(hour=0, minute=0, second=0, microsecond=0)
         since, found = last - timedelta(days=days - 1), list[DayFigures]()
         while since < until:
-            ends = min(since + timedelta(days=DAYS_A_STATEMENT), until)
-            found += self._looked(model, lambda look, log, once, since=since, ends=ends: self._days(look, log, since, ends, once=once))
-            since = ends
+            found += self._looked(model, partial(self._days, since=since, until=min(since + DAYS_A_STATEMENT, until)))
+            since += DAYS_A_STATEMENT
         return found
 
     def outcome_blocks(self, model: str, *, since: datetime, until: datetime, block_s: float, version: str | None = None) -> OutcomeBlocks:
@@ -82,14 +88,15 @@ class WarehouseLog:
         if count < 0:
             raise Invalid(f"since ({since.isoformat()}) must not be after until ({until.isoformat()})", field="since")
         if count > MOST_BLOCKS:
-            raise Invalid(f"{count} blocks of {block_s:g} s; {MOST_BLOCKS} at most: ask for longer blocks or a shorter time", field="blockS")
+            raise Invalid(
+                f"{count} blocks of {block_s:g} s; {MOST_BLOCKS} at most: ask for longer blocks or a shorter time", field="blockS"
+            )
         ends = since + timedelta(seconds=count * block_s)
 
         def of(look: Look, log: Log, once: bool) -> OutcomeBlocks:
             if not count:
                 return OutcomeBlocks(since, block_s, ())
-            period = log.period(since, ends)
-            window = Window(log, period, version, once, budget.check(look, log, period))
+            window = _of(look, log, since, ends, version, once=once)
             rows = look.rows(window.blocks(round(block_s * 1e6), MOST_ASSETS), window.steps)
             blocks, by_asset = reading.blocks(log, rows, count, once=once)
             return OutcomeBlocks(since, block_s, blocks, by_asset)
@@ -132,27 +139,14 @@ class WarehouseLog:
             except reading.Repeated:
                 return ask(look, log, True)
 
-    def _window(
-        self,
-        look: Look,
-        log: Log,
-        since: datetime,
-        until: datetime,
-        json_keys: Sequence[str],
-        *,
-        once: bool,
-        version: str | None = None,
-        due: datetime | None = None,
-    ) -> WindowMetrics:
-        period, gaps = log.period(since, until), log.gaps(json_keys)
-        window = Window(log, period, version, once, budget.check(look, log, period))
-        rows = look.rows(window.asked(values.us_of(due or until)), window.steps)
+    def _window(self, look: Look, window: Window, json_keys: Sequence[str], due: datetime | None = None) -> WindowMetrics:
+        gaps = window.log.gaps(json_keys)
+        rows = look.rows(window.asked(values.us_of(due or window.period.until)), window.steps)
         (made,) = look.rows(counting.logged(window, gaps))
-        return reading.window(log, since, until, rows, made, len(gaps), once=once)
+        return reading.window(window, rows, made, len(gaps))
 
-    def _days(self, look: Look, log: Log, since: datetime, until: datetime, *, once: bool) -> list[DayFigures]:
-        period, gaps = log.period(since, until), log.gaps(self._json_keys(look, log, until))
-        window = Window(log, period, None, once, budget.check(look, log, period))
+    def _days(self, look: Look, log: Log, once: bool, *, since: datetime, until: datetime) -> list[DayFigures]:
+        gaps, window = log.gaps(self._json_keys(look, log, until)), _of(look, log, since, until, once=once)
         made = look.rows(counting.logged(window, gaps, by_day=True))
         return reading.days(log, look.rows(window.by_day(), window.steps), made, len(gaps), once=once)
 
@@ -164,7 +158,7 @@ class WarehouseLog:
         if not rows:
             return Rewritten()
         oldest, newest = min(row["oldest"] for row in rows), max(row["newest"] for row in rows)
-        window = Window(log, log.period(values.time_of(oldest), values.time_of(newest + 1)), None, once)
+        window = _of(look, log, values.time_of(oldest), values.time_of(newest + 1), once=once)
         known = reading.confusion_of(look.rows(window.counts(), window.steps))
         return reading.rewritten_lately(rows, known, values.time_of(oldest), values.time_of(newest))
 

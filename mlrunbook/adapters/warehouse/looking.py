@@ -103,5 +103,3 @@ def _kinds(table: Any) -> Mapping[str, Any]:
 def _column(name: str, kind: str, rows: Sequence[Mapping[str, Any]]) -> Column:
     seen = dict.fromkeys(str(row[name])[:80] for row in rows if row[name] is not None)
     return Column(name, kind, tuple(seen)[:VALUES], empty=bool(rows) and not seen)
-
-

@@ -122,7 +122,9 @@ class Log:
     def touched(self, period: Period) -> list[ir.Table]:
         """What a look at `period` reads, by the days alone where the tables are partitioned by them."""
         columns, of, later = self.part.columns, self.part.outcomes, self._reports_of(period)
-        read = [self._narrowed(self.predictions, columns.day, columns.at, period, "columns.day").select(_named(self.predictions, columns.at))]
+        read = [
+            self._narrowed(self.predictions, columns.day, columns.at, period, "columns.day").select(_named(self.predictions, columns.at))
+        ]
         if self.outcomes is not None:
             narrowed = self._narrowed(self.outcomes, of.day, of.reported_at, later, "outcomes.day")
             read.append(narrowed.select(_named(self.outcomes, of.key)))

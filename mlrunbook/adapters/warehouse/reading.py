@@ -12,7 +12,7 @@ from typing import Any
 
 from mlrunbook.adapters.fields import MOST, Fields
 from mlrunbook.adapters.warehouse.connection import Rows
-from mlrunbook.adapters.warehouse.counting import DAY_US, MOST_GROUPS, SLICES, TYPE_SLICES
+from mlrunbook.adapters.warehouse.counting import DAY_US, MOST_GROUPS, MOST_TYPES, SLICES, TYPE_SLICES, Window
 from mlrunbook.adapters.warehouse.mapping import Log
 from mlrunbook.adapters.warehouse.values import time_of
 from mlrunbook.domain.errors import Refused
@@ -35,20 +35,22 @@ def check_outcomes(log: Log, rows: Rows, *, once: bool) -> Row:
     of, key = log.part.outcomes, log.part.columns.key
     if whole["unread"]:
         raise Refused(
-            f"column {of.outcome!r} says {whole['name']!r}, neither yes nor no, for {whole['unread']} predictions or more: add it to "
-            "predictions.positive or predictions.negative"
+            f"column {of.outcome!r} says {whole['name']!r}, neither yes nor no, for {whole['unread']} predictions or more: add it "
+            "to predictions.positive or predictions.negative"
         )
     if whole["torn"]:
         why = "at the same time" if log.reported_at else "and no column says which came last: name it in predictions.outcomes.reported_at"
         raise Refused(f"{whole['torn']} predictions have two outcomes that differ, {why}; keep the one that holds in outcomes_query")
     if whole["untimed"]:
-        raise Refused(f"{whole['untimed']} outcomes have no {log.reported_at!r}: fill it in outcomes_query, or set outcomes.reported_at: null")
+        raise Refused(
+            f"{whole['untimed']} outcomes have no {log.reported_at!r}: fill it in outcomes_query, or set outcomes.reported_at to null"
+        )
     if (whole["keys"] or 0) < (whole["keyed"] or 0):
         if not once:
             raise Repeated
         raise Refused(
-            f"column {key!r} is the same for several predictions ({whole['keyed'] - whole['keys']} of {whole['keyed']}): name the id of the "
-            "prediction in predictions.columns.key, or make one row of each in predictions.query"
+            f"column {key!r} is the same for several predictions ({whole['keyed'] - whole['keys']} of {whole['keyed']}): name the id of "
+            "the prediction in predictions.columns.key, or make one row of each in predictions.query"
         )
     return whole
 
@@ -58,8 +60,8 @@ def check_logged(log: Log, row: Row) -> Row:
         columns = log.part.columns
         if columns.label:
             raise Refused(
-                f"column {columns.label!r} says {row['name']!r}, neither yes nor no, in {row['unread']} rows: add it to predictions.positive "
-                "or predictions.negative"
+                f"column {columns.label!r} says {row['name']!r}, neither yes nor no, in {row['unread']} rows: add it to "
+                "predictions.positive or predictions.negative"
             )
         raise Refused(
             f"column {columns.score!r} is {row['name']} in {row['unread']} rows or the like, outside of 0 to 1: name the probability, or "
@@ -88,8 +90,9 @@ def _figure(value: Any) -> float | None:
     return None if value is None else float(value)
 
 
-def window(log: Log, since: datetime, until: datetime, rows: Rows, made: Row, gaps: int, *, once: bool) -> WindowMetrics:
-    whole = check_outcomes(log, rows, once=once)
+def window(asked: Window, rows: Rows, made: Row, gaps: int) -> WindowMetrics:
+    log = asked.log
+    whole = check_outcomes(log, rows, once=asked.once)
     check_logged(log, made)
     slices = _of(rows, "slice")
     if len(slices) > MOST_GROUPS:
@@ -101,8 +104,8 @@ def window(log: Log, since: datetime, until: datetime, rows: Rows, made: Row, ga
     by_type = _added((row["name"], row) for row in slices) if log.part.columns.segment else {}
     blocks, assets = _clusters(rows, by_type) if tally.positives and log.part.columns.segment else ({}, {})
     return WindowMetrics(
-        since=since,
-        until=until,
+        since=asked.period.since,
+        until=asked.period.until,
         predictions=n,
         labelled=tally.n,
         tally=tally,
@@ -140,8 +143,6 @@ _Parts = dict[str, tuple[Confusion, ...]]
 
 def _clusters(rows: Rows, by_type: Mapping[str, Confusion]) -> tuple[_Parts, _Parts]:
     """Of the segments with most failures: slices of time, and assets."""
-    from mlrunbook.adapters.warehouse.counting import MOST_TYPES
-
     failing = sorted((name for name, counts in by_type.items() if counts.positives), key=lambda name: (-by_type[name].positives, name))
     chosen = set(failing[:MOST_TYPES])
     joined = SLICES // TYPE_SLICES
@@ -174,22 +175,22 @@ def rewritten_lately(rows: Rows, known: Confusion, oldest: datetime, newest: dat
 def days(log: Log, rows: Rows, made: Rows, gaps: int, *, once: bool) -> list[DayFigures]:
     check_outcomes(log, rows, once=once)
     logged = {int(row["place"]): check_logged(log, row) for row in made}
-    counted = {int(row["place"]): row for row in _of(rows, "day")}
+    counted: dict[int, Row] = {int(row["place"]): row for row in _of(rows, "day")}
     versions: dict[int, list[str]] = defaultdict(list)
     for row in _of(rows, "version"):
         versions[int(row["place"])].append(row["name"])
     found = []
-    for day in sorted(logged):
-        row, of = counted.get(day), logged[day]
-        n, unscored = _whole(row["n"]) if row else 0, _whole(of["unscored"])
+    for day, of in sorted(logged.items()):
+        one = counted.get(day)
+        n, unscored = _whole(one["n"]) if one else 0, _whole(of["unscored"])
         if not n and not unscored:
             continue
         found.append(
             DayFigures(
                 day=_day(day),
                 predictions=n,
-                confusion=_confusion(row) if row else Confusion(),
-                flagged_share=_whole(row["flagged"]) / n if row and n else None,
+                confusion=_confusion(one) if one else Confusion(),
+                flagged_share=_whole(one["flagged"]) / n if one and n else None,
                 latency_p95_ms=_figure(of["figure"]),
                 error_rate=unscored / (n + unscored) if unscored else None,
                 null_rate=_worst(of, gaps) / _whole(of["n"]) if n and gaps else None,
@@ -242,10 +243,9 @@ def _prediction(log: Log, row: Row, features: Mapping[str, str]) -> Prediction:
 def _features(row: Row, features: Mapping[str, str], is_json: bool) -> Mapping[str, Any]:
     """Plain values: what JSON has no word for is a text, NaN a gap."""
     if is_json:
-        given = row["features_json"]
-        given = json.loads(given) if isinstance(given, str | bytes) else given
-        given = given if isinstance(given, Mapping) else {}
-        return Fields({"features": given}).any_of("features")
+        said = row["features_json"]
+        given = json.loads(said) if isinstance(said, str | bytes) else said
+        return Fields({"features": given if isinstance(given, Mapping) else {}}).any_of("features")
     return Fields({"features": {name: _plain(row[column]) for name, column in features.items()}}).any_of("features")
 
 

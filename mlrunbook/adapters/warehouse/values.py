@@ -6,13 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from mlrunbook.adapters.warehouse.zones import local, offsets
 from mlrunbook.domain.errors import Refused
-
-if TYPE_CHECKING:
-    import ibis.expr.types as ir
 
 YES = ("1", "1.0", "true", "t", "yes", "y")
 NO = ("0", "0.0", "false", "f", "no", "n")
@@ -108,17 +105,18 @@ def truth(column: Any, positive: Sequence[str], negative: Sequence[str], key: st
 
     kind = column.type()
     nothing = ibis.literal(None, type="boolean")
-    if kind.is_boolean() and not positive:
-        return Truth(column, ibis.literal(False), column.cast("string"), may_be_unread=False)
-    if kind.is_numeric() and not kind.is_boolean():
+    if kind.is_boolean():
+        is_no = bool(positive) and set(_words(positive)) <= set(NO)
+        return Truth(~column if is_no else column, ibis.literal(False), column.cast("string"), may_be_unread=False)
+    if kind.is_numeric():
         value = number(column, key)
         yes, no = _numbers(positive, key) or [1.0], _numbers(negative, key)
         no = no or [one for one in (0.0,) if one not in yes]
         decided = ibis.cases((value.isin(yes), True), (value.isin(no), False), else_=nothing)
         return Truth(decided, value.notnull() & decided.isnull(), value.cast("string"))
-    if not (kind.is_string() or kind.is_boolean()):
+    if not kind.is_string():
         raise Refused(f"column {column.get_name()!r} is {kind}, neither yes nor no: correct predictions.{key}")
-    said = column.cast("string").strip().lower()
+    said = column.strip().lower()
     said = (said == "").ifelse(ibis.literal(None, type="string"), said)
     yes_words = [word.strip().lower() for word in positive] or [word for word in YES if word not in _words(negative)]
     no_words = [word for word in (_words(negative) or NO) if word not in yes_words]
@@ -183,7 +181,7 @@ def _epoch_us(column: Any, dialect: str) -> Any:
 def _builtin_epoch_us() -> Any:
     import ibis
 
-    @ibis.udf.scalar.builtin(name="epoch_us")
+    @ibis.udf.scalar.builtin(name="epoch_us")  # type: ignore[untyped-decorator]
     def epoch_us(at) -> int: ...  # type: ignore[no-untyped-def, empty-body]
 
     return epoch_us
@@ -198,7 +196,7 @@ def quantile_disc(values: Any, share: float, dialect: str) -> Any | None:
 def _builtin_quantile_disc() -> Any:
     import ibis
 
-    @ibis.udf.agg.builtin(name="quantile_disc")
+    @ibis.udf.agg.builtin(name="quantile_disc")  # type: ignore[untyped-decorator]
     def quantile_disc(x: float, q: float) -> float: ...  # type: ignore[empty-body]
 
     return quantile_disc

@@ -87,8 +87,8 @@ class Columns:
 
 @dataclass(frozen=True)
 class OutcomeColumns:
-    """The columns of the outcomes: `reported_at` is when each came; the newest of one key is what holds (a correction). `reported_by` is who
-    reported it: without it a correction counts as their own."""
+    """The columns of the outcomes: `reported_at` is when each came; the newest of one key is what holds (a correction). `reported_by` is
+    who reported it: without it a correction counts as their own."""
 
     key: Name = "prediction_id"
     outcome: Name = "outcome"

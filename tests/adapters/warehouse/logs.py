@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -114,8 +114,8 @@ def keep_as_parquet(folder: Path, log: RandomLog) -> Kept:
     import duckdb
 
     db = duckdb.connect()
-    db.execute('CREATE TABLE p (id BIGINT, "at" TIMESTAMP, asset VARCHAR, segment VARCHAR, score DOUBLE, version VARCHAR, threshold DOUBLE, '
-               "latency DOUBLE, tenure DOUBLE, spend DOUBLE)")  # fmt: skip
+    numbers = "threshold DOUBLE, latency DOUBLE, tenure DOUBLE, spend DOUBLE"
+    db.execute(f'CREATE TABLE p (id BIGINT, "at" TIMESTAMP, asset VARCHAR, segment VARCHAR, score DOUBLE, version VARCHAR, {numbers})')
     nan = float("nan")
     for one in log.predicted:
         tenure = nan if one.features["tenure"] is None else one.features["tenure"]
@@ -139,13 +139,13 @@ def keep_as_csv(folder: Path, log: RandomLog) -> Kept:
     zone = ZoneInfo("Europe/Berlin")
     with (folder / "scores.csv").open("w", newline="") as opened:
         rows = csv.writer(opened)
-        rows.writerow("prediction_id at customer plan score version threshold ms tenure spend".split())
+        rows.writerow(["prediction_id", "at", "customer", "plan", "score", "version", "threshold", "ms", "tenure", "spend"])
         for one in log.predicted:
             given = [f"p-{one.id:05d}", _naive(one.at, zone), one.asset, one.segment, one.score, one.version, one.threshold]
             rows.writerow([*given, one.latency_ms, one.features["tenure"], one.features["spend"]])
     with (folder / "churned.csv").open("w", newline="") as opened:
         rows = csv.writer(opened)
-        rows.writerow("prediction_id outcome reported_at who".split())
+        rows.writerow(["prediction_id", "outcome", "reported_at", "who"])
         rows.writerows([f"p-{one.id:05d}", "Gone" if one.outcome else " stayed", _naive(one.at, zone), one.by] for one in log.reported)
     part = PredictionsPart(
         "lake",
@@ -165,8 +165,9 @@ def keep_in_postgres(url: str, log: RandomLog) -> Kept:
     with psycopg.connect(url) as db:
         db.execute('CREATE SCHEMA IF NOT EXISTS "Lake"')
         db.execute('DROP TABLE IF EXISTS "Lake"."Scores", "Lake".truth')
-        db.execute('CREATE TABLE "Lake"."Scores" ("Id" int, model text, "made at" timestamptz, asset text, segment text, score numeric(6, 4), '
-                   "flagged text, version text, threshold double precision, ms double precision, features jsonb)")  # fmt: skip
+        texts = "asset text, segment text, score numeric(6, 4), flagged text, version text"
+        others = "threshold double precision, ms double precision, features jsonb"
+        db.execute(f'CREATE TABLE "Lake"."Scores" ("Id" int, model text, "made at" timestamptz, {texts}, {others})')
         db.execute('CREATE TABLE "Lake".truth (id bigint, model text, y smallint, at timestamptz, who text)')
         with db.cursor() as cursor:
             for one in log.predicted:
@@ -203,6 +204,3 @@ def keep_in_postgres(url: str, log: RandomLog) -> Kept:
 
 def _naive(at: datetime, zone: Any = UTC) -> datetime:
     return at.astimezone(zone).replace(tzinfo=None)
-
-
-Keep = Callable[[RandomLog], Kept]

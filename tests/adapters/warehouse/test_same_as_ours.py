@@ -13,31 +13,12 @@ from sqlalchemy import Engine
 from mlrunbook.base.db import transaction
 from mlrunbook.domain.evaluation.performance import ModelMetrics, WindowMetrics
 from mlrunbook.local.platform import history, metrics, outcome_blocks, predictions
-from tests.adapters.warehouse.logs import MODEL, NOW, Keep, RandomLog, keep_as_csv, keep_as_parquet, keep_in_our_platform, keep_in_postgres
+from tests.adapters.warehouse.logs import MODEL, NOW, Kept, RandomLog, keep_as_csv, keep_as_parquet, keep_in_our_platform, keep_in_postgres
 from tests.local.platform.kit import new_model
 
 HOUR, DAY = timedelta(hours=1), timedelta(days=1)
-WINDOWS = [(NOW - DAY, NOW, None), (NOW - 3 * DAY, NOW - DAY, "v3"), (NOW - 2 * DAY, NOW, None), (NOW - HOUR, NOW, "v1")]
-LOGS = {seed: RandomLog.of(seed) for seed in (1, 2, 3)}
-
-
-@pytest.fixture(scope="module")
-def ours(engine: Engine) -> dict[int, tuple[str, dict[int, int]]]:
-    found = {}
-    for seed, log in LOGS.items():
-        model = new_model()
-        found[seed] = (model, keep_in_our_platform(engine, model, log))
-    return found
-
-
-@pytest.fixture(params=["parquet", "csv", "postgres"])
-def keep(request: pytest.FixtureRequest, tmp_path: Path, database_url: str) -> Keep:
-    kinds: dict[str, Keep] = {
-        "parquet": lambda log: keep_as_parquet(tmp_path, log),
-        "csv": lambda log: keep_as_csv(tmp_path, log),
-        "postgres": lambda log: keep_in_postgres(database_url, log),
-    }
-    return kinds[request.param]
+WINDOWS = [(NOW - 3 * DAY, NOW - DAY, "v3"), (NOW - DAY, NOW, None)]
+SEEDS = {"parquet": 1, "csv": 2, "postgres": 3}
 
 
 def comparable(window: WindowMetrics) -> dict[str, Any]:
@@ -54,10 +35,15 @@ def assert_same(found: ModelMetrics, expected: ModelMetrics) -> None:
     assert found.rewritten_lately == expected.rewritten_lately
 
 
-@pytest.mark.parametrize("seed", LOGS)
-def test_every_figure_is_the_same(engine: Engine, ours: dict[int, tuple[str, dict[int, int]]], keep: Keep, seed: int) -> None:
-    model, ids = ours[seed]
-    kept = keep(LOGS[seed])
+def keep(kind: str, folder: Path, url: str, log: RandomLog) -> Kept:
+    return keep_in_postgres(url, log) if kind == "postgres" else {"parquet": keep_as_parquet, "csv": keep_as_csv}[kind](folder, log)
+
+
+@pytest.mark.parametrize("kind", SEEDS)
+def test_every_figure_is_the_same(engine: Engine, database_url: str, tmp_path: Path, kind: str) -> None:
+    random_log, model = RandomLog.of(SEEDS[kind]), new_model()
+    ids = keep_in_our_platform(engine, model, random_log)
+    kept = keep(kind, tmp_path, database_url, random_log)
     log = kept.log()
     for since, until, version in WINDOWS:
         with transaction(engine) as conn:

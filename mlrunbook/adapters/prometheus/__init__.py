@@ -1,0 +1,1 @@
+"""Latency, errors and traffic as a team's Prometheus has them."""

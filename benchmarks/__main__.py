@@ -18,15 +18,21 @@ def main(names: list[str]) -> int:
 
         return real(names[1:])
     if {"-h", "--help"} & set(names):
-        print(f"{(__doc__ or '').strip()}\nThere are {', '.join(ALL)}, promises, real and backtest; each takes minutes.")
+        print(f"{(__doc__ or '').strip()}\nThere are {', '.join(ALL)}, promises, real, warehouse and backtest; each takes minutes.")
         return 0
+    if names[:1] == ["warehouse"]:
+        from benchmarks.warehouse import main as warehouse
+
+        return warehouse(names[1:])
     if names[:1] == ["backtest"]:
         from benchmarks.backtest import main as backtest
 
         return backtest(names[1:])
     unknown = [name for name in names if name not in ALL]
     if unknown:
-        print(f"there is no benchmark {unknown[0]!r}; choose from {', '.join(ALL)}, promises, real and backtest", file=sys.stderr)
+        print(
+            f"there is no benchmark {unknown[0]!r}; choose from {', '.join(ALL)}, promises, real, warehouse and backtest", file=sys.stderr
+        )
         return 2
     for name in names or ALL:
         importlib.import_module(f"benchmarks.{name}").main()

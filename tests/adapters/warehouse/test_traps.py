@@ -56,16 +56,17 @@ def known(log: WarehouseLog, since: datetime = NOW - DAY, until: datetime = NOW)
 
 def test_the_hour_that_a_clock_shows_twice_is_counted_once_and_the_days_around_it_lie_where_they_should() -> None:
     turn = offsets("Europe/Berlin", datetime(2026, 10, 24, tzinfo=UTC), datetime(2026, 10, 27, tzinfo=UTC))
-    assert turn == [Offset(datetime(2026, 10, 25, 3, 0), 7200), Offset(None, 3600)]
+    assert turn == [Offset(datetime.fromisoformat("2026-10-25 03:00"), 7200), Offset(None, 3600)]
     assert offsets("UTC", NOW - 400 * DAY, NOW) == [Offset(None, 0)]
 
 
 def test_times_without_a_zone_are_of_the_zone_that_policy_states_also_across_the_end_of_summer_time(tables: Tables) -> None:
-    local = "SELECT i AS prediction_id, TIMESTAMP '2026-10-24 12:00:00' + i * INTERVAL 1 HOUR AS at, 0.9 AS score, 'v1' AS version FROM range(48) AS r(i)"
-    log = tables(local, None, time_zone="Europe/Berlin", outcomes=OutcomeColumns(outcome="version"), positive=("v1",))
+    local = PLAIN.replace("11-02 11:00:00' + i * INTERVAL 1 MINUTE", "10-24 12:00:00' + i * INTERVAL 1 HOUR")
+    words: dict[str, Any] = {"outcomes": OutcomeColumns(outcome="version"), "positive": ("v1",)}
+    log = tables(local + " FROM range(48) AS r(i)", None, time_zone="Europe/Berlin", **words)
     noon = datetime(2026, 10, 24, 10, 0, tzinfo=UTC)  # 12:00 of summer time
     assert known(log, noon, noon + HOUR).n == 1
-    assert known(log, noon, noon + 16 * HOUR).n == 15 + 0  # 02:00 to 03:00 happens twice, and its rows count as of the first
+    assert known(log, noon, noon + 16 * HOUR).n == 15  # 02:00 to 03:00 happens twice, and its rows count as of the first
     assert known(log, noon, noon + 24 * HOUR).n == 23, "the day has 25 hours"
 
 
@@ -116,22 +117,24 @@ def test_yes_and_no_are_read_of_any_type(tables: Tables, outcome: str, changes: 
     assert known(log) == expected
 
 
-REFUSED: dict[str, tuple[str, str | None, dict[str, Any], str]] = {
+AGAIN = f"{SAID}{ROWS} UNION ALL {SAID.replace('true AS', 'false AS')}"
+UNTIMED = OutcomeColumns(reported_at=None)
+REFUSED: dict[str, tuple[str, str, dict[str, Any], str]] = {
     "an outcome that is neither": (PLAIN, SAID.replace("true AS", "'pending' AS"), {}, "pending"),
-    "two outcomes and no time": (PLAIN, f"{SAID}{ROWS} UNION ALL {SAID.replace('true AS', 'false AS')}", {"outcomes": OutcomeColumns(reported_at=None)}, "10"),
-    "two outcomes at one time": (PLAIN, f"{SAID}{ROWS} UNION ALL {SAID.replace('true AS', 'false AS')}", {}, "10"),
+    "two outcomes and no time": (PLAIN, AGAIN, {"outcomes": UNTIMED}, "10"),
+    "two outcomes at one time": (PLAIN, AGAIN, {}, "10"),
     "an outcome without its time": (PLAIN, SAID.replace("TIMESTAMP '2026-11-02 11:30:00'", "NULL::TIMESTAMP"), {}, "reported_at"),
     "a key that is no id": (PLAIN.replace("i AS prediction_id", "i // 5 AS prediction_id"), SAID, {}, "prediction_id"),
     "a column that is not there": (PLAIN.replace("AS score", "AS scores"), SAID, {}, "'scores'"),
     "a column of another type": (PLAIN.replace("0.9 AS", "'high' AS"), SAID, {}, "score"),
     "a time that is none": (PLAIN.replace("TIMESTAMP '2026-11-02 11:00:00' + i * INTERVAL 1 MINUTE", "1793617200 + i"), SAID, {}, "'at'"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("case", REFUSED)
 def test_what_would_make_a_figure_wrong_is_refused_by_its_name(tables: Tables, case: str) -> None:
     predictions, outcomes, changes, named = REFUSED[case]
-    log = tables(predictions + ROWS, outcomes and outcomes + ROWS, **changes)
+    log = tables(predictions + ROWS, outcomes + ROWS, **changes)
     with pytest.raises(Refused, match=named):
         known(log)
 
@@ -175,7 +178,8 @@ def reader(database_url: str) -> Iterator[str]:
     """The address of a role that may read one of two tables."""
     with psycopg.connect(database_url, autocommit=True) as db:
         for statement in (
-            "CREATE TABLE seen AS SELECT g AS prediction_id, now() AS at, 0.9 AS score, 'v1' AS version, true AS outcome FROM generate_series(1, 20) g",
+            "CREATE TABLE seen AS SELECT g AS prediction_id, now() AS at, 0.9 AS score, 'v1' AS version, true AS outcome "
+            "FROM generate_series(1, 20) g",
             "CREATE TABLE hidden AS SELECT * FROM seen",
             "CREATE ROLE watcher LOGIN PASSWORD 'w4tcher'",
             "GRANT SELECT ON seen TO watcher",
@@ -262,7 +266,7 @@ def test_a_pattern_makes_one_table_and_a_folder_one_each(tables: Tables, tmp_pat
     (name,) = alone.tables()
     table = alone.table(name)
     assert [(column.name, column.is_time) for column in table.columns][:2] == [("prediction_id", False), ("at", True)]
-    assert alone.span(name, "at") == (datetime(2026, 11, 2, 11, 0), datetime(2026, 11, 2, 11, 9))
+    assert alone.span(name, "at") == (datetime.fromisoformat("2026-11-02 11:00"), datetime.fromisoformat("2026-11-02 11:09"))
     assert alone.values_of(name, "version") == [("v1", 10)]
     assert Looking("lake", f"duckdb://{tmp_path}").matched("outcomes", "prediction_id", "predictions", "prediction_id") == 1.0
     assert files.Place.of("duckdb:///a/b.duckdb").database == Path("/a/b.duckdb")
@@ -271,5 +275,6 @@ def test_a_pattern_makes_one_table_and_a_folder_one_each(tables: Tables, tmp_pat
 def test_a_flow_without_a_warehouse_pays_for_none() -> None:
     import subprocess
 
-    code = "import sys, mlrunbook.adapters.warehouse.log, mlrunbook.adapters.warehouse.looking; sys.exit(bool({'ibis', 'duckdb'} & set(sys.modules)))"
+    modules = "sys, mlrunbook.adapters.warehouse.log, mlrunbook.adapters.warehouse.looking"
+    code = f"import {modules}; sys.exit(bool({{'ibis', 'duckdb'}} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import replace
@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING
 from mlrunbook.base import db
 from mlrunbook.base.anchors import Anchors
 from mlrunbook.base.settings import Settings, channel_address, connection_address, connection_token, settings
-from mlrunbook.domain.errors import Transient
+from mlrunbook.domain.errors import Invalid, NotFound, Transient
+from mlrunbook.domain.policy.connections import LivePart, PredictionsPart, connection_variable
 from mlrunbook.domain.policy.policy import Policy
-from mlrunbook.ports import ModelPlatform, Registry, ServingRuntime
+from mlrunbook.ports import LiveFigures, ModelPlatform, PredictionLog, Registry, ServingRuntime
 from mlrunbook.response.world import World
 
 if TYPE_CHECKING:
@@ -103,7 +104,48 @@ def platform(config: Settings, policy: Policy, serving: ServingRuntime) -> Model
 
     is_set = "platform_url" in config.model_fields_set
     registry = _registry(config, policy, serving) if any(one.registry for one in parts) else None
-    return ComposedPlatform(policy, Parts(rest, is_set, registry))
+    return ComposedPlatform(policy, Parts(rest, is_set, registry, _predictions(policy), _live(config, policy)))
+
+
+def _predictions(policy: Policy) -> Callable[[str], PredictionLog]:
+    """By connection; none is opened before it is asked."""
+
+    def part_of(model: str) -> PredictionsPart:
+        parts = policy.rules_of(model).platform
+        if parts is None or parts.predictions is None:
+            raise NotFound(f"policy names no log of predictions for {model} (models.{model}.platform.predictions)")
+        return parts.predictions
+
+    @cache
+    def log_of(name: str) -> PredictionLog:
+        from mlrunbook.adapters.warehouse.log import WarehouseLog
+
+        return WarehouseLog(name, _address(name), part_of, token=connection_token(name))
+
+    return log_of
+
+
+def _live(config: Settings, policy: Policy) -> Callable[[str], LiveFigures]:
+    def part_of(model: str) -> LivePart:
+        parts = policy.rules_of(model).platform
+        if parts is None or parts.live is None:
+            raise NotFound(f"policy names no live figures for {model} (models.{model}.platform.live)")
+        return parts.live
+
+    @cache
+    def live_of(name: str) -> LiveFigures:
+        from mlrunbook.adapters.prometheus.live import PrometheusLive
+
+        token, ca_file = connection_token(name), policy.connections[name].ca_file
+        return PrometheusLive(name, _address(name), part_of, token=token, ca_file=ca_file, timeout_s=config.http_timeout_s)
+
+    return live_of
+
+
+def _address(name: str) -> str:
+    if address := connection_address(name):
+        return address
+    raise Invalid(f"{connection_variable(name)} is not set: give it the address of the connection {name} of the policy")
 
 
 def _registry(config: Settings, policy: Policy, serving: ServingRuntime) -> Registry:

@@ -82,7 +82,8 @@ class ComposedPlatform:
         parts, live = self._of(model), self._parts.live
         if parts is None or parts.live is None or live is None:
             return found
-        return replace(found, current=_with_live(live(parts.live.connection), model, found.current))
+        connection = parts.live.connection
+        return replace(found, current=_with_live(lambda: live(connection), model, found.current))
 
     def history(self, model: str, *, days: int, until: datetime | None = None) -> Sequence[DayFigures]:
         return self._log(model).history(model, days=days, until=until)
@@ -173,10 +174,10 @@ class ComposedPlatform:
         return self._parts.rest_is_set or self._parts.registry is None
 
 
-def _with_live(live: LiveFigures, model: str, window: WindowMetrics) -> WindowMetrics:
-    """A monitoring that does not answer leaves the log's own figures: what the log does not know either is not judged."""
+def _with_live(live: Callable[[], LiveFigures], model: str, window: WindowMetrics) -> WindowMetrics:
+    """A monitoring that is away, or not set up, leaves the log's own figures: what the log does not know either is not judged."""
     try:
-        seen = live.live(model, since=window.since, until=window.until)
+        seen = live().live(model, since=window.since, until=window.until)
     except RunbookError as error:
         log.warning("the live figures of %s are not known: %s", model, error)
         return window

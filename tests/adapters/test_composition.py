@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,7 +17,7 @@ from mlrunbook.adapters.routed_runtime import RoutedRuntime
 from mlrunbook.base.settings import Settings
 from mlrunbook.domain.actions import Action, Configure, Isolate, Restart, RouteTraffic, Scale, UndoRollout
 from mlrunbook.domain.errors import Invalid, NotFound, Refused
-from mlrunbook.domain.policy.connections import Connection, Kind, PlatformParts, RegistryPart, Serving
+from mlrunbook.domain.policy.connections import Columns, Connection, Kind, LivePart, PlatformParts, PredictionsPart, RegistryPart, Serving
 from mlrunbook.domain.policy.owned import ModelRules
 from mlrunbook.domain.policy.policy import Policy
 
@@ -72,3 +74,24 @@ def test_nothing_of_a_server_that_nobody_manages_is_seen() -> None:
         with pytest.raises(NotFound):
             read("churn")
     assert (runtime.instances("churn"), runtime.revisions("churn"), set(runtime.preserve("churn"))) == ([], [], {"serving.missing"})
+
+
+def test_what_is_asked_of_a_log_or_of_the_monitoring_goes_to_the_connection_of_the_models_part(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`churn` has both, `fraud` a registry alone."""
+    (tmp_path / "predictions.csv").write_text("prediction_id,at,score,outcome\n1,2026-03-29T00:00:00Z,0.9,true\n")
+    monkeypatch.setenv("MLRUNBOOK_CONNECTION_LAKE", f"duckdb:///{tmp_path}")
+    monkeypatch.delenv("MLRUNBOOK_CONNECTION_MON", raising=False)
+    log = PredictionsPart("lake", table="predictions.csv", columns=Columns(version=None))
+    parts = PlatformParts(RegistryPart("ml"), log, LivePart("mon", error_rate="up"), serving=Serving.NONE)
+    fraud = PlatformParts(RegistryPart("ml"), serving=Serving.NONE)
+    connections = {**ML, "lake": Connection(Kind.SQL), "mon": Connection(Kind.PROMETHEUS)}
+    policy = Policy(connections=connections, models={"churn": ModelRules(platform=parts), "fraud": ModelRules(platform=fraud)})
+    platform = bootstrap.platform(Settings(), policy, bootstrap.runtime(Settings(), policy))
+    (row,) = platform.prediction_log("churn", limit=5)
+    assert (row.score, row.outcome) == (0.9, True)
+    seen = platform.metrics("churn", since=row.at - timedelta(minutes=1), until=row.at + timedelta(minutes=1)).current
+    assert (seen.predictions, seen.error_rate) == (1, None), "a monitoring that is not set up keeps no outcome from being counted"
+    with pytest.raises(NotFound, match="performance is not judged"):
+        platform.metrics("fraud")

@@ -100,8 +100,8 @@ def _names(model: str, objects: ClusterObjects, api: Any, namespace: str) -> dic
     owners = [owner for one in autoscalers for owner in one.metadata.owner_references or ()]
     return {
         "deployments": {objects.scaled_deployment, objects.restarted_deployment},
-        "services": {objects.service},
-        "configmaps": {objects.config_map},
+        "services": {objects.service or ""},
+        "configmaps": {objects.config_map or ""},
         "horizontalpodautoscalers": {one.metadata.name for one in autoscalers} or {objects.scaled_deployment},
         "scaledobjects": {owner.name for owner in owners if owner.kind == SCALED_OBJECT} or {objects.scaled_deployment},
         "networkpolicies": {name_of(model)},
@@ -137,7 +137,7 @@ def _allowed(api: Any, access: Access, namespace: str, named: dict[str, set[str]
 def _objects(cluster: Cluster, objects: ClusterObjects, lacking: set[str]) -> Iterator[Finding]:
     """What the policy names is there and fits together; of what we may not read, the permission has been told."""
     wanted = [("deployments", name) for name in dict.fromkeys((objects.scaled_deployment, objects.restarted_deployment))]
-    wanted += [("services", objects.service), ("configmaps", objects.config_map)]
+    wanted += [(kind, name) for kind, name in (("services", objects.service), ("configmaps", objects.config_map)) if name]
     found, missing = {}, []
     for resource, name in wanted:
         if resource not in lacking:
@@ -146,7 +146,7 @@ def _objects(cluster: Cluster, objects: ClusterObjects, lacking: set[str]) -> It
             except NotFound:
                 missing.append(f"{resource.removesuffix('s')}/{name}")
     pods = ",".join(f"{key}={value}" for key, value in objects.pod_selector.items())
-    config = found.get(("configmaps", objects.config_map))
+    config = found.get(("configmaps", objects.config_map or ""))
     restarted = found.get(("deployments", objects.restarted_deployment))
     if missing:
         yield fail(

@@ -10,7 +10,7 @@ from mlrunbook.adapters.kubernetes import controllers
 from mlrunbook.adapters.kubernetes.cluster import Cluster, Object
 from mlrunbook.adapters.kubernetes.errors import Conflict
 from mlrunbook.adapters.local import serving_config
-from mlrunbook.domain.errors import Invalid, Transient
+from mlrunbook.domain.errors import Invalid, Refused, Transient
 from mlrunbook.domain.observed import ServingConfig
 from mlrunbook.domain.policy.cluster import ClusterObjects
 
@@ -23,10 +23,11 @@ def write(
     cluster: Cluster, objects: ClusterObjects, changes: Mapping[str, Any], *, expected_revision: str | None, dry_run: bool = False
 ) -> ServingConfig:
     """Transient when the ConfigMap is no longer at `expected_revision` (its resourceVersion; None: whatever it is now)."""
-    serving_config.check_changes(objects.config_map, changes)
+    config_map = _named(objects)
+    serving_config.check_changes(config_map, changes)
     stored, content, found = _read(cluster, objects)
     if expected_revision not in (None, stored.revision):
-        raise Transient(f"configmap/{objects.config_map} is at {stored.revision}, not {expected_revision}: somebody changed it meanwhile")
+        raise Transient(f"configmap/{config_map} is at {stored.revision}, not {expected_revision}: somebody changed it meanwhile")
     if all(content.get(key) == value for key, value in changes.items()):
         return stored
     controllers.check("configmap", found, "data", objects.config_key)
@@ -35,15 +36,25 @@ def write(
         content["revision"] += 1
     body = {"metadata": {"resourceVersion": stored.revision}, "data": {objects.config_key: json.dumps(content, indent=2, sort_keys=True)}}
     try:
-        written = cluster.patch("configmaps", objects.config_map, body, dry_run=dry_run)
+        written = cluster.patch("configmaps", config_map, body, dry_run=dry_run)
     except Conflict as error:
-        raise Transient(f"configmap/{objects.config_map}: somebody changed it meanwhile: {error}") from error
-    return serving_config.parsed(f"configmap/{objects.config_map}", content, revision=written["metadata"]["resourceVersion"])
+        raise Transient(f"configmap/{config_map}: somebody changed it meanwhile: {error}") from error
+    return serving_config.parsed(f"configmap/{config_map}", content, revision=written["metadata"]["resourceVersion"])
+
+
+def _named(objects: ClusterObjects) -> str:
+    if objects.config_map is None:
+        raise Refused(
+            f"policy names no ConfigMap that deployment/{objects.restarted_deployment} takes its threshold and switches from: "
+            "change them where the team keeps them, or name it in `config_map`"
+        )
+    return objects.config_map
 
 
 def _read(cluster: Cluster, objects: ClusterObjects) -> tuple[ServingConfig, dict[str, Any], Object]:
-    found = cluster.get("configmaps", objects.config_map)
-    where = f"configmap/{objects.config_map}, key {objects.config_key}"
+    config_map = _named(objects)
+    found = cluster.get("configmaps", config_map)
+    where = f"configmap/{config_map}, key {objects.config_key}"
     text = (found.get("data") or {}).get(objects.config_key)
     if text is None:
         raise Invalid(f"{where} is not there: it must hold the config as JSON", field=objects.config_key)

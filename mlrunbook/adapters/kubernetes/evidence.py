@@ -62,11 +62,13 @@ def collect(cluster: Cluster, objects: ClusterObjects) -> dict[str, bytes]:
         "cluster/pods.json": lambda: cluster.find("pods", labels=objects.pod_selector),
         "cluster/replicasets.json": lambda: cluster.find("replicasets"),
         "cluster/events.json": lambda: cluster.find("events"),
-        "cluster/service.json": lambda: cluster.get("services", objects.service),
-        "cluster/configmap.json": lambda: cluster.get("configmaps", objects.config_map),
         "cluster/networkpolicies.json": lambda: cluster.find("networkpolicies"),
         "cluster/horizontalpodautoscalers.json": lambda: cluster.find("horizontalpodautoscalers"),
     }
+    if objects.service is not None:
+        sources["cluster/service.json"] = partial(cluster.get, "services", objects.service)
+    if objects.config_map is not None:
+        sources["cluster/configmap.json"] = partial(cluster.get, "configmaps", objects.config_map)
     for deployment in sorted({objects.scaled_deployment, objects.restarted_deployment}):
         sources[f"cluster/deployment-{deployment}.json"] = partial(cluster.get, "deployments", deployment)
     read = read_all(sources, within_s=WITHIN_S)

@@ -42,7 +42,7 @@ class KubernetesRuntime:
         objects, cluster = self._policy.of(model), self._cluster
         scaled, restarted = self._deployments(objects)
         pods = cluster.find("pods", labels=objects.pod_selector)
-        route = cluster.get("services", objects.service)["spec"].get("selector") or {}
+        route = (cluster.get("services", objects.service)["spec"].get("selector") or {}) if objects.service else {}
         replicas, ready = int(scaled["spec"].get("replicas") or 0), reading.ready_replicas(scaled)
         if not replicas and pods:  # others may run them: then the model serves all the same
             serving = len(list(controllers.elsewhere(pods, cluster.find("replicasets"))))
@@ -56,7 +56,7 @@ class KubernetesRuntime:
             route_version=route.get(objects.version_label),
             restart_id=rollout.restart_id if rollout.state == "done" else None,
             version=self._serving_version(objects, pods, route),
-            config=config.read(cluster, objects) if ready else None,
+            config=config.read(cluster, objects) if ready and objects.config_map is not None else None,
             isolated=isolated,
             autoscaler=autoscaler.state(cluster, objects.scaled_deployment),
             rollout=rollout,
@@ -181,6 +181,11 @@ class KubernetesRuntime:
 
     def _route(self, objects: ClusterObjects, version: str | None, *, dry_run: bool) -> None:
         """Refused when no ready pod has that version, or when other pods than the model's would get its traffic."""
+        if objects.service is None:
+            raise Refused(
+                f"policy names no Service in front of deployment/{objects.scaled_deployment}: traffic is not routed by version here; "
+                "name it in `service`, or go back by the registry"
+            )
         service = self._cluster.get("services", objects.service)
         selector = service["spec"].get("selector") or {}
         if selector.get(objects.version_label) == version:

@@ -22,8 +22,10 @@ class ClusterObjects:
 
     scaled_deployment       Step 2 `kubectl scale deployment/predictive-maintenance-model --replicas=0`, and `kubectl rollout undo`
     restarted_deployment    Path D `kubectl rollout restart deployment/model-server`
-    service, version_label  Step 2 `kubectl patch svc/model-service -p '{"spec":{"selector":{"version":"v1.5.0"}}}'`
-    config_map, config_key  Path D `kubectl edit configmap model-config`; the value of the key is JSON: threshold and switches
+    service, version_label  Step 2 `kubectl patch svc/model-service -p '{"spec":{"selector":{"version":"v1.5.0"}}}'`; null: traffic is
+                            not routed by version here
+    config_map, config_key  Path D `kubectl edit configmap model-config`; the value of the key is JSON: threshold and switches; null: the
+                            server takes none from the cluster, and a change of the threshold ends at a person
     pod_selector            Step 3 `kubectl logs -l app=model-server`, `kubectl get pods -l app=model-server`; what isolation cuts off
     container               whose log is the model server's, where a pod has several
     forensics_pods          labels of the pods that may still reach an isolated model server, in a namespace with the labels
@@ -32,9 +34,9 @@ class ClusterObjects:
 
     scaled_deployment: str = "predictive-maintenance-model"
     restarted_deployment: str = "model-server"
-    service: str = "model-service"
+    service: str | None = "model-service"
     version_label: str = "version"
-    config_map: str = "model-config"
+    config_map: str | None = "model-config"
     config_key: str = "model-config.json"
     pod_selector: Mapping[str, str] = field(default_factory=lambda: {"app": "model-server"})
     container: str = "model-server"
@@ -43,19 +45,25 @@ class ClusterObjects:
 
     def __post_init__(self) -> None:
         for key in ("scaled_deployment", "restarted_deployment", "service", "config_map", "container"):
-            if not _NAME.fullmatch(getattr(self, key)):
-                raise ValueError(f"{key}: {getattr(self, key)!r} is no name of a Kubernetes object: small letters, digits, - and .")
+            name = getattr(self, key)
+            if name is None and key in ("service", "config_map"):
+                continue
+            if not _NAME.fullmatch(name):
+                raise ValueError(f"{key}: {name!r} is no name of a Kubernetes object: small letters, digits, - and .")
         if not _DATA_KEY.fullmatch(self.config_key):
             raise ValueError(f"config_key: {self.config_key!r} is no key of a ConfigMap: letters, digits, -, _ and .")
-        for name in ("pod_selector", "forensics_pods", "forensics_namespace"):
-            for key, value in getattr(self, name).items():
-                if not _LABEL_KEY.fullmatch(key) or not _LABEL_VALUE.fullmatch(value):
-                    raise ValueError(f"{name}: {key}={value} is no Kubernetes label")
         if not _LABEL_KEY.fullmatch(self.version_label):
             raise ValueError(f"version_label: {self.version_label!r} is no Kubernetes label")
-        for name in ("pod_selector", "forensics_pods"):  # an empty selector is every pod of the namespace
-            if not getattr(self, name):
-                raise ValueError(f"{name}: at least one label, or it means every pod of the namespace")
+        self._check_labels()
+
+    def _check_labels(self) -> None:
+        for labels in ("pod_selector", "forensics_pods", "forensics_namespace"):
+            for key, value in getattr(self, labels).items():
+                if not _LABEL_KEY.fullmatch(key) or not _LABEL_VALUE.fullmatch(value):
+                    raise ValueError(f"{labels}: {key}={value} is no Kubernetes label")
+        for labels in ("pod_selector", "forensics_pods"):  # an empty selector is every pod of the namespace
+            if not getattr(self, labels):
+                raise ValueError(f"{labels}: at least one label, or it means every pod of the namespace")
 
 
 @dataclass(frozen=True)

@@ -78,7 +78,7 @@ def check_objects(objects: Mapping[str, ClusterObjects]) -> None:
             raise ValueError(f"models.{second}: pod_selector selects pods of {first} too; isolating one would cut off the other")
     for model, mine in objects.items():
         kinds = {("Deployment", mine.scaled_deployment), ("Deployment", mine.restarted_deployment)}
-        kinds |= {("Service", mine.service), ("ConfigMap", mine.config_map)}
+        kinds |= {(kind, name) for kind, name in (("Service", mine.service), ("ConfigMap", mine.config_map)) if name is not None}
         for kind, name in sorted(kinds):
             if other := seen.get((kind, name)):
                 raise ValueError(f"models.{model}: {kind} {name} belongs to {other} already; an incident of one would change the other")

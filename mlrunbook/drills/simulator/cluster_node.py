@@ -169,7 +169,7 @@ class ClusterNode:
             self._agreed = asked
         elif (here := self._stored()) != self._agreed:
             data = {OBJECTS.config_key: json.dumps(here | {"revision": 1}, indent=2, sort_keys=True)}
-            self._patch("ConfigMap", OBJECTS.config_map, {"data": data})
+            self._patch("ConfigMap", str(OBJECTS.config_map), {"data": data})
             self._agreed = here
 
     def _stored(self) -> Object:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -342,3 +343,30 @@ def test_what_nobody_else_manages_is_changed(kit: Kit) -> None:
     for action, *_ in FIELDS.values():
         is_done(kit, action)
     assert json.loads(kit.config_map()["model-config.json"]) == {**CONFIG, "threshold": 0.7, "revision": 2}
+
+
+class TestADeploymentWithoutAServiceOrAConfigOfOurs:
+    """As many teams have it: it is stopped, restarted and looked at; what it cannot do says who does it."""
+
+    @pytest.fixture
+    def bare(self, kit: Kit) -> Kit:
+        kit.names = replace(kit.names, service=None, config_map=None)
+        return kit
+
+    def test_is_observed_and_scaled(self, bare: Kit) -> None:
+        state = bare.runtime().observe(MODEL)
+        assert (state.replicas, state.config, state.route_version) == (2, None, None)
+        bare.runtime().scale(MODEL, replicas=0)
+        assert bare.deployment().spec.replicas == 0
+
+    @pytest.mark.parametrize("action", [ROUTE, CONFIGURE], ids=str)
+    def test_refuses_what_it_cannot_do_and_says_what_to_name(self, bare: Kit, action: Action) -> None:
+        before = bare.specifications()
+        with pytest.raises(Refused, match=r"policy names no (Service|ConfigMap)"):
+            bare.runtime().dry_run(MODEL, [action])
+        assert bare.specifications() == before
+
+    def test_leaves_evidence_without_them(self, bare: Kit) -> None:
+        kept = bare.runtime().preserve(MODEL)
+        assert "cluster/deployment-model-server.json" in kept
+        assert not [name for name in kept if name.startswith(("cluster/service", "cluster/configmap"))]

@@ -18,6 +18,9 @@ ConnectionName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_-]*$")
 Name = Annotated[str, StringConstraints(min_length=1, max_length=200)]
 
 
+UNDECIDED = "TODO"  # what `mlrunbook connect` writes where a person must say
+
+
 class Kind(StrEnum):
     """`rest` is the API of the runbook (docs/how-to/add-a-model-platform.md)."""
 

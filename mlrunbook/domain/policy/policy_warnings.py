@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 from mlrunbook.domain.people import person_of
 from mlrunbook.domain.policy.alerting import Silence
+from mlrunbook.domain.policy.connections import UNDECIDED
 from mlrunbook.domain.policy.intake import MODEL_ID
 from mlrunbook.domain.policy.judging import DropPolicy
 from mlrunbook.domain.policy.patterns import is_pattern
@@ -34,7 +35,7 @@ def doubts(policy: Policy) -> list[Doubt]:
     """All of them, section by section."""
     return [
         doubt
-        for look in (_limits, _approvers, _nobody_is_reached, _placeholders, _addresses, _secrets, _never_match)
+        for look in (_limits, _approvers, _nobody_is_reached, _placeholders, _addresses, _secrets, _never_match, _undecided)
         for doubt in look(policy)
     ]
 
@@ -189,7 +190,7 @@ _SHELL = re.compile(r"\$\{?\w+\}?|%\(\w+\)s|<(?:start_date|end_date|model_name|m
 def _placeholders(policy: Policy) -> Iterator[Doubt]:
     wrong = False
     for at, text in _texts(policy):
-        if at[:2] == ("intake", "generic"):  # braces make an object in an expression
+        if at[:2] == ("intake", "generic") or at[2:3] == ("platform",):  # braces make an object in an expression, and select in PromQL
             continue
         section = next((known for known in _TAKES if at[: len(known)] == known), None)
         for said in _wrong_placeholders(text, _TAKES[section] if section else ()):
@@ -272,6 +273,16 @@ def _secrets(policy: Policy) -> Iterator[Doubt]:
 
 def _is_secret(text: str) -> bool:
     return bool(_SECRET.search(text) or _LONG.search(text))
+
+
+# --- what nobody has decided ----------------------------------------------------------------------------------------------------
+
+
+def _undecided(policy: Policy) -> Iterator[Doubt]:
+    for at, text in _texts(policy):
+        if at[2:3] == ("platform",) and text == UNDECIDED:
+            key = next(str(part) for part in reversed(at) if isinstance(part, str))
+            yield Doubt(at, f"nobody has said yet what it is, and what rests on it is not judged: write the name of the {key} in its place")
 
 
 # --- what can never match -------------------------------------------------------------------------------------------------------

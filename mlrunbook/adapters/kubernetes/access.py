@@ -29,6 +29,11 @@ class Access:
         return f'apiGroups: ["{self.api_group}"], resources: ["{self.rule_resource}"], verbs: ["{self.verb}"]'
 
 
+LOOKED_AT: tuple[Access, ...] = (  # by `mlrunbook connect`, with the login of whoever runs it
+    Access("apps", "deployments", "list", why="which model server is whose"),
+    Access("", "services", "list", why="what routes to it"),
+    Access("", "configmaps", "list", why="which one holds its threshold and switches"),
+)
 NEEDED: tuple[Access, ...] = (
     Access("apps", "deployments", "get", why="replicas, rollout state, the pod template to put back"),
     Access("apps", "deployments", "patch", why="scale, rollout restart, rollout undo"),

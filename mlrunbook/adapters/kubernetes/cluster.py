@@ -15,7 +15,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-from mlrunbook.adapters.kubernetes.access import NEEDED, Access
+from mlrunbook.adapters.kubernetes.access import LOOKED_AT, NEEDED, Access
 from mlrunbook.adapters.kubernetes.errors import Unauthenticated, retry_after_s, translated
 from mlrunbook.domain.errors import Invalid
 
@@ -42,7 +42,7 @@ _CLIENT = {
 }
 _VERBS = {"get": "read"}  # as the client calls them
 _GROUPS = {resource: group for group, resource in _CLIENT}
-_BY_NAME = {(a.api_group, a.resource, a.verb, a.subresource): a for a in NEEDED}
+_BY_NAME = {(a.api_group, a.resource, a.verb, a.subresource): a for a in (*NEEDED, *LOOKED_AT)}
 
 
 @dataclass(frozen=True)

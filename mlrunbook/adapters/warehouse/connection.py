@@ -87,6 +87,14 @@ class Look:
     def tables(self, database: str | tuple[str, ...] | None = None) -> list[str]:
         if self._place is not None and self._place.database is None:
             return sorted(self._place.tables())
+        if self.dialect == DUCKDB:  # what ibis asks for it with, DuckDB 2 has no more
+            schema = database if isinstance(database, str) else database[-1] if database else None
+            rows = self._fetch("SELECT table_schema AS of, table_name AS name FROM information_schema.tables ORDER BY 1, 2")
+            return [
+                row["name"] if schema or row["of"] == "main" else f"{row['of']}.{row['name']}"
+                for row in rows
+                if schema in (None, row["of"])
+            ]
         return sorted(self.backend.list_tables(database=database))
 
     def all_tables(self) -> list[str]:
@@ -103,7 +111,13 @@ class Look:
         if found is None:
             raise troubles.no_table(self.connection, name, self.tables())
         called = '"' + name.replace('"', '""') + '"'
-        self.backend.con.execute(f"CREATE OR REPLACE TEMP VIEW {called} AS SELECT * FROM {found.scan(by_name=by_name)}")
+        scan, db = found.scan(by_name=by_name), self.backend.con
+        db.execute(f"CREATE OR REPLACE TEMP VIEW {called} AS SELECT * FROM {scan}")
+        # What pandas writes of a time with a zone; ibis does not know this type.
+        nanos = [column for column, kind, *_ in db.execute(f"DESCRIBE {called}").fetchall() if kind == "TIMESTAMPTZ_NS"]
+        if nanos:
+            times = ", ".join(f'CAST("{column}" AS TIMESTAMPTZ) AS "{column}"' for column in nanos)
+            db.execute(f"CREATE OR REPLACE TEMP VIEW {called} AS SELECT * REPLACE ({times}) FROM {scan}")
         return self.backend.table(name)
 
 

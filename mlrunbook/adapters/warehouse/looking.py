@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
+from decimal import Decimal
+from math import isfinite
 from typing import Any
 
 from mlrunbook.adapters.warehouse import values
@@ -18,12 +20,17 @@ MOST_TABLES = 500
 
 @dataclass(frozen=True)
 class Column:
-    """`kind` as ibis names it (int64, string, timestamp('UTC')); `samples` are some of its values, as text, each once."""
+    """`kind` as ibis names it (int64, string, timestamp('UTC')); `samples` are some of its values, as text, each once. `low` and `high` of
+    the numbers, how many are `distinct` and what share is `missing`, in the rows that were looked at."""
 
     name: str
     kind: str
     samples: tuple[str, ...] = ()
     empty: bool = False
+    low: float | None = None
+    high: float | None = None
+    distinct: int = 0
+    missing: float = 0.0
 
     @property
     def is_time(self) -> bool:
@@ -85,6 +92,19 @@ class Looking:
             rows = look.rows(counted.order_by([ibis.desc("n"), "value"]).limit(most))
             return [(row["value"], int(row["n"])) for row in rows]
 
+    def values_by(self, table: str, group: str, column: str, most: int = 400) -> Mapping[str, Sequence[str]]:
+        """The values of a column, by those of another: of a log of several models, which versions are whose."""
+        import ibis
+
+        with self._warehouse.look(self._timeout_s) as look:
+            found = look.table(table)
+            pairs = found.group_by(of=found[group].cast("string"), value=found[column].cast("string")).agg(n=found.count())
+            result: dict[str, list[str]] = {}
+            for row in look.rows(pairs.order_by([ibis.desc("n"), "value"]).limit(most)):
+                if row["of"] is not None and row["value"] is not None:
+                    result.setdefault(str(row["of"]), []).append(str(row["value"]))
+            return result
+
     def matched(self, table: str, key: str, other: str, other_key: str) -> float | None:
         """The share of the newest rows' keys of `other` that are in `table`: whether these two columns join. None: `other` is empty."""
         with self._warehouse.look(self._timeout_s) as look:
@@ -101,5 +121,9 @@ def _kinds(table: Any) -> Mapping[str, Any]:
 
 
 def _column(name: str, kind: str, rows: Sequence[Mapping[str, Any]]) -> Column:
-    seen = dict.fromkeys(str(row[name])[:80] for row in rows if row[name] is not None)
-    return Column(name, kind, tuple(seen)[:VALUES], empty=bool(rows) and not seen)
+    there = [row[name] for row in rows if row[name] is not None]
+    seen = dict.fromkeys(str(value)[:80] for value in there)
+    figures = [float(v) for v in there if isinstance(v, (int, float, Decimal)) and not isinstance(v, bool) and isfinite(v)]
+    missing = 1 - len(there) / len(rows) if rows else 0.0
+    low, high = (min(figures), max(figures)) if figures else (None, None)
+    return Column(name, kind, tuple(seen)[:VALUES], bool(rows) and not seen, low, high, len(seen), missing)

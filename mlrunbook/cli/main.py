@@ -15,6 +15,7 @@ from mlrunbook.cli import (
     backtest,
     backup,
     channel,
+    connect,
     database,
     doctor,
     incidents,
@@ -73,6 +74,7 @@ app.add_typer(policy.app, name="policy")
 app.add_typer(runbook.app, name="runbook")
 app.add_typer(audit.app, name="audit")
 app.command()(backtest.backtest)
+app.command()(connect.connect)
 app.command()(doctor.doctor)
 app.command("platform-contract")(platform_contract.platform_contract)
 app.add_typer(database.token, name="token")

@@ -14,6 +14,7 @@ import typer
 import yaml
 from sqlalchemy import create_engine
 
+from mlrunbook.base.policy_file import parse, warnings_of
 from mlrunbook.base.settings import Settings, webhook_secret_name
 from mlrunbook.base.tokens import Scope
 from mlrunbook.cli.main import app
@@ -277,6 +278,13 @@ def test_long_lines_are_tables_only() -> None:
         for number, line in enumerate(page.text.splitlines(), 1):
             inside = line.startswith("|") or re.match(r" *[+0-9.]+ s ", line)
             assert len(line) <= 150 or inside, f"{page}:{number}"
+
+
+@pytest.mark.parametrize("name", ["connect-mlflow", "connect-a-warehouse"])
+def test_a_policy_that_connects_a_model_can_be_pasted(name: str) -> None:
+    (block,) = Page(ROOT / f"docs/how-to/{name}.md").blocks("yaml")
+    assert parse(block).models["churn"].platform is not None
+    assert not warnings_of(block)
 
 
 def test_the_licence_is_the_one_the_package_names() -> None:

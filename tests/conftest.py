@@ -10,12 +10,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine
 
     from mlrunbook.local.postgres import EmbeddedPostgres
     from tests.flows.live import ChildStack
+
+# A busy machine is no failure of what is tested: hypothesis measures time by the wall clock.
+settings.register_profile(
+    "busy", settings.get_profile(settings.get_current_profile_name()), deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("busy")
 
 TEMPLATE = "migrated"
 STACK_FILES = ("tests/flows/", "tests/docs/test_commands_on_a_stack.py", "tests/local/test_stack.py", "tests/drills/test_demo.py")

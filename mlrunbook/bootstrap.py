@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import replace
 from datetime import UTC, datetime
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -54,7 +54,7 @@ def using(given: World) -> Iterator[None]:
 def _world() -> World:
     from mlrunbook.adapters.channels.notifier import ChannelNotifier
     from mlrunbook.adapters.feast.store import FeastStore
-    from mlrunbook.adapters.local.training_process import TrainingProcess
+    from mlrunbook.adapters.local.training_process import TrainingByModel
     from mlrunbook.adapters.prefect.api import PrefectApi
 
     config = settings()
@@ -72,8 +72,9 @@ def _world() -> World:
         now=utc_now,
         public_url=config.public_url,
         anchors=Anchors(config.anchors_dir, config.chain_keys),
-        trainer=TrainingProcess(policy().training, config.data / "training", home=config.home),
+        trainer=TrainingByModel(lambda model: policy().for_model(model).training, config.data / "training", home=config.home),
         features=FeastStore(config.feature_repo, policy().features) if config.feature_repo else None,
+        features_by=partial(FeastStore, config.feature_repo) if config.feature_repo else None,
     )
 
 

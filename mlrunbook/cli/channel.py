@@ -105,15 +105,19 @@ def _users(policy: Policy) -> Mapping[str, list[str]]:
     users: dict[str, list[str]] = {name: [] for name in [*policy.channels, *BY_NAME]}
     for name, what in BY_NAME.items():
         users[name].append(what)
-    for role in Role:
-        for name in policy.escalation.of(role).channels:
-            users[name].append(role.words)
-    for contact in type(policy.contacts).model_fields:
-        for name in getattr(policy.contacts, contact).channels:
-            users[name].append(f"contact: {contact}")
-    for name in policy.communication.fallback_channels:
-        users[name].append("pages whose own channel fails")
-    return users
+    for one in policy.variants:  # of all models, then those of each
+        for role in Role:
+            for name in one.escalation.of(role).channels:
+                users[name].append(role.words)
+        for contact in type(one.contacts).model_fields:
+            for name in getattr(one.contacts, contact).channels:
+                users[name].append(f"contact: {contact}")
+        for name in one.communication.fallback_channels:
+            users[name].append("pages whose own channel fails")
+    for model, rules in policy.models.items():
+        for usual, name in (rules.channels or {}).items():
+            users[name].append(f"{usual} of {model}")
+    return {name: list(dict.fromkeys(who)) for name, who in users.items()}
 
 
 def _asker() -> str:

@@ -24,8 +24,9 @@ def channels(ask: Ask) -> Iterator[Finding]:
     bare = [name for name in ask.policy.channels if name not in ask.addresses]
     for name, address in sorted(ask.addresses.items()):
         yield _channel(name, address)
-    people = {role.words: ask.policy.escalation.of(role).channels for role in Role}
-    people |= {name: getattr(ask.policy.contacts, name).channels for name in type(ask.policy.contacts).model_fields}
+    policy = ask.policy.for_model(ask.model)
+    people = {role.words: policy.escalation.of(role).channels for role in Role}
+    people |= {name: getattr(policy.contacts, name).channels for name in type(policy.contacts).model_fields}
     if unreached := {who: names for who, names in people.items() if set(names) <= set(bare)}:
         variables = ", ".join(sorted({channel_variable(name) for names in unreached.values() for name in names}))
         yield warn("who is reached", f"nobody calls {', '.join(unreached)}: their messages are only files", f"set {variables}")
@@ -39,7 +40,7 @@ def _one_pager(ask: Ask) -> Iterator[Finding]:
     pagers = {name: address for name, address in ask.addresses.items() if urlsplit(address).scheme == pagerduty.SCHEME}
     keys: dict[str, list[str]] = {}
     for role in Role:
-        if (of := ask.policy.escalation.of(role)).channels and set(of.channels) <= set(pagers):
+        if (of := ask.policy.for_model(ask.model).escalation.of(role)).channels and set(of.channels) <= set(pagers):
             for key in {urlsplit(pagers[name]).netloc for name in of.channels}:
                 keys.setdefault(key, []).append(role.words)
     for roles in keys.values():

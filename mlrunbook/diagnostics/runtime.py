@@ -183,7 +183,7 @@ def features(ask: Ask) -> Iterator[Finding]:
     if config.feature_repo is None:
         yield warn("feature store", "none is configured: path B and training on its features end at a person", "set MLRUNBOOK_FEATURE_REPO")
     else:
-        state = FeastStore(config.feature_repo, ask.policy.features).inspect(entities=20)
+        state = FeastStore(config.feature_repo, ask.policy.for_model(ask.model).features).inspect(entities=20)
         for problem in state.problems:
             yield fail("feature store", problem.sentence, "docs/how-to/features-and-training.md")
         if not state.problems:

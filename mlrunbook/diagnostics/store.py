@@ -144,15 +144,15 @@ def _old_tokens(held: Sequence[tokens.Held], now: datetime) -> Iterator[Finding]
 
 
 def _approvers(held: Sequence[tokens.Held], ask: Ask) -> Iterator[Finding]:
-    people = {(one.person, one.role) for one in held if Scope.APPROVE in one.scopes}
+    people, approvals = {(one.person, one.role) for one in held if Scope.APPROVE in one.scopes}, ask.policy.for_model(ask.model).approvals
     short: list[PlanKind] = []
     for kind in PlanKind:
-        rule = ask.policy.approvals.of(kind)
+        rule = approvals.of(kind)
         can = {person for person, role in people if role in {r.value for r in rule.roles}}
         if len(can) < rule.count:
             short.append(kind)
     if short:
-        able = [role for kind in short for role in ask.policy.approvals.of(kind).roles]
+        able = [role for kind in short for role in approvals.of(kind).roles]
         role = Role.ML_TEAM_LEAD if Role.ML_TEAM_LEAD in able else max(able, key=able.count)
         fix = f"{CREATE} approve --scope read --role {role}"
         yield warn("approvers", f"too few people hold a token to decide plans of kind {', '.join(short)}", fix)

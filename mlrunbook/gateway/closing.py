@@ -14,7 +14,7 @@ from mlrunbook.domain.detection.triage import Triage
 from mlrunbook.domain.errors import Invalid, Refused
 from mlrunbook.domain.incident import TRANSITIONS, Incident, IncidentType, Severity, Status
 from mlrunbook.response.communication import reports
-from mlrunbook.response.communication.notifications import send_message, stop
+from mlrunbook.response.communication.notifications import INCIDENTS, send_message, stop
 from mlrunbook.response.containment import emergency
 from mlrunbook.response.review.closing import draft, left_in_force, unexplained
 from mlrunbook.response.world import World
@@ -66,7 +66,7 @@ def close(conn: Connection, world: World, incident: Incident, who: Identity, sai
     leases.release(conn, leases.get(conn, incident.id, lock=True), "done", now=now)
     words = "FALSE ALARM" if said.false_alarm else "CLOSED"
     message = messages.Rendered(f"[{words}] {messages.model_name(incident.model)}", f"{incident.id}: {why}")
-    send_message(conn, closed, "incidents", "#ml-incidents", message, key="closed", now=now)
+    send_message(conn, world.policy, closed, INCIDENTS, message, key="closed", now=now)
     if not said.false_alarm:
         draft(conn, world.policy, incident.id, now=now)
     return closed
@@ -106,7 +106,7 @@ def _keep_isolated(conn: Connection, world: World, incident: Incident, who: Iden
     rows = [row for row in isolations(conn, incident.id) if row.kept_because is None]
     if not rows:
         return False
-    roles = world.policy.approvals.isolation.roles
+    roles = world.policy.for_model(incident.model).approvals.isolation.roles
     if who.role not in roles:
         may = " or ".join(sorted(roles))
         raise Refused(f"{incident.id} cannot close: {incident.model} is isolated; {may} may close it with a reason and leave it so")
@@ -122,7 +122,7 @@ def _keep_contained(conn: Connection, world: World, incident: Incident, who: Ide
     rows = [row for row in left_in_force(conn, incident.id) if row.settled]
     if not rows:
         return False
-    roles = world.policy.approvals.emergency.roles
+    roles = world.policy.for_model(incident.model).approvals.emergency.roles
     if who.role not in roles:
         may = " or ".join(role.words for role in roles)
         create = f'mlrunbook token create "Your Name" --scope operate --scope read --role {roles[0]}'

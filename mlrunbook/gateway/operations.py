@@ -176,7 +176,7 @@ def hand_over(world: World, incident_id: str, who: Identity, role: Role | Duty, 
     with world.transaction() as conn:
         still_open(conn, incident_id)
         known = known_people.checked(conn, world.policy, to, "to")
-        return handover.hand_over(conn, incident_id, role, to=known, note=note, by=named(who), now=world.now())
+        return handover.hand_over(conn, world.policy, incident_id, handover.Handing(role, known, note), by=named(who), now=world.now())
 
 
 def go_on(world: World, incident_id: str, who: Identity, note: str = "") -> Incident:

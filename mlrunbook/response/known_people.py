@@ -7,7 +7,8 @@ from sqlalchemy import Connection
 from mlrunbook.base import tokens
 from mlrunbook.domain import people
 from mlrunbook.domain.errors import Invalid
-from mlrunbook.domain.policy.policy import UNNAMED, Policy
+from mlrunbook.domain.policy.people import UNNAMED
+from mlrunbook.domain.policy.policy import Policy
 from mlrunbook.domain.roles import Role
 from mlrunbook.store import console_sessions
 
@@ -28,12 +29,13 @@ def named_for(policy: Policy, role: Role) -> str:
 
 def suggested(conn: Connection, policy: Policy) -> list[str]:
     """People whom somebody may want to name: those of policy, then whoever has a token with a role."""
-    people = [*(named_for(policy, role) for role in Role), *(token.name for token in tokens.in_force(conn) if token.role)]
+    people = [named_for(one, role) for one in policy.variants for role in Role]
+    people += [token.name for token in tokens.in_force(conn) if token.role]
     return [name for name in dict.fromkeys(people) if name]
 
 
 def _known(conn: Connection, policy: Policy) -> list[str]:
     """Whoever has a token or signed in to the console lately, and whomever policy names for a role."""
-    named = [name for role in Role if (name := named_for(policy, role))]
+    named = [name for one in policy.variants for role in Role if (name := named_for(one, role))]
     held = [text for token in tokens.in_force(conn) for text in (token.name, token.person)]
     return [*held, *console_sessions.known_names(conn), *named]

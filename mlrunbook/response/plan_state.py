@@ -16,7 +16,7 @@ from mlrunbook.store.plans import StoredApproval
 
 
 def rules_for(policy: Policy, plan: Plan) -> ApprovalRules:
-    rule = policy.approvals.of(plan.kind)
+    rule = policy.for_model(plan.model).approvals.of(plan.kind)
     return ApprovalRules(
         count=rule.count,
         roles=frozenset(str(r) for r in rule.roles),

@@ -14,7 +14,7 @@ from mlrunbook.domain.policy.policy import Policy
 from mlrunbook.gateway.dispatcher import Dispatcher
 from mlrunbook.ports import Message
 from mlrunbook.response.communication.escalation import acknowledge
-from mlrunbook.response.communication.notifications import send_to_contact, stop, update_notice
+from mlrunbook.response.communication.notifications import receivers, send_message, stop, update_notice
 from mlrunbook.response.world import World
 from mlrunbook.store import incidents, outbox
 from tests.fakes import Clock, FileWorld, LedgerNotifier, empty_store, world_of
@@ -115,7 +115,8 @@ def test_of_a_notice_that_cannot_be_sent_somebody_is_paged(world: World, clock: 
     with world.transaction() as conn:
         incident = incidents.get(conn, incident_id)
         update_notice(conn, world.policy, incident, number=1, now=clock())
-        send_to_contact(conn, incident, world.policy.contacts.security, "security team", Rendered("look", "now"), key="x", now=clock())
+        [to] = receivers(world.policy.contacts.security, "security team")
+        send_message(conn, world.policy, incident, to, Rendered("look", "now"), key="x", now=clock())
     minutes(world, clock, 6)
     assert any("the channel security does not take messages; security team must be told by hand" in m.body for m in notifier.pages())
 

@@ -28,6 +28,19 @@ ASK_ALIVE_EVERY_S = 2.0
 PLACEHOLDER = re.compile(r"\{[a-z_]+\}")
 
 
+class TrainingByModel:
+    """ports.Trainer: each model by the command and the limits that policy gives it."""
+
+    def __init__(self, rules: Callable[[str], Training], folder: Path, *, home: Path) -> None:
+        self._rules, self._folder, self._home = rules, folder, home
+
+    def train(
+        self, model: str, *, version: str, start: datetime, end: datetime, log: Callable[[str], None], alive: Callable[[], bool]
+    ) -> None:
+        process = TrainingProcess(self._rules(model), self._folder, home=self._home)
+        process.train(model, version=version, start=start, end=end, log=log, alive=alive)
+
+
 class TrainingProcess:
     """ports.Trainer. Keeps `<folder>/<model>/<version>.turn` (a lock), `.log` and, once it has succeeded, `.json` with the window.
 

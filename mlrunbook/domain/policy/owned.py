@@ -1,13 +1,14 @@
-"""Which models there are, whose they are, and what of the world belongs to each: the section `models` of the policy.
+"""Which models there are, whose they are, and what of the world and of the policy belongs to each: the section `models` of the policy.
 
-Pattern matching is that of shells with `*` and `?` alone; of several patterns that fit, the most specific one counts.
+Pattern matching is that of shells with `*` and `?` alone. Of several patterns that fit, the most specific one counts, key by key: what it
+leaves out comes from the next wider one, and in the end from the top of the policy.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from difflib import get_close_matches
 from enum import StrEnum
 from itertools import combinations
@@ -17,27 +18,72 @@ from mlrunbook.domain.errors import Refused
 from mlrunbook.domain.policy.cluster import ClusterObjects
 from mlrunbook.domain.policy.connections import PlatformParts
 from mlrunbook.domain.policy.intake import MODEL_ID
-from mlrunbook.domain.policy.patterns import is_pattern
+from mlrunbook.domain.policy.modes import Mode
+from mlrunbook.domain.policy.own import laid_over
+from mlrunbook.domain.policy.patterns import fitting, is_pattern
 
+Keys = dict[str, Any] | None
 _PATTERN = re.compile(r"[A-Za-z0-9*?][A-Za-z0-9._*?-]{0,99}")
 
 
 @dataclass(frozen=True)
 class ModelRules:
-    """One model, or all whose name fits a pattern.
+    """One model, or all whose name fits a pattern. None: left out.
 
     owner          the team that answers for it, in words for people; "" where nobody is named
+    mode           how far the runbook goes by itself
     cluster        its objects in the cluster: of one model alone, so never under a pattern
-    feature_views  the feature views that it reads and an incident of it may materialise; None: those of `features.views`
-    severity       the keys of the section `severity` that are its own; all others are those of that section
-    platform       what its platform is composed of; None: the REST platform alone
+    feature_views  the feature views that it reads and an incident of it may materialise, as `features: {views: [...]}`
+    channels       what stands for a channel of the policy: `{page: page_churn}`
+    feeds          the models that read this one's output
+    platform       what its platform is composed of, taken as a whole; None: the REST platform alone
+
+    The others are sections of the policy: those keys of each that are its own.
     """
 
     owner: str = ""
+    mode: Mode | None = None
     cluster: ClusterObjects | None = None
     feature_views: tuple[str, ...] | None = None
-    severity: dict[str, Any] | None = None
+    channels: dict[str, str] | None = None
+    feeds: tuple[str, ...] = ()
     platform: PlatformParts | None = None
+    roles: Keys = None
+    escalation: Keys = None
+    contacts: Keys = None
+    approvals: Keys = None
+    alerts: Keys = None
+    severity: Keys = None
+    containment: Keys = None
+    costs: Keys = None
+    features: Keys = None
+    training: Keys = None
+    retraining: Keys = None
+
+    def over(self, wider: ModelRules) -> ModelRules:
+        """What this leaves out as `wider` has it."""
+        made = {}
+        for one in fields(self):
+            mine, theirs = getattr(self, one.name), getattr(wider, one.name)
+            if one.name in LAID_OVER and mine and theirs:
+                made[one.name] = laid_over(theirs, mine)
+            else:
+                made[one.name] = theirs if mine in (None, "", ()) else mine
+        return ModelRules(**made)
+
+
+OWN_SECTIONS = (
+    "roles", "escalation", "contacts", "approvals", "alerts", "severity", "containment", "costs", "features", "training", "retraining",
+)  # fmt: skip
+LAID_OVER = (*OWN_SECTIONS, "channels")
+
+
+def rules_for(model: str, models: Mapping[str, ModelRules]) -> ModelRules:
+    """What the section says of the model, from the most specific name or pattern to the widest."""
+    found = ModelRules()
+    for name in fitting(model, models):
+        found = found.over(models[name])
+    return found
 
 
 class Known(StrEnum):

@@ -41,7 +41,12 @@ def covers(wide: str, narrow: str) -> bool:
     return all(fits(narrow.replace("?", "\ue000").replace("*", text), wide) for text in ("", "\ue001", "\ue002" * 7))
 
 
+def fitting(name: str, patterns: Iterable[str]) -> list[str]:
+    """The patterns that the name fits, the most specific first: the exact name, then by how many letters are not wild."""
+    found = [p for p in patterns if p == name or (is_pattern(p) and fits(name, p))]
+    return sorted(found, key=lambda p: (p == name, len(p) - p.count("*") - p.count("?"), p), reverse=True)
+
+
 def most_specific(name: str, patterns: Iterable[str]) -> str | None:
-    """The exact name, else the fitting pattern with the most letters that are not wild; None where none fits."""
-    fitting = [p for p in patterns if p == name or (is_pattern(p) and fits(name, p))]
-    return max(fitting, key=lambda p: (p == name, len(p) - p.count("*") - p.count("?"), p), default=None)
+    """The first of `fitting`; None where none fits."""
+    return next(iter(fitting(name, patterns)), None)

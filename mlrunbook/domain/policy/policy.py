@@ -6,12 +6,13 @@ secret: a channel is a name, and its address comes from the environment (`channe
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from datetime import datetime, timedelta
 from enum import StrEnum
-from typing import Annotated, Self
+from typing import Annotated, Any, Self
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints, model_validator
+from pydantic import AwareDatetime, Field, PrivateAttr, model_validator
 
 from mlrunbook.domain.actions import PlanKind
 from mlrunbook.domain.cause import Cause
@@ -25,21 +26,17 @@ from mlrunbook.domain.policy.connections import Connection, ConnectionName, chec
 from mlrunbook.domain.policy.console import ConsolePolicy
 from mlrunbook.domain.policy.intake import IntakePolicy
 from mlrunbook.domain.policy.judging import DriftPolicy, FairnessPolicy, FeatureStorePolicy, RecoveryPolicy, RolloutPolicy, SeverityPolicy
-from mlrunbook.domain.policy.own_limits import own_severity
-from mlrunbook.domain.policy.owned import ModelRules, check_models, check_objects
-from mlrunbook.domain.policy.patterns import most_specific
+from mlrunbook.domain.policy.modes import Mode
+from mlrunbook.domain.policy.own import own
+from mlrunbook.domain.policy.owned import OWN_SECTIONS, ModelRules, check_models, check_objects, rules_for
+from mlrunbook.domain.policy.patterns import covers, most_specific
+from mlrunbook.domain.policy.people import ChannelName, Contacts, Escalation, Section, Text, people_of, reached_through, through
 from mlrunbook.domain.roles import Duty, Role, RolesPolicy
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=1)]
 Minutes = Annotated[int, Field(ge=1)]
 Seconds = Annotated[float, Field(ge=0)]
-ChannelName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_-]*$")]
-Text = Annotated[str, StringConstraints(min_length=1)]
-
-
-class Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class ResponseTimes(Section):
@@ -91,55 +88,6 @@ class AlertThresholds(Section):
         if self.f1_drop_critical < self.f1_drop_warning:
             raise ValueError("f1_drop_critical must not be below f1_drop_warning")
         return self
-
-
-UNNAMED = "[Name]"
-
-
-class Contact(Section):
-    """Someone who is told. The real name and address stay out of the repository: `channels` lead to them."""
-
-    name: Text = UNNAMED
-    email: Text
-    channels: tuple[ChannelName, ...]
-
-
-class Responder(Contact):
-    """A role of the escalation path: paged `after_min` minutes after detection (None: only as needed) while the incident
-    is not resolved, or at once from severity `at_once_from` upwards."""
-
-    channels: tuple[ChannelName, ...] = ("page",)
-    after_min: Annotated[int, Field(ge=0)] | None = None
-    at_once_from: Severity | None = None
-
-
-class Escalation(Section):
-    """Runbook, "Escalation Matrix" and "Escalation Path"."""
-
-    oncall_ml_engineer: Responder = Responder(email="ml-oncall@example.com", after_min=0)
-    ml_team_lead: Responder = Responder(email="ml-lead@example.com", after_min=30, at_once_from=Severity.HIGH)
-    engineering_manager: Responder = Responder(email="eng-manager@example.com", after_min=60, at_once_from=Severity.CRITICAL)
-    vp_engineering: Responder = Responder(email="vp-eng@example.com", after_min=120)
-    compliance_officer: Responder = Responder(email="compliance@example.com", channels=("compliance",))
-    security_officer: Responder = Responder(email="security@example.com", channels=("security",))
-
-    @model_validator(mode="after")
-    def _somebody_is_paged(self) -> Self:
-        if self.oncall_ml_engineer.after_min is None:
-            raise ValueError("oncall_ml_engineer.after_min: must be a number of minutes, or nobody is paged first")
-        return self
-
-    def of(self, role: Role) -> Responder:
-        responder: Responder = getattr(self, role.value)
-        return responder
-
-
-class Contacts(Section):
-    """The people of Step 2 outside the escalation path."""
-
-    security: Contact = Contact(email="security@example.com", channels=("security",))
-    supervisors: Contact = Contact(email="supervisors@example.com", channels=("supervisors",))
-    maintenance: Contact = Contact(email="maintenance@example.com", channels=("maintenance",))
 
 
 class OnExpiry(StrEnum):
@@ -205,6 +153,7 @@ class Communication(Section):
     # A page that its channel did not take this often goes out by the next channel of the role, then by these.
     fallback_after_attempts: Count = 3
     fallback_channels: tuple[ChannelName, ...] = ("incidents", "email")
+    observe_channel: ChannelName = "incidents"  # where a model in mode observe says what would be done
 
 
 class Signatures(Section):
@@ -301,6 +250,7 @@ class CostAssumptions(Section):
 
 
 class Policy(Section):
+    mode: Mode = Mode.ACT
     response_min: ResponseTimes = ResponseTimes()
     alerts: AlertThresholds = AlertThresholds()
     # Alert name -> incident type; any other name counts as performance_degradation.
@@ -375,6 +325,7 @@ class Policy(Section):
     audits: AuditPolicy = AuditPolicy()
     console: ConsolePolicy = ConsolePolicy()
     costs: CostAssumptions = CostAssumptions()
+    _whole: Policy | None = PrivateAttr(default=None)  # that of all models, where this one holds for one of them
 
     @model_validator(mode="after")
     def _a_type_has_one_family(self) -> Self:
@@ -391,15 +342,13 @@ class Policy(Section):
 
     @model_validator(mode="after")
     def _every_channel_used_is_named(self) -> Self:
-        people: list[tuple[str, Contact]] = [(f"escalation.{role}", self.escalation.of(role)) for role in Role]
-        people += [(f"contacts.{name}", getattr(self.contacts, name)) for name in type(self.contacts).model_fields]
-        for channel in self.communication.fallback_channels:
+        used = [("communication.fallback_channels", channel) for channel in self.communication.fallback_channels]
+        used += [("communication.observe_channel", self.communication.observe_channel)]
+        people = people_of(self.escalation, self.contacts)
+        used += [(f"{where}.channels", channel) for where, contact in people for channel in contact.channels]
+        for where, channel in used:
             if channel not in self.channels:
-                raise ValueError(f"communication.fallback_channels: there is no channel {channel!r}; name it under channels")
-        for where, contact in people:
-            for channel in contact.channels:
-                if channel not in self.channels:
-                    raise ValueError(f"{where}.channels: there is no channel {channel!r}; name it under channels")
+                raise ValueError(f"{where}: there is no channel {channel!r}; name it under channels")
         return self
 
     @model_validator(mode="after")
@@ -416,16 +365,70 @@ class Policy(Section):
         return self
 
     @model_validator(mode="after")
-    def _own_limits_are_limits(self) -> Self:
+    def _what_is_a_models_own_holds(self) -> Self:
         for name, rules in self.models.items():
-            if rules.severity is not None:
-                own_severity(self.severity, rules.severity, at=f"models.{name}.severity")
+            for channel, stands_in in (rules.channels or {}).items():
+                for one in (channel, stands_in):
+                    if one not in self.channels:
+                        raise ValueError(f"models.{name}.channels.{channel}: there is no channel {one!r}; name it under channels")
+            wider = {other: self.models[other] for other in self.models if other != name and covers(other, name)}
+            self._following(rules_for(name, {name: rules, **wider}), at=f"models.{name}")
         return self
 
     def for_model(self, model: str) -> Policy:
-        """The policy as it holds for one model: with its own limits of severity."""
-        own = self.rules_of(model).severity
-        return self if own is None else self.model_copy(update={"severity": own_severity(self.severity, own)})
+        """The policy as it holds for one model: with what is its own of every section, and its own channels."""
+        whole = self._whole or self
+        try:
+            return whole._following(rules_for(model, whole.models), at=f"models.{model}")
+        except ValueError:
+            # Each pattern was checked with those that are wider; two that only overlap may not fit together. The most specific one counts.
+            found = most_specific(model, whole.models)
+            return whole._following(whole.models[found], at=f"models.{found}") if found else whole
+
+    def _following(self, rules: ModelRules, *, at: str) -> Policy:
+        """Raises ValueError, with the key, where a section cannot be so."""
+        made: dict[str, Any] = {"mode": rules.mode} if rules.mode is not None else {}
+        for section in OWN_SECTIONS:
+            if keys := getattr(rules, section):
+                made[section] = own(getattr(self, section), keys, at=f"{at}.{section}")
+        if rules.feature_views is not None:
+            made["features"] = replace(made.get("features", self.features), views=rules.feature_views)
+        if not made and not rules.channels:
+            return self
+        found = self.model_copy(update=made)
+        for where, contact in people_of(found.escalation, found.contacts):
+            for channel in contact.channels:
+                if channel not in self.channels:
+                    raise ValueError(f"{at}.{where}.channels: there is no channel {channel!r}; name it under channels")
+        if rules.channels:
+            found = found._through(rules.channels)
+        found._whole = self
+        return found
+
+    def _through(self, stand_ins: Mapping[str, str]) -> Policy:
+        """Everyone is reached by the channels that stand for theirs."""
+        said = self.communication
+        moved = {
+            "fallback_channels": through(said.fallback_channels, stand_ins),
+            "observe_channel": stand_ins.get(said.observe_channel, said.observe_channel),
+        }
+        escalation, contacts = reached_through(self.escalation, self.contacts, stand_ins)
+        made = {"escalation": escalation, "contacts": contacts, "communication": said.model_copy(update=moved)}
+        return self.model_copy(update=made)
+
+    def channel_of(self, model: str, channel: str) -> str:
+        """The channel that stands for this one in what concerns the model."""
+        return (self.rules_of(model).channels or {}).get(channel, channel)
+
+    def mode_of(self, model: str) -> Mode:
+        whole = self._whole or self
+        return whole.rules_of(model).mode or whole.mode
+
+    @property
+    def variants(self) -> list[Policy]:
+        """The policy as it holds for each name and pattern of `models`, after that of all others."""
+        whole = self._whole or self
+        return [whole, *(whole.for_model(name) for name in whole.models)]
 
     @property
     def objects(self) -> ClusterPolicy:
@@ -443,14 +446,12 @@ class Policy(Section):
         return most_specific(model, self.named_models) is not None
 
     def rules_of(self, model: str) -> ModelRules:
-        """What policy says of the model: of its name, else of the most specific pattern; the defaults where nothing does."""
-        found = most_specific(model, self.models)
-        return self.models[found] if found else ModelRules()
+        """What policy says of the model under its name and the patterns that fit it; the defaults where nothing does."""
+        return rules_for(model, self.models)
 
     def feature_views_of(self, model: str) -> tuple[str, ...]:
         """The feature views that the model reads: what an incident of it may materialise."""
-        own = self.rules_of(model).feature_views
-        return self.features.views if own is None else own
+        return self.for_model(model).features.views
 
     def family_of(self, type_: IncidentType) -> str:
         """The failure family of an incident type: one incident may be open per model and family."""

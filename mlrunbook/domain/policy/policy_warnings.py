@@ -18,7 +18,8 @@ from mlrunbook.domain.policy.connections import UNDECIDED
 from mlrunbook.domain.policy.intake import MODEL_ID
 from mlrunbook.domain.policy.judging import DropPolicy
 from mlrunbook.domain.policy.patterns import is_pattern
-from mlrunbook.domain.policy.policy import UNNAMED, Policy, Responder
+from mlrunbook.domain.policy.people import UNNAMED, Responder
+from mlrunbook.domain.policy.policy import Policy
 from mlrunbook.domain.roles import Role
 
 KeyPath = tuple[str | int, ...]

@@ -167,7 +167,7 @@ class Held:
 
 def _of_handover(conn: Connection, world: World, found: Seen) -> dict[str, Any]:
     held = {one.duty: one.name for one in assigned(conn, world.policy, found.incident)}
-    roles = [Held(role, role.words, known_people.named_for(world.policy, role)) for role in Role]
+    roles = [Held(role, role.words, known_people.named_for(world.policy.for_model(found.incident.model), role)) for role in Role]
     duties = [Held(duty, duty.words, held.get(duty, "")) for duty in Duty]
     return {"duties": duties, "roles": roles, "people": known_people.suggested(conn, world.policy)}
 

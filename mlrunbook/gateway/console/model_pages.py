@@ -23,7 +23,8 @@ from mlrunbook.domain.observed import ServingState, ServingStatus
 from mlrunbook.domain.policy.alerting import Maintenance, Silence
 from mlrunbook.domain.policy.intake import MODEL_ID
 from mlrunbook.domain.policy.patterns import fits, is_pattern
-from mlrunbook.domain.policy.policy import UNNAMED, Policy
+from mlrunbook.domain.policy.people import UNNAMED
+from mlrunbook.domain.policy.policy import Policy
 from mlrunbook.domain.roles import Role
 from mlrunbook.gateway.console import rendering, words
 from mlrunbook.gateway.console.visitor import ListReader, Reader
@@ -164,7 +165,7 @@ def add(routes: APIRouter, world: World) -> None:
             "model.html.j2",
             model=model,
             rules=policy.rules_of(model),
-            people=people_of(policy),
+            people=people_of(policy.for_model(model)),
             quiet=quiet(policy, model, now),
             opened=opened,
             past=[one for one in last if not one.status.is_open],

@@ -253,6 +253,7 @@ def _only_as_false_alarm(case: Case) -> str:
 
 def case_of(conn: Connection, policy: Policy, incident: Incident, *, now: datetime) -> Case:
     """Reads alone; holds no row."""
+    policy = policy.for_model(incident.model)
     orders = standing_orders.of_incident(conn, policy, incident.id, incident.model, now=now)
     rows = journal.of_incident(conn, incident.id)
     triage = records.recall_if_readable(conn, incident.id, Triage)

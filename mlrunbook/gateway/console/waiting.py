@@ -28,7 +28,7 @@ def _decisions(conn: Connection, policy: Policy, me: Me, models: tuple[str, ...]
     if not me.may_decide or me.role is None:
         return
     standing = store.open_plans(conn, models)
-    mine = [one for one in standing if me.role in policy.approvals.of(one[0].kind).roles and one[0].rule is None]
+    mine = [one for one in standing if me.role in rules_for(policy, one[0]).roles and one[0].rule is None]
     said = plans.approvals_of_incidents(conn, {plan.incident_id for plan, _, _ in mine})
     states = states_of(conn, policy, [plan for plan, _, _ in mine], now=now)
     for (plan, incident, at), state in zip(mine, states, strict=True):

@@ -26,9 +26,7 @@ from mlrunbook.domain.errors import RunbookError
 from mlrunbook.domain.evaluation.performance import ModelMetrics
 from mlrunbook.domain.evaluation.probing import Probing
 from mlrunbook.domain.investigation.findings import Finding
-from mlrunbook.domain.policy.alerting import SafetyPolicy
-from mlrunbook.domain.policy.judging import FairnessPolicy, OutcomesPolicy
-from mlrunbook.domain.policy.policy import AlertThresholds
+from mlrunbook.domain.policy.policy import Policy
 from mlrunbook.local.platform import metrics, safety_watch
 from mlrunbook.local.platform.tables import alerts, models, predictions, production
 from mlrunbook.local.serving import feature_watch
@@ -50,9 +48,7 @@ class Watched:
 
     drift: Callable[[str, ModelMetrics], tuple[Finding | None, timedelta]] = lambda *_: (None, timedelta(0))
     probing: Callable[[ModelMetrics], Probing | None] = lambda _: None
-    safety: SafetyPolicy = field(default_factory=SafetyPolicy)
-    fairness: FairnessPolicy = field(default_factory=FairnessPolicy)
-    outcomes: OutcomesPolicy = field(default_factory=OutcomesPolicy)
+    policy: Policy = field(default_factory=Policy)
 
     def counted(self, conn: Connection, now: datetime) -> list[Counted]:
         """What the database says of every model with something in production."""
@@ -60,13 +56,14 @@ class Watched:
             Counted(
                 version,
                 metrics.compare(conn, model, now=now, version=version, threshold=threshold),
-                safety_watch.missed_failures(conn, model, self.safety, now=now),
+                safety_watch.missed_failures(conn, model, self.policy.safety, now=now),
             )
             for model, version, threshold in in_production(conn)
         ]
 
     def seen(self, counted: Counted, server: ServerSeen) -> Seen:
         figures = counted.figures
+        policy = self.policy.for_model(figures.model)
         return Seen(
             figures.model,
             figures,
@@ -74,8 +71,8 @@ class Watched:
             *self.drift(figures.model, figures),
             probing=self.probing(figures),
             missed=counted.missed,
-            fairness=self.fairness,
-            outcomes=self.outcomes,
+            fairness=policy.fairness,
+            outcomes=policy.severity.outcomes,
         )
 
 
@@ -117,7 +114,6 @@ def evaluate(
     conn: Connection,
     *,
     now: datetime,
-    rules: AlertThresholds,
     server: Callable[[str], ServerSeen],
     environment: str,
     watched: Watched = Watched(),
@@ -129,7 +125,7 @@ def evaluate(
         model, version = counted.figures.model, counted.version
         seen = watched.seen(counted, server(model))
         active = [row for row in _active(conn) if row["model"] == model]
-        judged = alert_rules.evaluate(seen, rules, _states(active, version), now)
+        judged = alert_rules.evaluate(seen, watched.policy.for_model(model).alerts, _states(active, version), now)
         _update(conn, judged, active, model=model, version=version, environment=environment, now=now)
 
 

@@ -54,9 +54,9 @@ def create_app(
     settles = timedelta(minutes=(policy or Policy()).severity.outcomes.settles_after_min)
     policy, http = policy or Policy(), httpx.Client(timeout=DELIVERY_TIMEOUT_S)
     site = Site(config, engine, ModelServer(http, config.model_server_url.rstrip("/"), config.platform_token), clock, settles)
-    drift, probing = DriftWatch(engine, clock=clock, rules=policy.alerts), ProbingWatch(engine, clock=clock)
-    watched = alerts.Watched(drift, probing, policy.safety, policy.fairness, policy.severity.outcomes)
-    loop = _alert_loop(site, policy, watched, http, environment=environment, every_s=evaluate_every_s) if evaluate_every_s else None
+    drift, probing = DriftWatch(engine, clock=clock, policy=policy), ProbingWatch(engine, clock=clock)
+    watched = alerts.Watched(drift, probing, policy)
+    loop = _alert_loop(site, watched, http, environment=environment, every_s=evaluate_every_s) if evaluate_every_s else None
 
     def close() -> None:
         if loop:
@@ -87,15 +87,12 @@ def create_app(
         health=site.server.health,
         stopped_on_purpose=site.stopped_on_purpose,
         watched=watched,
-        rules=policy.alerts,
     )
     prometheus_metrics.expose(app, figures)
     return app
 
 
-def _alert_loop(
-    site: Site, policy: Policy, watched: alerts.Watched, http: httpx.Client, *, environment: str, every_s: float
-) -> alerts.AlertLoop:
+def _alert_loop(site: Site, watched: alerts.Watched, http: httpx.Client, *, environment: str, every_s: float) -> alerts.AlertLoop:
     token = site.config.gateway_token.get_secret_value() if site.config.gateway_token else None
     gateway = alerts.Gateway(http, site.config.gateway_url.rstrip("/"), token)
     server = alerts.ServerWatch(site.server.health, site.stopped_on_purpose, site.clock)
@@ -103,7 +100,7 @@ def _alert_loop(
     def evaluate() -> None:
         now = site.clock()
         with transaction(site.engine) as conn:
-            alerts.evaluate(conn, now=now, rules=policy.alerts, server=server, environment=environment, watched=watched)
+            alerts.evaluate(conn, now=now, server=server, environment=environment, watched=watched)
 
     def deliver() -> int:
         return alerts.deliver_due(site.engine, gateway, now=site.clock())

@@ -13,7 +13,7 @@ from mlrunbook.domain.detection.alert_rules import DRIFT_ROWS, drift_policy, spr
 from mlrunbook.domain.evaluation.performance import ModelMetrics
 from mlrunbook.domain.investigation.findings import Finding, State, feature_distributions
 from mlrunbook.domain.observed import Prediction
-from mlrunbook.domain.policy.policy import AlertThresholds
+from mlrunbook.domain.policy.policy import Policy
 from mlrunbook.local.platform import predictions
 
 EVERY = timedelta(minutes=1)
@@ -22,8 +22,8 @@ EVERY = timedelta(minutes=1)
 class DriftWatch:
     """Called by the alert loop and by scrapes; whoever comes first in a minute does the work."""
 
-    def __init__(self, on: Engine, *, clock: Callable[[], datetime], rules: AlertThresholds) -> None:
-        self._on, self._clock, self._policy = on, clock, drift_policy(rules)
+    def __init__(self, on: Engine, *, clock: Callable[[], datetime], policy: Policy) -> None:
+        self._on, self._clock, self._policy = on, clock, policy
         self._lock = threading.Lock()
         self._last: dict[str, tuple[datetime, Finding]] = {}
         self._suspect_since: dict[str, datetime] = {}
@@ -49,4 +49,5 @@ class DriftWatch:
                 return predictions.recent(conn, model=figures.model, limit=DRIFT_ROWS, since=since, until=until)
 
             now, before = figures.current, figures.baseline
-            return feature_distributions(spread(read, now.since, now.until), spread(read, before.since, before.until), self._policy)
+            rules = drift_policy(self._policy.for_model(figures.model).alerts)
+            return feature_distributions(spread(read, now.since, now.until), spread(read, before.since, before.until), rules)

@@ -22,7 +22,6 @@ from mlrunbook.base.tokens import Scope
 from mlrunbook.base.web import require
 from mlrunbook.domain.detection.alert_rules import RULES
 from mlrunbook.domain.evaluation.performance import WindowMetrics
-from mlrunbook.domain.policy.policy import AlertThresholds
 from mlrunbook.local.platform import alerts
 
 REFRESH_S = 2.0
@@ -59,10 +58,9 @@ class PlatformCollector(Collector):
         health: Callable[[str], Mapping[str, Any] | None],
         stopped_on_purpose: Callable[[str], bool],
         watched: alerts.Watched,
-        rules: AlertThresholds,
     ) -> None:
         self._on, self._clock, self._health, self._stopped = on, clock, health, stopped_on_purpose
-        self._watched, self._rules = watched, rules
+        self._watched = watched
         self._lock = threading.Lock()
         self._last: tuple[datetime, list[GaugeMetricFamily]] | None = None
 
@@ -106,8 +104,9 @@ class PlatformCollector(Collector):
                 add("model_feature_store_up", server.features_down_for is None, model)
             add("model_server_up", health is not None, model)
             add("model_server_wanted", wanted, model)
+            rules = self._watched.policy.for_model(model).alerts
             for rule in RULES:
-                if reading := rule.read(seen, self._rules):
+                if reading := rule.read(seen, rules):
                     add("model_alert_reading", reading.value, model, rule.alert, rule.level.value)
         return list(families.values())
 

@@ -56,7 +56,7 @@ def _judged(world: World, model: str, period: Period) -> tuple[str, tuple[Sectio
     version = world.platform.status(model).serving_version
     if period.kind is Kind.QUARTERLY:
         return version, quarterly(records.quarterly(world, model, period), period, world.policy.for_model(model))
-    return version, annual(records.annual(world, model, period), period, world.policy)
+    return version, annual(records.annual(world, model, period), period, world.policy.for_model(model))
 
 
 def open_incidents(world: World, audit: Audit) -> Audit:

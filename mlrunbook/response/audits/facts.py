@@ -94,7 +94,7 @@ def drift(world: World, model: str, metrics: ModelMetrics) -> DriftVerdict | Mis
         usual, current = sample(metrics.baseline), sample(metrics.current)
         if not usual or not current:
             return Missing(f"no prediction of the {'period' if usual else 'baseline'} is logged: nothing to compare")
-        return drift_between(usual, current, alert_rules.drift_policy(world.policy.alerts))
+        return drift_between(usual, current, alert_rules.drift_policy(world.policy.for_model(model).alerts))
 
     return _or_missing(compared)
 

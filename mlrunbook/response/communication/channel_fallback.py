@@ -46,7 +46,7 @@ def _page_by_another(
     """By the next channel of the role, then by those of the policy: the first that does not carry this page yet and reaches anybody."""
     incident_id, base = str(item.incident_id), item.dedup_key.rpartition(":")[0]
     carried = {str(r["payload"].get("channel")) for r in outbox.of_incident(conn, incident_id, "page") if _base(r["dedup_key"]) == base}
-    role = Role(item.payload["role"])
+    role, policy = Role(item.payload["role"]), policy.for_model(incidents.get(conn, incident_id).model)
     wanted = dict.fromkeys([*policy.escalation.of(role).channels, *policy.communication.fallback_channels])
     free = [name for name in wanted if name not in carried]
     other = next((name for name in free if has_address(name)), free[0] if free else None)

@@ -18,7 +18,9 @@ from mlrunbook.domain.detection.triage import Triage
 from mlrunbook.domain.incident import Incident, Severity, Status
 from mlrunbook.domain.policy.policy import Policy
 from mlrunbook.domain.roles import Role
+from mlrunbook.response.carried_mode import is_quiet
 from mlrunbook.response.communication.notifications import (
+    TICKETS,
     Page,
     opened_at,
     page,
@@ -50,8 +52,9 @@ def escalate(
     triage never comes (Prefect is down) the dispatcher pages by itself. `anew` says why the severity rose: who is paged at once hears of
     it, also where the role was paged or has acknowledged before.
     """
-    if records.recall(conn, incident.id, UnknownModel):  # paged once, and not by a ladder
+    if records.recall(conn, incident.id, UnknownModel) or is_quiet(conn, policy, incident):  # paged once, and not by a ladder
         return
+    policy = policy.for_model(incident.model)
     begun = opened_at(conn, incident)
     rungs, doubt = [] if is_ticket(conn, incident) else ladder(incident.severity, begun, policy), _not_proven(conn, incident)
     for role in {Role(r) for r in Role} - {rung.role for rung in rungs}:
@@ -139,6 +142,7 @@ def is_asked(conn: Connection, incident: Incident, deadline: datetime) -> bool:
 
 
 def ask_next_role(conn: Connection, policy: Policy, incident: Incident, deadline: datetime, *, now: datetime) -> None:
+    policy = policy.for_model(incident.model)
     rung = unanswered(incident.severity, opened_at(conn, incident), deadline, policy)
     said = rung.reason[:1].upper() + rung.reason[1:]
     timeline.append(
@@ -146,7 +150,7 @@ def ask_next_role(conn: Connection, policy: Policy, incident: Incident, deadline
     )
     if is_ticket(conn, incident):
         text = messages.page(snapshot(conn, policy, incident, now=now), rung.role, rung.reason)
-        send_message(conn, incident, "tickets", "the ticket queue", text, key="response", now=now)
+        send_message(conn, policy, incident, TICKETS, text, key="response", now=now)
         return
     # A rung that falls due at the same moment is the same page.
     same = {r.role for r in ladder(incident.severity, opened_at(conn, incident), policy) if r.at == rung.at}
@@ -159,7 +163,7 @@ def ask_next_role(conn: Connection, policy: Policy, incident: Incident, deadline
 
 def schedule_update(conn: Connection, policy: Policy, incident: Incident, *, now: datetime, at: datetime) -> None:
     """The next update to stakeholders; one that waits already is moved. Tickets have none."""
-    if is_ticket(conn, incident) or records.recall(conn, incident.id, UnknownModel):
+    if is_ticket(conn, incident) or records.recall(conn, incident.id, UnknownModel) or is_quiet(conn, policy, incident):
         return
     rows = outbox.of_incident(conn, incident.id, UPDATE)
     if waiting := next((r for r in rows if r["delivered_at"] is None and r["cancelled_at"] is None), None):

@@ -14,6 +14,7 @@ from mlrunbook.domain.detection.lifecycle import UnknownModel
 from mlrunbook.domain.incident import Incident
 from mlrunbook.domain.policy.policy import Policy
 from mlrunbook.domain.roles import Role
+from mlrunbook.response.carried_mode import is_quiet
 from mlrunbook.response.communication import escalation
 from mlrunbook.response.communication.notifications import Page, opened_at, page, respond_by, round_of
 from mlrunbook.response.world import World
@@ -35,8 +36,9 @@ def audit(world: World) -> list[str]:
 
 
 def _audit_one(conn: Connection, policy: Policy, incident: Incident, *, now: datetime) -> list[str]:
-    if not escalation.is_unresolved(incident) or records.recall(conn, incident.id, UnknownModel):
+    if not escalation.is_unresolved(incident) or records.recall(conn, incident.id, UnknownModel) or is_quiet(conn, policy, incident):
         return []
+    policy = policy.for_model(incident.model)
     begun = opened_at(conn, incident)
     grace = max(GRACE, timedelta(seconds=2 * policy.triage.page_anyway_after_s))
     acknowledged = timeline.of_kind(conn, incident.id, "acknowledged", after=timeline.began(conn, incident.id))

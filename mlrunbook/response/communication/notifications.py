@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from statistics import median_high
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from sqlalchemy import Connection
 
@@ -25,8 +25,10 @@ from mlrunbook.domain.detection.severity_change import SeveritySet
 from mlrunbook.domain.detection.triage import Triage
 from mlrunbook.domain.incident import Incident, Severity, Status
 from mlrunbook.domain.investigation.diagnosis import Diagnosed
-from mlrunbook.domain.policy.policy import UNNAMED, Contact, Policy, role_of
+from mlrunbook.domain.policy.people import UNNAMED, Contact
+from mlrunbook.domain.policy.policy import Policy, role_of
 from mlrunbook.domain.roles import Assigned, Duty, Role
+from mlrunbook.response.carried_mode import is_quiet
 from mlrunbook.response.communication import reports
 from mlrunbook.response.plan_state import state_of
 from mlrunbook.store import incidents, journal, outbox, plans, records, regulatory_clocks
@@ -70,9 +72,12 @@ class Page:
 
 
 def page(conn: Connection, policy: Policy, incident: Incident, call: Page, *, now: datetime) -> None:
-    """By every channel the policy gives the role; a second page with the same key moves the first if it still waits."""
+    """By every channel the policy gives the role; a second page with the same key moves the first if it still waits. Nobody is paged about
+    what a model in mode observe shows by itself."""
+    if is_quiet(conn, policy, incident):
+        return
     round_ = round_of(conn, incident.id)
-    for channel in policy.escalation.of(call.role).channels:
+    for channel in policy.for_model(incident.model).escalation.of(call.role).channels:
         dedup = f"page:{incident.id}:{call.key}{round_}:{channel}"
         payload = {"role": str(call.role), "to": call.role.words, "reason": call.reason, "channel": channel, "next_step": call.next_step}
         payload |= _console(call.console)
@@ -111,7 +116,7 @@ def request_action(conn: Connection, policy: Policy, incident: Incident, call: P
     if incident.severity is Severity.LOW:
         text = messages.page(snapshot(conn, policy, incident, now=now), call.role, call.reason, next_step=call.next_step)
         text = replace(text, console=call.console)
-        send_message(conn, incident, "tickets", "the ticket queue", text, key=call.key, now=now)
+        send_message(conn, policy, incident, TICKETS, text, key=call.key, now=now)
     else:
         page(conn, policy, incident, call, now=now)
 
@@ -122,10 +127,32 @@ def page_text(conn: Connection, policy: Policy, payload: dict[str, Any], inciden
     )
 
 
-def send_message(conn: Connection, incident: Incident, channel: str, to: str, message: Rendered, *, key: str, now: datetime) -> None:
-    """One message by one channel. The reporter's own words lead it."""
+class To(NamedTuple):
+    """A channel of the policy, and whom people call it: "the ticket queue"."""
+
+    channel: str
+    name: str
+
+
+INCIDENTS, TICKETS, STAKEHOLDERS = To("incidents", "#ml-incidents"), To("tickets", "the ticket queue"), To("email", "stakeholders")
+
+
+def receivers(contact: Contact, name: str) -> list[To]:
+    return [To(channel, name) for channel in contact.channels]
+
+
+def send_message(conn: Connection, policy: Policy, incident: Incident, to: To, message: Rendered, *, key: str, now: datetime) -> None:
+    """One message by one channel, or the one that stands for it in what concerns this model. The reporter's own words lead it. None is sent
+    about what a model in mode observe shows by itself."""
+    if not is_quiet(conn, policy, incident):
+        put_message(conn, policy, incident, to, message, key=key, now=now)
+
+
+def put_message(conn: Connection, policy: Policy, incident: Incident, to: To, message: Rendered, *, key: str, now: datetime) -> None:
+    channel = policy.channel_of(incident.model, to.channel)
+    name = to.name if channel == to.channel else policy.channels.get(channel, to.name)
     body = messages.led_by(reports.words(conn, incident.id), message.body)
-    payload = {"channel": channel, "to": to, "subject": message.subject, "body": body} | _console(message.console)
+    payload = {"channel": channel, "to": name, "subject": message.subject, "body": body} | _console(message.console)
     outbox.put(
         conn, "message", f"message:{incident.id}:{key}{round_of(conn, incident.id)}:{channel}", payload, now=now, incident_id=incident.id
     )
@@ -141,20 +168,15 @@ def link_of(public_url: str | None, payload: Mapping[str, Any], incident_id: str
     return console_links.link(public_url, path if path.startswith("/") else console_links.of_incident(incident_id))
 
 
-def send_to_contact(conn: Connection, incident: Incident, contact: Contact, to: str, message: Rendered, *, key: str, now: datetime) -> None:
-    for channel in contact.channels:
-        send_message(conn, incident, channel, to, message, key=key, now=now)
-
-
-def send_to_stakeholders(conn: Connection, incident: Incident, message: Rendered, *, key: str, now: datetime) -> None:
+def send_to_stakeholders(conn: Connection, policy: Policy, incident: Incident, message: Rendered, *, key: str, now: datetime) -> None:
     """The incident channel and the stakeholders' mail (runbook, Step 5)."""
-    send_message(conn, incident, "incidents", "#ml-incidents", message, key=key, now=now)
-    send_message(conn, incident, "email", "stakeholders", message, key=key, now=now)
+    for to in (INCIDENTS, STAKEHOLDERS):
+        send_message(conn, policy, incident, to, message, key=key, now=now)
 
 
 def update_notice(conn: Connection, policy: Policy, incident: Incident, *, number: int, now: datetime) -> None:
     message = messages.update_notification(snapshot(conn, policy, incident, now=now))
-    send_to_stakeholders(conn, incident, message, key=f"update-{number}", now=now)
+    send_to_stakeholders(conn, policy, incident, message, key=f"update-{number}", now=now)
 
 
 def safety_notices(
@@ -162,9 +184,11 @@ def safety_notices(
 ) -> None:
     """Step 2, safety risk: the supervisors get the list of pending work orders (None: not readable), maintenance the emergency alert."""
     state = snapshot(conn, policy, incident, now=now)
-    contacts = policy.contacts
-    send_to_contact(conn, incident, contacts.supervisors, "supervisors", messages.supervisors_notice(state, pending), key="safety", now=now)
-    send_to_contact(conn, incident, contacts.maintenance, "maintenance team", messages.emergency_alert(state), key="emergency", now=now)
+    contacts = policy.for_model(incident.model).contacts
+    for to in receivers(contacts.supervisors, "supervisors"):
+        send_message(conn, policy, incident, to, messages.supervisors_notice(state, pending), key="safety", now=now)
+    for to in receivers(contacts.maintenance, "maintenance team"):
+        send_message(conn, policy, incident, to, messages.emergency_alert(state), key="emergency", now=now)
 
 
 def snapshot(conn: Connection, policy: Policy, incident: Incident, *, now: datetime) -> IncidentSnapshot:
@@ -195,7 +219,7 @@ def snapshot(conn: Connection, policy: Policy, incident: Incident, *, now: datet
 
 def assigned(conn: Connection, policy: Policy, incident: Incident) -> list[Assigned]:
     """Who leads and who approves now: by the last hand-over of the duty, else of its role, else as the policy names the role."""
-    holders, found = _holders(conn, incident.id), []
+    policy, holders, found = policy.for_model(incident.model), _holders(conn, incident.id), []
     for duty in Duty:
         role = role_of(duty, incident.severity, policy)
         named = policy.escalation.of(role).name

@@ -91,7 +91,7 @@ def _set(conn: Connection, policy: Policy, incident: Incident, clock: Clock, sai
     regulatory_clocks.save(conn, incident.id, clock, now=now)
     timeline.append(conn, incident.id, "clock", said, actor=by, at=now, data=clock.to_record())
     outbox.cancel(conn, now=now, incident_id=incident.id, key_prefix=_key(incident.id, clock.name))
-    for channel in policy.escalation.of(Role.COMPLIANCE_OFFICER).channels:
+    for channel in policy.for_model(incident.model).escalation.of(Role.COMPLIANCE_OFFICER).channels:
         _plan_next(conn, policy, incident, clock, channel, now=now)
 
 

@@ -29,7 +29,7 @@ from mlrunbook.domain.records import Record
 from mlrunbook.domain.resolution.fix import Applied, Fix, HumanResolution
 from mlrunbook.domain.roles import Role
 from mlrunbook.response.communication import regulatory_clocks, reports
-from mlrunbook.response.communication.notifications import Page, page, send_message, send_to_contact, snapshot
+from mlrunbook.response.communication.notifications import Page, page, receivers, send_message, snapshot
 from mlrunbook.response.execution import dry_run
 from mlrunbook.response.execution.execute import execute
 from mlrunbook.response.lifecycle.opening import stated_subtypes
@@ -146,8 +146,8 @@ def alarm(run: Run) -> None:
         text = (
             messages.ticket(state) if on_paper else messages.breach_notice(state, what, "; ".join(state.reported) or incident.description)
         )
-        for channel in policy.escalation.of(Role.COMPLIANCE_OFFICER).channels:
-            send_message(conn, incident, channel, Role.COMPLIANCE_OFFICER.words, text, key=key, now=now)
+        for to in receivers(policy.escalation.of(Role.COMPLIANCE_OFFICER), Role.COMPLIANCE_OFFICER.words):
+            send_message(conn, policy, incident, to, text, key=key, now=now)
         if on_paper:
             run.note(conn, "breach", f"Taken as {what}, low: a ticket, and the compliance officer is told")
             return
@@ -155,7 +155,8 @@ def alarm(run: Run) -> None:
         todo = f"Evidence: mlrunbook incidents evidence {incident.id} --out bundle"
         for role in OFFICERS:
             page(conn, policy, incident, Page(role, what, f"{key}:{role}", todo), now=now)
-        send_to_contact(conn, incident, policy.contacts.security, "security team", text, key=key, now=now)
+        for to in receivers(policy.contacts.security, "security team"):
+            send_message(conn, policy, incident, to, text, key=key, now=now)
 
 
 def _contain_anew(run: Run, conn: Connection, policy: Policy, incident: Incident, kinds: frozenset[Subtype], name: str) -> None:

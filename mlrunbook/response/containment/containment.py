@@ -163,7 +163,7 @@ def announce(run: Run) -> None:
             safety_notices(conn, policy, incident, pending, now=now)
         if incident.severity is not Severity.LOW:
             message = initial_notification(snapshot(conn, policy, incident, now=now))
-            send_to_stakeholders(conn, incident, message, key="initial", now=now)
+            send_to_stakeholders(conn, policy, incident, message, key="initial", now=now)
         run.keep(conn, Contained(now))
 
 

@@ -237,13 +237,13 @@ def announce(run: Run, digest: str) -> None:
             for action_id, reason in (left | one.plan.facts.get(KEPT, {})).items():
                 journal.set_kept(conn, action_id, reason)
         standing_orders.plan_anew(conn, run.incident_id, now=now)
-        _tell(conn, incident, one, failed, now=now)
+        _tell(conn, run.world.policy, incident, one, failed, now=now)
         run.keep(conn, OrderEnded(tuple(failed)), digest)
         if failed:
             watch(conn, one.plan, now + timedelta(seconds=LOOK_AGAIN_S), now=now)
 
 
-def _tell(conn: Connection, incident: Incident, one: Ordered, failed: Sequence[str], *, now: datetime) -> None:
+def _tell(conn: Connection, policy: Policy, incident: Incident, one: Ordered, failed: Sequence[str], *, now: datetime) -> None:
     plan = one.plan
     done = [a.past for i, a in enumerate(plan.actions) if (change := one.given.change(i)) and change.settled]
     told = "; ".join([*done, *(f"could not be done: {summary}" for summary in failed)])
@@ -251,12 +251,13 @@ def _tell(conn: Connection, incident: Incident, one: Ordered, failed: Sequence[s
     expected = f" {plan.expected[:1].upper()}{plan.expected[1:]}." if done else ""
     text = messages.line(f"{incident.id}: {told or 'Nothing had to be changed'}. {plan.reasons[0]}.{expected}")
     key = f"order:{plan.digest[:12]}" + (f":{now.isoformat()}" if failed else "")
-    send_to_stakeholders(conn, incident, messages.Rendered(subject, text), key=key, now=now)
+    send_to_stakeholders(conn, policy, incident, messages.Rendered(subject, text), key=key, now=now)
 
 
 def overdue(conn: Connection, policy: Policy, item: outbox.Item, *, now: datetime) -> None:
     """What is ordered and not in force is paged, and tried again while it may be, until it is in force or people say otherwise."""
     incident = incidents.get(conn, str(item.incident_id), lock=True)
+    policy = policy.for_model(incident.model)
     digest = str(item.payload["digest"])
     known = standing_orders.of_incident(conn, policy, incident.id, incident.model, now=now) if incident.status.is_open else []
     one = next((o for o in known if o.plan.digest == digest), None)
@@ -358,7 +359,7 @@ def _ordered(run: Run, conn: Connection, digest: str) -> Ordered | None:
 
 def _not_isolated(conn: Connection, policy: Policy, incident: Incident, *, now: datetime) -> None:
     """Neither begun nor approved: what an officer has decided is not overtaken by an order that would end the process."""
-    may = " or ".join(role.words for role in policy.approvals.isolation.roles)
+    may = " or ".join(role.words for role in policy.for_model(incident.model).approvals.isolation.roles)
     for one in incidents.find(conn, model=incident.model, only_open=True):
         decided = plans.current(conn, one.id, PlanKind.ISOLATION)
         about_to = decided and any(isinstance(a, Isolate) and a.isolated for a in decided.actions)

@@ -92,7 +92,7 @@ def read_log(world: World, model: str, metrics: ModelMetrics | Missing) -> LogSe
     def read() -> LogSeen:
         usual, current = sample(metrics.baseline), sample(metrics.current)
         newest = log(model, limit=PROBING_ROWS, since=world.now() - PROBING_WINDOW)
-        policy = alert_rules.drift_policy(world.policy.alerts)
+        policy = alert_rules.drift_policy(world.policy.for_model(model).alerts)
         return LogSeen(checks.feature_distributions(current, usual, policy), judge_probing(newest, usual))
 
     return tried("the prediction log", read)
@@ -126,7 +126,7 @@ def evaluate(world: World, what: Seen) -> list[str]:
     now, policy = world.now(), world.policy
     with world.transaction() as conn:  # one evaluation of a model at a time
         conn.execute(text("SELECT pg_advisory_xact_lock(hashtextextended(:model, 0))"), {"model": f"monitor of {what.model}"})
-        judged = alert_rules.evaluate(what, policy.alerts, rule_states.read(conn, what.model), now)
+        judged = alert_rules.evaluate(what, policy.for_model(what.model).alerts, rule_states.read(conn, what.model), now)
         rule_states.write(conn, what.model, {one.rule.key: (one.state, one.sentence) for one in judged}, now=now)
         told = list(_to_tell(conn, what, judged, now))
         ids = take_in_alerts(conn, policy, AlertBatch(SOURCE, told), now=now)

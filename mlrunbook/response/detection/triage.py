@@ -32,7 +32,7 @@ from mlrunbook.domain.resolution.request import Request
 from mlrunbook.domain.roles import Role
 from mlrunbook.response.communication import reports
 from mlrunbook.response.communication.escalation import escalate, is_ticket, schedule_update
-from mlrunbook.response.communication.notifications import opened_at, send_message, snapshot, stop
+from mlrunbook.response.communication.notifications import INCIDENTS, TICKETS, opened_at, send_message, snapshot, stop
 from mlrunbook.response.execution.plans import executed_containment
 from mlrunbook.response.execution.standing_orders import of_run, summary_of
 from mlrunbook.response.lifecycle import flapping
@@ -322,7 +322,7 @@ def end_false_alarm(run: Run, conn: Connection, why: str, unproven: Reopened | N
     incident = incidents.set_status(conn, run.incident_id, Status.FALSE_ALARM, why=why, actor=ACTOR, now=now)
     stop(conn, run.incident_id, now=now)
     text = messages.Rendered(f"[FALSE ALARM] {messages.model_name(incident.model)}", f"{incident.id}: {why}")
-    send_message(conn, incident, "incidents", "#ml-incidents", text, key="false-alarm", now=now)
+    send_message(conn, run.world.policy, incident, INCIDENTS, text, key="false-alarm", now=now)
 
 
 def _tell_people(run: Run, conn: Connection, incident: Incident, verdict: str) -> None:
@@ -331,12 +331,12 @@ def _tell_people(run: Run, conn: Connection, incident: Incident, verdict: str) -
     told = replace(snapshot(conn, policy, incident, now=now), status=Status.INVESTIGATING)
     escalate(conn, policy, incident, now=now)
     if incident.severity is Severity.LOW:
-        send_message(conn, incident, "tickets", "the ticket queue", messages.ticket(told), key="ticket", now=now)
+        send_message(conn, policy, incident, TICKETS, messages.ticket(told), key="ticket", now=now)
         return
     post = messages.page(told, Role.ONCALL_ML_ENGINEER, verdict)
-    send_message(conn, incident, "incidents", "#ml-incidents", post, key="triage", now=now)
+    send_message(conn, policy, incident, INCIDENTS, post, key="triage", now=now)
     if is_ticket(conn, incident):
-        send_message(conn, incident, "tickets", "the ticket queue", messages.ticket(told), key="ticket", now=now)
+        send_message(conn, policy, incident, TICKETS, messages.ticket(told), key="ticket", now=now)
         return
     at = now + timedelta(minutes=policy.communication.update_every_min)
     schedule_update(conn, policy, incident, now=now, at=at)

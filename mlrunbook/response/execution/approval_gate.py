@@ -69,7 +69,7 @@ def _decided_by_form(conn: Connection, run: Run, digest: str, answer: FormAnswer
     policy, wanted = run.world.policy, plans.get(conn, run.incident_id, digest)
     if answer.decision not in DECISIONS:
         return "nothing was decided"
-    if not policy.approvals.of(wanted.kind).accept_prefect_form:
+    if not policy.for_model(wanted.model).approvals.of(wanted.kind).accept_prefect_form:
         return "policy does not count the form"
     try:
         name = known_people.checked(conn, policy, answer.name, "name")

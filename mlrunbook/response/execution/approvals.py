@@ -51,7 +51,7 @@ def decide(conn: Connection, policy: Policy, incident_id: str, digest: str, said
         raise Refused(f"plan {digest[:12]} is not carried out any more: {newer}. If you want it after all, order it anew: {words}")
     _check_role(policy, plan, said)
     was_approved = valid_approval(conn, policy, plan, now=now)[0] is not None
-    expires_at = now + timedelta(minutes=policy.approvals.of(plan.kind).expires_after_min)
+    expires_at = now + timedelta(minutes=policy.for_model(plan.model).approvals.of(plan.kind).expires_after_min)
     made = plans.decide(conn, incident_id, digest, said, now=now, expires_at=expires_at)
     if state_of(conn, policy, plan, now=now).standing is not Standing.PENDING:  # one yes of two: the asking goes on
         outbox.cancel(conn, now=now, incident_id=incident_id, key_prefix=_timer(plan, ""))
@@ -76,7 +76,7 @@ def _ordered(conn: Connection, policy: Policy, plan: Plan, *, now: datetime) -> 
         request(conn, policy, plan, now=now)
     else:
         standing_orders.takes_effect(conn, policy, plan, now=now)
-    standing_orders.watch(conn, plan, now + timedelta(seconds=policy.containment.order_overdue_after_s), now=now)
+    standing_orders.watch(conn, plan, now + timedelta(seconds=policy.for_model(plan.model).containment.order_overdue_after_s), now=now)
 
 
 def _timer(plan: Plan, round: int | str) -> str:
@@ -92,7 +92,7 @@ def request(conn: Connection, policy: Policy, plan: Plan, *, now: datetime) -> N
     if any(r["delivered_at"] is None and r["cancelled_at"] is None for r in timers):
         return
     why = f"your decision is needed: {'; '.join(a.summary for a in plan.actions)}"
-    _ask(conn, policy, plan, policy.approvals.of(plan.kind).roles[:1], why, round=len(timers) + 1, now=now)
+    _ask(conn, policy, plan, policy.for_model(plan.model).approvals.of(plan.kind).roles[:1], why, round=len(timers) + 1, now=now)
 
 
 def expire(conn: Connection, policy: Policy, item: outbox.Item, *, now: datetime) -> None:
@@ -105,7 +105,7 @@ def expire(conn: Connection, policy: Policy, item: outbox.Item, *, now: datetime
         _say_that_it_lapsed(conn, policy, plan, state.why, now=now)
     if not incident.status.is_open or state.standing is not Standing.PENDING:
         return
-    rule = policy.approvals.of(plan.kind)
+    rule = policy.for_model(plan.model).approvals.of(plan.kind)
     text = f"Nobody decided about plan {digest[:12]} within {rule.expires_after_min} minutes; nothing was changed"
     timeline.append(conn, incident_id, "approval", text, actor="dispatcher", at=now, data={"digest": digest})
     asked: list[Role] = [rule.roles[0]]
@@ -119,7 +119,7 @@ def _say_that_it_lapsed(conn: Connection, policy: Policy, plan: Plan, why: str, 
     incident = incidents.get(conn, plan.incident_id)
     timeline.append(conn, incident.id, "approval", why[:1].upper() + why[1:], actor="dispatcher", at=now, data={"digest": plan.digest})
     todo = f"Give the order again if it is still wanted: mlrunbook incidents contain {incident.id}"
-    role = policy.approvals.of(plan.kind).roles[0]
+    role = policy.for_model(plan.model).approvals.of(plan.kind).roles[0]
     request_action(conn, policy, incident, Page(role, why, f"lapsed:{plan.digest[:12]}", todo), now=now)
 
 
@@ -133,6 +133,6 @@ def _ask(conn: Connection, policy: Policy, plan: Plan, roles: Iterable[Role], wh
         request_action(conn, policy, incident, Page(role, why, f"ask:{plan.digest[:12]}:{round}:{role}", todo, console=where), now=now)
     if plan.kind is PlanKind.MITIGATION:
         return
-    at = now + timedelta(minutes=policy.approvals.of(plan.kind).expires_after_min)
+    at = now + timedelta(minutes=policy.for_model(plan.model).approvals.of(plan.kind).expires_after_min)
     timer = {"digest": plan.digest, "round": round}
     outbox.put(conn, EXPIRY, _timer(plan, round), timer, now=now, incident_id=incident.id, at=at)

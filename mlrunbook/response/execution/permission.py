@@ -91,7 +91,7 @@ def _order_counts(
 
 def _within_guardrails(conn: Connection, world: World, plan: Plan, action: Action, *, automatic: bool) -> None:
     """Freeze windows, and the limits of automation. A critical stop, a person's order and any undo override them, and a page says so."""
-    policy, now = world.policy, world.now()
+    policy, now = world.policy.for_model(action.model), world.now()
     limit = policy.guardrails.changes_per_model_and_hour
     broken = None
     if window := policy.freeze_at(now):

@@ -222,7 +222,7 @@ def _isolating(conn: Connection, model: str) -> Incident | None:
 
 def _isolated_words(policy: Policy, by: Incident) -> str:
     """What whoever asks for a path has to know, and who can help."""
-    who = " or ".join(role.words for role in policy.approvals.isolation.roles)
+    who = " or ".join(role.words for role in policy.for_model(by.model).approvals.isolation.roles)
     if by.status.is_open:
         return f"The model server is isolated: {who} decides about lifting that first; a path may be taken while it stays isolated"
     return (

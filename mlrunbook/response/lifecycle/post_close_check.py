@@ -118,5 +118,5 @@ def _reopen(conn: Connection, policy: Policy, incident: Incident, why: str, *, s
     reopened = incidents.reopen(conn, incident.id, why=why, actor=ACTOR, now=now)
     escalate(conn, policy, reopened, now=now)
     subject = f"[REOPENED] {messages.model_name(incident.model)} - {incident.severity.title()}"
-    send_to_stakeholders(conn, reopened, messages.Rendered(subject, f"{incident.id}: {why}"), key="reopened", now=now)
+    send_to_stakeholders(conn, policy, reopened, messages.Rendered(subject, f"{incident.id}: {why}"), key="reopened", now=now)
     leases.request_start(conn, incident.id, why=f"reopened: {why}", now=now)

@@ -34,7 +34,7 @@ def take(world: World, incident_id: str, holder: str) -> Run | None:
         if lease and _has_unknown_model(conn, world.policy, incident_id, standing, now=now):
             leases.release(conn, lease, "free", now=now)
             return None
-    return Run(world, lease) if lease else None
+    return Run(world.of(model), lease) if lease else None
 
 
 def _has_unknown_model(conn: Connection, policy: Policy, incident_id: str, standing: Standing, *, now: datetime) -> bool:

@@ -96,7 +96,7 @@ def change_severity(conn: Connection, policy: Policy, incident: Incident, change
     escalate(conn, policy, made, now=now, anew=why if raised else None)
     subject = f"[UPDATE] {messages.model_name(incident.model)} - {severity.title()}"
     text = messages.line(f"{incident.id}: the severity is now {severity.upper()}. {why}")
-    send_to_stakeholders(conn, made, messages.Rendered(subject, text), key=f"severity-{number}", now=now)
+    send_to_stakeholders(conn, policy, made, messages.Rendered(subject, text), key=f"severity-{number}", now=now)
     return made
 
 

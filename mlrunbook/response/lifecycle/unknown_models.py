@@ -25,7 +25,7 @@ from mlrunbook.domain.policy.policy import Policy
 from mlrunbook.domain.records import Record
 from mlrunbook.domain.roles import Role
 from mlrunbook.response.communication.escalation import escalate, schedule_update
-from mlrunbook.response.communication.notifications import Page, page, request_action, send_message
+from mlrunbook.response.communication.notifications import TICKETS, Page, page, request_action, send_message
 from mlrunbook.store import incidents, journal, leases, outbox, records, timeline
 from mlrunbook.store.outbox import RESPONSE, UPDATE
 
@@ -97,7 +97,7 @@ def page_held(conn: Connection, policy: Policy, sender: Sender, held: Sequence[N
     key = f"held:{kind}:{slot}"
     if kind == "low":
         told = messages.Rendered(f"[HELD] alerts of {sender.name[:100]}", f"{why}\n{todo}", console_links.QUARANTINE)
-        send_message(conn, carrier, "tickets", "the ticket queue", told, key=key, now=now)
+        send_message(conn, policy, carrier, TICKETS, told, key=key, now=now)
         return
     said = [row["dedup_key"] for row in outbox.of_incident(conn, carrier.id, "page")]
     if not any(one.startswith(f"page:{carrier.id}:{key}:") for one in said):

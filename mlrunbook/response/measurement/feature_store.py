@@ -48,7 +48,7 @@ def server_answer(world: World, model: str) -> FeatureServerAnswer | Missing:
     url = settings().feature_server_url
     if url is None:
         return Missing("no feature store is configured (MLRUNBOOK_FEATURE_SERVER_URL)")
-    policy = world.policy.features
+    policy = world.policy.for_model(model).features
     ask = {"feature_service": policy.service, "entities": {key: [_entity(world, model)] for key in policy.join_keys}}
     with httpx.Client(base_url=url, timeout=ANSWER_WITHIN_S, trust_env=False) as http:
         try:
@@ -69,7 +69,7 @@ def asked(world: World, model: str, views: Sequence[str], end: datetime | None, 
 
     No `views` means all that the model reads by the policy. A time without a zone is UTC, as in Feast.
     """
-    policy, now = world.policy.features, world.now()
+    policy, now = world.policy.for_model(model).features, world.now()
     if world.features is None:
         raise Invalid(
             "no feature store is configured: set MLRUNBOOK_FEATURE_REPO to the folder of feature_store.yaml", field="featureViews"

@@ -12,7 +12,7 @@ from mlrunbook.domain.policy.policy import Policy
 from mlrunbook.domain.review import action_items
 from mlrunbook.domain.review.action_items import Item
 from mlrunbook.domain.review.review import ActionItem
-from mlrunbook.response.communication.notifications import send_message
+from mlrunbook.response.communication.notifications import INCIDENTS, TICKETS, send_message
 from mlrunbook.store import action_items as items
 from mlrunbook.store import incidents, outbox, timeline
 
@@ -58,9 +58,9 @@ def remind(conn: Connection, policy: Policy, due: outbox.Item, *, now: datetime)
     item = items.get(conn, int(due.payload["item"]))
     if item.status.is_open:
         text = action_items.action_item_reminder(item, now)
-        send_message(conn, incident, "tickets", "the ticket queue", text, key=due.dedup_key, now=now)
+        send_message(conn, policy, incident, TICKETS, text, key=due.dedup_key, now=now)
         if item.is_overdue(now):
-            send_message(conn, incident, "incidents", "#ml-incidents", text, key=due.dedup_key, now=now)
+            send_message(conn, policy, incident, INCIDENTS, text, key=due.dedup_key, now=now)
         _plan_next(conn, policy, item, now=now)
 
 

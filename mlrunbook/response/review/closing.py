@@ -90,7 +90,7 @@ def announce_resolution(run: Run) -> None:
                 impact=[one.sentence for one in contained.outages_of(conn, incident)],
             )
         )
-        send_to_stakeholders(conn, incident, message, key="resolved", now=now)
+        send_to_stakeholders(conn, policy, incident, message, key="resolved", now=now)
         incidents.set_review_due(conn, run.incident_id, review_due(incident.resolved_at, policy))
         incidents.set_status(conn, run.incident_id, Status.CLOSED, why="the resolution notice is out", actor=ACTOR, now=now)
         post_close_check.schedule(conn, policy, run.incident_id, now=now)

@@ -11,7 +11,7 @@ from mlrunbook.domain.incident import Incident
 from mlrunbook.domain.policy.policy import Policy
 from mlrunbook.domain.review.review import Approved, next_review_reminder
 from mlrunbook.domain.roles import Role
-from mlrunbook.response.communication.notifications import Page, request_action, send_message
+from mlrunbook.response.communication.notifications import INCIDENTS, TICKETS, Page, request_action, send_message
 from mlrunbook.store import incidents, outbox, records, timeline
 
 TIMER = "review_due"
@@ -38,8 +38,8 @@ def remind(conn: Connection, policy: Policy, item: outbox.Item, *, now: datetime
     if now < due:
         subject = f"[REVIEW DUE] {messages.model_name(incident.model)}"
         text = messages.Rendered(subject, f"{words[:1].upper()}{words[1:]}.\n{todo}", console_links.of_review(incident.id))
-        for channel, to in (("incidents", "#ml-incidents"), ("tickets", "the ticket queue")):
-            send_message(conn, incident, channel, to, text, key=item.dedup_key, now=now)
+        for to in (INCIDENTS, TICKETS):
+            send_message(conn, policy, incident, to, text, key=item.dedup_key, now=now)
     else:
         number = sum(datetime.fromisoformat(r["payload"]["at"]) >= due for r in _rows(conn, incident, due)) - 1
         role = ESCALATION[min(number, len(ESCALATION) - 1)]

@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 
 from mlrunbook.domain.communication.escalation import ladder
 from mlrunbook.domain.incident import Severity
-from mlrunbook.domain.policy.policy import Escalation, Policy, Responder
+from mlrunbook.domain.policy.people import Escalation, Responder
+from mlrunbook.domain.policy.policy import Policy
 from mlrunbook.domain.roles import Role
 
 OPENED = datetime(2026, 3, 2, 9, 0, tzinfo=UTC)

@@ -20,7 +20,7 @@ from mlrunbook.domain.errors import Transient
 from mlrunbook.domain.incident import IncidentType, Severity, Subtype
 from mlrunbook.gateway.app import create_app
 from mlrunbook.gateway.console import incident_reading
-from mlrunbook.response.communication.notifications import send_message
+from mlrunbook.response.communication.notifications import To, send_message
 from mlrunbook.response.containment import emergency
 from mlrunbook.response.world import World
 from mlrunbook.store import evidence, incidents, timeline
@@ -113,7 +113,7 @@ def test_hostile_text_stays_text_in_every_field(world: World, keys: Keys, clock:
         emergency.request(conn, world.policy, incident, emergency.Requested(Order.ROUTE, by, HOSTILE, "v1.5.0"), now=now)
         timeline.append(conn, incident_id, "note", HOSTILE.replace("\x00", ""), actor=HOSTILE, at=now)
         evidence.preserve(conn, incident_id, f"runtime/{HOSTILE}", HOSTILE.encode(), "text/html", now=now)
-        send_message(conn, incident, "incidents", HOSTILE, Rendered(HOSTILE, HOSTILE), key="x", now=now)
+        send_message(conn, world.policy, incident, To("incidents", HOSTILE), Rendered(HOSTILE, HOSTILE), key="x", now=now)
     browser = visit(world, keys.token("Ann Lee", role="ml_team_lead"))
     for path in ("", "/live", "/timeline", "/charts", "/messages", "/history"):
         answer = browser.get(f"/incidents/{incident_id}{path}")

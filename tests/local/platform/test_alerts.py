@@ -15,7 +15,6 @@ from sqlalchemy import Engine, text
 from mlrunbook.base.db import transaction
 from mlrunbook.domain.detection.alert_rules import ServerSeen
 from mlrunbook.domain.errors import Transient
-from mlrunbook.domain.policy.policy import AlertThresholds
 from mlrunbook.local.platform import alerts, metrics, registry
 from tests.local.platform.kit import NOW, log, new_model, reading, release
 
@@ -80,7 +79,7 @@ def model(engine: Engine, tmp_path: Path) -> Iterator[str]:
 
 def evaluate(engine: Engine, at: datetime = NOW, server: ServerSeen = ServerSeen()) -> None:
     with transaction(engine) as conn:
-        alerts.evaluate(conn, now=at, rules=AlertThresholds(), server=lambda _: server, environment="test")
+        alerts.evaluate(conn, now=at, server=lambda _: server, environment="test")
 
 
 def active(engine: Engine) -> list[dict[str, Any]]:

@@ -12,7 +12,6 @@ from sqlalchemy import Engine
 
 from mlrunbook.base.db import transaction
 from mlrunbook.domain.detection import alert_rules
-from mlrunbook.domain.policy.policy import AlertThresholds
 from mlrunbook.local.platform import alerts, metrics, predictions
 from mlrunbook.local.platform.probing_watch import EVERY, ProbingWatch
 from tests.fakes import Clock
@@ -59,7 +58,6 @@ def fired(engine: Engine, watch: ProbingWatch) -> dict[str, str]:
         alerts.evaluate(
             conn,
             now=NOW,
-            rules=AlertThresholds(),
             server=lambda _: alert_rules.ServerSeen(),
             environment="test",
             watched=alerts.Watched(probing=watch),

@@ -17,7 +17,7 @@ from mlrunbook.base.db import transaction
 from mlrunbook.base.tokens import Scope
 from mlrunbook.domain.evaluation.performance import ModelMetrics
 from mlrunbook.domain.investigation.findings import Finding, State
-from mlrunbook.domain.policy.policy import AlertThresholds
+from mlrunbook.domain.policy.policy import Policy
 from mlrunbook.local.platform import metrics, predictions
 from mlrunbook.local.platform.alerts import Watched
 from mlrunbook.local.platform.api import create_app
@@ -65,7 +65,6 @@ class Scrape:
                 health=counted,
                 stopped_on_purpose=lambda _: stopped,
                 watched=Watched(drift) if drift else Watched(),
-                rules=AlertThresholds(),
             )
         )
 
@@ -167,7 +166,7 @@ def test_drift_is_looked_at_once_a_minute_and_how_long_it_stands_is_remembered(e
     rows(40.0, NOW - timedelta(days=1))
     rows(55.0, NOW - timedelta(minutes=20))
     clock = Clock()
-    watch = DriftWatch(engine, clock=clock, rules=AlertThresholds())
+    watch = DriftWatch(engine, clock=clock, policy=Policy())
     scrape = Scrape(engine, drift=watch)
     scrape.clock = clock
     assert scrape.value("model_features_drifted", model=model) == 1

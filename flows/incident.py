@@ -9,6 +9,7 @@ from flows.candidate import prepare_candidate
 from flows.communication import announce_resolution
 from flows.containment import carry_out_orders, contain, mitigate
 from flows.investigation import investigate
+from flows.observation import observe
 from flows.resolution import resolve, undo_containment, verify_recovery
 from flows.review import draft_review
 from flows.triage import triage
@@ -16,11 +17,12 @@ from mlrunbook.domain.detection.reports import NewReport
 from mlrunbook.domain.incident import Ended, IncidentType, Outcome, Severity, Subtype
 from mlrunbook.domain.records import Record
 from tasks.approval import approval_state, ask_for_approval, form_answer, record_form
-from tasks.candidate import unstage_rejected
+from tasks.candidate import staging_to_decide, unstage_rejected
 from tasks.containment import lift_isolation, plan_release
 from tasks.incident import automation_held, end, hand_to_human, is_recorded, look_again_later, open_or_join
 from tasks.investigation import publish_findings
-from tasks.resolution import plan_resolution, publish_plan, reopen, why_no_plan
+from tasks.observation import LOOK_AGAIN_S, is_observed, why_over
+from tasks.resolution import keep_contained, plan_resolution, publish_plan, reopen, undo_to_decide, why_no_plan
 from tasks.review import publish_review
 from tasks.run import carrying
 from tasks.triage import reassess_severity, waits_for_outcomes_s
@@ -77,6 +79,8 @@ async def follow_runbook(incident_id: str) -> Outcome:
             return Outcome(incident_id, Ended.FALSE_ALARM, f"false alarm, {triaged.summary}")
         if triaged.assessment.is_ticket and (wait := await waits_for_outcomes_s(incident_id)):
             return await later(incident_id, Ended.UNPROVEN, triaged.summary, wait)
+        if await is_observed(incident_id):
+            return await watch(incident_id)
         await contain(incident_id)  # 2
         await investigate(incident_id)  # 3
         if await reassess_severity(incident_id):
@@ -89,10 +93,22 @@ async def follow_runbook(incident_id: str) -> Outcome:
         return await fix(incident_id) or await confirm(incident_id) or await close(incident_id)
 
 
+async def watch(incident_id: str) -> Outcome:
+    """Mode observe: the incident ends with its alerts, or when a person says so; a person who reports or orders has it handled."""
+    await observe(incident_id)
+    if why := await why_over(incident_id):
+        await end(incident_id)
+        return Outcome(incident_id, Ended.CLOSED, why)
+    return await later(incident_id, Ended.OBSERVED, "only observed: nothing is changed, nobody is asked", LOOK_AGAIN_S)
+
+
 async def fix(incident_id: str) -> Outcome | None:
     """Step 4: prove, plan, ask, carry out. None: go on. An outcome: this run ends, and a person or a later run takes over."""
     if await is_recorded(incident_id, Record.HUMAN_RESOLUTION):
         return None
+    digest = await staging_to_decide(incident_id)  # where people decide every change, also one that nobody serves
+    if digest and await approval(incident_id, digest) == "rejected":
+        return await stop(incident_id, Ended.REJECTED, "no candidate is to be tried: fix it by hand, or start a path deployment")
     candidate = await prepare_candidate(incident_id)  # path C: train, validate, shadow
     if candidate.verdict == "waiting":
         return await later(incident_id, Ended.SHADOWING, candidate.sentence, 60.0)
@@ -125,6 +141,8 @@ async def confirm(incident_id: str) -> Outcome | None:
 
 async def close(incident_id: str) -> Outcome:
     """Undo containment, announce the resolution, draft the review."""
+    if (digest := await undo_to_decide(incident_id)) and await approval(incident_id, digest) == "rejected":
+        await keep_contained(incident_id, digest)
     await undo_containment(incident_id)
     await announce_resolution(incident_id)  # 5
     await publish_review(incident_id, await draft_review(incident_id))  # 6

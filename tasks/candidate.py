@@ -17,6 +17,7 @@ validate_candidate = labelled_step(candidate.validate, "validate-{label}", timeo
 stage_candidate = labelled_step(candidate.stage, "stage-{label}", timeout_seconds=A_CHANGE_S)
 shadow_candidate = labelled_step(candidate.shadow, "shadow-{label}", timeout_seconds=A_CHANGE_S)
 unstage_candidate = labelled_step(candidate.unstage, "unstage-{label}", timeout_seconds=A_CHANGE_S)
+staging_to_decide = step(candidate.staging_to_decide, "who-decides-about-a-candidate")
 unstage_rejected = step(candidate.unstage_rejected, "unstage-what-was-rejected", timeout_seconds=A_CHANGE_S)
 
 

@@ -19,6 +19,8 @@ confirm_applied = step(resolution.applied, "confirm-what-is-running")
 measure_recovery = step(resolution.measure_recovery, "measure-recovery-of-{incident_id}")
 return_to_previous = step(promotion.return_to_previous, "return-to-the-previous-version", timeout_seconds=A_CHANGE_S)
 plan_undo = step(resolution.plan_undo, "plan-undo-of-containment")
+undo_to_decide = step(resolution.undo_to_decide, "who-decides-about-taking-back")
+keep_contained = step(resolution.keep_contained, "keep-containment")
 reopen = step(resolution.reopen, "reopen-investigation-of-{incident_id}")
 
 

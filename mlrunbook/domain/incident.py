@@ -155,6 +155,7 @@ class Ended(StrEnum):
     STILL_ISOLATED = "still isolated"
     NOT_RECOVERED = "not recovered"
     HELD = "held"
+    OBSERVED = "observed"
 
 
 @dataclass(frozen=True)

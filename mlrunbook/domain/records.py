@@ -38,6 +38,10 @@ class Record(StrEnum):
     ORDER_ENDED = "order:"
     ORDER_WAITS = "order-waits:"
     RELEASE = "release:"
+    # What a model in mode observe would have had done
+    WOULD_CONTAIN = "would_contain"
+    WOULD_RESOLVE = "would_resolve"
+    OBSERVATION_OVER = "observation_over"
     # Investigation
     FINDINGS = "findings:"
     FEATURES = "features"
@@ -104,7 +108,8 @@ OF_THE_FIX = (
 SIGNATURES = (Record.REVIEWED, Record.APPROVED)
 ReviewPart = Literal["reviewed", "approved"]
 OF_THE_REVIEW = (Record.REVIEW, *SIGNATURES)
-OF_THE_RESPONSE = (Record.CONTAINMENT, Record.CONTAINED, Record.UNDO, *OF_THE_REVIEW)
+OF_OBSERVING = (Record.WOULD_CONTAIN, Record.WOULD_RESOLVE, Record.OBSERVATION_OVER)
+OF_THE_RESPONSE = (Record.CONTAINMENT, Record.CONTAINED, Record.UNDO, *OF_THE_REVIEW, *OF_OBSERVING)
 
 
 # The two forms in which rows have always had a moment. Keys are built from them, so each record keeps its own; both are read.

@@ -13,6 +13,8 @@ from mlrunbook.domain.communication.durations import review_due
 from mlrunbook.domain.detection.triage import Triage
 from mlrunbook.domain.errors import Invalid, Refused
 from mlrunbook.domain.incident import TRANSITIONS, Incident, IncidentType, Severity, Status
+from mlrunbook.domain.resolution.observation import ObservationOver
+from mlrunbook.response.carried_mode import is_quiet
 from mlrunbook.response.communication import reports
 from mlrunbook.response.communication.notifications import INCIDENTS, send_message, stop
 from mlrunbook.response.containment import emergency
@@ -34,13 +36,14 @@ class Closing:
 def close(conn: Connection, world: World, incident: Incident, who: Identity, said: Closing) -> Incident:
     """Of an open incident, locked."""
     by, now, reason = who.name, world.now(), said.reason
+    observed = is_quiet(conn, world.policy, incident)  # then its recovery is not measured, and nobody reviews it
     handed_over = _keep_isolated(conn, world, incident, who, reason)
     if said.keep_containment:
         handed_over |= _keep_contained(conn, world, incident, who, reason)
     if said.false_alarm:
         _may_be_false(incident, reason)
     elif incident.status is not Status.RESOLVED and not handed_over:
-        measured = incident.severity is not Severity.LOW and _is_measured(conn, incident.id)
+        measured = incident.severity is not Severity.LOW and not observed and _is_measured(conn, incident.id)
         if measured and not reports.unanswered(conn, incident.id):  # else the recovery check waits for a person's word
             words = f"{incident.id} is {incident.status} and its model is measured: the recovery check closes it"
             raise Refused(f"{words}. {reports.how_to_end(incident.id)}")
@@ -67,7 +70,7 @@ def close(conn: Connection, world: World, incident: Incident, who: Identity, sai
     words = "FALSE ALARM" if said.false_alarm else "CLOSED"
     message = messages.Rendered(f"[{words}] {messages.model_name(incident.model)}", f"{incident.id}: {why}")
     send_message(conn, world.policy, closed, INCIDENTS, message, key="closed", now=now)
-    if not said.false_alarm:
+    if not said.false_alarm and not observed:
         draft(conn, world.policy, incident.id, now=now)
     return closed
 
@@ -90,13 +93,15 @@ ABOUT_PREDICTIONS = (IncidentType.PREDICTION_ERROR, IncidentType.PERFORMANCE_DEG
 
 
 def _ended(conn: Connection, world: World, incident: Incident, why: str, by: str, *, is_false: bool) -> Incident:
-    now = world.now()
+    now, observed = world.now(), is_quiet(conn, world.policy, incident)
+    if observed:
+        records.keep(conn, incident.id, ObservationOver(now, why, by), now=now)
     if is_false:
         if incident.type in ABOUT_PREDICTIONS:  # how the model does is in order, people say: it is what later looks compare with
             baseline_pins.forget(conn, incident.model)
         return incidents.set_status(conn, incident.id, Status.FALSE_ALARM, why=why, actor=by, now=now)
     resolved = incidents.set_status(conn, incident.id, Status.RESOLVED, why=why, actor=by, now=now)
-    if resolved.review_due_at is None:
+    if resolved.review_due_at is None and not observed:
         incidents.set_review_due(conn, incident.id, review_due(resolved.resolved_at or now, world.policy))
     return incidents.set_status(conn, incident.id, Status.CLOSED, why=why, actor=by, now=now)
 

@@ -10,8 +10,10 @@ from typing import Any, TypeVar
 from sqlalchemy import Connection
 
 from mlrunbook.domain.incident import Incident
+from mlrunbook.domain.policy.modes import Mode
 from mlrunbook.domain.policy.policy import Policy
 from mlrunbook.domain.records import Recorded
+from mlrunbook.response.carried_mode import mode_of
 from mlrunbook.response.world import World
 from mlrunbook.store import incidents, leases, records, timeline
 
@@ -43,6 +45,13 @@ class Run:
     def policy(self) -> Policy:
         """As it holds for the incident's model."""
         return self.world.policy.for_model(self.incident().model)
+
+    @property
+    def acts(self) -> bool:
+        """Whether what policy lets happen by itself may happen; else a person decides it."""
+        with self.world.transaction() as conn:
+            incident = incidents.get(conn, self.incident_id)
+            return mode_of(conn, self.world.policy, incident.id, incident.model) is Mode.ACT
 
     def recall(self, kind: type[R], *names: object) -> R | None:
         """What an earlier step of this or another run has left."""

@@ -24,6 +24,7 @@ from mlrunbook.domain.incident import Incident, Status
 from mlrunbook.domain.investigation.diagnosis import Diagnosed
 from mlrunbook.domain.observed import Missing
 from mlrunbook.domain.policy.policy import Policy
+from mlrunbook.domain.resolution.observation import ObservationOver
 from mlrunbook.domain.review.review import Approved, Reviewed
 from mlrunbook.response.audits import chain
 from mlrunbook.response.audits.facts import MOST_INCIDENTS, history, incidents_of, items_of
@@ -156,6 +157,8 @@ def _reviews(conn: Connection, touched: Iterable[Incident], period: Period, poli
     """Of the incidents that were resolved in the period; a false alarm has none."""
     found = []
     for one in touched:
+        if records.recall_if_readable(conn, one.id, ObservationOver):  # only observed: nobody reviews it
+            continue
         if one.status is Status.FALSE_ALARM or one.resolved_at is None or not period.since <= one.resolved_at < period.until:
             continue
         reviewed, approved = records.recall(conn, one.id, Reviewed), records.recall(conn, one.id, Approved)

@@ -17,6 +17,7 @@ from mlrunbook.domain.detection.lifecycle import UnknownModel
 from mlrunbook.domain.detection.triage import Triage
 from mlrunbook.domain.incident import Incident, Severity, Status
 from mlrunbook.domain.policy.policy import Policy
+from mlrunbook.domain.resolution.observation import WouldContain
 from mlrunbook.domain.roles import Role
 from mlrunbook.response.carried_mode import is_quiet
 from mlrunbook.response.communication.notifications import (
@@ -31,10 +32,11 @@ from mlrunbook.response.communication.notifications import (
     sync_pages,
     update_notice,
 )
-from mlrunbook.store import incidents, outbox, records, timeline
+from mlrunbook.store import incidents, leases, outbox, records, timeline
 from mlrunbook.store.outbox import RESPONSE, UPDATE
 
 DISPATCHER = "dispatcher"
+ACTOR = "mlrunbook"
 
 
 def escalate(
@@ -68,6 +70,28 @@ def escalate(
                 key = f"{rung.role}:{incident.severity}:{now.isoformat()}"
         page(conn, policy, incident, Page(rung.role, reason, key, at=at), now=now)
     _expect_answer(conn, policy, incident, now=now)
+
+
+def taken_up(conn: Connection, policy: Policy, incident: Incident, *, by: str, now: datetime) -> None:
+    """A person asks for something in an incident that was only observed so far: people are paged, and its run goes on with it. Does nothing
+    where it stays observed."""
+    if is_quiet(conn, policy, incident):
+        return
+    said = f"{incident.model} is in mode observe; {by} has taken this incident up, so it is handled as in mode act from here on"
+    timeline.append(conn, incident.id, "mode", said, actor=by, at=now)
+    escalate(conn, policy, incident, now=now)
+    leases.wake(conn, incident.id, why=f"taken up by {by}", key=f"taken-up-{now.isoformat()}", now=now)
+
+
+def no_longer_observed(conn: Connection, policy: Policy, incident: Incident, *, now: datetime) -> None:
+    """The mode of its model was changed while an incident was observed: from here on people are paged about it. Once."""
+    if not records.recall_if_readable(conn, incident.id, WouldContain) or timeline.of_kind(conn, incident.id, "mode"):
+        return
+    if is_quiet(conn, policy, incident):
+        return
+    said = f"{incident.model} is in mode {policy.mode_of(incident.model)} now: what was only observed is handled from here on"
+    timeline.append(conn, incident.id, "mode", said, actor=ACTOR, at=now)
+    escalate(conn, policy, incident, now=now)
 
 
 def is_ticket(conn: Connection, incident: Incident) -> bool:

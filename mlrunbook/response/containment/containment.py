@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from datetime import timedelta
 
+from sqlalchemy import Connection
+
 from mlrunbook.domain.action_state import ActionState
 from mlrunbook.domain.actions import Action, Isolate, PlanKind, RouteTraffic, lifts_isolation
 from mlrunbook.domain.communication.messages import PendingWorkOrder, initial_notification
@@ -22,6 +24,8 @@ from mlrunbook.domain.incident import TRANSITIONS, IncidentType, Severity, Statu
 from mlrunbook.domain.investigation.findings import State
 from mlrunbook.domain.observed import ServingConfig, ServingState, ServingStatus
 from mlrunbook.domain.policy.judging import PRECISION
+from mlrunbook.domain.policy.modes import Mode
+from mlrunbook.response.carried_mode import mode_of
 from mlrunbook.response.communication.notifications import safety_notices, send_to_stakeholders, snapshot
 from mlrunbook.response.containment import breach, emergency
 from mlrunbook.response.execution import dry_run
@@ -37,6 +41,7 @@ from mlrunbook.response.tried import or_none
 from mlrunbook.store import incidents, journal, plans, records
 
 REPLAY_ROWS = 5000
+PROPOSES = "mode propose: a person decides about every change"
 
 
 def plan(run: Run) -> ContainmentDecided:
@@ -44,40 +49,48 @@ def plan(run: Run) -> ContainmentDecided:
     if found := run.recall(ContainmentDecided):
         return found
     _finish_what_began(run)
-    triage, world = run.recall(Triage), run.world
+    made, left_out = decided(run)
+    with run.write() as conn:
+        return _record(run, conn, made, left_out)
+
+
+def decided(run: Run) -> tuple[Containment, list[tuple[Action, str]]]:
+    """What Step 2 asks for now, rehearsed, and what a dry run has refused. Nothing is stored."""
+    triage, world, incident = run.recall(Triage), run.world, run.incident()
     assert triage is not None  # step 1 comes first
     isolate = breach.verdict(run)
     with world.transaction() as conn:
         held = automation_held(conn, run.incident_id, now=world.now())
-    by_itself = frozenset() if held else unspoken(world.policy.containment.automatic, emergency.ordered_things(run))
+        asks = mode_of(conn, world.policy, run.incident_id, incident.model) is Mode.PROPOSE  # in mode observe it is what would be done
+    by_itself = frozenset() if held or asks else unspoken(world.policy.containment.automatic, emergency.ordered_things(run))
     rules = replace(world.policy.containment, automatic=by_itself)
     seen = _situation(run, triage, isolate)
-    decided = plan_containment(run.incident_id, run.incident().model, triage.assessment, seen, rules, isolate=isolate, backed=triage.backed)
-    decided, left_out = _dry_run(run, decided)
-    with run.write() as conn:
-        if standing := records.recall(conn, run.incident_id, ContainmentDecided):
-            return standing
-        now = world.now()
-        for action, why in left_out:
-            report_left_out(run, conn, action, why)
-        # Contained anew where it was reopened or got worse: a plan of the same words would count as carried out, or as asked about.
-        again, worse = records.recall(conn, run.incident_id, Reopened), records.recall(conn, run.incident_id, SeveritySet)
-        anew = [f"reopened at {again.at}"] if again else []
-        anew += [f"{worse.to} since {worse.at.isoformat()}"] if worse else []
-        automatic, mitigation = (
-            replace(p, reasons=(*p.reasons, *anew)) if p and anew else p for p in (decided.automatic, decided.mitigation)
-        )
-        if automatic:
-            plans.propose(conn, automatic, now=now)
-            approve_by_rule(conn, automatic, now=now)
-        if mitigation:
-            plans.propose(conn, mitigation, now=now)
-            request(conn, world.policy, mitigation, now=now)
-        waits = (f"nothing is done by itself: {held}",) if held else ()
-        run.note(conn, "containment", "Containment: " + "; ".join([*waits, *decided.reasons] or ["no step applies"]))
-        isolates = decided.automatic is not None and any(isinstance(a, Isolate) for a in decided.automatic.actions)
-        digests = [p.digest if p else None for p in (automatic, mitigation)]
-        return run.keep(conn, ContainmentDecided(decided.reasons, isolates, *digests))
+    made = plan_containment(run.incident_id, incident.model, triage.assessment, seen, rules, isolate=isolate, backed=triage.backed)
+    waits = (f"nothing is done by itself: {held}",) if held else (PROPOSES,) if asks else ()
+    return _dry_run(run, made._replace(reasons=(*waits, *made.reasons)))
+
+
+def _record(run: Run, conn: Connection, made: Containment, left_out: Sequence[tuple[Action, str]]) -> ContainmentDecided:
+    if standing := records.recall(conn, run.incident_id, ContainmentDecided):
+        return standing
+    now = run.world.now()
+    for action, why in left_out:
+        report_left_out(run, conn, action, why)
+    # Contained anew where it was reopened or got worse: a plan of the same words would count as carried out, or as asked about.
+    again, worse = records.recall(conn, run.incident_id, Reopened), records.recall(conn, run.incident_id, SeveritySet)
+    anew = [f"reopened at {again.at}"] if again else []
+    anew += [f"{worse.to} since {worse.at.isoformat()}"] if worse else []
+    automatic, mitigation = (replace(p, reasons=(*p.reasons, *anew)) if p and anew else p for p in (made.automatic, made.mitigation))
+    if automatic:
+        plans.propose(conn, automatic, now=now)
+        approve_by_rule(conn, automatic, now=now)
+    if mitigation:
+        plans.propose(conn, mitigation, now=now)
+        request(conn, run.world.policy, mitigation, now=now)
+    run.note(conn, "containment", "Containment: " + "; ".join(made.reasons or ["no step applies"]))
+    isolates = made.automatic is not None and any(isinstance(a, Isolate) for a in made.automatic.actions)
+    digests = [p.digest if p else None for p in (automatic, mitigation)]
+    return run.keep(conn, ContainmentDecided(made.reasons, isolates, *digests))
 
 
 def _finish_what_began(run: Run) -> None:

@@ -24,6 +24,8 @@ from mlrunbook.domain.people import person_of
 from mlrunbook.domain.policy.policy import Policy
 from mlrunbook.domain.records import Record
 from mlrunbook.domain.roles import Role, named
+from mlrunbook.response.carried_mode import is_quiet
+from mlrunbook.response.communication.escalation import taken_up
 from mlrunbook.response.communication.notifications import Page, page, send_to_stakeholders
 from mlrunbook.response.execution import approvals, existing, standing_orders
 from mlrunbook.response.execution.execute import execute
@@ -78,10 +80,12 @@ def request(
     yet in force, is the same plan. `state`: what the runtime shows now, where it answers. Refused where the role may not order it, and
     while the server is isolated. The caller holds the incident's row.
     """
-    plan = planned(conn, policy, incident, asked, now=now, state=state)
+    plan, was_quiet = planned(conn, policy, incident, asked, now=now, state=state), is_quiet(conn, policy, incident)
     digest = plans.propose(conn, plan, now=now)
     yes = Decision("approved", asked.by.name, asked.by.role, asked.by.door, reason=asked.why, person=asked.by.person)
     approvals.decide(conn, policy, incident.id, digest, yes, now=now)
+    if was_quiet:
+        taken_up(conn, policy, incident, by=asked.by.name, now=now)
     return plan
 
 

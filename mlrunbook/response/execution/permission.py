@@ -14,7 +14,9 @@ from mlrunbook.domain.approval import POLICY_RULE
 from mlrunbook.domain.containment.orders import WHAT_ANSWERS, OrderState, thing_of
 from mlrunbook.domain.errors import NotApproved, NotFound, Overtaken, Refused, Transient
 from mlrunbook.domain.incident import Severity
+from mlrunbook.domain.policy.modes import Mode
 from mlrunbook.domain.roles import Role
+from mlrunbook.response.carried_mode import mode_of
 from mlrunbook.response.communication.notifications import Page, page
 from mlrunbook.response.execution import standing_orders
 from mlrunbook.response.plan_state import rules_for, valid_approval
@@ -41,8 +43,18 @@ def allowed(conn: Connection, world: World, plan: Plan, ordinal: int, *, started
     if not evidence.manifest(conn, plan.incident_id):
         raise Refused(f"{action.summary}: no evidence has been preserved yet; nothing is altered before that")
     if not started:
+        _within_mode(conn, world, plan, action, automatic=approval.door == POLICY_RULE)
         _within_guardrails(conn, world, plan, action, automatic=approval.door == POLICY_RULE)
     return approval
+
+
+def _within_mode(conn: Connection, world: World, plan: Plan, action: Action, *, automatic: bool) -> None:
+    """Nothing rests on a rule where people decide every change, and nothing at all where the model is only observed. Raises NotApproved."""
+    mode = mode_of(conn, world.policy, plan.incident_id, plan.model)
+    if mode is Mode.OBSERVE:
+        raise NotApproved(f"{action.summary}: {plan.model} is in mode observe, and no person has reported or ordered anything")
+    if automatic and mode is Mode.PROPOSE:
+        raise NotApproved(f"{action.summary}: {plan.model} is in mode propose: a person decides every change")
 
 
 def check_turn(conn: Connection, plan: Plan, action: Action) -> None:

@@ -21,11 +21,12 @@ from mlrunbook.domain.policy.alerting import MISSED_FAILURE_ALERT
 from mlrunbook.domain.policy.intake import UNPROVEN
 from mlrunbook.domain.policy.owned import Known, Standing
 from mlrunbook.domain.policy.policy import Policy
+from mlrunbook.domain.resolution.observation import WouldContain
 from mlrunbook.response.lifecycle import silences, unknown_models
 from mlrunbook.response.lifecycle.known_alerts import KnownAlerts, Recalled
 from mlrunbook.response.lifecycle.opening import ACCEPTED, begin_response, take_in
 from mlrunbook.response.world import World
-from mlrunbook.store import incidents, leases, timeline
+from mlrunbook.store import incidents, leases, records, timeline
 
 MODEL_LOCK_FAMILY, MODEL_LOCKS = 0x6D6C, 256  # "ml": any constant all processes share
 FEW = 5  # alerts that ended in one message: each has its entry of the timeline
@@ -222,6 +223,8 @@ def _note_resolved(
     for incident_id, alerts in ended.items():
         for words in _ended(alerts):
             timeline.append(conn, incident_id, "alert", words, actor=source, at=now)
+        if records.recall_if_readable(conn, incident_id, WouldContain):  # only observed, it ends with its alerts
+            leases.wake(conn, incident_id, why=f"{source} says its alert is over", key=f"over-{now.isoformat()}", now=now)
     return homes
 
 

@@ -24,7 +24,9 @@ from mlrunbook.domain.records import CANDIDATE_RECORDS, Record
 from mlrunbook.domain.resolution.request import Request
 from mlrunbook.domain.roles import Role
 from mlrunbook.response import known_people
+from mlrunbook.response.carried_mode import is_quiet
 from mlrunbook.response.communication import reports
+from mlrunbook.response.communication.escalation import taken_up
 from mlrunbook.response.communication.notifications import Page, page, request_action
 from mlrunbook.response.execution import existing
 from mlrunbook.response.known_models import refusal
@@ -82,10 +84,19 @@ def _keep_words(conn: Connection, incident_id: str, report: Report, *, now: date
     return reports.note(conn, incident_id, report, now=now) if report.by_person else None
 
 
+def _keep_words_and_page(conn: Connection, policy: Policy, incident: Incident, report: Report, *, now: datetime) -> int | None:
+    """A person's words take up what was only observed so far."""
+    was_quiet = is_quiet(conn, policy, incident)
+    number = _keep_words(conn, incident.id, report, now=now)
+    if was_quiet:
+        taken_up(conn, policy, incident, by=report.reported_by, now=now)
+    return number
+
+
 def _join(
     conn: Connection, policy: Policy, incident: Incident, report: Report, *, start: bool, standing: Standing, now: datetime
 ) -> Incident:
-    number = _keep_words(conn, incident.id, report, now=now)
+    number = _keep_words_and_page(conn, policy, incident, report, now=now)
     words = f"Reported again by {report.reported_by}: {report.told}"
     proves = incidents.unproven_opening(conn, incident.id) if flapping.counts(policy, report.proven_as) else None
     data: dict[str, Any] = {reports.BY_PERSON: True} if report.by_person else {}

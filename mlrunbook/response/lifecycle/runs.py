@@ -12,7 +12,7 @@ from mlrunbook.domain.policy.owned import Known, Standing
 from mlrunbook.domain.policy.policy import Policy
 from mlrunbook.domain.records import Record
 from mlrunbook.domain.roles import Role
-from mlrunbook.response.communication import reports
+from mlrunbook.response.communication import escalation, reports
 from mlrunbook.response.communication.notifications import Page, page, request_action
 from mlrunbook.response.lifecycle import unknown_models
 from mlrunbook.response.lifecycle.flapping import automation_held
@@ -34,6 +34,8 @@ def take(world: World, incident_id: str, holder: str) -> Run | None:
         if lease and _has_unknown_model(conn, world.policy, incident_id, standing, now=now):
             leases.release(conn, lease, "free", now=now)
             return None
+        if lease:
+            escalation.no_longer_observed(conn, world.policy, incidents.get(conn, incident_id), now=now)
     return Run(world.of(model), lease) if lease else None
 
 

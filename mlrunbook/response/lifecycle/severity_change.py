@@ -88,7 +88,7 @@ def change_severity(conn: Connection, policy: Policy, incident: Incident, change
     if found and (triage := records.recall(conn, incident.id, Triage)):
         records.replace(conn, incident.id, triage.judged_anew(found, change.backed), now=now)
     if raised:
-        records.forget(conn, incident.id, Record.CONTAINMENT, Record.CONTAINED)
+        records.forget(conn, incident.id, Record.CONTAINMENT, Record.CONTAINED, Record.WOULD_CONTAIN)
         _void_what_has_not_begun(
             conn, incident.id, because=why if change.begins_anew else f"the severity rose from {before} to {severity}", now=now
         )

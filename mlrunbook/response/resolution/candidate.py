@@ -171,18 +171,28 @@ def stage(run: Run) -> None:
 
 
 def _staging_digest(run: Run) -> str:
-    """The plan of both, on its rule: made once."""
+    """The plan of both, on its rule or for a person to decide: made once."""
     if standing := run.recall(CandidatePlan):
         return standing.digest
+    asks = not run.acts
     model, version = run.incident().model, _to_train(run).version
     actions = (Register(model, version), Stage(model, version))
     why = f"{version} is retrained: it is registered, and scores live requests that nobody acts on once validation has passed it"
-    plan = Plan(run.incident_id, PlanKind.STAGING, model, actions, (why,), path=Path.RETRAIN, rule=STAGE_RULE)
+    plan = Plan(run.incident_id, PlanKind.STAGING, model, actions, (why,), path=Path.RETRAIN, rule=None if asks else STAGE_RULE)
     with run.write() as conn:
         digest = plans.propose(conn, plan, now=run.world.now())
-        approve_by_rule(conn, plan, now=run.world.now())
+        if not asks:
+            approve_by_rule(conn, plan, now=run.world.now())
         run.keep(conn, CandidatePlan(digest))
     return digest
+
+
+def staging_to_decide(run: Run) -> str | None:
+    """The digest of the staging that a person decides about before anything is trained, where no rule does; None: there is none."""
+    wanted_ = None if run.acts or proven(run) else wanted(run)
+    if wanted_ is None or wanted_.version is None:
+        return None
+    return _staging_digest(run)
 
 
 def validate(run: Run) -> Outlook:
@@ -276,6 +286,10 @@ def unstage(run: Run) -> None:
     """Take a candidate that the shadow has not passed, or whose promotion was rejected, out of the slot again."""
     version, model = _to_train(run).version, run.incident().model
     rejected = _is_rejected(run)
+    if not run.acts:
+        with run.write() as conn:
+            run.note(conn, "candidate", f"{version} stays in the shadow: a person decides every change")
+        return
     if proven(run) and not rejected:
         raise Refused(f"{version} has passed the shadow: it stays staged until it is promoted or rejected")
     why = f"the promotion of {version} was rejected" if rejected else f"the shadow has not passed {version}"

@@ -89,7 +89,7 @@ def _fell(run: Run, *, since: datetime) -> tuple[bool | None, str] | Missing:
 def return_to_previous(run: Run) -> str | None:
     """A promotion that did not hold is taken back by itself, once; the version that then serves. None where nothing was promoted."""
     applied = run.recall(Applied)
-    if applied is None or applied.path is not Path.RETRAIN:
+    if applied is None or applied.path is not Path.RETRAIN or not run.acts:
         return None
     plan = _return_plan(run)
     if plan is None:

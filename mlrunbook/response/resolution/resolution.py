@@ -6,6 +6,8 @@ import time
 from dataclasses import replace
 from datetime import timedelta
 
+from sqlalchemy import Connection
+
 from mlrunbook.domain.actions import Action, Configure, Path, Plan, PlanKind, Promote, RollBack
 from mlrunbook.domain.containment.taking_back import Undo, undo_plan
 from mlrunbook.domain.detection.flapping import Reopened
@@ -25,7 +27,7 @@ from mlrunbook.response.communication.notifications import Page, request_action
 from mlrunbook.response.containment import emergency
 from mlrunbook.response.execution import dry_run
 from mlrunbook.response.execution.approvals import approve_by_rule
-from mlrunbook.response.execution.plans import executed_containment, plan_of, report_left_out
+from mlrunbook.response.execution.plans import executed_containment, is_carried_out, plan_of, report_left_out
 from mlrunbook.response.resolution import path, promotion, recovery, threshold
 from mlrunbook.response.resolution.since_fix import fixed_at, since_fix
 from mlrunbook.response.run import ACTOR, Run
@@ -39,19 +41,17 @@ def plan(run: Run) -> str | None:
     """The digest of the resolution plan, made once; None when there is no safe automatic path (`why_no_plan` says why)."""
     if standing := run.recall(ResolutionPlan):
         return standing.digest
-    proposed = _proposed(run)
+    made = proposed(run)
     with run.write() as conn:
         if standing := records.recall(conn, run.incident_id, ResolutionPlan):
             return standing.digest
-        if isinstance(proposed, str):
-            run.note(conn, "plan", f"No plan: {proposed}")
-            made = ResolutionPlan(digest=None, why=proposed)
-        else:
-            made = ResolutionPlan(plans.propose(conn, proposed, now=run.world.now()), proposed.path)
-        return run.keep(conn, made).digest
+        if isinstance(made, str):
+            run.note(conn, "plan", f"No plan: {made}")
+            return run.keep(conn, ResolutionPlan(digest=None, why=made)).digest
+        return run.keep(conn, ResolutionPlan(plans.propose(conn, made, now=run.world.now()), made.path)).digest
 
 
-def _proposed(run: Run) -> Plan | str:
+def proposed(run: Run) -> Plan | str:
     """The plan, rehearsed; or the sentence that says why there is none."""
     incident, state = run.incident(), _observed(run)
     diagnosis, facts = path.chosen(run, state)
@@ -61,17 +61,17 @@ def _proposed(run: Run) -> Plan | str:
     target = diagnosis.target_threshold if diagnosis.path is Path.THRESHOLD else None
     effect = threshold.expected(run, target, state) if target is not None else None
     executed = executed_containment(run)
-    proposed = propose(Situation(run.incident_id, incident.model, diagnosis, facts, state, executed, fit, effect))
-    if proposed is None:
+    made = propose(Situation(run.incident_id, incident.model, diagnosis, facts, state, executed, fit, effect))
+    if made is None:
         return f"{diagnosis.headline}. {diagnosis.advice}"
     if request := run.recall(Request):
-        proposed = replace(proposed, requested_by=request.requested_by)
+        made = replace(made, requested_by=request.requested_by)
     if again := run.recall(Reopened):  # decided anew: the yes to the plan that did not hold covers no second attempt
-        proposed = replace(proposed, reasons=(*proposed.reasons, f"reopened at {again.at}: {again.why}"))
-    tried = dry_run.dry_run(run.world, incident.model, proposed.actions)
-    if refused := dry_run.refusal(proposed, tried):
+        made = replace(made, reasons=(*made.reasons, f"reopened at {again.at}: {again.why}"))
+    tried = dry_run.dry_run(run.world, incident.model, made.actions)
+    if refused := dry_run.refusal(made, tried):
         return f"{diagnosis.headline}. {diagnosis.advice}: {refused}"
-    return tried.shown(proposed)
+    return tried.shown(made)
 
 
 def why_no_plan(run: Run) -> str:
@@ -208,7 +208,7 @@ def plan_undo(run: Run) -> UndoPlan:
     if standing := run.recall(UndoPlan):
         return standing
     executed = executed_containment(run)
-    held = emergency.held_by_others(run)
+    held, asks = emergency.held_by_others(run), not run.acts
     undo = undo_plan(run.incident_id, incident.model, executed, resolution=resolution, state=_observed(run), held=held)
     undo, left_out = _feasible(run, undo)
     with run.write() as conn:
@@ -216,13 +216,7 @@ def plan_undo(run: Run) -> UndoPlan:
             return standing
         for action, why in left_out:
             report_left_out(run, conn, action, why)
-        digest = None
-        if undo.plan:
-            again = records.recall(conn, run.incident_id, Reopened)  # a plan of the same words would count as carried out
-            anew = (f"reopened at {again.at}",) if again else ()
-            ruled = replace(undo.plan, rule=UNDO_RULE, reasons=(*undo.plan.reasons, *anew))
-            digest = plans.propose(conn, ruled, now=run.world.now())
-            approve_by_rule(conn, ruled, now=run.world.now())
+        digest = _propose_undo(run, conn, undo.plan, asks=asks) if undo.plan else None
         for action_id, why in undo.kept.items():
             journal.set_kept(conn, action_id, why)
         if undo.kept:
@@ -230,6 +224,36 @@ def plan_undo(run: Run) -> UndoPlan:
             kept = "; ".join(f"{names[i]} ({why})" for i, why in undo.kept.items())
             run.note(conn, "containment", f"Kept: {kept}")
         return run.keep(conn, UndoPlan(digest, undo.undoes, undo.kept))
+
+
+def _propose_undo(run: Run, conn: Connection, plan: Plan, *, asks: bool) -> str:
+    again = records.recall(conn, run.incident_id, Reopened)  # a plan of the same words would count as carried out
+    anew = (f"reopened at {again.at}",) if again else ()
+    wanted = replace(plan, rule=None if asks else UNDO_RULE, reasons=(*plan.reasons, *anew))
+    digest = plans.propose(conn, wanted, now=run.world.now())
+    if not asks:
+        approve_by_rule(conn, wanted, now=run.world.now())
+    return digest
+
+
+def undo_to_decide(run: Run) -> str | None:
+    """The digest of the taking back that a person decides about, where no rule does; None: there is none, or it is carried out."""
+    undo = plan_undo(run)
+    wanted = plan_of(run, undo.digest) if undo.digest else None
+    return wanted.digest if wanted and wanted.rule is None and not is_carried_out(run, wanted) else None
+
+
+def keep_contained(run: Run, digest: str) -> None:
+    """A person has said no to taking it back: what is in force stays, for that reason."""
+    with run.write() as conn:
+        standing = records.recall(conn, run.incident_id, UndoPlan)
+        if standing is None or standing.digest != digest:
+            return
+        why = "a person has rejected taking it back"
+        for action_id in filter(None, standing.undoes):
+            journal.set_kept(conn, action_id, why)
+        run.note(conn, "containment", f"Kept: {why}")
+        records.replace(conn, run.incident_id, replace(standing, digest=None), now=run.world.now())
 
 
 def _feasible(run: Run, undo: Undo) -> tuple[Undo, list[tuple[Action, str]]]:

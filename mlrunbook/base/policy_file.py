@@ -48,6 +48,11 @@ def warnings_of(text: str, name: str = "runbook.yaml") -> list[str]:
     return [f"{name}:{line}: {said}" for line, said in dict.fromkeys(found)]
 
 
+def lines_of(path: Path) -> Mapping[KeyPath, int]:
+    """The line of every key that the file holds."""
+    return _checked(_read(path), path.name)[1]
+
+
 def _old_forms(lines: Mapping[KeyPath, int]) -> Iterator[Doubt]:
     """What is still read, and is written otherwise today."""
     keys = [at[2:] for at in lines if at[:2] == ("intake", "generic") and len(at) > 2]

@@ -20,12 +20,21 @@ File = Annotated[Path | None, typer.Argument(metavar="[FILE]", help="Default: ML
 
 
 @app.command("show")
-def show_(file: File = None) -> None:
-    """Print the whole policy in force, defaults included, as YAML."""
+def show_(
+    file: File = None,
+    model: Annotated[str | None, typer.Option(help="As it holds for this model, each value with the line that it comes from.")] = None,
+    everything: Annotated[bool, typer.Option("--all", help="With --model: also what is as built in.")] = False,
+) -> None:
+    """Print the whole policy in force, defaults included, as YAML; with --model what holds for that model, and why."""
     import yaml
 
     path = path_in_force(file)
     policy = in_force(file)
+    if model:
+        from mlrunbook.base.policy_origin import shown
+
+        typer.echo(shown(policy, path, model, everything=everything), nl=False)
+        return
     typer.echo(f"# {render.plain(path) if path else 'no policy file: the defaults, which are the runbook'}")
     typer.echo(yaml.safe_dump(policy.model_dump(mode="json"), sort_keys=False), nl=False)
 

@@ -16,6 +16,7 @@ from mlrunbook.domain.evaluation.version_comparison import Check, Decision
 from mlrunbook.domain.records import Recorded
 from mlrunbook.domain.resolution.candidate import CandidatePlan, RetrainingDecided, Shadow, Trained, Validation
 from mlrunbook.domain.resolution.fix import Applied, HumanResolution
+from mlrunbook.domain.resolution.observation import ObservationOver, Would, WouldContain, WouldResolve
 from mlrunbook.domain.resolution.plan import ResolutionPlan, ReturnPlan, UndoPlan
 from mlrunbook.domain.resolution.recovery import OutcomesOverdue, PromotionWatch, Recovery
 from mlrunbook.domain.resolution.request import Request
@@ -30,6 +31,13 @@ FEW = "too few failures are known to train on some and hold out others: wait for
 
 # The kind, the row as 0.1.0 or a later version before this one wrote it, and what must be read.
 SAMPLES: list[tuple[type[Recorded], dict[str, Any], Recorded]] = [
+    (
+        WouldContain,
+        {"at": AT.isoformat(), "at_once": [{"kind": "scale", "summary": "stop it", "target": {"replicas": 0}}], "reasons": ["it harms"]},
+        WouldContain(AT, (Would("scale", "stop it", {"replicas": 0}),), (), ("it harms",)),
+    ),
+    (WouldResolve, {"at": AT.isoformat(), "headline": "nothing found", "why": "look"}, WouldResolve(AT, "nothing found", why="look")),
+    (ObservationOver, {"at": AT.isoformat(), "why": "its alerts have ended"}, ObservationOver(AT, "its alerts have ended")),
     (
         Request,
         {"path": "rollback", "target_version": "v1.5.0", **ASKED},

@@ -162,8 +162,8 @@ def _explained(detail: ErrorDetails, lines: Mapping[KeyPath, int], defaults: Any
     if detail["type"] == "value_error":
         # The rules across fields name the key themselves when the culprit is deeper than the section they belong to.
         head, colon, rest = said.partition(": ")
-        deeper = (*path, *head.split("."))
-        if colon and " " not in head and deeper in lines:
+        deeper = (*path, *(int(part) if part.isdigit() else part for part in head.split(".")))
+        if colon and " " not in head and any(deeper[:depth] in lines for depth in range(len(path) + 1, len(deeper) + 1)):
             path, said = deeper, rest
     return _line(path, lines), f"{_dotted(path)}: {said}"
 

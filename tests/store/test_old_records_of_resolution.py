@@ -29,15 +29,21 @@ BEFORE, AFTER = {"tp": 50, "fp": 30, "fn": 52, "tn": 868}, {"tp": 82, "fp": 18, 
 ASKED = {"reason": "too many alarms", "by": "an engineer"}
 FEW = "too few failures are known to train on some and hold out others: wait for outcomes"
 
+STOPPED = {"kind": "scale", "summary": "stop it", "target": {"replicas": 0}}
+
 # The kind, the row as 0.1.0 or a later version before this one wrote it, and what must be read.
 SAMPLES: list[tuple[type[Recorded], dict[str, Any], Recorded]] = [
     (
         WouldContain,
-        {"at": AT.isoformat(), "at_once": [{"kind": "scale", "summary": "stop it", "target": {"replicas": 0}}], "reasons": ["it harms"]},
+        {"at": AT.isoformat(), "at_once": [STOPPED], "asked": [], "reasons": ["it harms"]},
         WouldContain(AT, (Would("scale", "stop it", {"replicas": 0}),), (), ("it harms",)),
     ),
-    (WouldResolve, {"at": AT.isoformat(), "headline": "nothing found", "why": "look"}, WouldResolve(AT, "nothing found", why="look")),
-    (ObservationOver, {"at": AT.isoformat(), "why": "its alerts have ended"}, ObservationOver(AT, "its alerts have ended")),
+    (
+        WouldResolve,
+        {"at": AT.isoformat(), "headline": "nothing found", "changes": [], "path": None, "why": "look"},
+        WouldResolve(AT, "nothing found", why="look"),
+    ),
+    (ObservationOver, {"at": AT.isoformat(), "why": "its alerts have ended", "by": ""}, ObservationOver(AT, "its alerts have ended")),
     (
         Request,
         {"path": "rollback", "target_version": "v1.5.0", **ASKED},

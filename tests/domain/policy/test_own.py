@@ -38,7 +38,8 @@ def test_what_a_pattern_leaves_out_comes_from_the_next_wider_one_and_then_from_t
 
 def test_of_another_model_only_what_holds_for_all() -> None:
     policy = parse(FILE)
-    assert policy.for_model("fraud") == policy.model_copy(update={"costs": policy.for_model("fraud").costs})
+    fraud = policy.for_model("fraud")
+    assert fraud.model_dump(exclude={"costs"}) == policy.model_dump(exclude={"costs"})
     assert policy.mode_of("fraud") is Mode.PROPOSE
     assert policy.mode_of("churn_eu") is Mode.ACT
 
@@ -58,7 +59,7 @@ def test_the_policy_of_one_model_is_asked_about_another_as_the_whole_is() -> Non
         ("alerts: {f1_drop_warning: 0.3}", "models.churn.alerts"),  # above the critical one of all models
         ("alerts: {f1_drop_warning: often}", "models.churn.alerts.f1_drop_warning"),
         ("approvals: {resolution: {count: 0}}", "models.churn.approvals.resolution.count"),
-        ("approvals: {resolution: {roles: [chief]}}", "models.churn.approvals.resolution.roles"),
+        ("approvals: {resolution: {roles: [chief]}}", "models.churn.approvals.resolution.roles[0]"),
         ("escalation: {ml_team_lead: {channels: [nowhere]}}", "models.churn.escalation.ml_team_lead.channels"),
         ("channels: {page: nowhere}", "models.churn.channels.page"),
         ("channels: {pager: page}", "models.churn.channels.pager"),

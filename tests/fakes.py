@@ -53,6 +53,7 @@ ROWS, PAGE = 300, 10_000  # of the prediction log
 
 STORE_TABLES = frozenset(
     {
+        "mode_changes",
         "incidents",
         "row_events",
         "chain_heads",

@@ -111,6 +111,15 @@ class Gateway:
     def move_action_item(self, item: int, body: Mapping[str, Any]) -> dict[str, Any]:
         return self._json("POST", f"{ACTIONS}/{item}", json=body)
 
+    def observations(self, **query: str) -> dict[str, Any]:
+        return self._json("GET", "/api/v1/observations", params=query)
+
+    def modes(self, **query: str) -> dict[str, Any]:
+        return self._json("GET", "/api/v1/modes", params=query)
+
+    def say_why(self, model: str, reason: str) -> dict[str, Any]:
+        return self._json("POST", f"/api/v1/modes/{quote(model, safe='')}/reason", json={"reason": reason})
+
     def evidence(self, incident_id: str, name: str) -> bytes:
         return self._ask("GET", f"{_one(incident_id)}/evidence/{quote(name)}").content
 

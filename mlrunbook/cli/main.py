@@ -20,6 +20,7 @@ from mlrunbook.cli import (
     doctor,
     incidents,
     login,
+    modes,
     platform_contract,
     policy,
     quarantine,
@@ -71,6 +72,8 @@ app.add_typer(quarantine.app, name="quarantine")
 app.add_typer(webhook.app, name="webhook")
 app.add_typer(channel.app, name="channel")
 app.add_typer(policy.app, name="policy")
+app.add_typer(modes.mode, name="mode")
+app.add_typer(modes.observe, name="observe")
 app.add_typer(runbook.app, name="runbook")
 app.add_typer(audit.app, name="audit")
 app.command()(backtest.backtest)

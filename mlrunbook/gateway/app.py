@@ -17,7 +17,7 @@ from mlrunbook.base import web
 from mlrunbook.domain.errors import RunbookError
 from mlrunbook.domain.policy.policy import Policy
 from mlrunbook.gateway import health, metrics
-from mlrunbook.gateway.api import audits, changes_and_quarantine, incidents
+from mlrunbook.gateway.api import audits, changes_and_quarantine, incidents, modes
 from mlrunbook.gateway.api.dependencies import models_of
 from mlrunbook.gateway.console import router as console
 from mlrunbook.gateway.console.route import no_such_page, wants_page
@@ -25,6 +25,7 @@ from mlrunbook.gateway.dispatcher import Dispatcher
 from mlrunbook.gateway.heartbeat import Heartbeat
 from mlrunbook.gateway.webhooks import pagerduty_door, router
 from mlrunbook.gateway.webhooks.registry import FORMATS
+from mlrunbook.response import modes as modes_on_record
 from mlrunbook.response.world import World
 
 log = logging.getLogger(__name__)
@@ -55,6 +56,7 @@ def create_app(
             keeper.start()
         if heartbeat:
             heartbeat.start()
+        await run_in_threadpool(_note_modes, world)
         yield
         if heartbeat:
             heartbeat.stop()
@@ -88,6 +90,7 @@ def create_app(
 
     app.include_router(incidents.router(world))
     app.include_router(audits.router(world))
+    app.include_router(modes.router(world))
     app.include_router(changes_and_quarantine.router(world, policy_now or (lambda: world.policy)))
     for form in FORMATS.values():
         app.include_router(router.router(world, form))
@@ -95,6 +98,15 @@ def create_app(
     console.expose(app, world, policy_now=policy_now or (lambda: world.policy), public_url=public_url or "", prefect_ui_url=prefect_ui_url)
     app.add_exception_handler(404, _on_no_such_path)
     return app
+
+
+def _note_modes(world: World) -> None:
+    """A store that is away is no reason not to start: a run notes it later."""
+    try:
+        with world.transaction() as conn:
+            modes_on_record.note(conn, world.policy, now=world.now())
+    except RunbookError as error:
+        log.warning("modes are not noted: %s", error)
 
 
 def _on_no_such_path(request: Request, error: Exception) -> Response:

@@ -451,3 +451,19 @@ registry_versions = Table(
     Column("made_of", Text, nullable=False),
     _time("seen_at", required=True),
 )
+
+# Every change of a model's mode that was seen in policy.
+mode_changes = Table(
+    "mode_changes",
+    metadata,
+    Column("id", BigInteger, Identity(), primary_key=True),
+    Column("model", Text, nullable=False),  # a name or pattern of policy, * for all others
+    Column("was", Text),
+    Column("mode", Text, nullable=False),
+    Column("policy", Text, nullable=False),  # the SHA-256 of the policy that says so
+    _time("at", required=True),
+    Column("by", Text),  # who says why
+    Column("why", Text),
+    _time("explained_at"),
+    Index("mode_changes_of_model", "model", "id"),
+)

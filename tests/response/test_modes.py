@@ -10,17 +10,19 @@ import pytest
 
 from mlrunbook.domain.actions import Order, PlanKind
 from mlrunbook.domain.detection.alerts import NormalisedAlert
-from mlrunbook.domain.errors import NotApproved
+from mlrunbook.domain.errors import Invalid, NotApproved
 from mlrunbook.domain.incident import IncidentType, Severity, Status
 from mlrunbook.domain.policy.modes import Mode
 from mlrunbook.domain.policy.owned import ModelRules
 from mlrunbook.domain.policy.policy import Policy
-from mlrunbook.domain.resolution.observation import WouldContain, WouldResolve
+from mlrunbook.domain.resolution.observation import Happened, Observed, WouldContain, WouldResolve, summary
+from mlrunbook.response import modes
 from mlrunbook.response.containment.emergency import Requested, request
 from mlrunbook.response.execution.approvals import approve_by_rule
 from mlrunbook.response.execution.execute import execute
 from mlrunbook.response.lifecycle import runs
 from mlrunbook.response.lifecycle.alert_intake import AlertBatch, take_in_alerts
+from mlrunbook.response.resolution.observed import observed as observed_of
 from mlrunbook.response.world import World
 from mlrunbook.store import evidence, incidents, leases, plans, records
 from tests.fakes import MODEL, Clock, FileWorld, LedgerNotifier
@@ -271,3 +273,69 @@ def test_one_that_nobody_tells_of_any_more_is_over(observed: World, clock: Clock
     carry(observed, incident_id, "run-1")
     clock.at += timedelta(hours=25)
     assert carry(observed, incident_id, "run-2") == "closed"
+
+
+class TestReport:
+    """What would have been done, against what happened."""
+
+    def seen(self, world: World) -> dict[str, Observed]:
+        return {one.incident_id: one for one in observed_of(world, model=None, since=None, may_see=lambda _: True)}
+
+    def test_a_rollback_by_hand_is_what_would_have_been_done(self, observed: World, file_world: FileWorld, clock: Clock) -> None:
+        incident_id = alert(observed)
+        carry(observed, incident_id, "run-1")
+        clock.advance(minutes=40)
+        state = file_world.state
+        file_world.set(serving="v1.5.0", previous="v2.0.0", released_by="rollback", deployed_at=clock().isoformat())
+        assert state["serving"] == "v2.0.0"
+        alert(observed, firing=False)
+        carry(observed, incident_id, "run-2")
+        one = self.seen(observed)[incident_id]
+        assert one.happened is Happened.SAME
+        assert one.minutes_sooner is not None
+        assert one.minutes_sooner >= 39
+        assert summary([one]).startswith("1 observed; would have acted in 1 (1 of them at once)")
+
+    def test_an_alert_that_ends_by_itself_is_told_apart_from_what_people_did(self, observed: World, clock: Clock) -> None:
+        incident_id = alert(observed)
+        carry(observed, incident_id, "run-1")
+        assert self.seen(observed)[incident_id].happened is Happened.OPEN
+        clock.advance(minutes=10)
+        alert(observed, firing=False)
+        carry(observed, incident_id, "run-2")
+        assert self.seen(observed)[incident_id].happened is Happened.BY_ITSELF
+
+    def test_what_people_report_or_fix_otherwise_is_told_too(self, observed: World, clock: Clock) -> None:
+        incident_id = alert(observed)
+        carry(observed, incident_id, "run-1")
+        clock.advance(minutes=10)
+        resolve(observed, incident_id, "replaced the sensor gateway")
+        carry(observed, incident_id, "run-2")
+        assert self.seen(observed)[incident_id].happened is Happened.OTHERWISE
+        clock.advance(hours=2)
+        again = alert(observed)
+        carry(observed, again, "run-3")
+        report(observed, Severity.HIGH, by_alert=False)
+        assert self.seen(observed)[again].happened is Happened.TAKEN_UP
+
+
+class TestOnRecord:
+    """Every change of mode that a gateway or a run sees, and who says why."""
+
+    def test_a_change_is_noted_once_and_explained_by_a_person_once(self, world: World, observed: World, proposing: World) -> None:
+        for one in (world, observed, observed, proposing, world):
+            with one.transaction() as conn:
+                modes.note(conn, one.policy, now=one.now())
+        with world.transaction() as conn:
+            found = modes.changes(conn, model=MODEL, limit=10)
+            assert [(c.was, c.mode) for c in found] == [(Mode.PROPOSE, Mode.ACT), (Mode.OBSERVE, Mode.PROPOSE), (None, Mode.OBSERVE)]
+            assert {c.by for c in found} == {None}
+            said = modes.explain(conn, MODEL, by="Kim (ML Team Lead)", why="nine of nine agreed", now=world.now())
+            assert (said.mode, said.by, said.why) == (Mode.ACT, "Kim (ML Team Lead)", "nine of nine agreed")
+            with pytest.raises(Invalid):
+                modes.explain(conn, MODEL, by="Ole", why="another", now=world.now())
+
+    def test_a_run_notes_the_mode_that_it_reads(self, observed: World) -> None:
+        carry(observed, alert(observed), "run-1")
+        with observed.transaction() as conn:
+            assert modes.changes(conn, model=MODEL, limit=1)[0].mode is Mode.OBSERVE

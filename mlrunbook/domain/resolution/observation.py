@@ -139,6 +139,12 @@ class Observed:
         return [change for change in self.by_people if any(_is_same(one, change) for one in self.would)]
 
     @property
+    def minutes_sooner(self) -> int | None:
+        """How much sooner it would have been done, or asked, than people did the same."""
+        since = self.contain.at if self.contain.at_once or self.contain.asked else self.resolve.at if self.resolve else None
+        return round((self.same[0].at - since).total_seconds() / 60) if since and self.same else None
+
+    @property
     def happened(self) -> Happened:
         if self.is_taken_up:
             return Happened.TAKEN_UP

@@ -28,6 +28,7 @@ from mlrunbook.domain.policy.policy import Policy
 from mlrunbook.domain.roles import Role
 from mlrunbook.gateway.console import rendering, words
 from mlrunbook.gateway.console.visitor import ListReader, Reader
+from mlrunbook.response import modes
 from mlrunbook.response.world import World
 from mlrunbook.store import alerts, audits, baseline_pins, incidents
 from mlrunbook.store.audits import Filed
@@ -156,6 +157,7 @@ def add(routes: APIRouter, world: World) -> None:
             opened = incidents.find(conn, model=model, only_open=True, limit=LAST)
             last, filed = incidents.find(conn, model=model, limit=LAST), audits.find(conn, model=model, limit=LAST)
             firing, pin = alerts.firing_by_model(conn).get(model, 0), baseline_pins.get(conn, model)
+            changed = modes.last_change(conn, policy, model)
         serving = ask(world, [model], runtime=True)[model] if live else None
         if not is_known and not live:  # the registry may know it, and is not waited for here
             raise NotFound(f"Nobody knows a model {model[:100]}: neither policy nor an incident names it. See the list of models.")
@@ -165,6 +167,8 @@ def add(routes: APIRouter, world: World) -> None:
             "model.html.j2",
             model=model,
             rules=policy.rules_of(model),
+            mode=policy.mode_of(model),
+            mode_change=changed,
             people=people_of(policy.for_model(model)),
             quiet=quiet(policy, model, now),
             opened=opened,

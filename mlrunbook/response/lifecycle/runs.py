@@ -12,6 +12,7 @@ from mlrunbook.domain.policy.owned import Known, Standing
 from mlrunbook.domain.policy.policy import Policy
 from mlrunbook.domain.records import Record
 from mlrunbook.domain.roles import Role
+from mlrunbook.response import modes
 from mlrunbook.response.communication import escalation, reports
 from mlrunbook.response.communication.notifications import Page, page, request_action
 from mlrunbook.response.lifecycle import unknown_models
@@ -35,6 +36,7 @@ def take(world: World, incident_id: str, holder: str) -> Run | None:
             leases.release(conn, lease, "free", now=now)
             return None
         if lease:
+            modes.note(conn, world.policy, now=now)
             escalation.no_longer_observed(conn, world.policy, incidents.get(conn, incident_id), now=now)
     return Run(world.of(model), lease) if lease else None
 

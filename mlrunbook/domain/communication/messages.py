@@ -70,6 +70,13 @@ class Figures:
         return f"~{100 * self.unnecessary_share:.0f} % of maintenance work orders may be unnecessary"
 
     @property
+    def false_alarm_words(self) -> str:
+        """The same of a model whose predictions become no work orders."""
+        if self.unnecessary_share is None:
+            return f"Share of what it flags that may be false alarms: {NOT_MEASURED}"
+        return f"~{100 * self.unnecessary_share:.0f} % of what it flags may be false alarms"
+
+    @property
     def cost_words(self) -> str:
         if self.cost_per_day is None:
             return NOT_ESTIMATED
@@ -117,6 +124,12 @@ class IncidentSnapshot:
     def respond_by_words(self) -> str:
         return f"{self.respond_by.astimezone(UTC):%Y-%m-%d %H:%M} UTC" if self.respond_by else NOT_ESTIMATED
 
+    has_work_orders: bool = True  # the platform keeps work orders that came of its predictions
+
+    @property
+    def waste_words(self) -> str:
+        return self.figures.unnecessary_words if self.has_work_orders else self.figures.false_alarm_words
+
 
 @dataclass(frozen=True)
 class ResolutionFacts:
@@ -155,7 +168,7 @@ def initial_notification(s: IncidentSnapshot) -> Rendered:
         _text(
             _head(s),
             _paragraph("Summary:", *s.summary_lines, f"F1 score: {s.figures.f1_words}."),
-            _paragraph("Impact:", *_bullets([*s.impact, s.figures.unnecessary_words, f"Estimated cost: {s.figures.cost_words}"])),
+            _paragraph("Impact:", *_bullets([*s.impact, s.waste_words, f"Estimated cost: {s.figures.cost_words}"])),
             _paragraph("Actions Taken:", *_bullets(s.actions_taken, "None yet")),
             *_deadlines(s.deadlines),
             *_duties(s),

@@ -72,6 +72,7 @@ class Situation:
     """
 
     pending_work_orders: int = 0
+    has_work_orders: bool = True  # False: no work order comes of these predictions, so none is halted
     status: ServingStatus | None = None
     state: ServingState | None = None
     previous_is_dangerous: bool | None = None
@@ -185,7 +186,7 @@ def _steps(
     notes: list[str] = []
     if assessment.severity is Severity.CRITICAL and assessment.dangerous:
         steps.append(_stop_danger(model, seen))
-    if assessment.safety_risk and not seen.no_switches:
+    if assessment.safety_risk and seen.has_work_orders and not seen.no_switches:
         steps.append(_halt_work_orders(incident_id, model, seen.pending_work_orders))
     if assessment.dangerous:
         return steps, notes
@@ -197,7 +198,8 @@ def _steps(
             notes.append(raised)
         else:
             steps.append(raised)
-    return [*steps, *_ask_a_person(model)], notes
+    asked = _ask_a_person(model)
+    return [*steps, *(asked if seen.has_work_orders else asked[:1])], notes
 
 
 def _isolation(
@@ -215,7 +217,7 @@ def _isolation(
     steps = [_Step(Rule.ISOLATE, (Isolate(model, True),), why)]
     if assessment.dangerous and not is_trusted:  # the danger is measured, the breach is not: it is contained as any other danger is
         steps.append(_stop_danger(model, seen))
-    if assessment.safety_risk:
+    if assessment.safety_risk and seen.has_work_orders:
         steps.append(_halt_work_orders(incident_id, model, seen.pending_work_orders))
     by_itself = [s for s in steps if s.rule in policy.automatic and (at_once or s.rule is not Rule.ISOLATE)]
     automatic = [s for s in by_itself if s.rule is Rule.ISOLATE or assessment.dangerous or _halts(judged)]

@@ -45,6 +45,7 @@ class Triage(Recorded, key=Record.TRIAGE):
     baseline_by_type: Mapping[str, AnyTally] = field(default_factory=dict)
     figures: Figures = field(default_factory=Figures)
     backed: Backed | None = None
+    has_work_orders: bool = True  # the platform keeps some of this model
 
     def judged_anew(self, found: Assessment, backed: Backed | None) -> Triage:
         summary = "; ".join(found.reasons)

@@ -214,6 +214,7 @@ def snapshot(conn: Connection, policy: Policy, incident: Incident, *, now: datet
         deadlines=[clock.sentence(now) for clock in regulatory_clocks.of_incident(conn, incident.id)],
         duties=[duty.words for duty in assigned(conn, policy, incident)],
         holders=_holders(conn, incident.id),
+        has_work_orders=triage is None or triage.has_work_orders,
     )
 
 

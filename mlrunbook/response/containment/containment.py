@@ -122,15 +122,16 @@ def _dry_run(run: Run, decided: Containment) -> tuple[Containment, list[tuple[Ac
 
 
 def _situation(run: Run, triage: Triage, isolate: Verdict | None) -> Situation:
-    assessment, pending_work_orders = triage.assessment, triage.affected.pending_work_orders or 0
+    assessment, pending_work_orders, has_work_orders = triage.assessment, triage.affected.pending_work_orders or 0, triage.has_work_orders
     if isolate and (isolate.is_trusted or not assessment.dangerous):
-        return Situation(pending_work_orders)  # without a look at the world: it could only delay
+        return Situation(pending_work_orders, has_work_orders)  # without a look at the world: it could only delay
     if assessment.severity is Severity.HIGH:
         _check_first(run)
     status, state = _status(run), _state(run)
     previous = status.previous_version if status else None
     return Situation(
         pending_work_orders,
+        has_work_orders,
         status,
         state,
         previous_is_dangerous=is_dangerous(run, previous) if previous else None,
@@ -172,7 +173,7 @@ def announce(run: Run) -> None:
         if is_contained and may_be_said:
             incidents.set_status(conn, run.incident_id, Status.CONTAINED, why="every containment action is read back", actor=ACTOR, now=now)
         incident = incidents.get(conn, run.incident_id)
-        if safety_risk:
+        if safety_risk and triage is not None and triage.has_work_orders:
             safety_notices(conn, policy, incident, pending, now=now)
         if incident.severity is not Severity.LOW:
             message = initial_notification(snapshot(conn, policy, incident, now=now))

@@ -252,13 +252,14 @@ def _signal(run: Run, body: dict[str, Any]) -> AlertSignal:
 
 
 def _settle(run: Run, seen: Look) -> Triage:
-    pending = _pending_work_orders(run)
+    pending, has_work_orders = _pending_work_orders(run)
     with run.write() as conn:
         if standing := records.recall(conn, run.incident_id, Triage):
             return standing
         reported = incidents.get(conn, run.incident_id)
         found, verdict = in_the_light_of_people(conn, reported, seen)
-        triaged = run.keep(conn, _triaged(found, seen, reported.model, pending, run.world.policy.costs))
+        made = replace(_triaged(found, seen, reported.model, pending, run.world.policy.costs), has_work_orders=has_work_orders)
+        triaged = run.keep(conn, made)
         again = records.recall(conn, run.incident_id, Reopened)
         unproven = again if again and not again.measured else None
         if not triaged.real:
@@ -364,9 +365,17 @@ def figures_of(metrics: ModelMetrics | None, costs: CostAssumptions) -> Figures:
     )
 
 
-def _pending_work_orders(run: Run) -> int | None:
-    pending = or_none("the list of work orders", lambda: run.world.platform.work_orders(run.incident().model, state="pending"))
-    return None if pending is None else len(pending)
+def _pending_work_orders(run: Run) -> tuple[int | None, bool]:
+    """How many wait, and whether there are any at all: a platform without them says that it keeps none."""
+
+    def read() -> int | NotFound:
+        try:
+            return len(run.world.platform.work_orders(run.incident().model, state="pending"))
+        except NotFound as error:
+            return error
+
+    found = or_none("the list of work orders", read)
+    return (None, False) if isinstance(found, NotFound) else (found, True)
 
 
 def ordered(run: Run) -> str | None:

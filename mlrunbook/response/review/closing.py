@@ -132,7 +132,7 @@ def draft(conn: Connection, policy: Policy, incident_id: str, *, seen: Seen = UN
         late_updates=late_updates(sent),
         containment_left=list(left.values()),
         deadlines=[clock.sentence(now) for clock in regulatory_clocks.of_incident(conn, incident.id)],
-        business_impact=_business_impact(incident.impact, measured),
+        business_impact=_business_impact(incident.impact, measured, has_work_orders=triage is None or triage.has_work_orders),
         outages=[one.sentence for one in outages],
     )
     told = {f"left:{key}": sentence for key, sentence in left.items()}
@@ -192,9 +192,9 @@ def _cause(conn: Connection, incident_id: str) -> Cause | None:
     return diagnosis.cause if diagnosis else None
 
 
-def _business_impact(reported: str, measured: Figures) -> str | None:
+def _business_impact(reported: str, measured: Figures, *, has_work_orders: bool) -> str | None:
     parts = [reported] if reported else []
     if measured.unnecessary_share is not None:
-        parts.append(measured.unnecessary_words)
+        parts.append(measured.unnecessary_words if has_work_orders else measured.false_alarm_words)
     parts.append(f"cost {measured.cost_words}" if measured.cost_words == NOT_ESTIMATED else f"estimated cost {measured.cost_words}")
     return "; ".join(parts)

@@ -46,11 +46,11 @@ def proposing(world: World) -> World:
     return in_mode(world, Mode.PROPOSE)
 
 
-def alert(world: World, *, firing: bool = True) -> str:
+def alert(world: World, *, firing: bool = True, of: str = "f1") -> str:
     """What Alertmanager tells of the model."""
     body = {"labels": {"alertname": "ModelF1Drop", "model": MODEL}, "annotations": {"summary": "F1 fell 40 %"}}
     one = NormalisedAlert(
-        fingerprint="f1",
+        fingerprint=of,
         firing=firing,
         name="ModelF1Drop",
         model=MODEL,
@@ -313,7 +313,7 @@ class TestReport:
         carry(observed, incident_id, "run-2")
         assert self.seen(observed)[incident_id].happened is Happened.OTHERWISE
         clock.advance(hours=2)
-        again = alert(observed)
+        again = alert(observed, of="another")
         carry(observed, again, "run-3")
         report(observed, Severity.HIGH, by_alert=False)
         assert self.seen(observed)[again].happened is Happened.TAKEN_UP

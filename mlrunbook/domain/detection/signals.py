@@ -90,7 +90,7 @@ def _of_dangerous_predictions(metrics: ModelMetrics, policy: SeverityPolicy) -> 
     if _enough_predictions(now, policy) and now.flagged_share is not None and now.flagged_share >= policy.all_flagged:
         reason = (
             f"the model predicts nearly all assets as high-risk ({percent(now.flagged_share)} of {now.predictions} predictions): "
-            "critical, every one would become a work order"
+            "critical, every one would be acted on"
         )
         yield Signal(Severity.CRITICAL, IncidentType.PREDICTION_ERROR, reason, dangerous=True)
     if _misses_nearly_all(counts, policy):

@@ -77,8 +77,7 @@ def _report(policy: Policy, settings: Settings, name: str, checked: Checked) -> 
         settings.feature_repo is not None,
         tuple(own.training.command[:2]) != BOX_TRAINING,
     )
-    mode = str(getattr(own, "mode", "") or "act")
-    return ModelReport(name, mode, rules.owner, tuple(d for d in checked.drifts if d.model == name), failed, standings(means))
+    return ModelReport(name, own.mode.value, rules.owner, tuple(d for d in checked.drifts if d.model == name), failed, standings(means))
 
 
 def _serving(parts: PlatformParts, settings: Settings) -> Serving:

@@ -5,19 +5,17 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 from mlrunbook.domain.connecting.columns import NEEDED, LogGuess
 from mlrunbook.domain.connecting.guesses import OPEN, Guess, Sure
 from mlrunbook.domain.connecting.model import ModelGuess
 from mlrunbook.domain.connecting.objects import ObjectsGuess
 from mlrunbook.domain.connecting.promql import LiveGuess
-from mlrunbook.domain.policy.owned import ModelRules
 
 _PLAIN = re.compile(r"[A-Za-z_][A-Za-z0-9_./-]*")
 _WORDS = frozenset({"true", "false", "yes", "no", "on", "off", "y", "n", "null", "none"})
 WIDTH = 138
-HAS_MODES = "mode" in {one.name for one in fields(ModelRules)}
 STEP = "  "
 PREDICTION_PARTS = ("key", "at", "score", "label", "version", "threshold", "day", "asset_id", "segment", "latency_ms", "features_json")
 OUTCOME_PARTS = ("key", "outcome", "reported_at", "day")
@@ -64,7 +62,7 @@ def rendered(guess: ModelGuess, names: Names, indent: str) -> list[str]:
     """The lines of `models:` for it, without the markers around them."""
     lines = [
         Line(0, f"{scalar(guess.model)}:"),
-        *([Line(1, "mode: observe", "looks, and says what it would do; nothing is changed. Then propose, then act")] if HAS_MODES else ()),
+        Line(1, "mode: observe", "looks, and says what it would do; nothing is changed. Then propose, then act"),
         Line(1, "", 'owner: "Your team"'),
         *_views(guess),
         *(_cluster(guess.objects) if guess.objects else ()),

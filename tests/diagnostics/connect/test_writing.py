@@ -15,6 +15,7 @@ from mlrunbook.domain.connecting.promql import guess_live
 from mlrunbook.domain.connecting.seen import ClusterSeen, ColumnSeen, DeploymentSeen, Holds, MetricsSeen, RegisteredModel, TableSeen
 from mlrunbook.domain.errors import Refused
 from mlrunbook.domain.policy.connections import Kind, Serving
+from mlrunbook.domain.policy.modes import Mode
 from tests.docs.pages import ROOT
 
 NAMES = Names("mlflow", "predictions", "prometheus")
@@ -77,6 +78,7 @@ def test_whatever_the_file_was_it_holds_and_keeps_every_line(before: str) -> Non
 def test_what_was_seen_becomes_the_policy() -> None:
     policy = parse(put("", guess("churn")))
     rules = policy.models["churn"]
+    assert rules.mode is Mode.OBSERVE
     assert rules.platform is not None
     registry, log, live = rules.platform.registry, rules.platform.predictions, rules.platform.live
     assert registry is not None

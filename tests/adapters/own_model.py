@@ -69,7 +69,7 @@ PLATFORM_VERBS: Mapping[str, Callable[[ModelPlatform, str], object]] = {
 
 
 def port_methods(port: type) -> set[str]:
-    return {name for name, member in vars(port).items() if inspect.isfunction(member) and not name.startswith("_")}
+    return {name for name, member in inspect.getmembers(port) if inspect.isfunction(member) and not name.startswith("_")}
 
 
 def strangers(served: str) -> Iterator[str]:

@@ -66,7 +66,7 @@ def test_the_fake_of_the_tests_keeps_the_contract(tmp_path: Path, check: Check) 
 
 
 def test_every_verb_of_the_port_has_its_check() -> None:
-    verbs = {name for name, member in vars(ModelPlatform).items() if inspect.isfunction(member) and not name.startswith("_")}
+    verbs = {name for name, member in inspect.getmembers(ModelPlatform) if inspect.isfunction(member) and not name.startswith("_")}
     assert verbs == {check.name for check in CHECKS}
 
 

@@ -53,6 +53,9 @@ def _lead(site: Site, name: str) -> dict[str, str] | None:
         return None
 
 
+SIGNING_IN = "/api/v1/console/links"  # whoever has a token signs in to the console as themselves, with what the token may
+
+
 def a_route_answers_without_the_right_scope(site: Site) -> bool:
     """Every route that changes something, by a token of scope read; every approval by one of scope operate."""
     reader, operator = site.key("a reader", Scope.READ), site.key("an operator", Scope.OPERATE, role="ml_team_lead")
@@ -60,6 +63,8 @@ def a_route_answers_without_the_right_scope(site: Site) -> bool:
     for name, app in site.services().items():
         http = site.http(name)
         for path, ways in app.openapi()["paths"].items():
+            if path == SIGNING_IN:
+                continue
             url = path.replace("{id}", incident_id).replace("{modelId}", MODEL).replace("{model}", MODEL)
             for way in ways:
                 if way != "get" and http.request(way.upper(), url, headers=reader, json={}).status_code not in (401, 403, 404, 429):

@@ -16,7 +16,7 @@ from mlrunbook.domain.evaluation.history import DayFigures
 from mlrunbook.domain.evaluation.outcome_blocks import OutcomeBlocks
 from mlrunbook.domain.evaluation.performance import ModelMetrics, WindowMetrics
 from mlrunbook.domain.observed import Change, ModelVersion, Prediction, Replayed, ServingStatus, ViewSchedule, WorkOrder
-from mlrunbook.domain.policy.connections import PlatformParts, ReplayKind
+from mlrunbook.domain.policy.connections import PlatformParts, Replay
 from mlrunbook.domain.policy.policy import Policy
 from mlrunbook.ports import LiveFigures, ModelPlatform, PredictionLog, Registry, Replayer
 
@@ -33,7 +33,6 @@ class Parts:
     registry: Registry | None = None
     predictions: Callable[[str], PredictionLog] | None = None
     live: Callable[[str], LiveFigures] | None = None
-    replayer: Replayer | None = None
 
 
 class ComposedPlatform:
@@ -150,13 +149,10 @@ class ComposedPlatform:
 
     def _replayer(self, model: str) -> Replayer:
         parts = self._of(model)
-        kind = parts.replay.kind if parts else ReplayKind.REST
-        if kind is ReplayKind.MLFLOW and self._parts.replayer is not None:
-            return self._parts.replayer
-        if kind is ReplayKind.REST:
+        if parts is None or parts.replay is Replay.REST:
             return self._rest_for(model, f"models.{model}.platform.replay is rest, and MLRUNBOOK_PLATFORM_URL is not set")
         raise NotFound(
-            f"replay is off for {model} (models.{model}.platform.replay.kind): versions are not compared on the same requests, and path A "
+            f"replay is off for {model} (models.{model}.platform.replay): versions are not compared on the same requests, and path A "
             "goes back to the version that served before"
         )
 

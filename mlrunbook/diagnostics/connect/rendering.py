@@ -71,7 +71,6 @@ def rendered(guess: ModelGuess, names: Names, indent: str) -> list[str]:
         *(_predictions(guess, guess.log, names.predictions) if names.predictions and guess.log else ()),
         *(_live(guess.live, names.live) if names.live and guess.live else ()),
         Line(2, f"serving: {serving(guess)}", _serving_words(guess)),
-        Line(2, "shadow: offline", "a candidate is tried on logged requests"),
     ]
     return [line.shown(indent) for line in lines]
 

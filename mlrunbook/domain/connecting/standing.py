@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from mlrunbook.domain.policy.cluster import ClusterObjects
-from mlrunbook.domain.policy.connections import PlatformParts, PredictionsPart, ReplayKind, Serving
+from mlrunbook.domain.policy.connections import PlatformParts, PredictionsPart, Replay, Serving
 
 
 class Can(StrEnum):
@@ -103,11 +103,11 @@ def _paths(of: Means) -> Iterator[Standing]:
     if registry is not None and not of.own_training:
         yield Standing("path C, retrain", Can.PERSON, "the training command is that of the box", "name yours in training.command")
     else:
-        tried = " and tried on logged requests" if of.parts.replay.kind is not ReplayKind.OFF else ""
+        tried = " and tried on logged requests" if of.parts.replay is not Replay.NONE else ""
         yield Standing("path C, retrain", Can.YES, f"by training.command; a candidate is staged{tried}, a person promotes it")
-    if registry is not None and of.parts.replay.kind is ReplayKind.OFF:
-        fix = "replay: {kind: mlflow} runs the registry's code without secrets and network"
-        yield Standing("candidates, compared", Can.NO, "replay is off: versions are not scored on the same requests", fix)
+    if registry is not None and of.parts.replay is Replay.NONE:
+        why = "replay is off: versions are not scored on the same requests"
+        yield Standing("candidates, compared", Can.NO, why, "replay: rest, where your REST platform scores them")
     yield _threshold(of)
 
 

@@ -158,19 +158,11 @@ class LivePart:
     stale_after_s: Annotated[float, Field(gt=0)] = 300.0
 
 
-class ReplayKind(StrEnum):
-    OFF = "off"
+class Replay(StrEnum):
+    """Who scores logged requests with each version, so that versions are compared on the same ones."""
+
+    NONE = "none"  # not "off": YAML reads that as false
     REST = "rest"
-    MLFLOW = "mlflow"  # loads and runs the team's pickled code, in a process without secrets and network
-
-
-@dataclass(frozen=True)
-class ReplayPart:
-    """Logged requests scored by each version. `mlflow` runs code out of the registry, so it is off until somebody writes it here."""
-
-    kind: ReplayKind = ReplayKind.OFF
-    timeout_s: Annotated[float, Field(gt=0)] = 120.0
-    memory_limit_mb: Annotated[int, Field(ge=256)] = 2048
 
 
 class Serving(StrEnum):
@@ -181,13 +173,6 @@ class Serving(StrEnum):
     NONE = "none"
 
 
-class Shadow(StrEnum):
-    """How a candidate is tried before it serves: on live requests that nobody acts on, or on logged ones."""
-
-    PLATFORM = "platform"
-    OFFLINE = "offline"
-
-
 @dataclass(frozen=True)
 class PlatformParts:
     """What a model's platform is composed of. A part that is left out is asked of the REST platform (MLRUNBOOK_PLATFORM_URL) where there is
@@ -196,9 +181,8 @@ class PlatformParts:
     registry: RegistryPart | None = None
     predictions: PredictionsPart | None = None
     live: LivePart | None = None
-    replay: ReplayPart = field(default_factory=ReplayPart)
+    replay: Replay = Replay.NONE
     serving: Serving | None = None
-    shadow: Shadow = Shadow.PLATFORM
 
 
 def check_parts(at: str, parts: PlatformParts, connections: Mapping[str, Connection]) -> None:
@@ -219,8 +203,6 @@ def check_parts(at: str, parts: PlatformParts, connections: Mapping[str, Connect
             )
         if found.kind is not kind:
             raise ValueError(f"{at}.{name}.connection: {part.connection} is of kind {found.kind}, this part needs {kind}")
-    if parts.replay.kind is ReplayKind.MLFLOW and parts.registry is None:
-        raise ValueError(f"{at}.replay: kind mlflow loads versions from the registry; name {at}.registry")
 
 
 def connection_variable(name: str) -> str:

@@ -29,8 +29,7 @@ from mlrunbook.domain.policy.connections import (
     PlatformParts,
     PredictionsPart,
     RegistryPart,
-    ReplayKind,
-    ReplayPart,
+    Replay,
     Serving,
 )
 
@@ -145,7 +144,7 @@ def test_a_warehouse_alone_is_measured_and_every_change_ends_at_a_person() -> No
 def test_with_everything_named_everything_is_done() -> None:
     log = replace(LOG, columns=replace(COLUMNS, version="v", segment="region"))
     live = LivePart("p", "a", "b", "c", "d")
-    parts = PlatformParts(REGISTRY, log, live, ReplayPart(ReplayKind.MLFLOW))
+    parts = PlatformParts(REGISTRY, log, live, Replay.REST)
     objects = replace(OBJECTS, config_map="churn-config")
     found = cans(parts, Serving.KUBERNETES, objects, features=("activity",), reads_features=True, own_training=True)
     assert set(found.values()) == {Can.YES}

@@ -42,7 +42,7 @@ def test_a_platform_is_composed_of_named_connections() -> None:
         ({"predictions": {"connection": "warehouse", "table": "p", "columns": {"score": None}}}, "score"),
         ({"predictions": {"connection": "warehouse", "table": "p", "time_zone": "Mars/Olympus"}}, "Mars/Olympus"),
         ({"predictions": {"connection": "warehouse", "table": "p", "model_column": "model"}}, "model_value"),
-        ({"replay": {"kind": "mlflow"}}, "models.churn.platform.replay"),
+        ({"replay": "mlflow"}, "models.churn.platform.replay"),
     ],
 )
 def test_a_part_that_cannot_work_is_refused_by_its_key(parts: dict[str, Any], names: str) -> None:

@@ -25,7 +25,7 @@ from mlrunbook.gateway.dispatcher import Dispatcher
 from mlrunbook.gateway.heartbeat import Heartbeat
 from mlrunbook.gateway.webhooks import pagerduty_door, router
 from mlrunbook.gateway.webhooks.registry import FORMATS
-from mlrunbook.response import modes as modes_on_record
+from mlrunbook.response.lifecycle import runs
 from mlrunbook.response.world import World
 
 log = logging.getLogger(__name__)
@@ -103,8 +103,7 @@ def create_app(
 def _note_modes(world: World) -> None:
     """A store that is away is no reason not to start: a run notes it later."""
     try:
-        with world.transaction() as conn:
-            modes_on_record.note(conn, world.policy, now=world.now())
+        runs.take_up_what_was_observed(world)
     except RunbookError as error:
         log.warning("modes are not noted: %s", error)
 

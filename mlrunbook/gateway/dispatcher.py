@@ -246,6 +246,8 @@ class Dispatcher:
             outbox.delivered(conn, item, now=now)  # after the incident: everybody locks it before rows of the outbox
             if is_page:
                 settle_late(conn, incident_id, item.id, now=now)
+                has_address = self._world.notifier.has_address
+                channel_fallback.note_that_nobody_was_called(conn, self._world.policy, item, has_address=has_address, now=now)
 
     def _text_of_page(self, payload: dict[str, Any], incident: Incident) -> Rendered:
         """Whatever is wrong with what the incident has recorded, somebody is called."""

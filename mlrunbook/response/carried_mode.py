@@ -7,6 +7,7 @@ import logging
 from sqlalchemy import Connection
 
 from mlrunbook.domain.actions import PlanKind
+from mlrunbook.domain.detection.lifecycle import UnknownModel
 from mlrunbook.domain.detection.reports import PersonsReport
 from mlrunbook.domain.detection.severity_change import SeveritySet
 from mlrunbook.domain.errors import RunbookError
@@ -36,8 +37,11 @@ def is_taken_up(conn: Connection, incident_id: str) -> bool:
 
 
 def is_quiet(conn: Connection, policy: Policy, incident: Incident) -> bool:
-    """Nobody is paged and nothing is sent: the incident is only observed. Where that cannot be told, people are paged."""
+    """Nobody is paged and nothing is sent: the incident is only observed. Where that cannot be told, people are paged; also about a name
+    that nobody knows: no run looks at it, so nobody would ever hear of it."""
     try:
+        if records.recall_if_readable(conn, incident.id, UnknownModel):
+            return False
         return mode_of(conn, policy, incident.id, incident.model) is Mode.OBSERVE
     except (RunbookError, ValueError, LookupError, TypeError, AttributeError):
         log.exception("the mode of %s cannot be read: people are paged", incident.model)

@@ -15,6 +15,7 @@ import yaml
 
 from mlrunbook.adapters.reports import prometheus_rules
 from mlrunbook.domain.detection.alert_rules import RULES, Least, Rule
+from mlrunbook.domain.policy.owned import ModelRules
 from mlrunbook.domain.policy.policy import Policy
 from mlrunbook.local.platform.prometheus_metrics import FAMILIES
 
@@ -216,3 +217,11 @@ def test_names_follow_the_conventions_of_prometheus(name: str) -> None:
     assert help_
     assert not name.endswith(("_ms", "_percent", "_total", "_count"))
     assert "asset_id" not in labels
+
+
+def test_the_file_says_whose_own_limits_prometheus_does_not_know() -> None:
+    own = Policy(models={"churn": ModelRules(alerts={"f1_drop_warning": 0.05}), "fraud": ModelRules(owner="Fraud")})
+    head = [line for line in prometheus_rules.as_yaml(own).splitlines() if line.startswith("#")]
+    assert any("churn" in line for line in head)
+    assert not any("fraud" in line for line in head)
+    assert yaml.safe_load(prometheus_rules.as_yaml(own)) == yaml.safe_load(prometheus_rules.as_yaml(Policy()))

@@ -10,21 +10,25 @@ import pytest
 
 from mlrunbook.domain.actions import Order, PlanKind
 from mlrunbook.domain.detection.alerts import NormalisedAlert
+from mlrunbook.domain.detection.reports import Origin, Report
 from mlrunbook.domain.errors import Invalid, NotApproved
 from mlrunbook.domain.incident import IncidentType, Severity, Status
 from mlrunbook.domain.policy.modes import Mode
-from mlrunbook.domain.policy.owned import ModelRules
+from mlrunbook.domain.policy.owned import Known, ModelRules, Standing
 from mlrunbook.domain.policy.policy import Policy
 from mlrunbook.domain.resolution.observation import Happened, Observed, WouldContain, WouldResolve, summary
 from mlrunbook.response import modes
 from mlrunbook.response.containment.emergency import Requested, request
 from mlrunbook.response.execution.approvals import approve_by_rule
 from mlrunbook.response.execution.execute import execute
-from mlrunbook.response.lifecycle import runs
+from mlrunbook.response.lifecycle import runs, severity_change
 from mlrunbook.response.lifecycle.alert_intake import AlertBatch, take_in_alerts
+from mlrunbook.response.lifecycle.opening import take_in
+from mlrunbook.response.lifecycle.severity_change import Said
+from mlrunbook.response.resolution import observation
 from mlrunbook.response.resolution.observed import observed as observed_of
 from mlrunbook.response.world import World
-from mlrunbook.store import evidence, incidents, leases, plans, records
+from mlrunbook.store import evidence, incidents, leases, outbox, plans, records
 from tests.fakes import MODEL, Clock, FileWorld, LedgerNotifier
 from tests.response.carrying import carry
 from tests.response.containment.test_emergency import ONCALL
@@ -78,6 +82,12 @@ def would(world: World, incident_id: str) -> tuple[WouldContain, WouldResolve]:
 def standing(world: World, incident_id: str) -> list[Any]:
     with world.transaction() as conn:
         return plans.standing(conn, incident_id, *PlanKind)
+
+
+def is_to_start_now(world: World, incident_id: str) -> bool:
+    with world.transaction() as conn:
+        newest = max(outbox.of_incident(conn, incident_id, "start_run"), key=lambda row: row["payload"]["generation"])
+    return bool(newest["not_before"] <= world.now())
 
 
 class TestObserve:
@@ -182,6 +192,66 @@ class TestObserve:
         with pytest.raises(NotApproved, match="observe"):
             execute(observed, run.lease, wanted, 0)
         assert file_world.applied == {}
+
+    def test_a_report_that_comes_while_it_is_about_to_end_keeps_it_open(
+        self, observed: World, clock: Clock, notifier: LedgerNotifier
+    ) -> None:
+        incident_id = alert(observed)
+        carry(observed, incident_id, "run-1")
+        clock.advance(minutes=10)
+        alert(observed, firing=False)
+        run = runs.take(observed, incident_id, "run-2")
+        assert run is not None
+        assert observation.is_observed(run)
+        report(observed, Severity.MEDIUM, by_alert=False)
+        assert observation.is_over(run) is None
+        assert incident_of(observed, incident_id).status is Status.INVESTIGATING
+        deliver(observed)
+        assert notifier.pages()
+
+    def test_a_person_who_says_how_severe_it_is_takes_it_up(self, observed: World, notifier: LedgerNotifier) -> None:
+        incident_id = alert(observed)
+        carry(observed, incident_id, "run-1")
+        with observed.transaction() as conn:
+            severity_change.say(conn, observed.policy, incident_id, Said(Severity.MEDIUM, "Ann", "few assets"), now=observed.now())
+        assert is_to_start_now(observed, incident_id)
+        deliver(observed)
+        assert notifier.pages()
+        [words] = told(observed, incident_id, "mode")
+        assert "Ann" in words
+
+    def test_an_alert_about_a_name_that_nobody_knows_pages(self, observed: World, notifier: LedgerNotifier) -> None:
+        """No run looks at it, so nobody would ever hear of it."""
+        everything = replace(observed, policy=Policy(mode=Mode.OBSERVE))
+        said = Report(
+            "chrun",
+            IncidentType.PERFORMANCE_DEGRADATION,
+            everything.policy.family_of(IncidentType.PERFORMANCE_DEGRADATION),
+            Severity.HIGH,
+            "F1 fell",
+            "alertmanager",
+            origin=Origin.ALERT,
+        )
+        with everything.transaction() as conn:
+            take_in(conn, everything.policy, said, now=everything.now(), standing=Standing(Known.UNKNOWN))
+        deliver(everything)
+        assert "On-Call ML Engineer" in {m.body.split(":")[0] for m in notifier.pages()}
+
+    def test_a_gateway_that_starts_with_another_mode_takes_up_what_was_observed_at_once(
+        self, world: World, observed: World, notifier: LedgerNotifier
+    ) -> None:
+        incident_id = alert(observed)
+        carry(observed, incident_id, "run-1")
+        runs.take_up_what_was_observed(observed)
+        assert not is_to_start_now(observed, incident_id)
+        for _ in range(2):
+            runs.take_up_what_was_observed(world)
+        assert is_to_start_now(world, incident_id)
+        assert len(told(world, incident_id, "mode")) == 1
+        with world.transaction() as conn:
+            assert outbox.of_incident(conn, incident_id, "update"), "stakeholders hear of it every half hour"
+        deliver(world)
+        assert "On-Call ML Engineer" in {m.body.split(":")[0] for m in notifier.pages()}
 
     def test_where_the_mode_cannot_be_read_people_are_paged(self, observed: World, notifier: LedgerNotifier) -> None:
         class Broken(Policy):

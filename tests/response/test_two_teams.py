@@ -10,8 +10,9 @@ import pytest
 from mlrunbook.base.policy_file import parse
 from mlrunbook.domain.actions import PlanKind
 from mlrunbook.domain.approval import Decision
-from mlrunbook.domain.errors import Refused
+from mlrunbook.domain.errors import Invalid, Refused
 from mlrunbook.domain.incident import Severity
+from mlrunbook.domain.policy.policy import Policy
 from mlrunbook.response.execution.approvals import decide
 from mlrunbook.response.plan_state import valid_approval
 from mlrunbook.response.world import World
@@ -114,3 +115,32 @@ def test_each_plan_is_decided_by_its_own_roles_and_by_as_many_people(world: Worl
     assert approve(MODEL, "Vera", "vp_engineering")
     assert not approve(CHURN, "Ole", "ml_team_lead"), "one of two"
     assert approve(CHURN, "Mia", "engineering_manager")
+
+
+class Silent(LedgerNotifier):
+    """The team's own pager has no address yet."""
+
+    def has_address(self, channel: str) -> bool:
+        return channel != "pump_pager"
+
+
+def test_a_channel_of_its_own_without_an_address_leaves_nobody_uncalled(world: World) -> None:
+    silent = replace(world, notifier=Silent())
+    carry(silent, report(silent, MODEL), "run-1")
+    deliver(silent)
+    pages = silent.notifier.pages()  # type: ignore[attr-defined]
+    assert {"pump_pager", "page"} <= {m.channel for m in pages if m.body.startswith("On-Call ML Engineer")}
+    assert "page" not in {m.channel for m in pages if m.body.startswith("ML Team Lead")}, "she has a channel with an address"
+
+
+def test_a_role_to_which_no_channel_leads_is_paged_by_those_of_on_call(world: World, notifier: LedgerNotifier) -> None:
+    nowhere = parse("models: {'*': {escalation: {oncall_ml_engineer: {channels: []}, ml_team_lead: {channels: []}}}}")
+    bare = replace(world, policy=nowhere)
+    carry(bare, report(bare, MODEL), "run-1")
+    deliver(bare)
+    assert {m.channel for m in notifier.pages()} == set(Policy().communication.fallback_channels)
+
+
+def test_no_override_leaves_nobody_to_be_paged_first() -> None:
+    with pytest.raises(Invalid, match="after_min"):
+        parse("models: {churn: {escalation: {oncall_ml_engineer: {after_min: null}}}}")

@@ -112,6 +112,11 @@ def as_yaml(policy: Policy) -> str:
     import yaml
 
     head = "# Made by `mlrunbook policy prometheus` from the policy (runbook.yaml): change the policy, not this file.\n"
+    if own := [name for name, said in policy.models.items() if said.alerts]:
+        head += (
+            f"# These rules compare every model with the limits at the top of the policy. Write rules of your own for {', '.join(own)}:\n"
+        )
+        head += "# Prometheus does not know the limits that models.NAME.alerts sets.\n"
     return head + yaml.safe_dump(rules(policy), sort_keys=False, width=140, allow_unicode=True)
 
 

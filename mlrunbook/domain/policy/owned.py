@@ -67,8 +67,8 @@ class ModelRules:
             mine, theirs = getattr(self, one.name), getattr(wider, one.name)
             if one.name in LAID_OVER and mine and theirs:
                 made[one.name] = laid_over(theirs, mine)
-            else:
-                made[one.name] = theirs if mine in (None, "", ()) else mine
+            else:  # no feature view at all is said too: nothing of it may be materialised
+                made[one.name] = mine if mine or (one.name == "feature_views" and mine is not None) else theirs
         return ModelRules(**made)
 
 

@@ -371,19 +371,28 @@ class Policy(Section):
                 for one in (channel, stands_in):
                     if one not in self.channels:
                         raise ValueError(f"models.{name}.channels.{channel}: there is no channel {one!r}; name it under channels")
-            wider = {other: self.models[other] for other in self.models if other != name and covers(other, name)}
-            self._following(rules_for(name, {name: rules, **wider}), at=f"models.{name}")
+            self._following(self._with_wider(name), at=f"models.{name}")
         return self
+
+    def _with_wider(self, name: str) -> ModelRules:
+        """What a name or pattern says, and what holds for every model that fits it."""
+        return rules_for(name, {other: rules for other, rules in self.models.items() if other == name or covers(other, name)})
+
+    @property
+    def of_all(self) -> Policy:
+        """That of all models, where this one holds for one of them."""
+        return self._whole or self
 
     def for_model(self, model: str) -> Policy:
         """The policy as it holds for one model: with what is its own of every section, and its own channels."""
-        whole = self._whole or self
+        whole = self.of_all
         try:
             return whole._following(rules_for(model, whole.models), at=f"models.{model}")
         except ValueError:
-            # Each pattern was checked with those that are wider; two that only overlap may not fit together. The most specific one counts.
+            # Each pattern was checked with those that are wider; two that only overlap may not fit together. The most specific one
+            # counts, as it was checked.
             found = most_specific(model, whole.models)
-            return whole._following(whole.models[found], at=f"models.{found}") if found else whole
+            return whole._following(whole._with_wider(found), at=f"models.{found}") if found else whole
 
     def _following(self, rules: ModelRules, *, at: str) -> Policy:
         """Raises ValueError, with the key, where a section cannot be so."""
@@ -421,13 +430,12 @@ class Policy(Section):
         return (self.rules_of(model).channels or {}).get(channel, channel)
 
     def mode_of(self, model: str) -> Mode:
-        whole = self._whole or self
-        return whole.rules_of(model).mode or whole.mode
+        return self.of_all.rules_of(model).mode or self.of_all.mode
 
     @property
     def variants(self) -> list[Policy]:
         """The policy as it holds for each name and pattern of `models`, after that of all others."""
-        whole = self._whole or self
+        whole = self.of_all
         return [whole, *(whole.for_model(name) for name in whole.models)]
 
     @property

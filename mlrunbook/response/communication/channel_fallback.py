@@ -40,12 +40,39 @@ def note_failure(
         request_action(conn, policy, incident, Page(Role.ONCALL_ML_ENGINEER, why, f"dead-channel:{channel}", step), now=now)
 
 
+def note_that_nobody_was_called(
+    conn: Connection, policy: Policy, item: outbox.Item, *, has_address: Callable[[str], bool], now: datetime
+) -> None:
+    """A page went to a channel of the model's own that has no address, so it is only a file: it goes out as for other models too."""
+    channel = str(item.payload["channel"])
+    if item.payload.get("role") not in set(Role):  # such a page went out without details
+        return
+    role = Role(item.payload["role"])
+    usual = [*policy.of_all.escalation.of(role).channels, *policy.of_all.communication.fallback_channels]
+    if has_address(channel) or channel in usual:
+        return
+    incident_id, base = str(item.incident_id), _base(item.dedup_key)
+    carried = _carried(conn, incident_id, base)
+    own = policy.for_model(incidents.get(conn, incident_id).model).escalation.of(role).channels
+    if any(has_address(name) for name in {*carried, *own}):
+        return
+    if other := next((name for name in usual if has_address(name)), None):
+        payload = {**item.payload, "channel": other, "reason": f"{item.payload['reason']} (the channel {channel} has no address)"}
+        outbox.put(conn, "page", f"{base}:{other}", payload, now=now, incident_id=incident_id)
+        _say(conn, incident_id, f"{channel} has no address and calls nobody: {role.words} is paged by {other} too", now=now)
+
+
+def _carried(conn: Connection, incident_id: str, base: str) -> set[str]:
+    """The channels that carry this page."""
+    return {str(r["payload"].get("channel")) for r in outbox.of_incident(conn, incident_id, "page") if _base(r["dedup_key"]) == base}
+
+
 def _page_by_another(
     conn: Connection, policy: Policy, item: outbox.Item, channel: str, *, has_address: Callable[[str], bool], now: datetime
 ) -> None:
     """By the next channel of the role, then by those of the policy: the first that does not carry this page yet and reaches anybody."""
-    incident_id, base = str(item.incident_id), item.dedup_key.rpartition(":")[0]
-    carried = {str(r["payload"].get("channel")) for r in outbox.of_incident(conn, incident_id, "page") if _base(r["dedup_key"]) == base}
+    incident_id, base = str(item.incident_id), _base(item.dedup_key)
+    carried = _carried(conn, incident_id, base)
     role, policy = Role(item.payload["role"]), policy.for_model(incidents.get(conn, incident_id).model)
     wanted = dict.fromkeys([*policy.escalation.of(role).channels, *policy.communication.fallback_channels])
     free = [name for name in wanted if name not in carried]

@@ -19,7 +19,7 @@ from mlrunbook.domain.incident import Incident, Severity, Status
 from mlrunbook.domain.policy.policy import Policy
 from mlrunbook.domain.resolution.observation import WouldContain
 from mlrunbook.domain.roles import Role
-from mlrunbook.response.carried_mode import is_quiet
+from mlrunbook.response.carried_mode import is_quiet, mode_of
 from mlrunbook.response.communication.notifications import (
     TICKETS,
     Page,
@@ -78,20 +78,34 @@ def taken_up(conn: Connection, policy: Policy, incident: Incident, *, by: str, n
     if is_quiet(conn, policy, incident):
         return
     said = f"{incident.model} is in mode observe; {by} has taken this incident up, so it is handled as in mode act from here on"
-    timeline.append(conn, incident.id, "mode", said, actor=by, at=now)
-    escalate(conn, policy, incident, now=now)
+    _handled_from_now_on(conn, policy, incident, said, by=by, now=now)
     leases.wake(conn, incident.id, why=f"taken up by {by}", key=f"taken-up-{now.isoformat()}", now=now)
 
 
-def no_longer_observed(conn: Connection, policy: Policy, incident: Incident, *, now: datetime) -> None:
-    """The mode of its model was changed while an incident was observed: from here on people are paged about it. Once."""
-    if not records.recall_if_readable(conn, incident.id, WouldContain) or timeline.of_kind(conn, incident.id, "mode"):
-        return
-    if is_quiet(conn, policy, incident):
-        return
-    said = f"{incident.model} is in mode {policy.mode_of(incident.model)} now: what was only observed is handled from here on"
-    timeline.append(conn, incident.id, "mode", said, actor=ACTOR, at=now)
+def no_longer_observed(conn: Connection, policy: Policy, incident: Incident, *, now: datetime) -> bool:
+    """The mode of its model was changed while an incident was observed: from here on people are paged about it. Once; True then."""
+    if not _was_observed(conn, incident) or timeline.of_kind(conn, incident.id, "mode", after=timeline.began(conn, incident.id)):
+        return False
+    if not is_unresolved(incident) or is_quiet(conn, policy, incident):
+        return False
+    mode = mode_of(conn, policy, incident.id, incident.model)
+    said = f"{incident.model} is in mode {mode} now: what was only observed is handled from here on"
+    _handled_from_now_on(conn, policy, incident, said, by=ACTOR, now=now)
+    return True
+
+
+def _was_observed(conn: Connection, incident: Incident) -> bool:
+    """What would be done is on record; or triage has graded it, and nobody was to be paged."""
+    if records.recall_if_readable(conn, incident.id, WouldContain):
+        return True
+    graded = records.recall_if_readable(conn, incident.id, Triage)
+    return graded is not None and not any(outbox.of_incident(conn, incident.id, kind) for kind in ("page", RESPONSE))
+
+
+def _handled_from_now_on(conn: Connection, policy: Policy, incident: Incident, said: str, *, by: str, now: datetime) -> None:
+    timeline.append(conn, incident.id, "mode", said, actor=by, at=now)
     escalate(conn, policy, incident, now=now)
+    schedule_update(conn, policy, incident, now=now, at=now + timedelta(minutes=policy.communication.update_every_min))
 
 
 def is_ticket(conn: Connection, incident: Incident) -> bool:

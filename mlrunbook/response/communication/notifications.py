@@ -71,13 +71,19 @@ class Page:
     console: str | None = None
 
 
+def _channels_to(policy: Policy, role: Role) -> tuple[str, ...]:
+    """Where policy names no channel for the role: those of on-call, else the ones that carry what others do not take. Somebody is paged."""
+    people, said = policy.escalation, policy.communication
+    return people.of(role).channels or people.oncall_ml_engineer.channels or said.fallback_channels or (INCIDENTS.channel,)
+
+
 def page(conn: Connection, policy: Policy, incident: Incident, call: Page, *, now: datetime) -> None:
     """By every channel the policy gives the role; a second page with the same key moves the first if it still waits. Nobody is paged about
     what a model in mode observe shows by itself."""
     if is_quiet(conn, policy, incident):
         return
     round_ = round_of(conn, incident.id)
-    for channel in policy.for_model(incident.model).escalation.of(call.role).channels:
+    for channel in _channels_to(policy.for_model(incident.model), call.role):
         dedup = f"page:{incident.id}:{call.key}{round_}:{channel}"
         payload = {"role": str(call.role), "to": call.role.words, "reason": call.reason, "channel": channel, "next_step": call.next_step}
         payload |= _console(call.console)

@@ -11,6 +11,7 @@ from mlrunbook.domain.errors import Refused, Transient, Unknown
 from mlrunbook.domain.policy.owned import Known, Standing
 from mlrunbook.domain.policy.policy import Policy
 from mlrunbook.domain.records import Record
+from mlrunbook.domain.resolution.observation import WouldContain
 from mlrunbook.domain.roles import Role
 from mlrunbook.response import modes
 from mlrunbook.response.communication import escalation, reports
@@ -21,6 +22,7 @@ from mlrunbook.response.run import Run
 from mlrunbook.response.world import World
 from mlrunbook.store import incidents, leases, records, timeline
 
+MOST = 1000
 WAITING_FOR_HUMAN = "Waiting for a human"
 
 
@@ -39,6 +41,19 @@ def take(world: World, incident_id: str, holder: str) -> Run | None:
             modes.note(conn, world.policy, now=now)
             escalation.no_longer_observed(conn, world.policy, incidents.get(conn, incident_id), now=now)
     return Run(world.of(model), lease) if lease else None
+
+
+def take_up_what_was_observed(world: World) -> None:
+    """The policy was read anew: what it no longer only observes is paged about and handled now, not at the next look hours later."""
+    with world.transaction() as conn:
+        modes.note(conn, world.policy, now=world.now())
+        open_ = [one.id for one in incidents.find(conn, only_open=True, limit=MOST)]
+        seen = records.of_incidents(conn, WouldContain, open_)
+    for incident_id in seen:
+        with world.transaction() as conn:
+            incident, now = incidents.get(conn, incident_id, lock=True), world.now()
+            if escalation.no_longer_observed(conn, world.policy, incident, now=now):
+                leases.wake(conn, incident_id, why="its model is no longer in mode observe", key=f"mode-{now.isoformat()}", now=now)
 
 
 def _has_unknown_model(conn: Connection, policy: Policy, incident_id: str, standing: Standing, *, now: datetime) -> bool:

@@ -21,7 +21,8 @@ from mlrunbook.domain.incident import Incident, Severity
 from mlrunbook.domain.policy.intake import OWN
 from mlrunbook.domain.policy.policy import Policy
 from mlrunbook.domain.records import Record
-from mlrunbook.response.communication.escalation import escalate, schedule_update
+from mlrunbook.response.carried_mode import is_quiet
+from mlrunbook.response.communication.escalation import escalate, schedule_update, taken_up
 from mlrunbook.response.communication.notifications import send_to_stakeholders
 from mlrunbook.store import incidents, journal, leases, plans, records
 from mlrunbook.store.incidents import Classification
@@ -54,7 +55,10 @@ def say(conn: Connection, policy: Policy, incident_id: str, said: Said, *, now: 
     elif backed:
         backed = replace(backed, assessment=by_word(backed.assessment, severity, words))
     change = SeverityChange(severity, found, words, said.by, by_person=True, proven_as=said.proven_as, backed=backed)
+    was_quiet = is_quiet(conn, policy, incident)
     made = change_severity(conn, policy, incident, change, now=now)
+    if was_quiet:
+        taken_up(conn, policy, made, by=said.by, now=now)
     if raised and not records.recall(conn, incident_id, UnknownModel):
         leases.preempt(conn, incident_id, why=words, now=now)
     return made

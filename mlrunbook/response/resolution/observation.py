@@ -81,12 +81,14 @@ def _tell(run: Run, conn: Connection, incident: Incident, words: str) -> None:
 
 
 def is_over(run: Run) -> str | None:
-    """Why nothing is left to observe; the incident is closed then. None: its alerts still fire."""
+    """Why nothing is left to observe; the incident is closed then. None: its alerts still fire, or a person has taken it up."""
     now = run.world.now()
     with run.write() as conn:
         incident = incidents.get(conn, run.incident_id, lock=True)
         if not incident.status.is_open:
             return f"{incident.id} is {incident.status}"
+        if mode_of(conn, run.world.policy, incident.id, incident.model) is not Mode.OBSERVE:
+            return None  # a person has reported or ordered meanwhile: its next run handles it
         fixed = records.recall(conn, run.incident_id, HumanResolution)
         over = ObservationOver(now, f"fixed by {fixed.by}: {fixed.what}", fixed.by) if fixed else _ended(run, conn)
         if over is None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import datetime
 
 from mlrunbook.domain.incident import Incident
@@ -27,6 +27,7 @@ def observed(world: World, *, model: str | None, since: datetime | None, may_see
         resolve = records.of_incidents(conn, WouldResolve, [one.id for one in found])
         over = records.of_incidents(conn, ObservationOver, [one.id for one in found])
         taken_up = {one.id for one in found if one.id in contain and is_taken_up(conn, one.id)}
+    changes = _changes(world, [one for one in found if one.id in contain])
     return [
         Observed(
             one.id,
@@ -38,15 +39,22 @@ def observed(world: World, *, model: str | None, since: datetime | None, may_see
             over.get(one.id),
             is_open=one.status.is_open,
             is_taken_up=one.id in taken_up,
-            changes=_changes(world, one),
+            changes=changes[one.model],
         )
         for one in found
         if one.id in contain
     ]
 
 
-def _changes(world: World, incident: Incident) -> list[Change]:
-    model, since = incident.model, incident.detected_at
+def _changes(world: World, found: Sequence[Incident]) -> dict[str, list[Change]]:
+    """By model, each asked once, however many incidents it had."""
+    first: dict[str, datetime] = {}
+    for one in found:
+        first[one.model] = min(one.detected_at, first.get(one.model, one.detected_at))
+    return {model: _near(world, model, since) for model, since in first.items()}
+
+
+def _near(world: World, model: str, since: datetime) -> list[Change]:
     told = or_none("the change history", lambda: recent_changes.of_model(world, model, since=since)) or []
 
     def rollouts() -> list[Change]:

@@ -76,6 +76,26 @@ def test_what_cannot_be_is_an_error_with_the_whole_path_of_its_key_and_its_line(
     assert named in said
 
 
+def test_no_feature_view_at_all_is_not_left_out() -> None:
+    policy = parse("models: {'*': {feature_views: [sensors]}, churn: {feature_views: []}, fraud: {costs: {}}}")
+    assert policy.feature_views_of("churn") == ()
+    assert policy.feature_views_of("fraud") == ("sensors",)
+
+
+def test_an_empty_section_takes_nothing_away() -> None:
+    found = parse("models: {'*': {escalation: {ml_team_lead: {name: Kim}}}, churn: {escalation: {}}}").for_model("churn")
+    assert found.escalation.of(Role.ML_TEAM_LEAD).name == "Kim"
+
+
+def test_where_patterns_overlap_the_most_specific_one_holds_with_what_is_wider() -> None:
+    """It cannot hold alone: its warning is above the critical limit of the top."""
+    own = {"f1_drop_warning": 0.3}
+    wide, across = ModelRules(alerts={"f1_drop_critical": 0.5}), ModelRules(alerts={"f1_drop_critical": 0.25})
+    policy = Policy(models={"*": wide, "*_eu": across, "churn_*": ModelRules(alerts=own)})
+    found = policy.for_model("churn_eu")
+    assert (found.alerts.f1_drop_warning, found.alerts.f1_drop_critical) == (0.3, 0.5)
+
+
 def test_patterns_that_only_overlap_and_do_not_fit_together_leave_the_most_specific_one() -> None:
     """Pages go out also then."""
     narrow = ModelRules(alerts={"f1_drop_critical": 0.25})

@@ -54,6 +54,7 @@ class Checkout:
 
     def __init__(self, home: Path, stack: Stack) -> None:
         self.home = home
+        self._started: dict[str, str] = {}
         self.api = PrefectApi(stack.prefect_api_url, stack.prefect_auth)
         self.login = prefect_client(stack.prefect_api_url, stack.prefect_auth)
         self.environment = {
@@ -101,7 +102,16 @@ class Checkout:
             process.kill()
 
     def start(self, deployment: str, name: str, *, urgent: bool = False) -> str:
-        return self.api.start(deployment, {"name": name}, idempotency_key=name, name=name, urgent=urgent)
+        run_id = self.api.start(deployment, {"name": name}, idempotency_key=name, name=name, urgent=urgent)
+        self._started[run_id] = name
+        return run_id
+
+    def end_all(self) -> None:
+        """Whatever a test has left waiting or at work takes no place from the next one."""
+        self.let_go(*self._started.values())
+        for run_id in self._started:
+            self.api.cancel(run_id, "the test is over")
+        self._started.clear()
 
     def let_go(self, *names: str) -> None:
         for name in names:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -18,6 +19,13 @@ from tests.flows.live import wait_for
 NOW = datetime(2026, 3, 29, 1, 0, tzinfo=UTC)
 
 
+@pytest.fixture
+def pool(ours: Checkout) -> Iterator[Checkout]:
+    """A pool of which every place is free, also after a test that failed."""
+    yield ours
+    ours.end_all()
+
+
 @given(st.integers(3, 500))
 def test_the_lower_queues_together_always_leave_a_place_for_a_critical_incident(places: int) -> None:
     critical, *lower = sorted(queues(places), key=lambda queue: queue.priority)
@@ -28,75 +36,74 @@ def test_the_lower_queues_together_always_leave_a_place_for_a_critical_incident(
 
 @pytest.mark.prefect
 def test_fourteen_incidents_start_no_more_processes_than_there_are_places_and_a_critical_one_that_comes_last_starts_first(
-    ours: Checkout,
+    pool: Checkout,
 ) -> None:
     names = [f"incident-{number}" for number in range(14)]
-    runs = [ours.start("hold", name) for name in names]
-    with ours.worker():
-        wait_for("the incidents' places are taken", lambda: len(ours.at_work()) == 2)
-        assert stays(lambda: len(ours.at_work()) == 2, 4), "one place is for critical incidents, one for audits"
-        ours.start("hold", "critical", urgent=True)
-        wait_for("the critical one begins", lambda: "critical" in ours.began)
-        ours.start("hold", "critical-2", urgent=True)
-        wait_for("every place is taken", lambda: len(ours.at_work()) == 4)
-        assert stays(lambda: len(ours.at_work()) == 4, 4)
-        late = ours.start("hold", "critical-late", urgent=True)
-        assert ours.api.is_queued(late)
-        assert not ours.api.is_held_up(late), "nobody is before it but the critical"
-        before = ours.began & set(names)
-        ours.let_go(min(before))
-        wait_for("the late critical one is at work", lambda: "critical-late" in ours.began)
-        assert ours.began & set(names) == before, "a place that is free again is for a critical one first"
-        ours.let_go("critical", "critical-2", "critical-late", *names)
-        wait_for("the others have their turn", lambda: len(ours.began & set(names)) > 2)
-        for run_id in runs:
-            ours.api.cancel(run_id, "the test is over")
+    for name in names:
+        pool.start("hold", name)
+    with pool.worker():
+        wait_for("the incidents' places are taken", lambda: len(pool.at_work()) == 2)
+        assert stays(lambda: len(pool.at_work()) == 2, 4), "one place is for critical incidents, one for audits"
+        pool.start("hold", "critical", urgent=True)
+        wait_for("the critical one begins", lambda: "critical" in pool.began)
+        pool.start("hold", "critical-2", urgent=True)
+        wait_for("every place is taken", lambda: len(pool.at_work()) == 4)
+        assert stays(lambda: len(pool.at_work()) == 4, 4)
+        late = pool.start("hold", "critical-late", urgent=True)
+        assert pool.api.is_queued(late)
+        assert not pool.api.is_held_up(late), "nobody is before it but the critical"
+        before = pool.began & set(names)
+        pool.let_go(min(before))
+        wait_for("the late critical one is at work", lambda: "critical-late" in pool.began)
+        assert pool.began & set(names) == before, "a place that is free again is for a critical one first"
+        pool.let_go("critical", "critical-2", "critical-late", *names)
+        wait_for("the others have their turn", lambda: len(pool.began & set(names)) > 2)
 
 
 @pytest.mark.prefect
-def test_a_run_that_waits_for_a_person_takes_no_place_and_goes_on_in_its_queue(ours: Checkout) -> None:
-    waiting = [ours.start("ask", f"waits-{number}") for number in range(3)]
-    with ours.worker():
+def test_a_run_that_waits_for_a_person_takes_no_place_and_goes_on_in_its_queue(pool: Checkout) -> None:
+    waiting = [pool.start("ask", f"waits-{number}") for number in range(3)]
+    with pool.worker():
         for run_id in waiting:
-            ours.wait_until(run_id, "PAUSED")
-        ours.start("hold", "beside-1")
-        ours.start("hold", "beside-2")
-        wait_for("both places are free for others", lambda: {"beside-1", "beside-2"} <= ours.began)
-        ours.api.resume(waiting[0], {})
-        assert stays(lambda: "waits-0-again" not in ours.began, 4)
-        assert ours.api.is_queued(waiting[0])
-        assert ours.api.is_held_up(waiting[0])
-        ours.let_go("beside-1", "beside-2")
-        wait_for("it goes on", lambda: "waits-0-again" in ours.began)
+            pool.wait_until(run_id, "PAUSED")
+        pool.start("hold", "beside-1")
+        pool.start("hold", "beside-2")
+        wait_for("both places are free for others", lambda: {"beside-1", "beside-2"} <= pool.began)
+        pool.api.resume(waiting[0], {})
+        assert stays(lambda: "waits-0-again" not in pool.began, 4)
+        assert pool.api.is_queued(waiting[0])
+        assert pool.api.is_held_up(waiting[0])
+        pool.let_go("beside-1", "beside-2")
+        wait_for("it goes on", lambda: "waits-0-again" in pool.began)
         for run_id in waiting[1:]:
-            ours.api.cancel(run_id, "the test is over")
-            assert ours.run(run_id)["state_type"] == "CANCELLED"
+            pool.api.cancel(run_id, "the test is over")
+            assert pool.run(run_id)["state_type"] == "CANCELLED"
 
 
 @pytest.mark.prefect
-def test_a_run_that_is_cancelled_gives_its_place_free(ours: Checkout) -> None:
-    with ours.worker():
-        run_id = ours.start("hold", "replaced")
-        wait_for("it is at work", lambda: "replaced" in ours.began)
-        ours.api.cancel(run_id, "replaced by a later run")
-        ours.wait_until(run_id, "CANCELLED")
-        ours.api.cancel(run_id, "again")
-        assert ours.run(run_id)["state_type"] == "CANCELLED"
-        ours.let_go("replaced")
+def test_a_run_that_is_cancelled_gives_its_place_free(pool: Checkout) -> None:
+    with pool.worker():
+        run_id = pool.start("hold", "replaced")
+        wait_for("it is at work", lambda: "replaced" in pool.began)
+        pool.api.cancel(run_id, "replaced by a later run")
+        pool.wait_until(run_id, "CANCELLED")
+        pool.api.cancel(run_id, "again")
+        assert pool.run(run_id)["state_type"] == "CANCELLED"
+        pool.let_go("replaced")
 
 
 @pytest.mark.prefect
-def test_what_a_killed_worker_leaves_behind_keeps_no_place(ours: Checkout) -> None:
-    with ours.worker() as worker:
-        run_id = ours.start("hold", "left")
-        wait_for("it is at work", lambda: "left" in ours.began)
-        wait_for("its worker's name is on it", lambda: ours.run(run_id)["labels"].get("prefect.worker.name") == "ours")
+def test_what_a_killed_worker_leaves_behind_keeps_no_place(pool: Checkout) -> None:
+    with pool.worker() as worker:
+        run_id = pool.start("hold", "left")
+        wait_for("it is at work", lambda: "left" in pool.began)
+        wait_for("its worker's name is on it", lambda: pool.run(run_id)["labels"].get("prefect.worker.name") == "ours")
         os.kill(worker.pid, signal.SIGKILL)
     now = datetime.now(UTC)
-    assert sweep(ours.login, "ours", now=now + timedelta(minutes=1)) == [], "the run outlives its worker"
-    assert sweep(ours.login, "ours", now=now + timedelta(minutes=1), carried=set) == [run_id]
-    assert ours.run(run_id)["state_type"] == "CRASHED"
-    ours.let_go("left")
+    assert sweep(pool.login, "ours", now=now + timedelta(minutes=1)) == [], "the run outlives its worker"
+    assert sweep(pool.login, "ours", now=now + timedelta(minutes=1), carried=set) == [run_id]
+    assert pool.run(run_id)["state_type"] == "CRASHED"
+    pool.let_go("left")
 
 
 @pytest.mark.parametrize(

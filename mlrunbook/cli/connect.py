@@ -221,15 +221,19 @@ def _write(path: Path | None, text: str, guesses: Sequence[ModelGuess], places: 
         typer.echo(render.plain(f"# this would be in {file} (mlrunbook connect ... --write {file}):"))
         typer.echo(_added(text, written.text))
     elif written.text != text and (not sys.stdin.isatty() or typer.confirm(f"Write this to {file}?", default=True)):
-        _replace(file, written.text)
+        replace_file(file, text, written.text)
         typer.echo(render.plain(f"written to {file}: {', '.join(written.models)}, in mode observe"))
     for line in proposing.doubts(written.text, text):
         typer.secho(render.plain(f"warning: {line}"), fg="yellow", err=True)
     _say_what_is_next(guesses, places)
 
 
-def _replace(file: Path, text: str) -> None:
-    """Whole or not at all, and with the rights that the file has."""
+def replace_file(file: Path, read: str, text: str) -> None:
+    """Whole or not at all, and with the rights that the file has; where a link leads. Looking takes a while: what somebody has written
+    meanwhile stays."""
+    file = file.resolve()
+    if (file.read_text(encoding="utf-8") if file.exists() else "") != read:
+        raise Invalid(f"{file} was changed while connect looked, so nothing is written: run it again")
     new = file.with_name(f".{file.name}.new")
     new.write_text(text, encoding="utf-8")
     if file.exists():

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 from datetime import datetime, timedelta
 
-from mlrunbook.domain.errors import NotFound, RunbookError
+from mlrunbook.domain.errors import NotFound, RunbookError, Transient
 from mlrunbook.domain.policy.owned import is_model_id
 from mlrunbook.domain.policy.patterns import is_pattern
 from mlrunbook.response.measurement.recent_changes import has_ledger
@@ -32,6 +32,7 @@ class RegistryWatch:
         self._world, self._monotonic = world, monotonic
         self._due_at, self._looks, self._hints_until = monotonic(), 0, world.now()
         self._away: set[str] = set()
+        self._silent: set[str] = set()  # connections that did not answer in this look
         self._seen_hints: dict[str, datetime] = {}
         registries = [rules.platform.registry for rules in world.policy.models.values() if rules.platform]
         self._is_needed = any(registries)
@@ -42,11 +43,11 @@ class RegistryWatch:
             return 0
         hinted = self._hinted()
         if self._monotonic() < self._due_at:
-            return sum(self._look_at(model, with_versions=False) for model in hinted)
+            return self._look_at_all(hinted, with_versions=False)
         self._due_at = self._monotonic() + EVERY_S
         with_versions = self._looks % VERSIONS_EVERY == 0
         self._looks += 1
-        return sum(self._look_at(model, with_versions=with_versions) for model in sorted(self._models() | hinted))
+        return self._look_at_all(self._models() | hinted, with_versions=with_versions)
 
     def _hinted(self) -> set[str]:
         """Models of which a webhook has told since the last look."""
@@ -73,6 +74,19 @@ class RegistryWatch:
                 self._say_once("the list of models", error)
         return {name for name in named if has_ledger(policy, name)}
 
+    def _look_at_all(self, models: set[str], *, with_versions: bool) -> int:
+        """A registry that does not answer costs one time-out a look, not one for each of its models: those of another would wait. What
+        failed before comes last, so that it keeps no other from its turn."""
+        looked, self._silent = 0, set()
+        for model in sorted(models, key=lambda one: (one in self._away, one)):
+            if self._connection(model) not in self._silent:
+                looked += self._look_at(model, with_versions=with_versions)
+        return looked
+
+    def _connection(self, model: str) -> str | None:
+        parts = self._world.policy.rules_of(model).platform
+        return parts.registry.connection if parts and parts.registry else None
+
     def _look_at(self, model: str, *, with_versions: bool) -> bool:
         """Reading it is what writes the ledger. One model that cannot be read keeps no other from being looked at."""
         try:
@@ -84,6 +98,8 @@ class RegistryWatch:
             log.debug("%s", error)
         except RunbookError as error:
             self._say_once(model, error)
+            if isinstance(error, Transient) and (connection := self._connection(model)):
+                self._silent.add(connection)
             return False
         self._away.discard(model)
         return True

@@ -14,6 +14,8 @@ from fastapi.responses import JSONResponse, PlainTextResponse
 from typer.testing import Result
 
 from mlrunbook.base.policy_file import load, warnings
+from mlrunbook.cli.connect import replace_file
+from mlrunbook.domain.errors import Invalid
 from tests.cli.conftest import Cli
 from tests.fake_kubernetes import FakeKubernetes, kubeconfig, serving
 from tests.served import served
@@ -162,3 +164,15 @@ def test_wrong_policies_are_told_before_anything_is_looked_at(cli: Cli, file: Pa
     file.write_text("nonsense: 1\n")
     found = cli("connect", "--mlflow", "http://127.0.0.1:9", "--write", str(file))
     assert (found.exit_code, "nonsense" in str(found.output) + str(found.exception)) == (1, True)
+
+
+def test_what_somebody_writes_while_connect_looks_stays_and_a_link_stays_a_link(tmp_path: Path) -> None:
+    kept, link = tmp_path / "kept.yaml", tmp_path / "runbook.yaml"
+    kept.write_text("# theirs\n")
+    link.symlink_to(kept)
+    with pytest.raises(Invalid, match="changed"):
+        replace_file(link, "", "# ours\n")
+    assert kept.read_text() == "# theirs\n"
+    replace_file(link, "# theirs\n", "# theirs\n# ours\n")
+    assert link.is_symlink()
+    assert kept.read_text() == "# theirs\n# ours\n"

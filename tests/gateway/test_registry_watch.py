@@ -7,7 +7,7 @@ import json
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,8 @@ from sqlalchemy import Engine
 
 from mlrunbook.domain.errors import Transient
 from mlrunbook.domain.observed import Change
-from mlrunbook.domain.policy.connections import RegistryPart
+from mlrunbook.domain.policy.connections import Connection, Kind, PlatformParts, RegistryPart
+from mlrunbook.domain.policy.owned import ModelRules
 from mlrunbook.domain.policy.policy import Policy
 from mlrunbook.gateway.app import create_app
 from mlrunbook.gateway.dispatcher import Dispatcher
@@ -200,3 +201,28 @@ def test_without_a_registry_in_policy_nothing_is_looked_at(watched: Watched) -> 
     away = _Away()
     assert RegistryWatch(replace(watched.world, platform=away, policy=Policy())).look() == 0
     assert away.asked == []
+
+
+def test_a_registry_that_does_not_answer_is_asked_once_a_look_and_keeps_no_other_waiting(watched: Watched) -> None:
+    asked: list[str] = []
+
+    class Silent:
+        def changes(self, model: str, *, since: datetime | None = None) -> list[Change]:
+            asked.append(model)
+            if model.startswith("a"):
+                raise Transient("no answer")
+            return []
+
+        versions = changes
+
+    parts = {name: PlatformParts(registry=RegistryPart(name[0])) for name in ("a1", "a2", "a3", "b1", "b2")}
+    policy = Policy(
+        connections={name: Connection(Kind.MLFLOW) for name in ("a", "b")},
+        models={name: ModelRules(platform=one) for name, one in parts.items()},
+    )
+    passed = [0.0]
+    watch = RegistryWatch(replace(watched.world, policy=policy, platform=Silent()), monotonic=lambda: passed[0])  # type: ignore[arg-type]
+    assert (watch.look(), asked) == (2, ["a1", "b1", "b2"])
+    passed[0] += EVERY_S
+    asked.clear()
+    assert (watch.look(), asked) == (2, ["a2", "b1", "b2"])

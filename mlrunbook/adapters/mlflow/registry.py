@@ -152,10 +152,19 @@ class MlflowRegistry:
         platform = self._policy.rules_of(model).platform
         return platform.registry if platform else None
 
+    def _owner(self, part: RegistryPart, model: str) -> str | None:
+        """Whose registered model of this name is, where a pattern alone would say that it is `model`'s."""
+        there = part.connection, part.name or model
+        others = (name for name, one in self._parts().items() if (one.connection, one.name or name) == there)
+        return next((name for name in others if name != model and not is_pattern(name)), None)
+
     def _of(self, model: str) -> _Model:
         platform = self._policy.rules_of(model).platform
         if platform is None or platform.registry is None:
             raise NotFound(f"policy names no registry for {model} (models.{model}.platform.registry)")
+        if (owner := self._owner(platform.registry, model)) is not None:
+            said = f"{model} of the registry is {owner} in policy (models.{owner}.platform.registry.name)"
+            raise Refused(f"{said}: nothing is done to it as {model}; name {owner}")
         has_server = platform.serving is not Serving.NONE
         restarts = has_server and not platform.registry.server_follows
         return _Model(model, platform.registry, self._clients(platform.registry.connection), restarts, has_server)
@@ -238,16 +247,10 @@ class MlflowRegistry:
         return replace(move, made=True)
 
     def _set(self, of: _Model, alias: str, version: str | None) -> None:
-        try:
-            if version is None:
-                of.client.write("DELETE", _ALIAS, {"name": of.name, "alias": alias})
-            else:
-                of.client.write("POST", _ALIAS, {"name": of.name, "alias": alias, "version": version})
-        except Refused as error:
-            if "reserved" in str(error):
-                where = f"models.{of.id}.platform.registry"
-                raise Refused(f"MLflow keeps the alias {alias!r} for itself: name another one in {where} ({error})") from error
-            raise
+        if version is None:
+            of.client.write("DELETE", _ALIAS, {"name": of.name, "alias": alias})
+        else:
+            of.client.write("POST", _ALIAS, {"name": of.name, "alias": alias, "version": version})
 
     def _read_back(self, of: _Model, alias: str, version: str | None) -> None:
         registered = of.client.registered(of.name)

@@ -56,7 +56,10 @@ class PrometheusLive:
             raise Refused(
                 f"{connection}: the certificates in {ca_file} cannot be read ({error}); correct ca_file of the connection"
             ) from error
-        self._http = httpx.Client(base_url=url, auth=auth, headers=headers, timeout=timeout_s, verify=verify, transport=transport)
+        try:
+            self._http = httpx.Client(base_url=url, auth=auth, headers=headers, timeout=timeout_s, verify=verify, transport=transport)
+        except (httpx.InvalidURL, ValueError):  # its words hold a part of the address
+            raise Refused(f"{connection_variable(connection)} is no address: write it as https://prometheus.example.com") from None
 
     def close(self) -> None:
         self._http.close()

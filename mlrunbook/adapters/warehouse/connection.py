@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import socket
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
 from mlrunbook.adapters.warehouse import files, troubles
+from mlrunbook.domain.connection_secrets import secrets_of
 from mlrunbook.domain.errors import Refused, RunbookError, Transient
 from mlrunbook.domain.policy.connections import connection_variable
 
@@ -17,6 +19,8 @@ if TYPE_CHECKING:
 
 CONNECT_TIMEOUT_S = 10
 GRACE_S = 5.0  # what a server that ends a statement by itself gets, before we hang up
+MOST_STATEMENTS = 20  # of one look, in multiples of its time-out: whatever stands still in it, it ends
+AGAIN_S = 0.2  # DuckDB loses an interrupt that comes as a statement begins
 DUCKDB, POSTGRES = "duckdb", "postgres"
 
 Rows = list[dict[str, Any]]
@@ -60,7 +64,7 @@ class Look:
         if self._place is not None and self._place.database is None:
             for name in self._place.tables():
                 self._of_files(name, by_name=False)
-        sql = sql.strip().rstrip(";")
+        sql = _one_select(self.connection, sql, self.dialect)
         schema = {POSTGRES: _described_by_postgres, DUCKDB: _described_by_duckdb}.get(self.dialect)
         return self.backend.sql(sql, schema=schema(self.backend.con, sql) if schema else None)
 
@@ -116,7 +120,8 @@ class Look:
         # What pandas writes of a time with a zone; ibis does not know this type.
         nanos = [column for column, kind, *_ in db.execute(f"DESCRIBE {called}").fetchall() if kind == "TIMESTAMPTZ_NS"]
         if nanos:
-            times = ", ".join(f'CAST("{column}" AS TIMESTAMPTZ) AS "{column}"' for column in nanos)
+            names = ['"' + column.replace('"', '""') + '"' for column in nanos]
+            times = ", ".join(f"CAST({column} AS TIMESTAMPTZ) AS {column}" for column in names)
             db.execute(f"CREATE OR REPLACE TEMP VIEW {called} AS SELECT * REPLACE ({times}) FROM {scan}")
         return self.backend.table(name)
 
@@ -133,11 +138,7 @@ class Warehouse:
     @property
     def secrets(self) -> Sequence[str]:
         """What no message may hold."""
-        try:
-            password = urlsplit(self._address).password
-        except ValueError:
-            password = None
-        return [secret for secret in (self._token, password) if secret]
+        return secrets_of(self._address, self._token)
 
     @contextmanager
     def look(self, timeout_s: float) -> Iterator[Look]:
@@ -150,7 +151,9 @@ class Warehouse:
         except RunbookError:
             raise
         except Exception as error:
-            raise troubles.in_our_words(self.connection, error, secrets=self.secrets, timeout_s=timeout_s) from _without_secrets(error)
+            raise troubles.in_our_words(self.connection, error, secrets=self.secrets, timeout_s=timeout_s) from (
+                error if troubles.may_be_chained(error, self.secrets) else None
+            )
         finally:
             self._busy.release()
 
@@ -167,7 +170,7 @@ class Warehouse:
         import ibis
 
         place = files.Place.of(self._address)
-        with files.opened(place, self.connection) as db:
+        with files.opened(place, self.connection) as db, _within(MOST_STATEMENTS * timeout_s, db.interrupt):
             backend = ibis.duckdb.from_connection(db)
 
             def fetch(sql: str) -> Rows:
@@ -185,19 +188,26 @@ class Warehouse:
 
         given: dict[str, Any] = {"password": self._token} if self._token else {}
         ms = int(1000 * timeout_s)
-        options = f"-c default_transaction_read_only=on -c statement_timeout={ms} -c default_transaction_isolation=repeatable\\ read"
-        with psycopg.connect(
+        theirs = psycopg.conninfo.conninfo_to_dict(self._address).get("options") or ""
+        options = (
+            f"{theirs} -c default_transaction_read_only=on -c statement_timeout={ms} -c default_transaction_isolation=repeatable\\ read"
+        )
+        db = psycopg.connect(
             self._address,
             connect_timeout=CONNECT_TIMEOUT_S,
             application_name="mlrunbook",
             options=options,
             tcp_user_timeout=ms + int(1000 * GRACE_S),
+            keepalives_idle=10,
+            keepalives_interval=5,
+            keepalives_count=3,
             **given,
-        ) as db:
+        )
+        with _within(MOST_STATEMENTS * timeout_s, lambda: _hang_up(db)), db:
             backend = ibis.postgres.from_connection(db)
 
             def fetch(sql: str) -> Rows:
-                with _within(timeout_s + GRACE_S, db.cancel), db.cursor() as cursor:
+                with _within(timeout_s + GRACE_S, lambda: _hang_up(db)), db.cursor() as cursor:
                     cursor.execute(sql.encode())
                     names = [column.name for column in cursor.description or ()]
                     return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
@@ -212,7 +222,8 @@ class Warehouse:
         try:
             backend = ibis.connect(self._address.replace("TOKEN", self._token) if self._token else self._address)
         except ValueError as error:
-            raise Refused(f"{connection_variable(self.connection)} is no address that ibis knows: correct it") from error
+            said = f"{connection_variable(self.connection)} is no address that ibis knows: correct it"
+            raise Refused(said) from (error if troubles.may_be_chained(error, self.secrets) else None)
 
         def fetch(sql: str) -> Rows:
             with backend._safe_raw_sql(sql) as cursor:
@@ -227,13 +238,44 @@ class Warehouse:
 
 @contextmanager
 def _within(timeout_s: float, stop: Callable[[], Any]) -> Iterator[None]:
-    timer = threading.Timer(timeout_s, stop)
-    timer.daemon = True
-    timer.start()
+    """`stop` is called until it has worked: one call may be lost. It must not wait for anything."""
+    done = threading.Event()
+
+    def watch() -> None:
+        wait_s = timeout_s
+        while not done.wait(wait_s):
+            wait_s = AGAIN_S
+            with suppress(Exception):
+                stop()
+
+    watching = threading.Thread(target=watch, name="look-within", daemon=True)
+    watching.start()
     try:
         yield
     finally:
-        timer.cancel()
+        done.set()
+        watching.join()  # or it would stop the next statement
+
+
+def _hang_up(db: Any) -> None:
+    """The one who waits for the server reads the end at once. Asking the server to cancel would wait for it too."""
+    with socket.socket(fileno=os.dup(db.pgconn.socket)) as line:
+        line.shutdown(socket.SHUT_RDWR)
+
+
+def _one_select(connection: str, sql: str, dialect: str) -> str:
+    """The query, as sqlglot has read it. A query that closes our parenthesis could else end its own statement and begin another one."""
+    import sqlglot
+    from sqlglot import exp
+
+    try:
+        read = sqlglot.parse(sql, read=dialect)
+    except sqlglot.errors.SqlglotError as error:
+        raise Refused(f"{connection}: a query in predictions cannot be read ({str(error).splitlines()[0][:200]}); correct it") from error
+    statements = [one for one in read if one is not None and not isinstance(one, exp.Semicolon)]
+    if len(statements) != 1 or not isinstance(statements[0], exp.Query):
+        raise Refused(f"{connection}: a query in predictions must be one SELECT and nothing else; correct it")
+    return str(statements[0].sql(dialect=dialect))
 
 
 def _described_by_duckdb(db: Any, sql: str) -> Mapping[str, Any]:
@@ -253,8 +295,3 @@ def _described_by_postgres(db: Any, sql: str) -> Mapping[str, Any]:
             known = db.adapters.types.get(column.type_code)
             found[column.name] = PostgresType.from_string(known.regtype if known else "text")
         return found
-
-
-def _without_secrets(error: Exception) -> Exception | None:
-    """A driver's own words may hold the address: what is chained goes into logs."""
-    return None if type(error).__module__.partition(".")[0] == "urllib" else error

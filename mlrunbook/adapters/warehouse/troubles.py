@@ -85,7 +85,8 @@ def _of_postgres(connection: str, error: Exception, said: str, timeout_s: float)
         return out_of_time(connection, timeout_s)
     if state in _NO_LOGIN or "password authentication failed" in said or "no password supplied" in said:
         return Refused(f"{connection} does not let us in ({said}): correct user and password in {variable}, or {variable}_TOKEN")
-    if state == "3D000" or (not state and "does not exist" in said):
+    is_no_address = type(error).__name__ == "ProgrammingError" and not state
+    if state == "3D000" or (not state and "does not exist" in said) or is_no_address:
         return Refused(f"{connection}: {said}; correct {variable}")
     if state == _NO_PERMISSION:
         return Refused(f"{connection}: {said}; GRANT SELECT on it to the role that {variable} names")
@@ -106,6 +107,16 @@ def _of_ibis(connection: str, error: Exception, said: str, timeout_s: float) -> 
     if type(error).__name__ == "TableNotFound":
         return NotFound(f"{connection} has no table {said!r}; correct the table in predictions, or name its schema as schema.table")
     return Refused(f"{connection}: this database cannot be asked so ({type(error).__name__}: {said})")
+
+
+def may_be_chained(error: BaseException, secrets: Sequence[str]) -> bool:
+    """What is chained goes into logs, and a driver's own words may hold the address."""
+    at: BaseException | None = error
+    while at is not None:
+        if any(secret in str(at) for secret in secrets) or type(at).__module__.partition(".")[0] == "urllib":
+            return False
+        at = at.__cause__ or at.__context__
+    return True
 
 
 def _first_line(error: Exception, secrets: Sequence[str]) -> str:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from urllib.parse import urlsplit, urlunsplit
 
+from mlrunbook.domain.connection_secrets import hidden
 from mlrunbook.domain.errors import Invalid
 from mlrunbook.domain.policy.connections import Connection, Kind, connection_variable
 
@@ -20,14 +20,7 @@ def shown(address: str) -> str:
     >>> shown("postgresql://reader:hush@db.example.com/lake"), shown("http://mlflow:5000")
     ('postgresql://reader:***@db.example.com/lake', 'http://mlflow:5000')
     """
-    try:
-        parts = urlsplit(address)
-        if parts.password is None:
-            return address if "@" not in parts.netloc or parts.username else "***"
-        host = parts.netloc.rpartition("@")[2]
-        return urlunsplit(parts._replace(netloc=f"{parts.username or ''}:***@{host}", query="", fragment=""))
-    except ValueError:
-        return "***"
+    return hidden(address)
 
 
 def has_secret(address: str) -> bool:

@@ -9,7 +9,6 @@ from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
-from urllib.parse import urlsplit
 
 from mlrunbook.adapters.feast.looking import views
 from mlrunbook.adapters.kubernetes import looking as kubernetes
@@ -22,6 +21,7 @@ from mlrunbook.diagnostics.connect.rendering import Names
 from mlrunbook.domain.connecting import names, promql
 from mlrunbook.domain.connecting.model import SERVING
 from mlrunbook.domain.connecting.seen import ClusterSeen, ColumnSeen, Holds, MetricsSeen, RegisteredModel, TableSeen, ViewSeen
+from mlrunbook.domain.connection_secrets import secrets_of
 from mlrunbook.domain.errors import NotFound, Refused, RunbookError, Transient
 
 T = TypeVar("T")
@@ -53,8 +53,8 @@ class Places:
     @property
     def secrets(self) -> tuple[str, ...]:
         """What no line may hold."""
-        passwords = [_password(a) for a in (self.mlflow, self.predictions, self.prometheus) if a]
-        return tuple(sorted({s for s in (*passwords, *self.tokens.values()) if s}, key=len, reverse=True))
+        told = {s for a in (self.mlflow, self.predictions, self.prometheus) if a for s in secrets_of(a)}
+        return tuple(sorted({s for s in (*told, *self.tokens.values()) if s}, key=len, reverse=True))
 
 
 @dataclass(frozen=True)
@@ -104,13 +104,6 @@ def _clean(said: str, secrets: Sequence[str]) -> str:
     for secret in secrets:
         said = said.replace(secret, "***")
     return " ".join(said.split())
-
-
-def _password(address: str) -> str:
-    try:
-        return urlsplit(address).password or ""
-    except ValueError:
-        return ""
 
 
 def _tried(read: Callable[[], T], otherwise: T) -> T:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+
+import yaml
 
 from mlrunbook.domain.connecting.columns import NEEDED, LogGuess
 from mlrunbook.domain.connecting.guesses import OPEN, Guess, Sure
@@ -41,7 +42,7 @@ class Line:
         if not self.comment:
             return line
         said = f"{line} # {one_line(self.comment)}" if self.text else f"{indent}{STEP * self.depth}# {one_line(self.comment)}"
-        return said if len(said) <= WIDTH else said[: WIDTH - 3] + "..."
+        return said if len(said) <= WIDTH else max(said[: WIDTH - 3] + "...", line, key=len)  # never the value itself
 
 
 def one_line(text: str) -> str:
@@ -51,7 +52,12 @@ def one_line(text: str) -> str:
 
 def scalar(value: str) -> str:
     """A text as YAML has it, in quotes where it would else be something else."""
-    return value if _PLAIN.fullmatch(value) and value.lower() not in _WORDS else json.dumps(value)
+    return value if _PLAIN.fullmatch(value) and value.lower() not in _WORDS else in_quotes(value)
+
+
+def in_quotes(value: str) -> str:
+    """YAML's own quotes: those of JSON write a letter beyond U+FFFF as two halves, which YAML reads as two others."""
+    return str(yaml.safe_dump(value, default_style='"', width=1_000_000)).rstrip("\n")
 
 
 def listed(values: tuple[str, ...]) -> str:
@@ -127,7 +133,7 @@ def _registry(guess: ModelGuess, connection: str) -> Iterator[Line]:
     yield Line(2, "registry:")
     yield Line(3, f"connection: {scalar(connection)}")
     if guess.registered.name != guess.model:
-        yield Line(3, f"name: {json.dumps(guess.registered.name)}", "what it is called there")
+        yield Line(3, f"name: {in_quotes(guess.registered.name)}", "what it is called there")
     serving_, candidate = guess.serving, guess.candidate
     if serving_ is not None:
         chosen = scalar(serving_.value) if serving_.value else OPEN if serving_.choices else "champion"
@@ -146,7 +152,7 @@ def _predictions(guess: ModelGuess, log: LogGuess, connection: str) -> Iterator[
         yield from _source("outcomes_", log.outcomes_table, log.outcomes_query)
     if log.model_column.value and log.model_value is not None:
         yield Line(3, f"model_column: {scalar(log.model_column.value)}", _said(log.model_column))
-        yield Line(3, f"model_value: {json.dumps(log.model_value)}")
+        yield Line(3, f"model_value: {in_quotes(log.model_value)}")
     elif log.model_column.undecided:
         yield Line(3, f"model_column: {scalar(log.model_column.choices[0])}", _said(log.model_column))
         yield Line(3, f"model_value: {OPEN}")
@@ -168,7 +174,7 @@ def _source(prefix: str, table: str, query: str | None) -> Iterator[Line]:
     if query is None:
         yield Line(3, f"{prefix}table: {scalar(table)}")
     else:
-        yield Line(3, f"{prefix}query: {json.dumps(query)}", "a time in it is a number")
+        yield Line(3, f"{prefix}query: {in_quotes(query)}", "a time in it is a number")
 
 
 def _column(part: str, guesses: Mapping[str, Guess], *, needed: frozenset[str]) -> Line:
@@ -188,4 +194,4 @@ def _live(live: LiveGuess, connection: str) -> Iterator[Line]:
     yield Line(2, "live:", _said(live.family))
     yield Line(3, f"connection: {scalar(connection)}")
     for figure, expression in live.figures.items():
-        yield Line(3, f"{figure}: {json.dumps(expression)}")
+        yield Line(3, f"{figure}: {in_quotes(expression)}")

@@ -6,6 +6,7 @@ MLRUNBOOK_CONNECTION_<NAME>_TOKEN where it needs a secret of its own.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -14,10 +15,13 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import AfterValidator, Field, StringConstraints
 
+from mlrunbook.domain.policy.patterns import is_pattern
+
 ConnectionName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_-]*$")]
 Name = Annotated[str, StringConstraints(min_length=1, max_length=200)]
 
 
+_RESERVED_ALIAS = re.compile(r"latest|v\d+", re.IGNORECASE)
 UNDECIDED = "TODO"  # what `mlrunbook connect` writes where a person must say
 
 
@@ -62,6 +66,14 @@ class RegistryPart:
     candidate_alias: Name = "challenger"
     previous_alias: Name | None = None
     server_follows: bool = False
+
+    def __post_init__(self) -> None:
+        aliases = [one for one in (self.serving_alias, self.candidate_alias, self.previous_alias) if one is not None]
+        for one in aliases:
+            if _RESERVED_ALIAS.fullmatch(one):
+                raise ValueError(f"registry: MLflow keeps the alias {one!r} for itself; name another one")
+        if len({one.lower() for one in aliases}) < len(aliases):
+            raise ValueError("registry: serving_alias, candidate_alias and previous_alias must differ: moving one would move the other")
 
 
 @dataclass(frozen=True)
@@ -203,6 +215,24 @@ def check_parts(at: str, parts: PlatformParts, connections: Mapping[str, Connect
             )
         if found.kind is not kind:
             raise ValueError(f"{at}.{name}.connection: {part.connection} is of kind {found.kind}, this part needs {kind}")
+
+
+def check_registered(parts: Mapping[str, PlatformParts | None]) -> None:
+    """Raises ValueError where two names of the policy are one model of a registry: an incident of one would move the other's alias."""
+    seen: dict[tuple[str, str], str] = {}
+    for name, one in parts.items():
+        part = one.registry if one is not None else None
+        if part is None or (is_pattern(name) and part.name is None):
+            continue
+        if is_pattern(name):
+            raise ValueError(f"models.{name}: platform.registry.name belongs to one model alone; name the model instead of a pattern")
+        at = (part.connection, part.name or name)
+        if at in seen:
+            raise ValueError(
+                f"models.{name}: platform.registry is {at[1]!r} of {at[0]}, which is {seen[at]} already; an incident of one would "
+                "move the alias of the other"
+            )
+        seen[at] = name
 
 
 def connection_variable(name: str) -> str:

@@ -22,7 +22,7 @@ from mlrunbook.domain.policy.audits import AuditPolicy
 from mlrunbook.domain.policy.changes import BreachPolicy, ContainmentPolicy
 from mlrunbook.domain.policy.cluster import ClusterPolicy
 from mlrunbook.domain.policy.compliance import RegulatoryPolicy
-from mlrunbook.domain.policy.connections import Connection, ConnectionName, check_parts
+from mlrunbook.domain.policy.connections import Connection, ConnectionName, check_parts, check_registered
 from mlrunbook.domain.policy.console import ConsolePolicy
 from mlrunbook.domain.policy.intake import IntakePolicy
 from mlrunbook.domain.policy.judging import DriftPolicy, FairnessPolicy, FeatureStorePolicy, RecoveryPolicy, RolloutPolicy, SeverityPolicy
@@ -355,6 +355,7 @@ class Policy(Section):
     def _nothing_belongs_to_two_models(self) -> Self:
         check_models(self.models)
         check_objects(self.objects.by_model)
+        check_registered({name: self.rules_of(name).platform for name in self.models})
         return self
 
     @model_validator(mode="after")

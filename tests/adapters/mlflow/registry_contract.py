@@ -18,7 +18,7 @@ from mlrunbook.adapters.mlflow.client import MlflowClient
 from mlrunbook.adapters.mlflow.registry import MlflowRegistry
 from mlrunbook.adapters.no_runtime import NoRuntime
 from mlrunbook.diagnostics.platform_contract import CHECKS, Check, NotRun, Subject
-from mlrunbook.domain.errors import NotFound, Refused, Unknown
+from mlrunbook.domain.errors import NotFound, Unknown
 from mlrunbook.domain.policy.connections import Connection, Kind, PlatformParts, RegistryPart, Replay, Serving
 from mlrunbook.domain.policy.owned import ModelRules
 from mlrunbook.domain.policy.policy import Policy
@@ -223,14 +223,6 @@ class RegistryContract:
         assert serving == server.aliases(model)["champion"]
         assert registry.status(model).previous_version in ("1", "2")
         assert registry.status(model).previous_version != serving
-
-    def test_an_alias_that_mlflow_keeps_for_itself_is_refused_with_the_key_to_change(
-        self, server: Server, engine: Engine, clock: Clock, model: str
-    ) -> None:
-        for alias in ("latest", "v1"):
-            registry = registry_of(server, engine, clock, policy_with(RegistryPart(CONNECTION, candidate_alias=alias)))
-            with pytest.raises(Refused, match=r"platform\.registry"):
-                registry.stage(model, version="1", staged_by="mlrunbook", idempotency_key=f"{model}-{alias}")
 
     def test_an_alias_for_people_follows_with_the_version_before(self, server: Server, engine: Engine, clock: Clock, model: str) -> None:
         registry = registry_of(server, engine, clock, policy_with(RegistryPart(CONNECTION, previous_alias="previous")))

@@ -14,7 +14,9 @@ from mlrunbook.adapters.composed_platform import ComposedPlatform, Parts
 from mlrunbook.adapters.mlflow.client import MlflowClient, inputs_of
 from mlrunbook.domain.errors import Invalid, NotFound, Refused, Transient, Unknown
 from mlrunbook.domain.observed import ServingState
-from mlrunbook.domain.policy.connections import RegistryPart, Serving
+from mlrunbook.domain.policy.connections import Connection, Kind, PlatformParts, RegistryPart, Serving
+from mlrunbook.domain.policy.owned import ModelRules
+from mlrunbook.domain.policy.policy import Policy
 from tests.adapters.mlflow.registry_contract import CONNECTION, RegistryContract, policy_with, registry_of
 from tests.fake_mlflow import URL, FakeMlflow
 from tests.fakes import Clock, FileWorld
@@ -194,3 +196,18 @@ def test_what_no_part_answers_is_not_found_and_says_what_is_not_judged(server: F
             ask()
     assert platform.alerts() == []
     assert platform.models() == ["churn"]
+
+
+def test_a_pattern_gives_nobody_the_registered_model_of_another(server: Faked, engine: Engine) -> None:
+    server.create("prod", champion="2")
+    models = {"churn": RegistryPart(CONNECTION, name="prod"), "*": RegistryPart(CONNECTION)}
+    policy = Policy(
+        connections={CONNECTION: Connection(Kind.MLFLOW)},
+        models={name: ModelRules(platform=PlatformParts(registry=one, serving=Serving.NONE)) for name, one in models.items()},
+    )
+    registry = registry_of(server, engine, Clock(), policy)
+    assert "churn" in registry.models()
+    assert "prod" not in registry.models()
+    with pytest.raises(Refused, match="churn"):
+        registry.rollback("prod", target_version="1", reason="r", rolled_back_by="b", idempotency_key="k")
+    assert server.aliases("prod") == {"champion": "2"}

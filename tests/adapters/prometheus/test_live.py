@@ -202,3 +202,10 @@ def test_the_window_and_the_login_are_sent_and_no_error_holds_the_password() -> 
         live.live("m", since=UNTIL - HOUR, until=UNTIL)
     assert "secret" not in json.dumps(str(caught.value))
     assert answering(body=vector("0.1"), token="t0ken").live("m", since=UNTIL - HOUR, until=UNTIL).error_rate == 0.1
+
+
+def test_an_address_that_is_none_is_refused_without_what_it_holds() -> None:
+    with pytest.raises(Refused, match="MLRUNBOOK_CONNECTION_PROM") as caught:
+        PrometheusLive("prom", "http://reader:hush/x@prometheus:9090", part)
+    assert "hush" not in str(caught.value)
+    assert caught.value.__cause__ is None

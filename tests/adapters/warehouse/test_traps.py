@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import traceback
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -10,10 +11,12 @@ from typing import Any
 
 import duckdb
 import psycopg
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from mlrunbook.adapters.warehouse import files
-from mlrunbook.adapters.warehouse.connection import Warehouse
+from mlrunbook.adapters.warehouse.connection import Warehouse, _hang_up, _within
 from mlrunbook.adapters.warehouse.log import WarehouseLog
 from mlrunbook.adapters.warehouse.looking import Looking
 from mlrunbook.adapters.warehouse.zones import Offset, offsets
@@ -240,6 +243,69 @@ def test_files_outside_of_the_folder_are_not_read_and_nothing_is_written(tables:
         look.fetch(f"SELECT * FROM read_csv('{outside}')")
     with pytest.raises(Refused):
         known(tables(table=None, query=f"SELECT * FROM read_csv('{outside}')"))
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "SELECT 1) AS x; COPY (SELECT 1 AS a) TO '{folder}/made.parquet'; SELECT * FROM (SELECT 1",
+        "SELECT 1; COPY (SELECT 1 AS a) TO '{folder}/made.parquet'",
+        "COPY (SELECT 1 AS a) TO '{folder}/made.parquet'",
+        "ATTACH '{folder}/made.parquet'",
+        "SELECT",
+    ],
+)
+def test_a_query_is_one_select_and_writes_nothing(tables: Tables, tmp_path: Path, query: str) -> None:
+    with pytest.raises(Refused):
+        known(tables(table=None, query=query.format(folder=tmp_path)))
+    assert not (tmp_path / "made.parquet").exists()
+
+
+def test_a_query_that_closes_our_parenthesis_changes_nothing_in_postgres(database_url: str) -> None:
+    with psycopg.connect(database_url, autocommit=True) as db:
+        db.execute("CREATE TABLE kept AS SELECT 1 AS a")
+        evil = "SELECT 1) AS x; COMMIT; BEGIN READ WRITE; DELETE FROM kept; COMMIT; SELECT * FROM (SELECT 1"
+        with pytest.raises(Refused):
+            Looking("lake", database_url).query(evil)
+        assert db.execute("SELECT count(*) FROM kept").fetchone() == (1,)
+        db.execute("DROP TABLE kept")
+
+
+def test_a_name_of_a_column_is_only_a_name(tmp_path: Path) -> None:
+    name = "at\" AS TIMESTAMPTZ) AS y) FROM r; COPY (SELECT 1) TO 'made.parquet'; --"
+    pq.write_table(pa.table({name: pa.array([NOW], pa.timestamp("ns", "UTC"))}), tmp_path / "t.parquet")
+    assert [column.name for column in Looking("lake", f"duckdb://{tmp_path}").table("t").columns] == [name]
+
+
+def test_an_interrupt_that_duckdb_loses_comes_again() -> None:
+    slow = "SELECT count(*) FROM range(100000) a, range(1000000) b WHERE hash(a.range + b.range) = 1"
+    for _ in range(5):  # about every second one that comes as the statement begins is lost
+        with duckdb.connect() as db, pytest.raises(duckdb.InterruptException), _within(0.0001, db.interrupt):
+            db.execute(slow)
+
+
+def test_a_server_that_says_nothing_more_holds_nobody(database_url: str) -> None:
+    """As one that is stopped: it takes the statement, and neither answers nor ends."""
+    with psycopg.connect(database_url) as db, pytest.raises(psycopg.OperationalError), _within(0.1, lambda: _hang_up(db)):
+        db.execute("SELECT pg_sleep(600)")
+
+
+def test_what_the_address_says_of_options_holds_beside_ours(database_url: str) -> None:
+    more = "&" if "?" in database_url else "?"
+    log = Warehouse("lake", f"{database_url}{more}options=-c%20search_path%3Dpg_catalog")
+    with log.look(5) as look:
+        assert look.fetch("SELECT current_setting('search_path') AS s, current_setting('default_transaction_read_only') AS r") == [
+            {"s": "pg_catalog", "r": "on"}
+        ]
+
+
+@pytest.mark.parametrize(
+    "address", ["postgresql://u:hu%zzsh@db/lake", "postgresql://db/lake?password=hu%zzsh", "nothing://u:hu%zzsh@db/lake"]
+)
+def test_no_password_stands_in_an_error_nor_in_what_it_is_chained_to(address: str) -> None:
+    with pytest.raises(Refused) as caught:
+        Looking("lake", address).tables()
+    assert "hu%zzsh" not in "".join(traceback.format_exception(caught.value))
 
 
 def test_a_look_that_takes_too_long_is_stopped(tables: Tables) -> None:

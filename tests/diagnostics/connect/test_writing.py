@@ -149,3 +149,18 @@ def test_what_was_read_from_outside_ends_no_comment_and_no_text() -> None:
     policy = parse(put("", bad))
     assert set(policy.models) == {"churn"}
     assert policy.models["churn"].feature_views == (hostile,)
+
+
+def test_a_long_list_of_inputs_is_whole_and_a_name_of_any_letters_is_the_same() -> None:
+    inputs = tuple(f"a_rather_long_input_{i}" for i in range(40))
+    model = RegisteredModel("churn \U0001f600\x85\u2028: #\x1b[31m", ("1",), {"champion": "1"}, features=inputs)
+    columns = (ColumnSeen("id", Holds.TEXT), ColumnSeen("ts", Holds.TIME), ColumnSeen("score", Holds.NUMBER, 0, 1))
+    table = TableSeen("preds", (*columns, *(ColumnSeen(one, Holds.NUMBER) for one in inputs)))
+    text = put("", ModelGuess("churn", model, serving=guess_serving(model), log=guess_log(model, table, None)))
+    parts = parse(text).models["churn"].platform
+    assert parts
+    assert parts.registry
+    assert parts.predictions
+    assert parts.registry.name == model.name
+    assert parts.predictions.columns.features == inputs
+    assert "\x1b" not in text

@@ -43,6 +43,10 @@ def test_a_platform_is_composed_of_named_connections() -> None:
         ({"predictions": {"connection": "warehouse", "table": "p", "time_zone": "Mars/Olympus"}}, "Mars/Olympus"),
         ({"predictions": {"connection": "warehouse", "table": "p", "model_column": "model"}}, "model_value"),
         ({"replay": "mlflow"}, "models.churn.platform.replay"),
+        ({"registry": {"connection": "registry", "serving_alias": "latest"}}, "keeps the alias 'latest'"),
+        ({"registry": {"connection": "registry", "candidate_alias": "V12"}}, "keeps the alias 'V12'"),
+        ({"registry": {"connection": "registry", "serving_alias": "challenger"}}, "must differ"),
+        ({"registry": {"connection": "registry", "previous_alias": "Champion"}}, "must differ"),
     ],
 )
 def test_a_part_that_cannot_work_is_refused_by_its_key(parts: dict[str, Any], names: str) -> None:
@@ -54,3 +58,17 @@ def test_an_address_is_never_policy() -> None:
     with pytest.raises(ValidationError):
         Policy.model_validate({"connections": {"registry": {"kind": "mlflow", "url": "http://mlflow:5000"}}})
     assert connection_variable("data-lake") == "MLRUNBOOK_CONNECTION_DATA_LAKE"
+
+
+@pytest.mark.parametrize(
+    "models",
+    [
+        {"churn": "prod", "fraud": "prod"},
+        {"churn": "fraud", "fraud": None},
+        {"churn-*": "prod"},
+    ],
+)
+def test_two_models_are_never_one_of_the_registry(models: dict[str, str | None]) -> None:
+    named = {name: {"platform": {"registry": {"connection": "registry", "name": there}}} for name, there in models.items()}
+    with pytest.raises(ValidationError, match=r"alias of the other|one model alone"):
+        Policy.model_validate({"connections": CONNECTIONS, "models": named})

@@ -11,7 +11,7 @@ from datetime import datetime
 from typing import Any, Literal, Protocol
 
 from mlrunbook.domain.actions import Action
-from mlrunbook.domain.alias_moves import Move, Seen
+from mlrunbook.domain.alias_moves import Mark, Move, Seen
 from mlrunbook.domain.evaluation.history import DayFigures
 from mlrunbook.domain.evaluation.outcome_blocks import OutcomeBlocks
 from mlrunbook.domain.evaluation.performance import ModelMetrics
@@ -149,6 +149,10 @@ class RegistryLedger(Protocol):
 
     def moves(self, model: str) -> Sequence[Move]:
         """Newest first, also those that were only begun."""
+        ...
+
+    def mark(self, model: str) -> Mark:
+        """To be taken before the registry is read: what has come into the ledger since is newer than what was read."""
         ...
 
     def begin(self, move: Move) -> Move:

@@ -40,15 +40,24 @@ class Move:
 
 
 @dataclass(frozen=True)
+class Mark:
+    """How far a model's ledger was: its newest entry, and how many are made."""
+
+    newest: int = 0
+    made: int = 0
+
+
+@dataclass(frozen=True)
 class Seen:
     """One look at a model: what each alias that we follow names (None: nothing), and of each version the source and run it was made of
-    (None: not looked at)."""
+    (None: not looked at). `mark`: of the ledger before it; None: the look is newer than all of it."""
 
     model: str
     aliases: Mapping[str, str | None]
     versions: Mapping[str, str] | None = None
     serving_alias: str = "champion"
     hints: Mapping[str, datetime] = field(default_factory=dict)  # when a webhook says that the alias came to name what it names
+    mark: Mark | None = None
 
 
 def last_of(alias: str, moves: Sequence[Move]) -> Move | None:

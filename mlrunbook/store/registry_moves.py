@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from datetime import datetime
 
-from sqlalchemy import Connection, RowMapping, insert, select, text, update
+from sqlalchemy import Connection, RowMapping, func, insert, select, text, update
 from sqlalchemy.dialects.postgresql import insert as upsert
 
-from mlrunbook.domain.alias_moves import Move
+from mlrunbook.domain.alias_moves import Mark, Move
 from mlrunbook.store.tables import registry_moves, registry_versions
 
 MOST = 500  # of a model: years of releases
@@ -24,6 +24,13 @@ def of_model(conn: Connection, model: str, *, limit: int = MOST) -> list[Move]:
     """Newest first."""
     query = select(registry_moves).where(registry_moves.c.model == model).order_by(registry_moves.c.id.desc()).limit(limit)
     return [_move(row) for row in conn.execute(query).mappings()]
+
+
+def mark(conn: Connection, model: str) -> Mark:
+    of = registry_moves.c
+    query = select(func.coalesce(func.max(of.id), 0), func.count().filter(of.made)).where(of.model == model)
+    newest, made = conn.execute(query).one()
+    return Mark(newest, made)
 
 
 def with_key(conn: Connection, key: str) -> Move | None:

@@ -72,8 +72,7 @@ class MlflowRegistry:
 
     def status(self, model: str) -> ServingStatus:
         of = self._of(model)
-        registered = of.client.registered(of.name)
-        self._saw(of, registered)
+        registered = self._looked(of)
         moves = self._ledger.moves(model)
         serving = registered.aliases.get(of.part.serving_alias)
         if serving is None:
@@ -92,14 +91,14 @@ class MlflowRegistry:
 
     def changes(self, model: str, *, since: datetime) -> Sequence[Change]:
         of = self._of(model)
-        self._saw(of, of.client.registered(of.name))
+        self._looked(of)
         return alias_moves.as_changes(self._ledger.moves(model), since=since)
 
     def versions(self, model: str) -> Sequence[ModelVersion]:
         """Runs and signatures are read of the newest and of those that an alias names: two requests each, once a process."""
         of = self._of(model)
-        registered, found = of.client.registered(of.name), of.client.versions(of.name)
-        self._saw(of, registered, found)
+        found = of.client.versions(of.name)
+        registered = self._looked(of, found)
         whole = {one.version for one in found[-DESCRIBED:]} | set(registered.aliases.values())
         with ThreadPoolExecutor(AT_ONCE, thread_name_prefix="mlflow") as pool:
             return list(pool.map(lambda one: self._described(of, one) if one.version in whole else described(one, None, None), found))
@@ -169,13 +168,16 @@ class MlflowRegistry:
         restarts = has_server and not platform.registry.server_follows
         return _Model(model, platform.registry, self._clients(platform.registry.connection), restarts, has_server)
 
-    def _saw(self, of: _Model, registered: Registered, versions: Sequence[Version] | None = None) -> None:
-        """A store that is away keeps nobody from reading the registry."""
+    def _looked(self, of: _Model, versions: Sequence[Version] | None = None) -> Registered:
+        """What the registry says now; the ledger hears of it."""
+        mark = self._ledger.mark(of.id)
+        registered = of.client.registered(of.name)
         aliases = {alias: registered.aliases.get(alias) for alias in (of.part.serving_alias, of.part.candidate_alias)}
         made_of = None if versions is None else {one.version: f"{one.source} of run {one.run_id or 'none'}" for one in versions}
         if made_of is None and aliases[of.part.serving_alias] is None:  # why it names nothing: the version may be deleted
             made_of = {one.version: f"{one.source} of run {one.run_id or 'none'}" for one in of.client.versions(of.name)}
-        self._ledger.saw(Seen(of.id, aliases, made_of, of.part.serving_alias))
+        self._ledger.saw(Seen(of.id, aliases, made_of, of.part.serving_alias, mark=mark))
+        return registered
 
     def _described(self, of: _Model, version: Version) -> ModelVersion:
         run = self._run(of.client, version.run_id) if version.run_id else None
@@ -229,8 +231,7 @@ class MlflowRegistry:
 
     def _move(self, of: _Model, alias: str, version: str | None, kind: str, by: str, key: str) -> Move | None:
         """Write down what is to be moved, move it, read it back. None: it names that version already, or this change was made before."""
-        aliases = of.client.registered(of.name)
-        self._saw(of, aliases)
+        aliases = self._looked(of)
         before = aliases.aliases.get(alias)
         earlier = next((m for m in self._ledger.moves(of.id) if m.key == key), None)
         if earlier is None and before == version:
@@ -253,8 +254,7 @@ class MlflowRegistry:
             of.client.write("POST", _ALIAS, {"name": of.name, "alias": alias, "version": version})
 
     def _read_back(self, of: _Model, alias: str, version: str | None) -> None:
-        registered = of.client.registered(of.name)
-        self._saw(of, registered)
+        registered = self._looked(of)
         if (now := registered.aliases.get(alias)) != version:
             raise Unknown(f"{alias} of {of.name} was set to {version} and reads back as {now}: somebody else moves it at the same time")
 

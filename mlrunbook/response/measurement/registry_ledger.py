@@ -10,7 +10,7 @@ from sqlalchemy import Connection, Engine
 
 from mlrunbook.base import db
 from mlrunbook.domain import alias_moves
-from mlrunbook.domain.alias_moves import FIRST_LOOK, US, Move, Seen
+from mlrunbook.domain.alias_moves import FIRST_LOOK, US, Mark, Move, Seen
 from mlrunbook.store import incidents, recent_changes, registry_moves, timeline
 
 HINTS_OF = timedelta(days=1)
@@ -26,6 +26,10 @@ class StoreLedger:
     def moves(self, model: str) -> Sequence[Move]:
         with db.transaction(self._engine()) as conn:
             return registry_moves.of_model(conn, model)
+
+    def mark(self, model: str) -> Mark:
+        with db.transaction(self._engine()) as conn:
+            return registry_moves.mark(conn, model)
 
     def begin(self, move: Move) -> Move:
         with db.transaction(self._engine()) as conn:
@@ -51,6 +55,8 @@ class StoreLedger:
         now = self._now()
         moves, known = registry_moves.of_model(conn, seen.model), registry_moves.versions(conn, seen.model)
         new = alias_moves.found(seen, moves, now)
+        if new and seen.mark is not None and seen.mark != registry_moves.mark(conn, seen.model):
+            new = [move for move in new if move.id]  # it moved since this look: what it saw may be over, and the next one tells
         if new:
             new = alias_moves.found(replace(seen, hints=_hints(conn, seen, now)), moves, now)
         fresh = {version: what for version, what in (seen.versions or {}).items() if known.get(version) != what}

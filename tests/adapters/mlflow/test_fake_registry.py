@@ -12,14 +12,17 @@ from sqlalchemy import Engine
 
 from mlrunbook.adapters.composed_platform import ComposedPlatform, Parts
 from mlrunbook.adapters.mlflow.client import MlflowClient, inputs_of
+from mlrunbook.adapters.mlflow.registry import MlflowRegistry
+from mlrunbook.adapters.no_runtime import NoRuntime
 from mlrunbook.domain.errors import Invalid, NotFound, Refused, Transient, Unknown
 from mlrunbook.domain.observed import ServingState
 from mlrunbook.domain.policy.connections import Connection, Kind, PlatformParts, RegistryPart, Serving
 from mlrunbook.domain.policy.owned import ModelRules
 from mlrunbook.domain.policy.policy import Policy
+from mlrunbook.response.measurement.registry_ledger import StoreLedger
 from tests.adapters.mlflow.registry_contract import CONNECTION, RegistryContract, policy_with, registry_of
 from tests.fake_mlflow import URL, FakeMlflow
-from tests.fakes import Clock, FileWorld
+from tests.fakes import T0, Clock, FileWorld
 
 
 class Faked(FakeMlflow):
@@ -211,3 +214,24 @@ def test_a_pattern_gives_nobody_the_registered_model_of_another(server: Faked, e
     with pytest.raises(Refused, match="churn"):
         registry.rollback("prod", target_version="1", reason="r", rolled_back_by="b", idempotency_key="k")
     assert server.aliases("prod") == {"champion": "2"}
+
+
+def test_a_look_whose_answer_comes_late_takes_nothing_down_that_is_over(server: Faked, engine: Engine) -> None:
+    server.create("churn", champion="2")
+    ours, meanwhile = registry_of(server, engine, Clock()), [True]
+    ours.status("churn")
+
+    class Late(httpx.BaseTransport):
+        def handle_request(self, request: httpx.Request) -> httpx.Response:
+            answer = server.handle_request(request)
+            if meanwhile and "registered-models/get" in str(request.url):
+                meanwhile.clear()
+                ours.rollback("churn", target_version="1", reason="r", rolled_back_by="mlrunbook", idempotency_key="k")
+            return answer
+
+    client = MlflowClient(CONNECTION, URL, transport=Late())
+    late = MlflowRegistry(policy_with(), lambda _: client, StoreLedger(lambda: engine, Clock()), NoRuntime(), Clock())
+    late.changes("churn", since=T0 - timedelta(days=1))
+    changes = ours.changes("churn", since=T0 - timedelta(days=1))
+    assert [(one.detail["seen_by"], one.detail["to_version"]) for one in changes] == [("us", "1")]
+    assert ours.status("churn").previous_version == "2"

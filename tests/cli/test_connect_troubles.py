@@ -176,3 +176,11 @@ def test_what_somebody_writes_while_connect_looks_stays_and_a_link_stays_a_link(
     replace_file(link, "# theirs\n", "# theirs\n# ours\n")
     assert link.is_symlink()
     assert kept.read_text() == "# theirs\n# ours\n"
+
+
+def test_of_a_registry_with_very_many_models_those_that_are_named_are_connected(cli: Cli, file: Path) -> None:
+    with registry(models=tuple(f"m{i}" for i in range(201))) as url:
+        assert "--model" in failed(cli("connect", "--mlflow", url, "--write", str(file)), file)
+        result = cli("connect", "--mlflow", url, "--model", "m99", "--write", str(file))
+    assert result.exit_code == 0, result.output
+    assert set(load(file).models) == {"m99"}

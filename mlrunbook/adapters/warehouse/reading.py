@@ -8,6 +8,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, date, datetime
+from math import isfinite
 from typing import Any
 
 from mlrunbook.adapters.fields import MOST, Fields
@@ -87,7 +88,7 @@ def _of(rows: Rows, part: str) -> Rows:
 
 
 def _figure(value: Any) -> float | None:
-    return None if value is None else float(value)
+    return float(value) if value is not None and isfinite(value) else None
 
 
 def window(asked: Window, rows: Rows, made: Row, gaps: int) -> WindowMetrics:

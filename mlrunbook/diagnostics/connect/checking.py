@@ -69,7 +69,9 @@ def places(policy: Policy, name: str, env: Mapping[str, str]) -> Places | None:
     authorities = {name: of.ca_file} if of.ca_file else {}
     match of.kind:
         case Kind.MLFLOW:
-            return Places(Names(registry=name), mlflow=address, tokens=tokens, ca_files=authorities)
+            ours = ((at, rules.platform.registry) for at, rules in policy.models.items() if rules.platform and rules.platform.registry)
+            models = tuple(part.name or at for at, part in ours if part.connection == name)
+            return Places(Names(registry=name), mlflow=address, tokens=tokens, ca_files=authorities, models=models)
         case Kind.SQL:
             return Places(Names(predictions=name), predictions=address, tokens=tokens, ca_files=authorities)
         case Kind.PROMETHEUS:

@@ -34,6 +34,7 @@ WITHIN_S = 120.0
 class Places:
     """What there is to look at: addresses, as the environment or a flag gave them. `tokens` and `ca_files` by connection.
 
+    `models`: of the registry, those that are looked into; of the others the name alone. None named: every one.
     `table`, `outcomes_table`: said by a person. `ask_cluster`: a context may be the kubeconfig's current one.
     """
 
@@ -49,6 +50,7 @@ class Places:
     feast: Path | None = None
     tokens: Mapping[str, str] = field(default_factory=dict)
     ca_files: Mapping[str, str] = field(default_factory=dict)
+    models: tuple[str, ...] = ()
 
     @property
     def secrets(self) -> tuple[str, ...]:
@@ -125,7 +127,14 @@ def registered(places: Places) -> tuple[RegisteredModel, ...]:
                 f"{client.url} has no registered models: register one there (`mlflow.register_model`), "
                 f"or correct {client.variable}; without a registry name models with --model"
             )
-        return tuple(_registered(client, one.name, one.aliases) for one in found[:MOST_MODELS])
+        if len(found) > MOST_MODELS and not places.models:
+            raise Refused(f"{client.url} has {len(found)} registered models: name those to connect with --model")
+        return tuple(
+            _registered(client, one.name, one.aliases)
+            if not places.models or one.name in places.models
+            else RegisteredModel(one.name, (), dict(one.aliases))
+            for one in found
+        )
     finally:
         client.close()
 

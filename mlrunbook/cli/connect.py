@@ -58,9 +58,8 @@ def connect(  # noqa: PLR0913 - its parameters are the command's options
     if not any([*given.values(), kube_context, feast, model]) and sys.stdin.isatty():
         given, kube_context, feast = _asked(env)
     places = _places(given, policy, env, (table, outcomes, namespace))
-    places = replace(
-        places, ask_cluster=kube_context is not None, kube_context=kube_context or None, feast=feast, models=tuple(model or ())
-    )
+    places = replace(places, ask_cluster=kube_context is not None, kube_context=kube_context or None)
+    places = replace(places, feast=feast, models=tuple(model or ()))
     looked = _looked(places, datetime.now(UTC))
     guesses = _guesses(looked, places, model or (), time_zone, ask=sys.stdin.isatty() and not dry_run)
     for guess in guesses:

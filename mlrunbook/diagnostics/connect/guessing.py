@@ -35,7 +35,8 @@ def found_models(looked: Looked, only: Sequence[str]) -> tuple[RegisteredModel, 
         known = {m.name: m for m in looked.models}
         for name in only:
             if name not in known:
-                raise NotFound(f"the registry has no model {name!r}; it has {', '.join(sorted(known)) or 'none'}")
+                there = ", ".join(sorted(known)[:20]) or "none"
+                raise NotFound(f"the registry has no model {name!r}; it has {there}{' and more' if len(known) > 20 else ''}")
         return tuple(known[name] for name in only) if only else looked.models
     named = tuple(only) or models_in((looked.tables or {}).values())
     return tuple(RegisteredModel(name) for name in named)

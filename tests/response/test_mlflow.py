@@ -27,9 +27,7 @@ BY_THE_REGISTRY_ALONE = policy_with()
 WITH_SERVERS = policy_with(Serving.KUBERNETES, RegistryPart("ml", previous_alias="previous"))
 SWITCHES = {
     "config:human_approval=True": 1,
-    "config:auto_scheduling=False": 1,
     "config:human_approval=False": 1,
-    "config:auto_scheduling=True": 1,
 }
 MOVED = {f"champion:{GOOD}": 1}
 

@@ -175,9 +175,9 @@ def _measured(run: Run, model: str) -> Measurements:
     """What the platform answers now; what cannot be read is on the timeline, and the report alone is judged then."""
     metrics = status = None
     try:
-        status = _serving(run, model)
-        metrics = measured.with_all_outcomes(run, version=(status.server_version or status.serving_version) if status else None)
-        if status and is_stopped(executed_containment(run)):  # a server that was stopped on purpose is no outage
+        status = run.world.platform.status(model)
+        metrics = measured.with_all_outcomes(run, version=status.server_version or status.serving_version)
+        if is_stopped(executed_containment(run)):  # a server that was stopped on purpose is no outage
             status = replace(status, server_healthy=True)
     except Transient:
         return Measurements(metrics, status, platform_reachable=False)
@@ -186,16 +186,6 @@ def _measured(run: Run, model: str) -> Measurements:
         with run.write() as conn:
             run.note(conn, "triage", f"The model platform has no metrics for {model}: {why}")
     return Measurements(metrics, status)
-
-
-def _serving(run: Run, model: str) -> ServingStatus | None:
-    """None where the registry names no serving version: its predictions are looked at all the same."""
-    try:
-        return run.world.platform.status(model)
-    except NotFound as error:
-        with run.write() as conn:
-            run.note(conn, "triage", f"What serves is not known: {error}")
-        return None
 
 
 def _claims(run: Run, conn: Connection, incident: Incident, trusts: Callable[[str], bool] = lambda _: True) -> Claims:

@@ -6,22 +6,22 @@ Requests carry no Origin: MLflow answers one of another site with 403. Versions 
 from __future__ import annotations
 
 import re
-import ssl
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any, TypeVar
 
 import httpx
 import yaml
 
 from mlrunbook.adapters.fields import WRONG_SHAPE, Fields, in_words, parsed
+from mlrunbook.adapters.http_address import certificates, without_login
 from mlrunbook.domain.errors import Invalid, NotFound, Refused, RunbookError, Transient, Unknown
 from mlrunbook.domain.policy.connections import connection_variable
 
 T = TypeVar("T")
 API = "/api/2.0/mlflow"
+EXAMPLE = "https://mlflow.example.com, with user:password@ in it where MLflow asks for them"
 PAGE = 200
 MOST_PAGES = 100
 MOST_ML_MODEL_BYTES = 2_000_000
@@ -77,14 +77,14 @@ class MlflowClient:
         self._page, self.variable = page, connection_variable(connection)
         if not address:
             raise Invalid(f"{self.variable} is not set: give it the address of the MLflow server, as https://mlflow.example.com")
-        self.url, auth = _address(self.variable, address)
+        self.url, auth = without_login(self.variable, address, EXAMPLE)
         self._http = httpx.Client(
             base_url=self.url,
             auth=auth,
             headers={"Authorization": f"Bearer {token}"} if token and not auth else {},
             timeout=timeout_s,
             transport=transport,
-            verify=_certificates(self.variable, ca_file),
+            verify=certificates(self.variable, ca_file),
         )
 
     def close(self) -> None:
@@ -215,27 +215,6 @@ def inputs_of(ml_model: str) -> tuple[str, ...] | None:
     except (yaml.YAMLError, *WRONG_SHAPE):
         return None
     return names or None
-
-
-def _address(variable: str, given: str) -> tuple[str, tuple[str, str] | None]:
-    """The address without the user and password in it, and these."""
-    try:
-        url = httpx.URL(given.strip())
-    except (httpx.InvalidURL, ValueError):
-        url = httpx.URL("")
-    if url.scheme not in ("http", "https") or not url.host:
-        raise Invalid(f"{variable} must be an address as https://mlflow.example.com, with user:password@ in it where MLflow asks for them")
-    auth = (url.username, url.password) if url.username else None
-    return str(url.copy_with(userinfo=b"", query=None, fragment=None)).rstrip("/"), auth
-
-
-def _certificates(variable: str, ca_file: str | None) -> ssl.SSLContext | bool:
-    if ca_file is None:
-        return True
-    try:
-        return ssl.create_default_context(cafile=str(Path(ca_file).expanduser()))
-    except (OSError, ssl.SSLError) as error:
-        raise Invalid(f"ca_file {ca_file} of the connection behind {variable} holds no certificates that can be read: {error}") from error
 
 
 def _problem(response: httpx.Response) -> tuple[str, str]:

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import ssl
 from collections.abc import Sequence
 from math import isfinite
-from pathlib import Path
 from typing import Any
 
 import httpx
 
+from mlrunbook.adapters.http_address import certificates, without_login
 from mlrunbook.domain.connecting.seen import MetricsSeen
-from mlrunbook.domain.errors import Invalid, Refused, Transient
+from mlrunbook.domain.errors import Refused, Transient
 from mlrunbook.domain.policy.connections import connection_variable
 
 MOST_SERIES = 2_000
@@ -32,21 +31,14 @@ class PrometheusLook:
         transport: httpx.BaseTransport | None = None,
     ) -> None:
         self.variable = connection_variable(connection)
-        try:
-            url = httpx.URL(address.strip())
-        except (httpx.InvalidURL, ValueError):
-            url = httpx.URL("")
-        if url.scheme not in ("http", "https") or not url.host:
-            raise Invalid(f"{self.variable} must be an address as https://prometheus.example.com")
-        auth = (url.username, url.password) if url.username else None
-        self.url = str(url.copy_with(userinfo=b"", query=None, fragment=None)).rstrip("/")
+        self.url, auth = without_login(self.variable, address, "https://prometheus.example.com")
         self._http = httpx.Client(
             base_url=self.url,
             auth=auth,
             headers={"Authorization": f"Bearer {token}"} if token and not auth else {},
             timeout=timeout_s,
             transport=transport,
-            verify=ssl.create_default_context(cafile=str(Path(ca_file).expanduser())) if ca_file else True,
+            verify=certificates(self.variable, ca_file),
         )
 
     def close(self) -> None:

@@ -45,9 +45,20 @@ class Approve(StrEnum):
     CONSOLE = "console"
 
 
+class Platform(StrEnum):
+    REST = "rest"
+    MLFLOW = "mlflow"
+
+
 class Runtime(StrEnum):
     LOCAL = "local"
     KUBERNETES = "kubernetes"
+
+
+PlatformOption = Annotated[
+    Platform,
+    typer.Option("--platform", help="The model platform in the box, or a real MLflow beside a prediction log in Parquet files."),
+]
 
 
 def up(  # noqa: PLR0913 - a port a part, and where the console is reached
@@ -214,12 +225,13 @@ def demo(
     runtime: Annotated[
         Runtime, typer.Option("--runtime", help="Where the model's serving objects are: here, or in the kubeconfig's (test) cluster.")
     ] = Runtime.LOCAL,
+    platform: PlatformOption = Platform.REST,
 ) -> None:
     """Break a model and watch the runbook carry the incident from alert to review."""
     from mlrunbook.drills import demo
 
-    code = demo.run(fault, approve=approve.value, data=data, out=out, seed=seed, home=target.checkout(), runtime=runtime.value)
-    raise typer.Exit(code)
+    options = demo.Options(approve.value, data, out, seed, runtime.value, platform.value)
+    raise typer.Exit(demo.run(fault, options, home=target.checkout()))
 
 
 def gameday(

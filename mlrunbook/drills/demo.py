@@ -14,9 +14,10 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.markup import escape
@@ -36,7 +37,10 @@ from mlrunbook.local.addresses import HOST, Ports
 from mlrunbook.local.stack import Stack, stop_on_signals
 from mlrunbook.store.timeline import Entry
 
-KUBERNETES = "kubernetes"
+if TYPE_CHECKING:
+    from mlrunbook.drills.mlflow_team.world import MlflowWorld
+
+KUBERNETES, MLFLOW = "kubernetes", "mlflow"
 GIVE_UP_S = {"auto": 600.0, "ask": 1800.0, "ui": 1800.0, "console": 1800.0}  # people take their time
 TEXT_LIMIT = 240
 STYLES = {
@@ -50,23 +54,41 @@ STYLES = {
 }
 
 
-def run(fault_name: str, *, approve: str, data: Path | None, out: Path | None, seed: int, home: Path, runtime: str = "local") -> int:
+@dataclass(frozen=True)
+class Options:
+    """`platform`: what the model's platform is; `runtime`: where its serving objects are."""
+
+    approve: str = "auto"
+    data: Path | None = None
+    out: Path | None = None
+    seed: int = 0
+    runtime: str = "local"
+    platform: str = "rest"
+
+
+def run(fault_name: str, options: Options, *, home: Path) -> int:
     """0 only if the incident ended as the fault's known truth says."""
-    chosen = fault(fault_name)
+    chosen, approve, out, seed = fault(fault_name), options.approve, options.out, options.seed
     console = Console(highlight=False)
     if approve not in GIVE_UP_S:
         raise Invalid(f"--approve must be ask, auto, console or ui, not {approve!r}", field="approve")
     if approve == "ask" and not sys.stdin.isatty():
         console.print("No terminal to ask on: the demo decides by itself (--approve auto).")
         approve = "auto"
-    source = source_of(data, seed)
+    if options.platform == MLFLOW:
+        _check_mlflow(chosen, options)
+    source = source_of(options.data, seed)
     with _folder() as folder, stop_on_signals():
         begun = time.monotonic()
-        _settings(folder, runtime)
+        team = _team(folder) if options.platform == MLFLOW else None
+        _settings(folder, options.runtime, team)
         console.rule(f"[bold]mlrunbook demo: {chosen.name}")
         fleet: list[FleetSimulator] = []
 
         def seed_history(stack: Stack) -> None:
+            if team:
+                fleet.append(team.seeded(stack, source, seed=seed))
+                return
             fleet.append(simulator_for(stack, source, seed=seed))
             fleet[0].build_history(db.engine(stack.database_url), now=datetime.now(UTC))
 
@@ -83,8 +105,8 @@ def run(fault_name: str, *, approve: str, data: Path | None, out: Path | None, s
         with stack:
             code = 1
             try:
-                with _serving(stack, runtime, console):
-                    code = Demo(stack, chosen, fleet[0], approve, out, console, begun).play()
+                with _serving(stack, options.runtime, console), team.at_work(stack) if team else contextlib.nullcontext():
+                    code = Demo(stack, chosen, fleet[0], options, console, begun, team).play()
             finally:
                 if code and out:
                     shutil.copytree(stack.data / "logs", out / "logs", dirs_exist_ok=True)
@@ -95,11 +117,20 @@ class Demo:
     """One demo on one started stack."""
 
     def __init__(
-        self, stack: Stack, chosen: Fault, simulator: FleetSimulator, approve: str, out: Path | None, console: Console, begun: float
+        self,
+        stack: Stack,
+        chosen: Fault,
+        simulator: FleetSimulator,
+        options: Options,
+        console: Console,
+        begun: float,
+        team: MlflowWorld | None = None,
     ) -> None:
-        self._stack, self._fault, self._approve, self._out, self._console, self._begun = stack, chosen, approve, out, console, begun
+        self._stack, self._fault, self._console, self._begun, self._team = stack, chosen, console, begun, team
+        self._approve, self._out = options.approve, options.out
         self._told = set[str]()
-        self._exercise = Exercise(stack, chosen, simulator, decide=self._decide, show=self._show, patience_s=GIVE_UP_S[approve])
+        asked = {"decide": self._decide, "show": self._show, "patience_s": GIVE_UP_S[options.approve]}
+        self._exercise = Exercise(stack, chosen, simulator, **asked, applied=team.applied if team else None)
 
     def play(self) -> int:
         say = self._console.print
@@ -109,6 +140,9 @@ class Demo:
         say(f"  (it works once, within ten minutes; later: the token in {self._stack.data / 'secrets' / 'approver.token'})", soft_wrap=True)
         if self._approve == "ui":
             say(f"  The UI asks for a login: {self._stack.data / 'secrets' / 'prefect-auth'} holds it.")
+        if self._team:
+            for line in self._team.introduced():
+                say(f"  {line}", soft_wrap=True)
         self._exercise.prepare()
         say(f"  [dim]fleet history seeded, model serves; {time.monotonic() - self._begun:.1f} s since the start")
         say(f"\n[bold red]Fault injected:[/] {escape(self._exercise.inject())}\n")
@@ -139,8 +173,11 @@ class Demo:
         self._console.print(row)
 
     def _verdict(self, facts: dict[str, Any]) -> int:
-        wrong = scoring.differences(facts, self._fault.truth)
+        wrong = scoring.differences(facts, self._fault.truth) + (self._team.differences(self._fault, facts) if self._team else [])
         _print_summary(self._console, facts)
+        if self._team:
+            for line in self._team.afterwards():
+                self._console.print(escape(line))
         total = time.monotonic() - self._begun
         if wrong:
             for line in wrong:
@@ -170,12 +207,28 @@ def _print_summary(console: Console, facts: dict[str, Any]) -> None:
     console.print(f"Pages {len(facts['pages'])}, approvals {len(facts['approvals'])}")
 
 
-def _settings(folder: Path, runtime: str) -> None:
+def _check_mlflow(chosen: Fault, options: Options) -> None:
+    from mlrunbook.drills.mlflow_team import world
+
+    if options.runtime != "local":
+        raise Invalid("--platform mlflow keeps the model server on this machine: leave --runtime out", field="runtime")
+    world.check(chosen)
+
+
+def _team(folder: Path) -> MlflowWorld:
+    from mlrunbook.drills.mlflow_team.world import MlflowWorld
+
+    return MlflowWorld(folder)
+
+
+def _settings(folder: Path, runtime: str, team: MlflowWorld | None) -> None:
     """The demo's own settings: its policy, fast alert evaluation, a short lease. Nothing of the caller's own is used."""
     policy = folder / "demo-policy.yaml"
     os.environ |= FAST | {"MLRUNBOOK_STACK": str(folder), "MLRUNBOOK_POLICY": str(policy), "MLRUNBOOK_RUNTIME": runtime}
+    if team:
+        os.environ |= team.env
     if runtime != KUBERNETES:
-        policy.write_text(POLICY)
+        policy.write_text(POLICY + (team.policy if team else ""))
         return
     from mlrunbook.drills.simulator import cluster_node
 

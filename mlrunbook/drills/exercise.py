@@ -24,7 +24,6 @@ from mlrunbook.drills import scoring
 from mlrunbook.drills.fleet_runner import BATCH, flowing, wait_until_served
 from mlrunbook.drills.simulator.faults import Fault
 from mlrunbook.drills.simulator.simulator import FleetSimulator
-from mlrunbook.drills.simulator.traffic import MODEL
 from mlrunbook.local.stack import Stack
 from mlrunbook.response.lifecycle import runs
 from mlrunbook.store import incidents, plans, timeline
@@ -59,7 +58,8 @@ FAST = {"MLRUNBOOK_PLATFORM_EVALUATE_S": "1", "MLRUNBOOK_LEASE_S": "15", "MLRUNB
 
 
 class Exercise:
-    """`decide(incident, digest)` answers for the team lead, None: somebody else does. `show(entry)` gets each new timeline entry.
+    """`decide(incident, digest)` answers for the team lead, None: somebody else does. `show(entry)` gets each new timeline entry. `applied`
+    counts the changes made to what serves, by kind; by default the model platform does.
 
     `injected` is `time.monotonic()` of the fault, 0 before it.
     """
@@ -73,8 +73,10 @@ class Exercise:
         decide: Callable[[str, str], bool | None] = lambda *_: True,
         show: Callable[[Entry], None] = lambda _: None,
         patience_s: float = 600.0,
+        applied: Callable[[], dict[str, int]] | None = None,
     ) -> None:
         self.stack, self.fault, self._simulator = stack, chosen, simulator
+        self._model, self._counted = simulator.model, applied
         self._decide, self._show, self._patience_s = decide, show, patience_s
         self._engine = db.engine(stack.database_url)
         env = stack.env()
@@ -89,7 +91,7 @@ class Exercise:
     def prepare(self) -> None:
         """The model serves, the fleet has been at work for a moment, and nothing that it set off is still open: an incident from before
         the fault would be carried on as if it were about the fault."""
-        wait_until_served(self.stack)
+        wait_until_served(self.stack, self._model)
         self._know_all()
         if self.fault.truth.status is not Status.FALSE_ALARM:  # a blip is a small window: nothing may come before it
             for _ in range(SETTLED_TICKS):
@@ -100,7 +102,7 @@ class Exercise:
 
     def _know_all(self) -> None:
         with db.transaction(self._engine) as conn:
-            self._known = {i.id for i in incidents.find(conn, model=MODEL)}
+            self._known = {i.id for i in incidents.find(conn, model=self._model)}
 
     def inject(self) -> str:
         """Break it; one sentence on what was done."""
@@ -118,7 +120,7 @@ class Exercise:
             applied = {kind: after[kind] - self._before.get(kind, 0) for kind in after}
             about: dict[str, Any] = {"fault": self.fault.name, "injected_at": self._injected_at, "applied": applied}
             with db.transaction(self._engine) as conn:
-                return scoring.summarise(conn, incident_id, **about) if incident_id else scoring.nothing_happened(**about)
+                return scoring.summarise(conn, incident_id, **about) if incident_id else scoring.nothing_happened(**about, model=self._model)
 
     def timelines(self) -> dict[str, list[Entry]]:
         """Of every incident since the fault, as far as they have come."""
@@ -148,7 +150,7 @@ class Exercise:
 
     def _since_the_fault(self, conn: Connection) -> list[Incident]:
         """Newest first."""
-        return [i for i in incidents.find(conn, model=MODEL) if i.id not in self._known]
+        return [i for i in incidents.find(conn, model=self._model) if i.id not in self._known]
 
     def _act_as_people(self, incident: Incident, entries: list[Entry]) -> None:
         """Acknowledge when paged; decide when asked; mend what is for people to mend."""
@@ -191,7 +193,9 @@ class Exercise:
         return dict(answer.json())
 
     def _applied(self) -> dict[str, int]:
-        answer = self._platform.get(f"/api/v1/ml/models/{MODEL}/applied")
+        if self._counted is not None:
+            return self._counted()
+        answer = self._platform.get(f"/api/v1/ml/models/{self._model}/applied")
         return dict(answer.json()["applied"]) if answer.is_success else {}
 
     def settle(self, patience_s: float = 90.0) -> None:

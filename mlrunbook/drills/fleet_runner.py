@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import httpx
@@ -25,9 +25,9 @@ def source_of(data: Path | None, seed: int) -> Source:
     return UciTable(data, seed) if data else Fleet(seed)
 
 
-def simulator_for(stack: Stack, source: Source, *, seed: int) -> FleetSimulator:
+def simulator_for(stack: Stack, source: Source, *, seed: int, kind: Callable[..., FleetSimulator] = FleetSimulator) -> FleetSimulator:
     env = stack.env()
-    return FleetSimulator(
+    return kind(
         source,
         access=Access(env["MLRUNBOOK_MODEL_SERVER_URL"], env["MLRUNBOOK_PLATFORM_URL"], stack.token("simulator")),
         models_dir=stack.data / "models",

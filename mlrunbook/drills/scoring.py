@@ -94,7 +94,7 @@ def _first_three(diagnosis: Diagnosed | None) -> list[str]:
     return list(dict.fromkeys(str(cause) for cause in (diagnosis.cause, *(lead.cause for lead in diagnosis.leads))))[:3]
 
 
-def nothing_happened(*, fault: str, injected_at: datetime, applied: dict[str, int]) -> dict[str, Any]:
+def nothing_happened(*, fault: str, injected_at: datetime, applied: dict[str, int], model: str = MODEL) -> dict[str, Any]:
     """summary.json where no incident has opened."""
     empty: dict[str, Any] = dict.fromkeys(
         ("incident_id", "type", "severity", "status", "recommended_path", "applied_path", "cause", "candidate")
@@ -102,7 +102,7 @@ def nothing_happened(*, fault: str, injected_at: datetime, applied: dict[str, in
     return (
         empty
         | {
-            "model": MODEL,
+            "model": model,
             "fault": fault,
             "causes": [],
             "f1": dict.fromkeys(("baseline", "during", "after")),

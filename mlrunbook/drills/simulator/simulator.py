@@ -300,7 +300,7 @@ class FleetSimulator(FleetTraffic):
 
     def _miss(self, fault: MissedFailure) -> str:
         """The reading of a sound asset, which scores lowest, is the critical asset's last one."""
-        serving = artefacts.load(self._models_dir / self.model / GOOD_VERSION)
+        serving = artefacts.load(self._models_dir / self.model / self.good_version)
         with self._lock:
             readings = self._source.readings(DRAWN)
             sound = readings[~readings["failed"].to_numpy(dtype=bool)]
@@ -312,7 +312,7 @@ class FleetSimulator(FleetTraffic):
         """Send the first honest window that is low by chance, and nothing else for a while."""
         if self._baseline is None or not self._baseline.f1:
             raise Invalid("a blip is low against the history: call build_history first", field="fault")
-        serving = artefacts.load(self._models_dir / self.model / GOOD_VERSION)
+        serving = artefacts.load(self._models_dir / self.model / self.good_version)
         with self._lock:
             for _ in range(MAX_DRAWS):
                 window = self._source.readings(fault.rows)

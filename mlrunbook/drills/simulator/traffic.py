@@ -79,6 +79,8 @@ class FleetTraffic:
     `lake` is where readings land for the feature store; without it (None) features travel in the request.
     """
 
+    old_version, good_version = OLD_VERSION, GOOD_VERSION
+
     def __init__(
         self,
         source: Source,
@@ -113,7 +115,7 @@ class FleetTraffic:
             past = registry.history(conn, self.model, limit=1)
         if not past:
             self._train_past(now)
-        serving = artefacts.load(self._models_dir / self.model / GOOD_VERSION)
+        serving = artefacts.load(self._models_dir / self.model / self.good_version)
         threshold = serving.manifest.threshold
         readings = self._source.readings(rows)
         scores = serving.score(readings)
@@ -127,12 +129,12 @@ class FleetTraffic:
             with transaction(on) as conn:
                 self._register_past(conn, now)
                 self._log_past(conn, made_at, readings, scores, threshold)
-        return History(GOOD_VERSION, threshold, self._baseline)
+        return History(self.good_version, threshold, self._baseline)
 
     def _train_past(self, now: datetime) -> None:
         """Save the two versions; one that a broken-off attempt left is used as it is."""
         frame = self._source.training(TRAINING_ROWS)
-        for version, rows, trained_to in ((OLD_VERSION, len(frame) * 3 // 4, OLD_SINCE), (GOOD_VERSION, len(frame), GOOD_SINCE)):
+        for version, rows, trained_to in ((self.old_version, len(frame) * 3 // 4, OLD_SINCE), (self.good_version, len(frame), GOOD_SINCE)):
             folder = self._models_dir / self.model / version
             if not folder.exists():
                 window: dict[str, Any] = {"trained_from": now - timedelta(days=150), "trained_to": now - trained_to - timedelta(days=1)}
@@ -140,7 +142,7 @@ class FleetTraffic:
                 artefacts.save(estimator, folder, manifest)
 
     def _register_past(self, conn: Connection, now: datetime) -> None:
-        for version, since in ((OLD_VERSION, OLD_SINCE), (GOOD_VERSION, GOOD_SINCE)):
+        for version, since in ((self.old_version, OLD_SINCE), (self.good_version, GOOD_SINCE)):
             registry.register(conn, self._models_dir, model=self.model, version=version, by=PIPELINE, at=now - since)
             change = registry.Change(registry.PROMOTE, PIPELINE, now - since, f"scheduled release {version}")
             registry.serve(conn, self._models_dir, model=self.model, version=version, change=change)
@@ -164,7 +166,7 @@ class FleetTraffic:
         for start in range(0, len(rows), 2000):  # each part with its own latency, around 20 ms a request
             latency_ms = float(rng.lognormal(np.log(20), 0.2))
             part = rows[start : start + 2000]
-            predictions.record(conn, part, model=self.model, version=GOOD_VERSION, threshold=threshold, latency_ms=latency_ms)
+            predictions.record(conn, part, model=self.model, version=self.good_version, threshold=threshold, latency_ms=latency_ms)
 
     # -- the present
 

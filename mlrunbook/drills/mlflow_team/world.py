@@ -1,0 +1,132 @@
+"""`--platform mlflow`: the stack with a team's MLflow, prediction log and pipelines around it, and what changed at their side."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import delete
+
+from mlrunbook.base import db
+from mlrunbook.base.settings import Settings
+from mlrunbook.domain.actions import Path as FixPath
+from mlrunbook.domain.errors import Invalid, Transient
+from mlrunbook.domain.policy.connections import connection_variable
+from mlrunbook.drills.fleet_runner import simulator_for
+from mlrunbook.drills.mlflow_team import training
+from mlrunbook.drills.mlflow_team.fleet import MlflowFleet
+from mlrunbook.drills.mlflow_team.server import CANDIDATE, CONNECTION, SERVING, MlflowServer, check_installed
+from mlrunbook.drills.mlflow_team.team import WAREHOUSE, Team, policy_of
+from mlrunbook.drills.simulator.faults import Fault
+from mlrunbook.drills.simulator.fleet import Source
+from mlrunbook.drills.simulator.traffic import MODEL
+from mlrunbook.local.stack import Stack
+from mlrunbook.store import registry_moves
+from mlrunbook.store.tables import registry_moves as moves_table
+
+FAULTS = ("bad-release", "threshold-slip", "concept-drift", "stale-features")
+LEARNS_WITHIN_S = 60.0
+# What the runbook itself asks of MLflow and the log is spared for more than one look at a time.
+POLICY = f"""
+connections:
+  {CONNECTION}: {{kind: mlflow}}
+  {WAREHOUSE}: {{kind: sql}}
+{training.COMMAND}
+models:{policy_of(MODEL)}"""
+
+
+def check(fault: Fault) -> None:
+    """Invalid for a fault that is not played here; Refused where something is not installed."""
+    if fault.name not in FAULTS:
+        raise Invalid(f"--platform mlflow plays {', '.join(FAULTS)}; {fault.name} needs --platform rest", field="fault")
+    check_installed()
+
+
+class MlflowWorld:
+    """In `folder`, beside the stack's data."""
+
+    def __init__(self, folder: Path) -> None:
+        self.server = MlflowServer(folder / "mlflow")
+        self.lake = folder / "prediction-log"
+        self.env = self.server.env | {connection_variable(WAREHOUSE): f"duckdb://{self.lake}"}
+
+    @property
+    def policy(self) -> str:
+        return POLICY
+
+    def seeded(self, stack: Stack, source: Source, *, seed: int) -> MlflowFleet:
+        """Its fleet, once MLflow is up and the model has a past there and in the log."""
+        service, now, fleet = self.server.service, datetime.now(UTC), self.fleet(stack, source, seed=seed)
+        stack.supervisor.start(service)
+        fleet.build_history(db.engine(stack.database_url), now=now)
+        stack.supervisor.wait_ready(service)
+        fleet.register_past(now=now)
+        self.server.count_moves()
+        return fleet
+
+    def fleet(self, stack: Stack, source: Source, *, seed: int) -> MlflowFleet:
+        made = simulator_for(stack, source, seed=seed, kind=partial(MlflowFleet, mlflow=self.server))
+        assert isinstance(made, MlflowFleet)
+        return made
+
+    @contextlib.contextmanager
+    def at_work(self, stack: Stack) -> Iterator[Team]:
+        """Its pipelines run, and MLflow tells the gateway of what happens to aliases."""
+        config = Settings(data_dir=stack.data)
+        with Team(self.server, db.engine(stack.database_url), config.models_dir, self.lake, MODEL) as team:
+            self.server.tell(stack.env()["MLRUNBOOK_GATEWAY_URL"])
+            self._learn(stack)
+            yield team
+
+    def go_back(self, stack: Stack, team: Team) -> None:
+        """For the next fault: the version of before serves, nothing is staged, and the runbook knows of no move since."""
+        self.server.set_alias(MODEL, SERVING, MlflowFleet.good_version)
+        if CANDIDATE in self.server.client.aliases(MODEL):
+            self.server.set_alias(MODEL, CANDIDATE, None)
+        team.work()
+        with db.transaction(db.engine(stack.database_url)) as conn:
+            conn.execute(delete(moves_table).where(moves_table.c.model == MODEL))
+        self._learn(stack)
+
+    def _learn(self, stack: Stack) -> None:
+        """Until the runbook has seen what serves: a first look after the fault would take the bad version for what always served."""
+        deadline, engine = time.monotonic() + LEARNS_WITHIN_S, db.engine(stack.database_url)
+        told_at = 0.0
+        while time.monotonic() < deadline:
+            with db.transaction(engine) as conn:
+                seen = [move for move in registry_moves.of_model(conn, MODEL) if move.alias == SERVING]
+            if seen:
+                return
+            if time.monotonic() - told_at > 5.0:  # a delivery may be lost; the alias names what it named
+                told_at = time.monotonic()
+                self.server.set_alias(MODEL, SERVING, MlflowFleet.good_version)
+            time.sleep(0.2)
+        raise Transient(f"the gateway has heard of no alias within {LEARNS_WITHIN_S:.0f} s; look at {stack.data / 'logs'}")
+
+    def applied(self) -> dict[str, int]:
+        return self.server.applied(MODEL)
+
+    def differences(self, fault: Fault, facts: dict[str, Any]) -> list[str]:
+        """Where what MLflow counted is not what the fault calls for, once."""
+        wanted = {FixPath.ROLLBACK: {"rollback": 1}, FixPath.RETRAIN: {"register": 1, "staging": 1, "promote": 1}}
+        path = fault.truth.path
+        expected = wanted.get(path, {}) if path else {}
+        counted = {kind: count for kind, count in facts["platform_applied"].items() if count}
+        return [] if counted == expected else [f"MLflow counted {counted or 'no change'}, should be {expected or 'none'}"]
+
+    def introduced(self) -> list[str]:
+        return [
+            f"MLflow [cyan]{self.server.url}[/]: {MODEL} with two versions, {SERVING} names {MlflowFleet.good_version}",
+            f"Prediction log in Parquet: [cyan]{self.lake / MODEL}[/]",
+        ]
+
+    def afterwards(self) -> list[str]:
+        """At MLflow itself."""
+        moves = [f"{m.alias} {m.before or 'none'} -> {m.after or 'none'}" for m in self.server.moves(MODEL)]
+        names = self.server.client.aliases(MODEL).get(SERVING)
+        return [f"In MLflow: {', '.join(moves) or 'no alias was moved'}; {SERVING} names version {names}"]

@@ -239,8 +239,9 @@ def gameday(
     repeat: Annotated[int, typer.Option("--repeat", min=1, help="Every fault this often, each time with the next seed.")] = 1,
     seed: Annotated[int, typer.Option("--seed")] = 0,
     out: Annotated[Path, typer.Option("--out", help="Keep gameday.json and every run's record here.")] = Path("gameday"),
+    platform: PlatformOption = Platform.REST,
 ) -> None:
     """Break a live stack in every known way and score the runbook's answers. Takes about a minute a fault."""
     from mlrunbook.drills import game_day
 
-    raise typer.Exit(game_day.run(fault, repeat=repeat, seed=seed, out=out, home=target.checkout()))
+    raise typer.Exit(game_day.run(fault, repeat=repeat, seed=seed, out=out, home=target.checkout(), platform=platform.value))

@@ -129,8 +129,15 @@ class Demo:
         self._stack, self._fault, self._console, self._begun, self._team = stack, chosen, console, begun, team
         self._approve, self._out = options.approve, options.out
         self._told = set[str]()
-        asked = {"decide": self._decide, "show": self._show, "patience_s": GIVE_UP_S[options.approve]}
-        self._exercise = Exercise(stack, chosen, simulator, **asked, applied=team.applied if team else None)
+        self._exercise = Exercise(
+            stack,
+            chosen,
+            simulator,
+            decide=self._decide,
+            show=self._show,
+            patience_s=GIVE_UP_S[options.approve],
+            applied=team.applied if team else None,
+        )
 
     def play(self) -> int:
         say = self._console.print

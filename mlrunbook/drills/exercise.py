@@ -120,7 +120,9 @@ class Exercise:
             applied = {kind: after[kind] - self._before.get(kind, 0) for kind in after}
             about: dict[str, Any] = {"fault": self.fault.name, "injected_at": self._injected_at, "applied": applied}
             with db.transaction(self._engine) as conn:
-                return scoring.summarise(conn, incident_id, **about) if incident_id else scoring.nothing_happened(**about, model=self._model)
+                return (
+                    scoring.summarise(conn, incident_id, **about) if incident_id else scoring.nothing_happened(**about, model=self._model)
+                )
 
     def timelines(self) -> dict[str, list[Entry]]:
         """Of every incident since the fault, as far as they have come."""
@@ -133,12 +135,15 @@ class Exercise:
         quiet_s = self.fault.truth.quiet_s
         while time.monotonic() < deadline:
             with db.transaction(self._engine) as conn:
-                found = next(reversed(self._since_the_fault(conn)), None)
+                *others, found = self._since_the_fault(conn) or [None]
                 entries = timeline.read(conn, found.id, after=self._shown) if found else []
                 ended = found is not None and scoring.has_ended(conn, found.id)
             for entry in entries:
                 self._shown = entry.seq
                 self._show(entry)
+            for other in others:  # what serves may wait for a decision about one that the fault opened later
+                if other is not None:
+                    self._answer_what_waits(other)
             if found:
                 self._act_as_people(found, entries)
                 if ended and not entries:
@@ -162,6 +167,9 @@ class Exercise:
         if self._mended and time.monotonic() - self._mended[0] >= SEEN_MENDED_AFTER_S:
             what, self._mended = self._mended[1], None
             self._post(f"/api/v1/incidents/{incident.id}/resolve", {"what": what, "rootCause": self.fault.truth.cause}, "operator")
+        self._answer_what_waits(incident)
+
+    def _answer_what_waits(self, incident: Incident) -> None:
         with db.transaction(self._engine) as conn:
             digest, release = scoring.waiting_for_decision(conn, incident.id), scoring.waiting_for_release(conn, incident.id)
         if release and release not in self._asked and self.fault.truth.path is None:  # mended before clients are let back in

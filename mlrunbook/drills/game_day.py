@@ -16,7 +16,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.box import SIMPLE
 from rich.console import Console
@@ -37,7 +37,11 @@ from mlrunbook.local.addresses import Ports
 from mlrunbook.local.platform.snapshot import Snapshot
 from mlrunbook.local.stack import Stack, stop_on_signals
 
-ALL = "all"
+if TYPE_CHECKING:
+    from mlrunbook.drills.mlflow_team.world import MlflowWorld
+    from mlrunbook.drills.simulator.simulator import FleetSimulator
+
+ALL, MLFLOW = "all", "mlflow"
 LEAST = 0.95  # of the runs must name the cause first, and take the right path
 # Dozens of incidents in an hour: the limit of changes an hour is for production.
 GAMEDAY_POLICY = f"{POLICY}guardrails:\n  changes_per_model_and_hour: 1000\n"
@@ -63,10 +67,10 @@ class Score:
         return self.runs > 0 and min(self.top1, self.right_path) >= LEAST and not self.harmful_actions
 
 
-def run(names: Sequence[str], *, repeat: int, seed: int, out: Path, home: Path) -> int:
+def run(names: Sequence[str], *, repeat: int, seed: int, out: Path, home: Path, platform: str = "rest") -> int:
     """0 only if the figures hold. `<out>/gameday.json` is rewritten after every run."""
     console = Console(highlight=False)
-    chosen = list(FAULTS.values()) if ALL in names else [fault(name) for name in names]
+    chosen = _chosen(names, platform)
     if repeat < 1:
         raise Invalid(f"--repeat must be at least 1, not {repeat}", field="repeat")
     out.mkdir(parents=True, exist_ok=True)
@@ -74,7 +78,7 @@ def run(names: Sequence[str], *, repeat: int, seed: int, out: Path, home: Path) 
     total, runs = len(left), list[dict[str, Any]]()
     with stop_on_signals():
         while left:
-            with _stack(home, console, seed) as day:
+            with _stack(home, console, seed, platform) as day:
                 while left:
                     one, its_seed = left.pop(0)
                     row = day.play(one, its_seed, out / f"{len(runs) + 1:03d}-{one.name}")
@@ -93,16 +97,29 @@ def run(names: Sequence[str], *, repeat: int, seed: int, out: Path, home: Path) 
     return 0 if result.holds else 1
 
 
-class GameDay:
-    """One started stack with its seeded past."""
+def _chosen(names: Sequence[str], platform: str) -> list[Fault]:
+    if platform != MLFLOW:
+        return list(FAULTS.values()) if ALL in names else [fault(name) for name in names]
+    from mlrunbook.drills.mlflow_team import world
 
-    def __init__(self, stack: Stack, seed: int) -> None:
-        self._stack = stack
+    chosen = [fault(name) for name in (world.FAULTS if ALL in names else names)]
+    for one in chosen:
+        world.check(one)
+    return chosen
+
+
+class GameDay:
+    """One started stack with its seeded past, and with the team's MLflow around it."""
+
+    def __init__(self, stack: Stack, world: MlflowWorld | None = None) -> None:
+        self._stack, self._world = stack, world
         self._engine = db.engine(stack.database_url)
         settings = Settings(data_dir=stack.data)
         folders = {"models": settings.models_dir, "serving": settings.serving_state_file.parent, "training": stack.data / "training"}
         if stack.lake:
             folders["lake"] = stack.lake
+        if world:
+            folders["prediction-log"] = world.lake
         wait_until_served(stack)
         self._snapshot = Snapshot(self._engine, folders, stack.data / "snapshot")
 
@@ -113,10 +130,15 @@ class GameDay:
         facts: dict[str, Any] | None = None
         attempt: Exercise | None = None
         try:
-            self._snapshot.restore()
-            simulator = simulator_for(self._stack, Fleet(seed + OTHER_FLEET), seed=seed)
+            fleet = Fleet(seed + OTHER_FLEET)
+            if self._world:
+                self._world.go_back(self._stack, self._snapshot.restore)
+                simulator: FleetSimulator = self._world.fleet(self._stack, fleet, seed=seed)
+            else:
+                self._snapshot.restore()
+                simulator = simulator_for(self._stack, fleet, seed=seed)
             simulator.build_history(self._engine, now=datetime.now(UTC))
-            attempt = Exercise(self._stack, chosen, simulator)
+            attempt = Exercise(self._stack, chosen, simulator, applied=self._world.applied if self._world else None)
             attempt.prepare()
             row["injected"] = attempt.inject()
             facts = attempt.follow()
@@ -129,7 +151,10 @@ class GameDay:
             shutil.copytree(self._stack.data / "logs", out / "logs", dirs_exist_ok=True)
             told = attempt.timelines() if attempt else {}
             (out / "timelines.json").write_text(json.dumps({i: [asdict(e) for e in told[i]] for i in told}, indent=2, default=str))
-        return row | judged(facts, chosen.truth) | {"took_s": round(time.monotonic() - begun, 1)}
+        found = judged(facts, chosen.truth)
+        if facts and self._world:
+            found["differences"] += self._world.differences(chosen, facts)
+        return row | found | {"took_s": round(time.monotonic() - begun, 1)}
 
 
 def judged(facts: dict[str, Any] | None, truth: Truth) -> dict[str, Any]:
@@ -236,25 +261,37 @@ def _write(out: Path, runs: Sequence[dict[str, Any]]) -> None:
     fresh.replace(out / "gameday.json")
 
 
+def _world(folder: Path) -> MlflowWorld:
+    from mlrunbook.drills.mlflow_team.world import MlflowWorld
+
+    return MlflowWorld(folder)
+
+
 @contextlib.contextmanager
-def _stack(home: Path, console: Console, seed: int) -> Iterator[GameDay]:
+def _stack(home: Path, console: Console, seed: int, platform: str) -> Iterator[GameDay]:
     """A stack with settings of its own, its past seeded; gone afterwards."""
     folder = Path(tempfile.mkdtemp(prefix="mlrunbook-gameday-"))
     before = dict(os.environ)
     try:
         policy = folder / "gameday-policy.yaml"
-        policy.write_text(GAMEDAY_POLICY)
+        world = _world(folder) if platform == MLFLOW else None
+        policy.write_text(GAMEDAY_POLICY + (world.policy if world else ""))
+        os.environ |= world.env if world else {}
         os.environ |= FAST | {"MLRUNBOOK_STACK": str(folder), "MLRUNBOOK_POLICY": str(policy)}
 
         def seed_history(stack: Stack) -> None:
+            if world:
+                world.seeded(stack, Fleet(seed), seed=seed)
+                return
             simulator_for(stack, Fleet(seed), seed=seed).build_history(db.engine(stack.database_url), now=datetime.now(UTC))
 
         def report(line: str) -> None:
             if line.startswith("ready"):
                 console.print(f"  [dim]{escape(line)}")
 
-        with Stack(folder, ports=Ports.free(), home=home, with_approver=True, report=report, meanwhile=seed_history) as stack:
-            yield GameDay(stack, seed)
+        stack = Stack(folder, ports=Ports.free(), home=home, with_approver=True, report=report, meanwhile=seed_history)
+        with stack, world.at_work(stack) if world else contextlib.nullcontext():
+            yield GameDay(stack, world)
     finally:
         os.environ.clear()
         os.environ |= before

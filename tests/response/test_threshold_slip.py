@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path as FilePath
 
 import pytest
 
 from mlrunbook.domain.actions import Configure, Path, PlanKind, Restart
 from mlrunbook.domain.detection.reports import NewReport
 from mlrunbook.domain.incident import IncidentType, Severity, Status
+from mlrunbook.domain.observed import Prediction
 from mlrunbook.domain.resolution.request import Request
 from mlrunbook.response.lifecycle.opening import open_or_join
 from mlrunbook.response.world import World
@@ -16,6 +21,8 @@ from mlrunbook.store import journal
 from tests.fakes import MODEL, Clock, FileWorld
 from tests.response.carrying import carry
 from tests.response.people import approve, incident_of, plan, recorded, report, told
+
+RAISED = 0.202  # by containment
 
 EXPECTED = {
     "config:threshold=0.202": 1,  # containment: as far up as one step may go
@@ -26,6 +33,21 @@ EXPECTED = {
     "config:human_approval=False": 1,
     "config:auto_scheduling=True": 1,
 }
+
+
+class Busy(FileWorld):
+    """Its newest rows are all of after the detection, and carry what containment has set; those of the baseline carry 0.5."""
+
+    detected_at = datetime.max.replace(tzinfo=UTC)
+
+    def prediction_log(
+        self, model: str, *, limit: int = 100, since: datetime | None = None, until: datetime | None = None, labelled_only: bool = False
+    ) -> Sequence[Prediction]:
+        rows = super().prediction_log(model, limit=limit, labelled_only=labelled_only)
+        if until is None or until > self.detected_at:
+            return [replace(p, at=max(p.at, self.detected_at + timedelta(seconds=1)), threshold=RAISED) for p in rows]
+        carried = 0.002 if until == self.detected_at else 0.5
+        return [replace(p, id=p.id + 10_000, at=until - timedelta(milliseconds=p.id + 1), threshold=carried) for p in rows]
 
 
 def test_path_d_writes_the_config_restarts_once_and_reads_the_threshold_back_from_the_running_server(
@@ -110,3 +132,20 @@ def test_where_no_threshold_one_step_away_brings_precision_back_nobody_is_offere
     assert plan(world, incident_id) is None
     why = recorded(world, incident_id, "resolution_plan")["why"]
     assert "Path D was asked for, but infeasible in one step: precision" in why
+
+
+def test_a_slip_that_nobody_noted_is_found_in_the_rows_of_before_the_detection_where_the_newest_ones_all_came_since(
+    world: World, tmp_path: FilePath, clock: Clock
+) -> None:
+    busy = Busy(tmp_path / "busy.json", clock)
+    busy.slip()
+    busy.set(config_changes=[])
+    world = replace(world, platform=busy, runtime=busy)
+    incident_id = report(world)
+    busy.detected_at = clock.at
+    clock.advance(seconds=20)
+    assert carry(world, incident_id, "run-1") == "pending"
+    assert recorded(world, incident_id, "diagnosis")["cause"] == "threshold_change"
+    asked = plan(world, incident_id)
+    assert asked is not None
+    assert asked.actions[0].target() == {"threshold": 0.5}

@@ -84,7 +84,8 @@ def _schema(table: str) -> pa.Schema:
         return pa.schema([("prediction_id", pa.string()), ("failed", pa.bool_()), ("reported_at", instant)])
     numbers = [(name, pa.float64()) for name in ("score", "threshold", "latency_ms")]
     readings = [(ASSET_TYPE, pa.string()), *((name, pa.float64()) for name in NUMERIC)]
-    return pa.schema([("prediction_id", pa.string()), ("at", instant), ("asset_id", pa.string()), ("version", pa.string()), *numbers, *readings])
+    named = [("prediction_id", pa.string()), ("at", instant), ("asset_id", pa.string()), ("version", pa.string())]
+    return pa.schema([*named, *numbers, *readings])
 
 
 def _prediction(row: Any) -> tuple[Any, ...]:

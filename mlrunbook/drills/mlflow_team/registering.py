@@ -1,7 +1,8 @@
-"""How the team registers a version with MLflow: a run with its params and metrics, the model with its signature, tags for what else counts."""
+"""How the team registers a version with MLflow: a run with its params and metrics, the model with its signature, and tags."""
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import warnings
@@ -19,12 +20,13 @@ ARTEFACT = "artefact"  # of the run: what the team's model server loads
 QUIET = {"MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true", "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false"}
 
 
-def register(url: str, folder: Path, *, name: str | None = None) -> str:
+def register(url: str, folder: Path) -> str:
     """The number that MLflow gives the version saved in `folder`."""
     os.environ |= {key: value for key, value in (SETTINGS | QUIET).items() if key.startswith("MLFLOW_") or key == "DO_NOT_TRACK"}
     import mlflow
     import mlflow.sklearn
     import sklearn
+    from mlflow.exceptions import MlflowException
 
     logging.getLogger("mlflow").setLevel(logging.ERROR)
     loaded = artefacts.load(folder)
@@ -42,19 +44,18 @@ def register(url: str, folder: Path, *, name: str | None = None) -> str:
             signature=_signature(),
             pip_requirements=[f"scikit-learn=={sklearn.__version__}"],
             serialization_format="cloudpickle",
-            registered_model_name=name or manifest.model,
         )
-    version = str(logged.registered_model_version)
-    client = mlflow.MlflowClient()
     tags = {
         "trained_from": manifest.trained_from.isoformat(),
         "trained_to": manifest.trained_to.isoformat(),
         "threshold": f"{manifest.threshold:g}",
         "asset_types": ",".join(manifest.asset_types),
     }
-    for key, value in tags.items():
-        client.set_model_version_tag(name or manifest.model, version, key, value)
-    return version
+    client = mlflow.MlflowClient()
+    with contextlib.suppress(MlflowException):  # it is there already: what is wrong else, the next call says
+        client.create_registered_model(manifest.model)
+    made = client.create_model_version(manifest.model, logged.model_uri, logged.run_id, tags=tags, model_id=logged.model_id)
+    return str(made.version)
 
 
 def register_as(url: str, folder: Path, wanted: str) -> None:

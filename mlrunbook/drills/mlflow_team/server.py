@@ -25,7 +25,11 @@ from mlrunbook.domain.policy.connections import connection_variable
 from mlrunbook.local.addresses import HOST, answers
 
 NAME, CONNECTION = "mlflow", "mlflow"
-INSTALL = 'pip install "mlflow>=3.17,<4"'
+# What it is called when imported, what it is, how it is installed.
+NEEDED = (
+    ("mlflow", "MLflow", 'pip install "mlflow>=3.17,<4"'),
+    ("ibis", "what reads the prediction log", 'pip install "mlrunbook[warehouse]"'),
+)
 SERVING, CANDIDATE = "champion", "challenger"
 SECRET = "MLRUNBOOK_WEBHOOK_SECRET_MLFLOW"  # noqa: S105 - the name of the setting
 # One worker: several are ended while they still import, on a busy machine. Its webhooks may reach a gateway on this machine.
@@ -38,7 +42,7 @@ SETTINGS = {
     "MLFLOW_WEBHOOK_CACHE_TTL": "1",
 }
 # MLflow keeps no history of an alias: triggers of its own database do, whoever moves it and by whatever way.
-COUNTING = f"""
+COUNTING = """
 CREATE TABLE drill_alias_moves (id INTEGER PRIMARY KEY, name TEXT, alias TEXT, before TEXT, after TEXT);
 CREATE TRIGGER drill_alias_set AFTER INSERT ON registered_model_aliases BEGIN
   INSERT INTO drill_alias_moves (name, alias, after) VALUES (NEW.name, NEW.alias, NEW.version);
@@ -46,7 +50,7 @@ END;
 CREATE TRIGGER drill_alias_moved AFTER UPDATE OF version ON registered_model_aliases WHEN OLD.version <> NEW.version BEGIN
   INSERT INTO drill_alias_moves (name, alias, before, after) VALUES (NEW.name, NEW.alias, OLD.version, NEW.version);
 END;
-CREATE TRIGGER drill_alias_removed AFTER DELETE ON registered_model_aliases WHEN OLD.alias <> '{SERVING}' BEGIN
+CREATE TRIGGER drill_alias_removed AFTER DELETE ON registered_model_aliases WHEN OLD.alias <> 'champion' BEGIN
   INSERT INTO drill_alias_moves (name, alias, before) VALUES (OLD.name, OLD.alias, OLD.version);
 END;
 """
@@ -54,11 +58,10 @@ END;
 
 def check_installed() -> None:
     """Refused, with the command that installs it, where there is no MLflow to start, or nothing to read the prediction log with."""
-    missing = [(name, how) for name, how in (("mlflow", INSTALL), ("ibis", 'pip install "mlrunbook[warehouse]"')) if find_spec(name) is None]
+    missing = [(what, how) for name, what, how in NEEDED if find_spec(name) is None]
     if missing:
-        what = " and ".join({"mlflow": "MLflow", "ibis": "the reader of prediction logs"}[name] for name, _ in missing)
-        commands = " && ".join(how for _, how in missing)
-        raise Refused(f"--platform mlflow needs {what}, which is not installed; run: {commands}")
+        what, commands = " and ".join(what for what, _ in missing), " && ".join(how for _, how in missing)
+        raise Refused(f"--platform mlflow needs {what}, not installed here; run: {commands}")
 
 
 @dataclass(frozen=True)
@@ -135,7 +138,8 @@ class MlflowServer:
 
     def moves(self, model: str) -> list[AliasMove]:
         """Oldest first, since `count_moves`."""
-        return [AliasMove(*row) for row in self._rows("SELECT alias, before, after FROM drill_alias_moves WHERE name = ? ORDER BY id", model)]
+        rows = self._rows("SELECT alias, before, after FROM drill_alias_moves WHERE name = ? ORDER BY id", model)
+        return [AliasMove(*row) for row in rows]
 
     def applied(self, model: str) -> dict[str, int]:
         """Changes by kind, as a model platform counts them: back to an earlier version is a rollback."""

@@ -1,24 +1,24 @@
-"""What the team's own parts do all day: the model server follows the alias, the pipeline writes the prediction log. Real MLflow, real files;
-this machine plays the pipelines between them."""
+"""What the team's own parts do all day: the model server follows the alias, a pipeline writes the prediction log. MLflow and the files are
+real; this plays what moves things between them."""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import shutil
 import tempfile
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
-from typing import Any
 
 from sqlalchemy import Connection, Engine
 
 from mlrunbook.base import db
-from mlrunbook.domain.errors import RunbookError, Transient
+from mlrunbook.domain.errors import RunbookError
 from mlrunbook.drills.mlflow_team import prediction_log, registering
 from mlrunbook.drills.mlflow_team.prediction_log import PredictionLog
 from mlrunbook.drills.mlflow_team.server import CANDIDATE, SERVING, MlflowServer
@@ -44,7 +44,8 @@ def policy_of(model: str, *, owner: str = "Reliability ML", serving: str = "loca
         connection: {WAREHOUSE}
         table: {model}/{prediction_log.PREDICTIONS}
         outcomes_table: {model}/{prediction_log.OUTCOMES}
-        columns: {{day: day, asset_id: asset_id, segment: {ASSET_TYPE}, threshold: threshold, latency_ms: latency_ms, features: [{features}]}}
+        columns:
+          {{day: day, asset_id: asset_id, segment: {ASSET_TYPE}, threshold: threshold, latency_ms: latency_ms, features: [{features}]}}
         outcomes: {{outcome: failed, day: day}}
         late_outcomes_days: 1
       replay: {replay}
@@ -57,6 +58,7 @@ class Team:
 
     def __init__(self, mlflow: MlflowServer, engine: Engine, models_dir: Path, lake: Path, model: str) -> None:
         self._mlflow, self._engine, self._models_dir, self._model = mlflow, engine, models_dir, model
+        self.lake = lake
         self._log = PredictionLog(lake / model, model)
         self._complaint = ""
         self._stop, self._round = threading.Event(), threading.Lock()
@@ -79,6 +81,12 @@ class Team:
                 if str(error) != self._complaint:
                     log.warning("%s", error)
                 self._complaint = str(error)
+
+    @contextlib.contextmanager
+    def still(self) -> Iterator[None]:
+        """No round meanwhile."""
+        with self._round:
+            yield
 
     def work(self) -> None:
         """One round."""

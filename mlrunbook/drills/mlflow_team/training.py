@@ -22,7 +22,6 @@ training:
 """
 
 
-
 def main() -> None:
     parser = argparse.ArgumentParser(description="Train a version and register it with MLflow")
     for name in ("start", "end", "model", "version"):

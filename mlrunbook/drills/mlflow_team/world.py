@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -29,7 +29,7 @@ from mlrunbook.local.stack import Stack
 from mlrunbook.store import registry_moves
 from mlrunbook.store.tables import registry_moves as moves_table
 
-FAULTS = ("bad-release", "threshold-slip", "concept-drift", "stale-features")
+FAULTS = ("bad-release", "threshold-slip", "stale-features")
 LEARNS_WITHIN_S = 60.0
 # What the runbook itself asks of MLflow and the log is spared for more than one look at a time.
 POLICY = f"""
@@ -53,6 +53,7 @@ class MlflowWorld:
     def __init__(self, folder: Path) -> None:
         self.server = MlflowServer(folder / "mlflow")
         self.lake = folder / "prediction-log"
+        self._team: Team | None = None
         self.env = self.server.env | {connection_variable(WAREHOUSE): f"duckdb://{self.lake}"}
 
     @property
@@ -75,20 +76,25 @@ class MlflowWorld:
         return made
 
     @contextlib.contextmanager
-    def at_work(self, stack: Stack) -> Iterator[Team]:
+    def at_work(self, stack: Stack) -> Iterator[None]:
         """Its pipelines run, and MLflow tells the gateway of what happens to aliases."""
         config = Settings(data_dir=stack.data)
-        with Team(self.server, db.engine(stack.database_url), config.models_dir, self.lake, MODEL) as team:
+        with Team(self.server, db.engine(stack.database_url), config.models_dir, self.lake, MODEL) as self._team:
             self.server.tell(stack.env()["MLRUNBOOK_GATEWAY_URL"])
             self._learn(stack)
-            yield team
+            yield
 
-    def go_back(self, stack: Stack, team: Team) -> None:
-        """For the next fault: the version of before serves, nothing is staged, and the runbook knows of no move since."""
-        self.server.set_alias(MODEL, SERVING, MlflowFleet.good_version)
+    def go_back(self, stack: Stack, restore: Callable[[], None]) -> None:
+        """For the next fault: the version of before serves, nothing is staged, the rest is as `restore` makes it, and the runbook knows of
+        no move since."""
+        assert self._team is not None
+        if self.server.client.aliases(MODEL).get(SERVING) != MlflowFleet.good_version:
+            self.server.set_alias(MODEL, SERVING, MlflowFleet.good_version)
         if CANDIDATE in self.server.client.aliases(MODEL):
             self.server.set_alias(MODEL, CANDIDATE, None)
-        team.work()
+        with self._team.still():
+            restore()
+        self._team.work()
         with db.transaction(db.engine(stack.database_url)) as conn:
             conn.execute(delete(moves_table).where(moves_table.c.model == MODEL))
         self._learn(stack)

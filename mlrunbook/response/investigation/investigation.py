@@ -217,7 +217,7 @@ def _gathered(run: Run, about: About) -> DiagnosisFacts:
         run.policy,
         changed=Changed(changes, _rollout(run)),
         metrics=metrics,
-        log=Log(labelled, course, probing, inputs, recent or (), reference),
+        log=Log(labelled, course, probing, inputs, [*(recent or ()), *_till_detection(run, about, recent or ())], reference),
         features=feature_store.recorded_verdict(run),
         versions=Versions(or_none("the status", lambda: platform.status(model)), _trained_types(run), rollback_target.recorded(run)),
     )
@@ -260,6 +260,18 @@ def _metrics(run: Run) -> ModelMetrics | Missing:
 def _recent(run: Run) -> Sequence[Prediction] | Missing:
     log = run.world.platform.prediction_log
     return tried("the prediction log", lambda: log(_model(run), limit=RECENT_ROWS, since=measured.window_start(run)))
+
+
+def _till_detection(run: Run, about: About, recent: Sequence[Prediction]) -> Sequence[Prediction]:
+    """Of a busy model the newest rows are all of after the detection, and carry what the response has set since."""
+    if any(row.at <= about.detected_at for row in recent):
+        return ()
+    log = run.world.platform.prediction_log
+
+    def read() -> Sequence[Prediction]:
+        return log(_model(run), limit=RECENT_ROWS, since=measured.window_start(run), until=about.detected_at)
+
+    return or_none("the prediction log of before the detection", read) or ()
 
 
 def _labelled(run: Run, metrics: ModelMetrics | Missing) -> Sequence[Prediction] | Missing:

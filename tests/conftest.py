@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -18,11 +19,18 @@ if TYPE_CHECKING:
     from mlrunbook.local.postgres import EmbeddedPostgres
     from tests.flows.live import ChildStack
 
-# A busy machine is no failure of what is tested: hypothesis measures time by the wall clock.
-settings.register_profile(
-    "busy", settings.get_profile(settings.get_current_profile_name()), deadline=None, suppress_health_check=[HealthCheck.too_slow]
-)
-settings.load_profile("busy")
+# A busy machine is no failure of what is tested: hypothesis measures time by the wall clock. Every run draws the same examples, so that
+# what fails is what was changed; HYPOTHESIS_PROFILE=search looks for new ones.
+for _profile, _same in (("same", True), ("search", False)):
+    settings.register_profile(
+        _profile,
+        settings.get_profile("default"),
+        deadline=None,
+        derandomize=_same,
+        database=None,
+        suppress_health_check=[HealthCheck.too_slow],
+    )
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "same"))
 
 TEMPLATE = "migrated"
 STACK_FILES = ("tests/flows/", "tests/docs/test_commands_on_a_stack.py", "tests/local/test_stack.py", "tests/drills/test_demo.py")

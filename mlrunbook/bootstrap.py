@@ -18,11 +18,12 @@ from mlrunbook.base.settings import Settings, channel_address, connection_addres
 from mlrunbook.domain.errors import Invalid, NotFound, Transient
 from mlrunbook.domain.policy.connections import LivePart, PredictionsPart, connection_variable
 from mlrunbook.domain.policy.policy import Policy
-from mlrunbook.ports import LiveFigures, ModelPlatform, PredictionLog, Registry, ServingRuntime
+from mlrunbook.ports import LiveFigures, ModelPlatform, PredictionLog, Registry, Replayer, ServingRuntime
 from mlrunbook.response.world import World
 
 if TYPE_CHECKING:
     from mlrunbook.adapters.kubernetes.cluster import Login
+    from mlrunbook.adapters.mlflow.client import MlflowClient
 
 
 log = logging.getLogger(__name__)
@@ -104,8 +105,15 @@ def platform(config: Settings, policy: Policy, serving: ServingRuntime) -> Model
     from mlrunbook.adapters.composed_platform import ComposedPlatform, Parts
 
     is_set = "platform_url" in config.model_fields_set
-    registry = _registry(config, policy, serving) if any(one.registry for one in parts) else None
-    return ComposedPlatform(policy, Parts(rest, is_set, registry, _predictions(policy), _live(config, policy)))
+    clients, logs = _clients(config, policy), _predictions(policy)
+    registry = _registry(policy, clients, serving) if any(one.registry for one in parts) else None
+    return ComposedPlatform(policy, Parts(rest, is_set, registry, logs, _live(config, policy), _replayer(policy, clients, logs)))
+
+
+def _replayer(policy: Policy, clients: Callable[[str], MlflowClient], logs: Callable[[str], PredictionLog]) -> Replayer:
+    from mlrunbook.adapters.mlflow.replay.replayer import MlflowReplay
+
+    return MlflowReplay(policy, clients, lambda part: logs(part.connection))
 
 
 def _predictions(policy: Policy) -> Callable[[str], PredictionLog]:
@@ -149,17 +157,22 @@ def _address(name: str) -> str:
     raise Invalid(f"{connection_variable(name)} is not set: give it the address of the connection {name} of the policy")
 
 
-def _registry(config: Settings, policy: Policy, serving: ServingRuntime) -> Registry:
+def _clients(config: Settings, policy: Policy) -> Callable[[str], MlflowClient]:
     from mlrunbook.adapters.mlflow.client import MlflowClient
-    from mlrunbook.adapters.mlflow.registry import MlflowRegistry
-    from mlrunbook.response.measurement.registry_ledger import StoreLedger
 
     @cache
     def client(name: str) -> MlflowClient:
         given = connection_address(name), connection_token(name)
         return MlflowClient(name, *given, ca_file=policy.connections[name].ca_file, timeout_s=config.http_timeout_s)
 
-    return MlflowRegistry(policy, client, StoreLedger(db.engine, utc_now), serving, utc_now)
+    return client
+
+
+def _registry(policy: Policy, clients: Callable[[str], MlflowClient], serving: ServingRuntime) -> Registry:
+    from mlrunbook.adapters.mlflow.registry import MlflowRegistry
+    from mlrunbook.response.measurement.registry_ledger import StoreLedger
+
+    return MlflowRegistry(policy, clients, StoreLedger(db.engine, utc_now), serving, utc_now)
 
 
 def runtime(config: Settings, policy: Policy) -> ServingRuntime:

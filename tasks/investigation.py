@@ -8,12 +8,13 @@ from mlrunbook.domain.investigation.findings_page import findings_markdown
 from mlrunbook.response.investigation import investigation, rollback_target
 from tasks._run_page import show_console_once, show_text_once
 from tasks._step import RETRY_TRANSIENT, step
+from tasks.plan import A_CHANGE_S
 from tasks.run import current_run, off_loop
 
 CHECKS = tuple(investigation.CHECKS)
 
 check = step(investigation.check, "check-{name}")
-replay_versions = step(rollback_target.choose, "replay-other-versions")
+replay_versions = step(rollback_target.choose, "replay-other-versions", timeout_seconds=A_CHANGE_S)
 diagnose = step(investigation.conclude, "diagnose-{incident_id}")
 
 

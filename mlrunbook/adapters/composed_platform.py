@@ -33,6 +33,7 @@ class Parts:
     registry: Registry | None = None
     predictions: Callable[[str], PredictionLog] | None = None
     live: Callable[[str], LiveFigures] | None = None
+    replayer: Replayer | None = None
 
 
 class ComposedPlatform:
@@ -149,7 +150,9 @@ class ComposedPlatform:
 
     def _replayer(self, model: str) -> Replayer:
         parts = self._of(model)
-        if parts is None or parts.replay is Replay.REST:
+        if parts is not None and parts.replay.kind is Replay.MLFLOW and self._parts.replayer is not None:
+            return self._parts.replayer
+        if parts is None or parts.replay.kind is Replay.REST:
             return self._rest_for(model, f"models.{model}.platform.replay is rest, and MLRUNBOOK_PLATFORM_URL is not set")
         raise NotFound(
             f"replay is off for {model} (models.{model}.platform.replay): versions are not compared on the same requests, and path A "

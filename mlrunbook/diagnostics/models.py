@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
+from mlrunbook.adapters.mlflow.replay.confine import why_not as why_not_confined
 from mlrunbook.base.settings import Settings
 from mlrunbook.diagnostics.connect.checking import Checked, check
 from mlrunbook.domain.connecting.drift import Drift
@@ -76,6 +77,7 @@ def _report(policy: Policy, settings: Settings, name: str, checked: Checked) -> 
         tuple(rules.feature_views or ()),
         settings.feature_repo is not None,
         tuple(own.training.command[:2]) != BOX_TRAINING,
+        why_not_confined() or "",
     )
     return ModelReport(name, own.mode.value, rules.owner, tuple(d for d in checked.drifts if d.model == name), failed, standings(means))
 

@@ -220,6 +220,7 @@ class VersionReplay:
     """What one version makes of logged requests: `scores[i]` belongs to `Replayed.rows[i]`.
 
     `problem` says why it cannot score them (schema, artefact, library); `scores` is empty then. `latency_ms` is the median of one row.
+    `labels_only`: it says yes or no alone, so a score is 1 or 0. `digest` is of the artefact that was run.
     """
 
     version: str
@@ -227,6 +228,8 @@ class VersionReplay:
     problem: str | None = None
     size_bytes: int | None = None
     latency_ms: float | None = None
+    labels_only: bool = False
+    digest: str | None = None
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any, TypeVar
 
 import httpx
@@ -21,6 +22,7 @@ from mlrunbook.domain.policy.connections import connection_variable
 
 T = TypeVar("T")
 API = "/api/2.0/mlflow"
+ARTIFACTS = "/api/2.0"
 EXAMPLE = "https://mlflow.example.com, with user:password@ in it where MLflow asks for them"
 PAGE = 200
 MOST_PAGES = 100
@@ -134,6 +136,29 @@ class MlflowClient:
             raise self._refusal("GET /model-versions/get-artifact", response)
         return inputs_of(response.text)
 
+    def artifacts(self, path: str, folder: str) -> list[tuple[str, bool]]:
+        """What a folder of the artefacts that MLflow hands out holds: each path, and whether it is a folder."""
+        where = f"{ARTIFACTS}{path}"
+        response = self._sent("GET", where, {"path": folder})
+        return self._parsed(f"GET {where}", response, lambda b: _listed(b), Refused)
+
+    def download(self, path: str, into: Path, most_bytes: int) -> int:
+        """Its length. Refused beyond `most_bytes`: nothing larger is kept."""
+        where, length = f"{ARTIFACTS}{path}", 0
+        try:
+            with self._http.stream("GET", where) as response, into.open("xb") as file:
+                if not response.is_success:
+                    response.read()
+                    raise self._refusal(f"GET {where}", response)
+                for block in response.iter_bytes():
+                    length += len(block)
+                    if length > most_bytes:
+                        raise Refused("the artefact is larger than replay.most_size_mb")
+                    file.write(block)
+        except (*_NOT_SENT, httpx.HTTPError) as error:
+            raise Transient(f"{self.url} does not hand out {path} ({error or type(error).__name__})") from error
+        return length
+
     # ---
 
     def read(self, path: str, parse: Callable[[Fields], T], params: Mapping[str, Any] | None = None) -> T:
@@ -224,6 +249,10 @@ def _problem(response: httpx.Response) -> tuple[str, str]:
         return str(body["error_code"]), str(body.get("message") or body["error_code"])[:500]
     except (ValueError, LookupError, TypeError, AttributeError):
         return "", response.text[:200].strip() or response.reason_phrase
+
+
+def _listed(b: Fields) -> list[tuple[str, bool]]:
+    return [(one.text("path"), one.flag("is_dir") if one.has("is_dir") else False) for one in b.parts("files")] if b.has("files") else []
 
 
 def _registered(b: Fields) -> Registered:

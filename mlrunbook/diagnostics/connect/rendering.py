@@ -77,8 +77,15 @@ def rendered(guess: ModelGuess, names: Names, indent: str) -> list[str]:
         *(_predictions(guess, guess.log, names.predictions) if names.predictions and guess.log else ()),
         *(_live(guess.live, names.live) if names.live and guess.live else ()),
         Line(2, f"serving: {serving(guess)}", _serving_words(guess)),
+        *(_REPLAY if guess.in_registry and guess.log else ()),
     ]
     return [line.shown(indent) for line in lines]
+
+
+_REPLAY = (
+    Line(2, "", "replay: {kind: mlflow} compares versions on logged requests. It runs each version's own code, so it is off: read"),
+    Line(2, "", "docs/how-to/connect-mlflow.md first; `shadow: offline` beside it tries a candidate on the log instead of live requests"),
+)
 
 
 def serving(guess: ModelGuess) -> str:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from mlrunbook.domain.policy.cluster import ClusterObjects
-from mlrunbook.domain.policy.connections import PlatformParts, PredictionsPart, Replay, Serving
+from mlrunbook.domain.policy.connections import PlatformParts, PredictionsPart, Replay, Serving, Shadow
 
 
 class Can(StrEnum):
@@ -33,6 +33,7 @@ class Means:
     rest            a REST platform answers what its parts leave out
     reads_features  a feature store is set
     own_training    the policy has a training command of the team's own
+    not_confined    why no model's own code can be confined on this machine; "": it can
     """
 
     parts: PlatformParts
@@ -42,6 +43,7 @@ class Means:
     features: tuple[str, ...] = ()
     reads_features: bool = False
     own_training: bool = False
+    not_confined: str = ""
 
 
 def standings(of: Means) -> tuple[Standing, ...]:
@@ -103,12 +105,35 @@ def _paths(of: Means) -> Iterator[Standing]:
     if registry is not None and not of.own_training:
         yield Standing("path C, retrain", Can.PERSON, "the training command is that of the box", "name yours in training.command")
     else:
-        tried = " and tried on logged requests" if of.parts.replay is not Replay.NONE else ""
+        tried = " and tried on logged requests" if of.parts.replay.kind is not Replay.NONE else ""
         yield Standing("path C, retrain", Can.YES, f"by training.command; a candidate is staged{tried}, a person promotes it")
-    if registry is not None and of.parts.replay is Replay.NONE:
-        why = "replay is off: versions are not scored on the same requests"
-        yield Standing("candidates, compared", Can.NO, why, "replay: rest, where your REST platform scores them")
+    if registry is not None:
+        yield from _compared(of)
     yield _threshold(of)
+
+
+def _compared(of: Means) -> Iterator[Standing]:
+    """Versions on the same requests: before a rollback, and before a candidate is promoted."""
+    what, replay = "candidates, compared", of.parts.replay
+    if replay.kind is Replay.NONE:
+        why = "replay is off: versions are not scored on the same requests"
+        fix = (
+            "replay.kind: mlflow runs the model's own code, confined: read docs/how-to/connect-mlflow.md. rest: your REST platform does it"
+        )
+        yield Standing(what, Can.NO, why, fix)
+        return
+    if replay.kind is Replay.MLFLOW and of.not_confined:
+        yield Standing(what, Can.NO, f"replay by MLflow is not done on this machine: {of.not_confined}", "run the worker where it can be")
+        return
+    how = "replay by MLflow, in a process of its own" if replay.kind is Replay.MLFLOW else "replay by the REST platform"
+    yield Standing(what, Can.YES, how)
+    if of.parts.shadow is Shadow.OFFLINE:
+        yield Standing(
+            "candidates, in the shadow", Can.YES, "offline: the requests served since it was staged are replayed, once outcomes come"
+        )
+    elif of.parts.predictions is not None:
+        why = "the log holds no shadow scores: a candidate waits, and ends as not enough evidence"
+        yield Standing("candidates, in the shadow", Can.NO, why, "shadow: offline")
 
 
 def _threshold(of: Means) -> Standing:

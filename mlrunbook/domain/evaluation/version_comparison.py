@@ -96,6 +96,22 @@ def _segment(seen: SideBySide, name: str, at: Sequence[int], confidence: float) 
     return Check(label, True, words, pair.gain)
 
 
+def scored_by(replayed: Replayed) -> str:
+    """Which artefacts were run, and what came of each; "" where nobody says which."""
+    return "; ".join(_scored_by(one, len(replayed.rows)) for one in replayed.versions if one.digest or (one.problem and _ran(replayed)))
+
+
+def _ran(replayed: Replayed) -> bool:
+    return any(one.digest for one in replayed.versions)
+
+
+def _scored_by(one: VersionReplay, rows: int) -> str:
+    made_of = f" (sha256 {one.digest})" if one.digest else ""
+    if one.problem:
+        return f"{one.version}{made_of} not compared: {one.problem}"
+    return f"{one.version}{made_of} scored {rows} logged requests" + (", labels alone" if one.labels_only else "")
+
+
 class Decision(StrEnum):
     PROMOTE = "promote"
     DO_NOT_PROMOTE = "do_not_promote"
@@ -152,7 +168,7 @@ def validate(
         Check("f1", pair.better or (None if (pair.gain or 0.0) > 0 else False), words, pair.gain),
         *(_rate(name, champion.version, candidate.version, pair, drops) for name in ("precision", "recall")),
         *segments(seen, drops),
-        _calibration([bool(p.outcome) for p in rows], own.scores, their_scores, policy),
+        _calibration([bool(p.outcome) for p in rows], own, their_scores, policy),
         _schema(champion, candidate),
         _size(own, policy),
         _latency(own, theirs, policy),
@@ -203,11 +219,14 @@ def _rate(name: str, champion: str, candidate: str, pair: Paired, policy: DropPo
     return Check(name, None, f"{name}: {', '.join(parts)}", getattr(pair.second, name))
 
 
-def _calibration(truth: Sequence[bool], scores: Sequence[float], others: Sequence[float], policy: Retraining) -> Check:
+def _calibration(truth: Sequence[bool], own: VersionReplay, others: Sequence[float], policy: Retraining) -> Check:
     """Expected calibration error (ten equal bins; Naeini et al. 2015) within the limit, and a Brier score (Brier 1950) better than
     always giving the share of failures: a model of rare events is easily calibrated on average while it knows nothing."""
     if not truth:
         return Check("calibration", None, "calibration: no outcomes known")
+    if own.labels_only:
+        return Check("calibration", None, f"{own.version} gives labels alone: neither its calibration nor a threshold can be judged")
+    scores = own.scores
     error, brier, other = calibration_error(truth, scores), brier_score(truth, scores), brier_score(truth, others)
     share = sum(truth) / len(truth)
     reference = share * (1 - share)
@@ -268,8 +287,20 @@ class ShadowVerdict:
     candidate: Confusion
 
 
-def compare_shadow(rows: Sequence[Prediction], version: str, threshold: float, policy: Retraining, drops: DropPolicy) -> ShadowVerdict:
-    """Did `version` hold up in the shadow of live traffic? Of `rows` those count that it scored too and whose outcome is known.
+def shadowed_offline(replayed: Replayed, version: str) -> tuple[tuple[Prediction, ...], str | None]:
+    """The replayed requests as if `version` had scored them in the shadow; or none, and why it cannot score them."""
+    own = next((one for one in replayed.versions if one.version == version), None)
+    if own is None or own.problem:
+        return (), own.problem if own and own.problem else "it was not replayed"
+    pairs = zip(replayed.rows, own.scores, strict=True)
+    return tuple(replace(row, shadow_version=version, shadow_score=score) for row, score in pairs), None
+
+
+def compare_shadow(
+    rows: Sequence[Prediction], version: str, threshold: float, policy: Retraining, drops: DropPolicy, *, offline: bool = False
+) -> ShadowVerdict:
+    """Did `version` hold up in the shadow of live traffic? Of `rows` those count that it scored too and whose outcome is known. `offline`:
+    it scored them later, from the log.
 
     Validation has shown that it is better; the shadow must not contradict: refused when worse beyond chance, over all or on a segment;
     passed when its F1 is at least as high; undecided while failures are few, or while a lower F1 can be chance.
@@ -280,13 +311,15 @@ def compare_shadow(rows: Sequence[Prediction], version: str, threshold: float, p
     seen = SideBySide(shadowed, champion, version, flags, own)
     pair = seen.compare(drops.confidence)
     positives = pair.second.positives
-    words = f"in the shadow of {len(shadowed)} live requests {seen.words(pair, drops.confidence)}"
+    where = f"offline, on {len(shadowed)} logged requests" if offline else f"in the shadow of {len(shadowed)} live requests"
+    words = f"{where} {seen.words(pair, drops.confidence)}"
 
     def verdict(passed: bool | None, sentence: str) -> ShadowVerdict:
         return ShadowVerdict(passed, sentence, len(shadowed), positives, pair.first, pair.second)
 
     if positives < policy.shadow_min_positives or pair.gain is None:
-        return verdict(None, f"too early to say: {positives} of {policy.shadow_min_positives} failures known in the shadow of live traffic")
+        of = "among the requests logged since it was staged" if offline else "in the shadow of live traffic"
+        return verdict(None, f"too early to say: {positives} of {policy.shadow_min_positives} failures known {of}")
     worse = [c.sentence for c in segments(seen, drops) if c.passed is False]
     if pair.worse or worse:
         return verdict(False, "; ".join([words, *worse]))

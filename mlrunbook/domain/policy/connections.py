@@ -13,7 +13,7 @@ from enum import StrEnum
 from typing import Annotated
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from pydantic import AfterValidator, Field, StringConstraints
+from pydantic import AfterValidator, BeforeValidator, Field, StringConstraints
 
 from mlrunbook.domain.policy.patterns import is_pattern
 
@@ -175,6 +175,45 @@ class Replay(StrEnum):
 
     NONE = "none"  # not "off": YAML reads that as false
     REST = "rest"
+    MLFLOW = "mlflow"
+
+
+@dataclass(frozen=True)
+class ReplayPart:
+    """`mlflow` runs the model's own code, in a process without secrets and network: each model opts in by itself.
+
+    python       the interpreter that has MLflow and the model's libraries; None: the runbook's own
+    inputs       where the model calls an input otherwise than the log: {its name: the column}
+    artifacts    the folder that artefacts lie in where MLflow names a folder instead of handing them out; None: none is read
+    most_rows    logged requests, the newest, that a version scores
+    timeout_s    for all versions of one replay together; memory_mb is of each process, most_size_mb of each artefact
+    """
+
+    kind: Replay = Replay.NONE
+    python: Name | None = None
+    inputs: dict[Name, Name] = field(default_factory=dict)
+    artifacts: Name | None = None
+    most_rows: Annotated[int, Field(ge=1, le=20_000)] = 4_000
+    timeout_s: Annotated[float, Field(gt=0, le=240)] = 240.0
+    memory_mb: Annotated[int, Field(ge=256)] = 4_096
+    most_size_mb: Annotated[float, Field(gt=0)] = 500.0
+
+    def __post_init__(self) -> None:
+        for name, path in (("python", self.python), ("artifacts", self.artifacts)):
+            if path is not None and not path.startswith("/"):
+                raise ValueError(f"replay.{name}: {path} is no absolute path")
+
+
+class Shadow(StrEnum):
+    """Where a candidate is tried before anybody is asked to promote it. `offline`: the requests served since it was staged are replayed."""
+
+    PLATFORM = "platform"
+    OFFLINE = "offline"
+
+
+def _replay(given: object) -> object:
+    """`replay: rest` is short for its kind alone."""
+    return {"kind": given} if isinstance(given, str) else given
 
 
 class Serving(StrEnum):
@@ -193,7 +232,8 @@ class PlatformParts:
     registry: RegistryPart | None = None
     predictions: PredictionsPart | None = None
     live: LivePart | None = None
-    replay: Replay = Replay.NONE
+    replay: Annotated[ReplayPart, BeforeValidator(_replay)] = field(default_factory=ReplayPart)
+    shadow: Shadow = Shadow.PLATFORM
     serving: Serving | None = None
 
 
@@ -215,6 +255,10 @@ def check_parts(at: str, parts: PlatformParts, connections: Mapping[str, Connect
             )
         if found.kind is not kind:
             raise ValueError(f"{at}.{name}.connection: {part.connection} is of kind {found.kind}, this part needs {kind}")
+    if parts.replay.kind is Replay.MLFLOW and (parts.registry is None or parts.predictions is None):
+        raise ValueError(f"{at}.replay: mlflow scores the requests of `predictions` with versions of `registry`: name both")
+    if parts.shadow is Shadow.OFFLINE and parts.replay.kind is Replay.NONE:
+        raise ValueError(f"{at}.shadow: offline replays logged requests, and replay is none: set replay.kind to mlflow or rest")
 
 
 def check_registered(parts: Mapping[str, PlatformParts | None]) -> None:

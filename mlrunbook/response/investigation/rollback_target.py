@@ -5,7 +5,8 @@ from __future__ import annotations
 from mlrunbook.domain.containment.taking_back import before_containment
 from mlrunbook.domain.errors import Transient
 from mlrunbook.domain.evaluation.rollback_target import RollbackTargets, choose_target
-from mlrunbook.domain.observed import Missing
+from mlrunbook.domain.evaluation.version_comparison import scored_by
+from mlrunbook.domain.observed import Missing, Replayed
 from mlrunbook.domain.tally import as_binary
 from mlrunbook.response.execution.plans import executed_containment
 from mlrunbook.response.measurement import metrics
@@ -48,6 +49,7 @@ def _judge(run: Run) -> RollbackTargets:
     known = {v.version: v for v in platform.versions(model)}
     asked = [name for name in known if name != current][-NEWEST:]
     replayed = platform.replay(model, versions=[current, *asked] if current in known else asked, since=metrics.window_start(run))
+    note_scored(run, replayed)
     threshold = serving_threshold(run)
     if threshold is None:
         threshold = replayed.rows[-1].threshold if replayed.rows else 0.5
@@ -61,6 +63,13 @@ def _judge(run: Run) -> RollbackTargets:
         known=known,
     )
     return RollbackTargets(**vars(choice), threshold=threshold)
+
+
+def note_scored(run: Run, replayed: Replayed) -> None:
+    """Which artefacts were run goes on the timeline, where the replay says."""
+    if said := scored_by(replayed):
+        with run.write() as conn:
+            run.note(conn, "diagnosis", f"Replay: {said}")
 
 
 def serving_threshold(run: Run) -> float | None:

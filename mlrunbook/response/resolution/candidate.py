@@ -17,12 +17,22 @@ from mlrunbook.domain.communication.durations import utc
 from mlrunbook.domain.detection.alert_rules import spread
 from mlrunbook.domain.errors import Fenced, Invalid, NotFound, Refused, Transient
 from mlrunbook.domain.evaluation import version_comparison
-from mlrunbook.domain.evaluation.version_comparison import TRAINING_DATA, Check, Decision, compare_shadow
+from mlrunbook.domain.evaluation.version_comparison import TRAINING_DATA, Check, Decision, compare_shadow, scored_by, shadowed_offline
 from mlrunbook.domain.investigation.diagnosis import Diagnosed
 from mlrunbook.domain.observed import Missing, ModelVersion, Prediction
 from mlrunbook.domain.policy.changes import BREACH_TYPES
+from mlrunbook.domain.policy.connections import Shadow as ShadowBy
 from mlrunbook.domain.records import Record, Recorded
-from mlrunbook.domain.resolution.candidate import WAITING, CandidatePlan, Outlook, RetrainingDecided, Shadow, Trained, Validation
+from mlrunbook.domain.resolution.candidate import (
+    NOT_COUNTED,
+    WAITING,
+    CandidatePlan,
+    Outlook,
+    RetrainingDecided,
+    Shadow,
+    Trained,
+    Validation,
+)
 from mlrunbook.domain.resolution.request import Request
 from mlrunbook.domain.resolution.retraining import TrainingWindow, check_name, check_window, next_version, training_window
 from mlrunbook.domain.resolution.training_rows import judge_training_rows
@@ -207,6 +217,7 @@ def validate(run: Run) -> Outlook:
     to_train, policy = _to_train(run), run.policy
     model, version = run.incident().model, to_train.version
     training = _training_rows_checked(run, to_train)
+    scored: list[str] = []
 
     def look() -> tuple[bool, Validation]:
         platform = run.world.platform
@@ -214,6 +225,7 @@ def validate(run: Run) -> Outlook:
         known = {v.version: v for v in platform.versions(model)}
         replayed = platform.replay(model, versions=[serving, version], since=to_train.end)
         threshold = _threshold(run)
+        scored.append(scored_by(replayed))
         verdict = version_comparison.validate(
             replayed,
             champion=_known(known, serving),
@@ -230,6 +242,8 @@ def validate(run: Run) -> Outlook:
     if not decided:
         return Outlook(WAITING, f"validation of {version}: {seen.sentence}", version)
     with run.write() as conn:
+        if scored[-1]:
+            run.note(conn, "candidate", f"Replay: {scored[-1]}")
         run.note(conn, "candidate", f"Validation: {seen.verdict.replace('_', ' ')}: {seen.sentence}")
         return run.keep(conn, seen).outlook
 
@@ -260,11 +274,15 @@ def shadow(run: Run) -> Outlook:
     if standing := run.recall(Shadow):
         return standing.outlook
     policy, model, version = run.policy, run.incident().model, _to_train(run).version
-    staged_at = _staged_at(run)
+    staged_at, offline = _staged_at(run), _is_offline(run)
 
     def look() -> tuple[bool, Shadow]:
-        rows = run.world.platform.prediction_log(model, limit=SHADOW_ROWS, since=staged_at, labelled_only=True)
-        verdict = compare_shadow(rows, version, _threshold(run), policy.retraining, policy.severity.drops)
+        rows: Sequence[Prediction] = run.world.platform.prediction_log(model, limit=SHADOW_ROWS, since=staged_at, labelled_only=True)
+        if offline and sum(bool(row.outcome) for row in rows) >= policy.retraining.shadow_min_positives:
+            rows, problem = shadowed_offline(run.world.platform.replay(model, versions=[version], since=staged_at), version)
+            if problem:
+                return True, Shadow(False, f"offline: {problem}", version, 0, 0, NOT_COUNTED, NOT_COUNTED)
+        verdict = compare_shadow(rows, version, _threshold(run), policy.retraining, policy.severity.drops, offline=offline)
         return verdict.passed is not None, Shadow(**vars(verdict), version=version)
 
     decided, seen = _look_until_decided(run, look, since=staged_at)
@@ -274,6 +292,11 @@ def shadow(run: Run) -> Outlook:
         words = {True: "passed", False: "refused", None: "not enough evidence"}[seen.passed]
         run.note(conn, "candidate", f"Shadow: {words}: {seen.sentence}")
         return run.keep(conn, seen).outlook
+
+
+def _is_offline(run: Run) -> bool:
+    parts = run.world.policy.rules_of(run.incident().model).platform
+    return parts is not None and parts.shadow is ShadowBy.OFFLINE
 
 
 def proven(run: Run) -> Outlook | None:

@@ -30,7 +30,9 @@ from mlrunbook.domain.policy.connections import (
     PredictionsPart,
     RegistryPart,
     Replay,
+    ReplayPart,
     Serving,
+    Shadow,
 )
 
 NOW = datetime(2026, 11, 30, 12, tzinfo=UTC)
@@ -144,7 +146,7 @@ def test_a_warehouse_alone_is_measured_and_every_change_ends_at_a_person() -> No
 def test_with_everything_named_everything_is_done() -> None:
     log = replace(LOG, columns=replace(COLUMNS, version="v", segment="region"))
     live = LivePart("p", "a", "b", "c", "d")
-    parts = PlatformParts(REGISTRY, log, live, Replay.REST)
+    parts = PlatformParts(REGISTRY, log, live, ReplayPart(Replay.REST), shadow=Shadow.OFFLINE)
     objects = replace(OBJECTS, config_map="churn-config")
     found = cans(parts, Serving.KUBERNETES, objects, features=("activity",), reads_features=True, own_training=True)
     assert set(found.values()) == {Can.YES}
@@ -153,3 +155,12 @@ def test_with_everything_named_everything_is_done() -> None:
 def test_a_deployment_without_a_config_or_a_service_is_stopped_and_no_more() -> None:
     found = cans(PlatformParts(registry=REGISTRY), Serving.KUBERNETES, replace(OBJECTS, service=None))
     assert (found["stop, isolate"], found["reroute to a version"], found["path D, threshold"]) == (Can.YES, Can.PERSON, Can.PERSON)
+
+
+def test_replay_by_mlflow_compares_candidates_where_a_model_opted_in_and_the_machine_can_confine_it() -> None:
+    parts = PlatformParts(REGISTRY, LOG, replay=ReplayPart(Replay.MLFLOW))
+    assert cans(parts, Serving.NONE)["candidates, compared"] is Can.YES
+    assert cans(parts, Serving.NONE)["candidates, in the shadow"] is Can.NO
+    assert cans(replace(parts, shadow=Shadow.OFFLINE), Serving.NONE)["candidates, in the shadow"] is Can.YES
+    assert cans(parts, Serving.NONE, not_confined="no Landlock")["candidates, compared"] is Can.NO
+    assert cans(PlatformParts(REGISTRY, LOG), Serving.NONE)["candidates, compared"] is Can.NO

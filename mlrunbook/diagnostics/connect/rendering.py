@@ -76,8 +76,8 @@ def rendered(guess: ModelGuess, names: Names, indent: str) -> list[str]:
         *(_registry(guess, names.registry) if names.registry and guess.in_registry else ()),
         *(_predictions(guess, guess.log, names.predictions) if names.predictions and guess.log else ()),
         *(_live(guess.live, names.live) if names.live and guess.live else ()),
-        Line(2, f"serving: {serving(guess)}", _serving_words(guess)),
         *(_REPLAY if guess.in_registry and guess.log else ()),
+        Line(2, f"serving: {serving(guess)}", _serving_words(guess)),
     ]
     return [line.shown(indent) for line in lines]
 

@@ -117,9 +117,7 @@ def _compared(of: Means) -> Iterator[Standing]:
     what, replay = "candidates, compared", of.parts.replay
     if replay.kind is Replay.NONE:
         why = "replay is off: versions are not scored on the same requests"
-        fix = (
-            "replay.kind: mlflow runs the model's own code, confined: read docs/how-to/connect-mlflow.md. rest: your REST platform does it"
-        )
+        fix = "replay.kind: mlflow runs a model's own code, confined: see docs/how-to/connect-mlflow.md; rest: your REST platform does it"
         yield Standing(what, Can.NO, why, fix)
         return
     if replay.kind is Replay.MLFLOW and of.not_confined:

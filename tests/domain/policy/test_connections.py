@@ -43,6 +43,8 @@ def test_a_platform_is_composed_of_named_connections() -> None:
         ({"predictions": {"connection": "warehouse", "table": "p", "time_zone": "Mars/Olympus"}}, "Mars/Olympus"),
         ({"predictions": {"connection": "warehouse", "table": "p", "model_column": "model"}}, "model_value"),
         ({"replay": "mlflow"}, "models.churn.platform.replay"),
+        ({"replay": {"kind": "mlflow", "python": "venv/bin/python"}}, "replay.python"),
+        ({"shadow": "offline"}, "models.churn.platform.shadow"),
         ({"registry": {"connection": "registry", "serving_alias": "latest"}}, "keeps the alias 'latest'"),
         ({"registry": {"connection": "registry", "candidate_alias": "V12"}}, "keeps the alias 'V12'"),
         ({"registry": {"connection": "registry", "serving_alias": "challenger"}}, "must differ"),
@@ -52,6 +54,12 @@ def test_a_platform_is_composed_of_named_connections() -> None:
 def test_a_part_that_cannot_work_is_refused_by_its_key(parts: dict[str, Any], names: str) -> None:
     with pytest.raises(ValidationError, match=names.replace(".", r"\.")):
         policy(**parts)
+
+
+def test_nothing_of_a_model_is_run_unless_it_opts_in() -> None:
+    whole = {"registry": {"connection": "registry"}, "predictions": {"connection": "warehouse", "table": "predictions"}}
+    kinds = [policy(**whole, **more).models["churn"].platform for more in ({}, {"replay": "rest"}, {"replay": {"kind": "mlflow"}})]
+    assert [parts.replay.kind for parts in kinds if parts] == ["none", "rest", "mlflow"]
 
 
 def test_an_address_is_never_policy() -> None:

@@ -13,7 +13,9 @@ from flows.candidate import prepare_candidate
 from mlrunbook.domain.actions import Path
 from mlrunbook.domain.detection.reports import NewReport
 from mlrunbook.domain.errors import Invalid, NotFound, Refused
-from mlrunbook.domain.observed import Prediction
+from mlrunbook.domain.observed import Prediction, Replayed
+from mlrunbook.domain.policy.connections import PlatformParts, Replay, ReplayPart, Shadow
+from mlrunbook.domain.policy.owned import ModelRules
 from mlrunbook.domain.policy.policy import Policy, Retraining
 from mlrunbook.domain.resolution.candidate import Outlook
 from mlrunbook.domain.resolution.request import Request
@@ -138,6 +140,54 @@ def test_a_shadow_that_says_nothing_yet_is_looked_at_again_and_given_up_in_time(
     assert not run.recorded("shadow")
     clock.advance(minutes=run.world.policy.retraining.shadow_give_up_min)
     assert play(prepare_candidate, run).verdict == "not_enough_evidence"
+    assert file_world.state["staging"] is None
+
+
+@pytest.fixture
+def offline(world: World, file_world: FileWorld, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """The log holds no scores of a shadow, and says which artefacts were run."""
+    everything, replayed = file_world.prediction_log, file_world.replay
+
+    def log(*args: Any, **asked: Any) -> list[Prediction]:
+        return [replace(p, shadow_version=None, shadow_score=None) for p in everything(*args, **asked)]
+
+    def replay(*args: Any, **asked: Any) -> Replayed:
+        found = replayed(*args, **asked)
+        return replace(found, versions=tuple(replace(one, digest=f"digest of {one.version}") for one in found.versions))
+
+    monkeypatch.setattr(file_world, "prediction_log", log)
+    monkeypatch.setattr(file_world, "replay", replay)
+    parts = PlatformParts(replay=ReplayPart(Replay.REST), shadow=Shadow.OFFLINE)
+    by_the_log = replace(world, policy=Policy(models={MODEL: ModelRules(platform=parts)}))
+    return carried(by_the_log, asked(by_the_log))
+
+
+def test_without_live_traffic_a_candidate_is_tried_offline_on_what_was_logged_since_and_that_is_said(
+    offline: Run, file_world: FileWorld
+) -> None:
+    assert play(prepare_candidate, offline).verdict == "promote"
+    assert file_world.state["staging"] == NAMED
+    assert "offline" in recorded(offline.world, offline.incident_id, "shadow")["sentence"]
+    (ran,) = [t for t in told(offline.world, offline.incident_id, "candidate") if t.startswith("Replay")]
+    assert f"digest of {NAMED}" in ran
+
+
+def test_a_candidate_whose_model_fails_is_not_compared_and_never_staged(offline: Run, file_world: FileWorld) -> None:
+    file_world.set(unreadable={NAMED: "its process was ended by signal 9"})
+    assert play(prepare_candidate, offline).verdict == "do_not_promote"
+    assert file_world.state["staging"] is None
+    assert f"stage:{NAMED}" not in file_world.applied
+    assert any("not compared: its process was ended" in t for t in told(offline.world, offline.incident_id, "candidate"))
+
+
+def test_a_candidate_whose_model_fails_only_in_the_shadow_is_taken_out_again(offline: Run, file_world: FileWorld) -> None:
+    candidate.wanted(offline)
+    candidate.train(offline, lambda _: None)
+    candidate.register(offline)
+    candidate.validate(offline)
+    candidate.stage(offline)
+    file_world.set(unreadable={NAMED: "it took longer than 240 s"})
+    assert play(prepare_candidate, offline).verdict == "do_not_promote"
     assert file_world.state["staging"] is None
 
 

@@ -2,10 +2,10 @@
 
     python -I confine.py '{"argv": [...], "read": [...], "write": [...], "memory_bytes": N, "file_bytes": N, "cpu_s": N}'
 
-A pickle may run anything, so nothing rests on what the model does. Landlock (Linux 5.13) opens the named paths alone and keeps it from other
-processes, /proc among them. Seccomp leaves no socket, no other process, no signal to others, and no change of who may read a file. Every
-capability goes, so root is no more than another user. Neither needs a privilege; where one is missing it ends with NOT_CONFINED and runs
-nothing. It needs the standard library alone.
+A pickle may run anything, so nothing rests on what the model does. Landlock (Linux 5.13) opens the named paths alone and keeps it from
+other processes, /proc among them. Seccomp leaves no socket, no other process, no signal to others, and no change of who may read a file.
+Every capability goes, so root is no more than another user. Neither needs a privilege; where one is missing it ends with NOT_CONFINED
+and runs nothing. It needs the standard library alone.
 """
 
 from __future__ import annotations

@@ -187,7 +187,8 @@ def _staging_digest(run: Run) -> str:
     asks = not run.acts
     model, version = run.incident().model, _to_train(run).version
     actions = (Register(model, version), Stage(model, version))
-    why = f"{version} is retrained: it is registered, and scores live requests that nobody acts on once validation has passed it"
+    tried_on = "is replayed on the requests logged from then on" if _is_offline(run) else "scores live requests that nobody acts on"
+    why = f"{version} is retrained: it is registered, and {tried_on} once validation has passed it"
     plan = Plan(run.incident_id, PlanKind.STAGING, model, actions, (why,), path=Path.RETRAIN, rule=None if asks else STAGE_RULE)
     with run.write() as conn:
         digest = plans.propose(conn, plan, now=run.world.now())

@@ -19,7 +19,7 @@ from mlrunbook.adapters.mlflow.registry import MlflowRegistry
 from mlrunbook.adapters.no_runtime import NoRuntime
 from mlrunbook.diagnostics.platform_contract import CHECKS, Check, NotRun, Subject
 from mlrunbook.domain.errors import NotFound, Unknown
-from mlrunbook.domain.policy.connections import Connection, Kind, PlatformParts, RegistryPart, Replay, Serving
+from mlrunbook.domain.policy.connections import Connection, Kind, PlatformParts, RegistryPart, Replay, ReplayPart, Serving
 from mlrunbook.domain.policy.owned import ModelRules
 from mlrunbook.domain.policy.policy import Policy
 from mlrunbook.ports import ServingRuntime
@@ -44,7 +44,7 @@ class Server(Protocol):
 
 
 def policy_with(part: RegistryPart | None = None, *, name: str = "*", serving: Serving = Serving.NONE) -> Policy:
-    parts = PlatformParts(registry=part or RegistryPart(CONNECTION), serving=serving, replay=Replay.REST)
+    parts = PlatformParts(registry=part or RegistryPart(CONNECTION), serving=serving, replay=ReplayPart(Replay.REST))
     return Policy(connections={CONNECTION: Connection(Kind.MLFLOW)}, models={name: ModelRules(platform=parts)})
 
 

@@ -214,7 +214,7 @@ def deploy() -> None:
     typer.echo(f"deployed on {url}; runs start while a worker polls: mlrunbook worker")
 
 
-def demo(
+def demo(  # noqa: PLR0913 - what may be shown otherwise
     fault: Annotated[str, typer.Option("--fault", help="What breaks; a wrong name lists them all.")] = "bad-release",
     approve: Annotated[
         Approve, typer.Option("--approve", help="Who decides: you here, the demo itself, you in Prefect's form or in the console.")
@@ -226,11 +226,14 @@ def demo(
         Runtime, typer.Option("--runtime", help="Where the model's serving objects are: here, or in the kubeconfig's (test) cluster.")
     ] = Runtime.LOCAL,
     platform: PlatformOption = Platform.REST,
+    models: Annotated[
+        int, typer.Option("--models", min=1, max=2, help="2: two models of two teams fail at the same time (--platform mlflow).")
+    ] = 1,
 ) -> None:
     """Break a model and watch the runbook carry the incident from alert to review."""
     from mlrunbook.drills import demo
 
-    options = demo.Options(approve.value, data, out, seed, runtime.value, platform.value)
+    options = demo.Options(approve.value, data, out, seed, runtime.value, platform.value, models)
     raise typer.Exit(demo.run(fault, options, home=target.checkout()))
 
 

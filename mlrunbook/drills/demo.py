@@ -13,9 +13,11 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -64,6 +66,7 @@ class Options:
     seed: int = 0
     runtime: str = "local"
     platform: str = "rest"
+    models: int = 1
 
 
 def run(fault_name: str, options: Options, *, home: Path) -> int:
@@ -77,10 +80,12 @@ def run(fault_name: str, options: Options, *, home: Path) -> int:
         approve = "auto"
     if options.platform == MLFLOW:
         _check_mlflow(chosen, options)
+    elif options.models > 1:
+        raise Invalid("--models 2 needs --platform mlflow", field="models")
     source = source_of(options.data, seed)
     with _folder() as folder, stop_on_signals():
         begun = time.monotonic()
-        team = _team(folder) if options.platform == MLFLOW else None
+        team = _team(folder, options) if options.platform == MLFLOW else None
         _settings(folder, options.runtime, team)
         console.rule(f"[bold]mlrunbook demo: {chosen.name}")
         fleet: list[FleetSimulator] = []
@@ -106,15 +111,29 @@ def run(fault_name: str, options: Options, *, home: Path) -> int:
             code = 1
             try:
                 with _serving(stack, options.runtime, console), team.at_work(stack) if team else contextlib.nullcontext():
-                    code = Demo(stack, chosen, fleet[0], options, console, begun, team).play()
+                    fleet += [team.second] if team and team.second else []
+                    code = play([Demo(stack, chosen, one, options, console, begun, team) for one in fleet])
             finally:
                 if code and out:
                     shutil.copytree(stack.data / "logs", out / "logs", dirs_exist_ok=True)
             return code
 
 
+def play(demos: Sequence[Demo]) -> int:
+    """Break every model, and follow all of them at the same time."""
+    demos[0].introduce()
+    for demo in demos:
+        demo.prepare()
+    demos[0].say_ready()
+    for demo in demos:
+        demo.break_it()
+    with ThreadPoolExecutor(len(demos), thread_name_prefix="demo") as pool:
+        followed = list(pool.map(Demo.follow, demos))
+    return max(demo.end(facts) for demo, facts in zip(demos, followed, strict=True))
+
+
 class Demo:
-    """One demo on one started stack."""
+    """One model of a demo, on a started stack."""
 
     def __init__(
         self,
@@ -127,6 +146,7 @@ class Demo:
         team: MlflowWorld | None = None,
     ) -> None:
         self._stack, self._fault, self._console, self._begun, self._team = stack, chosen, console, begun, team
+        self._model, self._is_one_of_several = simulator.model, options.models > 1
         self._approve, self._out = options.approve, options.out
         self._told = set[str]()
         self._exercise = Exercise(
@@ -136,10 +156,10 @@ class Demo:
             decide=self._decide,
             show=self._show,
             patience_s=GIVE_UP_S[options.approve],
-            applied=team.applied if team else None,
+            applied=partial(team.applied, simulator.model) if team else None,
         )
 
-    def play(self) -> int:
+    def introduce(self) -> None:
         say = self._console.print
         console_url = self._stack.env()["MLRUNBOOK_GATEWAY_URL"]
         say(f"  Console [cyan]{console_url}[/]  Prefect UI [cyan]http://{HOST}:{self._stack.ports.prefect}[/]")
@@ -147,15 +167,26 @@ class Demo:
         say(f"  (it works once, within ten minutes; later: the token in {self._stack.data / 'secrets' / 'approver.token'})", soft_wrap=True)
         if self._approve == "ui":
             say(f"  The UI asks for a login: {self._stack.data / 'secrets' / 'prefect-auth'} holds it.")
+
+    def prepare(self) -> None:
         if self._team:
-            for line in self._team.introduced():
-                say(f"  {line}", soft_wrap=True)
+            for line in self._team.introduced(self._model):
+                self._console.print(f"  {line}", soft_wrap=True)
         self._exercise.prepare()
-        say(f"  [dim]fleet history seeded, model serves; {time.monotonic() - self._begun:.1f} s since the start")
-        say(f"\n[bold red]Fault injected:[/] {escape(self._exercise.inject())}\n")
-        facts = self._exercise.follow()
+
+    def say_ready(self) -> None:
+        self._console.print(f"  [dim]fleet history seeded, model serves; {time.monotonic() - self._begun:.1f} s since the start\n")
+
+    def break_it(self) -> None:
+        self._console.print(f"[bold red]Fault injected:[/] {escape(self._exercise.inject())}")
+
+    def follow(self) -> dict[str, Any]:
+        return self._exercise.follow()
+
+    def end(self, facts: dict[str, Any]) -> int:
         if self._out:
-            keep(self._out, facts, db.engine(self._stack.database_url), self._stack.data / "messages")
+            out = self._out / self._model if self._is_one_of_several else self._out
+            keep(out, facts, db.engine(self._stack.database_url), self._stack.data / "messages")
         return self._verdict(facts)
 
     def _decide(self, incident_id: str, digest: str) -> bool | None:
@@ -175,16 +206,16 @@ class Demo:
         row = Table.grid(padding=(0, 1))
         for width in (8, 8, 12, None):
             row.add_column(width=width, justify="right" if width else "left", no_wrap=bool(width))
+        who = f"{self._model}: " if self._is_one_of_several else ""
         since = f"+{time.monotonic() - self._exercise.injected:.1f} s"
-        row.add_row(f"[dim]{entry.at:%H:%M:%S}", f"[dim]{since}", f"[{STYLES.get(entry.kind, 'default')}]{entry.kind}", escape(text))
+        row.add_row(f"[dim]{entry.at:%H:%M:%S}", f"[dim]{since}", f"[{STYLES.get(entry.kind, 'default')}]{entry.kind}", escape(who + text))
         self._console.print(row)
 
     def _verdict(self, facts: dict[str, Any]) -> int:
         wrong = scoring.differences(facts, self._fault.truth) + (self._team.differences(self._fault, facts) if self._team else [])
         _print_summary(self._console, facts)
         if self._team:
-            for line in self._team.afterwards():
-                self._console.print(escape(line))
+            self._console.print(escape(self._team.afterwards(self._model)))
         total = time.monotonic() - self._begun
         if wrong:
             for line in wrong:
@@ -219,13 +250,15 @@ def _check_mlflow(chosen: Fault, options: Options) -> None:
 
     if options.runtime != "local":
         raise Invalid("--platform mlflow keeps the model server on this machine: leave --runtime out", field="runtime")
+    if options.models > 1 and chosen.name != "bad-release":
+        raise Invalid("--models 2 plays bad-release: the second team has nothing else that can break", field="models")
     world.check(chosen)
 
 
-def _team(folder: Path) -> MlflowWorld:
+def _team(folder: Path, options: Options) -> MlflowWorld:
     from mlrunbook.drills.mlflow_team.world import MlflowWorld
 
-    return MlflowWorld(folder)
+    return MlflowWorld(folder, models=options.models)
 
 
 def _settings(folder: Path, runtime: str, team: MlflowWorld | None) -> None:

@@ -91,7 +91,8 @@ class Exercise:
     def prepare(self) -> None:
         """The model serves, the fleet has been at work for a moment, and nothing that it set off is still open: an incident from before
         the fault would be carried on as if it were about the fault."""
-        wait_until_served(self.stack, self._model)
+        if self._simulator.has_server:
+            wait_until_served(self.stack, self._model)
         self._know_all()
         if self.fault.truth.status is not Status.FALSE_ALARM:  # a blip is a small window: nothing may come before it
             for _ in range(SETTLED_TICKS):

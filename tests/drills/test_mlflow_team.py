@@ -16,10 +16,13 @@ from mlrunbook.adapters.no_runtime import NoRuntime
 from mlrunbook.adapters.warehouse.log import WarehouseLog
 from mlrunbook.base.db import transaction
 from mlrunbook.base.policy_file import parse
+from mlrunbook.domain.errors import Invalid
+from mlrunbook.drills.mlflow_team import batch
 from mlrunbook.drills.mlflow_team.fleet import MlflowFleet
 from mlrunbook.drills.mlflow_team.server import SERVING, MlflowServer
 from mlrunbook.drills.mlflow_team.team import Team
-from mlrunbook.drills.mlflow_team.world import POLICY
+from mlrunbook.drills.mlflow_team.world import FAULTS as PLAYED
+from mlrunbook.drills.mlflow_team.world import POLICY, check
 from mlrunbook.drills.simulator.faults import FAULTS
 from mlrunbook.drills.simulator.fleet import Fleet
 from mlrunbook.drills.simulator.traffic import MODEL, Access, History
@@ -115,3 +118,43 @@ def test_what_the_team_wrote_once_is_not_written_again(team: Team, engine: Engin
     files: set[Path] = set(team.lake.rglob("*.parquet"))
     team.work()
     assert set(team.lake.rglob("*.parquet")) == files
+
+
+def test_a_fault_that_was_not_tried_there_is_refused_with_those_that_were() -> None:
+    with pytest.raises(Invalid) as refused:
+        check(FAULTS["blip"])
+    assert all(name in str(refused.value) for name in PLAYED)
+
+
+def test_the_policy_of_two_models_gives_each_its_owner_and_its_channels() -> None:
+    policy = parse(POLICY + batch.POLICY + batch.CHANNELS)
+    one, other = policy.rules_of(MODEL), policy.rules_of(batch.MODEL)
+    assert one.owner != other.owner
+    assert (one.channels or {}).get("page", "page") != (other.channels or {})["page"]
+    assert set((other.channels or {}).values()) <= set(policy.channels)
+
+
+class Told:
+    """A gateway that keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.firing: list[tuple[str, bool]] = []
+
+    def tell(self, sentence: str, version: str, *, firing: bool) -> None:
+        self.firing.append((version, firing))
+
+
+def test_a_team_without_a_server_scores_by_the_alias_and_raises_and_ends_its_own_alert(mlflow: MlflowServer, tmp_path: Path) -> None:
+    fleet, told = batch.BatchFleet(Fleet(5), mlflow=mlflow, models_dir=tmp_path / "models", log=tmp_path / "log", seed=0), Told()
+    fleet.seed_past(now=now())
+    fleet.register_past(now=now())
+    fleet.gateway = told  # type: ignore[assignment]
+    fleet.tick(4000)
+    assert told.firing == []
+    fleet.inject(FAULTS["bad-release"])
+    fleet.tick(4000)
+    fleet.tick(1000)
+    assert told.firing == [("3", True)]
+    mlflow.set_alias(batch.MODEL, SERVING, "2")
+    fleet.tick(4000)
+    assert told.firing == [("3", True), ("3", False)]

@@ -36,4 +36,4 @@ class MlflowFleet(FleetSimulator):
             artefacts.save(estimator, built, manifest)
             version = registering.register(self._mlflow.url, built)
         self._mlflow.set_alias(self.model, SERVING, version)
-        return f"version {version} of {self.model} registered in MLflow, and {SERVING} moved to it"
+        return f"version {version} of {self.model} is registered in MLflow, and {SERVING} moved to it"

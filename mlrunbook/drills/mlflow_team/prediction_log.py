@@ -36,10 +36,10 @@ class PredictionLog:
         made = self._new(PREDICTIONS, conn.execute(self._predictions()).all())
         known_at_once = [row for row in made if row.outcome is not None and row.outcome_at == row.at]  # of the seeded past
         told = self._new(OUTCOMES, conn.execute(self._reports()).all())
-        self._write(PREDICTIONS, [(row.at, _prediction(row)) for row in made])
+        self.write(PREDICTIONS, [(row.at, _prediction(row)) for row in made])
         reports = [(row.at, (str(row.id), row.outcome, row.at)) for row in known_at_once]
         reports += [(row.at, (str(row.prediction_id), row.outcome, row.at)) for row in told]
-        self._write(OUTCOMES, reports)
+        self.write(OUTCOMES, reports)
         return len(made) + len(reports)
 
     def _predictions(self) -> Any:
@@ -58,7 +58,7 @@ class PredictionLog:
             known.update(row.id for row in fresh)
         return fresh
 
-    def _write(self, table: str, rows: Sequence[tuple[datetime, Any]]) -> None:
+    def write(self, table: str, rows: Sequence[tuple[datetime, Any]]) -> None:
         import pyarrow as pa
         import pyarrow.parquet as pq
 

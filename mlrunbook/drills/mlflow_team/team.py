@@ -104,7 +104,7 @@ class Team:
         for version in found:
             folder = self._models_dir / self._model / version.version
             if version.run_id and not folder.exists():
-                _fetch(self._mlflow, version.run_id, version.version, folder)
+                fetch(self._mlflow, version.run_id, version.version, folder)
         return [version.version for version in found if (self._models_dir / self._model / version.version).exists()]
 
     def _follow(self, conn: Connection, serving: str | None, staged: str | None, versions: Sequence[str]) -> None:
@@ -121,7 +121,7 @@ class Team:
             registry.stage(conn, self._models_dir, model=self._model, version=staged, by=PIPELINE, at=now)
 
 
-def _fetch(mlflow: MlflowServer, run_id: str, version: str, folder: Path) -> None:
+def fetch(mlflow: MlflowServer, run_id: str, version: str, folder: Path) -> None:
     """The folder appears whole; its manifest calls the version as MLflow does."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     building = Path(tempfile.mkdtemp(prefix=f".{version}.", dir=folder.parent))

@@ -80,6 +80,7 @@ class FleetTraffic:
     """
 
     old_version, good_version = OLD_VERSION, GOOD_VERSION
+    has_server = True
 
     def __init__(
         self,

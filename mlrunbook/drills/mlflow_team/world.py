@@ -146,6 +146,6 @@ class MlflowWorld:
 
     def afterwards(self, model: str) -> str:
         """As MLflow has it."""
-        moves = [f"{m.alias} moved from {m.before} to {m.after}" for m in self.server.moves(model) if m.before and m.after]
-        names = self.server.client.aliases(model).get(SERVING)
-        return f"In MLflow: {', then '.join(moves) or 'no alias was moved'}. {SERVING} of {model} names version {names} now."
+        moves = [f"from {m.before} to {m.after}" for m in self.server.moves(model) if m.alias == SERVING and m.before and m.after]
+        names, what = self.server.client.aliases(model).get(SERVING), f"In MLflow, {SERVING} of {model}"
+        return f"{what} moved {', then '.join(moves)}." if moves else f"{what} did not move: it names version {names}."

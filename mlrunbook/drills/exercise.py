@@ -136,15 +136,15 @@ class Exercise:
         quiet_s = self.fault.truth.quiet_s
         while time.monotonic() < deadline:
             with db.transaction(self._engine) as conn:
-                *others, found = self._since_the_fault(conn) or [None]
+                opened = self._since_the_fault(conn)
+                found = opened[-1] if opened else None
                 entries = timeline.read(conn, found.id, after=self._shown) if found else []
                 ended = found is not None and scoring.has_ended(conn, found.id)
             for entry in entries:
                 self._shown = entry.seq
                 self._show(entry)
-            for other in others:  # what serves may wait for a decision about one that the fault opened later
-                if other is not None:
-                    self._answer_what_waits(other)
+            for other in opened[:-1]:  # what serves may wait for a decision about one that the fault opened later
+                self._answer_what_waits(other)
             if found:
                 self._act_as_people(found, entries)
                 if ended and not entries:

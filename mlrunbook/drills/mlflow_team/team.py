@@ -39,7 +39,7 @@ def policy_of(model: str, *, owner: str = "Reliability ML", serving: str = "loca
   {model}:
     owner: {owner}
     platform:
-      registry: {{connection: mlflow, serving_alias: {SERVING}, candidate_alias: {CANDIDATE}, server_follows: true}}
+      registry: {{connection: mlflow, serving_alias: {SERVING}, candidate_alias: {CANDIDATE}}}
       predictions:
         connection: {WAREHOUSE}
         table: {model}/{prediction_log.PREDICTIONS}

@@ -12,7 +12,7 @@ import pytest
 from rich.console import Console
 
 from mlrunbook.domain.incident import Status
-from mlrunbook.drills.demo import Demo
+from mlrunbook.drills.demo import Demo, Options, play
 from mlrunbook.drills.simulator.faults import fault
 from mlrunbook.store import plans
 from tests.flows.live import Live, wait_for
@@ -42,8 +42,9 @@ def field(page: httpx.Response, name: str) -> str:
 def test_the_link_that_the_demo_prints_signs_in_once_and_leads_to_the_plan_whose_approval_closes_the_incident(live: Live) -> None:
     known = {i.id for i in live.incidents()}
     said = io.StringIO()
-    demo = Demo(live.stack, fault("bad-release"), live.simulator, "console", None, Console(file=said, width=200), time.monotonic())
-    playing = threading.Thread(target=demo.play, daemon=True)
+    options = Options(approve="console")
+    demo = Demo(live.stack, fault("bad-release"), live.simulator, options, Console(file=said, width=200), time.monotonic())
+    playing = threading.Thread(target=play, args=([demo],), daemon=True)
     playing.start()
 
     front, decision = wait_for("the demo asks for a decision", lambda: links(said) if len(links(said)) > 1 else None)[:2]

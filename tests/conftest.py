@@ -5,7 +5,9 @@ from __future__ import annotations
 import itertools
 import os
 import shutil
+import signal
 import tempfile
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -31,6 +33,10 @@ for _profile, _same in (("same", True), ("search", False)):
         suppress_health_check=[HealthCheck.too_slow],
     )
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "same"))
+
+# In the background of a script Ctrl-C is ignored, and so it would be by all that a test starts and interrupts.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN and threading.current_thread() is threading.main_thread():
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 TEMPLATE = "migrated"
 STACK_FILES = ("tests/flows/", "tests/docs/test_commands_on_a_stack.py", "tests/local/test_stack.py", "tests/drills/test_demo.py")

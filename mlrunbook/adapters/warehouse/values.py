@@ -100,6 +100,13 @@ class Truth:
     may_be_unread: bool = True
 
 
+def yes_and_no(positive: Sequence[str], negative: Sequence[str]) -> tuple[list[str], list[str]]:
+    """The words, in small letters, that mean yes and those that mean no, by what policy names of them."""
+    said_no = _words(negative)
+    yes = _words(positive) or [word for word in YES if word not in said_no]
+    return yes, [word for word in said_no or NO if word not in yes]
+
+
 def truth(column: Any, positive: Sequence[str], negative: Sequence[str], key: str) -> Truth:
     import ibis
 
@@ -118,8 +125,7 @@ def truth(column: Any, positive: Sequence[str], negative: Sequence[str], key: st
         raise Refused(f"column {column.get_name()!r} is {kind}, neither yes nor no: correct predictions.{key}")
     said = column.strip().lower()
     said = (said == "").ifelse(ibis.literal(None, type="string"), said)
-    yes_words = [word.strip().lower() for word in positive] or [word for word in YES if word not in _words(negative)]
-    no_words = [word for word in (_words(negative) or NO) if word not in yes_words]
+    yes_words, no_words = yes_and_no(positive, negative)
     decided = ibis.cases((said.isin(yes_words), True), (said.isin(no_words), False), else_=nothing)
     return Truth(decided, said.notnull() & decided.isnull(), said)
 

@@ -134,8 +134,8 @@ def test_the_policy_of_two_models_gives_each_its_owner_and_its_channels() -> Non
     assert set((other.channels or {}).values()) <= set(policy.channels)
 
 
-class Told:
-    """A gateway that keeps what it is told."""
+class Gateway:
+    """Keeps the alerts that it receives."""
 
     def __init__(self) -> None:
         self.firing: list[tuple[str, bool]] = []
@@ -145,16 +145,16 @@ class Told:
 
 
 def test_a_team_without_a_server_scores_by_the_alias_and_raises_and_ends_its_own_alert(mlflow: MlflowServer, tmp_path: Path) -> None:
-    fleet, told = batch.BatchFleet(Fleet(5), mlflow=mlflow, models_dir=tmp_path / "models", log=tmp_path / "log", seed=0), Told()
+    fleet, gateway = batch.BatchFleet(Fleet(5), mlflow=mlflow, models_dir=tmp_path / "models", log=tmp_path / "log", seed=0), Gateway()
     fleet.seed_past(now=now())
     fleet.register_past(now=now())
-    fleet.gateway = told  # type: ignore[assignment]
+    fleet.gateway = gateway  # type: ignore[assignment]
     fleet.tick(4000)
-    assert told.firing == []
+    assert gateway.firing == []
     fleet.inject(FAULTS["bad-release"])
     fleet.tick(4000)
     fleet.tick(1000)
-    assert told.firing == [("3", True)]
+    assert gateway.firing == [("3", True)]
     mlflow.set_alias(batch.MODEL, SERVING, "2")
     fleet.tick(4000)
-    assert told.firing == [("3", True), ("3", False)]
+    assert gateway.firing == [("3", True), ("3", False)]

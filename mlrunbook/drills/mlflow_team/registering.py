@@ -22,7 +22,7 @@ QUIET = {"MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true", "MLFLOW_ENABLE_ARTIFA
 
 def register(url: str, folder: Path) -> str:
     """The number that MLflow gives the version saved in `folder`."""
-    os.environ |= {key: value for key, value in (SETTINGS | QUIET).items() if key.startswith("MLFLOW_") or key == "DO_NOT_TRACK"}
+    os.environ |= SETTINGS | QUIET
     import mlflow
     import mlflow.sklearn
     import sklearn

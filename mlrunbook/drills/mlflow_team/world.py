@@ -32,7 +32,6 @@ from mlrunbook.store.tables import registry_moves as moves_table
 FAULTS = ("bad-release", "threshold-slip", "stale-features")
 LEARNS_WITHIN_S = 60.0
 OTHER_FLEET = 2_000_000  # added to the seed: the second team has machines of its own
-# What the runbook itself asks of MLflow and the log is spared for more than one look at a time.
 POLICY = f"""
 connections:
   {CONNECTION}: {{kind: mlflow}}
